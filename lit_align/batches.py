@@ -1,0 +1,191 @@
+"""What travels between the rooms: groups of responses, packed trees, log-probabilities."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Message = dict[str, str]
+"""One turn of a conversation: ``{"role": "user", "content": "..."}``."""
+
+Text = str | list[Message]
+"""Plain text, or messages that a chat template renders."""
+
+
+class Pair(NamedTuple):
+    """One comparison between two responses of a group.
+
+    Args:
+        better: index of the response that was preferred.
+        worse: index of the other one.
+        probability: how sure the label is, in (0, 1]; 0.5 is a coin toss.
+        margin: by how much it is better, in the annotator's units.
+    """
+
+    better: int
+    worse: int
+    probability: float = 1.0
+    margin: float = 0.0
+
+
+class Group(NamedTuple):
+    """One prompt, K responses to it, and what somebody thinks of them.
+
+    Args:
+        prompt: what every response continues; never scored.
+        responses: K branches; in messages, every assistant turn is scored.
+        pairs: comparisons between responses, by index.
+        desirable: thumbs up or down for each response, or empty.
+        source: where the row came from, as ``file:row``.
+        extra: the row's other columns, as found.
+    """
+
+    prompt: Text
+    responses: list[Text]
+    pairs: tuple[Pair, ...] = ()
+    desirable: tuple[bool, ...] = ()
+    source: str = ""
+    extra: dict[str, Any] = {}  # noqa: RUF012 - never written to
+
+
+class Tree(NamedTuple):
+    """A group as token ids: the prompt once, each response after it.
+
+    Args:
+        prompt: ids shared by all responses; at least one.
+        responses: ids of each response.
+        scored: for each response, which of its ids are learned from.
+        group: where it came from.
+    """
+
+    prompt: list[int]
+    responses: list[list[int]]
+    scored: list[list[bool]]
+    group: Group
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the model reads for this tree."""
+        return len(self.prompt) + sum(map(len, self.responses))
+
+
+class PackedTrees(NamedTuple):
+    """Several trees laid out in rows; a token sees its own prompt and its own response.
+
+    Args:
+        input_ids: ``[rows, length]``.
+        position_ids: ``[rows, length]``; a response continues its prompt's positions.
+        tree: ``[rows, length]``, which tree a token belongs to; -1 is padding.
+        response: ``[rows, length]``, which response of the batch; -1 is prompt or padding.
+        predictor: ``[n]``, index into ``rows * length`` of the token that predicts each scored token.
+        target: ``[n]``, the id of each scored token.
+        owner: ``[n]``, the response each scored token belongs to.
+        responses: how many responses there are.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    tree: Tensor
+    response: Tensor
+    predictor: Tensor
+    target: Tensor
+    owner: Tensor
+    responses: int
+
+
+class TokenLogps(NamedTuple):
+    """What a model says of each scored token; every field is ``[n]``.
+
+    Args:
+        logps: log-probability of the token, with gradient.
+        entropy: of the distribution it was drawn from, in nats; detached, None unless asked for.
+        mean_logit: mean of the logits it was drawn from; likewise.
+        top1: whether the token was the likeliest; likewise.
+    """
+
+    logps: Tensor
+    entropy: Tensor | None = None
+    mean_logit: Tensor | None = None
+    top1: Tensor | None = None
+
+
+class Logps(NamedTuple):
+    """Log-probabilities of responses; every field is ``[responses]``.
+
+    Args:
+        policy: summed over the scored tokens of each response.
+        reference: the same under the reference model.
+        length: scored tokens of each response.
+    """
+
+    policy: Tensor
+    reference: Tensor
+    length: Tensor
+
+    @classmethod
+    def of(cls, policy: list[float], reference: list[float] | None = None, length: list[int] | None = None) -> Logps:
+        """Build from plain numbers, for examples and tests.
+
+        Example:
+            >>> Logps.of([-10.0], [-12.0]).length
+            tensor([1])
+        """
+        made = torch.tensor(policy)
+        return cls(
+            made,
+            torch.zeros_like(made) if reference is None else torch.tensor(reference),
+            torch.ones_like(made, dtype=torch.long) if length is None else torch.tensor(length),
+        )
+
+    def take(self, index: Tensor) -> Logps:
+        """The responses at ``index`` (``[m]``), in that order."""
+        return Logps(*(field[index] for field in self))
+
+
+class PairLabels(NamedTuple):
+    """The comparisons of a batch; every field is ``[pairs]``.
+
+    Args:
+        chosen: which response of the batch was preferred.
+        rejected: which one was not.
+        probability: that the preference is right.
+        margin: by how much.
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+    probability: Tensor
+    margin: Tensor
+
+
+class Batch(NamedTuple):
+    """What runs through the model at once: one micro-batch of a step.
+
+    Args:
+        trees: the packed tokens.
+        pairs: their comparisons, or None.
+        source: the trees in the order they were packed.
+    """
+
+    trees: PackedTrees
+    pairs: PairLabels | None
+    source: tuple[Tree, ...]
+
+
+class Step(NamedTuple):
+    """All that one optimiser step learns from on this rank.
+
+    The loss of a step is the sum over its micro-batches divided by the step's global count, so that neither the token
+    budget nor the number of processes changes the loss or its gradient.
+
+    Args:
+        batches: micro-batches, each within the token budget; may be empty on a rank that ran out of items.
+        tokens: scored tokens of the whole step, all ranks together.
+        pairs: comparisons of the whole step, all ranks together.
+    """
+
+    batches: tuple[Batch, ...]
+    tokens: int
+    pairs: int

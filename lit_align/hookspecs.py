@@ -1,0 +1,29 @@
+"""The doors a plugin may open: one hook for each kind of thing lit_align can be taught.
+
+Hooks are only ever added, and arguments are only ever added to a hook: pluggy calls
+each implementation with the arguments it names, so a plugin written today keeps working.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from lit_align.data.formats import Format
+    from lit_align.objectives import Objective
+
+hookspec = pluggy.HookspecMarker("lit_align")
+hookimpl = pluggy.HookimplMarker("lit_align")
+
+
+@hookspec
+def register_objectives(register: Callable[[type[Objective]], None]) -> None:
+    """Losses over log-probabilities: what a step of training makes smaller."""
+
+
+@hookspec
+def register_formats(register: Callable[[type[Format]], None]) -> None:
+    """How one raw record becomes a prompt, its responses and their labels."""

@@ -1,0 +1,29 @@
+"""Cross-entropy on demonstrations, the loss of supervised fine-tuning (Ouyang et al., 2022, https://arxiv.org/abs/2203.02155)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lit_align import hookimpl
+from lit_align.objectives import SupervisedObjective
+
+
+@dataclass(frozen=True)
+class CrossEntropy(SupervisedObjective):
+    r"""Make every token of the demonstrations likelier.
+
+    .. math:: -\log\pi(y_t \mid x, y_{<t})
+
+    Example:
+        >>> import torch
+        >>> CrossEntropy()(torch.tensor([-0.5, -2.0]))
+        tensor([0.5000, 2.0000])
+    """
+
+    def __call__(self, logps: Tensor) -> Tensor:
+        return -logps
+
+
+@hookimpl
+def register_objectives(register):
+    register(CrossEntropy)
