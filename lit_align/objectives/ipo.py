@@ -1,0 +1,50 @@
+"""Identity Preference Optimization (Azar et al., 2023, https://arxiv.org/abs/2310.12036)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lit_align import hookimpl
+from lit_align.objectives import Logps, PairwiseObjective
+
+
+@dataclass(frozen=True)
+class IPO(PairwiseObjective):
+    r"""Pull the log-ratio margin of a pair to a fixed target, so that certain labels cannot push it to infinity.
+
+    .. math:: \Big(\log\tfrac{\pi_w}{\rho_w} - \log\tfrac{\pi_l}{\rho_l} - \tfrac{1}{2\beta}\Big)^2 \quad \text{(eq. 17)}
+
+    Args:
+        beta: regularisation; the target margin is 1 / (2 beta) nats.
+        length_average: average the log-ratios over the tokens of each response, as TRL does, instead of summing them
+            as the paper does; the target is then in nats per token.
+
+    Raises:
+        ValueError: if beta is not positive.
+
+    Example:
+        >>> IPO(beta=0.1)(Logps.of([-10.0], [-12.0]), Logps.of([-20.0], [-20.0]))  # (2 - 5) ** 2
+        tensor([9.])
+    """
+
+    beta: float = 0.1
+    length_average: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise ValueError(f"beta must be positive, got {self.beta}; the paper uses 0.1 to 1.0")
+
+    def reward(self, side: Logps) -> Tensor:
+        return self.beta * (side.policy - side.reference)
+
+    def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
+        return (self._ratio(chosen) - self._ratio(rejected) - 1 / (2 * self.beta)) ** 2
+
+    def _ratio(self, side: Logps) -> Tensor:
+        ratio = side.policy - side.reference
+        return ratio / side.length if self.length_average else ratio
+
+
+@hookimpl
+def register_objectives(register):
+    register(IPO)

@@ -1,0 +1,285 @@
+"""What every stage shares: the roles, one exact optimiser step, metrics, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torchmetrics import MeanMetric, MetricCollection
+
+from lit_align.batches import Batch, Step, Tree
+from lit_align.errors import ModelError, TrainingError
+from lit_align.models.load import Base, load_model, load_tokenizer
+from lit_align.models.roles import Lora, Roles
+from lit_align.objectives import Objective
+from lit_align.stages.checkpoints import SafeIO
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lit_align.models.forward import Forward
+
+Sums = dict[str, tuple[Tensor, Tensor]]
+"""Metrics of one micro-batch: name → (sum, count), so that micro-batches and ranks add up."""
+
+
+class AlignmentModule(LightningModule, ABC):
+    """One stage of alignment: an objective, and the roles on one frozen base that it trains.
+
+    One training step is one optimiser step. It runs over the step's micro-batches, each within the token budget, and
+    divides by the count of the whole step: the loss and its gradient do not depend on the budget or the number of
+    processes.
+
+    Args:
+        objective: the loss to make smaller, by its name.
+        base: the model to align, frozen.
+        lora: the adapter to train on it.
+        sft: folder of a PEFT adapter to start from; the reference is then a frozen copy of it.
+        chat_template: "chatml", a Jinja file, or null for the tokenizer's own.
+        optimizer: the optimiser and its settings.
+        lr_scheduler: the schedule, stepped after each optimiser step.
+        max_grad_norm: gradients are scaled down to this norm; 0 leaves them alone.
+        checkpointing: recompute activations in the backward pass: a third more compute for far less memory.
+        max_bad_steps: stop after so many steps in a row whose loss or gradient was not finite.
+        max_new_tokens: longest answer that ``predict`` writes.
+        temperature: of ``predict``'s sampling; 0 takes the likeliest token.
+        seed: of the adapter's initial weights, dropout and sampling.
+    """
+
+    #: metrics that ``losses`` reports, in a fixed order so that ranks without data agree
+    reports: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        objective: Objective,
+        base: Base,
+        lora: Lora,
+        sft: str | None = None,
+        chat_template: str | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        max_grad_norm: float = 1.0,
+        checkpointing: bool = True,
+        max_bad_steps: int = 3,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.strict_loading = False  # checkpoints hold what was trained, never the base
+        self.objective, self.base, self.lora, self.sft, self.chat_template = objective, base, lora, sft, chat_template
+        self.optimizer, self.lr_scheduler, self.max_grad_norm = optimizer, lr_scheduler, max_grad_norm
+        self.checkpointing, self.max_bad_steps, self.seed = checkpointing, max_bad_steps, seed
+        self.max_new_tokens, self.temperature = max_new_tokens, temperature
+        self.roles: Roles | None = None
+        self.bad_steps = self.skipped = 0
+        self.tokens_seen = 0
+        self.validation = MetricCollection({name: MeanMetric() for name in ("loss", *self.reports)}, prefix="eval_")
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._read: Forward | None = None
+
+    # ------------------------------------------------------------------ what a stage defines
+
+    @abstractmethod
+    def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
+        """Summed loss of one micro-batch, and sums of its metrics."""
+
+    @abstractmethod
+    def count(self, step: Step) -> int:
+        """What a step's summed loss is divided by: scored tokens or comparisons, of all ranks together."""
+
+    # ------------------------------------------------------------------ model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base's tokenizer with the chosen chat template; needs no weights."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.base, self.chat_template)
+        return self._tokenizer
+
+    @property
+    def read(self) -> Forward:
+        """How the base reads packed trees; only once the model is configured."""
+        if self._read is None:
+            raise ModelError(f"{type(self).__name__} has no model yet; configure_model() loads it")
+        return self._read
+
+    def configure_model(self) -> None:
+        """Load the base and put the roles on it; called again by validate and test, it does nothing."""
+        if self.roles is not None:
+            return
+        from lit_align.models.forward import Forward
+
+        model = load_model(self.base)
+        self.roles = Roles(model, self.lora, sft=self.sft, seed=self.seed, checkpointing=self.checkpointing)
+        self._read = Forward(self.roles.model)
+        self._read.probe()
+
+    def configure_optimizers(self) -> Any:
+        """One optimiser over the adapter's parameters."""
+        assert self.roles is not None
+        optimizer = self.optimizer(list(self.roles.trainable().values()))
+        if self.lr_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}
+
+    # ------------------------------------------------------------------ one step
+
+    def on_fit_start(self) -> None:
+        """Put the model in train mode: Lightning leaves it as it was loaded, and checkpointing would be off."""
+        assert self.roles is not None
+        self.roles.peft.train()
+        if isinstance(self.trainer.strategy.checkpoint_io, SafeIO):
+            self.trainer.strategy.checkpoint_io.beside = self.save_adapter
+
+    def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
+        """Seed dropout by position: a resumed run draws what the uninterrupted one did, with no saved state."""
+        torch.manual_seed(((self.seed * 1009 + self.current_epoch) * 100003 + batch_idx) * 64 + self.global_rank)
+        self._started = time.perf_counter()
+
+    def training_step(self, step: Step, batch_idx: int) -> None:
+        """Learn from one step: sum over its micro-batches, divide by its global count, update once."""
+        optimizer = self.optimizers()
+        count = self.count(step)
+        statistics = (batch_idx + 1) % self.trainer.log_every_n_steps == 0
+        totals: Sums = defaultdict(lambda: (torch.zeros((), device=self.device), torch.zeros((), device=self.device)))
+        block = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
+        for batch in step.batches:
+            with block():  # ranks hold different numbers of micro-batches: gradients are summed once, below
+                loss, sums = self.losses(batch, statistics)
+                self.manual_backward(loss / count)
+            for name, (total, n) in {**sums, "loss": (loss.detach(), torch.zeros_like(loss))}.items():
+                totals[name] = (totals[name][0] + total.detach().float(), totals[name][1] + n)
+        metrics = self._reduced(totals, count)
+        gradients = [p.grad for p in self.roles.trainable().values() if p.grad is not None]  # type: ignore[union-attr]
+        self._sum_over_ranks(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self._finite(metrics["loss"], norm):
+            if self.max_grad_norm > 0:
+                torch.nn.utils.clip_grads_with_norm_(self.roles.trainable().values(), self.max_grad_norm, norm)  # type: ignore[union-attr]
+            optimizer.step()  # type: ignore[union-attr]
+            if (scheduler := self.lr_schedulers()) is not None:
+                scheduler.step()  # type: ignore[union-attr, call-arg]
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        self._log_step(step, metrics, norm)
+
+    def _reduced(self, totals: Sums, count: int) -> dict[str, float]:
+        """Metrics of the whole step from the sums of all micro-batches and ranks."""
+        names = ("loss", *self.reports)
+        flat = torch.stack([value for name in names for value in totals[name]])
+        flat = self.trainer.strategy.reduce(flat, reduce_op="sum")  # type: ignore[assignment]
+        values = dict(zip(names, flat.view(-1, 2).tolist(), strict=True))
+        return {name: total / (count if name == "loss" else n) for name, (total, n) in values.items() if n or name == "loss"}
+
+    def _sum_over_ranks(self, gradients: list[Tensor]) -> None:
+        if self.trainer.world_size > 1:
+            flat = torch.cat([g.flatten() for g in gradients])
+            flat = self.trainer.strategy.reduce(flat, reduce_op="sum")  # type: ignore[assignment]
+            for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+                gradient.copy_(part.view_as(gradient))
+
+    def _finite(self, loss: float, norm: Tensor) -> bool:
+        """Whether this step may be taken; counts those that may not, and stops the run after too many in a row."""
+        if bool(torch.isfinite(norm)) and abs(loss) < float("inf"):
+            self.bad_steps = 0
+            return True
+        self.bad_steps += 1
+        self.skipped += 1
+        if self.bad_steps >= self.max_bad_steps:
+            path = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "checkpoints" / "stopped.ckpt"
+            self.trainer.save_checkpoint(path)
+            raise TrainingError(
+                f"loss {loss} and gradient norm {norm.item()} were not finite in {self.bad_steps} steps in a row; the "
+                f"state before them is in {path}; lower the learning rate or look at the rows with `lit-align inspect`"
+            )
+        return False
+
+    def _log_step(self, step: Step, metrics: dict[str, float], norm: Tensor) -> None:
+        self.tokens_seen += step.tokens
+        speed = sum(tree.tokens for batch in step.batches for tree in batch.source) * self.trainer.world_size
+        self.log("loss", metrics.pop("loss"), prog_bar=True)
+        self.log("tokens/s", speed / (time.perf_counter() - self._started), prog_bar=True)
+        self.log_dict({**metrics, "grad_norm": norm, "num_tokens": float(self.tokens_seen), "skipped_steps": float(self.skipped)})
+
+    # ------------------------------------------------------------------ validation and answers
+
+    def validation_step(self, step: Step, batch_idx: int) -> None:
+        """Add one step's figures to the validation metrics."""
+        for batch in step.batches:
+            with self.roles.play("policy", training=False):  # type: ignore[union-attr]
+                loss, sums = self.losses(batch, statistics=False)
+            count = self.count(Step((batch,), len(batch.trees.target), 0 if batch.pairs is None else len(batch.pairs.chosen)))
+            for name, (total, n) in {**sums, "loss": (loss, torch.tensor(float(count)))}.items():
+                if n:
+                    self.validation[name].update(total / n, weight=n)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics over the whole validation set, all ranks together."""
+        self.log_dict(self.validation.compute(), prog_bar=False)
+        self.validation.reset()
+
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    def predict_step(self, trees: list[Tree], batch_idx: int) -> list[dict[str, Any]]:
+        """Answer the prompts of ``trees``; each answer as a JSON-able record."""
+        answers = self.answer([tree.prompt for tree in trees])
+        return [
+            {"source": tree.group.source, "prompt": tree.group.prompt, "answer": answer, **tree.group.extra}
+            for tree, answer in zip(trees, answers, strict=True)
+        ]
+
+    def answer(self, prompts: list[list[int]], role: str = "policy", max_new_tokens: int | None = None) -> list[str]:
+        """What a role says to prompts of token ids."""
+        from lit_align.models.generate import generate
+
+        assert self.roles is not None
+        with self.roles.play(role, training=False) as model:
+            sampled = generate(
+                model,
+                self.tokenizer,
+                prompts,
+                max_new_tokens=max_new_tokens or self.max_new_tokens,
+                temperature=self.temperature,
+                seed=self.seed,
+            )
+        return [self.tokenizer.decode(samples[0], skip_special_tokens=True).strip() for samples in sampled]
+
+    # ------------------------------------------------------------------ what is kept
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what was trained; the base stays where it came from."""
+        assert self.roles is not None
+        keep = {f"roles.{name}" for name in self.roles.trainable()}
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in keep}
+        checkpoint["counts"] = {"skipped": self.skipped, "tokens_seen": self.tokens_seen}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that lacks trained parameters; non-strict loading would leave them random."""
+        self.configure_model()
+        assert self.roles is not None
+        wanted = {f"roles.{name}" for name in self.roles.trainable()}
+        if wanted != set(checkpoint["state_dict"]):
+            missing = sorted(wanted ^ set(checkpoint["state_dict"]))
+            raise ModelError(
+                f"the checkpoint does not fit this adapter: {len(missing)} parameters differ, such as {missing[0]}; "
+                "use the lora and base settings of the run that wrote it (config.yaml beside it)"
+            )
+        counts = checkpoint.get("counts", {})
+        self.skipped, self.tokens_seen = counts.get("skipped", 0), counts.get("tokens_seen", 0)
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the policy's adapter as an ordinary PEFT folder with a record of where it came from."""
+        assert self.roles is not None
+        self.roles.save(folder, provenance={"stage": type(self).__name__, "objective": repr(self.objective), "steps": self.global_step})

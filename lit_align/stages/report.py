@@ -1,0 +1,166 @@
+"""What a run has to show for itself: figures before and after, answers side by side, a plot, where everything lies."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from lit_align.batches import Tree
+from lit_align.data.packing import pack
+from lit_align.functional.answers import abstains, distinct, hits, is_short, share
+from lit_align.functional.logps import response_logps
+from lit_align.stages.base import AlignmentModule
+
+
+class Report(Callback):
+    """Write ``summary.json`` and a plot into the run folder; with ``questions``, ask the model before and after.
+
+    Args:
+        questions: how many held-out prompts to answer before and after training; 0 asks none.
+        shown: how many of the answers to print side by side.
+        max_new_tokens: longest answer; one that does not end within it does not count as short.
+        close: pairs whose lengths differ by at most this share enter ``pair_accuracy``.
+    """
+
+    def __init__(self, questions: int = 0, shown: int = 3, max_new_tokens: int = 64, close: float = 0.2) -> None:
+        self.questions, self.shown, self.max_new_tokens, self.close = questions, shown, max_new_tokens, close
+        self.before: dict[str, Any] = {}
+        self.answers: list[str] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask the untrained model."""
+        self._began = time.perf_counter()
+        trees = self._held_out(trainer)
+        if trees:
+            self.before, self.answers = self._ask(pl_module, trees, "reference")  # type: ignore[arg-type]
+            self._print_figures({"before": self.before})
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask again, and write it all down."""
+        trained = time.perf_counter() - self._began
+        trees = self._held_out(trainer)
+        after, answers = self._ask(pl_module, trees, "policy") if trees else ({}, [])  # type: ignore[arg-type]
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        self._write(trainer, pl_module, folder, trained, after)  # type: ignore[arg-type]
+        if trees:
+            self._print_figures({"before": self.before, "after": after})
+            self._print_answers(trees, answers)
+        self._print_end(folder)
+
+    def _held_out(self, trainer: Trainer) -> list[Tree]:
+        if not self.questions:
+            return []
+        return trainer.datamodule.trees["validation"][: self.questions]  # type: ignore[attr-defined, no-any-return]
+
+    @torch.no_grad()
+    def _ask(self, module: AlignmentModule, trees: list[Tree], role: str) -> tuple[dict[str, Any], list[str]]:
+        """Figures and answers of one role."""
+        answers = module.answer([tree.prompt for tree in trees], role, self.max_new_tokens)
+        known = [bool(tree.group.extra.get("answerable", True)) for tree in trees]
+        keywords = [tree.group.extra.get("keywords", []) for tree in trees]
+        right, pairs = self._pairs(module, trees, role)
+        return {
+            "pair_accuracy": share(right),
+            "pairs": pairs,
+            "short_answers": share([is_short(answer) for answer in answers]),
+            "distinct_answers": distinct(answers),
+            "keyword_hits": share([hits(a, w) for a, w, k in zip(answers, keywords, known, strict=True) if k and w]),
+            "abstains_when_unanswerable": share([abstains(a) for a, k in zip(answers, known, strict=True) if not k]),
+            "abstains_when_answerable": share([abstains(a) for a, k in zip(answers, known, strict=True) if k]),
+        }, answers
+
+    def _pairs(self, module: AlignmentModule, trees: list[Tree], role: str) -> tuple[list[bool], int]:
+        """For each pair of like length: does the role find the chosen response likelier, per token?"""
+        right = []
+        for batch in pack(trees, budget=max(2048, *(tree.tokens for tree in trees))):
+            if batch.pairs is None:
+                continue
+            batch = module.transfer_batch_to_device(batch, module.device, 0)
+            with module.roles.play(role, training=False):  # type: ignore[union-attr]
+                logps = module.read(batch.trees).logps
+            length = torch.bincount(batch.trees.owner, minlength=batch.trees.responses)
+            mean = response_logps(logps, batch.trees.owner, batch.trees.responses) / length
+            a, b = length[batch.pairs.chosen], length[batch.pairs.rejected]
+            alike = (a - b).abs() <= self.close * torch.maximum(a, b)
+            right += (mean[batch.pairs.chosen] > mean[batch.pairs.rejected])[alike].tolist()
+        return right, len(right)
+
+    @rank_zero_only
+    def _write(self, trainer: Trainer, module: AlignmentModule, folder: Path, seconds: float, after: dict[str, Any]) -> None:
+        summary = {
+            "objective": repr(module.objective),
+            "base": module.base.path,
+            "steps": trainer.global_step,
+            "seconds": round(seconds, 1),
+            "skipped_steps": module.skipped,
+            "metrics": {name: float(value) for name, value in sorted(trainer.callback_metrics.items())},
+            **({"before": self.before, "after": after} if after else {}),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        module.save_adapter(folder / "adapter")
+        if (folder / "metrics.csv").exists():
+            plot_margins(folder / "metrics.csv", folder / "margins.png")
+
+    @rank_zero_only
+    def _print_figures(self, columns: dict[str, dict[str, Any]]) -> None:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("held-out figure", *columns, title=f"{self.questions} prompts the model is not trained on")
+        for name in next(iter(columns.values())):
+            table.add_row(name, *(_number(figures[name]) for figures in columns.values()))
+        Console().print(table)
+
+    @rank_zero_only
+    def _print_answers(self, trees: list[Tree], answers: list[str]) -> None:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("question", "before", "after", title="answers to questions it was not trained on", show_lines=True)
+        for k in range(0, len(trees), max(1, len(trees) // max(self.shown, 1)))[: self.shown]:
+            prompt = trees[k].group.prompt
+            table.add_row(prompt if isinstance(prompt, str) else prompt[-1]["content"], self.answers[k], answers[k])
+        Console().print(table)
+
+    @rank_zero_only
+    def _print_end(self, folder: Path) -> None:
+        print(
+            f"\nThe run is in {folder}: adapter/ (loads with PEFT), summary.json, metrics.csv, ledger.json, margins.png.\n"
+            f"Next: lit-align predict -c {folder}/config.yaml --ckpt_path {folder}/checkpoints/last.ckpt\n"
+            f"      tensorboard --logdir {folder}"
+        )
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def plot_margins(metrics: Path, picture: Path) -> None:
+    """Draw the reward margin and accuracy of a preference run, or the loss of any other, from its ``metrics.csv``."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with metrics.open() as file:
+        rows = list(csv.DictReader(file))
+    names = [n for n in ("rewards/margins", "rewards/accuracies") if rows and n in rows[0]] or ["loss"]
+    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3.5), layout="constrained", squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        for prefix, label, style in (("", "training", "-"), ("eval_", "held out", "o--")):
+            points = [(int(row["step"]), float(row[prefix + name])) for row in rows if row.get(prefix + name)]
+            if points:
+                axis.plot(*zip(*points, strict=True), style, label=label)
+        axis.set(title=name, xlabel="step")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(picture, dpi=120)
+    plt.close(figure)

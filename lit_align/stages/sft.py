@@ -1,0 +1,40 @@
+"""Stage 1: imitate demonstrations (Ouyang et al., 2022, https://arxiv.org/abs/2203.02155)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from lit_align.batches import Batch, Step
+from lit_align.objectives import SupervisedObjective
+from lit_align.stages.base import AlignmentModule, Sums
+
+
+class SFT(AlignmentModule):
+    """Fine-tune on demonstrations: every assistant turn is learned, nothing else is.
+
+    The loss is the mean over the scored tokens of a whole step, however they fall into micro-batches.
+
+    Args:
+        objective: the loss of a token, CrossEntropy.
+        settings: everything that all stages share.
+    """
+
+    reports = ("mean_token_accuracy", "entropy")
+
+    def __init__(self, objective: SupervisedObjective, **settings: Any) -> None:
+        super().__init__(objective, **settings)
+
+    def count(self, step: Step) -> int:
+        """Scored tokens."""
+        return step.tokens
+
+    def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
+        """Summed loss of the scored tokens."""
+        tokens = self.read(batch.trees, statistics=statistics)
+        loss = self.objective(tokens.logps).sum()  # type: ignore[operator]
+        if tokens.top1 is None or tokens.entropy is None:
+            return loss, {}
+        n = tokens.logps.new_tensor(float(len(tokens.logps)))
+        return loss, {"mean_token_accuracy": (tokens.top1.float().sum(), n), "entropy": (tokens.entropy.sum(), n)}
