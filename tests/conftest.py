@@ -20,3 +20,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real data sets in {folder}; set LIT_ALIGN_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """Folder of a two-layer Llama with random weights."""
+    from tests import tiny as make
+
+    return make.save(tmp_path_factory.mktemp("tiny"))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,8 +13,12 @@ from torch import Tensor
 from lit_align.batches import Batch, Logps, PackedTrees, Step, TokenLogps
 from lit_align.errors import ConfigError
 from lit_align.functional.logps import response_logps
+from lit_align.models.reference import ReferenceCache
 from lit_align.objectives import PairwiseObjective
 from lit_align.stages.base import AlignmentModule, Sums
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Preference(AlignmentModule):
@@ -23,6 +30,8 @@ class Preference(AlignmentModule):
     Args:
         objective: the loss of a pair, such as DPO.
         label_noise: chance that any label is flipped; folded into every label's probability.
+        cache_reference: folder for the reference's log-probabilities, which the next epoch or run then reads instead of
+            computing them.
         settings: everything that all stages share.
     """
 
@@ -33,11 +42,18 @@ class Preference(AlignmentModule):
         "mean_token_accuracy",
     )
 
-    def __init__(self, objective: PairwiseObjective, label_noise: float = 0.0, **settings: Any) -> None:
+    def __init__(
+        self,
+        objective: PairwiseObjective,
+        label_noise: float = 0.0,
+        cache_reference: str | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(objective, **settings)
         if not 0 <= label_noise < 0.5:
             raise ConfigError(f"label_noise is the chance of a flipped label, at least 0 and under 0.5, got {label_noise}")
-        self.label_noise = label_noise
+        self.label_noise, self.cache_reference = label_noise, cache_reference
+        self._cache: ReferenceCache | None = None
 
     def count(self, step: Step) -> int:
         """Comparisons."""
@@ -61,10 +77,18 @@ class Preference(AlignmentModule):
         trees = batch.trees
         length = torch.bincount(trees.owner, minlength=trees.responses)
         summed = response_logps(policy, trees.owner, trees.responses)
-        return Logps(summed, self.reference(trees) if self.objective.needs_reference else torch.zeros_like(summed), length)
+        return Logps(summed, self.reference(batch) if self.objective.needs_reference else torch.zeros_like(summed), length)
 
-    def reference(self, trees: PackedTrees) -> Tensor:
+    def reference(self, batch: Batch) -> Tensor:
         """Log-probabilities under the reference, ``[responses]``."""
+        if self.cache_reference is None:
+            return self._score(batch.trees)
+        if self._cache is None:
+            fingerprint = f"{self.roles.fingerprint('reference')}-{_template(self.tokenizer)}"  # type: ignore[union-attr]
+            self._cache = ReferenceCache(Path(self.cache_reference), fingerprint, self.global_rank)
+        return self._cache.of(batch.source, lambda: self._score(batch.trees)).to(self.device)
+
+    def _score(self, trees: PackedTrees) -> Tensor:
         assert self.roles is not None
         with torch.no_grad(), self.roles.play("reference", training=False):
             return response_logps(self.read(trees).logps, trees.owner, trees.responses)
@@ -82,6 +106,12 @@ class Preference(AlignmentModule):
                 "logps/chosen": (chosen.policy.sum(), n),
                 "logps/rejected": (rejected.policy.sum(), n),
             }
+
+
+def _template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of a tokenizer and its chat template."""
+    vocabulary = json.dumps([sorted(tokenizer.get_vocab().items()), str(tokenizer.chat_template)])
+    return hashlib.sha256(vocabulary.encode()).hexdigest()[:16]
 
 
 def _dashboard(batch: Batch, tokens: TokenLogps) -> Sums:

@@ -1,0 +1,49 @@
+"""A run that is killed, or told to stop, continues as if nothing had happened."""
+
+import signal
+import time
+
+import pytest
+
+from lit_align.cli import main
+from tests.stages.runs import arguments, folder_of, start, trace, write_pairs
+
+EPOCHS = ("--trainer.max_epochs=4", "--model.lr_scheduler=torch.optim.lr_scheduler.StepLR", "--model.lr_scheduler.step_size=5")
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    """Data, and the trace of a run of 24 steps over 4 epochs that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    train = write_pairs(folder / "pairs.jsonl")
+    main(arguments(tiny, train, folder / "run", *EPOCHS))
+    losses = trace(folder / "run")
+    assert list(losses) == list(range(24))  # 22 rows in steps of 4: 6 a epoch, the last one short
+    assert len(set(losses.values())) == 24
+    return train, losses
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "the run did not get going"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)])
+def test_a_stopped_run_resumes_bit_for_bit(stop, code, whole, tiny, tmp_path):
+    train, losses = whole
+    slow = ("--trainer.callbacks+=tests.stages.slow.Slow", f"--trainer.callbacks.seconds={0.2}")
+    process = start(arguments(tiny, train, tmp_path / "run", *EPOCHS, "--save_every=3", *slow))
+    last = tmp_path / "run" / "0" / "checkpoints" / "last.ckpt"
+    wait_for(last.exists, process)
+    time.sleep(0.2 + (time.time_ns() % 1000) / 1000)  # anywhere in the steps that follow
+    process.send_signal(stop)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == code, output
+    main(arguments(tiny, train, tmp_path / "run", *EPOCHS, f"--ckpt_path={last}"))
+    resumed = trace(tmp_path / "run")
+    assert folder_of(tmp_path / "run").name == "1"
+    assert resumed == {step: loss for step, loss in losses.items() if step >= min(resumed)}
+    assert 3 <= min(resumed) < 24
