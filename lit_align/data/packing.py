@@ -54,7 +54,8 @@ def pack_rows(rows: Sequence[Sequence[Tree]], multiple: int = 1) -> Batch:
             ids[at:end] = [*tree.prompt, *(token for response in tree.responses for token in response)]
             owner_tree[at:end] = [at_tree] * tree.tokens
             positions[at : at + shared] = range(shared)
-            pairs += [(at_response + i, at_response + j, *label) for i, j, *label in tree.group.pairs]
+            for better, worse, probability, margin in tree.group.pairs:
+                pairs.append((at_response + better, at_response + worse, probability, margin))
             fork = at + shared - 1  # the prompt's last token predicts the first of every response
             at += shared
             for response, scored in zip(tree.responses, tree.scored, strict=True):
@@ -90,7 +91,7 @@ def _labels(pairs: list[tuple[int, int, float, float]]) -> PairLabels | None:
 
 
 def _fill(trees: Sequence[Tree], budget: int) -> list[list[int]]:
-    """Best-fit decreasing: rows of indices, in order of their first tree; at most 11/9 of the fewest possible, plus one."""
+    """Best-fit decreasing: rows of indices, by their first tree; at most 11/9 of the fewest possible, plus one."""
     sizes = [tree.tokens for tree in trees]
     rows: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (tokens left, row), sorted
