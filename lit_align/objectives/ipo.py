@@ -12,7 +12,8 @@ from lit_align.objectives import Logps, PairwiseObjective
 class IPO(PairwiseObjective):
     r"""Pull the log-ratio margin of a pair to a fixed target, so that certain labels cannot push it to infinity.
 
-    .. math:: \Big(\log\tfrac{\pi_w}{\rho_w} - \log\tfrac{\pi_l}{\rho_l} - \tfrac{1}{2\beta}\Big)^2 \quad \text{(eq. 17)}
+    .. math:: \Big(\log\tfrac{\pi_w}{\rho_w} - \log\tfrac{\pi_l}{\rho_l} - \tfrac{1}{2\beta}\Big)^2
+        \quad \text{(eq. 17)}
 
     Args:
         beta: regularisation; the target margin is 1 / (2 beta) nats.

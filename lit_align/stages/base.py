@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -180,7 +179,9 @@ class AlignmentModule(LightningModule, ABC):
         flat = torch.stack([value for name in names for value in totals[name]])
         flat = self.trainer.strategy.reduce(flat, reduce_op="sum")  # type: ignore[assignment]
         values = dict(zip(names, flat.view(-1, 2).tolist(), strict=True))
-        return {name: total / (count if name == "loss" else n) for name, (total, n) in values.items() if n or name == "loss"}
+        return {
+            name: total / (count if name == "loss" else n) for name, (total, n) in values.items() if n or name == "loss"
+        }
 
     def _sum_over_ranks(self, gradients: list[Tensor]) -> None:
         if self.trainer.world_size > 1:
@@ -210,7 +211,9 @@ class AlignmentModule(LightningModule, ABC):
         speed = sum(tree.tokens for batch in step.batches for tree in batch.source) * self.trainer.world_size
         self.log("loss", metrics.pop("loss"), prog_bar=True)
         self.log("tokens/s", speed / (time.perf_counter() - self._started), prog_bar=True)
-        self.log_dict({**metrics, "grad_norm": norm, "num_tokens": float(self.tokens_seen), "skipped_steps": float(self.skipped)})
+        self.log_dict(
+            {**metrics, "grad_norm": norm, "num_tokens": float(self.tokens_seen), "skipped_steps": float(self.skipped)}
+        )
 
     # ------------------------------------------------------------------ validation and answers
 
@@ -219,7 +222,9 @@ class AlignmentModule(LightningModule, ABC):
         for batch in step.batches:
             with self.roles.play("policy", training=False):  # type: ignore[union-attr]
                 loss, sums = self.losses(batch, statistics=False)
-            count = self.count(Step((batch,), len(batch.trees.target), 0 if batch.pairs is None else len(batch.pairs.chosen)))
+            count = self.count(
+                Step((batch,), len(batch.trees.target), 0 if batch.pairs is None else len(batch.pairs.chosen))
+            )
             for name, (total, n) in {**sums, "loss": (loss, torch.tensor(float(count)))}.items():
                 if n:
                     self.validation[name].update(total / n, weight=n)
@@ -282,4 +287,7 @@ class AlignmentModule(LightningModule, ABC):
     def save_adapter(self, folder: Path) -> None:
         """Write the policy's adapter as an ordinary PEFT folder with a record of where it came from."""
         assert self.roles is not None
-        self.roles.save(folder, provenance={"stage": type(self).__name__, "objective": repr(self.objective), "steps": self.global_step})
+        self.roles.save(
+            folder,
+            provenance={"stage": type(self).__name__, "objective": repr(self.objective), "steps": self.global_step},
+        )

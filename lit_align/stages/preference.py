@@ -51,7 +51,9 @@ class Preference(AlignmentModule):
     ) -> None:
         super().__init__(objective, **settings)
         if not 0 <= label_noise < 0.5:
-            raise ConfigError(f"label_noise is the chance of a flipped label, at least 0 and under 0.5, got {label_noise}")
+            raise ConfigError(
+                f"label_noise is the chance of a flipped label, at least 0 and under 0.5, got {label_noise}"
+            )
         self.label_noise, self.cache_reference = label_noise, cache_reference
         self._cache: ReferenceCache | None = None
 
@@ -77,7 +79,9 @@ class Preference(AlignmentModule):
         trees = batch.trees
         length = torch.bincount(trees.owner, minlength=trees.responses)
         summed = response_logps(policy, trees.owner, trees.responses)
-        return Logps(summed, self.reference(batch) if self.objective.needs_reference else torch.zeros_like(summed), length)
+        return Logps(
+            summed, self.reference(batch) if self.objective.needs_reference else torch.zeros_like(summed), length
+        )
 
     def reference(self, batch: Batch) -> Tensor:
         """Log-probabilities under the reference, ``[responses]``."""

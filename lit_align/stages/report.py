@@ -93,7 +93,9 @@ class Report(Callback):
         return right, len(right)
 
     @rank_zero_only
-    def _write(self, trainer: Trainer, module: AlignmentModule, folder: Path, seconds: float, after: dict[str, Any]) -> None:
+    def _write(
+        self, trainer: Trainer, module: AlignmentModule, folder: Path, seconds: float, after: dict[str, Any]
+    ) -> None:
         summary = {
             "objective": repr(module.objective),
             "base": module.base.path,
@@ -124,7 +126,9 @@ class Report(Callback):
         from rich.console import Console
         from rich.table import Table
 
-        table = Table("question", "before", "after", title="answers to questions it was not trained on", show_lines=True)
+        table = Table(
+            "question", "before", "after", title="answers to questions it was not trained on", show_lines=True
+        )
         for k in range(0, len(trees), max(1, len(trees) // max(self.shown, 1)))[: self.shown]:
             prompt = trees[k].group.prompt
             table.add_row(prompt if isinstance(prompt, str) else prompt[-1]["content"], self.answers[k], answers[k])

@@ -8,7 +8,26 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-WORDS = "bees make honey in the old garden while rain falls on seven quiet roofs of slate and moss".split()
+WORDS = [
+    "bees",
+    "make",
+    "honey",
+    "in",
+    "the",
+    "old",
+    "garden",
+    "while",
+    "rain",
+    "falls",
+    "on",
+    "seven",
+    "quiet",
+    "roofs",
+    "of",
+    "slate",
+    "and",
+    "moss",
+]
 
 
 def write_pairs(path: Path, rows: int = 22) -> Path:

@@ -4,11 +4,15 @@ import signal
 import time
 
 import pytest
-
 from lit_align.cli import main
+
 from tests.stages.runs import arguments, folder_of, start, trace, write_pairs
 
-EPOCHS = ("--trainer.max_epochs=4", "--model.lr_scheduler=torch.optim.lr_scheduler.StepLR", "--model.lr_scheduler.step_size=5")
+EPOCHS = (
+    "--trainer.max_epochs=4",
+    "--model.lr_scheduler=torch.optim.lr_scheduler.StepLR",
+    "--model.lr_scheduler.step_size=5",
+)
 
 
 @pytest.fixture(scope="module")
