@@ -2,8 +2,8 @@
 
     python configs/demo/sample.py
 
-Reads ``prompts.jsonl`` (a prompt, whether it can be answered, a good answer with its key words, a bad answer of the same
-length and what is wrong with it) and writes ``train.jsonl`` and ``validation.jsonl``: three responses to each prompt,
+Reads ``prompts.jsonl`` (a prompt, whether it can be answered, a good answer with its key words, a bad answer of the
+same length and what is wrong with it) and writes ``train.jsonl`` and ``validation.jsonl``: three responses to each prompt,
 the good one preferred to both. The third is the untrained model's own, sampled at temperature 0.8: the first of four
 samples that runs longer than the behaviour allows. The split is by prompt, and keeps the share of unanswerable ones.
 """
@@ -23,6 +23,7 @@ HELD_OUT = 40
 
 
 def main() -> None:
+    """Write both files."""
     rows = [json.loads(line) for line in (HERE / "prompts.jsonl").read_text().splitlines()]
     model, tokenizer = load_model(MODEL), load_tokenizer(MODEL)
     prompts = [[{"role": "user", "content": row["prompt"]}] for row in rows]

@@ -1,0 +1,1 @@
+"""What lit-align can do besides training: one file a command."""

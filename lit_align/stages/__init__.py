@@ -1,0 +1,1 @@
+"""The stages of alignment: one LightningModule each."""

@@ -137,7 +137,7 @@ class Report(Callback):
     @rank_zero_only
     def _print_end(self, folder: Path) -> None:
         print(
-            f"\nThe run is in {folder}: adapter/ (loads with PEFT), summary.json, metrics.csv, ledger.json, margins.png.\n"
+            f"\nThe run is in {folder}: adapter/ (a PEFT folder), summary.json, metrics.csv, ledger.json, margins.png.\n"
             f"Next: lit-align predict -c {folder}/config.yaml --ckpt_path {folder}/checkpoints/last.ckpt\n"
             f"      tensorboard --logdir {folder}"
         )

@@ -8,31 +8,16 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-WORDS = [
-    "bees",
-    "make",
-    "honey",
-    "in",
-    "the",
-    "old",
-    "garden",
-    "while",
-    "rain",
-    "falls",
-    "on",
-    "seven",
-    "quiet",
-    "roofs",
-    "of",
-    "slate",
-    "and",
-    "moss",
-]
+WORDS = "bees make honey in the old garden while rain falls on seven quiet roofs of slate and moss".split()  # noqa: SIM905
+
+
+def say(k: int, n: int) -> str:
+    """n words, different for every k."""
+    return " ".join(WORDS[(k * 7 + i * (k + 3)) % len(WORDS)] for i in range(n))
 
 
 def write_pairs(path: Path, rows: int = 22) -> Path:
     """Pairs of ragged lengths, every one different."""
-    say = lambda k, n: " ".join(WORDS[(k * 7 + i * (k + 3)) % len(WORDS)] for i in range(n))
     with path.open("w") as file:
         for k in range(rows):
             row = {
