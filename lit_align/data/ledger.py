@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lit_align.batches import Tree
@@ -104,8 +105,9 @@ class Ledger:
             lines.append(f"{fate:<12}{count:>10,}{count / max(self.rows, 1):>9.2%}")
             for (of, reason), n in self.reasons.most_common():
                 if of == fate and reason:
+                    examples = [Path(source).name for source in self.examples[of, reason]]
                     more = ", ..." if n > EXAMPLES else ""
-                    lines.append(f"  {n:>8,}  {reason}  ({', '.join(self.examples[of, reason])}{more})")
+                    lines.append(f"  {n:>8,}  {reason}  ({', '.join(examples)}{more})")
         lines.append(rule)
         share = self.scored / max(self.tokens, 1)
         lines.append(f"tokens {self.tokens:,}: scored {self.scored:,} ({share:.1%}), cut off {self.tokens_cut:,}")

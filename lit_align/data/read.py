@@ -97,6 +97,8 @@ def _read_json(path: str) -> Iterator[Found]:
         return text[at : at + 1]
 
     if skip() == "{":
+        if _is_one_object(text):
+            raise DataError(f"{path} is one object, not rows; save the array of rows in it as a file of its own")
         yield from _read_jsonl(path)
         return
     if skip() != "[":
@@ -118,6 +120,17 @@ def _read_json(path: str) -> Iterator[Found]:
         if ends == "]":
             return
         at += 1
+
+
+def _is_one_object(text: str) -> bool:
+    """Whether the text is a single value over several lines, so that no line of it is a row."""
+    if "\n" not in text.strip():
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _read_csv(path: str) -> Iterator[Found]:
@@ -163,7 +176,7 @@ def _read_hub(name: str, split: str) -> Iterator[Found]:
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{name}:{split} is neither a file nor a data set that the hub gives: {reason}; correct the name or give a file"
+            f"{name} (split {split}) is neither a file nor a data set on the hub: {reason}; correct it or give a file"
         ) from error
     for number, row in enumerate(rows, 1):
         yield f"{name}:{split}:{number}", row
