@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from lit_align.batches import Group, Message, Text, Tree
+from lit_align.batches import Group, Message, Tree
 from lit_align.errors import DataError, Malformed, ModelError, Overlong
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FIX = "set chat_template: chatml, or give a template of your own"
+
+Part = tuple[str, bool]
+"""A stretch of rendered text, and whether it is learned from."""
 
 
 class Encoded(NamedTuple):
@@ -71,9 +74,11 @@ class Chat:
         """
         if not group.responses:
             raise Malformed("no response")
-        texts = self._render(group)
-        prompt = self._prompt(texts[0][0][0], isinstance(group.prompt, str))
-        branches = [self._branch(prompt, parts, isinstance(group.prompt, str)) for parts in texts]
+        plain = isinstance(group.prompt, str)
+        start, responses = self._render(group)
+        asked = self._ids(start)
+        prompt = self._prompt(asked, plain)
+        branches = [self._branch(start, asked, parts, plain) for parts in responses]
         if not all(any(scored) for _, scored, _ in branches):
             raise Malformed("empty response")
         whole = [ids for ids, _, _ in branches]
@@ -105,25 +110,25 @@ class Chat:
             raise Overlong("longer than max_length")
         return room
 
-    def _render(self, group: Group) -> list[list[tuple[str, bool]]]:
-        """For each response the prompt's text, then the parts of the response, each with whether it is learned from."""
-        if isinstance(group.prompt, str):
-            if not all(isinstance(response, str) for response in group.responses):
-                raise Malformed("one of prompt and responses is text, the other messages")
-            return [[(group.prompt, False), (str(response), True)] for response in group.responses]
-        return [self._parts(group.prompt, response, group) for response in group.responses]
-
-    def _parts(self, prompt: list[Message], response: Text, group: Group) -> list[tuple[str, bool]]:
-        """Prompt and turns of one response as the chat template renders them."""
-        if isinstance(response, str):
+    def _render(self, group: Group) -> tuple[str, list[list[Part]]]:
+        """The prompt's text, and the parts of each response."""
+        prompt = group.prompt
+        if any(isinstance(response, str) != isinstance(prompt, str) for response in group.responses):
             raise Malformed("one of prompt and responses is text, the other messages")
-        asked = all(r and not isinstance(r, str) and r[0]["role"] == "assistant" for r in group.responses)
-        turns = [*prompt, *response]
-        parts = [(self._template(prompt, asked), False)]
-        done = parts[0][0]
+        if isinstance(prompt, str):
+            return prompt, [[(str(response), True)] for response in group.responses]
+        branches = [response for response in group.responses if isinstance(response, list)]
+        asks = all(response[:1] and response[0]["role"] == "assistant" for response in branches)
+        start = self._template(prompt, asks)
+        return start, [self._parts(prompt, response, start, asks) for response in branches]
+
+    def _parts(self, prompt: list[Message], response: list[Message], start: str, asks: bool) -> list[Part]:
+        """Turns of one response as the chat template renders them after the prompt."""
+        parts: list[Part] = []
+        turns, done = [*prompt, *response], start
         for at in range(len(prompt), len(turns)):
             is_answer = turns[at]["role"] == "assistant"
-            if is_answer:
+            if is_answer and not (asks and at == len(prompt)):
                 done = self._extend(parts, done, self._template(turns[:at], True), False)
             done = self._extend(parts, done, self._template(turns[: at + 1], False), is_answer)
         for turn in turns:
@@ -131,7 +136,7 @@ class Chat:
                 raise DataError(f"the tokenizer's chat template leaves out or changes a {turn['role']} turn; {FIX}")
         return parts
 
-    def _extend(self, parts: list[tuple[str, bool]], done: str, more: str, learned: bool) -> str:
+    def _extend(self, parts: list[Part], done: str, more: str, learned: bool) -> str:
         """Append what ``more`` has beyond ``done``."""
         if not more.startswith(done):
             raise DataError(
@@ -153,31 +158,32 @@ class Chat:
             raise Malformed(f"refused by the chat template: {error}") from error
         return str(rendered)
 
-    def _prompt(self, text: str, is_plain: bool) -> list[int]:
-        """Ids of the prompt, with one begin-of-sequence token where the model is used to it, never two."""
-        ids = self._ids(text)
-        if self._begin is not None and ids[:2] == [self._begin] * 2:
+    def _prompt(self, ids: list[int], plain: bool) -> list[int]:
+        """The prompt with one begin-of-sequence token where the model is used to it, never two."""
+        if self._begin is None:
+            return ids or [self._end]
+        if ids[:2] == [self._begin] * 2:
             return ids[1:]
-        if is_plain and self._adds_begin and ids[:1] != [self._begin]:
-            return [self._begin, *ids] if self._begin is not None else ids
-        return ids or [self._end if self._begin is None else self._begin]
+        if plain and self._adds_begin and ids[:1] != [self._begin]:
+            return [self._begin, *ids]
+        return ids or [self._begin]
 
     def _branch(
-        self, prompt: list[int], parts: list[tuple[str, bool]], is_plain: bool
+        self, start: str, asked: list[int], parts: list[Part], plain: bool
     ) -> tuple[list[int], list[bool], bool]:
         """Ids of a response, which of them are learned from, and whether a token would have spanned a boundary."""
-        pieces = self._pieces([text for text, _ in parts])
+        pieces = self._pieces(start, asked, parts)
         merged = pieces is None
         if pieces is None:
-            pieces = [self._ids(text) for text, _ in parts[1:]]
+            pieces = [self._ids(text) for text, _ in parts]
         ids: list[int] = []
         scored: list[bool] = []
-        for piece, (_, learned) in zip(pieces, parts[1:], strict=True):
+        for piece, (_, learned) in zip(pieces, parts, strict=True):
             ids += piece
             end = self._turn_end(piece)
             # what a template puts after the token that ends a turn, such as a line break, comes from no model
-            scored += [learned and (is_plain or end is None or i < end) for i in range(len(piece))]
-        ended = ids[-1:] == [self._end] if is_plain else self._turn_end(pieces[-1]) is not None
+            scored += [learned and (plain or end is None or i < end) for i in range(len(piece))]
+        ended = ids[-1:] == [self._end] if plain else self._turn_end(pieces[-1]) is not None
         if any(scored) and parts[-1][1] and not ended:
             ids.append(self._end)
             scored.append(True)
@@ -189,13 +195,12 @@ class Chat:
         blank = not str(self.tokenizer.decode(ids[end:])).strip()
         return end if end and blank else None
 
-    def _pieces(self, texts: list[str]) -> list[list[int]] | None:
-        """Ids of all texts but the first, tokenised in one go, or None if a token spans a boundary."""
-        pieces, done = [], self._ids(texts[0])
-        so_far = texts[0]
-        for text in texts[1:]:
-            so_far += text
-            ids = self._ids(so_far)
+    def _pieces(self, text: str, done: list[int], parts: list[Part]) -> list[list[int]] | None:
+        """Ids of all parts, tokenised in one go with the prompt's ``text``, or None if a token spans a boundary."""
+        pieces = []
+        for more, _ in parts:
+            text += more
+            ids = self._ids(text)
             if ids[: len(done)] != done:
                 return None
             pieces.append(ids[len(done) :])

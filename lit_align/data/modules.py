@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -10,7 +11,7 @@ import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from lit_align.batches import Batch, PackedTrees, PairLabels, Step, Tree
+from lit_align.batches import Batch, Step, Tree
 from lit_align.data.chat import Chat
 from lit_align.data.formats import Format
 from lit_align.data.ledger import Ledger
@@ -55,13 +56,9 @@ class AlignmentData(LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("token_budget", token_budget, 1),
-            ("max_length", max_length, 2),
-        ):
-            if value < least:
-                raise ConfigError(f"{name} is {value}; it must be at least {least}")
+        for name, value in {"batch_size": batch_size, "token_budget": token_budget, "max_length": max_length}.items():
+            if value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1")
         if not 0 <= max_lost <= 1:
             raise ConfigError(f"max_lost is {max_lost}; it is a share, from 0 to 1")
         self.paths = {"train": _listed(train), "validation": _listed(validation)}
@@ -85,14 +82,12 @@ class AlignmentData(LightningDataModule, ABC):
         rank_zero_info(self.ledgers[split].table())
         folder = self._running.log_dir  # all ranks have to ask: the answer is broadcast
         if folder is not None:
-            _write(Path(folder), {name: ledger for name, ledger in self.ledgers.items()})
+            _write(Path(folder), self.ledgers)
 
     @property
     def _running(self) -> Any:
         if self.trainer is None:
-            raise ConfigError(
-                f"{type(self).__name__} has no trainer; pass it to trainer.fit, or use prepare without one"
-            )
+            raise ConfigError(f"{type(self).__name__} has no trainer; pass it to trainer.fit, or call prepare instead")
         return self.trainer
 
     def train_dataloader(self) -> Steps:
@@ -138,16 +133,17 @@ def _listed(paths: str | list[str] | None) -> list[str]:
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
-    *tensors, responses = batch.trees
-    trees = PackedTrees(*(tensor.to(device, non_blocking=True) for tensor in tensors), responses)
-    pairs = (
-        None if batch.pairs is None else PairLabels(*(column.to(device, non_blocking=True) for column in batch.pairs))
-    )
+    trees = batch.trees._replace(**_moved(batch.trees._asdict(), device))
+    pairs = batch.pairs and batch.pairs._replace(**_moved(batch.pairs._asdict(), device))
     return batch._replace(trees=trees, pairs=pairs)
+
+
+def _moved(fields: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {name: field.to(device) for name, field in fields.items() if isinstance(field, torch.Tensor)}
 
 
 @rank_zero_only
 def _write(folder: Path, ledgers: dict[str, Ledger]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    entries = (f'"{split}": {ledger.to_json()}' for split, ledger in ledgers.items())
-    (folder / "ledger.json").write_text("{" + ",\n".join(entries) + "}\n", encoding="utf-8")
+    books = {split: json.loads(ledger.to_json()) for split, ledger in ledgers.items()}
+    (folder / "ledger.json").write_text(json.dumps(books, indent=2, ensure_ascii=False), encoding="utf-8")
