@@ -39,5 +39,9 @@ class SetAside(LitAlignError):
     """One row is sound but of no use to this objective (a tie, no majority); it is counted and left out."""
 
 
+class Overlong(LitAlignError):
+    """One row does not fit the length that was asked for; it is counted and left out."""
+
+
 class TrainingError(LitAlignError):
     """Training cannot go on; the state was saved where the message says."""

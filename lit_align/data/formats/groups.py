@@ -1,0 +1,75 @@
+"""A prompt, K responses and what is known about them: the layout that lit_align itself writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lit_align import hookimpl
+from lit_align.batches import Group, Pair, Text
+from lit_align.data.formats.base import Format, Row
+from lit_align.data.formats.fields import checked_prompt, checked_response, found, text_or_messages, unused
+from lit_align.errors import Malformed
+
+
+@dataclass(frozen=True)
+class Groups(Format):
+    """Columns ``prompt``, ``responses``, and any of ``pairs`` and ``desirable``.
+
+    A pair is ``[better, worse]`` by index, then optionally the probability that this is right, then the margin.
+
+    Example:
+        >>> Groups()({"prompt": "2 + 2?", "responses": ["4", "5"], "pairs": [[0, 1, 0.9]]}).pairs
+        (Pair(better=0, worse=1, probability=0.9, margin=0.0),)
+    """
+
+    gives: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations", "desirable"})
+
+    def recognises(self, row: Row) -> bool:
+        """``prompt`` and ``responses``."""
+        return {"prompt", "responses"} <= row.keys()
+
+    def __call__(self, row: Row) -> Group:
+        """The row as a group of as many as it has."""
+        prompt, given = checked_prompt(text_or_messages(row, "prompt")), _list(row, "responses")
+        responses = [checked_response(text_or_messages({"responses": response}, "responses")) for response in given]
+        if not responses:
+            raise Malformed("no response")
+        if any(isinstance(response, str) != isinstance(prompt, str) for response in responses):
+            raise Malformed("one of 'prompt' and 'responses' is text, the other messages")
+        desirable = _list(row, "desirable") if row.get("desirable") is not None else []
+        if not all(isinstance(thumb, bool) for thumb in desirable) or len(desirable) not in (0, len(responses)):
+            raise Malformed("'desirable' is not true or false for each response")
+        pairs = _list(row, "pairs") if row.get("pairs") is not None else []
+        extra = unused(row, "prompt", "responses", "pairs", "desirable")
+        return Group(prompt, responses, tuple(_pair(pair, responses) for pair in pairs), tuple(desirable), extra=extra)
+
+
+def _list(row: Row, name: str) -> list[Any]:
+    value = found(row, name)
+    if not isinstance(value, list):
+        raise Malformed(f"'{name}' is not a list (got {type(value).__name__})")
+    return value
+
+
+def _pair(entry: Any, responses: list[Text]) -> Pair:
+    """One entry of ``pairs``, checked."""
+    match entry:
+        case [int(better), int(worse), *label] if len(label) <= 2 and all(isinstance(x, int | float) for x in label):
+            pair = Pair(better, worse, *map(float, label))
+        case _:
+            raise Malformed("a pair is not [better, worse, probability, margin]")
+    if not {better, worse} <= set(range(len(responses))) or better == worse or isinstance(better, bool):
+        raise Malformed("a pair is not of two of the responses")
+    if not 0 < pair.probability <= 1:
+        raise Malformed("a pair's probability is not above 0 and at most 1")
+    if responses[better] == responses[worse]:
+        raise Malformed("chosen equals rejected")
+    return pair
+
+
+@hookimpl
+def register_formats(register: Callable[[type[Format]], None]) -> None:
+    """Offer the layout."""
+    register(Groups)

@@ -1,0 +1,149 @@
+"""Data as Lightning wants them: files in the YAML, steps out, and the fate of every row in the run's folder."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from lit_align.batches import Batch, Step, Tree
+from lit_align.data.chat import Chat
+from lit_align.data.formats import Format
+from lit_align.data.ledger import Ledger
+from lit_align.data.prepare import prepare
+from lit_align.data.steps import Steps
+from lit_align.errors import ConfigError
+
+LANES = 128  # block-sparse attention on a GPU works on blocks of this many tokens
+
+
+class AlignmentData(LightningDataModule, ABC):
+    """Files or hub data sets as steps of packed trees.
+
+    The tokenizer and the known layouts are the stage's: ``chat_tokenizer()`` and ``formats()`` of the trainer's module.
+
+    Args:
+        train: files or hub data sets to learn from (``name`` or ``name:split`` on the hub).
+        validation: the same to validate on; None validates on nothing.
+        format: the layout of the rows; None finds it from their columns.
+        batch_size: groups in an optimiser step, all processes together.
+        token_budget: tokens that pass through the model at once; lower it if memory is short, the result is the same.
+        max_length: tokens that a prompt and one response may have together.
+        overlong: what becomes of those that have more: ``drop``, ``truncate`` (the end of the response) or ``error``.
+        max_lost: share of malformed rows at which to stop.
+        shuffle: whether each epoch has its own order.
+        seed: of that order.
+    """
+
+    carries: ClassVar[str]
+
+    def __init__(
+        self,
+        train: str | list[str],
+        validation: str | list[str] | None = None,
+        format: Format | None = None,
+        batch_size: int = 32,
+        token_budget: int = 8192,
+        max_length: int = 2048,
+        overlong: Literal["drop", "truncate", "error"] = "drop",
+        max_lost: float = 0.01,
+        shuffle: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in {"batch_size": batch_size, "token_budget": token_budget, "max_length": max_length}.items():
+            if value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1")
+        if not 0 <= max_lost <= 1:
+            raise ConfigError(f"max_lost is {max_lost}; it is a share, from 0 to 1")
+        self.paths = {"train": _listed(train), "validation": _listed(validation)}
+        self.format, self.max_length, self.overlong, self.max_lost = format, max_length, overlong, max_lost
+        self.batch_size, self.token_budget, self.shuffle, self.seed = batch_size, token_budget, shuffle, seed
+        self.trees: dict[str, list[Tree]] = {}
+        self.ledgers: dict[str, Ledger] = {}
+
+    def setup(self, stage: str) -> None:
+        """Prepare what the stage needs, once, and put its ledger on the screen and into the run's folder."""
+        for split in ("train", "validation") if stage == "fit" else ("validation",):
+            if self.paths[split] and split not in self.trees:
+                self._prepare(split)
+
+    def _prepare(self, split: str) -> None:
+        module = cast(Any, self._running.lightning_module)
+        chat = Chat(module.chat_tokenizer(), max_length=self.max_length, overlong=self.overlong)
+        formats = () if self.format else module.formats()
+        prepared = prepare(self.paths[split], self.format, chat, self.carries, self.max_lost, formats)
+        self.trees[split], self.ledgers[split] = prepared
+        rank_zero_info(self.ledgers[split].table())
+        folder = self._running.log_dir  # all ranks have to ask: the answer is broadcast
+        if folder is not None:
+            _write(Path(folder), self.ledgers)
+
+    @property
+    def _running(self) -> Any:
+        if self.trainer is None:
+            raise ConfigError(f"{type(self).__name__} has no trainer; pass it to trainer.fit, or call prepare instead")
+        return self.trainer
+
+    def train_dataloader(self) -> Steps:
+        """Steps that shuffle, and that Lightning saves and restores with the checkpoint."""
+        return self._steps("train", shuffle=self.shuffle)
+
+    def val_dataloader(self) -> Steps | list[Any]:
+        """Steps in the order of the file, from the start each time."""
+        return self._steps("validation", shuffle=False, resumes=False) if self.paths["validation"] else []
+
+    def _steps(self, split: str, **order: bool) -> Steps:
+        running = self._running
+        return Steps(
+            self.trees[split],
+            batch_size=self.batch_size,
+            token_budget=self.token_budget,
+            rank=running.global_rank,
+            world=running.world_size,
+            seed=self.seed,
+            multiple=LANES if running.strategy.root_device.type == "cuda" else 1,
+            **order,
+        )
+
+    def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
+        """Move the tensors; Lightning alone would walk through every token of every tree."""
+        return batch._replace(batches=tuple(_to(one, device) for one in batch.batches))
+
+
+class Demonstrations(AlignmentData):
+    """Responses to imitate: completions, conversations, instructions, or the better side of comparisons."""
+
+    carries = "demonstrations"
+
+
+class Comparisons(AlignmentData):
+    """Responses of which one is better than another."""
+
+    carries = "pairs"
+
+
+def _listed(paths: str | list[str] | None) -> list[str]:
+    return [paths] if isinstance(paths, str) else list(paths or ())
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    trees = batch.trees._replace(**_moved(batch.trees._asdict(), device))
+    pairs = batch.pairs and batch.pairs._replace(**_moved(batch.pairs._asdict(), device))
+    return batch._replace(trees=trees, pairs=pairs)
+
+
+def _moved(fields: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {name: field.to(device) for name, field in fields.items() if isinstance(field, torch.Tensor)}
+
+
+@rank_zero_only
+def _write(folder: Path, ledgers: dict[str, Ledger]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    books = {split: json.loads(ledger.to_json()) for split, ledger in ledgers.items()}
+    (folder / "ledger.json").write_text(json.dumps(books, indent=2, ensure_ascii=False), encoding="utf-8")

@@ -1,0 +1,129 @@
+"""From files to trees, with the fate of every row on record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lit_align.batches import Group, Pair, Tree
+from lit_align.data.chat import Chat
+from lit_align.data.formats import Format, Row, recognise
+from lit_align.data.ledger import Ledger
+from lit_align.data.read import Found, read
+from lit_align.errors import DataError, Malformed, Overlong, SetAside
+
+
+def prepare(
+    paths: Sequence[str],
+    format: Format | None,
+    chat: Chat,
+    takes: str,
+    max_lost: float,
+    formats: Sequence[Format] = (),
+) -> tuple[list[Tree], Ledger]:
+    """Read, understand and tokenise all rows of all files.
+
+    Args:
+        paths: files or hub data sets.
+        format: the layout of the rows; None finds it, for each path, from the first row that has one.
+        chat: turns groups into ids.
+        takes: the label that is trained on: ``"pairs"``, ``"demonstrations"`` or ``"desirable"``.
+        max_lost: largest share of malformed rows, of all paths together.
+        formats: the layouts to choose from if ``format`` is None.
+
+    Raises:
+        DataError: if a path, or the data as a whole, cannot be used.
+    """
+    select, ledger = SELECT[takes], Ledger(", ".join(paths))
+    trees: list[Tree] = []
+    for path in paths:
+        rows = list(read(path))
+        layout = format or _layout(rows, formats, path)
+        if takes not in layout.gives:
+            raise DataError(
+                f"{path} has the layout {type(layout).__name__}, which gives {' and '.join(sorted(layout.gives))}, but "
+                f"{takes} are needed; use other data or another objective"
+            )
+        ledger.rows += len(rows)
+        for source, row in rows:
+            _enter(source, row, layout, select, chat, trees, ledger)
+    ledger.check(max_lost)
+    return trees, ledger
+
+
+def _layout(rows: list[Found], formats: Sequence[Format], path: str) -> Format:
+    """The layout of the first row that has one."""
+    sound = [row for _, row in rows if not isinstance(row, Malformed)]
+    if not sound:
+        raise DataError(f"none of the {len(rows)} rows of {path} can be read{_why(rows)}; correct the file")
+    for row in sound:
+        if any(layout.recognises(row) for layout in formats):
+            return recognise(row, formats)
+    return recognise(sound[0], formats)
+
+
+def _why(rows: list[Found]) -> str:
+    return f" (the first, {rows[0][0]}, is {rows[0][1]})" if rows else ""
+
+
+def _enter(
+    source: str,
+    row: Row | Malformed,
+    layout: Format,
+    select: Callable[[Group], Group],
+    chat: Chat,
+    trees: list[Tree],
+    ledger: Ledger,
+) -> None:
+    """Take one row as far as it goes, and write down where that was."""
+    try:
+        if isinstance(row, Malformed):
+            raise row
+        encoded = chat.encode(select(layout(row)._replace(source=source)))
+    except Malformed as reason:
+        ledger.add(source, "malformed", str(reason))
+    except SetAside as reason:
+        ledger.add(source, "set aside", str(reason))
+    except Overlong as reason:
+        ledger.add(source, "overlong", str(reason))
+    else:
+        ledger.add(source, *(("truncated", "cut at max_length") if encoded.cut else ("kept",)))
+        ledger.measure(*encoded)
+        trees.append(encoded.tree)
+
+
+def compared(group: Group) -> Group:
+    """The group, if it compares responses; those in no comparison are left out."""
+    if not group.pairs:
+        raise SetAside("no comparison")
+    return _only(group, {i for pair in group.pairs for i in (pair.better, pair.worse)})
+
+
+def imitable(group: Group) -> Group:
+    """The responses worth imitating: liked, if they were judged, and the worse of no comparison."""
+    worse = {pair.worse for pair in group.pairs}
+    liked = group.desirable or (True,) * len(group.responses)
+    worth = {i for i, likes in enumerate(liked) if likes and i not in worse}
+    if not worth:
+        raise SetAside("no response worth imitating")
+    return _only(group._replace(pairs=()), worth)
+
+
+def judged(group: Group) -> Group:
+    """The group, if its responses have thumbs."""
+    if not group.desirable:
+        raise SetAside("no thumb up or down")
+    return group
+
+
+SELECT: dict[str, Callable[[Group], Group]] = {"pairs": compared, "demonstrations": imitable, "desirable": judged}
+"""What is kept of a group for each kind of label."""
+
+
+def _only(group: Group, keep: set[int]) -> Group:
+    """The group with the responses ``keep``, renumbered."""
+    number = {old: new for new, old in enumerate(sorted(keep))}
+    return group._replace(
+        responses=[group.responses[i] for i in number],
+        pairs=tuple(Pair(number[p.better], number[p.worse], *p[2:]) for p in group.pairs),
+        desirable=tuple(group.desirable[i] for i in number) if group.desirable else (),
+    )

@@ -1,0 +1,76 @@
+"""Rows in are the sum of their fates, and too many malformed rows stop the run."""
+
+import json
+
+import pytest
+
+from lit_align.batches import Group, Tree
+from lit_align.data.ledger import Ledger
+from lit_align.errors import DataError
+
+
+@pytest.fixture
+def ledger():
+    made = Ledger("a.jsonl", rows=8)
+    for i in range(1, 5):
+        made.add(f"some/a.jsonl:{i}", "malformed", "empty response")
+    made.add("some/a.jsonl:5", "set aside", "tie")
+    made.add("some/a.jsonl:6", "kept")
+    made.add("some/a.jsonl:7", "kept")
+    made.add("some/a.jsonl:8", "truncated", "cut")
+    made.measure(Tree([1, 2, 3], [[4, 5], [6]], [[True, False], [True]], Group("", [])), 7, 1, 2)
+    made.measure(Tree([1], [[4, 5, 6]], [[True] * 3], Group("", [])))
+    return made
+
+
+def test_table_says_it_all(ledger):
+    lines = ledger.table().splitlines()
+    assert lines[0] == "a.jsonl: 8 rows"
+    assert "kept                 2   25.00%" in lines
+    assert "malformed            4   50.00%" in lines
+    assert "         4  empty response  (a.jsonl:1, a.jsonl:2, a.jsonl:3, ...)" in lines
+    assert "         1  tie  (a.jsonl:5)" in lines
+    assert "tokens 10: scored 5 (50.0%), cut off 7" in lines
+    assert "longest prompt 3, longest response 3" in lines
+    assert "responses that lost their end 1, boundary merges 2" in lines
+
+
+def test_json_says_the_same(ledger):
+    book = json.loads(ledger.to_json())
+    assert book["rows"] == sum(book["fates"].values()) == 8
+    assert book["fates"] == {"kept": 2, "truncated": 1, "malformed": 4, "set aside": 1, "overlong": 0}
+    examples = [f"some/a.jsonl:{i}" for i in (1, 2, 3)]
+    assert {"fate": "malformed", "reason": "empty response", "rows": 4, "examples": examples} in book["reasons"]
+    assert (book["tokens"], book["scored"], book["tokens_cut"], book["ends_lost"]) == (10, 5, 7, 1)
+
+
+def test_too_many_malformed_rows_stop_the_run(ledger):
+    ledger.check(0.5)
+    message = r"4 of 8 rows \(50.00%\) of a.jsonl are malformed, over max_lost 49.00%; mostly malformed: empty response"
+    with pytest.raises(DataError, match=message + r" \(4\), first at some/a.jsonl:1; mend them or raise max_lost"):
+        ledger.check(0.49)
+
+
+def test_ties_and_long_rows_do_not_count_as_malformed():
+    ledger = Ledger("a", rows=3)
+    ledger.add("a:1", "kept")
+    ledger.add("a:2", "set aside", "tie")
+    ledger.add("a:3", "overlong", "long")
+    ledger.check(0.0)
+
+
+def test_nothing_left_stops_the_run():
+    ledger = Ledger("a", rows=1)
+    ledger.add("a:1", "overlong", "prompt fills max_length")
+    with pytest.raises(DataError, match=r"none of the 1 rows of a can be trained on; overlong: prompt fills"):
+        ledger.check(1.0)
+    with pytest.raises(DataError, match="a has no rows"):
+        Ledger("a").check(1.0)
+
+
+def test_a_row_without_a_fate_is_our_mistake(ledger):
+    ledger.rows += 1
+    with pytest.raises(RuntimeError, match=r"9 rows of a.jsonl were read, but 8 have a fate"):
+        ledger.check(1.0)
+    with pytest.raises(ValueError, match="'lost' is no fate"):
+        ledger.add("a", "lost")

@@ -1,0 +1,106 @@
+"""All rows of hostile and of real files are accounted for."""
+
+import gzip
+import json
+
+import pytest
+
+from lit_align.batches import Group, Pair
+from lit_align.data.chat import Chat
+from lit_align.data.formats import built_in
+from lit_align.data.prepare import compared, imitable, judged, prepare
+from lit_align.errors import DataError, SetAside
+
+GOOD = {"prompt": "a", "chosen": "bc", "rejected": "bd"}
+HOSTILE = [
+    *[json.dumps(GOOD)] * 9,
+    "",
+    "{",
+    "[]",
+    "null",
+    json.dumps(GOOD | {"chosen": True}),
+    json.dumps(GOOD | {"chosen": ""}),
+    json.dumps(GOOD | {"chosen": "bd"}),
+    json.dumps({"prompt": "a"}),
+    json.dumps(GOOD | {"prompt": "a" * 50}),
+    json.dumps(GOOD | {"rejected": "e" * 50}),
+    json.dumps(GOOD | {"rejected": "\ud800"}),
+]
+
+
+def test_hostile_rows_have_one_fate_each(tmp_path, tokenizer):
+    path = tmp_path / "hostile.jsonl"
+    path.write_text("\n".join(HOSTILE))
+    chat = Chat(tokenizer(), max_length=20, overlong="truncate")
+    trees, ledger = prepare([str(path)], None, chat, "pairs", 0.5, built_in())
+    assert ledger.fates == {"kept": 9, "truncated": 1, "malformed": 8, "set aside": 0, "overlong": 1}
+    assert ledger.rows == sum(ledger.fates.values()) == len(HOSTILE) - 1
+    assert ledger.examples["malformed", "'chosen' is not text (got bool)"] == [f"{path}:14"]
+    assert [tree.group.source for tree in trees] == [f"{path}:{line}" for line in (*range(1, 10), 19)]
+    assert ledger.tokens == sum(tree.tokens for tree in trees)
+    with pytest.raises(DataError, match=r"8 of 19 rows \(42.11%\)"):
+        prepare([str(path)], None, chat, "pairs", 0.4, built_in())
+
+
+def test_files_of_different_layouts_make_one_set(tmp_path, tokenizer):
+    pairs, thumbs = tmp_path / "pairs.jsonl", tmp_path / "thumbs.json"
+    pairs.write_text(json.dumps(GOOD))
+    thumbs.write_text(json.dumps([{"prompt": "a", "completion": "b", "label": label} for label in (True, False)]))
+    chat = Chat(tokenizer(), max_length=20)
+    trees, ledger = prepare([str(pairs), str(thumbs)], None, chat, "demonstrations", 0, built_in())
+    assert [tree.group.responses for tree in trees] == [["bc"], ["b"]]
+    assert ledger.fates["set aside"] == 1
+    with pytest.raises(DataError, match=r"thumbs.json has the layout Completions, which gives .* but pairs are needed"):
+        prepare([str(thumbs)], None, chat, "pairs", 0, built_in())
+
+
+def test_labels_decide_which_responses_stay():
+    group = Group("a", ["b", "c", "d"], (Pair(2, 0, 0.9, 1.0),), (True, True, False))
+    assert compared(group)[1:4] == (["b", "d"], (Pair(1, 0, 0.9, 1.0),), (True, False))
+    assert imitable(group)[1:4] == (["c"], (), (True,))
+    assert judged(group) == group
+    for select in (compared, judged):
+        with pytest.raises(SetAside):
+            select(Group("a", ["b"]))
+    with pytest.raises(SetAside):
+        imitable(Group("a", ["b"], (), (False,)))
+
+
+def test_no_readable_row_is_refused_with_the_first_reason(tmp_path, tokenizer):
+    path = tmp_path / "a.jsonl"
+    path.write_text("{\n{")
+    with pytest.raises(DataError, match=r"none of the 2 rows of .* \(the first, .*a.jsonl:1, is not JSON\)"):
+        prepare([str(path)], None, Chat(tokenizer(), max_length=9), "pairs", 1, built_in())
+
+
+@pytest.mark.parametrize(
+    ("file", "takes", "rows", "lost"),
+    [
+        ("hh_harmless/harmless-base-test.jsonl.gz", "pairs", 2312, {"malformed": 4}),
+        ("llamafactory_demo/dpo_en_demo.json", "pairs", 299, {}),
+        ("llamafactory_demo/kto_en_demo.json", "desirable", 300, {}),
+        ("llamafactory_demo/kto_en_demo.json", "demonstrations", 300, {"set aside": 150}),
+        ("llamafactory_demo/alpaca_en_demo.json", "demonstrations", 995, {}),
+    ],
+)
+def test_real_sets_lose_no_row_unseen(shared_data, smollm2, file, takes, rows, lost):
+    chat = Chat(smollm2, max_length=10_000)
+    trees, ledger = prepare([str(shared_data / file)], None, chat, takes, 0.01, built_in())
+    manifest = [line.split("\t") for line in (shared_data / "MANIFEST.tsv").read_text().splitlines()]
+    assert str(rows) in {row[2] for row in manifest if f"{row[0]}/{row[1]}" == file}
+    assert ledger.rows == rows
+    assert (
+        ledger.fates
+        == {"kept": rows - sum(lost.values()), "truncated": 0, "malformed": 0, "set aside": 0, "overlong": 0} | lost
+    )
+    assert ledger.boundary_merges == 0
+    end = smollm2.eos_token_id
+    for tree in trees:
+        for ids, scored in zip(tree.responses, tree.scored, strict=True):
+            assert [i for i, s in zip(ids, scored, strict=True) if s][-1] == end
+
+
+def test_the_lost_rows_of_hh_are_those_without_an_answer(shared_data):
+    with gzip.open(shared_data / "hh_harmless" / "harmless-base-test.jsonl.gz", "rt") as file:
+        rows = [json.loads(line) for line in file]
+    assert sum(any(row[side].rstrip().endswith("Assistant:") for side in row) for row in rows) == 4
