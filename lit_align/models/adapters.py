@@ -76,7 +76,7 @@ def same_base(one: str, other: str) -> bool:
     """Whether two names can mean one model: the same name or folder, or a folder elsewhere that is called the same.
 
     Example:
-        >>> same_base("HuggingFaceTB/SmolLM2-135M", "/models/SmolLM2-135M/"), same_base("/tmp", "/usr/tmp")
+        >>> same_base("HuggingFaceTB/SmolLM2-135M", "/models/SmolLM2-135M/"), same_base("org/one", "org/two")
         (True, False)
     """
     here, there = Path(one).expanduser(), Path(other).expanduser()
