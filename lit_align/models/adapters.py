@@ -62,6 +62,7 @@ def write_adapter(folder: Path, config: LoraConfig, weights: dict[str, Tensor], 
     from safetensors.torch import save_file
 
     config = copy.deepcopy(config)
+    config.target_modules = sorted(config.target_modules or ())  # a set, which would be written in any order
     config.inference_mode = True  # as PEFT writes it: who loads the adapter does not mean to train it
     with whole_folder(folder) as made:
         config.save_pretrained(str(made))

@@ -62,8 +62,7 @@ def load_model(base: Base, device: torch.device | None = None) -> PreTrainedMode
 
     if device is None:
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    fast = base.dtype == "bfloat16" or (base.dtype == "auto" and device.type == "cuda")
-    dtype = torch.bfloat16 if fast else torch.float32
+    dtype = compute_dtype(base, device)
     place = _place(base.path)
     if place.endswith(".gguf"):
         place = _converted(Path(place), base.path, dtype)
@@ -86,6 +85,25 @@ def load_model(base: Base, device: torch.device | None = None) -> PreTrainedMode
     _keep_unpacked(model)
     frozen: PreTrainedModel = model.requires_grad_(False)
     return frozen
+
+
+def compute_dtype(base: Base, device: torch.device) -> torch.dtype:
+    """What ``base.dtype`` means on ``device``."""
+    fast = base.dtype == "bfloat16" or (base.dtype == "auto" and device.type == "cuda")
+    return torch.bfloat16 if fast else torch.float32
+
+
+def load_config(base: Base) -> PreTrainedConfig:
+    """The settings of the model, without its weights.
+
+    Raises:
+        ModelError: if there is no such model, or it is not a causal language model.
+    """
+    place = _place(base.path)
+    if place.endswith(".gguf"):
+        place = _converted(Path(place), base.path, None)
+    with _explained(base.path):
+        return _causal_config(base, place)
 
 
 def load_tokenizer(base: Base, chat_template: str | None = None) -> PreTrainedTokenizerBase:
@@ -180,23 +198,26 @@ def _explained(path: str) -> Iterator[None]:
 
 
 def _converted(file: Path, path: str, dtype: torch.dtype | None) -> str:
-    """A folder with the weights of a GGUF file in ``dtype``, or (None) with its tokenizer; made once, then kept."""
+    """A folder with the model in a GGUF file as ``dtype``, or (None) its tokenizer and settings; made once, then kept."""
     from filelock import FileLock
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     file, stat = file.resolve(), file.stat()
     key = hashlib.sha256(f"{file}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()[:16]
     cache = Path(os.environ.get("LIT_ALIGN_CACHE") or "~/.cache/lit_align").expanduser() / f"{file.stem}-{key}"
     target = cache / (str(dtype).removeprefix("torch.") if dtype else "tokenizer")
+    source: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     cache.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"gguf_file": file.name}
-    if dtype:  # whole, or kernels that have no gradient would be fetched to compute with the packed weights
-        options |= {"dtype": dtype, "quantization_config": GgufConfig(dequantize=True)}
     with FileLock(cache / ".lock"):  # processes that start together need not all convert
         if not target.exists():
             with _explained(path), whole_folder(target) as folder:
-                made = (AutoModelForCausalLM if dtype else AutoTokenizer).from_pretrained(file.parent, **options)
-                made.save_pretrained(folder)
+                if dtype:  # whole, or kernels that have no gradient would be fetched to compute with the packed weights
+                    whole = GgufConfig(dequantize=True)
+                    made = AutoModelForCausalLM.from_pretrained(**source, dtype=dtype, quantization_config=whole)
+                    made.save_pretrained(folder)
+                else:
+                    AutoConfig.from_pretrained(**source).save_pretrained(folder)
+                    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
     return str(target)
 
 

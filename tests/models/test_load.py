@@ -57,6 +57,7 @@ def test_nf4_keeps_the_head_whole_and_quantises_twice(tiny, ids):
     assert 0 < error < 0.5  # other numbers, but the same model
 
 
+@pytest.mark.filterwarnings("ignore:bitsandbytes..gemv_4bit")
 @pytest.mark.parametrize("guarded", [True, False])
 def test_an_eval_pass_leaves_4bit_gradients_alone_on_every_cpu(tiny, ids, monkeypatch, guarded):
     """On a CPU with AVX512-BF16, which this one is taken for, bitsandbytes would repack the weights in eval mode."""
