@@ -62,6 +62,7 @@ def write_adapter(folder: Path, config: LoraConfig, weights: dict[str, Tensor], 
     from safetensors.torch import save_file
 
     config = copy.deepcopy(config)
+    config.target_modules = sorted(config.target_modules or ())  # a set, which would be written in any order
     config.inference_mode = True  # as PEFT writes it: who loads the adapter does not mean to train it
     with whole_folder(folder) as made:
         config.save_pretrained(str(made))
@@ -76,7 +77,7 @@ def same_base(one: str, other: str) -> bool:
     """Whether two names can mean one model: the same name or folder, or a folder elsewhere that is called the same.
 
     Example:
-        >>> same_base("HuggingFaceTB/SmolLM2-135M", "/models/SmolLM2-135M/"), same_base("/tmp", "/usr/tmp")
+        >>> same_base("HuggingFaceTB/SmolLM2-135M", "/models/SmolLM2-135M/"), same_base("org/one", "org/two")
         (True, False)
     """
     here, there = Path(one).expanduser(), Path(other).expanduser()

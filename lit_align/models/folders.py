@@ -13,6 +13,8 @@ from pathlib import Path
 def whole_folder(target: Path) -> Iterator[Path]:
     """Fill the folder that is yielded; on success it takes the place of ``target``, otherwise it is removed.
 
+    What a killed process left half-made is removed first, so only one process at a time may write one target.
+
     Args:
         target: where the folder will be; an older one is replaced.
 
@@ -24,6 +26,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
         ['adapter']
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{target.name}.*.tmp"):
+        shutil.rmtree(left)
     # In the same parent, because a rename is atomic only within one file system.
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:

@@ -62,12 +62,11 @@ def load_model(base: Base, device: torch.device | None = None) -> PreTrainedMode
 
     if device is None:
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    fast = base.dtype == "bfloat16" or (base.dtype == "auto" and device.type == "cuda")
-    dtype = torch.bfloat16 if fast else torch.float32
+    dtype = compute_dtype(base, device)
     place = _place(base.path)
     if place.endswith(".gguf"):
         place = _converted(Path(place), base.path, dtype)
-    options: dict[str, Any] = {"device_map": {"": device}, "dtype": dtype, "use_safetensors": True}
+    options: dict[str, Any] = {"device_map": {"": device}, "dtype": dtype, "use_safetensors": True, **_source(base)}
     if base.attention:
         options["attn_implementation"] = base.attention
     with _explained(base.path):
@@ -79,13 +78,32 @@ def load_model(base: Base, device: torch.device | None = None) -> PreTrainedMode
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=dtype,
             )
-        model: Any = AutoModelForCausalLM.from_pretrained(place, revision=_revision(base), **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(place, **options)
     model.name_or_path = model.config._name_or_path = (
         base.path
     )  # not the cache folder: this is what an adapter remembers as its base
     _keep_unpacked(model)
     frozen: PreTrainedModel = model.requires_grad_(False)
     return frozen
+
+
+def compute_dtype(base: Base, device: torch.device) -> torch.dtype:
+    """What ``base.dtype`` means on ``device``."""
+    fast = base.dtype == "bfloat16" or (base.dtype == "auto" and device.type == "cuda")
+    return torch.bfloat16 if fast else torch.float32
+
+
+def load_config(base: Base) -> PreTrainedConfig:
+    """The settings of the model, without its weights.
+
+    Raises:
+        ModelError: if there is no such model, or it is not a causal language model.
+    """
+    place = _place(base.path)
+    if place.endswith(".gguf"):
+        place = _converted(Path(place), base.path, None)
+    with _explained(base.path):
+        return _causal_config(base, place)
 
 
 def load_tokenizer(base: Base, chat_template: str | None = None) -> PreTrainedTokenizerBase:
@@ -105,7 +123,7 @@ def load_tokenizer(base: Base, chat_template: str | None = None) -> PreTrainedTo
     if place.endswith(".gguf"):
         place = _converted(Path(place), base.path, None)
     with _explained(base.path):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, revision=_revision(base))
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, **_source(base))
     if chat_template == "chatml":
         if "<|im_end|>" in tokenizer.get_vocab():
             tokenizer.eos_token = "<|im_end|>"
@@ -152,14 +170,14 @@ def _missing(path: str, why: str = "") -> ModelError:
     return ModelError(f"no model at {path!r}{why and f' ({why})'}; give a hub id, a folder or a GGUF file")
 
 
-def _revision(base: Base) -> str:
-    return base.revision or "main"
+def _source(base: Base) -> dict[str, Any]:
+    return {"revision": base.revision or "main", "trust_remote_code": False}  # unset, it would ask
 
 
 def _causal_config(base: Base, place: str) -> PreTrainedConfig:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
 
-    config: PreTrainedConfig = AutoConfig.from_pretrained(place, revision=_revision(base))
+    config: PreTrainedConfig = AutoConfig.from_pretrained(place, **_source(base))
     # Encoders are listed as causal too, because they can be made decoders; as they are, they see the future.
     encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
     if encoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -180,21 +198,26 @@ def _explained(path: str) -> Iterator[None]:
 
 
 def _converted(file: Path, path: str, dtype: torch.dtype | None) -> str:
-    """A folder with the weights of a GGUF file in ``dtype``, or (None) with its tokenizer; made once, then kept."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    """A folder with the model in a GGUF file as ``dtype``, or (None) its tokenizer and settings; made once, then kept."""
+    from filelock import FileLock
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     file, stat = file.resolve(), file.stat()
     key = hashlib.sha256(f"{file}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()[:16]
     cache = Path(os.environ.get("LIT_ALIGN_CACHE") or "~/.cache/lit_align").expanduser() / f"{file.stem}-{key}"
     target = cache / (str(dtype).removeprefix("torch.") if dtype else "tokenizer")
-    if target.exists():
-        return str(target)
-    options: dict[str, Any] = {"gguf_file": file.name}
-    if dtype:  # whole, or kernels that have no gradient would be fetched to compute with the packed weights
-        options |= {"dtype": dtype, "quantization_config": GgufConfig(dequantize=True)}
-    with _explained(path), whole_folder(target) as folder:
-        made = (AutoModelForCausalLM if dtype else AutoTokenizer).from_pretrained(file.parent, **options)
-        made.save_pretrained(folder)
+    source: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / ".lock"):  # processes that start together need not all convert
+        if not target.exists():
+            with _explained(path), whole_folder(target) as folder:
+                if dtype:  # whole, or kernels that have no gradient would be fetched to compute with the packed weights
+                    whole = GgufConfig(dequantize=True)
+                    made = AutoModelForCausalLM.from_pretrained(**source, dtype=dtype, quantization_config=whole)
+                    made.save_pretrained(folder)
+                else:
+                    AutoConfig.from_pretrained(**source).save_pretrained(folder)
+                    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
     return str(target)
 
 

@@ -13,8 +13,8 @@ from lit_align.models.load import Base, load_model
 from lit_align.models.roles import Lora, Roles
 
 
-def base(tiny, quantization=None):
-    return load_model(Base(tiny, quantization, "float32"), torch.device("cpu"))
+def base(tiny, quantization=None, dtype="float32"):
+    return load_model(Base(tiny, quantization, dtype), torch.device("cpu"))
 
 
 def shaken(roles, seed=0):
@@ -47,12 +47,12 @@ def sft(tiny, tmp_path):
     return tmp_path / "sft"
 
 
-@pytest.mark.parametrize("quantization", [None, "nf4"])
+@pytest.mark.parametrize(("quantization", "dtype"), [(None, "float32"), ("nf4", "float32"), ("nf4", "bfloat16")])
 @pytest.mark.parametrize("start", ["base", "sft"])
-def test_before_the_first_step_the_kl_is_exactly_zero(tiny, ids, sft, start, quantization):
-    roles = Roles(base(tiny, quantization), Lora(r=4, alpha=8), sft=sft if start == "sft" else None)
+def test_before_the_first_step_the_kl_is_exactly_zero(tiny, ids, sft, start, quantization, dtype):
+    roles = Roles(base(tiny, quantization, dtype), Lora(r=4, alpha=8), sft=sft if start == "sft" else None)
     with torch.no_grad():
-        bare = base(tiny, quantization)(ids).logits
+        bare = base(tiny, quantization, dtype)(ids).logits
         with roles.play("policy") as model:
             policy = model(ids).logits
         with roles.play("reference") as model:

@@ -1,0 +1,194 @@
+"""Sampling responses from whichever role is playing."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lit_align.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Sample(NamedTuple):
+    """One sampled response.
+
+    Args:
+        ids: its tokens, the one that ended it included.
+        logps: log-probability of each under the model, at temperature 1 whatever it was sampled at.
+        ended: whether the model ended it, rather than the limit.
+    """
+
+    ids: list[int]
+    logps: list[float]
+    ended: bool
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    samples: int = 1,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> list[list[list[int]]]:
+    """Token ids of responses, ``[prompt][sample]``, without the token that ended them; see `sample`."""
+    rows = sample(
+        model,
+        tokenizer,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        samples=samples,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    return [[one.ids[:-1] if one.ended else one.ids for one in row] for row in rows]
+
+
+def sample(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    samples: int = 1,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> list[list[Sample]]:
+    """Sample responses from the full distribution; nothing is cut off by rank or mass.
+
+    A response depends on the seed and its place in ``prompts``, not on what shares its batch. In bfloat16 the
+    log-probabilities differ from those of the training pass by up to 0.2 nats: score again before training on them.
+
+    Args:
+        model: the model underneath the roles; runs in eval mode without gradient and keeps the mode it had.
+        tokenizer: names the tokens that end a response.
+        prompts: token ids of each prompt, at least one.
+        max_new_tokens: limit of a response, the token that ends it included.
+        temperature: 0 takes the likeliest token.
+        samples: responses to each prompt; they share the pass over it.
+        seed: of the random numbers.
+        batch_size: responses that are decoded at once; at least those to one prompt.
+
+    Returns:
+        ``[prompt][sample]``, in the order of ``prompts``.
+
+    Raises:
+        ModelError: if a prompt is empty.
+    """
+    if not all(prompts):
+        raise ModelError(f"prompt {[bool(p) for p in prompts].index(False)} is empty; a response must follow something")
+    random = torch.Generator().manual_seed(seed)
+    # One number for every token that could be drawn, so that dropping finished rows moves no other row's luck.
+    luck = torch.rand(len(prompts), samples, max_new_tokens, generator=random, dtype=torch.float64)
+    ends = stop_ids(model, tokenizer)
+    longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # out of memory at once, or not at all
+    together = max(1, batch_size // samples)
+    found: dict[int, list[Sample]] = {}
+    with _evaluating(model):
+        for start in range(0, len(prompts), together):
+            chosen = longest_first[start : start + together]
+            rows = _decode(model, [prompts[i] for i in chosen], luck[chosen].to(model.device), temperature, ends)
+            found.update({i: rows[k * samples : (k + 1) * samples] for k, i in enumerate(chosen)})
+    return [found[i] for i in range(len(prompts))]
+
+
+def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token that ends a response: EOS as model and tokenizer have it, and the end of a turn in the template."""
+    found: set[int] = set()
+    for named in (model.generation_config, model.config, tokenizer):
+        ids = getattr(named, "eos_token_id", None)
+        found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    if tokenizer.chat_template:
+        turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+        rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
+        after = tokenizer.encode(rendered.rpartition("answer")[2], add_special_tokens=False)
+        if after and after[0] in (*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder):
+            found.add(after[0])
+    return sorted(found)
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    training = model.training
+    model.eval()  # type: ignore[no-untyped-call]  # in train mode checkpointing would drop the cache
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def _decode(
+    model: PreTrainedModel, prompts: list[Sequence[int]], luck: Tensor, temperature: float, ends: list[int]
+) -> list[Sample]:
+    """Decode ``luck``'s ``[prompts, samples, new]`` responses together; finished ones leave the batch."""
+    from transformers import DynamicCache
+
+    device, (_, samples, new) = model.device, luck.shape
+    luck, width = luck.flatten(0, 1), max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
+    seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    ending = torch.tensor(ends, device=device)
+    cache = DynamicCache(config=model.config)
+    sharing = all(
+        hasattr(layer, "batch_repeat_interleave") for layer in cache.layers
+    )  # recurrent states cannot be copied
+    if not sharing:
+        ids, seen = ids.repeat_interleave(samples, 0), seen.repeat_interleave(samples, 0)
+    at = (seen.cumsum(-1) - 1).clamp(min=0)
+    logits = _next(model, ids, seen, at, cache)
+    if sharing:
+        cache.batch_repeat_interleave(samples)
+        logits, seen, at = (x.repeat_interleave(samples, 0) for x in (logits, seen, at))
+    at, live = at[:, -1:], torch.arange(len(luck), device=device)
+    tokens = torch.zeros(len(luck), new, dtype=torch.long, device=device)
+    logps = torch.zeros(len(luck), new, device=device)
+    length, ended = torch.zeros_like(live), torch.zeros_like(live, dtype=torch.bool)
+    for step in range(new):
+        token, running = _draw(logits, temperature, luck[live, step]), ~ended[live]
+        rows = live[running]
+        tokens[rows, step], length[rows] = token[running], step + 1
+        logps[rows, step] = logits.log_softmax(-1).gather(1, token[:, None])[running, 0]
+        ended[rows] = torch.isin(token[running], ending)
+        if step == new - 1 or ended.all():
+            break
+        if sharing and ended[live].any():
+            keep = (~ended[live]).nonzero()[:, 0]
+            live, token, seen, at = live[keep], token[keep], seen[keep], at[keep]
+            cache.batch_select_indices(keep)
+        seen, at = torch.cat([seen, seen.new_ones(len(seen), 1)], 1), at + 1
+        logits = _next(model, token[:, None], seen, at, cache)
+    return [
+        Sample(t[:n], p[:n], e)
+        for t, p, n, e in zip(tokens.tolist(), logps.tolist(), length.tolist(), ended.tolist(), strict=True)
+    ]
+
+
+def _next(model: PreTrainedModel, ids: Tensor, seen: Tensor, at: Tensor, cache: Any) -> Tensor:
+    """Logits of the next token, ``[rows, vocabulary]``, in float32."""
+    known = inspect.signature(model.forward).parameters
+    options = {"position_ids": at, "logits_to_keep": 1}  # not every architecture has them
+    options = {name: value for name, value in options.items() if name in known}
+    output = model(input_ids=ids, attention_mask=seen, past_key_values=cache, use_cache=True, **options)
+    logits: Tensor = output.logits[:, -1].float()
+    return logits
+
+
+def _draw(logits: Tensor, temperature: float, luck: Tensor) -> Tensor:
+    """The likeliest token, or the one at ``luck`` (uniform in [0, 1)) of the cumulative distribution."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    heap = (logits / temperature).softmax(-1).double().cumsum(-1)
+    return torch.searchsorted(heap, luck[:, None] * heap[:, -1:], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)

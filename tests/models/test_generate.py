@@ -1,0 +1,131 @@
+"""Sampled responses are what the model says, whoever shares their batch."""
+
+import pytest
+import torch
+
+from lit_align.errors import ModelError
+from lit_align.models.generate import generate, sample, stop_ids
+from lit_align.models.load import Base, load_model, load_tokenizer
+from lit_align.models.roles import Lora, Roles
+
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [15, 16]]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny):
+    return load_tokenizer(Base(tiny))
+
+
+@pytest.fixture
+def model(tiny):
+    return load_model(Base(tiny, None, "float32"), torch.device("cpu"))
+
+
+def test_greedy_is_what_transformers_generates(model, tokenizer):
+    plain = generate(model, tokenizer, PROMPTS, max_new_tokens=8)
+    model.generation_config.eos_token_id = [1, plain[0][0][3], plain[2][0][5]]  # two responses end early
+    for prompt, (found,) in zip(PROMPTS, generate(model, tokenizer, PROMPTS, max_new_tokens=8), strict=True):
+        ids = torch.tensor([prompt])
+        peer = model.generate(ids, max_new_tokens=8, do_sample=False, attention_mask=torch.ones_like(ids))
+        peer = peer[0, len(prompt) :].tolist()
+        assert found == (peer[:-1] if peer[-1] in model.generation_config.eos_token_id else peer)
+    assert len(generate(model, tokenizer, PROMPTS, max_new_tokens=8)[0][0]) < 8
+
+
+def scored(model, prompt, ids):
+    """Log-probabilities as training computes them: one row, no cache."""
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+    return logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0]
+
+
+def recurrent():
+    """A model whose convolutions keep a state that cannot be copied to several samples."""
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Lfm2Config(
+        vocab_size=128,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        layer_types=["conv", "full_attention"],
+        initializer_range=0.15,
+        eos_token_id=1,
+    )
+    return Lfm2ForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("kind", ["attention", "recurrent"])
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_sampled_logps_are_those_of_the_training_pass(model, tokenizer, kind, temperature):
+    model = model if kind == "attention" else recurrent()
+    model.generation_config.eos_token_id = list(range(1, 30))  # responses end at different times
+    rows = sample(model, tokenizer, PROMPTS, max_new_tokens=8, temperature=temperature, samples=3)
+    assert [len(row) for row in rows] == [3] * 4
+    assert len({len(one.ids) for row in rows for one in row}) > 2
+    for prompt, row in zip(PROMPTS, rows, strict=True):
+        for one in row:
+            torch.testing.assert_close(torch.tensor(one.logps), scored(model, prompt, one.ids), atol=1e-4, rtol=0)
+            assert one.ended == (1 <= one.ids[-1] < 30)
+            assert not any(1 <= token < 30 for token in one.ids[:-1])
+            assert one.ended or len(one.ids) == 8
+
+
+def test_a_response_does_not_depend_on_what_shares_its_batch(model, tokenizer):
+    model.generation_config.eos_token_id = list(range(1, 30))
+    options = {"max_new_tokens": 8, "temperature": 1.0, "samples": 3}
+    together = generate(model, tokenizer, PROMPTS, **options)
+    assert generate(model, tokenizer, PROMPTS, **options, batch_size=1) == together
+    assert generate(model, tokenizer, PROMPTS, **options, batch_size=6) == together
+    assert generate(model, tokenizer, PROMPTS, **options, seed=1) != together
+    assert len({tuple(ids) for ids in together[0]}) == 3
+
+
+def test_tokens_come_as_often_as_they_are_likely(model, tokenizer):
+    n, temperature = 4000, 0.7
+    rows = sample(model, tokenizer, [[5, 6, 7]], max_new_tokens=1, temperature=temperature, samples=n)
+    found = torch.bincount(torch.tensor([one.ids[0] for one in rows[0]]), minlength=128) / n
+    with torch.no_grad():
+        p = (model(torch.tensor([[5, 6, 7]])).logits[0, -1] / temperature).softmax(-1)
+    assert ((found - p).abs() <= 5 * (p * (1 - p) / n).sqrt() + 1 / n).all()
+
+
+def test_one_pass_over_each_prompt_and_finished_rows_leave(model, tokenizer):
+    seen = []
+    model.model.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[0]))
+    model.generation_config.eos_token_id = list(range(1, 30))
+    rows = sample(model, tokenizer, PROMPTS, max_new_tokens=8, samples=3)
+    lengths = [len(one.ids) for row in rows for one in row]
+    assert seen == [4] + [sum(length > step for length in lengths) for step in range(1, max(lengths))]
+
+
+def test_who_plays_is_who_answers_and_the_mode_stays(tiny, tokenizer):
+    roles = Roles(load_model(Base(tiny, None, "float32"), torch.device("cpu")), Lora(r=4, alpha=8)).train()
+    plain = generate(load_model(Base(tiny, None, "float32")), tokenizer, PROMPTS, max_new_tokens=8)
+    for parameter in roles.trainable().values():
+        parameter.data.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
+    assert generate(roles.model, tokenizer, PROMPTS, max_new_tokens=8) != plain
+    with roles.play("reference"):
+        assert generate(roles.model, tokenizer, PROMPTS, max_new_tokens=8) == plain
+        assert all(module.training for module in roles.model.modules())
+    assert roles.now == "policy"
+
+
+def test_every_token_that_ends_a_turn_ends_a_response(model, tokenizer, tiny):
+    assert stop_ids(model, tokenizer) == [1]
+    model.generation_config.eos_token_id = [1, 7]
+    assert stop_ids(model, tokenizer) == [1, 7]
+    assert stop_ids(model, load_tokenizer(Base(tiny), "chatml")) == [1, 3, 7]
+    template = "{% for m in messages %}{{ m.content }}<|im_start|>{% endfor %}"  # EOS is not how its turns end
+    other = load_tokenizer(Base(tiny))
+    other.chat_template = template
+    assert stop_ids(model, other) == [1, 2, 7]
+
+
+def test_nothing_to_continue(model, tokenizer):
+    assert generate(model, tokenizer, [], max_new_tokens=4) == []
+    with pytest.raises(ModelError, match="prompt 1 is empty"):
+        generate(model, tokenizer, [[5], []], max_new_tokens=4)
