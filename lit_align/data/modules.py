@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from abc import ABC
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -96,7 +97,10 @@ class AlignmentData(LightningDataModule, ABC):
 
     def val_dataloader(self) -> Steps | list[Any]:
         """Steps in the order of the file, from the start each time."""
-        return self._steps("validation", shuffle=False, resumes=False) if self.paths["validation"] else []
+        if not self.paths["validation"]:
+            warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")  # it is our intention
+            return []
+        return self._steps("validation", shuffle=False, resumes=False)
 
     def _steps(self, split: str, **order: bool) -> Steps:
         running = self._running
