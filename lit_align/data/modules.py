@@ -104,6 +104,7 @@ class AlignmentData(LightningDataModule, ABC):
 
     def _steps(self, split: str, **order: bool) -> Steps:
         running = self._running
+        on_gpu = running.strategy.root_device.type == "cuda"
         return Steps(
             self.trees[split],
             batch_size=self.batch_size,
@@ -111,7 +112,8 @@ class AlignmentData(LightningDataModule, ABC):
             rank=running.global_rank,
             world=running.world_size,
             seed=self.seed,
-            multiple=LANES if running.strategy.root_device.type == "cuda" else 1,
+            multiple=LANES if on_gpu else 1,
+            dense=not on_gpu,
             **order,
         )
 

@@ -125,12 +125,12 @@ class AlignmentModule(LightningModule, ABC):
         """Load the base and put the roles on it; called again by validate and test, it does nothing."""
         if self.roles is not None:
             return
-        model = load_model(self.base, self._device())
+        model = load_model(self.base, self._destination())
         self.roles = Roles(model, self.lora, sft=self.sft, seed=self.seed, checkpointing=self.checkpointing)
         self._read = Forward(self.roles.model)
         self._read.probe()
 
-    def _device(self) -> torch.device | None:
+    def _destination(self) -> torch.device | None:
         """Where the trainer will want the model; loading it elsewhere first would need room twice."""
         return self.trainer.strategy.root_device if self._trainer is not None else None
 

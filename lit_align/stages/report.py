@@ -80,7 +80,7 @@ class Report(Callback):
     def _pairs(self, module: AlignmentModule, trees: list[Tree], role: str) -> tuple[list[bool], int]:
         """For each pair of like length: does the role find the chosen response likelier, per token?"""
         right = []
-        for batch in pack(trees, budget=max(2048, *(tree.tokens for tree in trees))):
+        for batch in pack(trees, budget=max(2048, *(tree.tokens for tree in trees)), dense=True):
             if batch.pairs is None:
                 continue
             batch = to_device(batch, module.device)
