@@ -58,16 +58,18 @@ def gradient(module, one: Step) -> tuple[float, torch.Tensor]:
     return total, flat
 
 
-@pytest.mark.parametrize(("cls", "objective"), [(Preference, DPO()), (Preference, IPO(beta=0.5)), (SFT, CrossEntropy())])
+@pytest.mark.parametrize(
+    ("cls", "objective"), [(Preference, DPO()), (Preference, IPO(beta=0.5)), (SFT, CrossEntropy())]
+)
 def test_micro_batches_change_neither_loss_nor_gradient(cls, objective, tiny):
-    module = stage(cls, objective, tiny)
+    module = stage(cls, objective, tiny).double()  # so that what is left is not rounding
     rows = trees(12, responses=3)
     whole, parts = step(rows, 10_000), step(rows, max(tree.tokens for tree in rows))
     assert len(whole.batches) == 1
     assert len(parts.batches) >= 4
     (loss, grad), (loss_, grad_) = gradient(module, whole), gradient(module, parts)
-    assert loss_ == pytest.approx(loss, rel=1e-6)
-    assert torch.dist(grad, grad_) / grad.norm() < 1e-6
+    assert loss_ == pytest.approx(loss, rel=1e-9)
+    assert torch.dist(grad, grad_) / grad.norm() < 1e-9
 
 
 def test_a_soft_label_is_the_mean_of_both_orders(tiny):
@@ -80,7 +82,9 @@ def test_a_soft_label_is_the_mean_of_both_orders(tiny):
 
     assert loss(0, 1, 0.7) == pytest.approx(0.7 * loss(0, 1) + 0.3 * loss(1, 0), rel=1e-5)
     module.label_noise = 0.1  # a label that is right with 0.7 and is then flipped with 0.1
-    assert loss(0, 1, 0.7) == pytest.approx(0.66 * _clean(module, loss, 0, 1) + 0.34 * _clean(module, loss, 1, 0), rel=1e-5)
+    assert loss(0, 1, 0.7) == pytest.approx(
+        0.66 * _clean(module, loss, 0, 1) + 0.34 * _clean(module, loss, 1, 0), rel=1e-5
+    )
 
 
 def _clean(module, loss, *pair):
@@ -106,7 +110,9 @@ def test_training_leaves_the_base_as_it_was(quantization, tiny):
 
     def digest() -> str:
         frozen = (p for p in module.roles.parameters() if not p.requires_grad)
-        return hashlib.sha256(b"".join(p.detach().contiguous().view(torch.uint8).numpy().tobytes() for p in frozen)).hexdigest()
+        return hashlib.sha256(
+            b"".join(p.detach().contiguous().view(torch.uint8).numpy().tobytes() for p in frozen)
+        ).hexdigest()
 
     before, one = digest(), step(trees(4), 10_000)
     optimizer = torch.optim.AdamW(module.roles.trainable().values(), lr=0.1)

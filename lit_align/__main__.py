@@ -1,0 +1,38 @@
+"""``python -m lit_align``: what the command is, before anything heavy is imported."""
+
+import sys
+
+HELP = """\
+lit-align: align language models with feedback, on one GPU, from one YAML and one command.
+
+  lit-align fit -c FILE        train what the YAML says (-c twice to overlay, --key value to override)
+  lit-align validate -c FILE   figures on the validation data
+  lit-align test -c FILE       the same, under the name test
+  lit-align predict -c FILE    answer the validation prompts, as JSONL in the run folder
+  lit-align inspect -c FILE    what became of every row, and what is learned from it; trains nothing
+  lit-align plugins [ROOM]     what is installed: objectives, formats (--json)
+
+  lit-align fit --help         every setting of the trainer
+  lit-align fit --model.help Preference --data.help Comparisons   ... of a stage, of data
+
+Start with: lit-align fit -c configs/tiny/dpo.yaml
+"""
+
+
+def main() -> None:
+    """Run ``lit-align``; help and version answer at once."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+    elif arguments[0] == "--version":
+        from lit_align import __version__
+
+        print(f"lit-align {__version__}")
+    else:
+        from lit_align.cli import main as run
+
+        run(arguments)
+
+
+if __name__ == "__main__":
+    main()

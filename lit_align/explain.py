@@ -1,0 +1,97 @@
+"""One sentence for each mistake in a YAML or on the command line, with what was probably meant.
+
+jsonargparse answers a mistake with its whole usage, or with the types it tried; what it found is in the message, and this
+module reads it from there. The wording is that of the pinned version, and a test holds each.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+
+from lit_align.plugins import load_plugins
+
+
+def explain(message: str) -> str:
+    """What is wrong and what was probably meant, or the message as it is."""
+    return "\n".join(dict.fromkeys(_sentences(message))) or message
+
+
+def _sentences(message: str) -> Iterator[str]:
+    for path, option in re.findall(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", message):
+        yield f"{path.rsplit('.', 1)[1]} takes no {option!r}{near(option, _parameters(path))}"
+    for path, option in re.findall(
+        r"Problem with given class_path '([\w.]+)':\s+.*?Key '([\w.]+)' is required", message
+    ):
+        yield f"{path.rsplit('.', 1)[1]} needs {option!r}; set it in the YAML or on the command line"
+    for name in re.findall(r"Expected a dot import path string: (\S+)", message):
+        if name in _names():
+            yield f"{name} is of another kind than what is asked for here; `lit-align plugins objectives` says what is what"
+        else:
+            yield f"nothing is called {name!r}{near(name, _names())}"
+    for key in re.findall(r"(?:does not accept option '|unrecognized arguments: --)([\w.]+)", message):
+        yield f"unknown key {key!r}{near(key.rsplit('.', 1)[-1], _settings(key))}"
+    for key, kind, value in re.findall(
+        r"Parser key \"([\w.]+)\":\s+Expected an? <class '(\w+)'>. Got value: (.+)", message
+    ):
+        yield f"{key} is {value.strip()!r}, which is no {kind}; correct it"
+    for file in re.findall(r"File does not exist: '([^']+)'", message):
+        yield f"there is no file {file}; check the path after -c"
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """A suggestion, or what there is.
+
+    Example:
+        >>> near("dpo", ["DPO", "IPO"]), near("beta", ["gamma"]), near("x", [])
+        ('; did you mean DPO?', '; there are gamma', '')
+    """
+    lower = {one.lower(): one for one in sorted(known)}
+    close = difflib.get_close_matches(name.lower(), lower, n=1)
+    if close:
+        return f"; did you mean {lower[close[0]]}?"
+    return f"; there are {', '.join(lower.values())}" if lower else ""
+
+
+def _names() -> list[str]:
+    """Everything that a YAML may call by its short name."""
+    from lit_align.data.modules import AlignmentData
+
+    found = load_plugins()
+    stages = [cls.__name__ for cls in _subclasses(_load("lit_align.stages.base.AlignmentModule"))]
+    return [*found.objectives, *found.formats, *stages, *(cls.__name__ for cls in _subclasses(AlignmentData))]
+
+
+def _subclasses(cls: type) -> Iterator[type]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from _subclasses(child)
+
+
+def _settings(key: str) -> list[str]:
+    """What stands at the level of a key: settings of the trainer, or of the run."""
+    if key.startswith("trainer."):
+        return list(inspect.signature(_load("lightning.pytorch.Trainer")).parameters)
+    if key.startswith("lora."):
+        return list(_parameters("lit_align.models.roles.Lora"))
+    if key.startswith("base."):
+        return list(_parameters("lit_align.models.load.Base"))
+    return ["run", "save_every", "trainer", "model", "data", "ckpt_path", "seed_everything"]
+
+
+def _parameters(path: str) -> set[str]:
+    """Names of the settings of a class, those of its parents included."""
+    return {name for cls in _load(path).__mro__ for name in _own(cls.__init__)} - {"self", "settings", "args", "kwargs"}
+
+
+def _own(function: Callable[..., object]) -> Iterable[str]:
+    return inspect.signature(function).parameters
+
+
+def _load(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    found: type = getattr(import_module(module), name)
+    return found
