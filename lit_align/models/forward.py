@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor, nn
 
@@ -36,7 +36,7 @@ class Forward:
     head: Literal["fused", "plain"]
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model: Any = model
+        self.model = cast("Any", model)
         self.layout = "trees" if unpackable(model) is None else "rows"
         head = self.model.get_output_embeddings()
         # Adapters and 4-bit weights come as other classes: what they compute is not their weight.
