@@ -1,0 +1,1 @@
+"""From raw rows to steps of packed trees, with the fate of every row on record."""

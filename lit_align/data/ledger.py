@@ -12,7 +12,8 @@ from lit_align.batches import Tree
 from lit_align.errors import DataError
 
 FATES = ("kept", "truncated", "malformed", "set aside", "overlong")
-EXAMPLES = 3
+EXAMPLES = 3  # places kept of each reason
+REASONS = 10  # shown of each fate
 
 
 @dataclass
@@ -103,11 +104,13 @@ class Ledger:
         lines.append(rule)
         for fate, count in self.fates.items():
             lines.append(f"{fate:<12}{count:>10,}{count / max(self.rows, 1):>9.2%}")
-            for (of, reason), n in self.reasons.most_common():
-                if of == fate and reason:
-                    examples = [Path(source).name for source in self.examples[of, reason]]
-                    more = ", ..." if n > EXAMPLES else ""
-                    lines.append(f"  {n:>8,}  {reason}  ({', '.join(examples)}{more})")
+            reasons = [(reason, n) for (of, reason), n in self.reasons.most_common() if of == fate and reason]
+            for reason, n in reasons[:REASONS]:
+                examples = [Path(source).name for source in self.examples[fate, reason]]
+                more = ", ..." if n > EXAMPLES else ""
+                lines.append(f"  {n:>8,}  {reason}  ({', '.join(examples)}{more})")
+            if len(reasons) > REASONS:
+                lines.append(f"  and {len(reasons) - REASONS:,} rarer reasons")
         lines.append(rule)
         share = self.scored / max(self.tokens, 1)
         lines.append(f"tokens {self.tokens:,}: scored {self.scored:,} ({share:.1%}), cut off {self.tokens_cut:,}")

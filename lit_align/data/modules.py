@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from abc import ABC
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -25,7 +26,7 @@ LANES = 128  # block-sparse attention on a GPU works on blocks of this many toke
 class AlignmentData(LightningDataModule, ABC):
     """Files or hub data sets as steps of packed trees.
 
-    The tokenizer and the known layouts are the stage's: ``chat_tokenizer()`` and ``formats()`` of the trainer's module.
+    The tokenizer and the known layouts are the stage's: ``tokenizer`` and ``formats()`` of the trainer's module.
 
     Args:
         train: files or hub data sets to learn from (``name`` or ``name:split`` on the hub).
@@ -75,7 +76,7 @@ class AlignmentData(LightningDataModule, ABC):
 
     def _prepare(self, split: str) -> None:
         module = cast(Any, self._running.lightning_module)
-        chat = Chat(module.chat_tokenizer(), max_length=self.max_length, overlong=self.overlong)
+        chat = Chat(module.tokenizer, max_length=self.max_length, overlong=self.overlong)
         formats = () if self.format else module.formats()
         prepared = prepare(self.paths[split], self.format, chat, self.carries, self.max_lost, formats)
         self.trees[split], self.ledgers[split] = prepared
@@ -96,10 +97,14 @@ class AlignmentData(LightningDataModule, ABC):
 
     def val_dataloader(self) -> Steps | list[Any]:
         """Steps in the order of the file, from the start each time."""
-        return self._steps("validation", shuffle=False, resumes=False) if self.paths["validation"] else []
+        if not self.paths["validation"]:
+            warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")  # it is our intention
+            return []
+        return self._steps("validation", shuffle=False, resumes=False)
 
     def _steps(self, split: str, **order: bool) -> Steps:
         running = self._running
+        on_gpu = running.strategy.root_device.type == "cuda"
         return Steps(
             self.trees[split],
             batch_size=self.batch_size,
@@ -107,13 +112,14 @@ class AlignmentData(LightningDataModule, ABC):
             rank=running.global_rank,
             world=running.world_size,
             seed=self.seed,
-            multiple=LANES if running.strategy.root_device.type == "cuda" else 1,
+            multiple=LANES if on_gpu else 1,
+            dense=not on_gpu,
             **order,
         )
 
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
         """Move the tensors; Lightning alone would walk through every token of every tree."""
-        return batch._replace(batches=tuple(_to(one, device) for one in batch.batches))
+        return batch._replace(batches=tuple(to_device(one, device) for one in batch.batches))
 
 
 class Demonstrations(AlignmentData):
@@ -132,7 +138,8 @@ def _listed(paths: str | list[str] | None) -> list[str]:
     return [paths] if isinstance(paths, str) else list(paths or ())
 
 
-def _to(batch: Batch, device: torch.device) -> Batch:
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The micro-batch with its tensors on ``device``."""
     trees = batch.trees._replace(**_moved(batch.trees._asdict(), device))
     pairs = batch.pairs and batch.pairs._replace(**_moved(batch.pairs._asdict(), device))
     return batch._replace(trees=trees, pairs=pairs)

@@ -11,13 +11,16 @@ from lit_align.batches import Batch, PackedTrees, PairLabels, Tree
 from lit_align.errors import DataError
 
 
-def pack(trees: Sequence[Tree], budget: int, multiple: int = 1) -> list[Batch]:
-    """Fill micro-batches of one row ``[1, length]`` each, the largest trees first, each where it fits tightest.
+def pack(trees: Sequence[Tree], budget: int, multiple: int = 1, dense: bool = False) -> list[Batch]:
+    """Fill micro-batches under a token budget, the largest trees first, each where it fits tightest.
 
     Args:
         trees: what has to be in some micro-batch, once.
-        budget: tokens that a row may hold; padding to ``multiple`` comes on top.
+        budget: tokens that a micro-batch may hold; padding to ``multiple`` comes on top.
         multiple: rows are padded until their length is a multiple of this.
+        dense: lay a micro-batch out in several rows as long as the largest tree instead of in one. Attention that
+            computes every pair of columns costs the square of a row; block-sparse attention skips what is not seen,
+            and one row needs no padding.
 
     Raises:
         DataError: if a tree alone is larger than the budget.
@@ -28,7 +31,10 @@ def pack(trees: Sequence[Tree], budget: int, multiple: int = 1) -> list[Batch]:
         >>> [batch.trees.input_ids.tolist() for batch in pack([tree] * 3, budget=7)]
         [[[1, 2, 3, 1, 2, 3]], [[1, 2, 3]]]
     """
-    return [pack_rows([[trees[i] for i in row]], multiple) for row in _fill(trees, budget)]
+    length = max((tree.tokens for tree in trees), default=0) if dense else budget
+    rows = [[trees[i] for i in row] for row in _fill(trees, min(length, budget))]
+    together = max(budget // max(length, 1), 1)
+    return [pack_rows(rows[k : k + together], multiple) for k in range(0, len(rows), together)]
 
 
 def pack_rows(rows: Sequence[Sequence[Tree]], multiple: int = 1) -> Batch:

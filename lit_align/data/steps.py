@@ -25,7 +25,8 @@ class Steps:
         world: how many share.
         shuffle: whether each epoch has its own order.
         seed: of that order.
-        multiple: micro-batches are padded to a multiple of this many tokens.
+        multiple: rows are padded to a multiple of this many tokens.
+        dense: whether micro-batches are laid out for attention that computes every pair of columns.
         resumes: whether iterating goes on where it stopped, as training does; validation starts over.
 
     Raises:
@@ -43,6 +44,7 @@ class Steps:
         shuffle: bool = True,
         seed: int = 0,
         multiple: int = 1,
+        dense: bool = False,
         resumes: bool = True,
     ) -> None:
         if batch_size < 1:
@@ -52,7 +54,7 @@ class Steps:
         pack([max(trees, key=lambda tree: tree.tokens)], token_budget)  # refuses now what no step could hold later
         self.trees, self.batch_size, self.token_budget = trees, batch_size, token_budget
         self.rank, self.world, self.shuffle, self.seed = rank, world, shuffle, seed
-        self.multiple, self.resumes = multiple, resumes
+        self.multiple, self.dense, self.resumes = multiple, dense, resumes
         self.epoch = self.next = 0
 
     def __len__(self) -> int:
@@ -74,7 +76,7 @@ class Steps:
 
     def _step(self, trees: list[Tree]) -> Step:
         return Step(
-            tuple(pack(deal(trees, self.world)[self.rank], self.token_budget, self.multiple)),
+            tuple(pack(deal(trees, self.world)[self.rank], self.token_budget, self.multiple, self.dense)),
             tokens=sum(sum(map(sum, tree.scored)) for tree in trees),
             pairs=sum(len(tree.group.pairs) for tree in trees),
         )

@@ -198,7 +198,7 @@ def _explained(path: str) -> Iterator[None]:
 
 
 def _converted(file: Path, path: str, dtype: torch.dtype | None) -> str:
-    """A folder with the model in a GGUF file as ``dtype``, or (None) its tokenizer and settings; made once, then kept."""
+    """A folder with a GGUF file's model in ``dtype``, or (None) its tokenizer and settings; made once, then kept."""
     from filelock import FileLock
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

@@ -17,15 +17,17 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from lit_align.batches import Batch, Step, Tree
 from lit_align.errors import ModelError, TrainingError
+from lit_align.models.forward import Forward
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.roles import Lora, Roles
 from lit_align.objectives import Objective
+from lit_align.plugins import load_plugins
 from lit_align.stages.checkpoints import SafeIO
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from lit_align.models.forward import Forward
+    from lit_align.data.formats import Format
 
 Sums = dict[str, tuple[Tensor, Tensor]]
 """Metrics of one micro-batch: name → (sum, count), so that micro-batches and ranks add up."""
@@ -114,16 +116,23 @@ class AlignmentModule(LightningModule, ABC):
             raise ModelError(f"{type(self).__name__} has no model yet; configure_model() loads it")
         return self._read
 
+    def formats(self) -> list[Format]:
+        """Layouts of rows to choose from, plugins' included."""
+        known = load_plugins().formats
+        return [known[name]() for name in known]
+
     def configure_model(self) -> None:
         """Load the base and put the roles on it; called again by validate and test, it does nothing."""
         if self.roles is not None:
             return
-        from lit_align.models.forward import Forward
-
-        model = load_model(self.base)
+        model = load_model(self.base, self._destination())
         self.roles = Roles(model, self.lora, sft=self.sft, seed=self.seed, checkpointing=self.checkpointing)
         self._read = Forward(self.roles.model)
         self._read.probe()
+
+    def _destination(self) -> torch.device | None:
+        """Where the trainer will want the model; loading it elsewhere first would need room twice."""
+        return self.trainer.strategy.root_device if self._trainer is not None else None
 
     def configure_optimizers(self) -> Any:
         """One optimiser over the adapter's parameters."""
@@ -179,9 +188,8 @@ class AlignmentModule(LightningModule, ABC):
         flat = torch.stack([value for name in names for value in totals[name]])
         flat = self.trainer.strategy.reduce(flat, reduce_op="sum")  # type: ignore[assignment]
         values = dict(zip(names, flat.view(-1, 2).tolist(), strict=True))
-        return {
-            name: total / (count if name == "loss" else n) for name, (total, n) in values.items() if n or name == "loss"
-        }
+        values["loss"][1] = count  # the mean of the step, whatever this rank held of it
+        return {name: total / n for name, (total, n) in values.items() if n}
 
     def _sum_over_ranks(self, gradients: list[Tensor]) -> None:
         if self.trainer.world_size > 1:
@@ -221,17 +229,15 @@ class AlignmentModule(LightningModule, ABC):
         """Add one step's figures to the validation metrics."""
         for batch in step.batches:
             with self.roles.play("policy", training=False):  # type: ignore[union-attr]
-                loss, sums = self.losses(batch, statistics=False)
-            count = self.count(
-                Step((batch,), len(batch.trees.target), 0 if batch.pairs is None else len(batch.pairs.chosen))
-            )
-            for name, (total, n) in {**sums, "loss": (loss, torch.tensor(float(count)))}.items():
-                if n:
-                    self.validation[name].update(total / n, weight=n)
+                loss, sums = self.losses(batch, statistics=True)
+            pairs = 0 if batch.pairs is None else len(batch.pairs.chosen)
+            count = loss.new_tensor(float(self.count(Step((batch,), len(batch.trees.target), pairs))))
+            for name, (total, n) in {**sums, "loss": (loss, count)}.items():
+                self.validation[name].update(total / n, weight=n)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over the whole validation set, all ranks together."""
-        self.log_dict(self.validation.compute(), prog_bar=False)
+        self.log_dict(self.validation.compute())
         self.validation.reset()
 
     test_step = validation_step

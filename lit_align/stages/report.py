@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_align.batches import Tree
+from lit_align.data.modules import to_device
 from lit_align.data.packing import pack
 from lit_align.functional.answers import abstains, distinct, hits, is_short, share
 from lit_align.functional.logps import response_logps
@@ -79,10 +80,10 @@ class Report(Callback):
     def _pairs(self, module: AlignmentModule, trees: list[Tree], role: str) -> tuple[list[bool], int]:
         """For each pair of like length: does the role find the chosen response likelier, per token?"""
         right = []
-        for batch in pack(trees, budget=max(2048, *(tree.tokens for tree in trees))):
+        for batch in pack(trees, budget=max(2048, *(tree.tokens for tree in trees)), dense=True):
             if batch.pairs is None:
                 continue
-            batch = module.transfer_batch_to_device(batch, module.device, 0)
+            batch = to_device(batch, module.device)
             with module.roles.play(role, training=False):  # type: ignore[union-attr]
                 logps = module.read(batch.trees).logps
             length = torch.bincount(batch.trees.owner, minlength=batch.trees.responses)

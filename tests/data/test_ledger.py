@@ -68,6 +68,14 @@ def test_nothing_left_stops_the_run():
         Ledger("a").check(1.0)
 
 
+def test_the_table_stays_short():
+    ledger = Ledger("a", rows=13)
+    for i in range(13):
+        ledger.add(f"a:{i}", "malformed", f"unknown role {i}")
+    assert "  and 3 rarer reasons" in ledger.table().splitlines()
+    assert len(json.loads(ledger.to_json())["reasons"]) == 13
+
+
 def test_a_row_without_a_fate_is_our_mistake(ledger):
     ledger.rows += 1
     with pytest.raises(RuntimeError, match=r"9 rows of a.jsonl were read, but 8 have a fate"):

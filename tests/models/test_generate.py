@@ -58,10 +58,19 @@ def recurrent():
     return Lfm2ForCausalLM(config).eval()
 
 
-@pytest.mark.parametrize("kind", ["attention", "recurrent"])
+def placed():
+    """A model that learned what each position means, so that padding on the left must not move them."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=128, n_embd=64, n_layer=2, n_head=4, n_positions=32, initializer_range=0.3)
+    return GPT2LMHeadModel(config).eval()
+
+
+@pytest.mark.parametrize("kind", ["attention", "recurrent", "placed"])
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 def test_sampled_logps_are_those_of_the_training_pass(model, tokenizer, kind, temperature):
-    model = model if kind == "attention" else recurrent()
+    model = {"attention": lambda: model, "recurrent": recurrent, "placed": placed}[kind]()
     model.generation_config.eos_token_id = list(range(1, 30))  # responses end at different times
     rows = sample(model, tokenizer, PROMPTS, max_new_tokens=8, temperature=temperature, samples=3)
     assert [len(row) for row in rows] == [3] * 4
