@@ -127,7 +127,7 @@ class _TokenLogps(torch.autograd.Function):
         return logps, entropy, mean, top1
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         unneeded = (None,) * 4
         if len(ctx.saved_tensors) == 1:

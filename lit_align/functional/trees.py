@@ -22,8 +22,8 @@ def visible(trees: PackedTrees, window: int | None = None) -> Tensor:
     Example:
         A prompt of one token with two responses of one token; the second does not see the first.
 
-        >>> none = torch.tensor([], dtype=torch.long)
-        >>> trees = PackedTrees(*map(torch.tensor, ([[5, 6, 7]], [[0, 1, 1]], [[0, 0, 0]], [[-1, 0, 1]])), none, none, none, 2)
+        >>> scored = map(torch.tensor, ([0, 0], [6, 7], [0, 1]))
+        >>> trees = PackedTrees(*map(torch.tensor, ([[5, 6, 7]], [[0, 1, 1]], [[0, 0, 0]], [[-1, 0, 1]])), *scored, 2)
         >>> visible(trees).int().tolist()
         [[[1, 0, 0], [1, 1, 0], [1, 0, 1]]]
     """
