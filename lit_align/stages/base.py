@@ -152,8 +152,11 @@ class AlignmentModule(LightningModule, ABC):
             self.trainer.strategy.checkpoint_io.beside = self.save_adapter
 
     def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
-        """Seed dropout by position: a resumed run draws what the uninterrupted one did, with no saved state."""
-        torch.manual_seed(((self.seed * 1009 + self.current_epoch) * 100003 + batch_idx) * 64 + self.global_rank)
+        """Seed dropout by the step: a resumed run draws what the uninterrupted one did, with no saved state.
+
+        Not by epoch and batch: a run stopped after an epoch's last batch resumes within that epoch's count.
+        """
+        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 64 + self.global_rank)
         self._started = time.perf_counter()
 
     def training_step(self, step: Step, batch_idx: int) -> None:
