@@ -20,6 +20,7 @@ from lit_align.data.prepare import prepare
 from lit_align.data.steps import Steps
 from lit_align.errors import ConfigError
 
+TOGETHER = 32  # prompts that are answered at once
 LANES = 128  # block-sparse attention on a GPU works on blocks of this many tokens
 
 
@@ -102,9 +103,18 @@ class AlignmentData(LightningDataModule, ABC):
             return []
         return self._steps("validation", shuffle=False, resumes=False)
 
+    test_dataloader = val_dataloader
+
+    def predict_dataloader(self) -> list[list[Tree]]:
+        """The validation prompts, in lists that are answered together; each process has its share."""
+        if not self.paths["validation"]:
+            raise ConfigError("predict answers the prompts of data.validation, and there are none; name a file there")
+        mine = self.trees["validation"][self._running.global_rank :: self._running.world_size]
+        return [mine[k : k + TOGETHER] for k in range(0, len(mine), TOGETHER)]
+
     def _steps(self, split: str, **order: bool) -> Steps:
         running = self._running
-        on_gpu = running.strategy.root_device.type == "cuda"
+        sparse = cast(Any, running.lightning_module).block_sparse
         return Steps(
             self.trees[split],
             batch_size=self.batch_size,
@@ -112,13 +122,17 @@ class AlignmentData(LightningDataModule, ABC):
             rank=running.global_rank,
             world=running.world_size,
             seed=self.seed,
-            multiple=LANES if on_gpu else 1,
-            dense=not on_gpu,
+            multiple=LANES if sparse else 1,
+            dense=not sparse,
             **order,
         )
 
-    def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
+    def transfer_batch_to_device(
+        self, batch: Step | list[Tree], device: torch.device, dataloader_idx: int
+    ) -> Step | list[Tree]:
         """Move the tensors; Lightning alone would walk through every token of every tree."""
+        if isinstance(batch, list):
+            return batch
         return batch._replace(batches=tuple(to_device(one, device) for one in batch.batches))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,9 +17,10 @@ from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
 
 from lit_align.batches import Batch, Step, Tree
-from lit_align.errors import ModelError, TrainingError
+from lit_align.errors import ConfigError, ModelError, TrainingError
 from lit_align.models.forward import Forward
 from lit_align.models.load import Base, load_model, load_tokenizer
+from lit_align.models.memory import out_of_memory_message
 from lit_align.models.roles import Lora, Roles
 from lit_align.objectives import Objective
 from lit_align.plugins import load_plugins
@@ -116,10 +118,24 @@ class AlignmentModule(LightningModule, ABC):
             raise ModelError(f"{type(self).__name__} has no model yet; configure_model() loads it")
         return self._read
 
+    @property
+    def block_sparse(self) -> bool:
+        """Whether attention skips what is not seen, so that trees belong into one long row."""
+        return self.base.attention == "flex_attention"
+
     def formats(self) -> list[Format]:
         """Layouts of rows to choose from, plugins' included."""
         known = load_plugins().formats
         return [known[name]() for name in known]
+
+    def setup(self, stage: str) -> None:
+        """Refuse data that carry another label than the objective takes, before any weights are loaded."""
+        carries = getattr(self.trainer.datamodule, "carries", self.objective.takes)  # type: ignore[attr-defined]
+        if carries != self.objective.takes:
+            raise ConfigError(
+                f"{type(self.objective).__name__} learns from {self.objective.takes}, and the data module "
+                f"{type(self.trainer.datamodule).__name__} carries {carries}; change one of the two"  # type: ignore[attr-defined]
+            )
 
     def configure_model(self) -> None:
         """Load the base and put the roles on it; called again by validate and test, it does nothing."""
@@ -167,7 +183,8 @@ class AlignmentModule(LightningModule, ABC):
         totals: Sums = defaultdict(lambda: (torch.zeros((), device=self.device), torch.zeros((), device=self.device)))
         block = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
         for batch in step.batches:
-            with block():  # ranks hold different numbers of micro-batches: gradients are summed once, below
+            # ranks hold different numbers of micro-batches: gradients are summed over ranks once, below
+            with block(), self._explained(batch):
                 loss, sums = self.losses(batch, statistics)
                 self.manual_backward(loss / count)
             for name, (total, n) in {**sums, "loss": (loss.detach(), torch.zeros_like(loss))}.items():
@@ -184,6 +201,19 @@ class AlignmentModule(LightningModule, ABC):
                 scheduler.step()  # type: ignore[union-attr, call-arg]
         optimizer.zero_grad()  # type: ignore[union-attr]
         self._log_step(step, metrics, norm)
+
+    @contextmanager
+    def _explained(self, batch: Batch) -> Iterator[None]:
+        """Say which settings would have made it fit when memory runs out."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            tokens, scored = batch.trees.input_ids.numel(), len(batch.trees.target)
+            config: Any = self.roles.model.config  # type: ignore[union-attr]
+            cure = out_of_memory_message(
+                config, self.base, self.lora, tokens, scored, checkpointing=self.checkpointing, device=self.device
+            )
+            raise TrainingError(cure) from error
 
     def _reduced(self, totals: Sums, count: int) -> dict[str, float]:
         """Metrics of the whole step from the sums of all micro-batches and ranks."""
