@@ -238,3 +238,20 @@ def test_the_probe_leaves_everything_as_it_was():
     assert torch.equal(torch.get_rng_state(), random)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert forward(pack_rows(ROWS).trees).logps.requires_grad
+
+
+def test_adapters_on_four_bit_weights_are_read_too(tiny):
+    from lit_align.models.load import Base, load_model
+    from lit_align.models.roles import Lora, Roles
+
+    roles = Roles(load_model(Base(tiny, quantization="nf4", dtype="float32")), Lora(r=4))
+    for name, parameter in roles.trainable().items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    roles.train()
+    forward = Forward(roles.model)
+    forward.probe()
+    assert (forward.layout, forward.head) == ("trees", "fused")
+    assert_same_step(forward, roles.model, ROWS)
+    with roles.play("reference", training=False), torch.no_grad():
+        torch.testing.assert_close(forward(pack_rows(ROWS).trees).logps, padded_logps(roles.model, ROWS))
