@@ -60,7 +60,6 @@ class LitAlignCLI(LightningCLI):
         _refuse(config)
         self.folder = _folder(Path(config.run))
         if config.trainer.logger in (None, True):
-            names = ("lightning.pytorch.loggers.CSVLogger", "lightning.pytorch.loggers.TensorBoardLogger")
             here = {"save_dir": str(self.folder), "name": "", "version": ""}
             options: tuple[dict[str, Any], ...] = ({"flush_logs_every_n_steps": 1}, {"default_hp_metric": False})
             self.loggers = [
@@ -106,8 +105,8 @@ def _say(text: str) -> None:
 def _refuse(config: Namespace) -> None:
     if config.trainer.accumulate_grad_batches != 1:
         raise ConfigError(
-            f"trainer.accumulate_grad_batches is {config.trainer.accumulate_grad_batches}; leave it out: data.batch_size "
-            "is what one step learns from, and data.token_budget splits it into what fits in memory"
+            f"trainer.accumulate_grad_batches is {config.trainer.accumulate_grad_batches}; leave it out: batch_size "
+            "is what one step learns from, and token_budget splits it into what fits"
         )
     if config.trainer.gradient_clip_val is not None:
         raise ConfigError(

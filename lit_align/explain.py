@@ -1,7 +1,7 @@
 """One sentence for each mistake in a YAML or on the command line, with what was probably meant.
 
-jsonargparse answers a mistake with its whole usage, or with the types it tried; what it found is in the message, and this
-module reads it from there. The wording is that of the pinned version, and a test holds each.
+jsonargparse answers a mistake with its whole usage, or with the types it tried; what it found is in the message, and
+this module reads it from there. The wording is that of the pinned version, and a test holds each.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 
 from lit_align.plugins import load_plugins
@@ -29,7 +29,7 @@ def _sentences(message: str) -> Iterator[str]:
         yield f"{path.rsplit('.', 1)[1]} needs {option!r}; set it in the YAML or on the command line"
     for name in re.findall(r"Expected a dot import path string: (\S+)", message):
         if name in _names():
-            yield f"{name} is of another kind than what is asked for here; `lit-align plugins objectives` says what is what"
+            yield f"{name} is of another kind than what is asked for here; see `lit-align plugins objectives`"
         else:
             yield f"nothing is called {name!r}{near(name, _names())}"
     for key in re.findall(r"(?:does not accept option '|unrecognized arguments: --)([\w.]+)", message):
@@ -66,7 +66,8 @@ def _names() -> list[str]:
 
 
 def _subclasses(cls: type) -> Iterator[type]:
-    for child in cls.__subclasses__():
+    children: list[type] = cls.__subclasses__()
+    for child in children:
         yield child
         yield from _subclasses(child)
 
@@ -84,11 +85,11 @@ def _settings(key: str) -> list[str]:
 
 def _parameters(path: str) -> set[str]:
     """Names of the settings of a class, those of its parents included."""
-    return {name for cls in _load(path).__mro__ for name in _own(cls.__init__)} - {"self", "settings", "args", "kwargs"}
+    return {name for cls in _load(path).__mro__ for name in _own(cls)} - {"self", "settings", "args", "kwargs"}
 
 
-def _own(function: Callable[..., object]) -> Iterable[str]:
-    return inspect.signature(function).parameters
+def _own(cls: type) -> Iterable[str]:
+    return inspect.signature(vars(cls)["__init__"]).parameters if "__init__" in vars(cls) else ()
 
 
 def _load(path: str) -> type:
