@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from abc import ABC
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -105,12 +106,12 @@ class AlignmentData(LightningDataModule, ABC):
 
     test_dataloader = val_dataloader
 
-    def predict_dataloader(self) -> list[list[Tree]]:
+    def predict_dataloader(self) -> Prompts:
         """The validation prompts, in lists that are answered together; each process has its share."""
         if not self.paths["validation"]:
             raise ConfigError("predict answers the prompts of data.validation, and there are none; name a file there")
         mine = self.trees["validation"][self._running.global_rank :: self._running.world_size]
-        return [mine[k : k + TOGETHER] for k in range(0, len(mine), TOGETHER)]
+        return Prompts(mine)
 
     def _steps(self, split: str, **order: bool) -> Steps:
         running = self._running
@@ -146,6 +147,19 @@ class Comparisons(AlignmentData):
     """Responses of which one is better than another."""
 
     carries = "pairs"
+
+
+class Prompts:
+    """Trees in lists that are answered together; a plain list would be taken for several loaders."""
+
+    def __init__(self, trees: list[Tree]) -> None:
+        self.trees = trees
+
+    def __len__(self) -> int:
+        return -(-len(self.trees) // TOGETHER)
+
+    def __iter__(self) -> Iterator[list[Tree]]:
+        return (self.trees[k : k + TOGETHER] for k in range(0, len(self.trees), TOGETHER))
 
 
 def _listed(paths: str | list[str] | None) -> list[str]:
