@@ -1,7 +1,7 @@
 """One sentence for each mistake in a YAML or on the command line, with what was probably meant.
 
-jsonargparse answers a mistake with its whole usage, or with the types it tried; what it found is in the message, and this
-module reads it from there. The wording is that of the pinned version, and a test holds each.
+jsonargparse answers a mistake with its whole usage, or with the types it tried; what it found is in the message, and
+this module reads it from there. The wording is that of the pinned version, and a test holds each.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 
 from lit_align.plugins import load_plugins
@@ -66,7 +66,8 @@ def _names() -> list[str]:
 
 
 def _subclasses(cls: type) -> Iterator[type]:
-    for child in cls.__subclasses__():
+    children: list[type] = cls.__subclasses__()
+    for child in children:
         yield child
         yield from _subclasses(child)
 
@@ -84,11 +85,13 @@ def _settings(key: str) -> list[str]:
 
 def _parameters(path: str) -> set[str]:
     """Names of the settings of a class, those of its parents included."""
-    return {name for cls in _load(path).__mro__ for name in _own(cls.__init__)} - {"self", "settings", "args", "kwargs"}
-
-
-def _own(function: Callable[..., object]) -> Iterable[str]:
-    return inspect.signature(function).parameters
+    own = (vars(cls)["__init__"] for cls in _load(path).__mro__[:-1] if "__init__" in vars(cls))
+    return {name for init in own for name in inspect.signature(init).parameters} - {
+        "self",
+        "settings",
+        "args",
+        "kwargs",
+    }
 
 
 def _load(path: str) -> type:
