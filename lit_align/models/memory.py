@@ -74,7 +74,7 @@ def predict_memory(
     size = compute_dtype(base, device).itemsize
     inner, whole, adapted, largest = _shapes(config, lora)
     # 4 bits a number, a byte of scale for 64 of them, and 4 bytes for 256 scales (QLoRA, section 3)
-    weights = whole * size + inner * (0.5 + 1 / 64 + 4 / (64 * 256) if base.quantization else size)
+    weights = whole * size + inner * (0.5 + 1 / 64 + 4 / (64 * 256) if base.quantization == "nf4" else size)
 
     text = config.get_text_config()
     d, layers, vocabulary = text.hidden_size, text.num_hidden_layers, text.vocab_size
@@ -98,7 +98,7 @@ def predict_memory(
         adapters=4 * adapted * (1 + reference_adapter),
         optimiser=12 * adapted,
         kept=tokens * kept,
-        layer=tokens * layer + (largest * size if base.quantization else 0),  # a weight is unpacked to be used
+        layer=tokens * layer + (largest * size if base.quantization == "nf4" else 0),  # a weight is unpacked to be used
         head=rows * vocabulary * (8 if size == 4 else 10) + 2 * scored * d * size,
     )
 
@@ -119,7 +119,7 @@ def out_of_memory_message(
         return predict_memory(config, base, lora, tokens // share, scored // share, checkpointing=checkpointing, **more)
 
     cures = {f"data.token_budget: {tokens // 2}": predicted(base, lora, 2, checkpointing)}
-    if base.quantization is None:
+    if base.quantization == "none":
         cures["base.quantization: nf4"] = predicted(replace(base, quantization="nf4"), lora, 1, checkpointing)
     if not checkpointing:
         cures["checkpointing: true"] = predicted(base, lora, 1, True)

@@ -18,7 +18,7 @@ def tokenizer(tiny):
 
 @pytest.fixture
 def model(tiny):
-    return load_model(Base(tiny, None, "float32"), torch.device("cpu"))
+    return load_model(Base(tiny, "none", "float32"), torch.device("cpu"))
 
 
 def test_greedy_is_what_transformers_generates(model, tokenizer):
@@ -112,8 +112,8 @@ def test_one_pass_over_each_prompt_and_finished_rows_leave(model, tokenizer):
 
 
 def test_who_plays_is_who_answers_and_the_mode_stays(tiny, tokenizer):
-    roles = Roles(load_model(Base(tiny, None, "float32"), torch.device("cpu")), Lora(r=4, alpha=8)).train()
-    plain = generate(load_model(Base(tiny, None, "float32")), tokenizer, PROMPTS, max_new_tokens=8)
+    roles = Roles(load_model(Base(tiny, "none", "float32"), torch.device("cpu")), Lora(r=4, alpha=8)).train()
+    plain = generate(load_model(Base(tiny, "none", "float32")), tokenizer, PROMPTS, max_new_tokens=8)
     for parameter in roles.trainable().values():
         parameter.data.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
     assert generate(roles.model, tokenizer, PROMPTS, max_new_tokens=8) != plain

@@ -35,7 +35,7 @@ def gradient(model, ids):
 
 @pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
 def test_whole(tiny, ids, dtype):
-    model = load_model(Base(tiny, None, dtype), CPU)
+    model = load_model(Base(tiny, "none", dtype), CPU)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16 if dtype == "bfloat16" else torch.float32}
     assert not model.training
     assert not any(p.requires_grad for p in model.parameters())
@@ -51,7 +51,7 @@ def test_nf4_keeps_the_head_whole_and_quantises_twice(tiny, ids):
         assert module.weight.quant_type == "nf4"
         assert module.weight.quant_state.nested
         assert module.compute_dtype == torch.float32
-    whole = load_model(Base(tiny, None, "float32"), CPU)
+    whole = load_model(Base(tiny, "none", "float32"), CPU)
     with torch.no_grad():
         error = (model(ids).logits - whole(ids).logits).norm() / whole(ids).logits.norm()
     assert 0 < error < 0.5  # other numbers, but the same model
@@ -104,25 +104,25 @@ def packaged(tiny, tmp_path, monkeypatch):
     """An installed package that holds a GGUF file and fails to import."""
     (tmp_path / "holds_model").mkdir()
     (tmp_path / "holds_model" / "__init__.py").write_text("raise ImportError('must not be imported')")
-    write_gguf(tmp_path / "holds_model", "tiny.gguf", load_model(Base(tiny, None, "float32"), CPU))
+    write_gguf(tmp_path / "holds_model", "tiny.gguf", load_model(Base(tiny, "none", "float32"), CPU))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("LIT_ALIGN_CACHE", str(tmp_path / "cache"))
     return "package:holds_model/tiny.gguf"
 
 
 def test_gguf_inside_a_package_is_converted_once(tiny, packaged, ids, tmp_path):
-    model = load_model(Base(packaged, None, "float32"), CPU)
+    model = load_model(Base(packaged, "none", "float32"), CPU)
     assert "holds_model" not in sys.modules
     assert model.name_or_path == packaged
     with torch.no_grad():
-        assert torch.equal(model(ids).logits, load_model(Base(tiny, None, "float32"), CPU)(ids).logits)
+        assert torch.equal(model(ids).logits, load_model(Base(tiny, "none", "float32"), CPU)(ids).logits)
     (made,) = tmp_path.glob("cache/*/float32/model.safetensors")
     written = made.stat().st_mtime_ns
     assert linear4bit(load_model(Base(packaged, "nf4", "float32"), CPU))
     assert made.stat().st_mtime_ns == written
-    load_model(Base(packaged, None, "float32"), CPU).save_pretrained(tmp_path / "again")
+    load_model(Base(packaged, "none", "float32"), CPU).save_pretrained(tmp_path / "again")
     os.utime(tmp_path / "holds_model" / "tiny.gguf")  # another file, for all one can tell
-    load_model(Base(packaged, None, "float32"), CPU)
+    load_model(Base(packaged, "none", "float32"), CPU)
     assert len(list(tmp_path.glob("cache/*/float32/model.safetensors"))) == 2
 
 
@@ -135,7 +135,7 @@ def die_while_saving(path):
         os.kill(os.getpid(), signal.SIGKILL)
 
     PreTrainedModel.save_pretrained = half
-    load_model(Base(path, None, "float32"), CPU)
+    load_model(Base(path, "none", "float32"), CPU)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -146,7 +146,7 @@ def test_a_conversion_that_is_killed_half_way_is_done_again(packaged, ids, tmp_p
     assert child.exitcode == -signal.SIGKILL
     assert list(tmp_path.glob("cache/*/.float32.*.tmp/model.safetensors"))
     assert not list(tmp_path.glob("cache/*/float32"))
-    load_model(Base(packaged, None, "float32"), CPU)
+    load_model(Base(packaged, "none", "float32"), CPU)
     assert {path.name for path in tmp_path.glob("cache/*/*")} == {".lock", "float32"}
 
 
@@ -201,7 +201,7 @@ def test_pickled_weights_are_refused(tiny, tmp_path):
     (tmp_path / "model" / "model.safetensors").unlink()
     torch.save({}, tmp_path / "model" / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"cannot load .*model\.safetensors"):
-        load_model(Base(str(tmp_path / "model"), None))
+        load_model(Base(str(tmp_path / "model"), "none"))
 
 
 def test_code_that_comes_with_a_model_is_not_run(tiny, tmp_path):
@@ -211,13 +211,13 @@ def test_code_that_comes_with_a_model_is_not_run(tiny, tmp_path):
     theirs = {"AutoConfig": "theirs.C", "AutoModelForCausalLM": "theirs.M"}
     (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "model_type": "theirs", "auto_map": theirs}))
     with pytest.raises(ModelError, match=r"cannot load"):
-        load_model(Base(str(tmp_path / "model"), None))
+        load_model(Base(str(tmp_path / "model"), "none"))
     assert not (tmp_path / "ran").exists()
 
 
 def test_an_attention_that_cannot_run_here_is_refused(tiny):
     with pytest.raises(ModelError, match=r"cannot load .*no_such_attention"):
-        load_model(Base(tiny, None, attention="no_such_attention"), CPU)
+        load_model(Base(tiny, "none", attention="no_such_attention"), CPU)
 
 
 def test_chatml_ends_turns_with_a_token_that_is_learned(tiny, tmp_path):

@@ -86,8 +86,8 @@ def path(tmp_path_factory):
 @pytest.mark.parametrize(
     ("quantization", "dtype", "checkpointing", "scored"),
     [
-        (None, "float32", True, 16),  # the layers' peak
-        (None, "float32", True, 200),  # the head's
+        ("none", "float32", True, 16),  # the layers' peak
+        ("none", "float32", True, 200),  # the head's
         ("nf4", "float32", False, 16),
         ("nf4", "float32", True, 16),
         ("nf4", "bfloat16", False, 16),
@@ -146,7 +146,7 @@ def test_the_static_parts_of_an_8b_model():
 
 
 def test_out_of_memory_names_three_settings_that_help():
-    config, base = llama_8b(), Base("x", None, "bfloat16")
+    config, base = llama_8b(), Base("x", "none", "bfloat16")
     found = out_of_memory_message(config, base, Lora(), 8192, 4096, checkpointing=False, device=GPU)
     now = predict_memory(config, base, Lora(), 8192, 4096, checkpointing=False, device=GPU)
     less = predict_memory(config, base, Lora(), 8192, 4096, device=GPU)

@@ -13,7 +13,7 @@ from lit_align.models.load import Base, load_model
 from lit_align.models.roles import Lora, Roles
 
 
-def base(tiny, quantization=None, dtype="float32"):
+def base(tiny, quantization="none", dtype="float32"):
     return load_model(Base(tiny, quantization, dtype), torch.device("cpu"))
 
 
@@ -47,7 +47,7 @@ def sft(tiny, tmp_path):
     return tmp_path / "sft"
 
 
-@pytest.mark.parametrize(("quantization", "dtype"), [(None, "float32"), ("nf4", "float32"), ("nf4", "bfloat16")])
+@pytest.mark.parametrize(("quantization", "dtype"), [("none", "float32"), ("nf4", "float32"), ("nf4", "bfloat16")])
 @pytest.mark.parametrize("start", ["base", "sft"])
 def test_before_the_first_step_the_kl_is_exactly_zero(tiny, ids, sft, start, quantization, dtype):
     roles = Roles(base(tiny, quantization, dtype), Lora(r=4, alpha=8), sft=sft if start == "sft" else None)
@@ -61,7 +61,7 @@ def test_before_the_first_step_the_kl_is_exactly_zero(tiny, ids, sft, start, qua
     assert torch.equal(policy, bare) == (start == "base")
 
 
-@pytest.mark.parametrize("quantization", [None, "nf4"])
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_training_moves_the_policy_and_nothing_else(tiny, ids, sft, quantization):
     roles = Roles(base(tiny, quantization), Lora(r=4, alpha=8), sft=sft).train()
     optimizer = torch.optim.AdamW(roles.trainable().values(), lr=0.01)
@@ -183,7 +183,7 @@ def test_initial_weights_depend_on_the_seed_alone(tiny):
     assert torch.equal(torch.rand(1), expected)
 
 
-@pytest.mark.parametrize("quantization", [None, "nf4"])
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_a_saved_policy_is_what_peft_loads(tiny, ids, tmp_path, quantization):
     from peft import PeftModel
 

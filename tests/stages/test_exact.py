@@ -39,7 +39,7 @@ def step(rows: list[Tree], budget: int) -> Step:
 
 
 def stage(cls, objective, tiny, **settings):
-    made = cls(objective, base=Base(str(tiny), None, "float32"), lora=Lora(r=4), **settings)
+    made = cls(objective, base=Base(str(tiny), "none", "float32"), lora=Lora(r=4), **settings)
     made.configure_model()
     for parameter in made.roles.trainable().values():  # both halves of an adapter, so that it does something
         torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
@@ -95,14 +95,14 @@ def _clean(module, loss, *pair):
 
 
 def test_before_the_first_step_the_divergence_is_exactly_zero(tiny):
-    module = Preference(DPO(), base=Base(str(tiny), None, "float32"), lora=Lora(r=4))
+    module = Preference(DPO(), base=Base(str(tiny), "none", "float32"), lora=Lora(r=4))
     module.configure_model()
     batch = pack(trees(6), 10_000)[0]
     logps = module.logps(batch, module.read(batch.trees).logps)
     assert torch.equal(logps.policy, logps.reference)
 
 
-@pytest.mark.parametrize("quantization", [None, "nf4"])
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_training_leaves_the_base_as_it_was(quantization, tiny):
     module = Preference(DPO(), base=Base(str(tiny), quantization, "float32"), lora=Lora(r=4))
     module.configure_model()
