@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +31,20 @@ def load(path: str | Path) -> AlignmentModule:
     file = file / "checkpoints" / "last.ckpt" if file.is_dir() else file
     if not file.is_file():
         raise ModelError(f"there is no checkpoint {file}; give a .ckpt file or the numbered folder of a run")
-    # By name, so that importing lit_align stays light; and a checkpoint may only name what is imported already.
+    # By name, so that importing lit_align stays light; the checkpoint can then only choose among these.
     import_module("lit_align.plugins").load_plugins()
     for stage in pkgutil.iter_modules(import_module("lit_align.stages").__path__, "lit_align.stages."):
         import_module(stage.name)
-    module: type[AlignmentModule] = import_module("lit_align.stages.base").AlignmentModule
-    return module.load_from_checkpoint(file, weights_only=True).eval()
+    wanted = _class_path(file)
+    module, _, name = wanted.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    if not (isinstance(found, type) and issubclass(found, import_module("lit_align.stages.base").AlignmentModule)):
+        raise ModelError(f"{file} is of the stage {wanted or '(none)'}, which is not imported; import its module first")
+    stage_class: type[AlignmentModule] = found
+    return stage_class.load_from_checkpoint(file, weights_only=True).eval()
+
+
+def _class_path(file: Path) -> str:
+    """Import path of the stage that wrote the checkpoint, as LightningCLI notes it there."""
+    saved = import_module("torch").load(file, map_location="cpu", weights_only=True, mmap=True)
+    return str(saved.get("hyper_parameters", {}).get("_class_path", ""))
