@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +42,9 @@ def load(path: str | Path) -> AlignmentModule:
     if not (isinstance(found, type) and issubclass(found, import_module("lit_align.stages.base").AlignmentModule)):
         raise ModelError(f"{file} is of the stage {wanted or '(none)'}, which is not imported; import its module first")
     stage_class: type[AlignmentModule] = found
-    return stage_class.load_from_checkpoint(file, weights_only=True).eval()
+    with warnings.catch_warnings():  # a checkpoint holds what was trained and never the base, as it should
+        warnings.filterwarnings("ignore", "Found keys that are in the model state dict but not in the checkpoint")
+        return stage_class.load_from_checkpoint(file, weights_only=True).eval()
 
 
 def _class_path(file: Path) -> str:

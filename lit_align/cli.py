@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 import lit_align.stages
 from lit_align.commands import inspect, plugins
 from lit_align.data.modules import AlignmentData
-from lit_align.errors import ConfigError, LitAlignError
+from lit_align.errors import AmbiguousName, ConfigError, LitAlignError, UnknownName
 from lit_align.explain import explain
 from lit_align.plugins import load_plugins
 from lit_align.stages.answers import AnswerWriter
@@ -60,12 +60,18 @@ class LitAlignCLI(LightningCLI):
         _refuse(config)
         self.folder = _folder(Path(config.run))
         if config.trainer.logger in (None, True):
-            names = ("lightning.pytorch.loggers.CSVLogger", "lightning.pytorch.loggers.TensorBoardLogger")
             here = {"save_dir": str(self.folder), "name": "", "version": ""}
             options: tuple[dict[str, Any], ...] = ({"flush_logs_every_n_steps": 1}, {"default_hp_metric": False})
             self.loggers = [
                 cls(**here, **more) for cls, more in zip((CSVLogger, TensorBoardLogger), options, strict=True)
             ]
+
+    def instantiate_classes(self) -> None:
+        """Make the stage, the data and the trainer; what a class says against its settings is a mistake in them."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise ConfigError(explain(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add loggers, checkpoints and the report to what the YAML asks for."""
@@ -106,8 +112,8 @@ def _say(text: str) -> None:
 def _refuse(config: Namespace) -> None:
     if config.trainer.accumulate_grad_batches != 1:
         raise ConfigError(
-            f"trainer.accumulate_grad_batches is {config.trainer.accumulate_grad_batches}; leave it out: data.batch_size "
-            "is what one step learns from, and data.token_budget splits it into what fits in memory"
+            f"trainer.accumulate_grad_batches is {config.trainer.accumulate_grad_batches}; leave it out: "
+            "data.batch_size is what one step learns from, and data.token_budget splits it into what fits in memory"
         )
     if config.trainer.gradient_clip_val is not None:
         raise ConfigError(
@@ -151,7 +157,7 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(2)
     except LitAlignError as error:
         print(f"lit-align: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        sys.exit(2 if isinstance(error, ConfigError | UnknownName | AmbiguousName) else 1)
     except SIGTERMException:
         sys.exit(143)  # Lightning alone would exit with 0
 

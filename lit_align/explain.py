@@ -14,6 +14,8 @@ from importlib import import_module
 
 from lit_align.plugins import load_plugins
 
+COMMANDS = ("fit", "validate", "test", "predict", "inspect", "plugins")
+
 
 def explain(message: str) -> str:
     """What is wrong and what was probably meant, or the message as it is."""
@@ -27,9 +29,18 @@ def _sentences(message: str) -> Iterator[str]:
         r"Problem with given class_path '([\w.]+)':\s+.*?Key '([\w.]+)' is required", message
     ):
         yield f"{path.rsplit('.', 1)[1]} needs {option!r}; set it in the YAML or on the command line"
+    for path, options in re.findall(r"class_path '([\w.]+)':\s+the following arguments are required: (.+)", message):
+        yield f"{path.rsplit('.', 1)[1]} needs {options}; set it in the YAML or on the command line"
+    for options in re.findall(r"\A *the following arguments are required: (.+)", message):
+        needed = " and ".join(option.rpartition(".")[2] for option in options.split(", "))
+        yield f"there is no {needed}; give a YAML that says it with -c FILE"
+    for command in re.findall(r"argument subcommand: invalid choice: '([^']*)'", message):
+        yield f"there is no command {command!r}{near(command, COMMANDS)}"
+    for name, paths in re.findall(r"Multiple subclasses with name (\w+)\.[^:]*: (.+)", message):
+        yield f"{name} is the name of several classes; use {' or '.join(re.split(', ?', paths.strip(' .')))}"
     for name in re.findall(r"Expected a dot import path string: (\S+)", message):
         if name in _names():
-            yield f"{name} is of another kind than what is asked for here; `lit-align plugins objectives` says what is what"
+            yield f"{name} is of another kind than what is asked for here; `lit-align plugins` says what is what"
         else:
             yield f"nothing is called {name!r}{near(name, _names())}"
     for key in re.findall(r"(?:does not accept option '|unrecognized arguments: --)([\w.]+)", message):
@@ -38,6 +49,12 @@ def _sentences(message: str) -> Iterator[str]:
         r"Parser key \"([\w.]+)\":\s+Expected an? <class '(\w+)'>. Got value: (.+)", message
     ):
         yield f"{key} is {value.strip()!r}, which is no {kind}; correct it"
+    for key, choices, value in re.findall(
+        r"Parser key \"([\w.]+)\":\s+Expected a typing\.Literal\[(.+)\]\. Got value: (.+)", message
+    ):
+        yield f"{key} is {value.strip()!r}; choose from {choices}"
+    for why in re.findall(r"Errors:\n *- (.+)\n *- Expected a <class 'NoneType'>", message):
+        yield why  # what a class said of its own settings
     for file in re.findall(r"File does not exist: '([^']+)'", message):
         yield f"there is no file {file}; check the path after -c"
 

@@ -102,7 +102,8 @@ def _check_finite(objective: PairwiseObjective) -> None:
     _require(bool(losses.isfinite().all()), f"a loss is not finite at extreme log-probabilities: {losses.tolist()}")
     for gradient in _gradients(losses, chosen, rejected):
         _require(
-            bool(gradient.isfinite().all()), f"a gradient is not finite at extreme log-probabilities: {gradient.tolist()}"
+            bool(gradient.isfinite().all()),
+            f"a gradient is not finite at extreme log-probabilities: {gradient.tolist()}",
         )
 
 

@@ -18,8 +18,8 @@ READ = ("instruction", "input", "response1", "response2", *VOTES)
 class PandaLM(Format):
     """Columns ``instruction``, ``input``, ``response1``, ``response2`` and three votes: 1, 2, or 0 for a tie.
 
-    The label is as sure as the annotators agree: its probability is the majority's share of the votes that are no tie.
-    Without a majority the row says nothing and is set aside.
+    The response that two of the three prefer is the better one, with the probability that is their share of the votes
+    that are no tie. Without such a majority the row says nothing and is set aside.
 
     Example:
         >>> votes = dict(zip(VOTES, (2, 2, 1)))
@@ -51,9 +51,9 @@ class PandaLM(Format):
 
 
 def _pair(votes: list[int]) -> Pair:
-    """What the majority of the votes for either response says."""
+    """What the majority says, if it does not say that they are equal."""
     first, second = votes.count(1), votes.count(2)
-    if first == second:
+    if max(first, second) < 2:
         raise SetAside("no majority")
     better = int(second > first)
     return Pair(better, 1 - better, probability=max(first, second) / (first + second))

@@ -8,7 +8,13 @@ from lit_align_pandalm import VOTES, PandaLM
 
 
 def row(*votes, **columns):
-    made = {"idx": 7, "instruction": "Name a bird.", "input": "In the garden.", "response1": "Owl.", "response2": "Cat."}
+    made = {
+        "idx": 7,
+        "instruction": "Name a bird.",
+        "input": "In the garden.",
+        "response1": "Owl.",
+        "response2": "Cat.",
+    }
     return {**made, **dict(zip(VOTES, votes, strict=True)), **columns}
 
 
@@ -19,14 +25,13 @@ def row(*votes, **columns):
         ((2, 2, 2), Pair(1, 0, 1.0)),
         ((1, 2, 1), Pair(0, 1, 2 / 3)),
         ((2, 0, 2), Pair(1, 0, 1.0)),
-        ((0, 1, 0), Pair(0, 1, 1.0)),
     ],
 )
 def test_the_majority_of_the_votes_that_are_no_tie(votes, pair):
     assert check_format(PandaLM(), row(*votes)).pairs == (pair,)
 
 
-@pytest.mark.parametrize("votes", [(0, 0, 0), (1, 2, 0)])
+@pytest.mark.parametrize("votes", [(0, 0, 0), (0, 1, 0), (1, 2, 0)])
 def test_no_majority_is_set_aside(votes):
     with pytest.raises(SetAside, match="no majority"):
         PandaLM()(row(*votes))

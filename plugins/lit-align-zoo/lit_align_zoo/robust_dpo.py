@@ -41,7 +41,9 @@ class RobustDPO(PairwiseObjective):
         if not self.beta > 0:
             raise ValueError(f"beta must be positive, got {self.beta}; 0.1 to 0.5 is usual")
         if not 0 <= self.flipped < 0.5:
-            raise ValueError(f"flipped must be at least 0 and under 0.5, got {self.flipped}; swap labels that mostly lie")
+            raise ValueError(
+                f"flipped must be at least 0 and under 0.5, got {self.flipped}; swap labels that mostly lie"
+            )
 
     def reward(self, side: Logps) -> Tensor:
         return self.beta * (side.policy - side.reference)
