@@ -12,9 +12,11 @@ import re
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 
+from lit_align.errors import AmbiguousName
 from lit_align.plugins import load_plugins
 
 COMMANDS = ("fit", "validate", "test", "predict", "inspect", "plugins")
+SECTIONS = ("trainer", "model", "data", "lora", "base", "optimizer", "lr_scheduler")
 
 
 def explain(message: str) -> str:
@@ -36,14 +38,15 @@ def _sentences(message: str) -> Iterator[str]:
         yield f"there is no {needed}; give a YAML that says it with -c FILE"
     for command in re.findall(r"argument subcommand: invalid choice: '([^']*)'", message):
         yield f"there is no command {command!r}{near(command, COMMANDS)}"
-    for name, paths in re.findall(r"Multiple subclasses with name (\w+)\.[^:]*: (.+)", message):
-        yield f"{name} is the name of several classes; use {' or '.join(re.split(', ?', paths.strip(' .')))}"
+    for name, paths in re.findall(r"Multiple subclasses with name (\w+)\. .*ambiguity:\s+(.+)\.", message):
+        yield _clash(name) or f"{name} is the name of several classes; use {' or '.join(paths.split(', '))}"
     for name in re.findall(r"Expected a dot import path string: (\S+)", message):
         if name in _names():
             yield f"{name} is of another kind than what is asked for here; `lit-align plugins` says what is what"
         else:
             yield f"nothing is called {name!r}{near(name, _names())}"
     for key in re.findall(r"(?:does not accept option '|unrecognized arguments: --)([\w.]+)", message):
+        key = key if key.split(".")[0] in SECTIONS else key.split(".")[0]
         yield f"unknown key {key!r}{near(key.rsplit('.', 1)[-1], _settings(key))}"
     for key, kind, value in re.findall(
         r"Parser key \"([\w.]+)\":\s+Expected an? <class '(\w+)'>. Got value: (.+)", message
@@ -53,7 +56,7 @@ def _sentences(message: str) -> Iterator[str]:
         r"Parser key \"([\w.]+)\":\s+Expected a typing\.Literal\[(.+)\]\. Got value: (.+)", message
     ):
         yield f"{key} is {value.strip()!r}; choose from {choices}"
-    for why in re.findall(r"Errors:\n *- (.+)\n *- Expected a <class 'NoneType'>", message):
+    for why in re.findall(r"Errors:\n *- (?!Expected|Problem)(.+)\n *- Expected a <class 'NoneType'>", message):
         yield why  # what a class said of its own settings
     for file in re.findall(r"File does not exist: '([^']+)'", message):
         yield f"there is no file {file}; check the path after -c"
@@ -71,6 +74,16 @@ def near(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {lower[close[0]]}?"
     return f"; there are {', '.join(lower.values())}" if lower else ""
+
+
+def _clash(name: str) -> str | None:
+    """Who offers ``name``, if it is plugins that do."""
+    for registry in load_plugins().registries.values():
+        try:
+            registry.get(name)
+        except AmbiguousName as error:
+            return str(error)
+    return None
 
 
 def _names() -> list[str]:

@@ -5,13 +5,14 @@ from typing import ClassVar
 
 import pytest
 import torch
+from torch.nn.functional import logsigmoid
+
 from lit_align.batches import Group, Pair
 from lit_align.data.formats import Format
 from lit_align.objectives import PairwiseObjective
 from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.objectives.dpo import DPO
 from lit_align.testing import check_format, check_objective
-from torch.nn.functional import logsigmoid
 
 
 def margin(chosen, rejected):

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor, relu
+
 from lit_align import Register, hookimpl
 from lit_align.objectives import Logps, PairwiseObjective
-from torch import Tensor, relu
 
 
 @dataclass(frozen=True)

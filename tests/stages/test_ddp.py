@@ -1,8 +1,8 @@
 """Two processes learn what one does."""
 
 import pytest
-from lit_align.cli import main
 
+from lit_align.cli import main
 from tests.stages.runs import arguments, start, trace, write_chats, write_pairs
 
 

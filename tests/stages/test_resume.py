@@ -4,8 +4,8 @@ import signal
 import time
 
 import pytest
-from lit_align.cli import main
 
+from lit_align.cli import main
 from tests.stages.runs import arguments, folder_of, start, trace, write_pairs
 
 EPOCHS = (

@@ -1,10 +1,11 @@
 """Votes become a label with a probability; what says nothing is set aside, what is broken is told."""
 
 import pytest
+from lit_align_pandalm import VOTES, PandaLM
+
 from lit_align.batches import Pair
 from lit_align.errors import Malformed, SetAside
 from lit_align.testing import check_format
-from lit_align_pandalm import VOTES, PandaLM
 
 
 def row(*votes, **columns):

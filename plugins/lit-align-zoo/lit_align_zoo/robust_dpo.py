@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from lit_align import Register, hookimpl
-from lit_align.objectives import Logps, PairwiseObjective
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+from lit_align import Register, hookimpl
+from lit_align.objectives import Logps, PairwiseObjective
 
 
 @dataclass(frozen=True)

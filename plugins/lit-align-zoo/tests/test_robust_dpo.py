@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from lit_align_zoo.robust_dpo import RobustDPO
+
 from lit_align.objectives import Logps
 from lit_align.objectives.dpo import DPO
 from lit_align.testing import check_objective
-from lit_align_zoo.robust_dpo import RobustDPO
 
 
 @pytest.mark.parametrize("flipped", [0.0, 0.1, 0.4])
