@@ -56,8 +56,8 @@ def _sentences(message: str) -> Iterator[str]:
         r"Parser key \"([\w.]+)\":\s+Expected a typing\.Literal\[(.+)\]\. Got value: (.+)", message
     ):
         yield f"{key} is {value.strip()!r}; choose from {choices}"
-    for why in re.findall(r"Errors:\n *- (?!Expected|Problem)(.+)\n *- Expected a <class 'NoneType'>", message):
-        yield why  # what a class said of its own settings
+    # what a class said of its own settings
+    yield from re.findall(r"Errors:\n *- (?!Expected|Problem)(.+)\n *- Expected a <class 'NoneType'>", message)
     for file in re.findall(r"File does not exist: '([^']+)'", message):
         yield f"there is no file {file}; check the path after -c"
 

@@ -109,7 +109,7 @@ def load_plugins() -> Plugins:
         except (Exception, SystemExit) as error:  # a stranger's code: anything may go wrong, nothing may spread
             if plugin.built_in or os.environ.get("LIT_ALIGN_STRICT"):
                 raise
-            plugin.error = f"{type(error).__name__}: {error}".splitlines()[0]
+            plugin.error = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             warnings.warn(f"plugin {plugin.name} is left out: {plugin.error}", stacklevel=2)
         if plugin.hooks or not plugin.built_in:
             found.append(plugin)

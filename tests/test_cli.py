@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from lit_align.cli import main
 
+from lit_align.cli import main
 from tests.stages.runs import arguments
 
 ROOT = Path(__file__).parent.parent

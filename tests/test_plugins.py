@@ -41,18 +41,18 @@ PACKAGES = {
     "importerr": ("importerr", "import does_not_exist\n", "ModuleNotFoundError: No module named 'does_not_exist'"),
     "raises": (
         "raises",
-        LOSS.format("Fine") + OFFER.format("Fine") + "    raise RuntimeError('boom')\n",
+        LOSS.format("Fine") + OFFER.format("Fine").strip() + "; raise RuntimeError('boom')\n",
         "RuntimeError: boom",
     ),
     "second": (
         "second",
         "from lit_align.objectives.dpo import DPO\n" + OFFER.format("DPO"),
-        "PluginError: lit_align.objectives.dpo.DPO is registered already, by lit_align.objectives.dpo; register it once",
+        "DPO is registered already, by lit_align.objectives.dpo; register it once",
     ),
     "typo": (
         "typo",
         "@hookimpl\ndef register_objective(register): pass\n",
-        "there is no hook called register_objective;",
+        "no hook called register_objective;",
     ),
     "unmarked": (
         "unmarked",
