@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 import lit_align.stages
 from lit_align.commands import inspect, plugins
 from lit_align.data.modules import AlignmentData
-from lit_align.errors import ConfigError, LitAlignError
+from lit_align.errors import AmbiguousName, ConfigError, LitAlignError, UnknownName
 from lit_align.explain import explain
 from lit_align.plugins import load_plugins
 from lit_align.stages.answers import AnswerWriter
@@ -65,6 +65,13 @@ class LitAlignCLI(LightningCLI):
             self.loggers = [
                 cls(**here, **more) for cls, more in zip((CSVLogger, TensorBoardLogger), options, strict=True)
             ]
+
+    def instantiate_classes(self) -> None:
+        """Make the stage, the data and the trainer; what a class says against its settings is a mistake in them."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise ConfigError(explain(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add loggers, checkpoints and the report to what the YAML asks for."""
@@ -110,8 +117,8 @@ def _say(text: str) -> None:
 def _refuse(config: Namespace) -> None:
     if config.trainer.accumulate_grad_batches != 1:
         raise ConfigError(
-            f"trainer.accumulate_grad_batches is {config.trainer.accumulate_grad_batches}; leave it out: batch_size "
-            "is what one step learns from, and token_budget splits it into what fits"
+            f"trainer.accumulate_grad_batches is {config.trainer.accumulate_grad_batches}; leave it out: "
+            "data.batch_size is what one step learns from, and data.token_budget splits it into what fits in memory"
         )
     if config.trainer.gradient_clip_val is not None:
         raise ConfigError(
@@ -155,7 +162,7 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(2)
     except LitAlignError as error:
         print(f"lit-align: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        sys.exit(2 if isinstance(error, ConfigError | UnknownName | AmbiguousName) else 1)
     except SIGTERMException:
         sys.exit(143)  # Lightning alone would exit with 0
 

@@ -12,7 +12,11 @@ import re
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 
+from lit_align.errors import AmbiguousName
 from lit_align.plugins import load_plugins
+
+COMMANDS = ("fit", "validate", "test", "predict", "inspect", "plugins")
+SECTIONS = ("trainer", "model", "data", "lora", "base", "optimizer", "lr_scheduler")
 
 
 def explain(message: str) -> str:
@@ -27,17 +31,33 @@ def _sentences(message: str) -> Iterator[str]:
         r"Problem with given class_path '([\w.]+)':\s+.*?Key '([\w.]+)' is required", message
     ):
         yield f"{path.rsplit('.', 1)[1]} needs {option!r}; set it in the YAML or on the command line"
+    for path, options in re.findall(r"class_path '([\w.]+)':\s+the following arguments are required: (.+)", message):
+        yield f"{path.rsplit('.', 1)[1]} needs {options}; set it in the YAML or on the command line"
+    for options in re.findall(r"\A *the following arguments are required: (.+)", message):
+        needed = " and ".join(option.rpartition(".")[2] for option in options.split(", "))
+        yield f"there is no {needed}; give a YAML that says it with -c FILE"
+    for command in re.findall(r"argument subcommand: invalid choice: '([^']*)'", message):
+        yield f"there is no command {command!r}{near(command, COMMANDS)}"
+    for name, paths in re.findall(r"Multiple subclasses with name (\w+)\. .*ambiguity:\s+(.+)\.", message):
+        yield _clash(name) or f"{name} is the name of several classes; use {' or '.join(paths.split(', '))}"
     for name in re.findall(r"Expected a dot import path string: (\S+)", message):
         if name in _names():
-            yield f"{name} is of another kind than what is asked for here; see `lit-align plugins objectives`"
+            yield f"{name} is of another kind than what is asked for here; `lit-align plugins` says what is what"
         else:
             yield f"nothing is called {name!r}{near(name, _names())}"
     for key in re.findall(r"(?:does not accept option '|unrecognized arguments: --)([\w.]+)", message):
+        key = key if key.split(".")[0] in SECTIONS else key.split(".")[0]
         yield f"unknown key {key!r}{near(key.rsplit('.', 1)[-1], _settings(key))}"
     for key, kind, value in re.findall(
         r"Parser key \"([\w.]+)\":\s+Expected an? <class '(\w+)'>. Got value: (.+)", message
     ):
         yield f"{key} is {value.strip()!r}, which is no {kind}; correct it"
+    for key, choices, value in re.findall(
+        r"Parser key \"([\w.]+)\":\s+Expected a typing\.Literal\[(.+)\]\. Got value: (.+)", message
+    ):
+        yield f"{key} is {value.strip()!r}; choose from {choices}"
+    # what a class said of its own settings
+    yield from re.findall(r"Errors:\n *- (?!Expected|Problem)(.+)\n *- Expected a <class 'NoneType'>", message)
     for file in re.findall(r"File does not exist: '([^']+)'", message):
         yield f"there is no file {file}; check the path after -c"
 
@@ -54,6 +74,16 @@ def near(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {lower[close[0]]}?"
     return f"; there are {', '.join(lower.values())}" if lower else ""
+
+
+def _clash(name: str) -> str | None:
+    """Who offers ``name``, if it is plugins that do."""
+    for registry in load_plugins().registries.values():
+        try:
+            registry.get(name)
+        except AmbiguousName as error:
+            return str(error)
+    return None
 
 
 def _names() -> list[str]:
@@ -85,11 +115,13 @@ def _settings(key: str) -> list[str]:
 
 def _parameters(path: str) -> set[str]:
     """Names of the settings of a class, those of its parents included."""
-    return {name for cls in _load(path).__mro__ for name in _own(cls)} - {"self", "settings", "args", "kwargs"}
-
-
-def _own(cls: type) -> Iterable[str]:
-    return inspect.signature(vars(cls)["__init__"]).parameters if "__init__" in vars(cls) else ()
+    own = (vars(cls)["__init__"] for cls in _load(path).__mro__[:-1] if "__init__" in vars(cls))
+    return {name for init in own for name in inspect.signature(init).parameters} - {
+        "self",
+        "settings",
+        "args",
+        "kwargs",
+    }
 
 
 def _load(path: str) -> type:

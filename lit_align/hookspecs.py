@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 hookspec = pluggy.HookspecMarker("lit_align")
 hookimpl = pluggy.HookimplMarker("lit_align")
 
+Register = Callable[[type], None]
+"""What a hook is given: call it with each class that the plugin brings."""
+
 
 @hookspec
 def register_objectives(register: Callable[[type[Objective]], None]) -> None:

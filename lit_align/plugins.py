@@ -10,16 +10,19 @@ from __future__ import annotations
 import functools
 import os
 import pkgutil
+import re
+import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
 import pluggy
 
 from lit_align import hookspecs
+from lit_align.errors import PluginError
 from lit_align.registry import Registry
 
 GROUP = "lit_align"
@@ -33,7 +36,15 @@ ROOMS = {
 
 @dataclass
 class Plugin:
-    """What became of one plugin; ``lit-align plugins`` prints these."""
+    """What became of one plugin; ``lit-align plugins`` prints these.
+
+    Args:
+        name: of the installed package, or of the built-in module.
+        version: of the package; None for what ships with lit_align.
+        hooks: those it implements.
+        provides: names of the classes it brought, by kind.
+        error: why it was left out, or None.
+    """
 
     name: str
     version: str | None = None
@@ -49,17 +60,24 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Plugins:
-    """Everything that was found."""
+    """Everything that was found.
+
+    Args:
+        found: one record for each plugin, built-in ones first.
+        registries: the classes that each hook took.
+    """
 
     found: list[Plugin]
     registries: dict[str, Registry]
 
     @property
     def objectives(self) -> Registry:
+        """Losses by name."""
         return self.registries["register_objectives"]
 
     @property
     def formats(self) -> Registry:
+        """Layouts of rows by name."""
         return self.registries["register_formats"]
 
 
@@ -67,12 +85,18 @@ class Plugins:
 def load_plugins() -> Plugins:
     """Load every plugin, once.
 
-    ``LIT_ALIGN_PLUGINS=a,b`` loads only those installed packages (empty: none),
-    ``LIT_ALIGN_BLOCK=a,b`` loads all but those, ``LIT_ALIGN_STRICT=1`` raises
-    what a plugin raised instead of leaving the plugin out.
+    ``LIT_ALIGN_PLUGINS=a,b`` loads only those installed packages (empty: none), ``LIT_ALIGN_BLOCK=a,b`` loads all but
+    those, ``LIT_ALIGN_STRICT=1`` raises what a plugin raised instead of leaving the plugin out, and
+    ``LIT_ALIGN_TRACE=1`` prints each call of a hook to stderr.
+
+    Example:
+        >>> load_plugins().objectives["DPO"].__name__
+        'DPO'
     """
     manager = pluggy.PluginManager("lit_align")
     manager.add_hookspecs(hookspecs)
+    if os.environ.get("LIT_ALIGN_TRACE"):
+        manager.add_hookcall_monitoring(_before, _after)
     registries = {
         hook: Registry(kind, getattr(import_module(room), base)) for hook, (kind, room, base) in ROOMS.items()
     }
@@ -82,10 +106,10 @@ def load_plugins() -> Plugins:
             module = load()
             _register(manager, plugin, module)
             _collect(manager, plugin, module, registries)
-        except Exception as error:  # a stranger's code: anything may go wrong, nothing may spread
+        except (Exception, SystemExit) as error:  # a stranger's code: anything may go wrong, nothing may spread
             if plugin.built_in or os.environ.get("LIT_ALIGN_STRICT"):
                 raise
-            plugin.error = f"{type(error).__name__}: {error}".splitlines()[0]
+            plugin.error = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             warnings.warn(f"plugin {plugin.name} is left out: {plugin.error}", stacklevel=2)
         if plugin.hooks or not plugin.built_in:
             found.append(plugin)
@@ -98,33 +122,74 @@ def _candidates() -> Iterator[tuple[Plugin, Callable[[], ModuleType]]]:
         for module in pkgutil.iter_modules(import_module(room).__path__, f"{room}."):
             yield Plugin(module.name), functools.partial(import_module, module.name)
     only, blocked = _listed("LIT_ALIGN_PLUGINS"), _listed("LIT_ALIGN_BLOCK") or set()
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.dist.name, point.name)):
-        if point.dist.name not in blocked and (only is None or point.dist.name in only):
-            yield Plugin(point.dist.name, point.dist.version), point.load
+    for (name, version), point in sorted((_package(point), point) for point in entry_points(group=GROUP)):
+        if _normal(name) not in blocked and (only is None or _normal(name) in only):
+            yield Plugin(name, version), point.load
+
+
+def _package(point: EntryPoint) -> tuple[str, str]:
+    """Name and version of the package an entry point belongs to, as far as a damaged installation still says."""
+    package = point.dist
+    if package is None or not (package.read_text("METADATA") or package.read_text("PKG-INFO")):
+        return point.name, "unknown"
+    return package.name, package.version
 
 
 def _register(manager: pluggy.PluginManager, plugin: Plugin, module: ModuleType) -> None:
-    """Register ``module``, refusing hooks that do not exist rather than ignoring them."""
+    """Register ``module``, refusing what pluggy would ignore: unknown hooks, and functions that lack the mark."""
     marked = [name for name in dir(module) if manager.parse_hookimpl_opts(module, name) is not None]
     if unknown := set(marked) - ROOMS.keys():
-        raise pluggy.PluginValidationError(module, f"there is no hook called {', '.join(sorted(unknown))}")
-    manager.register(module, plugin.name)
+        raise PluginError(f"there is no hook called {', '.join(sorted(unknown))}; there are {', '.join(ROOMS)}")
+    if unmarked := {hook for hook in ROOMS if hasattr(module, hook)} - set(marked):
+        raise PluginError(f"{', '.join(sorted(unmarked))} is not marked as a hook; put @hookimpl above it")
+    manager.register(module, f"{plugin.name}:{module.__name__}")  # a package may have several entry points
     plugin.hooks = marked
 
 
 def _collect(
     manager: pluggy.PluginManager, plugin: Plugin, module: ModuleType, registries: dict[str, Registry]
 ) -> None:
-    """Call the hooks of one plugin alone, so that what it offers and what it breaks are its own."""
+    """Call the hooks of one plugin alone, so that what it breaks is its own; it is taken whole or not at all."""
     others = manager.get_plugins() - {module}
+    offered: dict[str, list[type]] = {}
     for hook in plugin.hooks:
-        offered: list[type] = []
-        manager.subset_hook_caller(hook, others)(register=offered.append)
-        for cls in offered:
+        classes = offered[hook] = []
+        manager.subset_hook_caller(hook, others)(register=classes.append)
+        for cls in classes:
+            registries[hook].check(cls)
+    for hook, classes in offered.items():
+        for cls in classes:
             registries[hook].add(cls, plugin.name)
-        plugin.provides[registries[hook].kind] = [cls.__name__ for cls in offered]
+        plugin.provides[registries[hook].kind] = [cls.__name__ for cls in classes]
 
 
 def _listed(variable: str) -> set[str] | None:
     value = os.environ.get(variable)
-    return None if value is None else {name.strip() for name in value.split(",") if name.strip()}
+    return None if value is None else {_normal(name) for name in value.split(",") if name.strip()}
+
+
+def _normal(name: str) -> str:
+    """A package's name as the index compares it.
+
+    Example:
+        >>> _normal(" Lit_Align.zoo ")
+        'lit-align-zoo'
+    """
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def _before(hook: str, implementations: Sequence[pluggy.HookImpl], arguments: Mapping[str, object]) -> None:
+    _trace(hook, implementations, f"called with {', '.join(arguments)}")
+
+
+def _after(
+    outcome: pluggy.Result[object],
+    hook: str,
+    implementations: Sequence[pluggy.HookImpl],
+    arguments: Mapping[str, object],
+) -> None:
+    _trace(hook, implementations, f"raised {outcome.exception!r}" if outcome.exception else "returned")
+
+
+def _trace(hook: str, implementations: Sequence[pluggy.HookImpl], what: str) -> None:
+    print(f"lit-align: {hook} of {', '.join(i.plugin_name for i in implementations)} {what}", file=sys.stderr)

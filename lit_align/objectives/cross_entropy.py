@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lit_align import hookimpl
+from lit_align import Register, hookimpl
 from lit_align.objectives import SupervisedObjective
 
 
@@ -25,5 +25,5 @@ class CrossEntropy(SupervisedObjective):
 
 
 @hookimpl
-def register_objectives(register):
+def register_objectives(register: Register) -> None:
     register(CrossEntropy)

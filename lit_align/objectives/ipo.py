@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lit_align import hookimpl
+from lit_align import Register, hookimpl
 from lit_align.objectives import Logps, PairwiseObjective
 
 
@@ -47,5 +47,5 @@ class IPO(PairwiseObjective):
 
 
 @hookimpl
-def register_objectives(register):
+def register_objectives(register: Register) -> None:
     register(IPO)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -135,9 +136,10 @@ class AlignmentModule(LightningModule, ABC):
         return self.base.attention == "flex_attention"
 
     def formats(self) -> list[Format]:
-        """Layouts of rows to choose from, plugins' included."""
-        known = load_plugins().formats
-        return [known[name]() for name in known]
+        """Layouts of rows to choose from, plugins' included; those that need settings must be named in the YAML."""
+        known = load_plugins().formats.classes()
+        settings = {layout: inspect.signature(layout).parameters.values() for layout in known}
+        return [layout() for layout in known if all(one.default is not one.empty for one in settings[layout])]
 
     def setup(self, stage: str) -> None:
         """Refuse data that carry another label than the objective takes, before any weights are loaded."""

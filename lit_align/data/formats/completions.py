@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lit_align import hookimpl
+from lit_align import Register, hookimpl
 from lit_align.batches import Group
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import checked_prompt, checked_response, flag, text_or_messages, unused
@@ -39,6 +38,6 @@ class Completions(Format):
 
 
 @hookimpl
-def register_formats(register: Callable[[type[Format]], None]) -> None:
+def register_formats(register: Register) -> None:
     """Offer the layout."""
     register(Completions)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lit_align import hookimpl
+from lit_align import Register, hookimpl
 from lit_align.batches import Group, Pair, Text
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import checked_prompt, checked_response, found, text_or_messages, unused
@@ -70,6 +69,6 @@ def _pair(entry: Any, responses: list[Text]) -> Pair:
 
 
 @hookimpl
-def register_formats(register: Callable[[type[Format]], None]) -> None:
+def register_formats(register: Register) -> None:
     """Offer the layout."""
     register(Groups)

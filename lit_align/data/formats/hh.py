@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lit_align import hookimpl
+from lit_align import Register, hookimpl
 from lit_align.batches import Group, Message
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import text, unused
@@ -56,6 +55,6 @@ def _turns(row: Row, name: str) -> list[Message]:
 
 
 @hookimpl
-def register_formats(register: Callable[[type[Format]], None]) -> None:
+def register_formats(register: Register) -> None:
     """Offer the layout."""
     register(HH)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lit_align import hookimpl
+from lit_align import Register, hookimpl
 from lit_align.batches import Group, Message, Pair, Text
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import checked_prompt, checked_response, text_or_messages, unused
@@ -110,6 +110,6 @@ def _turns(response: Text) -> list[Message]:
 
 
 @hookimpl
-def register_formats(register: Callable[[type[Format]], None]) -> None:
+def register_formats(register: Register) -> None:
     """Offer the layout."""
     register(Preferences)

@@ -1,0 +1,1 @@
+"""Losses over comparisons that are not in the core: one file each, one entry point each."""

@@ -1,0 +1,60 @@
+"""Robust DPO (Chowdhury et al., 2024, https://arxiv.org/abs/2403.00409)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from lit_align import Register, hookimpl
+from lit_align.objectives import Logps, PairwiseObjective
+
+
+@dataclass(frozen=True)
+class RobustDPO(PairwiseObjective):
+    r"""DPO whose mean over labels that are flipped at a known rate is that of DPO on the true ones.
+
+    .. math:: \frac{(1 - \varepsilon)\,\ell(w, l) - \varepsilon\,\ell(l, w)}{1 - 2\varepsilon},
+        \qquad \ell(w, l) = -\log\sigma(r_w - r_l)
+
+    Args:
+        beta: pull towards the reference.
+        flipped: chance that a label is wrong, at least 0 and under 0.5.
+
+    Raises:
+        ValueError: if beta is not positive, or flipped is no such chance.
+
+    Example:
+        At a margin of 0 both orders cost log 2, and so does their difference of weights 1.
+
+        >>> RobustDPO(flipped=0.1)(Logps.of([-10.0], [-10.0]), Logps.of([-20.0], [-20.0]))
+        tensor([0.6931])
+
+        At a margin of 1 they cost 0.3133 and 1.3133, and (0.9 * 0.3133 - 0.1 * 1.3133) / 0.8 = 0.1883.
+
+        >>> RobustDPO(flipped=0.1)(Logps.of([-10.0], [-10.0]), Logps.of([-30.0], [-20.0]))
+        tensor([0.1883])
+    """
+
+    beta: float = 0.1
+    flipped: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise ValueError(f"beta must be positive, got {self.beta}; 0.1 to 0.5 is usual")
+        if not 0 <= self.flipped < 0.5:
+            raise ValueError(
+                f"flipped must be at least 0 and under 0.5, got {self.flipped}; swap labels that mostly lie"
+            )
+
+    def reward(self, side: Logps) -> Tensor:
+        return self.beta * (side.policy - side.reference)
+
+    def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
+        margin = self.reward(chosen) - self.reward(rejected)
+        right, wrong = -logsigmoid(margin), -logsigmoid(-margin)
+        return ((1 - self.flipped) * right - self.flipped * wrong) / (1 - 2 * self.flipped)
+
+
+@hookimpl
+def register_objectives(register: Register) -> None:
+    register(RobustDPO)
