@@ -88,6 +88,11 @@ class LitAlignCLI(LightningCLI):
             kwargs["logger"] = self.loggers
         return super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)
 
+    def _parse_ckpt_path(self) -> None:
+        # Lightning would put the checkpoint's settings over those of the YAML, without a word; here what is written
+        # holds, and a checkpoint that does not fit is refused
+        pass
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         # nothing in a checkpoint is executed, whoever made it
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
@@ -170,6 +175,7 @@ def _cli(cls: type[LitAlignCLI], args: list[str]) -> LitAlignCLI:
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
+        trainer_defaults={"max_epochs": 1},
         seed_everything_default=1,
         save_config_kwargs={"overwrite": True},
         parser_kwargs={**quiet, **dict.fromkeys(("fit", "validate", "test", "predict"), quiet)},

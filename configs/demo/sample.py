@@ -3,18 +3,18 @@
     python configs/demo/sample.py
 
 Reads ``prompts.jsonl`` (a prompt, whether it can be answered, a good answer with its key words, a bad answer of the
-same length and what is wrong with it) and writes ``train.jsonl`` and ``validation.jsonl``: three responses to each prompt,
-the good one preferred to both. The third is the untrained model's own, sampled at temperature 0.8: the first of four
-samples that runs longer than the behaviour allows. The split is by prompt, and keeps the share of unanswerable ones.
+same length and what is wrong with it) and writes ``train.jsonl`` and ``validation.jsonl``: three responses to each
+prompt, the good one preferred to both. The third is the untrained model's own, sampled at temperature 0.8: the first
+of two samples that runs longer than the behaviour allows. The split is by prompt, and keeps the share of unanswerable
+ones.
 """
 
 import json
 import random
 from pathlib import Path
 
-from lit_align.models.generate import generate
-
 from lit_align.functional.answers import is_short
+from lit_align.models.generate import generate
 from lit_align.models.load import Base, load_model, load_tokenizer
 
 HERE = Path(__file__).parent
@@ -28,7 +28,7 @@ def main() -> None:
     model, tokenizer = load_model(MODEL), load_tokenizer(MODEL)
     prompts = [[{"role": "user", "content": row["prompt"]}] for row in rows]
     ids = [tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False) for p in prompts]
-    samples = generate(model, tokenizer, ids, max_new_tokens=96, temperature=0.8, samples=4, seed=0)
+    samples = generate(model, tokenizer, ids, max_new_tokens=96, temperature=0.8, samples=2, seed=0)
     made = []
     for row, prompt, sampled in zip(rows, prompts, samples, strict=True):
         texts = [tokenizer.decode(s, skip_special_tokens=True).strip() for s in sampled]

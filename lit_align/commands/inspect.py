@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import itemgetter
+
 from lit_align.batches import Tree
 from lit_align.data.chat import Chat
 from lit_align.data.modules import AlignmentData
@@ -26,7 +29,7 @@ def run(stage: AlignmentModule, data: AlignmentData) -> None:
         trees, ledger = prepare(paths, data.format, chat, data.carries, data.max_lost, formats)
         console.print(ledger.table(), highlight=False, markup=False)
         if split == "train":
-            console.print("\nExamples; what is learned is [bold green]green[/], what is only read is plain:")
+            console.print("\nExamples; what is learned from stands between \u27e6 and \u27e7, the rest is only read:")
             for tree in trees[:SHOWN]:
                 _show(console, stage, tree)
             _predict(console, stage, data, trees)
@@ -40,8 +43,9 @@ def _show(console: object, stage: AlignmentModule, tree: Tree) -> None:
     console.print(Text(str(decode(tree.prompt)), style="dim"))  # type: ignore[attr-defined]
     for k, (ids, scored) in enumerate(zip(tree.responses, tree.scored, strict=True)):
         line = Text(f"({k}) ", style="bold")
-        for token, learned in zip(ids, scored, strict=True):
-            line.append(str(decode([token])), style="bold green" if learned else "dim")
+        for learned, run in groupby(zip(scored, ids, strict=True), key=itemgetter(0)):
+            text = str(decode([token for _, token in run]))
+            line.append(f"\u27e6{text}\u27e7" if learned else text, style="bold green" if learned else "dim")
         console.print(line)  # type: ignore[attr-defined]
     for pair in tree.group.pairs:
         sure = "" if pair.probability == 1 else f" with probability {pair.probability:g}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from abc import ABC
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -20,6 +21,7 @@ from lit_align.data.prepare import prepare
 from lit_align.data.steps import Steps
 from lit_align.errors import ConfigError
 
+TOGETHER = 32  # prompts that are answered at once
 LANES = 128  # block-sparse attention on a GPU works on blocks of this many tokens
 
 
@@ -102,9 +104,18 @@ class AlignmentData(LightningDataModule, ABC):
             return []
         return self._steps("validation", shuffle=False, resumes=False)
 
+    test_dataloader = val_dataloader
+
+    def predict_dataloader(self) -> Prompts:
+        """The validation prompts, in lists that are answered together; each process has its share."""
+        if not self.paths["validation"]:
+            raise ConfigError("predict answers the prompts of data.validation, and there are none; name a file there")
+        mine = self.trees["validation"][self._running.global_rank :: self._running.world_size]
+        return Prompts(mine)
+
     def _steps(self, split: str, **order: bool) -> Steps:
         running = self._running
-        on_gpu = running.strategy.root_device.type == "cuda"
+        sparse = cast(Any, running.lightning_module).block_sparse
         return Steps(
             self.trees[split],
             batch_size=self.batch_size,
@@ -112,13 +123,17 @@ class AlignmentData(LightningDataModule, ABC):
             rank=running.global_rank,
             world=running.world_size,
             seed=self.seed,
-            multiple=LANES if on_gpu else 1,
-            dense=not on_gpu,
+            multiple=LANES if sparse else 1,
+            dense=not sparse,
             **order,
         )
 
-    def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
+    def transfer_batch_to_device(
+        self, batch: Step | list[Tree], device: torch.device, dataloader_idx: int
+    ) -> Step | list[Tree]:
         """Move the tensors; Lightning alone would walk through every token of every tree."""
+        if isinstance(batch, list):
+            return batch
         return batch._replace(batches=tuple(to_device(one, device) for one in batch.batches))
 
 
@@ -132,6 +147,19 @@ class Comparisons(AlignmentData):
     """Responses of which one is better than another."""
 
     carries = "pairs"
+
+
+class Prompts:
+    """Trees in lists that are answered together; a plain list would be taken for several loaders."""
+
+    def __init__(self, trees: list[Tree]) -> None:
+        self.trees = trees
+
+    def __len__(self) -> int:
+        return -(-len(self.trees) // TOGETHER)
+
+    def __iter__(self) -> Iterator[list[Tree]]:
+        return (self.trees[k : k + TOGETHER] for k in range(0, len(self.trees), TOGETHER))
 
 
 def _listed(paths: str | list[str] | None) -> list[str]:

@@ -33,6 +33,8 @@ class Steps:
         DataError: if there is nothing to learn from, or a tree alone is larger than the budget.
     """
 
+    batch_sampler = None  # Lightning asks for it where there is a sampler
+
     def __init__(
         self,
         trees: Sequence[Tree],
@@ -67,6 +69,16 @@ class Steps:
                 # before the yield: a sized loader is asked for no more than it has, so nothing runs after the last one
                 self.epoch, self.next = (self.epoch, k + 1) if k + 1 < len(self) else (self.epoch + 1, 0)
             yield self._step([self.trees[i] for i in order[k * self.batch_size : (k + 1) * self.batch_size]])
+
+    @property
+    def sampler(self) -> Steps:
+        """Whom Lightning tells which epoch begins; it does not restore a loader that was saved at an epoch's end."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin ``epoch``, unless in the middle of one."""
+        if self.next == 0:
+            self.epoch = epoch
 
     def _order(self) -> list[int]:
         if not self.shuffle:

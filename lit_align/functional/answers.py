@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 #: how people say that they cannot know; matched in lower case with plain apostrophes
 ABSTAINS = re.compile(
-    r"\b(?:can't|cannot|can not|couldn't|could not|don't|do not|won't|no way (?:of|to)|(?:un|not )able to|impossible to)"
+    r"\b(?:can't|cannot|couldn't|could not|don't|do not|won't|no way (?:of|to)|(?:un|not )able to|impossible to)"
     r" (?:\w+ ){0,2}?"
     r"(?:know|knowing|see|seeing|tell|telling|say|saying|hear|predict|access|guess|read|look|check|find out)\b"
     r"|\bno(?:body|t even| one| assistant)?(?: \w+)? (?:can|could) (?:know|tell|say|predict)\b"

@@ -28,18 +28,21 @@ class Finish(NamedTuple):
     softcap: float | None = None
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Finish ``logits`` of any shape.
+        """Finish ``logits`` of any shape, in place.
 
         Example:
             >>> Finish(scale=0.5, softcap=2.0)(torch.tensor([4.0]))  # 2 tanh(1)
             tensor([1.5232])
         """
-        logits = logits * self.scale if self.scale != 1.0 else logits
-        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+        if self.softcap is not None:
+            return logits.mul_(self.scale / self.softcap).tanh_().mul_(self.softcap)
+        return logits if self.scale == 1.0 else logits.mul_(self.scale)
 
     def slope(self, finished: Tensor) -> Tensor | float:
         """Derivative of what came out with respect to what went in."""
-        return self.scale if self.softcap is None else self.scale * (1 - (finished / self.softcap) ** 2)
+        if self.softcap is None:
+            return self.scale
+        return (finished / self.softcap).square_().neg_().add_(1).mul_(self.scale)
 
 
 def token_logps(
@@ -53,8 +56,8 @@ def token_logps(
 ) -> TokenLogps:
     """Log-probability of each target under a linear head, in float32 or better.
 
-    At most three chunks of ``clamp(2**24 / V, 64, 1024)`` rows of logits exist at once (two without statistics): about
-    64 MiB each, whatever n and, up to 262144 entries, whatever V. The result can be differentiated once.
+    Logits exist for ``clamp(2**24 / V, 64, 1024)`` rows at a time, twice over: 128 MiB at most, whatever n and, up to
+    V = 262144, whatever V. The result can be differentiated once.
 
     Args:
         hidden: ``[n, d]``.
@@ -118,6 +121,7 @@ class _TokenLogps(torch.autograd.Function):
                 entropy[rows] = total - torch.einsum("nv,nv->n", (z - total[:, None]).exp_(), z)
             if jacobian is not None:
                 jacobian[rows] = (_score(z, total, target[rows], finish).to(weight.dtype) @ weight).to(hidden.dtype)
+            del z  # before the next chunk is made
         ctx.finish = finish
         if jacobian is not None:
             ctx.save_for_backward(jacobian)
@@ -148,6 +152,7 @@ class _TokenLogps(torch.autograd.Function):
                 by_hidden[rows] = by_logits @ weight
             if by_weight is not None:
                 by_weight += by_logits.T @ hidden[rows]
+            del z, by_logits
         return (
             by_hidden,
             None if by_weight is None else by_weight.to(weight.dtype),
@@ -176,4 +181,4 @@ def _score(z: Tensor, total: Tensor, target: Tensor, finish: Finish) -> Tensor:
     slope = finish.slope(z)
     score = z.sub_(total[:, None]).exp_().neg_()
     score.scatter_add_(1, target[:, None], torch.ones_like(score[:, :1]))
-    return score.mul_(slope)
+    return score if isinstance(slope, float) and slope == 1.0 else score.mul_(slope)

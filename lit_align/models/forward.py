@@ -97,9 +97,8 @@ class Forward:
             trees = unroll(trees)
             mask = trees.tree >= 0
             mask[:, 0] = True  # a response without tokens leaves its row empty, and attention over nothing is NaN
-            out = module(
-                input_ids=trees.input_ids, attention_mask=mask.long(), use_cache=False
-            )  # positions are columns
+            # Positions are columns, as models assume; those that count them otherwise take no position_ids.
+            out = module(input_ids=trees.input_ids, attention_mask=mask.long(), use_cache=False)
         else:
             if self.model.config.get_text_config()._attn_implementation == "flex_attention":
                 trees = lengthen(trees, BLOCK)

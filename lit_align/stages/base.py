@@ -6,9 +6,10 @@ import inspect
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -17,9 +18,10 @@ from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
 
 from lit_align.batches import Batch, Step, Tree
-from lit_align.errors import ModelError, TrainingError
+from lit_align.errors import ConfigError, ModelError, TrainingError
 from lit_align.models.forward import Forward
 from lit_align.models.load import Base, load_model, load_tokenizer
+from lit_align.models.memory import out_of_memory_message
 from lit_align.models.roles import Lora, Roles
 from lit_align.objectives import Objective
 from lit_align.plugins import load_plugins
@@ -84,7 +86,7 @@ class AlignmentModule(LightningModule, ABC):
         self.optimizer, self.lr_scheduler, self.max_grad_norm = optimizer, lr_scheduler, max_grad_norm
         self.checkpointing, self.max_bad_steps, self.seed = checkpointing, max_bad_steps, seed
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
-        self.roles: Roles | None = None
+        self._roles: Roles | None = None
         self.bad_steps = self.skipped = 0
         self.tokens_seen = 0
         self.validation = MetricCollection({name: MeanMetric() for name in ("loss", *self.reports)}, prefix="eval_")
@@ -104,6 +106,17 @@ class AlignmentModule(LightningModule, ABC):
     # ------------------------------------------------------------------ model
 
     @property
+    def roles(self) -> Roles:
+        """The base and the roles on it; only once the model is configured."""
+        if self._roles is None:
+            raise ModelError(f"{type(self).__name__} has no model yet; configure_model() loads it")
+        return self._roles
+
+    @property
+    def _running(self) -> Any:
+        return self.trainer
+
+    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base's tokenizer with the chosen chat template; needs no weights."""
         if self._tokenizer is None:
@@ -117,19 +130,34 @@ class AlignmentModule(LightningModule, ABC):
             raise ModelError(f"{type(self).__name__} has no model yet; configure_model() loads it")
         return self._read
 
+    @property
+    def block_sparse(self) -> bool:
+        """Whether attention skips what is not seen, so that trees belong into one long row."""
+        return self.base.attention == "flex_attention"
+
     def formats(self) -> list[Format]:
         """Layouts of rows to choose from, plugins' included; those that need settings must be named in the YAML."""
         known = load_plugins().formats.classes()
         settings = {layout: inspect.signature(layout).parameters.values() for layout in known}
         return [layout() for layout in known if all(one.default is not one.empty for one in settings[layout])]
 
+    def setup(self, stage: str) -> None:
+        """Refuse data that carry another label than the objective takes, before any weights are loaded."""
+        data = self._running.datamodule
+        carries = getattr(data, "carries", self.objective.takes)
+        if carries != self.objective.takes:
+            raise ConfigError(
+                f"{type(self.objective).__name__} learns from {self.objective.takes}, and the data module "
+                f"{type(data).__name__} carries {carries}; change one of the two"
+            )
+
     def configure_model(self) -> None:
         """Load the base and put the roles on it; called again by validate and test, it does nothing."""
-        if self.roles is not None:
+        if self._roles is not None:
             return
         model = load_model(self.base, self._destination())
-        self.roles = Roles(model, self.lora, sft=self.sft, seed=self.seed, checkpointing=self.checkpointing)
-        self._read = Forward(self.roles.model)
+        self._roles = Roles(model, self.lora, sft=self.sft, seed=self.seed, checkpointing=self.checkpointing)
+        self._read = Forward(self._roles.model)
         self._read.probe()
 
     def _destination(self) -> torch.device | None:
@@ -138,7 +166,6 @@ class AlignmentModule(LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """One optimiser over the adapter's parameters."""
-        assert self.roles is not None
         optimizer = self.optimizer(list(self.roles.trainable().values()))
         if self.lr_scheduler is None:
             return optimizer
@@ -148,57 +175,73 @@ class AlignmentModule(LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         """Put the model in train mode: Lightning leaves it as it was loaded, and checkpointing would be off."""
-        assert self.roles is not None
         self.roles.peft.train()
         if isinstance(self.trainer.strategy.checkpoint_io, SafeIO):
             self.trainer.strategy.checkpoint_io.beside = self.save_adapter
 
     def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
-        """Seed dropout by position: a resumed run draws what the uninterrupted one did, with no saved state."""
-        torch.manual_seed(((self.seed * 1009 + self.current_epoch) * 100003 + batch_idx) * 64 + self.global_rank)
+        """Seed dropout by the step: a resumed run draws what the uninterrupted one did, with no saved state.
+
+        Not by epoch and batch: a run stopped after an epoch's last batch resumes within that epoch's count.
+        """
+        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 64 + self.global_rank)
         self._started = time.perf_counter()
 
     def training_step(self, step: Step, batch_idx: int) -> None:
         """Learn from one step: sum over its micro-batches, divide by its global count, update once."""
-        optimizer = self.optimizers()
+        optimizer, scheduler = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
         count = self.count(step)
-        statistics = (batch_idx + 1) % self.trainer.log_every_n_steps == 0
+        statistics = (batch_idx + 1) % self._running.log_every_n_steps == 0
         totals: Sums = defaultdict(lambda: (torch.zeros((), device=self.device), torch.zeros((), device=self.device)))
         block = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
         for batch in step.batches:
-            with block():  # ranks hold different numbers of micro-batches: gradients are summed once, below
+            # ranks hold different numbers of micro-batches: gradients are summed over ranks once, below
+            with block(), self._explained(batch):
                 loss, sums = self.losses(batch, statistics)
                 self.manual_backward(loss / count)
             for name, (total, n) in {**sums, "loss": (loss.detach(), torch.zeros_like(loss))}.items():
                 totals[name] = (totals[name][0] + total.detach().float(), totals[name][1] + n)
         metrics = self._reduced(totals, count)
-        gradients = [p.grad for p in self.roles.trainable().values() if p.grad is not None]  # type: ignore[union-attr]
-        self._sum_over_ranks(gradients)
-        norm = torch.nn.utils.get_total_norm(gradients)
+        parameters = list(self.roles.trainable().values())
+        self._sum_over_ranks(parameters)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self._finite(metrics["loss"], norm):
             if self.max_grad_norm > 0:
-                torch.nn.utils.clip_grads_with_norm_(self.roles.trainable().values(), self.max_grad_norm, norm)  # type: ignore[union-attr]
-            optimizer.step()  # type: ignore[union-attr]
-            if (scheduler := self.lr_schedulers()) is not None:
-                scheduler.step()  # type: ignore[union-attr, call-arg]
-        optimizer.zero_grad()  # type: ignore[union-attr]
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+        optimizer.zero_grad()
         self._log_step(step, metrics, norm)
+
+    @contextmanager
+    def _explained(self, batch: Batch) -> Iterator[None]:
+        """Say which settings would have made it fit when memory runs out."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            tokens, scored = batch.trees.input_ids.numel(), len(batch.trees.target)
+            config = self.roles.model.config
+            cure = out_of_memory_message(
+                config, self.base, self.lora, tokens, scored, checkpointing=self.checkpointing, device=self.device
+            )
+            raise TrainingError(cure) from error
 
     def _reduced(self, totals: Sums, count: int) -> dict[str, float]:
         """Metrics of the whole step from the sums of all micro-batches and ranks."""
         names = ("loss", *self.reports)
         flat = torch.stack([value for name in names for value in totals[name]])
-        flat = self.trainer.strategy.reduce(flat, reduce_op="sum")  # type: ignore[assignment]
+        flat = self._running.strategy.reduce(flat, reduce_op="sum")
         values = dict(zip(names, flat.view(-1, 2).tolist(), strict=True))
         values["loss"][1] = count  # the mean of the step, whatever this rank held of it
         return {name: total / n for name, (total, n) in values.items() if n}
 
-    def _sum_over_ranks(self, gradients: list[Tensor]) -> None:
-        if self.trainer.world_size > 1:
-            flat = torch.cat([g.flatten() for g in gradients])
-            flat = self.trainer.strategy.reduce(flat, reduce_op="sum")  # type: ignore[assignment]
-            for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-                gradient.copy_(part.view_as(gradient))
+    def _sum_over_ranks(self, parameters: list[torch.nn.Parameter]) -> None:
+        if self.trainer.world_size > 1:  # a rank that had nothing to do adds zeros
+            flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+            flat = self._running.strategy.reduce(flat, reduce_op="sum")
+            for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+                parameter.grad = part.view_as(parameter).clone()
 
     def _finite(self, loss: float, norm: Tensor) -> bool:
         """Whether this step may be taken; counts those that may not, and stops the run after too many in a row."""
@@ -230,7 +273,7 @@ class AlignmentModule(LightningModule, ABC):
     def validation_step(self, step: Step, batch_idx: int) -> None:
         """Add one step's figures to the validation metrics."""
         for batch in step.batches:
-            with self.roles.play("policy", training=False):  # type: ignore[union-attr]
+            with self.roles.play("policy", training=False):
                 loss, sums = self.losses(batch, statistics=True)
             pairs = 0 if batch.pairs is None else len(batch.pairs.chosen)
             count = loss.new_tensor(float(self.count(Step((batch,), len(batch.trees.target), pairs))))
@@ -257,7 +300,6 @@ class AlignmentModule(LightningModule, ABC):
         """What a role says to prompts of token ids."""
         from lit_align.models.generate import generate
 
-        assert self.roles is not None
         with self.roles.play(role, training=False) as model:
             sampled = generate(
                 model,
@@ -267,22 +309,20 @@ class AlignmentModule(LightningModule, ABC):
                 temperature=self.temperature,
                 seed=self.seed,
             )
-        return [self.tokenizer.decode(samples[0], skip_special_tokens=True).strip() for samples in sampled]
+        return [str(self.tokenizer.decode(one[0], skip_special_tokens=True)).strip() for one in sampled]
 
     # ------------------------------------------------------------------ what is kept
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained; the base stays where it came from."""
-        assert self.roles is not None
-        keep = {f"roles.{name}" for name in self.roles.trainable()}
+        keep = {f"_roles.{name}" for name in self.roles.trainable()}
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in keep}
         checkpoint["counts"] = {"skipped": self.skipped, "tokens_seen": self.tokens_seen}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that lacks trained parameters; non-strict loading would leave them random."""
         self.configure_model()
-        assert self.roles is not None
-        wanted = {f"roles.{name}" for name in self.roles.trainable()}
+        wanted = {f"_roles.{name}" for name in self.roles.trainable()}
         if wanted != set(checkpoint["state_dict"]):
             missing = sorted(wanted ^ set(checkpoint["state_dict"]))
             raise ModelError(
@@ -294,7 +334,6 @@ class AlignmentModule(LightningModule, ABC):
 
     def save_adapter(self, folder: Path) -> None:
         """Write the policy's adapter as an ordinary PEFT folder with a record of where it came from."""
-        assert self.roles is not None
         self.roles.save(
             folder,
             provenance={"stage": type(self).__name__, "objective": repr(self.objective), "steps": self.global_step},

@@ -88,12 +88,11 @@ class Preference(AlignmentModule):
         if self.cache_reference is None:
             return self._score(batch.trees)
         if self._cache is None:
-            fingerprint = f"{self.roles.fingerprint('reference')}-{_template(self.tokenizer)}"  # type: ignore[union-attr]
+            fingerprint = f"{self.roles.fingerprint('reference')}-{_template(self.tokenizer)}"
             self._cache = ReferenceCache(Path(self.cache_reference), fingerprint, self.global_rank)
         return self._cache.of(batch.source, lambda: self._score(batch.trees)).to(self.device)
 
     def _score(self, trees: PackedTrees) -> Tensor:
-        assert self.roles is not None
         with torch.no_grad(), self.roles.play("reference", training=False):
             return response_logps(self.read(trees).logps, trees.owner, trees.responses)
 

@@ -81,16 +81,16 @@ class Report(Callback):
         """For each pair of like length: does the role find the chosen response likelier, per token?"""
         right = []
         for batch in pack(trees, budget=max(2048, *(tree.tokens for tree in trees)), dense=True):
-            if batch.pairs is None:
-                continue
             batch = to_device(batch, module.device)
-            with module.roles.play(role, training=False):  # type: ignore[union-attr]
+            if (pairs := batch.pairs) is None:
+                continue
+            with module.roles.play(role, training=False):
                 logps = module.read(batch.trees).logps
             length = torch.bincount(batch.trees.owner, minlength=batch.trees.responses)
             mean = response_logps(logps, batch.trees.owner, batch.trees.responses) / length
-            a, b = length[batch.pairs.chosen], length[batch.pairs.rejected]
+            a, b = length[pairs.chosen], length[pairs.rejected]
             alike = (a - b).abs() <= self.close * torch.maximum(a, b)
-            right += (mean[batch.pairs.chosen] > mean[batch.pairs.rejected])[alike].tolist()
+            right += (mean[pairs.chosen] > mean[pairs.rejected])[alike].tolist()
         return right, len(right)
 
     @rank_zero_only
@@ -138,7 +138,7 @@ class Report(Callback):
     @rank_zero_only
     def _print_end(self, folder: Path) -> None:
         print(
-            f"\nThe run is in {folder}: adapter/ (a PEFT folder), summary.json, metrics.csv, ledger.json, margins.png.\n"
+            f"\nThe run is in {folder}: adapter/ (for PEFT), summary.json, metrics.csv, ledger.json, margins.png.\n"
             f"Next: lit-align predict -c {folder}/config.yaml --ckpt_path {folder}/checkpoints/last.ckpt\n"
             f"      tensorboard --logdir {folder}"
         )

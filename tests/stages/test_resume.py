@@ -35,19 +35,36 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("stop", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)])
-def test_a_stopped_run_resumes_bit_for_bit(stop, code, whole, tiny, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(whole, tiny, tmp_path):
     train, losses = whole
-    slow = ("--trainer.callbacks+=tests.stages.slow.Slow", f"--trainer.callbacks.seconds={0.2}")
+    slow = ("--trainer.callbacks+=tests.stages.callbacks.Slow", "--trainer.callbacks.seconds=0.1")
     process = start(arguments(tiny, train, tmp_path / "run", *EPOCHS, "--save_every=3", *slow))
     last = tmp_path / "run" / "0" / "checkpoints" / "last.ckpt"
     wait_for(last.exists, process)
-    time.sleep(0.2 + (time.time_ns() % 1000) / 1000)  # anywhere in the steps that follow
-    process.send_signal(stop)
+    time.sleep((time.time_ns() % 1000) / 1000)  # anywhere in the steps that follow, or in the next save
+    process.kill()
     output = process.communicate(timeout=60)[0]
-    assert process.returncode == code, output
-    main(arguments(tiny, train, tmp_path / "run", *EPOCHS, f"--ckpt_path={last}"))
-    resumed = trace(tmp_path / "run")
-    assert folder_of(tmp_path / "run").name == "1"
+    assert process.returncode == -signal.SIGKILL, output
+    resumed = resume(tiny, train, tmp_path, last)
     assert resumed == {step: loss for step, loss in losses.items() if step >= min(resumed)}
     assert 3 <= min(resumed) < 24
+
+
+@pytest.mark.parametrize("step", [1, 6, 12 + time.time_ns() % 5])  # 6: the last of an epoch
+def test_a_run_told_to_stop_saves_and_resumes_bit_for_bit(step, whole, tiny, tmp_path):
+    train, losses = whole
+    stop = ("--trainer.callbacks+=tests.stages.callbacks.Terminate", f"--trainer.callbacks.after={step}")
+    with pytest.raises(SystemExit) as exit:
+        main(arguments(tiny, train, tmp_path / "run", *EPOCHS, *stop))
+    assert exit.value.code == 143
+    stopped = trace(tmp_path / "run")
+    resumed = resume(tiny, train, tmp_path, tmp_path / "run" / "0" / "checkpoints" / "last.ckpt")
+    assert min(resumed) == step
+    assert {**stopped, **resumed} == losses
+
+
+def resume(tiny, train, folder, checkpoint):
+    """Trace of the run that continues from a checkpoint, in a folder of its own."""
+    main(arguments(tiny, train, folder / "run", *EPOCHS, f"--ckpt_path={checkpoint}"))
+    assert folder_of(folder / "run").name == "1"
+    return trace(folder / "run")

@@ -1,0 +1,36 @@
+"""Callbacks that disturb a run."""
+
+import os
+import signal
+import time
+
+from lightning.pytorch import Callback
+
+
+class Slow(Callback):
+    """Wait after every step, so that it can be interrupted.
+
+    Args:
+        seconds: how long.
+    """
+
+    def __init__(self, seconds: float = 0.1) -> None:
+        self.seconds = seconds
+
+    def on_train_batch_end(self, *args) -> None:
+        time.sleep(self.seconds)
+
+
+class Terminate(Callback):
+    """Ask the process to stop, as a scheduler or a shutdown does.
+
+    Args:
+        after: how many steps.
+    """
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def on_train_batch_start(self, trainer, *args) -> None:
+        if trainer.global_step == self.after - 1:
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,169 @@
+"""What a run does with input it cannot use: before any weights load where that is possible, and never in silence."""
+
+import json
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from safetensors.torch import load_file
+
+from lit_align.cli import main
+from lit_align.stages.sft import SFT
+from tests.stages.runs import arguments, folder_of, trace, write_chats, write_pairs
+
+
+class Poison(Callback):
+    """Make the adapter's output not finite in chosen steps."""
+
+    def __init__(self, steps: list[int]) -> None:
+        self.steps, self.seen = steps, -1
+
+    def on_train_batch_start(self, trainer, pl_module, *args) -> None:
+        self.seen += 1
+        self.kept = [p.detach().clone() for p in pl_module.roles.trainable().values()]
+        if self.seen in self.steps:
+            next(iter(pl_module.roles.trainable().values())).data.fill_(float("nan"))
+
+    def on_train_batch_end(self, trainer, pl_module, *args) -> None:
+        if self.seen in self.steps:
+            for parameter, before in zip(pl_module.roles.trainable().values(), self.kept, strict=True):
+                parameter.data.copy_(before)
+
+
+def poisoned(*steps: int) -> tuple[str, str]:
+    return f"--trainer.callbacks+={__name__}.Poison", f"--trainer.callbacks.steps={list(steps)}"
+
+
+def refused(capsys, *args) -> str:
+    with pytest.raises(SystemExit) as exit:
+        main(arguments(*args))
+    assert exit.value.code in (1, 2)
+    return capsys.readouterr().err
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny, tmp_path):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    main(arguments(tiny, train, tmp_path / "run", "--trainer.max_epochs=1", *poisoned(1, 3)))
+    summary = json.loads((tmp_path / "run" / "0" / "summary.json").read_text())
+    assert summary["skipped_steps"] == 2
+    assert summary["steps"] == 4  # six batches, two of them not taken
+    weights = load_file(tmp_path / "run" / "0" / "adapter" / "adapter_model.safetensors")
+    assert all(w.isfinite().all() for w in weights.values())
+
+
+def test_too_many_in_a_row_stop_the_run_with_its_state_saved(tiny, tmp_path, capsys):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    message = refused(capsys, tiny, train, tmp_path / "run", "--trainer.max_epochs=2", *poisoned(2, 3, 4))
+    assert "3 steps in a row" in message
+    saved = tmp_path / "run" / "0" / "checkpoints" / "stopped.ckpt"
+    assert str(saved) in message
+    assert torch.load(saved, weights_only=True)["global_step"] == 2
+
+
+def test_label_and_objective_that_do_not_fit_are_refused_before_weights_load(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lit_align.stages.base.load_model", None)  # loading would fail otherwise
+    pairs, chats = write_pairs(tmp_path / "pairs.jsonl"), write_chats(tmp_path / "chats.jsonl")
+    message = refused(capsys, tiny, pairs, tmp_path / "run", "--data=Demonstrations", f"--data.train={pairs}")
+    assert "DPO learns from pairs" in message
+    assert "Demonstrations carries demonstrations" in message
+    message = refused(capsys, tiny, chats, tmp_path / "run")
+    assert "Conversations, which gives demonstrations and desirable, but pairs are needed" in message
+
+
+def test_no_chat_template_names_the_fix(tiny, tmp_path, capsys):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for file in tiny.iterdir():
+        if file.name != "chat_template.jinja":
+            (bare / file.name).write_bytes(file.read_bytes())
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    assert "chat_template: chatml" in refused(capsys, bare, train, tmp_path / "run")
+    main(arguments(bare, train, tmp_path / "run", "--trainer.max_steps=1", "--model.chat_template=chatml"))
+    assert len(trace(tmp_path / "run")) == 1
+
+
+def test_too_many_malformed_rows_stop_the_run_and_show_the_table(tiny, tmp_path, capsys):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    with train.open("a") as file:
+        file.write('{"prompt": "x", "chosen": "same", "rejected": "same"}\nnot json\n')
+    message = refused(capsys, tiny, train, tmp_path / "run")
+    assert "max_lost" in message
+    assert "malformed" in message
+    main(arguments(tiny, train, tmp_path / "run", "--data.max_lost=0.2", "--trainer.max_steps=1"))
+    book = json.loads((folder_of(tmp_path / "run") / "ledger.json").read_text())["train"]
+    assert book["rows"] == 24
+
+
+def test_a_checkpoint_of_another_adapter_is_refused(tiny, tmp_path, capsys):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    main(arguments(tiny, train, tmp_path / "run", "--trainer.max_steps=1"))
+    last = tmp_path / "run" / "0" / "checkpoints" / "last.ckpt"
+    message = refused(
+        capsys,
+        tiny,
+        train,
+        tmp_path / "run",
+        "--model.lora.targets=[q_proj]",
+        "--trainer.max_steps=2",
+        f"--ckpt_path={last}",
+    )
+    assert "does not fit this adapter" in message
+
+
+def test_a_stranger_cannot_run_code_through_a_checkpoint(tiny, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path.joinpath("owned").touch, ())
+
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(Exception, match="[Ww]eights"):
+        main(arguments(tiny, train, tmp_path / "run", f"--ckpt_path={tmp_path / 'evil.ckpt'}"))
+    assert not (tmp_path / "owned").exists()
+
+
+def test_running_out_of_memory_names_what_would_help(tiny, tmp_path, capsys, monkeypatch):
+    def no_room(self, batch, statistics):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(SFT, "losses", no_room)
+    train = write_chats(tmp_path / "chats.jsonl")
+    with pytest.raises(SystemExit):
+        main(arguments(tiny, train, tmp_path / "run", stage="SFT"))
+    message = capsys.readouterr().err
+    for cure in ("data.token_budget", "base.quantization: nf4", "lora.r", "GiB"):
+        assert cure in message
+
+
+def test_predict_writes_an_answer_to_each_prompt(tiny, tmp_path):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    run = arguments(tiny, train, tmp_path / "run", f"--data.validation={train}", "--model.max_new_tokens=4")
+    main([*run, "--trainer.max_steps=1"])
+    last = tmp_path / "run" / "0" / "checkpoints" / "last.ckpt"
+    main(["predict", "-c", str(tmp_path / "run" / "0" / "config.yaml"), f"--ckpt_path={last}"])
+    rows = [json.loads(line) for line in (tmp_path / "run" / "1" / "answers.jsonl").read_text().splitlines()]
+    assert [row["source"] for row in rows] == [f"{train}:{k + 1}" for k in range(22)]
+    assert all(isinstance(row["answer"], str) for row in rows)
+
+
+def test_lightnings_own_checkpoints_and_early_stopping_work(tiny, tmp_path):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    callbacks = [
+        {
+            "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "init_args": {"monitor": "eval_loss", "filename": "best", "save_top_k": 1},
+        },
+        {
+            "class_path": "lightning.pytorch.callbacks.EarlyStopping",
+            "init_args": {"monitor": "eval_rewards/accuracies", "mode": "max", "patience": 1},
+        },
+    ]
+    run = arguments(tiny, train, tmp_path / "run", f"--data.validation={train}", "--model.optimizer.lr=0.0")
+    main([*run, "--trainer.max_epochs=9", f"--trainer.callbacks={json.dumps(callbacks)}"])
+    assert len(trace(tmp_path / "run")) == 12  # nothing learned: stopped after the second epoch
+    best = folder_of(tmp_path / "run") / "checkpoints" / "best.ckpt"
+    assert best.exists()
+    assert (best.with_suffix(".adapter") / "adapter_model.safetensors").exists()
+    keys = torch.load(best, weights_only=True)["state_dict"]
+    assert keys
+    assert all("lora_" in key for key in keys)
