@@ -58,6 +58,8 @@ def _sentences(message: str) -> Iterator[str]:
         yield f"{key} is {value.strip()!r}; choose from {choices}"
     # what a class said of its own settings
     yield from re.findall(r"Errors:\n *- (?!Expected|Problem)(.+)\n *- Expected a <class 'NoneType'>", message)
+    for key in re.findall(r"Parser key \"(\w+)\":[^']+'[\w.]+'[^']+'NoneType'[^']+but [\w.]+ is abstract", message):
+        yield f"{key} has no class yet; name it before its settings, as in --model=Preference --data=Comparisons"
     for file in re.findall(r"File does not exist: '([^']+)'", message):
         yield f"there is no file {file}; check the path after -c"
 

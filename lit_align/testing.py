@@ -116,7 +116,7 @@ def _check_order(objective: PairwiseObjective, chosen: Logps, rejected: Logps, l
         losses[order],
         "the loss of a pair depends on where it stands in the batch",
     )
-    alone = torch.cat([objective(chosen.take(one), rejected.take(one)) for one in order.split(1)])
+    alone = torch.cat([objective(chosen.take(one), rejected.take(one)) for one in torch.split(order, 1)])
     _close(alone, losses[order], "the loss of a pair depends on the others; say couples_batch = True")
 
 

@@ -56,7 +56,8 @@ def said(capsys, args) -> tuple[int, str]:
 )
 def test_a_mistake_on_the_command_line(capsys, usual, more, sentence):
     key = more.partition("=")[0]
-    code, answer = said(capsys, [*(one for one in usual if one.partition("=")[0] != key), more])
+    spoiled = [more if one.partition("=")[0] == key else one for one in usual]
+    code, answer = said(capsys, spoiled if more in spoiled else [*spoiled, more])
     assert answer.startswith(sentence)
     assert "\n" not in answer
     assert code == 2
@@ -98,6 +99,10 @@ def test_a_mistake_in_a_yaml(capsys, tmp_path, yaml, sentence):
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
+        (
+            ["fit", "--model.objective=DPO"],
+            "model has no class yet; name it before its settings, as in --model=Preference --data=Comparisons",
+        ),
         (["fti"], "there is no command 'fti'; did you mean fit?"),
         (["plugins", "objective"], "no room is called 'objective'; there are objectives, formats"),
     ],

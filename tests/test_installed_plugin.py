@@ -114,7 +114,7 @@ def test_every_row_of_the_real_pandalm_set_is_accounted_for(shared_data, monkeyp
     monkeypatch.syspath_prepend(ROOT / "plugins" / "lit-align-pandalm")
     from lit_align_pandalm import VOTES, PandaLM
 
-    layout, ledger, reasons, kept = PandaLM(), Ledger(), {}, []
+    layout, ledger, reasons, kept = PandaLM(), Ledger("pandalm"), {}, []
     for source, row in read(str(shared_data / "pandalm" / "testset-v1.json")):
         assert layout.recognises(row)
         try:
@@ -124,8 +124,8 @@ def test_every_row_of_the_real_pandalm_set_is_accounted_for(shared_data, monkeyp
             ledger.add(source, fate, str(error))
             reasons.setdefault(str(error), []).append(row)
         else:
-            ledger.add(source, "kept", "")
-    assert len(kept) + sum(map(len, reasons.values())) == 900
+            ledger.add(source, "kept")
+    assert len(kept) + sum(map(len, reasons.values())) == sum(ledger.fates.values()) == 900
     assert len(reasons["'response1' is not text (got bool)"]) == 4
     assert len(reasons["'response2' is not text (got bool)"]) == 2
     assert reasons.keys() <= {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from lit_align import hookimpl
+from lit_align import Register, hookimpl
 from lit_align.objectives import Logps, PairwiseObjective
 
 
@@ -48,5 +48,5 @@ class RPO(PairwiseObjective):
 
 
 @hookimpl
-def register_objectives(register):
+def register_objectives(register: Register) -> None:
     register(RPO)
