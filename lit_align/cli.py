@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import pkgutil
 import sys
@@ -146,6 +147,10 @@ def main(args: list[str] | None = None) -> None:
     args = sys.argv[1:] if args is None else args
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)
+    for name in ("pytorch.utilities", "fabric.utilities"):  # what a service has to offer is not about this run
+        logging.getLogger(f"lightning.{name}.rank_zero").addFilter(
+            lambda record: "litlogger" not in record.getMessage()
+        )
     try:
         load_plugins()
         for stage in pkgutil.iter_modules(lit_align.stages.__path__, "lit_align.stages."):
@@ -175,7 +180,7 @@ def _cli(cls: type[LitAlignCLI], args: list[str]) -> LitAlignCLI:
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
-        trainer_defaults={"max_epochs": 1},
+        trainer_defaults={"max_epochs": 1, "enable_model_summary": False, "num_sanity_val_steps": 0},
         seed_everything_default=1,
         save_config_kwargs={"overwrite": True},
         parser_kwargs={**quiet, **dict.fromkeys(("fit", "validate", "test", "predict"), quiet)},

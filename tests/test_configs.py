@@ -1,0 +1,35 @@
+"""Every YAML parses against today's settings, says on its first line how to run it, and states every argument."""
+
+import contextlib
+import io
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lit_align.cli import main
+from lit_align.plugins import load_plugins
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_configuration_parses_and_names_its_command(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    name = path.relative_to(ROOT).as_posix()
+    assert path.read_text().split("\n")[0] == f"# lit-align fit -c {name}"
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as exit:
+        main(["fit", "-c", name, "--print_config"])
+    assert not exit.value.code
+    assert yaml.safe_load(out.getvalue())["model"]["class_path"].startswith("lit_align.stages.")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_an_objective_is_given_with_every_argument(path):
+    """An argument that is left out would be taken over from the objective of the YAML underneath."""
+    objective = yaml.safe_load(path.read_text())["model"]["init_args"]["objective"]
+    name, given = (objective, {}) if isinstance(objective, str) else (objective["class_path"], objective["init_args"])
+    assert set(given) == {field.name for field in fields(load_plugins().objectives[name])}
