@@ -19,15 +19,28 @@ Start with: lit-align fit -c configs/tiny/dpo.yaml
 """
 
 
-def main() -> None:
-    """Run ``lit-align``; help and version answer at once."""
-    arguments = sys.argv[1:]
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``lit-align``; help and version answer at once, and what is installed is listed without Lightning.
+
+    Raises:
+        SystemExit: with a sentence that says what is wrong and how to go on.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
     elif arguments[0] == "--version":
         from lit_align import __version__
 
         print(f"lit-align {__version__}")
+    elif arguments[0] == "plugins":
+        from lit_align.commands import plugins
+        from lit_align.errors import LitAlignError
+
+        try:
+            plugins.run(arguments[1:])
+        except LitAlignError as error:
+            print(f"lit-align: {error}", file=sys.stderr)
+            sys.exit(2)
     else:
         from lit_align.cli import main as run
 

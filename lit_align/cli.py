@@ -1,4 +1,4 @@
-"""``lit-align``: own commands first, everything else is LightningCLI."""
+"""``lit-align``: what needs Lightning; ``inspect`` is our own, everything else is LightningCLI."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import ArgumentError, Namespace, set_parsing_settings
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -21,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import lit_align.stages
-from lit_align.commands import inspect, plugins
+from lit_align.commands import inspect
 from lit_align.data.modules import AlignmentData
 from lit_align.errors import AmbiguousName, ConfigError, LitAlignError, UnknownName
 from lit_align.explain import explain
@@ -87,7 +88,10 @@ class LitAlignCLI(LightningCLI):
         kwargs["plugins"] = [*(given if isinstance(given, list) else [given]), SafeIO()]
         if config.trainer.logger in (None, True):
             kwargs["logger"] = self.loggers
-        return super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)
+        try:
+            return super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)
+        except (MisconfigurationException, TypeError) as error:
+            raise ConfigError(f"{str(error).rstrip('.!')}; change it under trainer") from error
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would put the checkpoint's settings over those of the YAML, without a word; here what is written
@@ -151,13 +155,12 @@ def main(args: list[str] | None = None) -> None:
         logging.getLogger(f"lightning.{name}.rank_zero").addFilter(
             lambda record: "litlogger" not in record.getMessage()
         )
+    set_parsing_settings(import_path_allowlist=[])  # enforces the denylist: a YAML may not name os, subprocess or eval
     try:
         load_plugins()
         for stage in pkgutil.iter_modules(lit_align.stages.__path__, "lit_align.stages."):
             import_module(stage.name)  # so that the YAML finds them by name
-        if args[:1] == ["plugins"]:
-            plugins.run(args[1:])
-        elif args[:1] == ["inspect"]:
+        if args[:1] == ["inspect"]:
             parsed = _cli(_Parsed, ["fit", *args[1:]])
             inspect.run(parsed.model, parsed.datamodule)
         else:

@@ -6,26 +6,33 @@ this module reads it from there. The wording is that of the pinned version, and 
 
 from __future__ import annotations
 
+import collections.abc
 import difflib
 import inspect
 import re
+import typing
 from collections.abc import Iterable, Iterator
 from importlib import import_module
+from typing import Any
 
 from lit_align.errors import AmbiguousName
 from lit_align.plugins import load_plugins
 
 COMMANDS = ("fit", "validate", "test", "predict", "inspect", "plugins")
 SECTIONS = ("trainer", "model", "data", "lora", "base", "optimizer", "lr_scheduler")
+BASES = {"model": "lit_align.stages.base.AlignmentModule", "data": "lit_align.data.modules.AlignmentData"}
+LISTED = 20  # more names than this are no help
 
 
 def explain(message: str) -> str:
     """What is wrong and what was probably meant, or the message as it is."""
-    return "\n".join(dict.fromkeys(_sentences(message))) or message
+    return "\n".join(dict.fromkeys(_sentences(message))) or "\n".join(_unfit(message)) or message
 
 
 def _sentences(message: str) -> Iterator[str]:
     for path, option in re.findall(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", message):
+        yield f"{path.rsplit('.', 1)[1]} takes no {option!r}{near(option, _parameters(path))}"
+    for option, path in re.findall(r"Option '(\w+)' is not accepted\. Got value: \w+\(class_path='([\w.]+)'", message):
         yield f"{path.rsplit('.', 1)[1]} takes no {option!r}{near(option, _parameters(path))}"
     for path, option in re.findall(
         r"Problem with given class_path '([\w.]+)':\s+.*?Key '([\w.]+)' is required", message
@@ -40,11 +47,11 @@ def _sentences(message: str) -> Iterator[str]:
         yield f"there is no command {command!r}{near(command, COMMANDS)}"
     for name, paths in re.findall(r"Multiple subclasses with name (\w+)\. .*ambiguity:\s+(.+)\.", message):
         yield _clash(name) or f"{name} is the name of several classes; use {' or '.join(paths.split(', '))}"
-    for name in re.findall(r"Expected a dot import path string: (\S+)", message):
-        if name in _names():
-            yield f"{name} is of another kind than what is asked for here; `lit-align plugins` says what is what"
-        else:
-            yield f"nothing is called {name!r}{near(name, _names())}"
+    if 'expected "subcommand" to be one of' in message:
+        yield f"the command is missing; start with one of {', '.join(COMMANDS)}, as in lit-align fit -c FILE"
+    for found in re.finditer(r"Expected a dot import path string: (\S+)", message):
+        yield from _misnamed(found[1], message[: found.start()])
+    yield from _unimportable(message)
     for key in re.findall(r"(?:does not accept option '|unrecognized arguments: --)([\w.]+)", message):
         key = key if key.split(".")[0] in SECTIONS else key.split(".")[0]
         yield f"unknown key {key!r}{near(key.rsplit('.', 1)[-1], _settings(key))}"
@@ -57,11 +64,49 @@ def _sentences(message: str) -> Iterator[str]:
     ):
         yield f"{key} is {value.strip()!r}; choose from {choices}"
     # what a class said of its own settings
-    yield from re.findall(r"Errors:\n *- (?!Expected|Problem)(.+)\n *- Expected a <class 'NoneType'>", message)
+    yield from re.findall(r"Errors:\n *- (?!Expected|Problem|Type )(.+)\n *- Expected a <class 'NoneType'>", message)
     for key in re.findall(r"Parser key \"(\w+)\":[^']+'[\w.]+'[^']+'NoneType'[^']+but [\w.]+ is abstract", message):
         yield f"{key} has no class yet; name it before its settings, as in --model=Preference --data=Comparisons"
     for file in re.findall(r"File does not exist: '([^']+)'", message):
         yield f"there is no file {file}; check the path after -c"
+    for why in re.findall(r"Problems parsing config: (.+)", message, re.DOTALL):
+        yield f"the YAML cannot be read: {' '.join(why.split())}; correct it"
+
+
+def _misnamed(name: str, before: str) -> Iterator[str]:
+    """What to say of a short name that does not resolve; ``before`` is the message up to it."""
+    key, types = _asked(before)
+    if kind := re.search(r"<class '(float|int|bool|str)'>", types):
+        yield f"{key} is {name!r}, which is no {kind[1]}; correct it"
+        return
+    fitting = _fitting(key, before)
+    if name not in _names():
+        yield f"nothing is called {name!r}{near(name, fitting or _names())}"
+    else:
+        others = near("", fitting) or "; `lit-align plugins` says what is what"
+        yield f"{name} is of another kind than what is asked for here{others}"
+
+
+def _unimportable(message: str) -> Iterator[str]:
+    """What to say of a full path that does not lead to what is asked for."""
+    for path, module in re.findall(r"Problem with given class_path '([\w.]+)':\s+No module named '([\w.]+)'", message):
+        yield f"{path} cannot be imported: there is no module {module!r}; install it, or put its folder on PYTHONPATH"
+    for module, name in re.findall(r"module '([\w.]+)' has no attribute '(\w+)'", message):
+        yield f"{module} has no {name!r}{near(name, (one for one in vars(import_module(module)) if one[0].isupper()))}"
+    for path, kind in re.findall(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)", message):
+        yield f"{path} is no {kind}; name a class that derives from it"
+    for path in re.findall(r"Importing '([\w.]+)' is not allowed", message):
+        yield f"{path} may not be named in settings, since it can run anything; remove it"
+
+
+def _unfit(message: str) -> Iterator[str]:
+    """What to say of a value that is none of several types."""
+    key, types = _asked(message)
+    value = re.findall(r"Given value: (.+)", message.rpartition('Parser key "')[2])
+    choices = re.findall(r"Literal\[(.+?)\]|<class '(?:\w+\.)*(\w+)'>|((?:list|dict)\[.+?\])(?:,|\])", types)
+    names = [name for choice in choices for name in choice if name and name != "NoneType"]
+    if names and value:
+        yield f"{key} is {value[0]}, which is none of {', '.join(names)}; correct it"
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -75,7 +120,47 @@ def near(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name.lower(), lower, n=1)
     if close:
         return f"; did you mean {lower[close[0]]}?"
-    return f"; there are {', '.join(lower.values())}" if lower else ""
+    return f"; there are {', '.join(lower.values())}" if 0 < len(lower) <= LISTED else ""
+
+
+def _asked(before: str) -> tuple[str, str]:
+    """The key that the end of ``before`` is about, and the types that were tried for it."""
+    _, found, rest = before.rpartition('Parser key "')
+    key = rest.partition('"')[0] if found else ""
+    types = re.findall(r"Subtypes: (.+)", rest)
+    return key, types[-1] if types else ""
+
+
+def _fitting(key: str, before: str) -> list[str]:
+    """Names of the classes that a key takes, if they are few or it is known which."""
+    owners = re.findall(r"Problem with given class_path '([\w.]+)'", before)
+    if key in BASES:
+        bases = [_load(BASES[key])]
+    elif key.startswith("trainer."):
+        bases = _annotated(_load("lightning.pytorch.Trainer"), key.removeprefix("trainer."))
+    else:
+        bases = _annotated(_load(owners[-1]), key) if owners else []
+    names = {cls.__name__ for base in bases for cls in _subclasses(base) if not inspect.isabstract(cls)}
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def _annotated(cls: type, key: str) -> list[type]:
+    """The classes in the annotation of a setting."""
+    for parent in cls.__mro__[:-1]:
+        if key in inspect.signature(parent.__init__).parameters:  # type: ignore[misc]
+            try:
+                return list(_classes(typing.get_type_hints(parent.__init__)[key]))  # type: ignore[misc]
+            except (NameError, KeyError):  # a stranger's class may import its types for the type checker alone
+                return []
+    return []
+
+
+def _classes(annotation: Any) -> Iterator[type]:
+    inside = typing.get_args(annotation)
+    for one in inside[-1:] if typing.get_origin(annotation) is collections.abc.Callable else inside:
+        yield from _classes(one)
+    if not inside and inspect.isclass(annotation) and annotation.__module__ != "builtins":
+        yield annotation
 
 
 def _clash(name: str) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_align.cli import main
+from lit_align.__main__ import main
 from tests.stages.runs import arguments
 
 ROOT = Path(__file__).parent.parent
@@ -162,3 +162,13 @@ def test_the_parser_imports_no_more_than_lightning_does():
     )
     assert "--model.help" in out
     assert out.splitlines()[-1] == "AND: []"
+
+
+def test_what_is_installed_is_listed_without_lightning():
+    out = python(
+        "import sys; from lit_align.__main__ import main\n"
+        "main(['plugins', 'objectives']); print('lightning' in sys.modules)"
+    )
+    assert "lit_align.objectives.cross_e" in out
+    assert "…" not in out
+    assert out.splitlines()[-1] == "False"

@@ -24,7 +24,9 @@ def run(arguments: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns)
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold")  # a name that is cut off cannot be copied
     for row in rows:
         table.add_row(*("" if cell is None else cell if isinstance(cell, str) else _flat(cell) for cell in row))
     Console().print(table)
