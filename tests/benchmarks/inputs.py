@@ -75,7 +75,7 @@ def pads():
     return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="<pad>")
 
 
-def adapter(model: str, dtype: str, file: Path) -> None:
+def adapter(model: str, dtype: str, file: Path, spread: float = 0.005) -> None:
     """Write the adapter that both start from; its second matrices are not zero, so that every gradient is tested."""
     from peft import get_peft_model_state_dict
 
@@ -87,5 +87,5 @@ def adapter(model: str, dtype: str, file: Path) -> None:
     }
     for name, weight in weights.items():
         if "lora_B" in name:
-            weight.copy_(torch.randn(weight.shape, generator=draw) * 0.005)
+            weight.copy_(torch.randn(weight.shape, generator=draw) * spread)
     save_file(weights, file)

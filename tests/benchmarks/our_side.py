@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-from lit_align.batches import Batch, Group, Pair, Tree
+from lit_align.batches import Group, Pair, Tree
 from lit_align.data.modules import Comparisons
 from lit_align.models.load import Base
 from lit_align.models.roles import Lora

@@ -1,4 +1,4 @@
-"""One run in a process of its own: ``python -m tests.benchmarks.worker JOB.json`` writes figures and weights beside it."""
+"""One run in a process of its own: ``python -m tests.benchmarks.worker JOB.json`` writes its figures beside the job."""
 
 import json
 import os
@@ -32,7 +32,8 @@ def main(file: str) -> None:
     else:
         from . import flops
 
-        figures = {"counted": flops.counted(job, rows), "expected": flops.expected(job, rows)}
+        counted, expected = flops.of_ours(job, rows)
+        figures = {"trl": flops.of_trl(job, rows), "counted": counted, "expected": expected}
     save_file({name: weight.detach().cpu().contiguous() for name, weight in weights.items()}, f"{file}.safetensors")
     Path(f"{file}.result").write_text(json.dumps({**figures, "load": os.getloadavg()[0]}))
 
