@@ -2,7 +2,6 @@
 
 import ctypes
 import gc
-import statistics
 import time
 from pathlib import Path
 
@@ -50,7 +49,7 @@ class Meter:
             self.marks.append(time.process_time())
 
     def result(self) -> dict:
-        """Seconds of each step after the warm-ups, their median, bytes above the start, and every loss."""
+        """Seconds of each step after the warm-ups, bytes above the start, and every loss."""
         if self.cuda:
             torch.cuda.synchronize()
             peak = torch.cuda.max_memory_allocated()
@@ -61,7 +60,6 @@ class Meter:
         each = each[self.warmups :]
         return {
             "seconds": each,
-            "median": statistics.median(each),
             "before": self.before,
             "peak": peak - self.before,
             "losses": [float(loss) for loss in self.losses],

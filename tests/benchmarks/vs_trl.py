@@ -121,6 +121,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, dict]:
     pairs, steps = (8, 13) if cuda else (1 if arguments.quick else 4, 2)
     vocabulary = 151936 if arguments.shape else 49152
     ladder = {"pairs": pairs, "steps": steps, "warmups": 3 if cuda else 1}
+    small = ladder if cuda else {**ladder, "pairs": 2}  # or the whole would not fit in a quarter of an hour
     best = ["trl", "trl_precomputed", "trees", "trees_precomputed"]
     made = {
         "A": {
@@ -138,15 +139,15 @@ def settings(arguments: argparse.Namespace) -> dict[str, dict]:
         "rows": made["A"]["rows"],
         "rungs": ["trl", "trees"],
         "passes": 1,
+        **small,
         "checkpointing": True,
-        **ladder,
     }
     made["B"] = {
         "title": "prompts of 48 tokens, responses of 96",
         "rows": inputs.uniform(48, 96, pairs * steps, vocabulary),
         "rungs": best,
         "passes": 1,
-        **ladder,
+        **small,
     }
     real = Path(os.environ.get("LIT_ALIGN_DATA", ROOT.parent / "shared/data")) / "llamafactory_demo/dpo_en_demo.json"
     if real.is_file():
