@@ -117,7 +117,7 @@ def test_a_stranger_cannot_run_code_through_a_checkpoint(tiny, tmp_path):
 
     train = write_pairs(tmp_path / "pairs.jsonl")
     torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
-    with pytest.raises(Exception, match="[Ww]eights"):
+    with pytest.raises(Exception, match=r"[Ww]eights"):
         main(arguments(tiny, train, tmp_path / "run", f"--ckpt_path={tmp_path / 'evil.ckpt'}"))
     assert not (tmp_path / "owned").exists()
 
