@@ -26,7 +26,7 @@ class Report(Callback):
     Args:
         questions: how many held-out prompts to answer before and after training; 0 asks none.
         shown: how many of the answers to print side by side.
-        max_new_tokens: longest answer; one that does not end within it does not count as short.
+        max_new_tokens: longest answer.
         close: pairs whose lengths differ by at most this share enter ``pair_accuracy``.
     """
 
@@ -45,20 +45,24 @@ class Report(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ask again, and write it all down."""
-        trained = time.perf_counter() - self._began
         trees = self._held_out(trainer)
         after, answers = self._ask(pl_module, trees, "policy") if trees else ({}, [])  # type: ignore[arg-type]
         folder = Path(trainer.log_dir or trainer.default_root_dir)
-        self._write(trainer, pl_module, folder, trained, after)  # type: ignore[arg-type]
+        told = [
+            {"question": _question(tree), "before": before, "after": now}
+            for tree, before, now in zip(trees, self.answers, answers, strict=True)
+        ]
+        held_out = {"before": self.before, "after": after, "answers": told} if trees else {}
+        self._write(trainer, pl_module, folder, held_out)  # type: ignore[arg-type]
         if trees:
             self._print_figures({"before": self.before, "after": after})
-            self._print_answers(trees, answers)
+            self._print_answers(told)
         self._print_end(folder)
 
     def _held_out(self, trainer: Trainer) -> list[Tree]:
         if not self.questions:
             return []
-        return trainer.datamodule.trees["validation"][: self.questions]  # type: ignore[attr-defined, no-any-return]
+        return trainer.datamodule.trees.get("validation", [])[: self.questions]  # type: ignore[attr-defined, no-any-return]
 
     @torch.no_grad()
     def _ask(self, module: AlignmentModule, trees: list[Tree], role: str) -> tuple[dict[str, Any], list[str]]:
@@ -94,17 +98,15 @@ class Report(Callback):
         return right, len(right)
 
     @rank_zero_only
-    def _write(
-        self, trainer: Trainer, module: AlignmentModule, folder: Path, seconds: float, after: dict[str, Any]
-    ) -> None:
+    def _write(self, trainer: Trainer, module: AlignmentModule, folder: Path, held_out: dict[str, Any]) -> None:
         summary = {
             "objective": repr(module.objective),
             "base": module.base.path,
             "steps": trainer.global_step,
-            "seconds": round(seconds, 1),
+            "seconds": round(time.perf_counter() - self._began, 1),
             "skipped_steps": module.skipped,
             "metrics": {name: float(value) for name, value in sorted(trainer.callback_metrics.items())},
-            **({"before": self.before, "after": after} if after else {}),
+            **held_out,
         }
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
@@ -123,16 +125,13 @@ class Report(Callback):
         Console().print(table)
 
     @rank_zero_only
-    def _print_answers(self, trees: list[Tree], answers: list[str]) -> None:
+    def _print_answers(self, told: list[dict[str, str]]) -> None:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(
-            "question", "before", "after", title="answers to questions it was not trained on", show_lines=True
-        )
-        for k in range(0, len(trees), max(1, len(trees) // max(self.shown, 1)))[: self.shown]:
-            prompt = trees[k].group.prompt
-            table.add_row(prompt if isinstance(prompt, str) else prompt[-1]["content"], self.answers[k], answers[k])
+        table = Table("question", "before", "after", title="answers to held-out questions", show_lines=True)
+        for row in told[:: max(1, len(told) // max(self.shown, 1))][: self.shown]:
+            table.add_row(row["question"], row["before"], row["after"])
         Console().print(table)
 
     @rank_zero_only
@@ -142,6 +141,11 @@ class Report(Callback):
             f"Next: lit-align predict -c {folder}/config.yaml --ckpt_path {folder}/checkpoints/last.ckpt\n"
             f"      tensorboard --logdir {folder}"
         )
+
+
+def _question(tree: Tree) -> str:
+    prompt = tree.group.prompt
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
 def _number(value: Any) -> str:

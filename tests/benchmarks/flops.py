@@ -36,7 +36,7 @@ def of_trl(job: dict, rows: list[dict]) -> int:
     """What one step of TRL does, reference pass included, as PyTorch's counter sees it."""
     from . import trl_side
 
-    trainer = trl_side.trainer(load_model(Base(job["model"], quantization=None, dtype=job["dtype"])), job, rows)
+    trainer = trl_side.trainer(load_model(Base(job["model"], quantization="none", dtype=job["dtype"])), job, rows)
     batch = next(iter(trainer.get_train_dataloader()))
     trainer.model.train()
     return _counted(lambda: trainer.compute_loss(trainer.model, batch).backward())

@@ -79,7 +79,7 @@ def adapter(model: str, dtype: str, file: Path, spread: float = 0.005) -> None:
     """Write the adapter that both start from; its second matrices are not zero, so that every gradient is tested."""
     from peft import get_peft_model_state_dict
 
-    roles = Roles(load_model(Base(model, quantization=None, dtype=dtype)), Lora(r=16, alpha=32), checkpointing=False)
+    roles = Roles(load_model(Base(model, quantization="none", dtype=dtype)), Lora(r=16, alpha=32), checkpointing=False)
     draw = torch.Generator().manual_seed(0)
     weights = {
         name: weight.detach().float().cpu().clone()

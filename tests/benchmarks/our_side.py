@@ -48,7 +48,7 @@ def stage(job: dict) -> Preference:
     """The stage with its model loaded and the given adapter on it."""
     made = Preference(
         objective=DPO(beta=job["beta"]),
-        base=Base(job["model"], quantization=None, dtype=job["dtype"], attention=job["attention"]),
+        base=Base(job["model"], quantization="none", dtype=job["dtype"], attention=job["attention"]),
         lora=Lora(r=16, alpha=32, dropout=0.0),
         optimizer=partial(torch.optim.AdamW, lr=job["lr"], weight_decay=0.0, fused=job["device"] == "cuda"),
         checkpointing=job["checkpointing"],

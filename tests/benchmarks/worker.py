@@ -23,7 +23,7 @@ def main(file: str) -> None:
 
         from . import trl_side
 
-        base = Base(job["model"], quantization=None, dtype=job["dtype"])
+        base = Base(job["model"], quantization="none", dtype=job["dtype"])
         figures, weights = trl_side.run(load_model(base, torch.device(job["device"])), job, rows)
     elif job["system"] == "ours":
         from . import our_side
