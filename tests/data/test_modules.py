@@ -20,14 +20,13 @@ from lit_align.errors import ConfigError, DataError
 class Learner(LightningModule):
     """Learns nothing, and remembers what it was shown."""
 
+    block_sparse = False
+
     def __init__(self, tokenizer):
         super().__init__()
         self.tokenizer = tokenizer
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.shown, self.validated = [], []
-
-    def chat_tokenizer(self):
-        return self.tokenizer
 
     def formats(self):
         return built_in()
