@@ -37,6 +37,7 @@ HARMLESS = (
     "LightningCLI's args parameter is intended to run from within Python.*",
     ".*`weights_only` was not set.*",
     ".*does not have many workers.*",
+    ".*Couldn't infer the batch indices.*",
     ".*module\\(s\\) in eval mode at the start of training.*",
     ".*Total length of `list` across ranks is zero.*",
     ".*Experiment logs directory.*exists and is not empty.*",
