@@ -1,6 +1,8 @@
 """The generated parts of README.md; ``cog -r README.md`` writes them, ``cog --check`` and a test compare them."""
 
 import ast
+import json
+import textwrap
 from pathlib import Path
 
 from lit_align.plugins import load_plugins
@@ -28,4 +30,19 @@ def tree() -> str:
         doc = ast.get_docstring(ast.parse(path.read_text())) or ""
         phrase = doc.split("\n")[0].split(" (")[0].rstrip(".").replace("``", "")
         lines.append(f"{path.relative_to(ROOT).as_posix():<40} {phrase}")
+    return "\n".join(["```text", *lines, "```"])
+
+
+def demo(path: str) -> str:
+    """Figures and answers of a run of the demo, from its ``summary.json``."""
+    found = json.loads((ROOT / path).read_text())
+    lines = [f"{'held-out figure':<28}{'before':>8}{'after':>8}"]
+    for name, before in found["before"].items():
+        cells = [f"{value:.2f}" if isinstance(value, float) else str(value) for value in (before, found["after"][name])]
+        lines.append(f"{name:<28}{cells[0]:>8}{cells[1]:>8}")
+    for row in found["answers"][:: max(1, len(found["answers"]) // 3)][:3]:
+        lines += ["", row["question"]]
+        for when in ("before", "after"):
+            told = f"{when + ':':<8}{' '.join(row[when].split())}"
+            lines += textwrap.wrap(told, 100, initial_indent="  ", subsequent_indent=" " * 10)
     return "\n".join(["```text", *lines, "```"])
