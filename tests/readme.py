@@ -28,7 +28,7 @@ def tree() -> str:
     lines = []
     for path in sorted((ROOT / "lit_align").rglob("*.py"), key=lambda p: (p.parent != ROOT / "lit_align", p.parts)):
         doc = ast.get_docstring(ast.parse(path.read_text())) or ""
-        phrase = doc.split("\n")[0].split(" (")[0].rstrip(".").replace("``", "")
+        phrase = doc.split("\n")[0].split(" (")[0].split(": http")[0].rstrip(".").replace("``", "")
         lines.append(f"{path.relative_to(ROOT).as_posix():<40} {phrase}")
     return "\n".join(["```text", *lines, "```"])
 
