@@ -31,7 +31,7 @@ def test_a_command_of_the_readme_runs(command, tmp_path):
     run = subprocess.run(
         [sys.executable, "-m", "lit_align", *command.split()[1:]],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -43,7 +43,7 @@ def test_generated_parts_are_fresh():
     check = subprocess.run(
         [sys.executable, "-m", "cogapp", "--check", "--diff", "README.md", "plugins/README.md"],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
