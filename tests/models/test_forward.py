@@ -252,6 +252,7 @@ def test_adapters_on_four_bit_weights_are_read_too(tiny):
     forward = Forward(roles.model)
     forward.probe()
     assert (forward.layout, forward.head) == ("trees", "fused")
-    assert_same_step(forward, roles.model, ROWS)
+    # The four-bit kernel is another one on every kind of CPU, and each rounds rows of another shape in its own way.
+    assert_same_step(forward, roles.model, ROWS, tolerance=2e-4)
     with roles.play("reference", training=False), torch.no_grad():
         torch.testing.assert_close(forward(pack_rows(ROWS).trees).logps, padded_logps(roles.model, ROWS))
