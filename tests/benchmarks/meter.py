@@ -19,8 +19,9 @@ class Meter:
     def __init__(self, device: str, warmups: int):
         self.cuda = device == "cuda"
         self.warmups = warmups
-        self.losses: list[float] = []
+        self.losses: list[torch.Tensor] = []
         self.marks: list = []
+        self.clock: list[float] = []
 
     def start(self, model: torch.nn.Module) -> None:
         """Call when all is loaded and built, right before the first step."""
@@ -42,6 +43,7 @@ class Meter:
         self.losses.append(loss)  # read after the last step: reading would wait for the device
 
     def _mark(self) -> None:
+        self.clock.append(time.perf_counter())
         if self.cuda:
             self.marks.append(torch.cuda.Event(enable_timing=True))
             self.marks[-1].record()
@@ -60,6 +62,7 @@ class Meter:
         each = each[self.warmups :]
         return {
             "seconds": each,
+            "wall": [b - a for a, b in zip(self.clock, self.clock[1:], strict=False)][self.warmups :],
             "before": self.before,
             "peak": peak - self.before,
             "losses": [float(loss) for loss in self.losses],

@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -100,11 +101,11 @@ def gate(bench: Bench, rows: str, steps: int) -> dict:
     }
 
 
-def measure(bench: Bench, rows: str, rungs: list[str], passes: int, **job) -> dict:
-    """Each rung in ``passes`` processes, up the ladder and down again; figures of all of them together."""
-    runs: dict[str, list[dict]] = {rung: [] for rung in rungs}
-    for k in range(passes):
-        for rung in rungs if k % 2 == 0 else rungs[::-1]:
+def measure(bench: Bench, rows: str, passes: list[list[str]], **job) -> dict:
+    """The rungs of each pass in their order, each in a process of its own; figures of all of them together."""
+    runs: dict[str, list[dict]] = {rung: [] for rung in passes[0]}
+    for rungs in passes:
+        for rung in rungs:
             runs[rung].append(bench.run(rows=rows, **job, **RUNGS[rung]))
             print(f"  {rung}: {runs[rung][-1]['seconds']} s a step", file=sys.stderr, flush=True)
     losses = [run["losses"] for of_rung in runs.values() for run in of_rung]
@@ -116,46 +117,41 @@ def measure(bench: Bench, rows: str, rungs: list[str], passes: int, **job) -> di
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, dict]:
-    """What is measured: which rows, how many pairs a step, which rungs, how often."""
+    """What is measured: which rows, how many pairs a step, which rungs in which order."""
     cuda = arguments.device == "cuda"
     pairs, steps = (8, 13) if cuda else (1 if arguments.quick else 4, 2)
-    vocabulary = 151936 if arguments.shape else 49152
+    ids = partial(inputs.random_ids, vocabulary=151936) if arguments.shape else inputs.text
     ladder = {"pairs": pairs, "steps": steps, "warmups": 3 if cuda else 1}
-    small = ladder if cuda else {**ladder, "pairs": 2}  # or the whole would not fit in a quarter of an hour
-    best = ["trl", "trl_precomputed", "trees", "trees_precomputed"]
+    small = ladder if cuda else {**ladder, "pairs": 2}  # or the whole would take twice as long
     made = {
         "A": {
             "title": "prompts of 124 tokens, responses of 52",
-            "rows": inputs.uniform(124, 52, max(pairs * steps, 20), vocabulary),
-            "rungs": list(RUNGS),
-            "passes": 1 if arguments.quick else 2,
+            "rows": ids(124, 52, max(pairs * steps, 20)),
+            "passes": [list(RUNGS)] if arguments.quick else [list(RUNGS), ["trees", "trl"]],
             **ladder,
         }
     }
     if arguments.quick:
         return made
     made["A, checkpointing"] = {
-        "title": "the same, with gradient checkpointing",
+        "title": "the same, with gradient checkpointing, which TRL does unless told otherwise",
         "rows": made["A"]["rows"],
-        "rungs": ["trl", "trees"],
-        "passes": 1,
+        "passes": [["trl", "trees"]],
         **small,
         "checkpointing": True,
     }
     made["B"] = {
         "title": "prompts of 48 tokens, responses of 96",
-        "rows": inputs.uniform(48, 96, pairs * steps, vocabulary),
-        "rungs": best,
-        "passes": 1,
+        "rows": ids(48, 96, pairs * steps),
+        "passes": [["trl", "trl_precomputed", "trees", "trees_precomputed"]],
         **small,
     }
     real = Path(os.environ.get("LIT_ALIGN_DATA", ROOT.parent / "shared/data")) / "llamafactory_demo/dpo_en_demo.json"
     if real.is_file():
         made["C"] = {
-            "title": "real pairs of ragged lengths, at most 256 tokens",
+            "title": "real pairs of ragged lengths, cut at 192 tokens",
             "rows": inputs.ragged(real, pairs * steps),
-            "rungs": best,
-            "passes": 1,
+            "passes": [["trl", "trees"]],
             **ladder,
         }
     else:
@@ -184,13 +180,13 @@ def main() -> None:
             if max(found["gate"]["loss"], found["gate"]["weights"]) > TOLERANCE:
                 sys.exit(f"the two systems do not learn the same: {found['gate']}; no figures")
         if arguments.device == "cpu":
-            count = bench.run(system="flops", reference="each", rows=files["A"], pairs=todo["A"]["pairs"], steps=1)
+            count = bench.run(system="flops", reference="each", rows=files["A"], pairs=1, steps=1)
             found["flops"] = {what: count[what] for what in ("trl", "counted", "expected")}
         found["settings"] = {}
         for name, setting in todo.items():
             print(name, setting, file=sys.stderr, flush=True)
-            title, rungs, passes = (setting.pop(what) for what in ("title", "rungs", "passes"))
-            figures = measure(bench, files[name], rungs, passes, **setting)
+            title, passes = setting.pop("title"), setting.pop("passes")
+            figures = measure(bench, files[name], passes, **setting)
             if arguments.dtype == "float32" and figures["loss_apart"] > TOLERANCE:
                 sys.exit(f"in setting {name} the losses are {figures['loss_apart']} apart; no figures")
             found["settings"][name] = {"title": title, **setting, **figures}
