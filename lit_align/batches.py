@@ -38,6 +38,8 @@ class Group(NamedTuple):
         responses: K branches; in messages, every assistant turn is scored.
         pairs: comparisons between responses, by index.
         desirable: thumbs up or down for each response, or empty.
+        ranking: place of each response, 1 for the best, or empty.
+        target: index of a response held up as the answer, outside of the comparisons; None if there is none.
         source: where the row came from, as ``file:row``.
         extra: the row's other columns, as found.
     """
@@ -46,8 +48,15 @@ class Group(NamedTuple):
     responses: list[Text]
     pairs: tuple[Pair, ...] = ()
     desirable: tuple[bool, ...] = ()
+    ranking: tuple[int, ...] = ()
+    target: int | None = None
     source: str = ""
     extra: dict[str, Any] = {}  # noqa: RUF012 - never written to
+
+    @property
+    def items(self) -> int:
+        """Labels that it carries: comparisons, thumbs, or one ranking."""
+        return len(self.pairs) or len(self.desirable) or bool(self.ranking)
 
 
 class Tree(NamedTuple):
@@ -58,12 +67,14 @@ class Tree(NamedTuple):
         responses: ids of each response.
         scored: for each response, which of its ids are learned from.
         group: where it came from.
+        mismatched: how many responses at the end belong to another prompt; they are read, never learned from.
     """
 
     prompt: list[int]
     responses: list[list[int]]
     scored: list[list[bool]]
     group: Group
+    mismatched: int = 0
 
     @property
     def tokens(self) -> int:
@@ -103,12 +114,28 @@ class TokenLogps(NamedTuple):
         entropy: of the distribution it was drawn from, in nats; detached, None unless asked for.
         mean_logit: mean of the logits it was drawn from; likewise.
         top1: whether the token was the likeliest; likewise.
+        collision: log of the chance that two draws from that distribution agree, in nats; likewise.
     """
 
     logps: Tensor
     entropy: Tensor | None = None
     mean_logit: Tensor | None = None
     top1: Tensor | None = None
+    collision: Tensor | None = None
+
+
+class ByToken(NamedTuple):
+    """Figures of each scored token, ``[responses, longest]``; zero behind the end of a response.
+
+    Args:
+        policy: log-probability of the token.
+        reference: the same under the reference model; None unless asked for.
+        collision: log of the chance that two draws from the policy at this token agree; likewise.
+    """
+
+    policy: Tensor
+    reference: Tensor | None = None
+    collision: Tensor | None = None
 
 
 class Logps(NamedTuple):
@@ -118,11 +145,13 @@ class Logps(NamedTuple):
         policy: summed over the scored tokens of each response.
         reference: the same under the reference model.
         length: scored tokens of each response.
+        tokens: the same token by token, for objectives that ask for it.
     """
 
     policy: Tensor
     reference: Tensor
     length: Tensor
+    tokens: ByToken | None = None
 
     @classmethod
     def of(cls, policy: list[float], reference: list[float] | None = None, length: list[int] | None = None) -> Logps:
@@ -141,7 +170,8 @@ class Logps(NamedTuple):
 
     def take(self, index: Tensor) -> Logps:
         """The responses at ``index`` (``[m]``), in that order."""
-        return Logps(*(field[index] for field in self))
+        tokens = self.tokens and ByToken(*(None if field is None else field[index] for field in self.tokens))
+        return Logps(self.policy[index], self.reference[index], self.length[index], tokens)
 
 
 class PairLabels(NamedTuple):
@@ -152,12 +182,28 @@ class PairLabels(NamedTuple):
         rejected: which one was not.
         probability: that the preference is right.
         margin: by how much.
+        target: a third response that is held up as the answer; -1 where there is none.
     """
 
     chosen: Tensor
     rejected: Tensor
     probability: Tensor
     margin: Tensor
+    target: Tensor
+
+
+class ThumbLabels(NamedTuple):
+    """Responses of a batch that were judged one by one.
+
+    Args:
+        response: ``[thumbs]``, which responses of the batch.
+        desirable: ``[thumbs]``, whether the thumb was up.
+        mismatched: ``[m]``, responses that belong to another prompt.
+    """
+
+    response: Tensor
+    desirable: Tensor
+    mismatched: Tensor
 
 
 class Batch(NamedTuple):
@@ -165,13 +211,17 @@ class Batch(NamedTuple):
 
     Args:
         trees: the packed tokens.
-        pairs: their comparisons, or None.
         source: the trees in the order they were packed.
+        pairs: their comparisons, or None.
+        thumbs: their thumbs, or None.
+        rankings: ``[rankings, longest]``, their responses from best to worst, -1 behind the end; or None.
     """
 
     trees: PackedTrees
-    pairs: PairLabels | None
     source: tuple[Tree, ...]
+    pairs: PairLabels | None = None
+    thumbs: ThumbLabels | None = None
+    rankings: Tensor | None = None
 
 
 class Step(NamedTuple):
@@ -183,9 +233,9 @@ class Step(NamedTuple):
     Args:
         batches: micro-batches, each within the token budget; may be empty on a rank that ran out of items.
         tokens: scored tokens of the whole step, all ranks together.
-        pairs: comparisons of the whole step, all ranks together.
+        items: labels of the whole step, all ranks together: comparisons, thumbs or rankings.
     """
 
     batches: tuple[Batch, ...]
     tokens: int
-    pairs: int
+    items: int

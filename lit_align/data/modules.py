@@ -170,7 +170,9 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """The micro-batch with its tensors on ``device``."""
     trees = batch.trees._replace(**_moved(batch.trees._asdict(), device))
     pairs = batch.pairs and batch.pairs._replace(**_moved(batch.pairs._asdict(), device))
-    return batch._replace(trees=trees, pairs=pairs)
+    thumbs = batch.thumbs and batch.thumbs._replace(**_moved(batch.thumbs._asdict(), device))
+    rankings = None if batch.rankings is None else batch.rankings.to(device)
+    return batch._replace(trees=trees, pairs=pairs, thumbs=thumbs, rankings=rankings)
 
 
 def _moved(fields: dict[str, Any], device: torch.device) -> dict[str, Any]:

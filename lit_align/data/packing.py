@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lit_align.batches import Batch, PackedTrees, PairLabels, Tree
+from lit_align.batches import Batch, PackedTrees, PairLabels, ThumbLabels, Tree
 from lit_align.errors import DataError
 
 
@@ -51,7 +51,7 @@ def pack_rows(rows: Sequence[Sequence[Tree]], multiple: int = 1) -> Batch:
     predictor: list[int] = []
     target: list[int] = []
     owner: list[int] = []
-    pairs: list[tuple[int, int, float, float]] = []
+    labels = _Labels()
     at_tree = at_response = 0
     for row, trees in enumerate(rows):
         at = row * length
@@ -60,8 +60,7 @@ def pack_rows(rows: Sequence[Sequence[Tree]], multiple: int = 1) -> Batch:
             ids[at:end] = [*tree.prompt, *(token for response in tree.responses for token in response)]
             owner_tree[at:end] = [at_tree] * tree.tokens
             positions[at : at + shared] = range(shared)
-            for better, worse, probability, margin in tree.group.pairs:
-                pairs.append((at_response + better, at_response + worse, probability, margin))
+            labels.add(tree, at_response)
             fork = at + shared - 1  # the prompt's last token predicts the first of every response
             at += shared
             for response, scored in zip(tree.responses, tree.scored, strict=True):
@@ -85,15 +84,38 @@ def pack_rows(rows: Sequence[Sequence[Tree]], multiple: int = 1) -> Batch:
         owner=torch.tensor(owner, dtype=torch.long),
         responses=at_response,
     )
-    return Batch(packed, _labels(pairs), tuple(tree for trees in rows for tree in trees))
+    return Batch(packed, tuple(tree for trees in rows for tree in trees), *labels.tensors())
 
 
-def _labels(pairs: list[tuple[int, int, float, float]]) -> PairLabels | None:
-    """Columns of the comparisons, or None where there are none."""
-    if not pairs:
-        return None
-    chosen, rejected, probability, margin = zip(*pairs, strict=True)
-    return PairLabels(torch.tensor(chosen), torch.tensor(rejected), torch.tensor(probability), torch.tensor(margin))
+class _Labels:
+    """What is known of the responses, numbered as they are in the batch."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[int, int, float, float, int]] = []
+        self.thumbs: list[tuple[int, bool]] = []
+        self.mismatched: list[int] = []
+        self.rankings: list[list[int]] = []
+
+    def add(self, tree: Tree, first: int) -> None:
+        """Enter ``tree``, whose first response is the batch's ``first``."""
+        group, end = tree.group, first + len(tree.responses)
+        target = -1 if group.target is None else first + group.target
+        self.pairs += [(first + a, first + b, probability, margin, target) for a, b, probability, margin in group.pairs]
+        self.thumbs += [(first + i, thumb) for i, thumb in enumerate(group.desirable)]
+        self.mismatched += range(end - tree.mismatched, end)
+        if group.ranking:
+            self.rankings.append([first + i for i in sorted(range(len(group.ranking)), key=group.ranking.__getitem__)])
+
+    def tensors(self) -> tuple[PairLabels | None, ThumbLabels | None, torch.Tensor | None]:
+        """The columns, each None where there is nothing."""
+        longest = max(map(len, self.rankings), default=0)
+        return (
+            PairLabels(*map(torch.tensor, zip(*self.pairs, strict=True))) if self.pairs else None,
+            ThumbLabels(*map(torch.tensor, zip(*self.thumbs, strict=True)), torch.tensor(self.mismatched).long())
+            if self.thumbs
+            else None,
+            torch.tensor([one + [-1] * (longest - len(one)) for one in self.rankings]) if self.rankings else None,
+        )
 
 
 def _fill(trees: Sequence[Tree], budget: int) -> list[list[int]]:

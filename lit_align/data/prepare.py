@@ -26,7 +26,7 @@ def prepare(
         paths: files or hub data sets.
         format: the layout of the rows; None finds it, for each path, from the first row that has one.
         chat: turns groups into ids.
-        takes: the label that is trained on: ``"pairs"``, ``"demonstrations"`` or ``"desirable"``.
+        takes: the label that is trained on: ``"pairs"``, ``"demonstrations"``, ``"desirable"`` or ``"ranking"``.
         max_lost: largest share of malformed rows, of all paths together.
         formats: the layouts to choose from if ``format`` is None.
 
@@ -38,7 +38,7 @@ def prepare(
     for path in paths:
         rows = list(read(path))
         layout = format or _layout(rows, formats, path)
-        if takes not in layout.gives:
+        if not layout.gives & FROM[takes]:
             raise DataError(
                 f"{path} has the layout {type(layout).__name__}, which gives {' and '.join(sorted(layout.gives))}, but "
                 f"{takes} are needed; use other data or another objective"
@@ -92,31 +92,72 @@ def _enter(
 
 
 def compared(group: Group) -> Group:
-    """The group, if it compares responses; those in no comparison are left out."""
-    if not group.pairs:
+    """The responses that are compared, and what they are all to be held to, if there is such a one."""
+    pairs = group.pairs or _implied(group.ranking)
+    if not pairs:
         raise SetAside("no comparison")
-    return _only(group, {i for pair in group.pairs for i in (pair.better, pair.worse)})
+    keep = {i for pair in pairs for i in (pair.better, pair.worse)}
+    keep |= set() if group.target is None else {group.target}
+    return _only(group._replace(pairs=pairs, desirable=(), ranking=()), keep)
 
 
 def imitable(group: Group) -> Group:
     """The responses worth imitating: liked, if they were judged, and the worse of no comparison."""
     worse = {pair.worse for pair in group.pairs}
     liked = group.desirable or (True,) * len(group.responses)
-    worth = {i for i, likes in enumerate(liked) if likes and i not in worse}
+    best = min(group.ranking, default=0)
+    first = [place == best for place in group.ranking] or [True] * len(group.responses)
+    worth = {i for i, likes in enumerate(liked) if likes and first[i] and i not in worse}
     if not worth:
         raise SetAside("no response worth imitating")
-    return _only(group._replace(pairs=()), worth)
+    return _only(group._replace(pairs=(), desirable=(), ranking=(), target=None), worth)
 
 
 def judged(group: Group) -> Group:
-    """The group, if its responses have thumbs."""
-    if not group.desirable:
+    """The responses with thumbs: their own, or up for what is only ever the better of a pair and down for the worse."""
+    if group.desirable:
+        return group._replace(pairs=(), ranking=(), target=None)
+    pairs = group.pairs or _implied(group.ranking)
+    better, worse = {pair.better for pair in pairs}, {pair.worse for pair in pairs}
+    if not better ^ worse:
         raise SetAside("no thumb up or down")
-    return group
+    thumbs = tuple(i in better for i in range(len(group.responses)))
+    return _only(group._replace(pairs=(), ranking=(), target=None, desirable=thumbs), better ^ worse)
 
 
-SELECT: dict[str, Callable[[Group], Group]] = {"pairs": compared, "demonstrations": imitable, "desirable": judged}
+def ranked(group: Group) -> Group:
+    """The group, if it has a ranking without ties; one comparison of two responses is one."""
+    ranking = group.ranking
+    if not ranking and len(group.pairs) == 1 and len(group.responses) == 2:
+        ranking = (1, 2) if group.pairs[0].better == 0 else (2, 1)
+    if not ranking:
+        raise SetAside("no ranking")
+    if len(set(ranking)) < len(ranking):
+        raise SetAside("a ranking with ties")
+    return group._replace(pairs=(), desirable=(), target=None, ranking=ranking)
+
+
+SELECT: dict[str, Callable[[Group], Group]] = {
+    "pairs": compared,
+    "demonstrations": imitable,
+    "desirable": judged,
+    "ranking": ranked,
+}
 """What is kept of a group for each kind of label."""
+
+FROM = {
+    "pairs": {"pairs", "ranking"},
+    "demonstrations": {"demonstrations"},
+    "desirable": {"desirable", "pairs", "ranking"},
+    "ranking": {"ranking", "pairs"},
+}
+"""The labels that each kind can be made from."""
+
+
+def _implied(ranking: tuple[int, ...]) -> tuple[Pair, ...]:
+    """Every comparison that a ranking implies; ties imply none."""
+    places = list(enumerate(ranking))
+    return tuple(Pair(i, j) for i, a in places for j, b in places if a < b)
 
 
 def _only(group: Group, keep: set[int]) -> Group:
@@ -126,4 +167,6 @@ def _only(group: Group, keep: set[int]) -> Group:
         responses=[group.responses[i] for i in number],
         pairs=tuple(Pair(number[p.better], number[p.worse], *p[2:]) for p in group.pairs),
         desirable=tuple(group.desirable[i] for i in number) if group.desirable else (),
+        ranking=tuple(group.ranking[i] for i in number) if group.ranking else (),
+        target=None if group.target is None else number[group.target],
     )

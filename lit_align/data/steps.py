@@ -90,7 +90,7 @@ class Steps:
         return Step(
             tuple(pack(deal(trees, self.world)[self.rank], self.token_budget, self.multiple, self.dense)),
             tokens=sum(sum(map(sum, tree.scored)) for tree in trees),
-            pairs=sum(len(tree.group.pairs) for tree in trees),
+            items=sum(tree.group.items for tree in trees),
         )
 
     def state_dict(self) -> dict[str, int]:

@@ -65,7 +65,8 @@ def token_logps(
         bias: ``[V]`` or None.
         target: ``[n]``, ids in [0, V).
         finish: what follows the head.
-        statistics: also report entropy, mean logit and whether the target was the likeliest; without gradient.
+        statistics: also report entropy, mean logit, whether the target was the likeliest, and the chance that two draws
+            agree; without gradient.
 
     Example:
         >>> token_logps(torch.zeros(1, 2), torch.ones(4, 2), None, torch.tensor([3])).logps.exp()
@@ -91,6 +92,24 @@ def response_logps(tokens: Tensor, owner: Tensor, responses: int) -> Tensor:
     return tokens.new_zeros(responses).index_add(0, owner, tokens)
 
 
+def by_response(tokens: Tensor, owner: Tensor, responses: int) -> Tensor:
+    """Values of scored tokens side by side, ``[responses, longest]``, zero behind the end of a response.
+
+    Args:
+        tokens: ``[n]``, a value of each scored token.
+        owner: ``[n]``, the response it belongs to; those of one response stand together.
+        responses: how many there are.
+
+    Example:
+        >>> by_response(torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([0, 1, 1]), 2)
+        tensor([[-1.,  0.],
+                [-2., -4.]])
+    """
+    length = torch.bincount(owner, minlength=responses)
+    place = torch.arange(len(owner), device=owner.device) - (length.cumsum(0) - length)[owner]
+    return tokens.new_zeros(responses, int(length.max())).index_put((owner, place), tokens)
+
+
 class _TokenLogps(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -107,18 +126,21 @@ class _TokenLogps(torch.autograd.Function):
         trains_head = weight.requires_grad or (bias is not None and bias.requires_grad)
         jacobian = torch.empty_like(hidden) if with_gradient and hidden.requires_grad and not trains_head else None
         logps = torch.empty(n, dtype=exact, device=hidden.device)
-        entropy, mean, top1 = (
-            (torch.empty_like(logps), torch.empty_like(logps), torch.empty_like(logps, dtype=torch.bool))
+        entropy, mean, collision, top1 = (
+            (*(torch.empty_like(logps) for _ in range(3)), torch.empty_like(logps, dtype=torch.bool))
             if statistics
-            else (None, None, None)
+            else (None,) * 4
         )
         for rows in _chunks(n, len(weight)):
             z = finish(_project(hidden[rows], weight, bias, exact))
             total = z.logsumexp(-1)
             logps[rows] = z.gather(1, target[rows, None])[:, 0] - total
-            if entropy is not None and mean is not None and top1 is not None:
+            if entropy is not None and mean is not None and top1 is not None and collision is not None:
                 mean[rows], top1[rows] = z.mean(-1), z.argmax(-1) == target[rows]
-                entropy[rows] = total - torch.einsum("nv,nv->n", (z - total[:, None]).exp_(), z)
+                p = (z - total[:, None]).exp_()
+                entropy[rows] = total - torch.einsum("nv,nv->n", p, z)
+                collision[rows] = torch.einsum("nv,nv->n", p, p).log_()
+                del p
             if jacobian is not None:
                 jacobian[rows] = (_score(z, total, target[rows], finish).to(weight.dtype) @ weight).to(hidden.dtype)
             del z  # before the next chunk is made
@@ -127,8 +149,8 @@ class _TokenLogps(torch.autograd.Function):
             ctx.save_for_backward(jacobian)
         elif with_gradient:
             ctx.save_for_backward(hidden, weight, bias, target)
-        ctx.mark_non_differentiable(*(part for part in (entropy, mean, top1) if part is not None))
-        return logps, entropy, mean, top1
+        ctx.mark_non_differentiable(*(part for part in (entropy, mean, top1, collision) if part is not None))
+        return logps, entropy, mean, top1, collision
 
     @staticmethod
     @once_differentiable

@@ -58,7 +58,8 @@ class Forward:
             return picked
         known = logps.detach()
         entropy, top1 = -(known.exp() * known).sum(-1), known.argmax(-1) == trees.target
-        return picked._replace(entropy=entropy, mean_logit=logits.detach().mean(-1), top1=top1)
+        collision = (2 * known).logsumexp(-1)
+        return picked._replace(entropy=entropy, mean_logit=logits.detach().mean(-1), top1=top1, collision=collision)
 
     def probe(self) -> None:
         """Settle ``layout`` and ``head`` by comparing with ordinary forward passes on a few tokens.

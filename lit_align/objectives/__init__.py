@@ -1,6 +1,20 @@
 """Losses over log-probabilities: one file each, and nothing else to edit."""
 
-from lit_align.batches import Logps
-from lit_align.objectives.base import Objective, PairwiseObjective, SupervisedObjective
+from lit_align.batches import ByToken, Logps
+from lit_align.objectives.base import (
+    Objective,
+    PairwiseObjective,
+    RankedObjective,
+    SupervisedObjective,
+    UnpairedObjective,
+)
 
-__all__ = ["Logps", "Objective", "PairwiseObjective", "SupervisedObjective"]
+__all__ = [
+    "ByToken",
+    "Logps",
+    "Objective",
+    "PairwiseObjective",
+    "RankedObjective",
+    "SupervisedObjective",
+    "UnpairedObjective",
+]

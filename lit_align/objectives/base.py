@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -14,28 +14,81 @@ class Objective(ABC):
     """A loss that a stage makes smaller: a frozen dataclass whose fields are its settings.
 
     Class attributes:
-        takes: the label the data must carry: ``"pairs"``, ``"demonstrations"``.
+        takes: the label the data must carry: ``"pairs"``, ``"desirable"``, ``"ranking"`` or ``"demonstrations"``.
         needs_reference: False lets the stage skip the reference model.
-        couples_batch: True if the loss of one item depends on the others; it then cannot be split over micro-batches.
+        couples_batch: True if the loss of one item depends on the others; a step must then fit in one micro-batch.
+        per_token: fields of ``Logps.tokens`` that it reads, of ``"policy"``, ``"reference"`` and ``"collision"``.
     """
 
     takes: ClassVar[str]
     needs_reference: ClassVar[bool] = True
     couples_batch: ClassVar[bool] = False
+    per_token: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Loss of each item, unreduced."""
 
 
-class PairwiseObjective(Objective):
-    """A loss over comparisons: DPO and its family."""
-
-    takes = "pairs"
+class RewardingObjective(Objective):
+    """A loss that pays responses implicitly, by how far the policy has moved towards them."""
 
     def reward(self, side: Logps) -> Tensor:
         """What the policy implicitly pays each response, ``[responses]``; logged, not trained on."""
         return side.policy - side.reference
 
+
+class PairwiseObjective(RewardingObjective):
+    """A loss over comparisons: DPO and its family.
+
+    Class attributes:
+        symmetric: True if it looks at the difference of the two sides alone, so that a pair whose label is a coin toss
+            teaches nothing; such a loss does not mind if both sides fall.
+        needs_target: True if it reads a third response; it is then called with ``target``, also ``Logps``.
+    """
+
+    takes = "pairs"
+    symmetric: ClassVar[bool] = False
+    needs_target: ClassVar[bool] = False
+
     @abstractmethod
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
         """Loss of each pair, ``[pairs]``, unreduced: reduction and label noise are the stage's."""
+
+    def imitation(self, chosen: Logps) -> Tensor | float:
+        """The part of the loss that imitates the chosen response, whatever the rejected one; 0 if there is none."""
+        return 0.0
+
+
+class UnpairedObjective(RewardingObjective):
+    """A loss over single responses with a thumb up or down: KTO and its family.
+
+    Class attributes:
+        baseline: what the stage keeps a running estimate of and hands over, 0 at the start as it is then in truth:
+            ``"kl"``, the mean of log π/ρ over responses to other prompts, not below 0; ``"reward"``, half way between
+            the mean rewards of both kinds; ``"none"``, 0.
+    """
+
+    takes = "desirable"
+    baseline: ClassVar[Literal["none", "kl", "reward"]] = "none"
+
+    @abstractmethod
+    def __call__(self, responses: Logps, desirable: Tensor, baseline: Tensor) -> Tensor:
+        """Loss of each response, ``[responses]``, from its thumb, ``[responses]``, and the baseline, ``[]``."""
+
+
+class RankedObjective(RewardingObjective):
+    """A loss over K responses in an order."""
+
+    takes = "ranking"
+
+    @abstractmethod
+    def __call__(self, responses: Logps, order: Tensor) -> Tensor:
+        """Loss of each ranking, ``[rankings]``.
+
+        ``order``, ``[rankings, K]``, holds indices into ``responses`` from best to worst, and -1 behind the end of a
+        ranking of fewer than K.
+        """
 
 
 class SupervisedObjective(Objective):

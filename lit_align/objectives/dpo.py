@@ -1,6 +1,7 @@
 """Direct Preference Optimization (Rafailov et al., 2023, https://arxiv.org/abs/2305.18290)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -25,6 +26,8 @@ class DPO(PairwiseObjective):
         >>> DPO(beta=0.1)(Logps.of([-10.0], [-10.0]), Logps.of([-30.0], [-20.0]))  # log(1 + 1/e)
         tensor([0.3133])
     """
+
+    symmetric: ClassVar[bool] = True
 
     beta: float = 0.1
 

@@ -1,6 +1,7 @@
 """Identity Preference Optimization (Azar et al., 2023, https://arxiv.org/abs/2310.12036)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -27,6 +28,8 @@ class IPO(PairwiseObjective):
         >>> IPO(beta=0.1)(Logps.of([-10.0], [-12.0]), Logps.of([-20.0], [-20.0]))  # (2 - 5) ** 2
         tensor([9.])
     """
+
+    symmetric: ClassVar[bool] = True
 
     beta: float = 0.1
     length_average: bool = False

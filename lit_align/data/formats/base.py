@@ -19,7 +19,7 @@ class Format(ABC):
     """One layout of raw rows: a frozen dataclass whose fields, if any, are its settings.
 
     Class attributes:
-        gives: the labels its rows carry, of ``"pairs"``, ``"demonstrations"`` and ``"desirable"``.
+        gives: the labels its rows carry, of ``"pairs"``, ``"demonstrations"``, ``"desirable"`` and ``"ranking"``.
     """
 
     gives: ClassVar[frozenset[str]]

@@ -14,16 +14,17 @@ from lit_align.errors import Malformed
 
 @dataclass(frozen=True)
 class Groups(Format):
-    """Columns ``prompt``, ``responses``, and any of ``pairs`` and ``desirable``.
+    """Columns ``prompt``, ``responses``, and any of ``pairs``, ``desirable``, ``ranking`` and ``target``.
 
-    A pair is ``[better, worse]`` by index, then optionally the probability that this is right, then the margin.
+    A pair is ``[better, worse]`` by index, then optionally the probability that this is right, then the margin. A ranking
+    is the place of each response, 1 for the best. A target is the index of a response that is held up as the answer.
 
     Example:
         >>> Groups()({"prompt": "2 + 2?", "responses": ["4", "5"], "pairs": [[0, 1, 0.9]]}).pairs
         (Pair(better=0, worse=1, probability=0.9, margin=0.0),)
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations", "desirable"})
+    gives: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations", "desirable", "ranking"})
 
     def recognises(self, row: Row) -> bool:
         """``prompt`` and ``responses``."""
@@ -41,8 +42,15 @@ class Groups(Format):
         if not all(isinstance(thumb, bool) for thumb in desirable) or len(desirable) not in (0, len(responses)):
             raise Malformed("'desirable' is not true or false for each response")
         pairs = _list(row, "pairs") if row.get("pairs") is not None else []
-        extra = unused(row, "prompt", "responses", "pairs", "desirable")
-        return Group(prompt, responses, tuple(_pair(pair, responses) for pair in pairs), tuple(desirable), extra=extra)
+        ranking = _list(row, "ranking") if row.get("ranking") is not None else []
+        if not all(type(place) is int for place in ranking) or len(ranking) not in (0, len(responses)):
+            raise Malformed("'ranking' is not a whole number for each response")
+        target = row.get("target")
+        if target is not None and (type(target) is not int or not 0 <= target < len(responses)):
+            raise Malformed("'target' is not the index of a response")
+        extra = unused(row, "prompt", "responses", "pairs", "desirable", "ranking", "target")
+        compared = tuple(_pair(pair, responses) for pair in pairs)
+        return Group(prompt, responses, compared, tuple(desirable), tuple(ranking), target, extra=extra)
 
 
 def _list(row: Row, name: str) -> list[Any]:

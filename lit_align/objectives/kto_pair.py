@@ -1,0 +1,57 @@
+"""KTO on comparisons (Ethayarajh et al., 2024, https://arxiv.org/abs/2402.01306), with the divergence from the pairs."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lit_align import Register, hookimpl
+from lit_align.objectives import Logps, PairwiseObjective
+
+
+@dataclass(frozen=True)
+class KTOPair(PairwiseObjective):
+    r"""KTO where every prompt has one response of each kind, and no other text has to be read.
+
+    Each side is measured against the mean log-ratio of the other side over the batch, not below 0:
+
+    .. math:: \tfrac12\big(1 - \sigma(r_w - \beta z_l)\big) + \tfrac12\big(1 - \sigma(\beta z_w - r_l)\big),
+        \quad z = \max\big(0, \overline{\log\pi / \rho}\big)
+
+    Unlike KTO's own estimate these responses answer their prompts, and are trained on: z_w grows as learning succeeds,
+    and is no longer a divergence. With few pairs in a batch it is noisy.
+
+    Args:
+        beta: pull towards the reference.
+
+    Raises:
+        ValueError: if beta is not positive.
+
+    Example:
+        Log-ratios of 10 and -10: the sides' baselines are 10 and 0, so 1/2 (1 - σ(1)) + 1/2 (1 - σ(2)).
+
+        >>> KTOPair(beta=0.1)(Logps.of([-10.0], [-20.0]), Logps.of([-30.0], [-20.0]))
+        tensor([0.1941])
+    """
+
+    couples_batch: ClassVar[bool] = True
+
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise ValueError(f"beta must be positive, got {self.beta}; the paper uses 0.1")
+
+    def reward(self, side: Logps) -> Tensor:
+        return self.beta * (side.policy - side.reference)
+
+    def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
+        gains = self.reward(chosen), self.reward(rejected)
+        of_chosen, of_rejected = (gain.mean().clamp(min=0).detach() for gain in gains)
+        return (torch.sigmoid(of_rejected - gains[0]) + torch.sigmoid(gains[1] - of_chosen)) / 2
+
+
+@hookimpl
+def register_objectives(register: Register) -> None:
+    register(KTOPair)

@@ -1,0 +1,55 @@
+"""Simple Preference Optimization (Meng et al., 2024, https://arxiv.org/abs/2405.14734)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from lit_align import Register, hookimpl
+from lit_align.objectives import Logps, PairwiseObjective
+
+
+@dataclass(frozen=True)
+class SimPO(PairwiseObjective):
+    r"""Raise the chosen response over the rejected one, per token and by a margin; no reference model.
+
+    .. math:: -\log\sigma\Big(\tfrac{\beta}{|y_w|}\log\pi_w - \tfrac{\beta}{|y_l|}\log\pi_l - \gamma\Big)
+        \quad \text{(eq. 6)}
+
+    Args:
+        beta: scale of the reward; the paper uses 2.0 to 10.
+        gamma: the margin to reach, in the reward's units; the paper uses 0.3 to 1.6.
+
+    Raises:
+        ValueError: if beta is not positive or gamma is negative.
+
+    Example:
+        A reward of -2 a token against -3.5, with a margin of 1.5: log 2 is left.
+
+        >>> SimPO(beta=2.0, gamma=1.5)(Logps.of([-10.0], length=[10]), Logps.of([-7.0], length=[4]))
+        tensor([0.6931])
+    """
+
+    needs_reference: ClassVar[bool] = False
+    symmetric: ClassVar[bool] = True
+
+    beta: float = 2.0
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise ValueError(f"beta must be positive, got {self.beta}; the paper uses 2.0 to 10")
+        if self.gamma < 0:
+            raise ValueError(f"gamma must not be negative, got {self.gamma}; the paper uses 0.3 to 1.6")
+
+    def reward(self, side: Logps) -> Tensor:
+        return self.beta * side.policy / side.length  # eq. 4
+
+    def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
+        return -logsigmoid(self.reward(chosen) - self.reward(rejected) - self.gamma)
+
+
+@hookimpl
+def register_objectives(register: Register) -> None:
+    register(SimPO)
