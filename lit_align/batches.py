@@ -137,6 +137,12 @@ class ByToken(NamedTuple):
     reference: Tensor | None = None
     collision: Tensor | None = None
 
+    def take(self, index: Tensor) -> ByToken:
+        """The responses at ``index`` (``[m]``), in that order."""
+        policy, *asked = (None if field is None else field[index] for field in self)
+        assert policy is not None
+        return ByToken(policy, *asked)
+
 
 class Logps(NamedTuple):
     """Log-probabilities of responses; every field is ``[responses]``.
@@ -170,7 +176,7 @@ class Logps(NamedTuple):
 
     def take(self, index: Tensor) -> Logps:
         """The responses at ``index`` (``[m]``), in that order."""
-        tokens = self.tokens and ByToken(*(None if field is None else field[index] for field in self.tokens))
+        tokens = self.tokens and self.tokens.take(index)
         return Logps(self.policy[index], self.reference[index], self.length[index], tokens)
 
 

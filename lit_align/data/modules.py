@@ -17,6 +17,7 @@ from lit_align.batches import Batch, Step, Tree
 from lit_align.data.chat import Chat
 from lit_align.data.formats import Format
 from lit_align.data.ledger import Ledger
+from lit_align.data.mismatch import mismatched
 from lit_align.data.prepare import prepare
 from lit_align.data.steps import Steps
 from lit_align.errors import ConfigError
@@ -82,6 +83,8 @@ class AlignmentData(LightningDataModule, ABC):
         formats = () if self.format else module.formats()
         prepared = prepare(self.paths[split], self.format, chat, self.carries, self.max_lost, formats)
         self.trees[split], self.ledgers[split] = prepared
+        if getattr(module, "mismatched", False):
+            self.trees[split] = mismatched(self.trees[split], self.max_length)
         rank_zero_info(self.ledgers[split].table())
         folder = self._running.log_dir  # all ranks have to ask: the answer is broadcast
         if folder is not None:
@@ -144,9 +147,21 @@ class Demonstrations(AlignmentData):
 
 
 class Comparisons(AlignmentData):
-    """Responses of which one is better than another."""
+    """Responses of which one is better than another; a ranking counts as all the comparisons in it."""
 
     carries = "pairs"
+
+
+class Thumbs(AlignmentData):
+    """Responses that were judged one by one, up or down; of a comparison, the better is up and the worse is down."""
+
+    carries = "desirable"
+
+
+class Rankings(AlignmentData):
+    """K responses in an order without ties; a comparison is a ranking of two."""
+
+    carries = "ranking"
 
 
 class Prompts:

@@ -111,7 +111,11 @@ class _Labels:
         longest = max(map(len, self.rankings), default=0)
         return (
             PairLabels(*map(torch.tensor, zip(*self.pairs, strict=True))) if self.pairs else None,
-            ThumbLabels(*map(torch.tensor, zip(*self.thumbs, strict=True)), torch.tensor(self.mismatched).long())
+            ThumbLabels(
+                torch.tensor([response for response, _ in self.thumbs]),
+                torch.tensor([thumb for _, thumb in self.thumbs]),
+                torch.tensor(self.mismatched).long(),
+            )
             if self.thumbs
             else None,
             torch.tensor([one + [-1] * (longest - len(one)) for one in self.rankings]) if self.rankings else None,

@@ -1,4 +1,4 @@
-"""KTO on comparisons (Ethayarajh et al., 2024, https://arxiv.org/abs/2402.01306), with the divergence from the pairs."""
+"""KTO on comparisons (Ethayarajh et al., 2024, https://arxiv.org/abs/2402.01306), its divergence from the pairs."""
 
 from dataclasses import dataclass
 from typing import ClassVar

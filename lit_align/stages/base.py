@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -26,14 +26,12 @@ from lit_align.models.roles import Lora, Roles
 from lit_align.objectives import Objective
 from lit_align.plugins import load_plugins
 from lit_align.stages.checkpoints import SafeIO
+from lit_align.stages.families import Sums
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from lit_align.data.formats import Format
-
-Sums = dict[str, tuple[Tensor, Tensor]]
-"""Metrics of one micro-batch: name → (sum, count), so that micro-batches and ranks add up."""
 
 
 class AlignmentModule(LightningModule, ABC):
@@ -58,9 +56,6 @@ class AlignmentModule(LightningModule, ABC):
         temperature: of ``predict``'s sampling; 0 takes the likeliest token.
         seed: of the adapter's initial weights, dropout and sampling.
     """
-
-    #: metrics that ``losses`` reports, in a fixed order so that ranks without data agree
-    reports: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -95,13 +90,21 @@ class AlignmentModule(LightningModule, ABC):
 
     # ------------------------------------------------------------------ what a stage defines
 
+    @property
+    @abstractmethod
+    def reports(self) -> tuple[str, ...]:
+        """Metrics that ``losses`` reports, in a fixed order so that ranks without data agree."""
+
     @abstractmethod
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
         """Summed loss of one micro-batch, and sums of its metrics."""
 
     @abstractmethod
     def count(self, step: Step) -> int:
-        """What a step's summed loss is divided by: scored tokens or comparisons, of all ranks together."""
+        """What a step's summed loss is divided by: scored tokens or labels, of all ranks together."""
+
+    def after_step(self, metrics: dict[str, float], sums: dict[str, tuple[float, float]]) -> None:
+        """Look at the means of a step, and the sums and counts behind them, all ranks together; may add metrics."""
 
     # ------------------------------------------------------------------ model
 
@@ -190,6 +193,7 @@ class AlignmentModule(LightningModule, ABC):
     def training_step(self, step: Step, batch_idx: int) -> None:
         """Learn from one step: sum over its micro-batches, divide by its global count, update once."""
         optimizer, scheduler = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
+        self._check_coupling(step)
         count = self.count(step)
         statistics = (batch_idx + 1) % self._running.log_every_n_steps == 0
         totals: Sums = defaultdict(lambda: (torch.zeros((), device=self.device), torch.zeros((), device=self.device)))
@@ -201,7 +205,8 @@ class AlignmentModule(LightningModule, ABC):
                 self.manual_backward(loss / count)
             for name, (total, n) in {**sums, "loss": (loss.detach(), torch.zeros_like(loss))}.items():
                 totals[name] = (totals[name][0] + total.detach().float(), totals[name][1] + n)
-        metrics = self._reduced(totals, count)
+        reduced = self._reduced(totals, count)
+        metrics = {name: total / n for name, (total, n) in reduced.items() if n}
         parameters = list(self.roles.trainable().values())
         self._sum_over_ranks(parameters)
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -211,8 +216,17 @@ class AlignmentModule(LightningModule, ABC):
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()
+            self.after_step(metrics, reduced)
         optimizer.zero_grad()
         self._log_step(step, metrics, norm)
+
+    def _check_coupling(self, step: Step) -> None:
+        if self.objective.couples_batch and (len(step.batches) > 1 or self.trainer.world_size > 1):
+            raise TrainingError(
+                f"{type(self.objective).__name__} looks at all items of a step together, and this step was cut into "
+                f"{len(step.batches)} micro-batches on {self.trainer.world_size} processes; raise data.token_budget or "
+                "lower data.batch_size until one holds it, on one process"
+            )
 
     @contextmanager
     def _explained(self, batch: Batch) -> Iterator[None]:
@@ -227,14 +241,13 @@ class AlignmentModule(LightningModule, ABC):
             )
             raise TrainingError(cure) from error
 
-    def _reduced(self, totals: Sums, count: int) -> dict[str, float]:
-        """Metrics of the whole step from the sums of all micro-batches and ranks."""
+    def _reduced(self, totals: Sums, count: int) -> dict[str, tuple[float, float]]:
+        """Sums and counts of the whole step, all micro-batches and ranks together."""
         names = ("loss", *self.reports)
         flat = torch.stack([value for name in names for value in totals[name]])
         flat = self._running.strategy.reduce(flat, reduce_op="sum")
-        values = dict(zip(names, flat.view(-1, 2).tolist(), strict=True))
-        values["loss"][1] = count  # the mean of the step, whatever this rank held of it
-        return {name: total / n for name, (total, n) in values.items() if n}
+        values = {name: (total, n) for name, (total, n) in zip(names, flat.view(-1, 2).tolist(), strict=True)}
+        return {**values, "loss": (values["loss"][0], count)}  # the mean of the step, whatever this rank held of it
 
     def _sum_over_ranks(self, parameters: list[torch.nn.Parameter]) -> None:
         if self.trainer.world_size > 1:  # a rank that had nothing to do adds zeros
@@ -275,10 +288,11 @@ class AlignmentModule(LightningModule, ABC):
         for batch in step.batches:
             with self.roles.play("policy", training=False):
                 loss, sums = self.losses(batch, statistics=True)
-            pairs = 0 if batch.pairs is None else len(batch.pairs.chosen)
-            count = loss.new_tensor(float(self.count(Step((batch,), len(batch.trees.target), pairs))))
+            items = sum(tree.group.items for tree in batch.source)
+            count = loss.new_tensor(float(self.count(Step((batch,), len(batch.trees.target), items))))
             for name, (total, n) in {**sums, "loss": (loss, count)}.items():
-                self.validation[name].update(total / n, weight=n)
+                if n:
+                    self.validation[name].update(total / n, weight=n)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over the whole validation set, all ranks together."""

@@ -1,4 +1,4 @@
-"""Stage 3b: align on comparisons directly (Rafailov et al., 2023, https://arxiv.org/abs/2305.18290)."""
+"""Stage 3b: align on feedback directly (Rafailov et al., 2023, https://arxiv.org/abs/2305.18290)."""
 
 from __future__ import annotations
 
@@ -10,123 +10,165 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lit_align.batches import Batch, Logps, PackedTrees, Step, TokenLogps
-from lit_align.errors import ConfigError
-from lit_align.functional.logps import response_logps
+from lit_align.batches import Batch, ByToken, Logps, PackedTrees, PairLabels, Step, ThumbLabels, TokenLogps
+from lit_align.errors import ConfigError, DataError
+from lit_align.functional.logps import by_response, response_logps
 from lit_align.models.reference import ReferenceCache
-from lit_align.objectives import PairwiseObjective
-from lit_align.stages.base import AlignmentModule, Sums
+from lit_align.objectives import Objective, PairwiseObjective, RankedObjective, UnpairedObjective
+from lit_align.stages import families
+from lit_align.stages.base import AlignmentModule
+from lit_align.stages.baseline import Baseline
+from lit_align.stages.families import Sums
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 class Preference(AlignmentModule):
-    """Fine-tune on comparisons without a reward model: DPO and its family.
+    """Fine-tune on feedback without a reward model: DPO and its family, KTO, rankings.
 
-    The loss is the mean over the comparisons of a whole step. A label that is right with probability p counts as
-    p L(a, b) + (1 - p) L(b, a), with any objective.
+    The loss is the mean over the comparisons, thumbs or rankings of a whole step. A label that is right with
+    probability p counts as p L(a, b) + (1 - p) L(b, a), with any objective over pairs or thumbs; what only imitates the
+    chosen response counts with p.
 
     Args:
-        objective: the loss of a pair, such as DPO.
+        objective: the loss, such as DPO over pairs, KTO over thumbs or PlackettLuceDPO over rankings.
         label_noise: chance that any label is flipped; folded into every label's probability.
         cache_reference: folder for the reference's log-probabilities, which the next epoch or run then reads instead of
             computing them.
+        baseline_size: how many of the newest responses the baseline of KTO or BCO is the mean of, whole steps at a
+            time. Those of earlier steps come from earlier policies, so it lags behind; a single step's is noisy.
         settings: everything that all stages share.
     """
 
-    reports = (
-        *(f"rewards/{what}" for what in ("chosen", "rejected", "margins", "accuracies")),
-        *(f"{what}/{side}" for what in ("logps", "logits") for side in ("chosen", "rejected")),
-        "entropy",
-        "mean_token_accuracy",
-    )
-
     def __init__(
         self,
-        objective: PairwiseObjective,
+        objective: Objective,
         label_noise: float = 0.0,
         cache_reference: str | None = None,
+        baseline_size: int = 64,
         **settings: Any,
     ) -> None:
         super().__init__(objective, **settings)
+        if objective.takes == "demonstrations":
+            raise ConfigError(f"{type(objective).__name__} learns from demonstrations; use the stage SFT")
         if not 0 <= label_noise < 0.5:
             raise ConfigError(
                 f"label_noise is the chance of a flipped label, at least 0 and under 0.5, got {label_noise}"
             )
+        if label_noise and (objective.couples_batch or isinstance(objective, RankedObjective)):
+            raise ConfigError(
+                f"label_noise is {label_noise}, and {type(objective).__name__} has no loss for a flipped label; "
+                "leave label_noise out"
+            )
+        if cache_reference is not None and "reference" in objective.per_token:
+            raise ConfigError(
+                f"cache_reference keeps a number a response, but {type(objective).__name__} reads tokens; leave it out"
+            )
         self.label_noise, self.cache_reference = label_noise, cache_reference
+        self.baseline = Baseline(baseline_size)
         self._cache: ReferenceCache | None = None
 
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """Metric names, as dashboards know them."""
+        unpaired = isinstance(self.objective, UnpairedObjective)
+        return (*families.SIDES, *(("kl",) if unpaired else families.COMPARED), *families.TOKENS)
+
+    @property
+    def mismatched(self) -> bool:
+        """Whether trees need a response to another prompt: KTO's baseline is measured on it."""
+        return isinstance(self.objective, UnpairedObjective) and self.objective.baseline == "kl"
+
     def count(self, step: Step) -> int:
-        """Comparisons."""
-        return step.pairs
+        """Comparisons, thumbs or rankings."""
+        return step.items
 
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
-        """Summed loss of the comparisons."""
-        assert batch.pairs is not None
-        tokens = self.read(batch.trees, statistics=statistics)
-        logps = self.logps(batch, tokens.logps)
-        chosen, rejected = logps.take(batch.pairs.chosen), logps.take(batch.pairs.rejected)
-        probability = batch.pairs.probability
-        probability = probability * (1 - self.label_noise) + (1 - probability) * self.label_noise
-        losses = self.objective(chosen, rejected)  # type: ignore[operator]
-        if (probability < 1).any():
-            losses = probability * losses + (1 - probability) * self.objective(rejected, chosen)  # type: ignore[operator]
-        return losses.sum(), {**self._rewards(chosen, rejected), **_dashboard(batch, tokens)}
+        """Summed loss of the labels."""
+        tokens = self.read(batch.trees, statistics=statistics or "collision" in self.objective.per_token)
+        logps = self.logps(batch, tokens)
+        match self.objective, batch:
+            case PairwiseObjective() as pairwise, Batch(pairs=PairLabels() as labels):
+                self._check_target(pairwise, batch)
+                judged = families.pairs(pairwise, labels, logps, self.label_noise)
+            case UnpairedObjective() as unpaired, Batch(thumbs=ThumbLabels() as labels):
+                baseline = self.baseline().to(logps.policy)
+                judged = families.thumbs(unpaired, labels, logps, self.label_noise, baseline)
+            case RankedObjective() as ranked, Batch(rankings=Tensor() as order):
+                judged = families.rankings(ranked, order, logps)
+            case other, _:
+                raise DataError(f"{batch.source[0].group.source} carries no label that {other} takes; use other data")
+        sums = {**judged.sums, **families.dashboard(batch.trees, tokens, judged)} if statistics else judged.sums
+        return judged.losses.sum(), sums
 
-    def logps(self, batch: Batch, policy: Tensor) -> Logps:
-        """Log-probabilities of the batch's responses, ``[responses]``, from those of its tokens, ``[n]``."""
-        trees = batch.trees
+    def _check_target(self, objective: PairwiseObjective, batch: Batch) -> None:
+        lacking = [tree.group.source for tree in batch.source if tree.group.target is None]
+        if objective.needs_target and lacking:
+            raise DataError(
+                f"{lacking[0]} names no target, which {objective} holds the policy to; add one to every row, or hold "
+                "it to the chosen response"
+            )
+
+    def after_step(self, metrics: dict[str, float], sums: dict[str, tuple[float, float]]) -> None:
+        """Take the step into the running baseline, which the next one is measured against."""
+        if isinstance(self.objective, UnpairedObjective):
+            sides = ("rewards/chosen", "rewards/rejected")
+            if all(side in metrics for side in sides):
+                metrics["rewards/margins"] = metrics[sides[0]] - metrics[sides[1]]
+            if self.objective.baseline != "none":
+                self.baseline.add({kind: sums[kind] for kind in (("kl",) if self.mismatched else sides)})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the running baseline too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["baseline"] = self.baseline.steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the saved baseline."""
+        super().on_load_checkpoint(checkpoint)
+        self.baseline.steps = list(checkpoint["baseline"])
+
+    # ------------------------------------------------------------------ log-probabilities
+
+    def logps(self, batch: Batch, tokens: TokenLogps) -> Logps:
+        """Log-probabilities of the batch's responses, ``[responses]``, from those of its tokens."""
+        trees, objective = batch.trees, self.objective
         length = torch.bincount(trees.owner, minlength=trees.responses)
-        summed = response_logps(policy, trees.owner, trees.responses)
-        return Logps(
-            summed, self.reference(batch) if self.objective.needs_reference else torch.zeros_like(summed), length
-        )
+        policy = response_logps(tokens.logps, trees.owner, trees.responses)
+        if "reference" in objective.per_token:
+            by_token = self._score(trees)
+            reference = response_logps(by_token, trees.owner, trees.responses)
+        else:
+            by_token, reference = None, self.reference(batch) if objective.needs_reference else torch.zeros_like(policy)
+        if not objective.per_token:
+            return Logps(policy, reference, length)
+        fields = {"policy": tokens.logps, "reference": by_token, "collision": tokens.collision}
+        asked = {name: value for name, value in fields.items() if value is not None}
+        spread = {name: by_response(value, trees.owner, trees.responses) for name, value in asked.items()}
+        return Logps(policy, reference, length, ByToken(**spread))
 
     def reference(self, batch: Batch) -> Tensor:
         """Log-probabilities under the reference, ``[responses]``."""
+        trees = batch.trees
+
+        def compute() -> Tensor:
+            return response_logps(self._score(trees), trees.owner, trees.responses)
+
         if self.cache_reference is None:
-            return self._score(batch.trees)
+            return compute()
         if self._cache is None:
             fingerprint = f"{self.roles.fingerprint('reference')}-{_template(self.tokenizer)}"
             self._cache = ReferenceCache(Path(self.cache_reference), fingerprint, self.global_rank)
-        return self._cache.of(batch.source, lambda: self._score(batch.trees)).to(self.device)
+        return self._cache.of(batch.source, compute).to(self.device)
 
     def _score(self, trees: PackedTrees) -> Tensor:
+        """Log-probabilities of the scored tokens under the reference, ``[n]``."""
         with torch.no_grad(), self.roles.play("reference", training=False):
-            return response_logps(self.read(trees).logps, trees.owner, trees.responses)
-
-    def _rewards(self, chosen: Logps, rejected: Logps) -> Sums:
-        objective: PairwiseObjective = self.objective  # type: ignore[assignment]
-        with torch.no_grad():
-            better, worse = objective.reward(chosen), objective.reward(rejected)
-            n = better.new_tensor(float(len(better)))
-            return {
-                "rewards/chosen": (better.sum(), n),
-                "rewards/rejected": (worse.sum(), n),
-                "rewards/margins": ((better - worse).sum(), n),
-                "rewards/accuracies": ((better > worse).float().sum(), n),
-                "logps/chosen": (chosen.policy.sum(), n),
-                "logps/rejected": (rejected.policy.sum(), n),
-            }
+            return self.read(trees).logps
 
 
 def _template(tokenizer: PreTrainedTokenizerBase) -> str:
     """Hash of a tokenizer and its chat template."""
     vocabulary = json.dumps([sorted(tokenizer.get_vocab().items()), str(tokenizer.chat_template)])
     return hashlib.sha256(vocabulary.encode()).hexdigest()[:16]
-
-
-def _dashboard(batch: Batch, tokens: TokenLogps) -> Sums:
-    """The figures that dashboards of this field show, as means over tokens; empty unless they were asked for."""
-    if tokens.entropy is None or tokens.mean_logit is None or tokens.top1 is None or batch.pairs is None:
-        return {}
-    n = tokens.logps.new_tensor(float(len(tokens.logps)))
-    sums = {"entropy": (tokens.entropy.sum(), n)}
-    for side, responses in (("chosen", batch.pairs.chosen), ("rejected", batch.pairs.rejected)):
-        of_side = torch.isin(batch.trees.owner, responses)
-        count = of_side.sum().float()
-        sums[f"logits/{side}"] = (tokens.mean_logit[of_side].sum(), count)
-        if side == "chosen":
-            sums["mean_token_accuracy"] = (tokens.top1[of_side].float().sum(), count)
-    return sums

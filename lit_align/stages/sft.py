@@ -8,7 +8,9 @@ from torch import Tensor
 
 from lit_align.batches import Batch, Step
 from lit_align.objectives import SupervisedObjective
-from lit_align.stages.base import AlignmentModule, Sums
+from lit_align.stages import families
+from lit_align.stages.base import AlignmentModule
+from lit_align.stages.families import Sums
 
 
 class SFT(AlignmentModule):
@@ -21,10 +23,13 @@ class SFT(AlignmentModule):
         settings: everything that all stages share.
     """
 
-    reports = ("mean_token_accuracy", "entropy")
-
     def __init__(self, objective: SupervisedObjective, **settings: Any) -> None:
         super().__init__(objective, **settings)
+
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """Metric names, as dashboards know them."""
+        return families.TOKENS
 
     def count(self, step: Step) -> int:
         """Scored tokens."""
@@ -33,7 +38,7 @@ class SFT(AlignmentModule):
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
         """Summed loss of the scored tokens."""
         tokens = self.read(batch.trees, statistics=statistics)
-        loss = self.objective(tokens.logps).sum()  # type: ignore[operator]
+        loss = self.objective(tokens.logps).sum()
         if tokens.top1 is None or tokens.entropy is None:
             return loss, {}
         n = tokens.logps.new_tensor(float(len(tokens.logps)))

@@ -16,8 +16,8 @@ from lit_align.errors import Malformed
 class Groups(Format):
     """Columns ``prompt``, ``responses``, and any of ``pairs``, ``desirable``, ``ranking`` and ``target``.
 
-    A pair is ``[better, worse]`` by index, then optionally the probability that this is right, then the margin. A ranking
-    is the place of each response, 1 for the best. A target is the index of a response that is held up as the answer.
+    A pair is ``[better, worse]`` by index, then optionally the probability that this is right, then the margin. A
+    ranking is the place of each response, 1 for the best. A target is the index of a response held up as the answer.
 
     Example:
         >>> Groups()({"prompt": "2 + 2?", "responses": ["4", "5"], "pairs": [[0, 1, 0.9]]}).pairs
