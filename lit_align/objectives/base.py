@@ -17,12 +17,14 @@ class Objective(ABC):
         takes: the label the data must carry: ``"pairs"``, ``"desirable"``, ``"ranking"`` or ``"demonstrations"``.
         needs_reference: False lets the stage skip the reference model.
         couples_batch: True if the loss of one item depends on the others; a step must then fit in one micro-batch.
+        weighs: True if a part of it is a weight without gradient; its gradient is then not that of its value.
         per_token: fields of ``Logps.tokens`` that it reads, of ``"policy"``, ``"reference"`` and ``"collision"``.
     """
 
     takes: ClassVar[str]
     needs_reference: ClassVar[bool] = True
     couples_batch: ClassVar[bool] = False
+    weighs: ClassVar[bool] = False
     per_token: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod

@@ -1,6 +1,7 @@
 """Dynamic Fine-Tuning (Wu et al., 2025, https://arxiv.org/abs/2508.05629)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,6 +20,8 @@ class DFT(SupervisedObjective):
         >>> DFT()(torch.tensor([0.5, 0.25]).log())  # log 2 / 2 and log 4 / 4
         tensor([0.3466, 0.3466])
     """
+
+    weighs: ClassVar[bool] = True
 
     def __call__(self, logps: Tensor) -> Tensor:
         return -logps.detach().exp() * logps

@@ -36,6 +36,7 @@ class KTOPair(PairwiseObjective):
     """
 
     couples_batch: ClassVar[bool] = True
+    weighs: ClassVar[bool] = True
 
     beta: float = 0.1
 

@@ -51,6 +51,7 @@ class Mix(PairwiseObjective):
         of_parts = {
             "needs_reference": any(part.needs_reference for part in parts),
             "couples_batch": any(part.couples_batch for part in parts),
+            "weighs": any(part.weighs for part in parts),
             "needs_target": any(part.needs_target for part in pairs),
             "symmetric": len(pairs) == len(parts) and all(part.symmetric for part in pairs),
             "per_token": frozenset().union(*(part.per_token for part in parts))

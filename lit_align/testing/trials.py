@@ -1,0 +1,105 @@
+"""Batches to try an objective on, one kind for each family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lit_align.batches import ByToken, Logps
+from lit_align.objectives import (
+    Objective,
+    PairwiseObjective,
+    RankedObjective,
+    SupervisedObjective,
+    UnpairedObjective,
+)
+
+LONGEST = 6
+Sides = tuple[Logps, ...]
+Labels = tuple[Tensor, ...]
+
+
+class Family(NamedTuple):
+    """How the objectives of a family are called, and which way they must push.
+
+    Args:
+        sides: what the responses of an item are called.
+        labels: of so many items.
+        losses: of each item, from its sides and labels.
+        better: sign of each side, and of each item of it: 1 where descending must raise it, -1 where it must lower it.
+    """
+
+    sides: tuple[str, ...]
+    labels: Callable[[int], Labels]
+    losses: Callable[[Sides, Labels], Tensor]
+    better: Callable[[int], list[Tensor]]
+
+
+def family(objective: Objective) -> Family:
+    """The family of ``objective``."""
+    match objective:
+        case PairwiseObjective():
+            return _pairwise(objective)
+        case UnpairedObjective():
+            return _unpaired(objective)
+        case RankedObjective():
+            return _ranked(objective)
+        case SupervisedObjective():
+            return _supervised(objective)
+        case _:
+            raise TypeError(f"{type(objective).__name__} is of no family: derive it from PairwiseObjective or the like")
+
+
+def _pairwise(objective: PairwiseObjective) -> Family:
+    def losses(sides: Sides, labels: Labels) -> Tensor:
+        return objective(sides[0], sides[1], **({"target": sides[2]} if objective.needs_target else {}))
+
+    names = ("chosen", "rejected", *(("target",) if objective.needs_target else ()))
+    signs = (1.0, -1.0, 1.0)[: len(names)]
+    return Family(names, lambda n: (), losses, lambda n: [torch.full((n,), sign) for sign in signs])
+
+
+def _unpaired(objective: UnpairedObjective) -> Family:
+    def up(n: int) -> Tensor:
+        return torch.arange(n) % 3 != 1
+
+    def losses(sides: Sides, labels: Labels) -> Tensor:
+        return objective(sides[0], labels[0], sides[0].policy.new_zeros(()))
+
+    return Family(("judged",), lambda n: (up(n),), losses, lambda n: [torch.where(up(n), 1.0, -1.0)])
+
+
+def _ranked(objective: RankedObjective) -> Family:
+    def losses(sides: Sides, labels: Labels) -> Tensor:
+        n, fields = (
+            len(sides[0].policy),
+            [torch.cat(column) for column in zip(*(side[:3] for side in sides), strict=True)],
+        )
+        return objective(Logps(*fields), torch.arange(len(sides) * n).view(len(sides), n).T)
+
+    signs = (1.0, 0.0, -1.0)
+    return Family(("first", "second", "third"), lambda n: (), losses, lambda n: [torch.full((n,), s) for s in signs])
+
+
+def _supervised(objective: SupervisedObjective) -> Family:
+    return Family(
+        ("imitated",), lambda n: (), lambda sides, labels: objective(sides[0].policy), lambda n: [torch.ones(n)]
+    )
+
+
+def side(tokens: Tensor, reference: Tensor, length: Tensor) -> Logps:
+    """Responses from the log-probabilities of their tokens, ``[n, longest]``; what is behind the end does not count."""
+    scored = torch.arange(tokens.shape[1]) < length[:, None]
+    tokens, reference = tokens * scored, reference * scored
+    collision = (-0.5 - 0.1 * torch.arange(tokens.shape[1])).to(tokens) * scored
+    return Logps(tokens.sum(1), reference.sum(1), length, ByToken(tokens, reference, collision))
+
+
+def drawn(n: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities of tokens under policy and reference, in quarters of a nat, and ragged lengths."""
+    draw = torch.Generator().manual_seed(seed)
+    tokens, reference = (-torch.randint(1, 17, (n, LONGEST), generator=draw).to(dtype) / 4 for _ in range(2))
+    return tokens.requires_grad_(), reference, torch.randint(2, LONGEST + 1, (n,), generator=draw)
