@@ -1,6 +1,7 @@
 """Robust DPO (Chowdhury et al., 2024, https://arxiv.org/abs/2403.00409)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -34,6 +35,8 @@ class RobustDPO(PairwiseObjective):
         >>> RobustDPO(flipped=0.1)(Logps.of([-10.0], [-10.0]), Logps.of([-30.0], [-20.0]))
         tensor([0.1883])
     """
+
+    symmetric: ClassVar[bool] = True
 
     beta: float = 0.1
     flipped: float = 0.1

@@ -1,0 +1,48 @@
+"""Anchored Preference Optimization (D'Oosterlinck et al., 2024, https://arxiv.org/abs/2408.06266)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lit_align import Register, hookimpl
+from lit_align.objectives import Logps, PairwiseObjective
+
+
+@dataclass(frozen=True)
+class APOZero(PairwiseObjective):
+    r"""Raise the chosen response and lower the rejected one, each against the reference alone.
+
+    For data whose chosen responses are better than what the model would say.
+
+    .. math:: 1 - \sigma(r_w) + \sigma(r_l), \quad r = \beta\log\tfrac{\pi}{\rho} \quad \text{(eq. 7)}
+
+    Args:
+        beta: pull towards the reference.
+
+    Raises:
+        ValueError: if beta is not positive.
+
+    Example:
+        Rewards of 1 and -1: twice 1 - σ(1) = 0.2689.
+
+        >>> APOZero(beta=0.1)(Logps.of([-10.0], [-20.0]), Logps.of([-30.0], [-20.0]))
+        tensor([0.5379])
+    """
+
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise ValueError(f"beta must be positive, got {self.beta}; 0.1 is usual")
+
+    def reward(self, side: Logps) -> Tensor:
+        return self.beta * (side.policy - side.reference)
+
+    def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
+        return torch.sigmoid(-self.reward(chosen)) + torch.sigmoid(self.reward(rejected))
+
+
+@hookimpl
+def register_objectives(register: Register) -> None:
+    register(APOZero)

@@ -1,0 +1,70 @@
+"""Length-desensitised DPO (Liu et al., 2024, https://arxiv.org/abs/2409.06411)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from lit_align import Register, hookimpl
+from lit_align.objectives import Logps, PairwiseObjective
+
+
+@dataclass(frozen=True)
+class LDDPO(PairwiseObjective):
+    r"""DPO that counts the tokens by which one response is longer than the other only in part.
+
+    .. math:: -\log\sigma\big(\beta\,(u_w - u_l)\big), \quad u = \sum_{t \le m}\log\tfrac{\pi_t}{\rho_t}
+        + \alpha\sum_{t > m}\log\tfrac{\pi_t}{\rho_t}, \quad m = \min(|y_w|, |y_l|)
+
+    The reward that is logged is DPO's: what a response pays by itself, whatever it is compared with.
+
+    Args:
+        beta: pull towards the reference.
+        alpha: what a token behind the shorter response's length counts, 0 to 1; 1 is DPO.
+
+    Raises:
+        ValueError: if beta is not positive, or alpha is not from 0 to 1.
+
+    Example:
+        The chosen response gains 4 nats in each of 3 tokens and the rejected one loses 2 in its only one: a margin of
+        4 + 0.5 * 8 + 2, and log(1 + 1/e).
+
+        >>> from lit_align.objectives import ByToken
+        >>> chosen = ByToken(torch.tensor([[-1.0, -1.0, -1.0]]), torch.tensor([[-5.0, -5.0, -5.0]]))
+        >>> rejected = ByToken(torch.tensor([[-4.0, 0.0, 0.0]]), torch.tensor([[-2.0, 0.0, 0.0]]))
+        >>> sides = Logps.of([-3.0], [-15.0], length=[3]), Logps.of([-4.0], [-2.0], length=[1])
+        >>> LDDPO(beta=0.1, alpha=0.5)(sides[0]._replace(tokens=chosen), sides[1]._replace(tokens=rejected))
+        tensor([0.3133])
+    """
+
+    symmetric: ClassVar[bool] = True
+    per_token: ClassVar[frozenset[str]] = frozenset({"policy", "reference"})
+
+    beta: float = 0.1
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise ValueError(f"beta must be positive, got {self.beta}; 0.1 is usual")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be from 0 to 1, got {self.alpha}; 1 is DPO")
+
+    def reward(self, side: Logps) -> Tensor:
+        return self.beta * (side.policy - side.reference)
+
+    def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
+        shared = torch.minimum(chosen.length, rejected.length)
+        return -logsigmoid(self.beta * (self._ratio(chosen, shared) - self._ratio(rejected, shared)))
+
+    def _ratio(self, side: Logps, shared: Tensor) -> Tensor:
+        """u, ``[pairs]``; what lies behind the end of a response is 0 in both models."""
+        ratio = side.tokens.policy - side.tokens.reference
+        excess = torch.arange(ratio.shape[1], device=ratio.device) >= shared[:, None]
+        return torch.where(excess, self.alpha * ratio, ratio).sum(1)
+
+
+@hookimpl
+def register_objectives(register: Register) -> None:
+    register(LDDPO)
