@@ -9,10 +9,10 @@ from torch.nn.functional import logsigmoid
 
 from lit_align.batches import Group, Pair
 from lit_align.data.formats import Format
-from lit_align.objectives import PairwiseObjective
+from lit_align.objectives import PairwiseObjective, RankedObjective, SupervisedObjective, UnpairedObjective
 from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.objectives.dpo import DPO
-from lit_align.testing import check_format, check_objective
+from lit_align.testing import check_format, check_objective, check_ranked, check_supervised, check_unpaired
 
 
 def margin(chosen, rejected):
@@ -90,21 +90,47 @@ class SecretlyRewarded(PairwiseObjective):
         return -logsigmoid(chosen.policy - rejected.policy)
 
 
+class AHalf(PairwiseObjective):
+    """Symmetric in name only: it imitates too."""
+
+    symmetric = True
+
+    def __call__(self, chosen, rejected):
+        return -logsigmoid(margin(chosen, rejected)) - chosen.policy
+
+
+class WashedOut(PairwiseObjective):
+    """Exact in double precision, and to seven digits in single; of eight bits nothing is left."""
+
+    def __call__(self, chosen, rejected):
+        return -logsigmoid(margin(chosen, rejected) + 1000 - 1000)
+
+
+class ReadsPadding(PairwiseObjective):
+    per_token = frozenset({"policy"})
+
+    def __call__(self, chosen, rejected):
+        return rejected.tokens.policy.mean(1) - chosen.tokens.policy.mean(1)
+
+
 @pytest.mark.parametrize(
     ("objective", "broken"),
     [
-        (Reduced, r"a loss for each of 8 pairs, got shape \(\)"),
+        (Reduced, r"a loss for each of 8 items, got shape \(\)"),
         (Overflowing, "a loss is not finite"),
         (NotANumberBehindWhere, "a gradient is not finite"),
         (ByPosition, "depends on where it stands"),
         (Coupled, "depends on the others"),
         (HalfDetached, "chosen response is not that of the loss"),
         (Detached, "the loss has no gradient"),
-        (Swapped, "lowers a chosen response"),
-        (RaisesBoth, "raises a rejected response"),
+        (Swapped, "the wrong way"),
+        (RaisesBoth, "the wrong way"),
         (Flat, "descending changes nothing"),
         (SecretlyReferred, "the reference changes the loss"),
         (SecretlyRewarded, "the reference changes the reward"),
+        (AHalf, "a coin toss for a label pulls"),
+        (WashedOut, "bfloat16 gives another loss"),
+        (ReadsPadding, "behind the end of a response"),
     ],
 )
 def test_a_wrong_objective_is_caught(objective, broken):
@@ -112,12 +138,57 @@ def test_a_wrong_objective_is_caught(objective, broken):
         check_objective(objective())
 
 
+class ForgetsThumbs(UnpairedObjective):
+    def __call__(self, responses, desirable, baseline):
+        return -logsigmoid(responses.policy - responses.reference)
+
+
+class WholeBatch(UnpairedObjective):
+    def __call__(self, responses, desirable, baseline):
+        gain = responses.policy - responses.reference
+        return -logsigmoid(torch.where(desirable, gain, -gain) - 0.01 * gain.mean())
+
+
+class BestLast(RankedObjective):
+    def __call__(self, responses, order):
+        rewards = (responses.policy - responses.reference)[order]
+        return -logsigmoid(rewards[:, -1] - rewards[:, 0])
+
+
+class PrefersTheSecond(RankedObjective):
+    """Lifts the first over the last, but the second over both."""
+
+    def __call__(self, responses, order):
+        rewards = (responses.policy - responses.reference)[order]
+        return -logsigmoid(rewards[:, 0] - rewards[:, 2]) - 2 * logsigmoid(rewards[:, 1] - rewards[:, 0] / 2)
+
+
+class Unlearns(SupervisedObjective):
+    def __call__(self, logps):
+        return logps
+
+
+@pytest.mark.parametrize(
+    ("check", "objective", "broken"),
+    [
+        (check_unpaired, ForgetsThumbs, "the wrong way"),
+        (check_unpaired, WholeBatch, "depends on the others"),
+        (check_ranked, BestLast, "the wrong way"),
+        (check_ranked, PrefersTheSecond, "does not favour the first response"),
+        (check_supervised, Unlearns, "the wrong way"),
+    ],
+)
+def test_a_wrong_objective_of_another_family_is_caught(check, objective, broken):
+    with pytest.raises(AssertionError, match=broken):
+        check(objective())
+
+
 def test_a_right_one_passes():
     check_objective(DPO(beta=0.1))
 
 
 def test_another_family_is_told_so():
-    with pytest.raises(TypeError, match="CrossEntropy is not a PairwiseObjective"):
+    with pytest.raises(TypeError, match="CrossEntropy is not a PairwiseObjective; call the check of its own family"):
         check_objective(CrossEntropy())
 
 

@@ -95,9 +95,7 @@ def _gradient(objective: Objective, kind: Family, draws: list[tuple[Tensor, Tens
             there = torch.nn.functional.one_hot(place, tokens[at].shape[1])
             moved = []
             for step in (STEP, -STEP):
-                shifted = [
-                    draw if k != at else (draw[0].detach() + step * there, *draw[1:]) for k, draw in enumerate(draws)
-                ]
+                shifted = [(draw[0].detach() + step * there * (k == at), *draw[1:]) for k, draw in enumerate(draws)]
                 moved.append(kind.losses(tuple(side(*draw) for draw in shifted), labels).detach())
             by_item, of_item = (moved[0] - moved[1]) / (2 * STEP), (gradient * there).sum(1)
             if objective.couples_batch:
@@ -119,8 +117,9 @@ def _descent(objective: Objective, kind: Family) -> None:
     names = " or ".join(kind.sides)
     require(bool((gains >= -1e-12).all()), f"descending moves a {names} response the wrong way at small margins")
     require(bool((gains > 0).any()), "descending changes nothing at small margins")
-    for above, below in pairwise(pulls):
-        require(bool((above >= below - 1e-12).all()), f"descending does not favour the {kind.sides[0]} response")
+    for (above, more), (below, less) in pairwise(zip(pulls, better, strict=True)):
+        favours = (above >= below - 1e-12) | (more < less)
+        require(bool(favours.all()), f"descending does not favour the {kind.sides[0]} response at small margins")
     if len(pulls) == 1:
         require(bool((pulls[0] * better[0] >= 0).all()), f"descending moves a {names} response the wrong way")
 

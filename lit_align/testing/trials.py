@@ -74,11 +74,9 @@ def _unpaired(objective: UnpairedObjective) -> Family:
 
 def _ranked(objective: RankedObjective) -> Family:
     def losses(sides: Sides, labels: Labels) -> Tensor:
-        n, fields = (
-            len(sides[0].policy),
-            [torch.cat(column) for column in zip(*(side[:3] for side in sides), strict=True)],
-        )
-        return objective(Logps(*fields), torch.arange(len(sides) * n).view(len(sides), n).T)
+        n = len(sides[0].policy)
+        policy, reference, length = (torch.cat(column) for column in zip(*(side[:3] for side in sides), strict=True))
+        return objective(Logps(policy, reference, length), torch.arange(len(sides) * n).view(len(sides), n).T)
 
     signs = (1.0, 0.0, -1.0)
     return Family(("first", "second", "third"), lambda n: (), losses, lambda n: [torch.full((n,), s) for s in signs])

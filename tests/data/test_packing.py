@@ -14,7 +14,7 @@ from lit_align.errors import DataError
 
 def tree(prompt, *responses, pairs=(), source="a:1", scored=None):
     scored = [[True] * len(r) for r in responses] if scored is None else scored
-    group = Group("", [""] * len(responses), tuple(pairs), (), source)
+    group = Group("", [""] * len(responses), tuple(pairs), source=source)
     return Tree(list(prompt), [list(r) for r in responses], scored, group)
 
 
@@ -74,7 +74,7 @@ def test_every_tree_can_be_read_back(many, budget, multiple):
         assert sorted(packed.owner.tolist()) == packed.owner.tolist()
         first, expected = 0, []
         for t in batch.source:
-            expected += [(first + p.better, first + p.worse, p.probability, p.margin) for p in t.group.pairs]
+            expected += [(first + p.better, first + p.worse, p.probability, p.margin, -1) for p in t.group.pairs]
             first += len(t.responses)
         if batch.pairs is None:
             assert not expected

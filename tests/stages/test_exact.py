@@ -35,7 +35,7 @@ def trees(count: int, responses: int = 2, seed: int = 0) -> list[Tree]:
 
 def step(rows: list[Tree], budget: int) -> Step:
     tokens = sum(len(b) for tree in rows for b in tree.responses)
-    return Step(tuple(pack(rows, budget)), tokens, sum(len(tree.group.pairs) for tree in rows))
+    return Step(tuple(pack(rows, budget)), tokens, sum(tree.group.items for tree in rows))
 
 
 def stage(cls, objective, tiny, **settings):
@@ -98,7 +98,7 @@ def test_before_the_first_step_the_divergence_is_exactly_zero(tiny):
     module = Preference(DPO(), base=Base(str(tiny), "none", "float32"), lora=Lora(r=4))
     module.configure_model()
     batch = pack(trees(6), 10_000)[0]
-    logps = module.logps(batch, module.read(batch.trees).logps)
+    logps = module.logps(batch, module.read(batch.trees))
     assert torch.equal(logps.policy, logps.reference)
 
 

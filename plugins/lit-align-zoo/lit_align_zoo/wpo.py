@@ -40,6 +40,7 @@ class WPO(PairwiseObjective):
     """
 
     symmetric: ClassVar[bool] = True
+    weighs: ClassVar[bool] = True
     per_token: ClassVar[frozenset[str]] = frozenset({"policy", "collision"})
 
     beta: float = 0.1
