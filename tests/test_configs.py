@@ -9,20 +9,24 @@ import pytest
 import yaml
 
 from lit_align.cli import main
-from lit_align.plugins import load_plugins
+from tests import zoo
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+OBJECTIVES = zoo.classes()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_configuration_parses_and_names_its_command(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     name = path.relative_to(ROOT).as_posix()
-    assert path.read_text().split("\n")[0] == f"# lit-align fit -c {name}"
+    command = path.read_text().split("\n")[0].removeprefix("# lit-align ").split()
+    assert command[0] == "fit"
+    assert command[-2:] == ["-c", name]
+    assert path.parent.name == "objectives" or len(command) == 3
     out = io.StringIO()
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as exit:
-        main(["fit", "-c", name, "--print_config"])
+        main([*command, "--print_config"])
     assert not exit.value.code
     assert yaml.safe_load(out.getvalue())["model"]["class_path"].startswith("lit_align.stages.")
 
@@ -32,4 +36,8 @@ def test_an_objective_is_given_with_every_argument(path):
     """An argument that is left out would be taken over from the objective of the YAML underneath."""
     objective = yaml.safe_load(path.read_text())["model"]["init_args"]["objective"]
     name, given = (objective, {}) if isinstance(objective, str) else (objective["class_path"], objective["init_args"])
-    assert set(given) == {field.name for field in fields(load_plugins().objectives[name])}
+    assert set(given) == {field.name for field in fields(OBJECTIVES[name])}
+
+
+def test_every_objective_has_a_configuration():
+    assert sorted(path.stem for path in (ROOT / "configs/objectives").glob("*.yaml")) == sorted(OBJECTIVES)
