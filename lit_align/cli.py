@@ -50,6 +50,13 @@ HARMLESS = (
 class LitAlignCLI(LightningCLI):
     """LightningCLI with a folder for each run, whole checkpoints, and a report at the end."""
 
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Hide Lightning's seed_everything: all that is drawn here depends on model.seed and data.seed alone."""
+        parser.add_argument("--seed_everything", default=None, help=argparse.SUPPRESS)
+
+    def _set_seed(self) -> None:
+        pass
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what concerns the run as a whole."""
         parser.add_argument(
@@ -121,6 +128,11 @@ def _say(text: str) -> None:
 
 
 def _refuse(config: Namespace) -> None:
+    if config.seed_everything is not None:
+        raise ConfigError(
+            f"seed_everything is {config.seed_everything}; leave it out and set model.seed (of the adapter's initial "
+            "weights, dropout and sampling) and data.seed (of the order of steps)"
+        )
     if config.trainer.accumulate_grad_batches != 1:
         raise ConfigError(
             f"trainer.accumulate_grad_batches is {config.trainer.accumulate_grad_batches}; leave it out: "
@@ -185,7 +197,6 @@ def _cli(cls: type[LitAlignCLI], args: list[str]) -> LitAlignCLI:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         trainer_defaults={"max_epochs": 1, "enable_model_summary": False, "num_sanity_val_steps": 0},
-        seed_everything_default=1,
         save_config_kwargs={"overwrite": True},
         parser_kwargs={**quiet, **dict.fromkeys(("fit", "validate", "test", "predict"), quiet)},
         args=args,

@@ -51,6 +51,7 @@ def said(capsys, args) -> tuple[int, str]:
         ("--model.base.quantization=nf3", "base.quantization is 'nf3'; choose from 'nf4'"),
         ("--model.objective.beta=-1", "beta must be positive, got -1.0; the paper uses 0.1 to 0.5"),
         ("--trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches is 2; leave it out: data.batch_size"),
+        ("--seed_everything=7", "seed_everything is 7; leave it out and set model.seed"),
         ("--trainer.gradient_clip_val=0.5", "trainer.gradient_clip_val is 0.5; set max_grad_norm of the model instead"),
     ],
 )
