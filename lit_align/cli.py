@@ -14,9 +14,9 @@ from typing import Any
 
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -45,6 +45,21 @@ HARMLESS = (
     ".*is_gradient_checkpointing.*",
     ".*`log_every_n_steps`.*larger than.*|.*is smaller than the logging interval.*",
 )
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Write ``config.yaml`` into the run folder, wherever the loggers write."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Agree on the folder first: processes that another launcher started may each have chosen one."""
+        trainer._default_root_dir = trainer.strategy.broadcast(trainer.default_root_dir)  # type: ignore[attr-defined]
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the settings as they were understood."""
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
 
 
 class LitAlignCLI(LightningCLI):
@@ -197,7 +212,8 @@ def _cli(cls: type[LitAlignCLI], args: list[str]) -> LitAlignCLI:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         trainer_defaults={"max_epochs": 1, "enable_model_summary": False, "num_sanity_val_steps": 0},
-        save_config_kwargs={"overwrite": True},
+        save_config_callback=_SaveConfig,
+        save_config_kwargs={"save_to_log_dir": False},
         parser_kwargs={**quiet, **dict.fromkeys(("fit", "validate", "test", "predict"), quiet)},
         args=args,
     )

@@ -83,9 +83,7 @@ class AlignmentData(LightningDataModule, ABC):
         prepared = prepare(self.paths[split], self.format, chat, self.carries, self.max_lost, formats)
         self.trees[split], self.ledgers[split] = prepared
         rank_zero_info(self.ledgers[split].table())
-        folder = self._running.log_dir  # all ranks have to ask: the answer is broadcast
-        if folder is not None:
-            _write(Path(folder), self.ledgers)
+        _write(Path(self._running.default_root_dir), self.ledgers)
 
     @property
     def _running(self) -> Any:

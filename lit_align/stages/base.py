@@ -251,7 +251,7 @@ class AlignmentModule(LightningModule, ABC):
         self.bad_steps += 1
         self.skipped += 1
         if self.bad_steps >= self.max_bad_steps:
-            path = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "checkpoints" / "stopped.ckpt"
+            path = Path(self.trainer.default_root_dir) / "checkpoints" / "stopped.ckpt"
             self.trainer.save_checkpoint(path)
             raise TrainingError(
                 f"loss {loss} and gradient norm {norm.item()} were not finite in {self.bad_steps} steps in a row; the "

@@ -47,7 +47,7 @@ class Report(Callback):
         """Ask again, and write it all down."""
         trees = self._held_out(trainer)
         after, answers = self._ask(pl_module, trees, "policy") if trees else ({}, [])  # type: ignore[arg-type]
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder = Path(trainer.default_root_dir)
         told = [
             {"question": _question(tree), "before": before, "after": now}
             for tree, before, now in zip(trees, self.answers, answers, strict=True)

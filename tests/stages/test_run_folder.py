@@ -1,0 +1,31 @@
+"""What a run leaves behind lies in its own folder."""
+
+import json
+
+from lightning.pytorch.loggers import CSVLogger
+
+from lit_align.cli import main
+from tests.stages.runs import arguments, write_pairs
+
+
+class Elsewhere(CSVLogger):
+    """A logger like W&B's: it has no folder of its own, and keeps what it needs in the current one."""
+
+    @property
+    def log_dir(self) -> str:
+        return "."
+
+
+def test_a_logger_with_a_folder_of_its_own_takes_nothing_along(tiny, tmp_path, monkeypatch):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    run = arguments(tiny, train, tmp_path / "run", f"--data.validation={train}", "--model.max_new_tokens=1")
+    logger = {"class_path": f"{__name__}.Elsewhere", "init_args": {"save_dir": "."}}
+    run.append(f"--trainer.logger={json.dumps(logger)}")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    main([*run, "--trainer.max_steps=1"])
+    main(["predict", *run[1:], f"--ckpt_path={tmp_path / 'run' / '0' / 'checkpoints' / 'last.ckpt'}"])
+    left = {"adapter", "checkpoints", "config.yaml", "ledger.json", "summary.json"}
+    assert {path.name for path in (tmp_path / "run" / "0").iterdir()} == left
+    assert {path.name for path in (tmp_path / "run" / "1").iterdir()} == {"answers.jsonl", "config.yaml", "ledger.json"}
+    assert not {path.name for path in (tmp_path / "here").iterdir()} & {*left, "answers.jsonl"}
