@@ -34,3 +34,17 @@ class Terminate(Callback):
     def on_train_batch_start(self, trainer, *args) -> None:
         if trainer.global_step == self.after - 1:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Enough(Callback):
+    """End the run as max_time and early stopping do.
+
+    Args:
+        after: how many steps.
+    """
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def on_train_batch_end(self, trainer, *args) -> None:
+        trainer.should_stop = trainer.global_step >= self.after
