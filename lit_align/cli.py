@@ -83,6 +83,8 @@ class LitAlignCLI(LightningCLI):
         """Choose the run's folder, and refuse what would be ignored or done twice."""
         config = self.config[str(self.subcommand)]
         _refuse(config)
+        if config.trainer.max_epochs is None and config.trainer.max_steps == -1:
+            config.trainer.max_epochs = 1  # no default of the parser: it would cut max_steps short
         self.folder = _folder(Path(config.run))
         if config.trainer.logger in (None, True):
             here = {"save_dir": str(self.folder), "name": "", "version": ""}
@@ -211,7 +213,7 @@ def _cli(cls: type[LitAlignCLI], args: list[str]) -> LitAlignCLI:
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
-        trainer_defaults={"max_epochs": 1, "enable_model_summary": False, "num_sanity_val_steps": 0},
+        trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},
         save_config_callback=_SaveConfig,
         save_config_kwargs={"save_to_log_dir": False},
         parser_kwargs={**quiet, **dict.fromkeys(("fit", "validate", "test", "predict"), quiet)},

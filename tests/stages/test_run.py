@@ -1,11 +1,11 @@
-"""What a run leaves behind lies in its own folder."""
+"""How long a run is, and what it leaves behind in its own folder."""
 
 import json
 
 from lightning.pytorch.loggers import CSVLogger
 
 from lit_align.cli import main
-from tests.stages.runs import arguments, write_pairs
+from tests.stages.runs import arguments, trace, write_pairs
 
 
 class Elsewhere(CSVLogger):
@@ -29,3 +29,10 @@ def test_a_logger_with_a_folder_of_its_own_takes_nothing_along(tiny, tmp_path, m
     assert {path.name for path in (tmp_path / "run" / "0").iterdir()} == left
     assert {path.name for path in (tmp_path / "run" / "1").iterdir()} == {"answers.jsonl", "config.yaml", "ledger.json"}
     assert not {path.name for path in (tmp_path / "here").iterdir()} & {*left, "answers.jsonl"}
+
+
+def test_steps_go_beyond_one_epoch(tiny, tmp_path):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    main(arguments(tiny, train, tmp_path / "one"))
+    main(arguments(tiny, train, tmp_path / "steps", "--trainer.max_steps=10"))
+    assert (len(trace(tmp_path / "one")), len(trace(tmp_path / "steps"))) == (6, 10)
