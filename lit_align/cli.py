@@ -145,6 +145,14 @@ def _say(text: str) -> None:
 
 
 def _refuse(config: Namespace) -> None:
+    for name, every in {
+        "save_every": config.save_every,
+        "trainer.log_every_n_steps": config.trainer.log_every_n_steps,
+    }.items():
+        if every is not None and every < 1:
+            raise ConfigError(f"{name} is {every}; it is a number of steps, at least 1")
+    if config.ckpt_path and "://" not in config.ckpt_path and not Path(config.ckpt_path).exists():
+        raise ConfigError(f"there is no checkpoint {config.ckpt_path}; give the path of one after --ckpt_path")
     if config.seed_everything is not None:
         raise ConfigError(
             f"seed_everything is {config.seed_everything}; leave it out and set model.seed (of the adapter's initial "
