@@ -79,13 +79,17 @@ class LitAlignCLI(LightningCLI):
         )
         parser.add_argument("--save_every", type=int, default=50, help="Steps between checkpoints of the newest state.")
 
+    def choose(self, runs: Path) -> Path:
+        """The run's folder."""
+        return _folder(runs)
+
     def before_instantiate_classes(self) -> None:
         """Choose the run's folder, and refuse what would be ignored or done twice."""
         config = self.config[str(self.subcommand)]
         _refuse(config)
         if config.trainer.max_epochs is None and config.trainer.max_steps == -1:
             config.trainer.max_epochs = 1  # no default of the parser: it would cut max_steps short
-        self.folder = _folder(Path(config.run))
+        self.folder = self.choose(Path(config.run))
         if config.trainer.logger in (None, True):
             here = {"save_dir": str(self.folder), "name": "", "version": ""}
             options: tuple[dict[str, Any], ...] = ({"flush_logs_every_n_steps": 1}, {"default_hp_metric": False})
@@ -135,6 +139,10 @@ class LitAlignCLI(LightningCLI):
 class _Parsed(LitAlignCLI):
     """Everything up to the run itself."""
 
+    def choose(self, runs: Path) -> Path:
+        """None is made, and none is written to."""
+        return runs
+
     def _run_subcommand(self, subcommand: str) -> None:
         pass
 
@@ -171,13 +179,22 @@ def _refuse(config: Namespace) -> None:
 
 
 def _folder(runs: Path) -> Path:
-    """A fresh folder for this run; processes that it starts share it."""
+    """A fresh folder for this run, taken by making it; processes that it starts share it."""
     if "LOCAL_RANK" in os.environ and "LIT_ALIGN_RUN" in os.environ:
         return Path(os.environ["LIT_ALIGN_RUN"])
-    taken = [int(path.name) for path in runs.glob("*") if path.name.isdigit()]
-    folder = runs / str(max(taken, default=-1) + 1)
-    os.environ["LIT_ALIGN_RUN"] = str(folder)
-    return folder
+    # processes of another launcher share no environment: the folder of rank 0 is agreed on later
+    if getattr(rank_zero_only, "rank", 0):
+        return runs
+    number = max((int(path.name) for path in runs.glob("*") if path.name.isdigit()), default=-1) + 1
+    while True:
+        folder = runs / str(number)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # a run that began at the same moment
+            number += 1
+            continue
+        os.environ["LIT_ALIGN_RUN"] = str(folder)
+        return folder
 
 
 def main(args: list[str] | None = None) -> None:

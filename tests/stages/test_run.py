@@ -1,10 +1,11 @@
 """How long a run is, and what it leaves behind in its own folder."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 from lightning.pytorch.loggers import CSVLogger
 
-from lit_align.cli import main
+from lit_align.cli import _folder, main
 from tests.stages.runs import arguments, trace, write_pairs
 
 
@@ -36,3 +37,17 @@ def test_steps_go_beyond_one_epoch(tiny, tmp_path):
     main(arguments(tiny, train, tmp_path / "one"))
     main(arguments(tiny, train, tmp_path / "steps", "--trainer.max_steps=10"))
     assert (len(trace(tmp_path / "one")), len(trace(tmp_path / "steps"))) == (6, 10)
+
+
+def test_runs_that_begin_together_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIT_ALIGN_RUN", "")
+    (tmp_path / "6").mkdir()
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: _folder(tmp_path), range(8)))
+    assert sorted(folder.name for folder in folders) == ["10", "11", "12", "13", "14", "7", "8", "9"]
+
+
+def test_inspect_makes_no_folder(tiny, tmp_path):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    main(["inspect", *arguments(tiny, train, tmp_path / "run")[1:]])
+    assert not (tmp_path / "run").exists()
