@@ -118,9 +118,12 @@ class LitAlignCLI(LightningCLI):
         if config.trainer.logger in (None, True):
             kwargs["logger"] = self.loggers
         try:
-            return super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)
+            trainer = super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)
         except (MisconfigurationException, TypeError) as error:
             raise ConfigError(f"{str(error).rstrip('.!')}; change it under trainer") from error
+        # the state is saved before the report is made, which may fail; Lightning moves checkpoints behind all else
+        trainer.callbacks.sort(key=lambda callback: isinstance(callback, Report))  # type: ignore[attr-defined]
+        return trainer
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would put the checkpoint's settings over those of the YAML, without a word; here what is written
