@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,14 @@ class LastCheckpoint(Checkpoint):
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let Ctrl-C stop the run as SIGTERM does, after the step; a second one stops it at once.
+
+        Lightning gives the signal its old handler back when the run ends.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, _stop)
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Save every so many steps."""
         if trainer.global_step and trainer.global_step % self.every_n_train_steps == 0:
@@ -92,3 +102,8 @@ class LastCheckpoint(Checkpoint):
         """Save on SIGTERM, which Lightning raises between steps; any other exception may fall inside one."""
         if isinstance(exception, SIGTERMException):
             self.save(trainer)
+
+
+def _stop(*_: Any) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGTERM)

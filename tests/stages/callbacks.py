@@ -26,14 +26,15 @@ class Terminate(Callback):
 
     Args:
         after: how many steps.
+        by: the signal; SIGINT is Ctrl-C.
     """
 
-    def __init__(self, after: int) -> None:
-        self.after = after
+    def __init__(self, after: int, by: str = "SIGTERM") -> None:
+        self.after, self.by = after, signal.Signals[by]
 
     def on_train_batch_start(self, trainer, *args) -> None:
         if trainer.global_step == self.after - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.by)
 
 
 class Enough(Callback):

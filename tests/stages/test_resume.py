@@ -50,11 +50,15 @@ def test_a_killed_run_resumes_bit_for_bit(whole, tiny, tmp_path):
     assert 3 <= min(resumed) < 24
 
 
-@pytest.mark.parametrize("step", [1, 6, "any"])  # 6: the last of an epoch
-def test_a_run_told_to_stop_saves_and_resumes_bit_for_bit(step, whole, tiny, tmp_path):
+@pytest.mark.parametrize(
+    ("step", "by"),
+    [(1, "SIGTERM"), (6, "SIGTERM"), ("any", "SIGTERM"), (3, "SIGINT")],  # 6: the last of an epoch
+)
+def test_a_run_told_to_stop_saves_and_resumes_bit_for_bit(step, by, whole, tiny, tmp_path):
     train, losses = whole
     step = 7 + time.time_ns() % 17 if step == "any" else step
     stop = ("--trainer.callbacks+=tests.stages.callbacks.Terminate", f"--trainer.callbacks.after={step}")
+    stop += (f"--trainer.callbacks.by={by}",)
     with pytest.raises(SystemExit) as exit:
         main(arguments(tiny, train, tmp_path / "run", *EPOCHS, *stop))
     assert exit.value.code == 143
