@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import pkgutil
+import signal
 import sys
 import warnings
 from importlib import import_module
@@ -134,6 +135,16 @@ class LitAlignCLI(LightningCLI):
         # nothing in a checkpoint is executed, whoever made it
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand == "fit":
+            return super()._run_subcommand(subcommand)
+        # nothing is to be saved: stop at once; Lightning alone would take note and run to the end
+        handler = signal.signal(signal.SIGTERM, _stop)
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+
     def before_fit(self) -> None:
         """Say what is about to happen, as it was understood."""
         _say(f"{type(self.model).__name__} · {self.model.objective!r} · {self.model.base.path}")
@@ -153,6 +164,10 @@ class _Parsed(LitAlignCLI):
 @rank_zero_only
 def _say(text: str) -> None:
     print(text, flush=True)
+
+
+def _stop(*_: Any) -> None:
+    raise SIGTERMException
 
 
 def _refuse(config: Namespace) -> None:

@@ -72,3 +72,13 @@ def test_a_report_that_fails_does_not_cost_what_was_trained(tiny, tmp_path, monk
         main(arguments(tiny, train, tmp_path / "run", "--trainer.max_steps=1"))
     for file in ("checkpoints/last.ckpt", "adapter/adapter_model.safetensors"):
         assert (tmp_path / "run" / "0" / file).exists()
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_what_only_reads_stops_when_it_is_told_to(command, tiny, tmp_path):
+    pairs = write_pairs(tmp_path / "pairs.jsonl", rows=40)
+    run = arguments(tiny, pairs, tmp_path / "run", f"--data.validation={pairs}", "--model.max_new_tokens=1")
+    with pytest.raises(SystemExit) as stopped:
+        main([command, *run[1:], "--trainer.callbacks+=tests.stages.callbacks.TerminateEvaluation"])
+    assert stopped.value.code == 143
+    assert not (tmp_path / "run" / "0" / "checkpoints").exists()
