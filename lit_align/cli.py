@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import pkgutil
+import signal
 import sys
 import warnings
 from importlib import import_module
@@ -14,9 +15,9 @@ from typing import Any
 
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -47,8 +48,30 @@ HARMLESS = (
 )
 
 
+class _SaveConfig(SaveConfigCallback):
+    """Write ``config.yaml`` into the run folder, wherever the loggers write."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Agree on the folder first: processes that another launcher started may each have chosen one."""
+        trainer._default_root_dir = trainer.strategy.broadcast(trainer.default_root_dir)  # type: ignore[attr-defined]
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the settings as they were understood."""
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
+
+
 class LitAlignCLI(LightningCLI):
     """LightningCLI with a folder for each run, whole checkpoints, and a report at the end."""
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Hide Lightning's seed_everything: all that is drawn here depends on model.seed and data.seed alone."""
+        parser.add_argument("--seed_everything", default=None, help=argparse.SUPPRESS)
+
+    def _set_seed(self) -> None:
+        pass
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what concerns the run as a whole."""
@@ -57,11 +80,17 @@ class LitAlignCLI(LightningCLI):
         )
         parser.add_argument("--save_every", type=int, default=50, help="Steps between checkpoints of the newest state.")
 
+    def choose(self, runs: Path) -> Path:
+        """The run's folder."""
+        return _folder(runs)
+
     def before_instantiate_classes(self) -> None:
         """Choose the run's folder, and refuse what would be ignored or done twice."""
         config = self.config[str(self.subcommand)]
         _refuse(config)
-        self.folder = _folder(Path(config.run))
+        if config.trainer.max_epochs is None and config.trainer.max_steps == -1:
+            config.trainer.max_epochs = 1  # no default of the parser: it would cut max_steps short
+        self.folder = self.choose(Path(config.run))
         if config.trainer.logger in (None, True):
             here = {"save_dir": str(self.folder), "name": "", "version": ""}
             options: tuple[dict[str, Any], ...] = ({"flush_logs_every_n_steps": 1}, {"default_hp_metric": False})
@@ -90,9 +119,12 @@ class LitAlignCLI(LightningCLI):
         if config.trainer.logger in (None, True):
             kwargs["logger"] = self.loggers
         try:
-            return super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)
+            trainer = super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)
         except (MisconfigurationException, TypeError) as error:
             raise ConfigError(f"{str(error).rstrip('.!')}; change it under trainer") from error
+        # the state is saved before the report is made, which may fail; Lightning moves checkpoints behind all else
+        trainer.callbacks.sort(key=lambda callback: isinstance(callback, Report))  # type: ignore[attr-defined]
+        return trainer
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would put the checkpoint's settings over those of the YAML, without a word; here what is written
@@ -103,6 +135,16 @@ class LitAlignCLI(LightningCLI):
         # nothing in a checkpoint is executed, whoever made it
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand == "fit":
+            return super()._run_subcommand(subcommand)
+        # nothing is to be saved: stop at once; Lightning alone would take note and run to the end
+        handler = signal.signal(signal.SIGTERM, _stop)
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+
     def before_fit(self) -> None:
         """Say what is about to happen, as it was understood."""
         _say(f"{type(self.model).__name__} · {self.model.objective!r} · {self.model.base.path}")
@@ -110,6 +152,10 @@ class LitAlignCLI(LightningCLI):
 
 class _Parsed(LitAlignCLI):
     """Everything up to the run itself."""
+
+    def choose(self, runs: Path) -> Path:
+        """None is made, and none is written to."""
+        return runs
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass
@@ -120,7 +166,24 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
+def _stop(*_: Any) -> None:
+    raise SIGTERMException
+
+
 def _refuse(config: Namespace) -> None:
+    for name, every in {
+        "save_every": config.save_every,
+        "trainer.log_every_n_steps": config.trainer.log_every_n_steps,
+    }.items():
+        if every is not None and every < 1:
+            raise ConfigError(f"{name} is {every}; it is a number of steps, at least 1")
+    if config.ckpt_path and "://" not in config.ckpt_path and not Path(config.ckpt_path).exists():
+        raise ConfigError(f"there is no checkpoint {config.ckpt_path}; give the path of one after --ckpt_path")
+    if config.seed_everything is not None:
+        raise ConfigError(
+            f"seed_everything is {config.seed_everything}; leave it out and set model.seed (of the adapter's initial "
+            "weights, dropout and sampling) and data.seed (of the order of steps)"
+        )
     if config.trainer.accumulate_grad_batches != 1:
         raise ConfigError(
             f"trainer.accumulate_grad_batches is {config.trainer.accumulate_grad_batches}; leave it out: "
@@ -134,13 +197,22 @@ def _refuse(config: Namespace) -> None:
 
 
 def _folder(runs: Path) -> Path:
-    """A fresh folder for this run; processes that it starts share it."""
+    """A fresh folder for this run, taken by making it; processes that it starts share it."""
     if "LOCAL_RANK" in os.environ and "LIT_ALIGN_RUN" in os.environ:
         return Path(os.environ["LIT_ALIGN_RUN"])
-    taken = [int(path.name) for path in runs.glob("*") if path.name.isdigit()]
-    folder = runs / str(max(taken, default=-1) + 1)
-    os.environ["LIT_ALIGN_RUN"] = str(folder)
-    return folder
+    # processes of another launcher share no environment: the folder of rank 0 is agreed on later
+    if getattr(rank_zero_only, "rank", 0):
+        return runs
+    number = max((int(path.name) for path in runs.glob("*") if path.name.isdigit()), default=-1) + 1
+    while True:
+        folder = runs / str(number)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # a run that began at the same moment
+            number += 1
+            continue
+        os.environ["LIT_ALIGN_RUN"] = str(folder)
+        return folder
 
 
 def main(args: list[str] | None = None) -> None:
@@ -184,9 +256,9 @@ def _cli(cls: type[LitAlignCLI], args: list[str]) -> LitAlignCLI:
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
-        trainer_defaults={"max_epochs": 1, "enable_model_summary": False, "num_sanity_val_steps": 0},
-        seed_everything_default=1,
-        save_config_kwargs={"overwrite": True},
+        trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},
+        save_config_callback=_SaveConfig,
+        save_config_kwargs={"save_to_log_dir": False},
         parser_kwargs={**quiet, **dict.fromkeys(("fit", "validate", "test", "predict"), quiet)},
         args=args,
     )

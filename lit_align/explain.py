@@ -197,7 +197,7 @@ def _settings(key: str) -> list[str]:
         return list(_parameters("lit_align.models.roles.Lora"))
     if key.startswith("base."):
         return list(_parameters("lit_align.models.load.Base"))
-    return ["run", "save_every", "trainer", "model", "data", "ckpt_path", "seed_everything"]
+    return ["run", "save_every", "trainer", "model", "data", "ckpt_path"]
 
 
 def _parameters(path: str) -> set[str]:

@@ -86,9 +86,7 @@ class AlignmentData(LightningDataModule, ABC):
         if getattr(module, "mismatched", False):
             self.trees[split] = mismatched(self.trees[split], self.max_length)
         rank_zero_info(self.ledgers[split].table())
-        folder = self._running.log_dir  # all ranks have to ask: the answer is broadcast
-        if folder is not None:
-            _write(Path(folder), self.ledgers)
+        _write(Path(self._running.default_root_dir), self.ledgers)
 
     @property
     def _running(self) -> Any:

@@ -37,6 +37,6 @@ class AnswerWriter(BasePredictionWriter):
             print(f"answers are in {self._path(trainer)}")
 
     def _path(self, trainer: Trainer) -> Path:
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         return folder / ("answers.jsonl" if trainer.is_global_zero else f"answers.{trainer.global_rank}.jsonl")

@@ -182,6 +182,13 @@ class AlignmentModule(LightningModule, ABC):
         if isinstance(self.trainer.strategy.checkpoint_io, SafeIO):
             self.trainer.strategy.checkpoint_io.beside = self.save_adapter
 
+    def on_train_start(self) -> None:
+        """Begin a new epoch where the old one was complete: with max_steps Lightning would run it again, empty."""
+        loop = self._running.fit_loop
+        epoch = loop.epoch_progress.current
+        if loop.epoch_loop.restarted_on_last and epoch.processed == epoch.started:
+            loop.epoch_loop.restarting = False
+
     def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
         """Seed dropout by the step: a resumed run draws what the uninterrupted one did, with no saved state.
 
@@ -264,7 +271,7 @@ class AlignmentModule(LightningModule, ABC):
         self.bad_steps += 1
         self.skipped += 1
         if self.bad_steps >= self.max_bad_steps:
-            path = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "checkpoints" / "stopped.ckpt"
+            path = Path(self.trainer.default_root_dir) / "checkpoints" / "stopped.ckpt"
             self.trainer.save_checkpoint(path)
             raise TrainingError(
                 f"loss {loss} and gradient norm {norm.item()} were not finite in {self.bad_steps} steps in a row; the "
@@ -332,6 +339,14 @@ class AlignmentModule(LightningModule, ABC):
         keep = {f"_roles.{name}" for name in self.roles.trainable()}
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in keep}
         checkpoint["counts"] = {"skipped": self.skipped, "tokens_seen": self.tokens_seen}
+        # a run that max_steps, max_time or early stopping ends inside an epoch closes that epoch all the same
+        loops = checkpoint["loops"]["fit_loop"]
+        batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+        inside = batches["current"]["ready"] > 0 and not batches["is_last_batch"]
+        if inside and epochs["current"]["processed"] == epochs["current"]["started"]:
+            checkpoint["epoch"] -= 1
+            for count in epochs.values():
+                count["processed"] = count["completed"] = count["started"] - 1
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that lacks trained parameters; non-strict loading would leave them random."""

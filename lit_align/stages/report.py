@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from lit_align.batches import Tree
 from lit_align.data.modules import to_device
@@ -44,10 +44,11 @@ class Report(Callback):
             self._print_figures({"before": self.before})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ask again, and write it all down."""
+        """Ask again, and write it all down; the adapter first, since anything else may fail."""
+        folder = Path(trainer.default_root_dir)
+        rank_zero_only(pl_module.save_adapter)(folder / "adapter")  # type: ignore[arg-type]
         trees = self._held_out(trainer)
         after, answers = self._ask(pl_module, trees, "policy") if trees else ({}, [])  # type: ignore[arg-type]
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
         told = [
             {"question": _question(tree), "before": before, "after": now}
             for tree, before, now in zip(trees, self.answers, answers, strict=True)
@@ -110,9 +111,11 @@ class Report(Callback):
         }
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        module.save_adapter(folder / "adapter")
         if (folder / "metrics.csv").exists():
-            plot_margins(folder / "metrics.csv", folder / "margins.png")
+            try:
+                plot_margins(folder / "metrics.csv", folder / "margins.png")
+            except Exception as error:
+                rank_zero_warn(f"margins.png could not be drawn: {error!r}")
 
     @rank_zero_only
     def _print_figures(self, columns: dict[str, dict[str, Any]]) -> None:

@@ -81,10 +81,10 @@ def test_validation_is_whole_each_time_even_after_the_sanity_check(tmp_path, pai
 
 
 def test_the_ledger_is_shown_and_written(tmp_path, pairs, tokenizer, caplog):
-    logger = CSVLogger(tmp_path, name="run", version="")
+    logger = CSVLogger(tmp_path / "elsewhere")
     comparisons = data([pairs], validation=pairs)
     with caplog.at_level("INFO"):
-        trainer(tmp_path, epochs=1, logger=logger, log_every_n_steps=1).fit(Learner(tokenizer()), comparisons)
+        trainer(tmp_path / "run", epochs=1, logger=logger, log_every_n_steps=1).fit(Learner(tokenizer()), comparisons)
     assert comparisons.ledgers["train"].table() in caplog.text
     book = json.loads((tmp_path / "run" / "ledger.json").read_text())
     assert {split: entry["fates"]["kept"] for split, entry in book.items()} == {"train": 11, "validation": 11}

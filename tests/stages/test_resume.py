@@ -50,11 +50,15 @@ def test_a_killed_run_resumes_bit_for_bit(whole, tiny, tmp_path):
     assert 3 <= min(resumed) < 24
 
 
-@pytest.mark.parametrize("step", [1, 6, "any"])  # 6: the last of an epoch
-def test_a_run_told_to_stop_saves_and_resumes_bit_for_bit(step, whole, tiny, tmp_path):
+@pytest.mark.parametrize(
+    ("step", "by"),
+    [(1, "SIGTERM"), (6, "SIGTERM"), ("any", "SIGTERM"), (3, "SIGINT")],  # 6: the last of an epoch
+)
+def test_a_run_told_to_stop_saves_and_resumes_bit_for_bit(step, by, whole, tiny, tmp_path):
     train, losses = whole
     step = 7 + time.time_ns() % 17 if step == "any" else step
     stop = ("--trainer.callbacks+=tests.stages.callbacks.Terminate", f"--trainer.callbacks.after={step}")
+    stop += (f"--trainer.callbacks.by={by}",)
     with pytest.raises(SystemExit) as exit:
         main(arguments(tiny, train, tmp_path / "run", *EPOCHS, *stop))
     assert exit.value.code == 143
@@ -64,8 +68,28 @@ def test_a_run_told_to_stop_saves_and_resumes_bit_for_bit(step, whole, tiny, tmp
     assert {**stopped, **resumed} == losses
 
 
-def resume(tiny, train, folder, checkpoint):
+@pytest.mark.parametrize(
+    ("stop", "on"),
+    [
+        (["--trainer.max_steps=3"], []),
+        (["--trainer.max_steps=9"], ["--trainer.max_steps=12"]),  # inside an epoch, then to the end of one
+        (["--trainer.max_steps=12"], ["--trainer.max_steps=15"]),
+        (["--trainer.callbacks+=tests.stages.callbacks.Enough", "--trainer.callbacks.after=8"], []),
+    ],
+)
+def test_a_run_that_ended_early_continues_bit_for_bit(stop, on, whole, tiny, tmp_path):
+    train, losses = whole
+    main(arguments(tiny, train, tmp_path / "run", *EPOCHS, *stop))
+    ended = trace(tmp_path / "run")
+    last = tmp_path / "run" / "0" / "checkpoints" / "last.ckpt"
+    resumed = resume(tiny, train, tmp_path, last, *on)
+    until = int(on[0].partition("=")[2]) if on else 24
+    assert {**ended, **resumed} == {step: loss for step, loss in losses.items() if step < until}
+    assert min(resumed) == len(ended) < 24
+
+
+def resume(tiny, train, folder, checkpoint, *more):
     """Trace of the run that continues from a checkpoint, in a folder of its own."""
-    main(arguments(tiny, train, folder / "run", *EPOCHS, f"--ckpt_path={checkpoint}"))
+    main(arguments(tiny, train, folder / "run", *EPOCHS, f"--ckpt_path={checkpoint}", *more))
     assert folder_of(folder / "run").name == "1"
     return trace(folder / "run")
