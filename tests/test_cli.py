@@ -52,6 +52,9 @@ def said(capsys, args) -> tuple[int, str]:
         ("--model.objective.beta=-1", "beta must be positive, got -1.0; the paper uses 0.1 to 0.5"),
         ("--trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches is 2; leave it out: data.batch_size"),
         ("--trainer.gradient_clip_val=0.5", "trainer.gradient_clip_val is 0.5; set max_grad_norm of the model instead"),
+        ("--trainer.precision=bf16-true", "trainer.precision is bf16-true; leave it out: model.base.dtype"),
+        ("--trainer.precision=16", "trainer.precision is 16; leave it out: model.base.dtype"),
+        ("--trainer.precision=16-mixed", "trainer.precision is 16-mixed; leave it out: model.base.dtype"),
     ],
 )
 def test_a_mistake_on_the_command_line(capsys, usual, more, sentence):
