@@ -289,12 +289,17 @@ class AlignmentModule(LightningModule, ABC):
     on_test_epoch_end = on_validation_epoch_end
 
     def predict_step(self, trees: list[Tree], batch_idx: int) -> list[dict[str, Any]]:
-        """Answer the prompts of ``trees``; each answer as a JSON-able record."""
-        answers = self.answer([tree.prompt for tree in trees])
-        return [
-            {"source": tree.group.source, "prompt": tree.group.prompt, "answer": answer, **tree.group.extra}
-            for tree, answer in zip(trees, answers, strict=True)
-        ]
+        """Answer the prompts of ``trees``; each answer as a JSON-able record.
+
+        The row's other columns come along; one that is called ``source``, ``prompt`` or ``answer`` becomes
+        ``data.source``, ``data.prompt`` or ``data.answer``, so that nobody takes the data's answer for the model's.
+        """
+        records: list[dict[str, Any]] = []
+        for tree, answer in zip(trees, self.answer([tree.prompt for tree in trees]), strict=True):
+            ours = {"source": tree.group.source, "prompt": tree.group.prompt, "answer": answer}
+            theirs = {f"data.{name}" if name in ours else name: value for name, value in tree.group.extra.items()}
+            records.append({**ours, **theirs})
+        return records
 
     def answer(self, prompts: list[list[int]], role: str = "policy", max_new_tokens: int | None = None) -> list[str]:
         """What a role says to prompts of token ids."""

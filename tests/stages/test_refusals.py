@@ -1,5 +1,6 @@
 """What a run does with input it cannot use: before any weights load where that is possible, and never in silence."""
 
+import datetime
 import json
 
 import pytest
@@ -7,7 +8,11 @@ import torch
 from lightning.pytorch import Callback
 from safetensors.torch import load_file
 
+from lit_align.batches import Group, Tree
 from lit_align.cli import main
+from lit_align.models.load import Base
+from lit_align.models.roles import Lora
+from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.stages.sft import SFT
 from tests.stages.runs import arguments, folder_of, trace, write_chats, write_pairs
 
@@ -144,6 +149,15 @@ def test_predict_writes_an_answer_to_each_prompt(tiny, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "run" / "1" / "answers.jsonl").read_text().splitlines()]
     assert [row["source"] for row in rows] == [f"{train}:{k + 1}" for k in range(22)]
     assert all(isinstance(row["answer"], str) for row in rows)
+
+
+def test_a_column_of_the_data_is_never_taken_for_the_models_answer(monkeypatch):
+    module = SFT(CrossEntropy(), base=Base("nowhere"), lora=Lora())
+    monkeypatch.setattr(module, "answer", lambda prompts: ["mine"] * len(prompts))
+    theirs = {"answer": "gold", "source": "web", "when": datetime.date(2024, 1, 1)}
+    (row,) = module.predict_step([Tree([1], [[2]], [[True]], Group("a?", ["b"], source="rows:1", extra=theirs))], 0)
+    ours = {"source": "rows:1", "prompt": "a?", "answer": "mine"}
+    assert row == {**ours, "data.answer": "gold", "data.source": "web", "when": theirs["when"]}
 
 
 def test_lightnings_own_checkpoints_and_early_stopping_work(tiny, tmp_path):
