@@ -80,12 +80,15 @@ class AlignmentData(LightningDataModule, ABC):
         module = cast(Any, self._running.lightning_module)
         chat = Chat(module.tokenizer, max_length=self.max_length, overlong=self.overlong)
         formats = () if self.format else module.formats()
-        prepared = prepare(self.paths[split], self.format, chat, self.carries, self.max_lost, formats)
-        self.trees[split], self.ledgers[split] = prepared
-        rank_zero_info(self.ledgers[split].table())
-        folder = self._running.log_dir  # all ranks have to ask: the answer is broadcast
-        if folder is not None:
-            _write(Path(folder), self.ledgers)
+
+        def show(ledger: Ledger) -> None:
+            self.ledgers[split] = ledger
+            rank_zero_info(ledger.table())
+            folder = self._running.log_dir  # all ranks have to ask: the answer is broadcast
+            if folder is not None:
+                _write(Path(folder), self.ledgers)
+
+        self.trees[split], _ = prepare(self.paths[split], self.format, chat, self.carries, self.max_lost, formats, show)
 
     @property
     def _running(self) -> Any:

@@ -87,13 +87,19 @@ def test_no_chat_template_names_the_fix(tiny, tmp_path, capsys):
     assert len(trace(tmp_path / "run")) == 1
 
 
-def test_too_many_malformed_rows_stop_the_run_and_show_the_table(tiny, tmp_path, capsys):
+def test_too_many_malformed_rows_stop_the_run_and_show_the_table(tiny, tmp_path, capsys, caplog):
     train = write_pairs(tmp_path / "pairs.jsonl")
     with train.open("a") as file:
         file.write('{"prompt": "x", "chosen": "same", "rejected": "same"}\nnot json\n')
-    message = refused(capsys, tiny, train, tmp_path / "run")
+    with caplog.at_level("INFO"):
+        message = refused(capsys, tiny, train, tmp_path / "run")
     assert "max_lost" in message
-    assert "malformed" in message
+    assert "malformed            2    8.33%" in caplog.text  # the table
+    book = json.loads((folder_of(tmp_path / "run") / "ledger.json").read_text())["train"]
+    assert book["fates"]["malformed"] == 2
+    with pytest.raises(SystemExit):
+        main(["inspect", *arguments(tiny, train, tmp_path / "run")[1:]])
+    assert "malformed            2    8.33%" in capsys.readouterr().out
     main(arguments(tiny, train, tmp_path / "run", "--data.max_lost=0.2", "--trainer.max_steps=1"))
     book = json.loads((folder_of(tmp_path / "run") / "ledger.json").read_text())["train"]
     assert book["rows"] == 24
