@@ -191,7 +191,8 @@ class AlignmentModule(LightningModule, ABC):
         """Learn from one step: sum over its micro-batches, divide by its global count, update once."""
         optimizer, scheduler = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
         count = self.count(step)
-        statistics = (batch_idx + 1) % self._running.log_every_n_steps == 0
+        # asked of Lightning, which counts over epochs: other steps' figures would be logged as this one's
+        statistics = self._running._logger_connector.should_update_logs
         totals: Sums = defaultdict(lambda: (torch.zeros((), device=self.device), torch.zeros((), device=self.device)))
         block = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
         for batch in step.batches:

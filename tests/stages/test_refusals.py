@@ -1,5 +1,6 @@
 """What a run does with input it cannot use: before any weights load where that is possible, and never in silence."""
 
+import csv
 import datetime
 import json
 
@@ -164,6 +165,20 @@ def test_a_column_of_the_data_is_never_taken_for_the_models_answer(monkeypatch):
     (row,) = module.predict_step([Tree([1], [[2]], [[True]], Group("a?", ["b"], source="rows:1", extra=theirs))], 0)
     ours = {"source": "rows:1", "prompt": "a?", "answer": "mine"}
     assert row == {**ours, "data.answer": "gold", "data.source": "web", "when": theirs["when"]}
+
+
+def test_the_figures_of_a_logged_step_are_its_own(tiny, tmp_path):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    run = arguments(tiny, train, tmp_path / "run", "--trainer.max_epochs=2")
+
+    def entropy() -> dict[str, str]:
+        with (folder_of(tmp_path / "run") / "metrics.csv").open() as file:
+            return {row["step"]: row["entropy"] for row in csv.DictReader(file)}
+
+    main(run)
+    each = entropy()
+    main([*run, "--trainer.log_every_n_steps=4"])
+    assert entropy() == {step: each[step] for step in ("3", "7", "11")}  # of 12, 6 an epoch
 
 
 def test_lightnings_own_checkpoints_and_early_stopping_work(tiny, tmp_path):
