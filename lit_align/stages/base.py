@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from lit_align.batches import Batch, Step, Tree
 from lit_align.errors import ConfigError, ModelError, TrainingError
@@ -89,7 +89,11 @@ class AlignmentModule(LightningModule, ABC):
         self._roles: Roles | None = None
         self.bad_steps = self.skipped = 0
         self.tokens_seen = 0
-        self.validation = MetricCollection({name: MeanMetric() for name in ("loss", *self.reports)}, prefix="eval_")
+        # NaN is kept: means of what is left would look sound. ("disable", made for that, forgets the weights.)
+        means: dict[str, Metric | MetricCollection] = {
+            name: MeanMetric(nan_strategy=float("nan")) for name in ("loss", *self.reports)
+        }
+        self.validation = MetricCollection(means, prefix="eval_")
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._read: Forward | None = None
 
@@ -279,7 +283,9 @@ class AlignmentModule(LightningModule, ABC):
             pairs = 0 if batch.pairs is None else len(batch.pairs.chosen)
             count = loss.new_tensor(float(self.count(Step((batch,), len(batch.trees.target), pairs))))
             for name, (total, n) in {**sums, "loss": (loss, count)}.items():
-                self.validation[name].update(total / n, weight=n)
+                self.validation[name].update(
+                    total / n.clamp(min=1), weight=n.clone()
+                )  # where NaN is, it is overwritten
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over the whole validation set, all ranks together."""

@@ -3,6 +3,7 @@
 import csv
 import datetime
 import json
+import math
 
 import pytest
 import torch
@@ -64,6 +65,35 @@ def test_too_many_in_a_row_stop_the_run_with_its_state_saved(tiny, tmp_path, cap
     saved = tmp_path / "run" / "0" / "checkpoints" / "stopped.ckpt"
     assert str(saved) in message
     assert torch.load(saved, weights_only=True)["global_step"] == 2
+
+
+class Spoil(Callback):
+    """Make the adapter's output not finite in the first validation batch."""
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, *args) -> None:
+        parameter = next(iter(pl_module.roles.trainable().values()))
+        if batch_idx == 0:
+            self.kept = parameter.detach().clone()
+        parameter.data.copy_(self.kept if batch_idx else torch.full_like(self.kept, float("nan")))
+
+
+def test_validation_that_is_not_finite_shows(tiny, tmp_path):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    same = ("--model.lora.dropout=0.0", f"--data.validation={train}")
+    run = arguments(tiny, train, tmp_path / "run", "--trainer.max_epochs=1", *same)
+
+    def evaluated() -> dict[str, float]:
+        with (folder_of(tmp_path / "run") / "metrics.csv").open() as file:
+            (last,) = [row for row in csv.DictReader(file) if row["eval_loss"]]
+        return {name: float(value) for name, value in last.items() if name.startswith("eval_")}
+
+    main(run)
+    sound = evaluated()
+    assert all(map(math.isfinite, sound.values()))
+    main([*run, "--data.token_budget=100"])
+    assert evaluated() == pytest.approx(sound, rel=1e-3)  # means over pairs and tokens, not over micro-batches
+    main([*run, f"--trainer.callbacks+={__name__}.Spoil"])
+    assert math.isnan(evaluated()["eval_loss"])
 
 
 def test_label_and_objective_that_do_not_fit_are_refused_before_weights_load(tiny, tmp_path, capsys, monkeypatch):
