@@ -154,8 +154,17 @@ class Roles(nn.Module):
             ModelError: if the role has no adapter.
         """
         config, weights = self._config(role), self._weights(role)
-        lora = {"r": config.r, "alpha": config.lora_alpha, "targets": written_targets(config)}
-        write_adapter(Path(folder), config, weights, {**(provenance or {}), "role": role, "lora": lora})
+        record = {**(provenance or {}), "role": role, "lora": self.settings(role)}
+        write_adapter(Path(folder), config, weights, record)
+
+    def settings(self, role: str) -> dict[str, Any]:
+        """A role's r, alpha and targets, as they are and not as they were asked for.
+
+        Raises:
+            ModelError: if the role has no adapter.
+        """
+        config = self._config(role)
+        return {"r": config.r, "alpha": config.lora_alpha, "targets": written_targets(config)}
 
     def load(self, folder: str | Path, role: str = "policy") -> None:
         """Give a role the adapter weights in ``folder``.

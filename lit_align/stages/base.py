@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import time
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from lit_align.batches import Batch, Step, Tree
 from lit_align.errors import ConfigError, ModelError, TrainingError
+from lit_align.models.adapters import same_base
 from lit_align.models.forward import Forward
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.memory import out_of_memory_message
@@ -329,20 +331,41 @@ class AlignmentModule(LightningModule, ABC):
         """Keep what was trained; the base stays where it came from."""
         keep = {f"_roles.{name}" for name in self.roles.trainable()}
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in keep}
+        checkpoint["origin"] = self._origin()
         checkpoint["counts"] = {"skipped": self.skipped, "tokens_seen": self.tokens_seen}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that lacks trained parameters; non-strict loading would leave them random."""
+        """Refuse a checkpoint of another model: its weights would be lacking, or mean something else here."""
         self.configure_model()
-        wanted = {f"_roles.{name}" for name in self.roles.trainable()}
-        if wanted != set(checkpoint["state_dict"]):
-            missing = sorted(wanted ^ set(checkpoint["state_dict"]))
+        mine, wrote = self._origin(), checkpoint.get("origin", {})
+        differ = [
+            f"{name} was {wrote[name]!r} and is {value!r}"
+            for name, value in mine.items()
+            if name in wrote and not _alike(name, wrote[name], value)
+        ]
+        here = {f"_roles.{name}": weight.shape for name, weight in self.roles.trainable().items()}
+        there = {name: weight.shape for name, weight in checkpoint["state_dict"].items()}
+        if here != there:
+            wrong = sorted(name for name in {**here, **there} if here.get(name) != there.get(name))
+            differ.append(f"{len(wrong)} parameters differ, such as {wrong[0]}")
+        if differ:
             raise ModelError(
-                f"the checkpoint does not fit this adapter: {len(missing)} parameters differ, such as {missing[0]}; "
-                "use the lora and base settings of the run that wrote it (config.yaml beside it)"
+                f"the checkpoint does not fit this adapter: {', '.join(differ)}; "
+                "use the settings of the run that wrote it (config.yaml beside it)"
             )
         counts = checkpoint.get("counts", {})
         self.skipped, self.tokens_seen = counts.get("skipped", 0), counts.get("tokens_seen", 0)
+
+    def _origin(self) -> dict[str, Any]:
+        """What the trained weights mean nothing without; dropout and precision may change."""
+        lora = self.roles.settings("policy")  # with sft, that adapter's
+        template = hashlib.sha256(str(self.tokenizer.chat_template).encode()).hexdigest()[:16]
+        return {
+            **{f"lora.{name}": value for name, value in lora.items()},
+            "base.path": self.base.path,
+            "sft": self.sft,
+            "chat_template (hash)": template,
+        }
 
     def save_adapter(self, folder: Path) -> None:
         """Write the policy's adapter as an ordinary PEFT folder with a record of where it came from."""
@@ -350,3 +373,10 @@ class AlignmentModule(LightningModule, ABC):
             folder,
             provenance={"stage": type(self).__name__, "objective": repr(self.objective), "steps": self.global_step},
         )
+
+
+def _alike(name: str, one: Any, other: Any) -> bool:
+    """Whether two values of a setting mean the same model; folders may have moved."""
+    if name in ("base.path", "sft") and one and other:
+        return same_base(one, other)
+    return bool(one == other)

@@ -16,6 +16,7 @@ from lit_align.models.load import Base
 from lit_align.models.roles import Lora
 from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.stages.sft import SFT
+from tests import tiny as make
 from tests.stages.runs import arguments, folder_of, trace, write_chats, write_pairs
 
 
@@ -150,6 +151,32 @@ def test_a_checkpoint_of_another_adapter_is_refused(tiny, tmp_path, capsys):
         f"--ckpt_path={last}",
     )
     assert "does not fit this adapter" in message
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_what_differs(tiny, tmp_path, capsys):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    main(arguments(tiny, train, tmp_path / "run", "--trainer.max_steps=1"))
+    other, template = make.save(tmp_path / "other", seed=1), tmp_path / "template.jinja"
+    template.write_text(make.CHATML.replace("role'] }}\n", "role'] }}: ").replace("assistant\n", "assistant: "))
+    last, adapter = tmp_path / "run" / "0" / "checkpoints" / "last.ckpt", tmp_path / "run" / "0" / "adapter"
+
+    def validate(*more) -> list[str]:
+        run = arguments(tiny, train, tmp_path / "run", f"--data.validation={train}", f"--ckpt_path={last}", *more)
+        return ["validate", *run[1:]]
+
+    for change, sentence in {
+        "--model.lora.r=8": "lora.r was 4 and is 8",
+        "--model.lora.alpha=999": "lora.alpha was 32 and is 999",
+        f"--model.base.path={other}": f"base.path was '{tiny}' and is '{other}'",
+        f"--model.sft={adapter}": f"sft was None and is '{adapter}'",
+        f"--model.chat_template={template}": "chat_template (hash) was ",
+    }.items():
+        with pytest.raises(SystemExit):
+            main(validate(change))
+        message = capsys.readouterr().err
+        assert f"the checkpoint does not fit this adapter: {sentence}" in message
+        assert "use the settings of the run that wrote it" in message
+    main(validate("--model.lora.dropout=0.0"))
 
 
 def test_a_stranger_cannot_run_code_through_a_checkpoint(tiny, tmp_path):
