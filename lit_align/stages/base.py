@@ -149,7 +149,14 @@ class AlignmentModule(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Refuse data that carry another label than the objective takes, before any weights are loaded."""
-        data = self._running.datamodule
+        self.check_data(self._running.datamodule)
+
+    def check_data(self, data: Any) -> None:
+        """Refuse a data module that carries another label than the objective takes.
+
+        Raises:
+            ConfigError: naming both.
+        """
         carries = getattr(data, "carries", self.objective.takes)
         if carries != self.objective.takes:
             raise ConfigError(

@@ -103,8 +103,20 @@ def test_label_and_objective_that_do_not_fit_are_refused_before_weights_load(tin
     message = refused(capsys, tiny, pairs, tmp_path / "run", "--data=Demonstrations", f"--data.train={pairs}")
     assert "DPO learns from pairs" in message
     assert "Demonstrations carries demonstrations" in message
+    mismatch = arguments(tiny, pairs, tmp_path / "run", "--data=Demonstrations", f"--data.train={pairs}")
+    with pytest.raises(SystemExit):
+        main(["inspect", *mismatch[1:]])
+    assert capsys.readouterr().err == message
     message = refused(capsys, tiny, chats, tmp_path / "run")
     assert "Conversations, which gives demonstrations and desirable, but pairs are needed" in message
+
+
+def test_a_tree_that_no_micro_batch_can_hold_is_refused_by_inspect_too(tiny, tmp_path, capsys):
+    run = arguments(tiny, write_pairs(tmp_path / "pairs.jsonl"), tmp_path / "run", "--data.token_budget=20")
+    for args in (run, ["inspect", *run[1:]]):
+        with pytest.raises(SystemExit):
+            main(args)
+        assert "over the token_budget of 20; raise token_budget or lower max_length" in capsys.readouterr().err
 
 
 def test_no_chat_template_names_the_fix(tiny, tmp_path, capsys):
