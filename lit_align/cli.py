@@ -194,6 +194,13 @@ def _refuse(config: Namespace) -> None:
             f"trainer.gradient_clip_val is {config.trainer.gradient_clip_val}; set max_grad_norm of the model instead, "
             "which clips the gradient of the whole step"
         )
+    # The others convert the adapter and the base's buffers (an update then vanishes in rounding), or scale gradients
+    # of which the norm is taken here.
+    if str(config.trainer.precision) not in ("None", "32", "32-true", "bf16", "bf16-mixed"):
+        raise ConfigError(
+            f"trainer.precision is {config.trainer.precision}; leave it out: model.base.dtype is what is computed in, "
+            "and the adapter is kept in float32"
+        )
 
 
 def _folder(runs: Path) -> Path:

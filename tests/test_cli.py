@@ -56,6 +56,9 @@ def said(capsys, args) -> tuple[int, str]:
         ("--ckpt_path=nope.ckpt", "there is no checkpoint nope.ckpt; give the path of one after --ckpt_path"),
         ("--seed_everything=7", "seed_everything is 7; leave it out and set model.seed"),
         ("--trainer.gradient_clip_val=0.5", "trainer.gradient_clip_val is 0.5; set max_grad_norm of the model instead"),
+        ("--trainer.precision=bf16-true", "trainer.precision is bf16-true; leave it out: model.base.dtype"),
+        ("--trainer.precision=16", "trainer.precision is 16; leave it out: model.base.dtype"),
+        ("--trainer.precision=16-mixed", "trainer.precision is 16-mixed; leave it out: model.base.dtype"),
     ],
 )
 def test_a_mistake_on_the_command_line(capsys, usual, more, sentence):

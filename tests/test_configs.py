@@ -28,7 +28,9 @@ def test_a_configuration_parses_and_names_its_command(path, monkeypatch):
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as exit:
         main([*command, "--print_config"])
     assert not exit.value.code
-    assert yaml.safe_load(out.getvalue())["model"]["class_path"].startswith("lit_align.stages.")
+    config = yaml.safe_load(out.getvalue())
+    assert config["model"]["class_path"].startswith("lit_align.stages.")
+    assert config["trainer"]["precision"] is None  # base.dtype says what is computed in
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -7,8 +7,10 @@ from operator import itemgetter
 
 from lit_align.batches import Tree
 from lit_align.data.chat import Chat
+from lit_align.data.ledger import Ledger
 from lit_align.data.modules import AlignmentData
 from lit_align.data.prepare import prepare
+from lit_align.data.steps import Steps
 from lit_align.models.load import load_config
 from lit_align.models.memory import predict_memory
 from lit_align.stages.base import AlignmentModule
@@ -17,17 +19,25 @@ SHOWN = 3
 
 
 def run(stage: AlignmentModule, data: AlignmentData) -> None:
-    """Tokenise, print the ledger and three examples with the scored tokens marked; load no weights, train nothing."""
+    """Tokenise, print the ledger and three examples with the scored tokens marked; load no weights, train nothing.
+
+    What ``fit`` would refuse about the data is refused here too.
+    """
     from rich.console import Console
 
     console = Console()
+
+    def show(ledger: Ledger) -> None:
+        console.print(ledger.table(), highlight=False, markup=False)
+
+    stage.check_data(data)
     chat = Chat(stage.tokenizer, max_length=data.max_length, overlong=data.overlong)
     for split, paths in data.paths.items():
         if not paths:
             continue
         formats = () if data.format else stage.formats()
-        trees, ledger = prepare(paths, data.format, chat, data.carries, data.max_lost, formats)
-        console.print(ledger.table(), highlight=False, markup=False)
+        trees, _ = prepare(paths, data.format, chat, data.carries, data.max_lost, formats, show)
+        Steps(trees, batch_size=data.batch_size, token_budget=data.token_budget)
         if split == "train":
             console.print("\nExamples; what is learned from stands between \u27e6 and \u27e7, the rest is only read:")
             for tree in trees[:SHOWN]:

@@ -81,12 +81,14 @@ class AlignmentData(LightningDataModule, ABC):
         module = cast(Any, self._running.lightning_module)
         chat = Chat(module.tokenizer, max_length=self.max_length, overlong=self.overlong)
         formats = () if self.format else module.formats()
-        prepared = prepare(self.paths[split], self.format, chat, self.carries, self.max_lost, formats)
-        self.trees[split], self.ledgers[split] = prepared
-        if getattr(module, "mismatched", False):
-            self.trees[split] = mismatched(self.trees[split], self.max_length)
-        rank_zero_info(self.ledgers[split].table())
-        _write(Path(self._running.default_root_dir), self.ledgers)
+
+        def show(ledger: Ledger) -> None:
+            self.ledgers[split] = ledger
+            rank_zero_info(ledger.table())
+            _write(Path(self._running.default_root_dir), self.ledgers)
+
+        trees, _ = prepare(self.paths[split], self.format, chat, self.carries, self.max_lost, formats, show)
+        self.trees[split] = mismatched(trees, self.max_length) if getattr(module, "mismatched", False) else trees
 
     @property
     def _running(self) -> Any:

@@ -19,6 +19,7 @@ def prepare(
     takes: str,
     max_lost: float,
     formats: Sequence[Format] = (),
+    show: Callable[[Ledger], object] = lambda ledger: None,
 ) -> tuple[list[Tree], Ledger]:
     """Read, understand and tokenise all rows of all files.
 
@@ -29,6 +30,7 @@ def prepare(
         takes: the label that is trained on: ``"pairs"``, ``"demonstrations"``, ``"desirable"`` or ``"ranking"``.
         max_lost: largest share of malformed rows, of all paths together.
         formats: the layouts to choose from if ``format`` is None.
+        show: is given the ledger before it is checked: it is needed most when the data are refused.
 
     Raises:
         DataError: if a path, or the data as a whole, cannot be used.
@@ -46,6 +48,7 @@ def prepare(
         ledger.rows += len(rows)
         for source, row in rows:
             _enter(source, row, layout, select, chat, trees, ledger)
+    show(ledger)
     ledger.check(max_lost)
     return trees, ledger
 

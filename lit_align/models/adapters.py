@@ -62,7 +62,7 @@ def write_adapter(folder: Path, config: LoraConfig, weights: dict[str, Tensor], 
     from safetensors.torch import save_file
 
     config = copy.deepcopy(config)
-    config.target_modules = sorted(config.target_modules or ())  # a set, which would be written in any order
+    config.target_modules = written_targets(config)
     config.inference_mode = True  # as PEFT writes it: who loads the adapter does not mean to train it
     with whole_folder(folder) as made:
         config.save_pretrained(str(made))
@@ -71,6 +71,12 @@ def write_adapter(folder: Path, config: LoraConfig, weights: dict[str, Tensor], 
         )
         record = {**provenance, "base": config.base_model_name_or_path, "lit_align": __version__}
         (made / "provenance.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+
+
+def written_targets(config: LoraConfig) -> str | list[str]:
+    """The layers with an adapter as they are written down: a pattern as it is, names (a set) always in one order."""
+    targets = config.target_modules or ()
+    return targets if isinstance(targets, str) else sorted(targets)
 
 
 def same_base(one: str, other: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,8 +18,9 @@ class ReferenceCache:
     """Log-probabilities of responses under one reference model, keyed by their tokens.
 
     The file is named after everything the numbers depend on besides the tokens: base, adapter, precision, tokenizer and
-    template. Lines are only ever appended, one a tree; a line that a killed run left half written is ignored. Each
-    process writes a file of its own and reads them all.
+    template. Lines are only ever appended, one a tree; a line that is broken, because a run was killed or another one
+    wrote in the middle of it, is ignored and its tree computed again. Each process of a run writes its own file and
+    reads them all.
 
     Args:
         folder: where caches lie.
@@ -31,8 +33,8 @@ class ReferenceCache:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._known: dict[str, list[float]] = {}
         for file in sorted(folder.glob(f"{fingerprint}.*.jsonl")):
-            for line in file.read_text().splitlines():
-                if line.endswith("]}"):
+            for line in file.read_text(errors="replace").splitlines():
+                with suppress(ValueError, TypeError, KeyError):
                     row = json.loads(line)
                     self._known[row["tokens"]] = row["logps"]
         if self.path.exists() and not self.path.read_text().endswith("\n"):

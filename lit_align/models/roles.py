@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lit_align.errors import ModelError
-from lit_align.models.adapters import read_adapter, write_adapter
+from lit_align.models.adapters import read_adapter, write_adapter, written_targets
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -32,7 +32,8 @@ class Lora:
         r: rank; parameters and optimiser state grow with it.
         alpha: the product of the two low-rank matrices is scaled by alpha / r.
         dropout: on what goes into an adapter, while training.
-        targets: linear layers that get an adapter: names, or all-linear for all but the head.
+        targets: linear layers that get an adapter: names, a pattern of their whole names, or all-linear for all but the
+            head.
     """
 
     r: int = 16
@@ -153,8 +154,17 @@ class Roles(nn.Module):
             ModelError: if the role has no adapter.
         """
         config, weights = self._config(role), self._weights(role)
-        lora = {"r": config.r, "alpha": config.lora_alpha, "targets": sorted(config.target_modules or ())}
-        write_adapter(Path(folder), config, weights, {**(provenance or {}), "role": role, "lora": lora})
+        record = {**(provenance or {}), "role": role, "lora": self.settings(role)}
+        write_adapter(Path(folder), config, weights, record)
+
+    def settings(self, role: str) -> dict[str, Any]:
+        """A role's r, alpha and targets, as they are and not as they were asked for.
+
+        Raises:
+            ModelError: if the role has no adapter.
+        """
+        config = self._config(role)
+        return {"r": config.r, "alpha": config.lora_alpha, "targets": written_targets(config)}
 
     def load(self, folder: str | Path, role: str = "policy") -> None:
         """Give a role the adapter weights in ``folder``.

@@ -29,7 +29,8 @@ class AnswerWriter(BasePredictionWriter):
     ) -> None:
         """Write the answers of one batch."""
         with self._path(trainer).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in prediction)
+            # a column from Parquet may be a date or bytes, which JSON has no word for
+            file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in prediction)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where they are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import time
 from abc import ABC, abstractmethod
@@ -15,10 +16,11 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from lit_align.batches import Batch, Step, Tree
 from lit_align.errors import ConfigError, ModelError, TrainingError
+from lit_align.models.adapters import same_base
 from lit_align.models.forward import Forward
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.memory import out_of_memory_message
@@ -84,7 +86,11 @@ class AlignmentModule(LightningModule, ABC):
         self._roles: Roles | None = None
         self.bad_steps = self.skipped = 0
         self.tokens_seen = 0
-        self.validation = MetricCollection({name: MeanMetric() for name in ("loss", *self.reports)}, prefix="eval_")
+        # NaN is kept: means of what is left would look sound. ("disable", made for that, forgets the weights.)
+        means: dict[str, Metric | MetricCollection] = {
+            name: MeanMetric(nan_strategy=float("nan")) for name in ("loss", *self.reports)
+        }
+        self.validation = MetricCollection(means, prefix="eval_")
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._read: Forward | None = None
 
@@ -146,7 +152,14 @@ class AlignmentModule(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Refuse data that carry another label than the objective takes, before any weights are loaded."""
-        data = self._running.datamodule
+        self.check_data(self._running.datamodule)
+
+    def check_data(self, data: Any) -> None:
+        """Refuse a data module that carries another label than the objective takes.
+
+        Raises:
+            ConfigError: naming both.
+        """
         carries = getattr(data, "carries", self.objective.takes)
         if carries != self.objective.takes:
             raise ConfigError(
@@ -202,7 +215,8 @@ class AlignmentModule(LightningModule, ABC):
         optimizer, scheduler = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
         self._check_coupling(step)
         count = self.count(step)
-        statistics = (batch_idx + 1) % self._running.log_every_n_steps == 0
+        # asked of Lightning, which counts over epochs: other steps' figures would be logged as this one's
+        statistics = self._running._logger_connector.should_update_logs
         totals: Sums = defaultdict(lambda: (torch.zeros((), device=self.device), torch.zeros((), device=self.device)))
         block = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
         for batch in step.batches:
@@ -299,7 +313,7 @@ class AlignmentModule(LightningModule, ABC):
             count = loss.new_tensor(float(self.count(Step((batch,), len(batch.trees.target), items))))
             for name, (total, n) in {**sums, "loss": (loss, count)}.items():
                 if n:
-                    self.validation[name].update(total / n, weight=n)
+                    self.validation[name].update(total / n, weight=n.clone())  # where NaN is, it is overwritten
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over the whole validation set, all ranks together."""
@@ -310,12 +324,17 @@ class AlignmentModule(LightningModule, ABC):
     on_test_epoch_end = on_validation_epoch_end
 
     def predict_step(self, trees: list[Tree], batch_idx: int) -> list[dict[str, Any]]:
-        """Answer the prompts of ``trees``; each answer as a JSON-able record."""
-        answers = self.answer([tree.prompt for tree in trees])
-        return [
-            {"source": tree.group.source, "prompt": tree.group.prompt, "answer": answer, **tree.group.extra}
-            for tree, answer in zip(trees, answers, strict=True)
-        ]
+        """Answer the prompts of ``trees``; each answer as a JSON-able record.
+
+        The row's other columns come along; one that is called ``source``, ``prompt`` or ``answer`` becomes
+        ``data.source``, ``data.prompt`` or ``data.answer``, so that nobody takes the data's answer for the model's.
+        """
+        records: list[dict[str, Any]] = []
+        for tree, answer in zip(trees, self.answer([tree.prompt for tree in trees]), strict=True):
+            ours = {"source": tree.group.source, "prompt": tree.group.prompt, "answer": answer}
+            theirs = {f"data.{name}" if name in ours else name: value for name, value in tree.group.extra.items()}
+            records.append({**ours, **theirs})
+        return records
 
     def answer(self, prompts: list[list[int]], role: str = "policy", max_new_tokens: int | None = None) -> list[str]:
         """What a role says to prompts of token ids."""
@@ -338,6 +357,7 @@ class AlignmentModule(LightningModule, ABC):
         """Keep what was trained; the base stays where it came from."""
         keep = {f"_roles.{name}" for name in self.roles.trainable()}
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in keep}
+        checkpoint["origin"] = self._origin()
         checkpoint["counts"] = {"skipped": self.skipped, "tokens_seen": self.tokens_seen}
         # a run that max_steps, max_time or early stopping ends inside an epoch closes that epoch all the same
         loops = checkpoint["loops"]["fit_loop"]
@@ -349,17 +369,37 @@ class AlignmentModule(LightningModule, ABC):
                 count["processed"] = count["completed"] = count["started"] - 1
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that lacks trained parameters; non-strict loading would leave them random."""
+        """Refuse a checkpoint of another model: its weights would be lacking, or mean something else here."""
         self.configure_model()
-        wanted = {f"_roles.{name}" for name in self.roles.trainable()}
-        if wanted != set(checkpoint["state_dict"]):
-            missing = sorted(wanted ^ set(checkpoint["state_dict"]))
+        mine, wrote = self._origin(), checkpoint.get("origin", {})
+        differ = [
+            f"{name} was {wrote[name]!r} and is {value!r}"
+            for name, value in mine.items()
+            if name in wrote and not _alike(name, wrote[name], value)
+        ]
+        here = {f"_roles.{name}": weight.shape for name, weight in self.roles.trainable().items()}
+        there = {name: weight.shape for name, weight in checkpoint["state_dict"].items()}
+        if here != there:
+            wrong = sorted(name for name in {**here, **there} if here.get(name) != there.get(name))
+            differ.append(f"{len(wrong)} parameters differ, such as {wrong[0]}")
+        if differ:
             raise ModelError(
-                f"the checkpoint does not fit this adapter: {len(missing)} parameters differ, such as {missing[0]}; "
-                "use the lora and base settings of the run that wrote it (config.yaml beside it)"
+                f"the checkpoint does not fit this adapter: {', '.join(differ)}; "
+                "use the settings of the run that wrote it (config.yaml beside it)"
             )
         counts = checkpoint.get("counts", {})
         self.skipped, self.tokens_seen = counts.get("skipped", 0), counts.get("tokens_seen", 0)
+
+    def _origin(self) -> dict[str, Any]:
+        """What the trained weights mean nothing without; dropout and precision may change."""
+        lora = self.roles.settings("policy")  # with sft, that adapter's
+        template = hashlib.sha256(str(self.tokenizer.chat_template).encode()).hexdigest()[:16]
+        return {
+            **{f"lora.{name}": value for name, value in lora.items()},
+            "base.path": self.base.path,
+            "sft": self.sft,
+            "chat_template (hash)": template,
+        }
 
     def save_adapter(self, folder: Path) -> None:
         """Write the policy's adapter as an ordinary PEFT folder with a record of where it came from."""
@@ -367,3 +407,10 @@ class AlignmentModule(LightningModule, ABC):
             folder,
             provenance={"stage": type(self).__name__, "objective": repr(self.objective), "steps": self.global_step},
         )
+
+
+def _alike(name: str, one: Any, other: Any) -> bool:
+    """Whether two values of a setting mean the same model; folders may have moved."""
+    if name in ("base.path", "sft") and one and other:
+        return same_base(one, other)
+    return bool(one == other)

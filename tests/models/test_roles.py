@@ -213,6 +213,14 @@ def test_load_brings_weights_back(tiny, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["later", "policy"]
 
 
+def test_targets_may_be_a_pattern(tiny, ids, tmp_path):
+    roles = shaken(Roles(base(tiny), Lora(r=4, alpha=8, targets=r".*\.(q|v)_proj")))
+    roles.save(tmp_path / "policy")
+    again = Roles(base(tiny), Lora(r=4, alpha=8), sft=tmp_path / "policy")
+    assert torch.equal(again.model(ids).logits, roles.model(ids).logits)
+    assert json.loads((tmp_path / "policy" / "provenance.json").read_text())["lora"]["targets"] == r".*\.(q|v)_proj"
+
+
 def test_a_save_that_dies_leaves_the_older_one(tiny, tmp_path):
     roles = shaken(Roles(base(tiny), Lora(r=4, alpha=8)))
     roles.save(tmp_path / "policy")

@@ -8,6 +8,7 @@ import torch
 from lit_align.batches import Group, Pair, Step, Tree
 from lit_align.data.packing import pack
 from lit_align.models.load import Base
+from lit_align.models.reference import ReferenceCache
 from lit_align.models.roles import Lora
 from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.objectives.dpo import DPO
@@ -139,6 +140,30 @@ def test_cached_reference_is_the_computed_one(tiny, tmp_path):
         assert loss == expected[0]
         assert torch.equal(grad, expected[1])
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "left", ['{"tokens": "half', '{"tokens": "x", "logps": [-1.0]}', '{"tokens": "x", "logps": [-']
+)
+def test_a_line_that_two_runs_wrote_into_is_computed_again(left, tmp_path):
+    known, *_ = three = trees(3)
+    one = ReferenceCache(tmp_path, "name")
+    one.of([known], lambda: torch.tensor([-1.0, -2.0]))
+    with one.path.open("a") as file:  # of a run that dies there, while this one goes on
+        file.write(left)
+    one.of(three[1:2], lambda: torch.tensor([-3.0, -4.0]))
+    one.of(three[2:], lambda: torch.tensor([-5.0, -6.0]))
+    again = ReferenceCache(tmp_path, "name")
+    assert again.of([known], None).tolist() == [-1.0, -2.0]
+    assert again.of(three[2:], None).tolist() == [-5.0, -6.0]
+    assert again.of(three[1:2], lambda: torch.tensor([-3.0, -4.0])).tolist() == [-3.0, -4.0]
+    assert len(again) == 3
+
+
+@pytest.mark.parametrize("line", ["[]", "1", "{}", '{"tokens": 1]}', "\0\0"])
+def test_a_broken_line_costs_only_itself(line, tmp_path):
+    (tmp_path / "name.0.jsonl").write_text(f'{line}\n{{"tokens": "x", "logps": [-1.0]}}\n')
+    assert len(ReferenceCache(tmp_path, "name")) == 1
 
 
 def test_another_adapter_has_another_cache(tiny, tmp_path):

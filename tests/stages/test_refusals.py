@@ -1,14 +1,22 @@
 """What a run does with input it cannot use: before any weights load where that is possible, and never in silence."""
 
+import csv
+import datetime
 import json
+import math
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 from safetensors.torch import load_file
 
+from lit_align.batches import Group, Tree
 from lit_align.cli import main
+from lit_align.models.load import Base
+from lit_align.models.roles import Lora
+from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.stages.sft import SFT
+from tests import tiny as make
 from tests.stages.runs import arguments, folder_of, trace, write_chats, write_pairs
 
 
@@ -60,14 +68,55 @@ def test_too_many_in_a_row_stop_the_run_with_its_state_saved(tiny, tmp_path, cap
     assert torch.load(saved, weights_only=True)["global_step"] == 2
 
 
+class Spoil(Callback):
+    """Make the adapter's output not finite in the first validation batch."""
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, *args) -> None:
+        parameter = next(iter(pl_module.roles.trainable().values()))
+        if batch_idx == 0:
+            self.kept = parameter.detach().clone()
+        parameter.data.copy_(self.kept if batch_idx else torch.full_like(self.kept, float("nan")))
+
+
+def test_validation_that_is_not_finite_shows(tiny, tmp_path):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    same = ("--model.lora.dropout=0.0", f"--data.validation={train}")
+    run = arguments(tiny, train, tmp_path / "run", "--trainer.max_epochs=1", *same)
+
+    def evaluated() -> dict[str, float]:
+        with (folder_of(tmp_path / "run") / "metrics.csv").open() as file:
+            (last,) = [row for row in csv.DictReader(file) if row["eval_loss"]]
+        return {name: float(value) for name, value in last.items() if name.startswith("eval_")}
+
+    main(run)
+    sound = evaluated()
+    assert all(map(math.isfinite, sound.values()))
+    main([*run, "--data.token_budget=100"])
+    assert evaluated() == pytest.approx(sound, rel=1e-3)  # means over pairs and tokens, not over micro-batches
+    main([*run, f"--trainer.callbacks+={__name__}.Spoil"])
+    assert math.isnan(evaluated()["eval_loss"])
+
+
 def test_label_and_objective_that_do_not_fit_are_refused_before_weights_load(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("lit_align.stages.base.load_model", None)  # loading would fail otherwise
     pairs, chats = write_pairs(tmp_path / "pairs.jsonl"), write_chats(tmp_path / "chats.jsonl")
     message = refused(capsys, tiny, pairs, tmp_path / "run", "--data=Demonstrations", f"--data.train={pairs}")
     assert "DPO learns from pairs" in message
     assert "Demonstrations carries demonstrations" in message
+    mismatch = arguments(tiny, pairs, tmp_path / "run", "--data=Demonstrations", f"--data.train={pairs}")
+    with pytest.raises(SystemExit):
+        main(["inspect", *mismatch[1:]])
+    assert capsys.readouterr().err == message
     message = refused(capsys, tiny, chats, tmp_path / "run")
     assert "Conversations, which gives demonstrations and desirable, but pairs are needed" in message
+
+
+def test_a_tree_that_no_micro_batch_can_hold_is_refused_by_inspect_too(tiny, tmp_path, capsys):
+    run = arguments(tiny, write_pairs(tmp_path / "pairs.jsonl"), tmp_path / "run", "--data.token_budget=20")
+    for args in (run, ["inspect", *run[1:]]):
+        with pytest.raises(SystemExit):
+            main(args)
+        assert "over the token_budget of 20; raise token_budget or lower max_length" in capsys.readouterr().err
 
 
 def test_no_chat_template_names_the_fix(tiny, tmp_path, capsys):
@@ -82,13 +131,19 @@ def test_no_chat_template_names_the_fix(tiny, tmp_path, capsys):
     assert len(trace(tmp_path / "run")) == 1
 
 
-def test_too_many_malformed_rows_stop_the_run_and_show_the_table(tiny, tmp_path, capsys):
+def test_too_many_malformed_rows_stop_the_run_and_show_the_table(tiny, tmp_path, capsys, caplog):
     train = write_pairs(tmp_path / "pairs.jsonl")
     with train.open("a") as file:
         file.write('{"prompt": "x", "chosen": "same", "rejected": "same"}\nnot json\n')
-    message = refused(capsys, tiny, train, tmp_path / "run")
+    with caplog.at_level("INFO"):
+        message = refused(capsys, tiny, train, tmp_path / "run")
     assert "max_lost" in message
-    assert "malformed" in message
+    assert "malformed            2    8.33%" in caplog.text  # the table
+    book = json.loads((folder_of(tmp_path / "run") / "ledger.json").read_text())["train"]
+    assert book["fates"]["malformed"] == 2
+    with pytest.raises(SystemExit):
+        main(["inspect", *arguments(tiny, train, tmp_path / "run")[1:]])
+    assert "malformed            2    8.33%" in capsys.readouterr().out
     main(arguments(tiny, train, tmp_path / "run", "--data.max_lost=0.2", "--trainer.max_steps=1"))
     book = json.loads((folder_of(tmp_path / "run") / "ledger.json").read_text())["train"]
     assert book["rows"] == 24
@@ -108,6 +163,32 @@ def test_a_checkpoint_of_another_adapter_is_refused(tiny, tmp_path, capsys):
         f"--ckpt_path={last}",
     )
     assert "does not fit this adapter" in message
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_what_differs(tiny, tmp_path, capsys):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    main(arguments(tiny, train, tmp_path / "run", "--trainer.max_steps=1"))
+    other, template = make.save(tmp_path / "other", seed=1), tmp_path / "template.jinja"
+    template.write_text(make.CHATML.replace("role'] }}\n", "role'] }}: ").replace("assistant\n", "assistant: "))
+    last, adapter = tmp_path / "run" / "0" / "checkpoints" / "last.ckpt", tmp_path / "run" / "0" / "adapter"
+
+    def validate(*more) -> list[str]:
+        run = arguments(tiny, train, tmp_path / "run", f"--data.validation={train}", f"--ckpt_path={last}", *more)
+        return ["validate", *run[1:]]
+
+    for change, sentence in {
+        "--model.lora.r=8": "lora.r was 4 and is 8",
+        "--model.lora.alpha=999": "lora.alpha was 32 and is 999",
+        f"--model.base.path={other}": f"base.path was '{tiny}' and is '{other}'",
+        f"--model.sft={adapter}": f"sft was None and is '{adapter}'",
+        f"--model.chat_template={template}": "chat_template (hash) was ",
+    }.items():
+        with pytest.raises(SystemExit):
+            main(validate(change))
+        message = capsys.readouterr().err
+        assert f"the checkpoint does not fit this adapter: {sentence}" in message
+        assert "use the settings of the run that wrote it" in message
+    main(validate("--model.lora.dropout=0.0"))
 
 
 def test_a_stranger_cannot_run_code_through_a_checkpoint(tiny, tmp_path):
@@ -144,6 +225,29 @@ def test_predict_writes_an_answer_to_each_prompt(tiny, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "run" / "1" / "answers.jsonl").read_text().splitlines()]
     assert [row["source"] for row in rows] == [f"{train}:{k + 1}" for k in range(22)]
     assert all(isinstance(row["answer"], str) for row in rows)
+
+
+def test_a_column_of_the_data_is_never_taken_for_the_models_answer(monkeypatch):
+    module = SFT(CrossEntropy(), base=Base("nowhere"), lora=Lora())
+    monkeypatch.setattr(module, "answer", lambda prompts: ["mine"] * len(prompts))
+    theirs = {"answer": "gold", "source": "web", "when": datetime.date(2024, 1, 1)}
+    (row,) = module.predict_step([Tree([1], [[2]], [[True]], Group("a?", ["b"], source="rows:1", extra=theirs))], 0)
+    ours = {"source": "rows:1", "prompt": "a?", "answer": "mine"}
+    assert row == {**ours, "data.answer": "gold", "data.source": "web", "when": theirs["when"]}
+
+
+def test_the_figures_of_a_logged_step_are_its_own(tiny, tmp_path):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    run = arguments(tiny, train, tmp_path / "run", "--trainer.max_epochs=2")
+
+    def entropy() -> dict[str, str]:
+        with (folder_of(tmp_path / "run") / "metrics.csv").open() as file:
+            return {row["step"]: row["entropy"] for row in csv.DictReader(file)}
+
+    main(run)
+    each = entropy()
+    main([*run, "--trainer.log_every_n_steps=4"])
+    assert entropy() == {step: each[step] for step in ("3", "7", "11")}  # of 12, 6 an epoch
 
 
 def test_lightnings_own_checkpoints_and_early_stopping_work(tiny, tmp_path):
