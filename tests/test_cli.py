@@ -33,7 +33,7 @@ def said(capsys, args) -> tuple[int, str]:
     ("more", "sentence"),
     [
         ("--model.objective=dpo", "nothing is called 'dpo'; did you mean DPO?"),
-        ("--model.objective=CrossEntropy", "CrossEntropy is of another kind than what is asked for here"),
+        ("--model.objective=CrossEntropy", "CrossEntropy learns from demonstrations; use the stage SFT"),
         ("--model=Preferense", "nothing is called 'Preferense'; did you mean Preference?"),
         ("--data=Comparision", "nothing is called 'Comparision'; did you mean Comparisons?"),
         ("--model.objective.bta=0.2", "DPO takes no 'bta'; did you mean beta?"),
@@ -133,8 +133,7 @@ def test_missing_data_is_no_mistake_in_the_settings(capsys, usual):
 
 def test_what_is_installed_as_json(capsys):
     main(["plugins", "objectives", "--json"])
-    first, *_ = json.loads(capsys.readouterr().out)
-    assert first["name"] == "CrossEntropy"
+    first = next(one for one in json.loads(capsys.readouterr().out) if one["name"] == "CrossEntropy")
     assert first["from"] == "lit_align.objectives.cross_entropy"
     assert first["what"] == "Make every token of the demonstrations likelier."
 

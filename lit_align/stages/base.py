@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -77,6 +79,11 @@ class AlignmentModule(LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if (
+            "_instantiator" not in self.hparams
+        ):  # made in Python: noted as LightningCLI would, so that it loads the same
+            given = dict(self.hparams)
+            self.save_hyperparameters(written := _written(type(self), given), ignore=[*given.keys() - written.keys()])
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold what was trained, never the base
         self.objective, self.base, self.lora, self.sft, self.chat_template = objective, base, lora, sft, chat_template
@@ -414,3 +421,32 @@ def _alike(name: str, one: Any, other: Any) -> bool:
     if name in ("base.path", "sft") and one and other:
         return same_base(one, other)
     return bool(one == other)
+
+
+def _written(stage: type, given: dict[str, Any]) -> dict[str, Any]:
+    """Settings as plain values, which a checkpoint may hold without being trusted.
+
+    One that cannot be written, such as an optimiser given as a lambda, is left out: who loads gets its default.
+    """
+    plain = {name: _plain(value) for name, value in given.items()}
+    kept = {name: value for name, value in plain.items() if value is not None or given[name] is None}
+    return {"_class_path": _path(stage), "_instantiator": "lightning.pytorch.cli.instantiate_module", **kept}
+
+
+def _plain(value: Any) -> Any:
+    """A setting as it would stand in a YAML; None if it cannot."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Objective):
+        return {"class_path": _path(type(value)), "init_args": vars(value).copy()}
+    if isinstance(value, Base | Lora):
+        return asdict(value)
+    if isinstance(value, partial) and isinstance(value.func, type) and not value.args:
+        return {"class_path": _path(value.func), "init_args": value.keywords}
+    if isinstance(value, type):
+        return {"class_path": _path(value), "init_args": {}}
+    return value if isinstance(value, str | int | float | list | tuple | dict) else None
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -8,7 +8,7 @@ import pytest
 from lit_align.batches import Group, Pair
 from lit_align.data.chat import Chat
 from lit_align.data.formats import built_in
-from lit_align.data.prepare import compared, imitable, judged, prepare
+from lit_align.data.prepare import compared, imitable, judged, prepare, ranked
 from lit_align.errors import DataError, SetAside
 
 GOOD = {"prompt": "a", "chosen": "bc", "rejected": "bd"}
@@ -56,9 +56,9 @@ def test_files_of_different_layouts_make_one_set(tmp_path, tokenizer):
 
 def test_labels_decide_which_responses_stay():
     group = Group("a", ["b", "c", "d"], (Pair(2, 0, 0.9, 1.0),), (True, True, False))
-    assert compared(group)[1:4] == (["b", "d"], (Pair(1, 0, 0.9, 1.0),), (True, False))
-    assert imitable(group)[1:4] == (["c"], (), (True,))
-    assert judged(group) == group
+    assert compared(group)[1:4] == (["b", "d"], (Pair(1, 0, 0.9, 1.0),), ())
+    assert imitable(group)[1:4] == (["c"], (), ())
+    assert judged(group) == group._replace(pairs=())
     for select in (compared, judged):
         with pytest.raises(SetAside):
             select(Group("a", ["b"]))
@@ -104,3 +104,23 @@ def test_the_lost_rows_of_hh_are_those_without_an_answer(shared_data):
     with gzip.open(shared_data / "hh_harmless" / "harmless-base-test.jsonl.gz", "rt") as file:
         rows = [json.loads(line) for line in file]
     assert sum(any(row[side].rstrip().endswith("Assistant:") for side in row) for row in rows) == 4
+
+
+def test_labels_are_made_from_others_where_they_say_the_same():
+    ranking = Group("a", ["b", "c", "d"], ranking=(2, 1, 2))
+    assert compared(ranking).pairs == (Pair(1, 0), Pair(1, 2))
+    assert imitable(ranking).responses == ["c"]
+    assert judged(ranking).desirable == (False, True, False)
+    with pytest.raises(SetAside, match="ties"):
+        ranked(ranking)
+    pair = Group("a", ["b", "c"], (Pair(1, 0),))
+    assert judged(pair).desirable == (False, True)
+    assert ranked(pair).ranking == (2, 1)
+    chain = Group("a", ["b", "c", "d"], (Pair(0, 1), Pair(1, 2)))
+    assert judged(chain).responses == ["b", "d"]  # the one in the middle is neither
+    assert judged(chain).desirable == (True, False)
+    with pytest.raises(SetAside, match="no ranking"):
+        ranked(chain)
+    held = Group("a", ["b", "c", "d"], (Pair(0, 1),), target=2)
+    assert compared(held).target == 2
+    assert compared(held).responses == ["b", "c", "d"]

@@ -38,7 +38,7 @@ def test_every_group_once_over_all_ranks(trees, batch_size, world, shuffle):
             took = [trees[int(source)] for source in step]
             for share in shares:
                 assert share.tokens == sum(sum(map(sum, t.scored)) for t in took)
-                assert share.pairs == sum(len(t.group.pairs) for t in took)
+                assert share.items == sum(t.group.items for t in took)
                 assert all(sum(t.tokens for t in batch.source) <= 30 for batch in share.batches)
         assert sorted(seen) == sorted(t.group.source for t in trees)
     assert len(ranks[0]) == -(-len(trees) // batch_size)

@@ -131,11 +131,11 @@ def test_a_kto_run_resumes_bit_for_bit(tiny, tmp_path):
     whole = trace(tmp_path / "run")
     stopped = [a.replace(str(tmp_path / "run"), str(tmp_path / "half")) for a in args]
     main([*stopped, "--trainer.max_steps=5"])
-    last = folder_of(tmp_path / "half", 0) / "checkpoints" / "last.ckpt"
+    first, last = trace(tmp_path / "half"), folder_of(tmp_path / "half") / "checkpoints" / "last.ckpt"
     assert len(torch.load(last, weights_only=True)["baseline"]) > 1
     main([*stopped, f"--ckpt_path={last}"])
-    assert trace(folder_of(tmp_path / "half", 1)) == whole[5:]
-    metrics = json.loads((folder_of(tmp_path / "run", 0) / "summary.json").read_text())["metrics"]
+    assert {**first, **trace(tmp_path / "half")} == whole
+    metrics = json.loads((folder_of(tmp_path / "run") / "summary.json").read_text())["metrics"]
     assert {"kl", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen"} <= set(metrics)
 
 

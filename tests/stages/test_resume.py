@@ -2,10 +2,20 @@
 
 import signal
 import time
+from functools import partial
 
 import pytest
+import torch
+from lightning.pytorch import Trainer
 
+import lit_align
 from lit_align.cli import main
+from lit_align.data.modules import Comparisons
+from lit_align.models.load import Base
+from lit_align.models.roles import Lora
+from lit_align.objectives.dpo import DPO
+from lit_align.stages.checkpoints import LastCheckpoint, SafeIO
+from lit_align.stages.preference import Preference
 from tests.stages.runs import arguments, folder_of, start, trace, write_pairs
 
 EPOCHS = (
@@ -86,6 +96,28 @@ def test_a_run_that_ended_early_continues_bit_for_bit(stop, on, whole, tiny, tmp
     until = int(on[0].partition("=")[2]) if on else 24
     assert {**ended, **resumed} == {step: loss for step, loss in losses.items() if step < until}
     assert min(resumed) == len(ended) < 24
+
+
+@pytest.mark.parametrize("kind", ["class", "partial", "lambda"])
+def test_a_run_made_in_python_loads(kind, tiny, tmp_path):
+    optimizer = {
+        "class": torch.optim.SGD,
+        "partial": partial(torch.optim.AdamW, lr=0.01, betas=(0.8, 0.9)),
+        "lambda": lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+    }[kind]
+    module = Preference(DPO(0.3), 0.1, base=Base(str(tiny), "none", "float32"), lora=Lora(r=2), optimizer=optimizer)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    running = Trainer(max_steps=2, default_root_dir=tmp_path, plugins=[SafeIO()], callbacks=[LastCheckpoint()], **quiet)
+    pairs = write_pairs(tmp_path / "pairs.jsonl")
+    running.fit(module, Comparisons(str(pairs), batch_size=4, token_budget=256, max_length=256))
+    again = lit_align.load(tmp_path / "checkpoints" / "last.ckpt")
+    assert (again.objective, again.label_noise, again.lora) == (DPO(0.3), 0.1, Lora(r=2))
+    assert type(again) is Preference
+    for name, weight in again.roles.trainable().items():
+        assert torch.equal(weight, module.roles.trainable()[name])
+    (group,) = again.configure_optimizers().param_groups
+    assert kind != "partial" or (group["lr"], group["betas"]) == (0.01, (0.8, 0.9))
+    assert kind != "class" or "betas" not in group
 
 
 def resume(tiny, train, folder, checkpoint, *more):
