@@ -16,7 +16,7 @@ FIT = ["fit", "--model=Preference", "--model.objective=DPO", "--data=Comparisons
         ("--trainer.callbacks+=EarlyStoping", "nothing is called 'EarlyStoping'; did you mean EarlyStopping?"),
         ("--data.format=alpaca", "nothing is called 'alpaca'; did you mean Alpaca?"),
         ("--data.format=DPO", "DPO is of another kind than what is asked for here; "),
-        ("--model.objective=CrossEntropy", "CrossEntropy is of another kind than what is asked for here; "),
+        ("--model.objective=CrossEntropy", "CrossEntropy learns from demonstrations; use the stage SFT"),
         # their settings
         ("--model.optimizer={class_path: torch.optim.AdamW, init_args: {lrr: 1}}", "AdamW takes no 'lrr'; did you"),
         ("--model.optimizer={class_path: torch.optim.AdamW, init_args: {lr: fast}}", "lr is 'fast', which is no float"),
@@ -24,7 +24,7 @@ FIT = ["fit", "--model=Preference", "--model.objective=DPO", "--data=Comparisons
         # full paths
         ("--model.objective=my_loss.Hinge", "my_loss.Hinge cannot be imported: there is no module 'my_loss'; "),
         ("--model.objective=lit_align.objectives.dpo.DPA", "lit_align.objectives.dpo has no 'DPA'; did you mean DPO?"),
-        ("--model.objective=torch.nn.Linear", "torch.nn.Linear is no PairwiseObjective; name a class that"),
+        ("--model.objective=torch.nn.Linear", "torch.nn.Linear is no Objective; name a class that"),
         # values of several types
         ("--data.train={a: 1}", "train is {'a': 1}, which is none of str, list[str]; correct it"),
         ("--trainer.deterministic=often", "trainer.deterministic is often, which is none of bool, "),

@@ -9,8 +9,6 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,15 +20,15 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from lit_align.batches import Batch, Step, Tree
 from lit_align.errors import ConfigError, ModelError, TrainingError
-from lit_align.models.adapters import same_base
 from lit_align.models.forward import Forward
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.memory import out_of_memory_message
 from lit_align.models.roles import Lora, Roles
 from lit_align.objectives import Objective
 from lit_align.plugins import load_plugins
-from lit_align.stages.checkpoints import SafeIO
+from lit_align.stages.checkpoints import SafeIO, reopen
 from lit_align.stages.families import Sums
+from lit_align.stages.settings import alike, written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,7 +81,7 @@ class AlignmentModule(LightningModule, ABC):
             "_instantiator" not in self.hparams
         ):  # made in Python: noted as LightningCLI would, so that it loads the same
             given = dict(self.hparams)
-            self.save_hyperparameters(written := _written(type(self), given), ignore=[*given.keys() - written.keys()])
+            self.save_hyperparameters(written := written(type(self), given), ignore=[*given.keys() - written.keys()])
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold what was trained, never the base
         self.objective, self.base, self.lora, self.sft, self.chat_template = objective, base, lora, sft, chat_template
@@ -366,14 +364,7 @@ class AlignmentModule(LightningModule, ABC):
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in keep}
         checkpoint["origin"] = self._origin()
         checkpoint["counts"] = {"skipped": self.skipped, "tokens_seen": self.tokens_seen}
-        # a run that max_steps, max_time or early stopping ends inside an epoch closes that epoch all the same
-        loops = checkpoint["loops"]["fit_loop"]
-        batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
-        inside = batches["current"]["ready"] > 0 and not batches["is_last_batch"]
-        if inside and epochs["current"]["processed"] == epochs["current"]["started"]:
-            checkpoint["epoch"] -= 1
-            for count in epochs.values():
-                count["processed"] = count["completed"] = count["started"] - 1
+        reopen(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model: its weights would be lacking, or mean something else here."""
@@ -382,7 +373,7 @@ class AlignmentModule(LightningModule, ABC):
         differ = [
             f"{name} was {wrote[name]!r} and is {value!r}"
             for name, value in mine.items()
-            if name in wrote and not _alike(name, wrote[name], value)
+            if name in wrote and not alike(name, wrote[name], value)
         ]
         here = {f"_roles.{name}": weight.shape for name, weight in self.roles.trainable().items()}
         there = {name: weight.shape for name, weight in checkpoint["state_dict"].items()}
@@ -414,39 +405,3 @@ class AlignmentModule(LightningModule, ABC):
             folder,
             provenance={"stage": type(self).__name__, "objective": repr(self.objective), "steps": self.global_step},
         )
-
-
-def _alike(name: str, one: Any, other: Any) -> bool:
-    """Whether two values of a setting mean the same model; folders may have moved."""
-    if name in ("base.path", "sft") and one and other:
-        return same_base(one, other)
-    return bool(one == other)
-
-
-def _written(stage: type, given: dict[str, Any]) -> dict[str, Any]:
-    """Settings as plain values, which a checkpoint may hold without being trusted.
-
-    One that cannot be written, such as an optimiser given as a lambda, is left out: who loads gets its default.
-    """
-    plain = {name: _plain(value) for name, value in given.items()}
-    kept = {name: value for name, value in plain.items() if value is not None or given[name] is None}
-    return {"_class_path": _path(stage), "_instantiator": "lightning.pytorch.cli.instantiate_module", **kept}
-
-
-def _plain(value: Any) -> Any:
-    """A setting as it would stand in a YAML; None if it cannot."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Objective):
-        return {"class_path": _path(type(value)), "init_args": vars(value).copy()}
-    if isinstance(value, Base | Lora):
-        return asdict(value)
-    if isinstance(value, partial) and isinstance(value.func, type) and not value.args:
-        return {"class_path": _path(value.func), "init_args": value.keywords}
-    if isinstance(value, type):
-        return {"class_path": _path(value), "init_args": {}}
-    return value if isinstance(value, str | int | float | list | tuple | dict) else None
-
-
-def _path(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"

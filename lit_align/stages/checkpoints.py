@@ -108,3 +108,14 @@ class LastCheckpoint(Checkpoint):
 def _stop(*_: Any) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGTERM)
+
+
+def reopen(checkpoint: dict[str, Any]) -> None:
+    """Undo that a run which max_steps, max_time or early stopping ended inside an epoch has closed that epoch."""
+    loops = checkpoint["loops"]["fit_loop"]
+    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+    inside = batches["current"]["ready"] > 0 and not batches["is_last_batch"]
+    if inside and epochs["current"]["processed"] == epochs["current"]["started"]:
+        checkpoint["epoch"] -= 1
+        for count in epochs.values():
+            count["processed"] = count["completed"] = count["started"] - 1

@@ -13,7 +13,9 @@ from lit_align.cli import main
 from lit_align.data.modules import Comparisons
 from lit_align.models.load import Base
 from lit_align.models.roles import Lora
+from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.objectives.dpo import DPO
+from lit_align.objectives.mix import Mix
 from lit_align.stages.checkpoints import LastCheckpoint, SafeIO
 from lit_align.stages.preference import Preference
 from tests.stages.runs import arguments, folder_of, start, trace, write_pairs
@@ -105,13 +107,14 @@ def test_a_run_made_in_python_loads(kind, tiny, tmp_path):
         "partial": partial(torch.optim.AdamW, lr=0.01, betas=(0.8, 0.9)),
         "lambda": lambda parameters: torch.optim.SGD(parameters, lr=0.1),
     }[kind]
-    module = Preference(DPO(0.3), 0.1, base=Base(str(tiny), "none", "float32"), lora=Lora(r=2), optimizer=optimizer)
+    objective = Mix([DPO(0.3), CrossEntropy()], [1.0, 0.5])
+    module = Preference(objective, 0.1, base=Base(str(tiny), "none", "float32"), lora=Lora(r=2), optimizer=optimizer)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
     running = Trainer(max_steps=2, default_root_dir=tmp_path, plugins=[SafeIO()], callbacks=[LastCheckpoint()], **quiet)
     pairs = write_pairs(tmp_path / "pairs.jsonl")
     running.fit(module, Comparisons(str(pairs), batch_size=4, token_budget=256, max_length=256))
     again = lit_align.load(tmp_path / "checkpoints" / "last.ckpt")
-    assert (again.objective, again.label_noise, again.lora) == (DPO(0.3), 0.1, Lora(r=2))
+    assert (again.objective, again.label_noise, again.lora) == (objective, 0.1, Lora(r=2))
     assert type(again) is Preference
     for name, weight in again.roles.trainable().items():
         assert torch.equal(weight, module.roles.trainable()[name])
