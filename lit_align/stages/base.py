@@ -77,11 +77,10 @@ class AlignmentModule(LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if (
-            "_instantiator" not in self.hparams
-        ):  # made in Python: noted as LightningCLI would, so that it loads the same
+        if "_instantiator" not in self.hparams:  # made in Python: noted as LightningCLI would, so that it loads again
             given = dict(self.hparams)
-            self.save_hyperparameters(written := written(type(self), given), ignore=[*given.keys() - written.keys()])
+            kept = written(type(self), given)
+            self.save_hyperparameters(kept, ignore=[*given.keys() - kept.keys()])
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold what was trained, never the base
         self.objective, self.base, self.lora, self.sft, self.chat_template = objective, base, lora, sft, chat_template
@@ -218,7 +217,6 @@ class AlignmentModule(LightningModule, ABC):
     def training_step(self, step: Step, batch_idx: int) -> None:
         """Learn from one step: sum over its micro-batches, divide by its global count, update once."""
         optimizer, scheduler = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
-        self._check_coupling(step)
         count = self.count(step)
         # asked of Lightning, which counts over epochs: other steps' figures would be logged as this one's
         statistics = self._running._logger_connector.should_update_logs
@@ -245,14 +243,6 @@ class AlignmentModule(LightningModule, ABC):
             self.after_step(metrics, reduced)
         optimizer.zero_grad()
         self._log_step(step, metrics, norm)
-
-    def _check_coupling(self, step: Step) -> None:
-        if self.objective.couples_batch and (len(step.batches) > 1 or self.trainer.world_size > 1):
-            raise TrainingError(
-                f"{type(self.objective).__name__} looks at all items of a step together, and this step was cut into "
-                f"{len(step.batches)} micro-batches on {self.trainer.world_size} processes; raise data.token_budget or "
-                "lower data.batch_size until one holds it, on one process"
-            )
 
     @contextmanager
     def _explained(self, batch: Batch) -> Iterator[None]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_align.batches import Batch, ByToken, Logps, PackedTrees, PairLabels, Step, ThumbLabels, TokenLogps
-from lit_align.errors import ConfigError, DataError
+from lit_align.errors import ConfigError, DataError, TrainingError
 from lit_align.functional.logps import by_response, response_logps
 from lit_align.models.reference import ReferenceCache
 from lit_align.objectives import Objective, PairwiseObjective, RankedObjective, UnpairedObjective
@@ -83,6 +83,16 @@ class Preference(AlignmentModule):
     def count(self, step: Step) -> int:
         """Comparisons, thumbs or rankings."""
         return step.items
+
+    def training_step(self, step: Step, batch_idx: int) -> None:
+        """Learn from one step, unless its items were meant to be seen together and are not."""
+        if self.objective.couples_batch and (len(step.batches) > 1 or self.trainer.world_size > 1):
+            raise TrainingError(
+                f"{type(self.objective).__name__} looks at all items of a step together, and this step was cut into "
+                f"{len(step.batches)} micro-batches on {self.trainer.world_size} processes; raise data.token_budget or "
+                "lower data.batch_size until one holds it, on one process"
+            )
+        super().training_step(step, batch_idx)
 
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
         """Summed loss of the labels."""
