@@ -14,6 +14,7 @@ import torch
 from lit_align.data.ledger import Ledger
 from lit_align.data.read import read
 from lit_align.errors import Malformed, SetAside
+from tests import zoo
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,14 +82,16 @@ def environment(tmp_path_factory) -> Environment:
 
 
 def test_all_are_listed(environment):
-    found = {one["name"]: one for one in json.loads(environment.run("-m", "lit_align", "plugins", "--json"))}
-    brought = {name: one["provides"] for name, one in found.items() if one["version"] == "0.1.0"}
-    assert brought == {
-        "lit-align-mine": {"objective": ["Hinge"]},
-        "lit-align-pandalm": {"format": ["PandaLM"]},
-        "lit-align-zoo": {"objective": ["RobustDPO"]},
-    }
-    assert not [one for one in found.values() if one["error"]]
+    found = json.loads(environment.run("-m", "lit_align", "plugins", "--json"))
+    brought = [(one["name"], *one["provides"].items()) for one in found if one["version"] == "0.1.0"]
+    packaged = {name for name, cls in zoo.classes().items() if cls.__module__.startswith("lit_align_zoo")}
+    assert len(packaged) == 15
+    assert sorted(brought) == sorted([
+        ("lit-align-mine", ("objective", ["Hinge"])),
+        ("lit-align-pandalm", ("format", ["PandaLM"])),
+        *(("lit-align-zoo", ("objective", [name])) for name in packaged),
+    ])  # fmt: skip
+    assert not [one for one in found if one["error"]]
 
 
 def test_a_run_by_short_name_and_its_stage_in_another_process(environment, tiny, tmp_path):
