@@ -5,7 +5,9 @@ import json
 import textwrap
 from pathlib import Path
 
+from lit_align.commands.plugins import of_objective
 from lit_align.plugins import load_plugins
+from tests import zoo
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,6 +23,17 @@ def room(name: str) -> str:
     registry = {"objectives": found.objectives, "formats": found.formats}[name]
     rows = [f"| `{key}` | {first_line(registry[key])} |" for key in registry]
     return "\n".join([f"| {name} | |", "|---|---|", *rows])
+
+
+def objectives() -> str:
+    """Table of every objective, packaged ones included."""
+    rows = []
+    for name, cls in sorted(zoo.classes().items(), key=lambda item: (item[1].__module__.split(".")[0], item[0])):
+        package = cls.__module__.split(".")[0].replace("lit_align_zoo", "lit-align-zoo")
+        family, takes, reference = of_objective(cls).values()
+        rows.append(f"| `{name}` | {family} | {takes} | {reference} | {first_line(cls)} | {package} |")
+    head = "| objective | family | takes | reference? | | package |"
+    return "\n".join([head, "|---|---|---|---|---|---|", *rows])
 
 
 def tree() -> str:

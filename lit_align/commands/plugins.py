@@ -7,7 +7,20 @@ import json
 from dataclasses import asdict
 
 from lit_align.errors import UnknownName
+from lit_align.objectives import (
+    PairwiseObjective,
+    RankedObjective,
+    SupervisedObjective,
+    UnpairedObjective,
+)
 from lit_align.plugins import Plugins, load_plugins
+
+FAMILIES: dict[str, type] = {
+    "pairwise": PairwiseObjective,
+    "unpaired": UnpairedObjective,
+    "ranked": RankedObjective,
+    "supervised": SupervisedObjective,
+}
 
 
 def run(arguments: list[str]) -> None:
@@ -24,9 +37,13 @@ def run(arguments: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
+    if asked.room:  # names stay whole, so that they can be copied; the rest goes below what a part is
+        told = [dict(zip(columns, row, strict=True)) for row in rows]
+        columns = ["name", "what"]
+        rows = [[one.pop("name"), f"{one.pop('what')}\n[dim]{_listed(one)}[/dim]"] for one in told]
+    table = Table(show_lines=bool(asked.room))
     for column in columns:
-        table.add_column(column, overflow="fold")  # a name that is cut off cannot be copied
+        table.add_column(column, overflow="fold", no_wrap=bool(asked.room) and column == "name")
     for row in rows:
         table.add_row(*("" if cell is None else cell if isinstance(cell, str) else _flat(cell) for cell in row))
     Console().print(table)
@@ -45,9 +62,31 @@ def _room(found: Plugins, room: str) -> tuple[list[str], list[list[object]]]:
         rooms = ", ".join(hook.removeprefix("register_") for hook in found.registries)
         raise UnknownName(f"no room is called {room!r}; there are {rooms}") from None
     entries = [(name, entry) for name in registry for entry in registry.entries(name)]
-    return ["name", "from", "what"], [
-        [name, entry.plugin, (entry.cls.__doc__ or "").strip().split("\n")[0]] for name, entry in entries
+    facts = ["family", "takes", "reference"] if room == "objectives" else []
+    rows: list[list[object]] = [
+        [name, *(of_objective(entry.cls)[fact] for fact in facts), entry.plugin, what(entry.cls)]
+        for name, entry in entries
     ]
+    return ["name", *facts, "from", "what"], rows
+
+
+def of_objective(cls: type) -> dict[str, str]:
+    """Its family, the label it takes, and whether it needs a reference model at its default settings."""
+    family = next((name for name, base in FAMILIES.items() if issubclass(cls, base)), "")
+    try:
+        needs = "yes" if cls().needs_reference else "no"
+    except TypeError:  # what it is made of decides
+        needs = "as its parts"
+    return {"family": family, "takes": getattr(cls, "takes", ""), "reference": needs}
+
+
+def what(cls: type) -> str:
+    """The first line of a class's docstring."""
+    return (cls.__doc__ or "").strip().split("\n")[0]
+
+
+def _listed(facts: dict[str, object]) -> str:
+    return " · ".join(f"{name}: {value}" for name, value in facts.items())
 
 
 def _flat(cell: object) -> str:
