@@ -88,8 +88,13 @@ class AlignmentData(LightningDataModule, ABC):
             _write(Path(self._running.default_root_dir), self.ledgers)
 
         wanted = getattr(module, "attributes", ())
-        trees, _ = prepare(self.paths[split], self.format, chat, self.carries, self.max_lost, formats, show, wanted)
+        kind = self.kind(split)
+        trees, _ = prepare(self.paths[split], self.format, chat, kind, self.max_lost, formats, show, wanted)
         self.trees[split] = mismatched(trees, self.max_length) if getattr(module, "mismatched", False) else trees
+
+    def kind(self, split: str) -> str:
+        """What the rows of a split are read as."""
+        return self.carries
 
     @property
     def _running(self) -> Any:

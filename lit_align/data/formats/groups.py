@@ -58,6 +58,19 @@ class Groups(Format):
         return Group(prompt, responses, compared, tuple(desirable), tuple(ranking), tuple(ratings), target, extra=extra)
 
 
+def as_row(group: Group) -> Row:
+    """The group in this layout, without what it does not have.
+
+    Example:
+        >>> as_row(Group("2 + 2?", ["4", "5"], (Pair(0, 1, 0.9),), extra={"level": 1}))
+        {'prompt': '2 + 2?', 'responses': ['4', '5'], 'pairs': [[0, 1, 0.9, 0.0]], 'level': 1}
+    """
+    row = {"prompt": group.prompt, "responses": group.responses, "pairs": [list(pair) for pair in group.pairs]}
+    row |= {name: list(getattr(group, name)) for name in ("desirable", "ranking", "ratings")}
+    row |= {} if group.target is None else {"target": group.target}
+    return {**{name: value for name, value in row.items() if value != []}, **group.extra}
+
+
 def _list(row: Row, name: str) -> list[Any]:
     value = found(row, name)
     if not isinstance(value, list):
