@@ -23,7 +23,7 @@ from lit_align.data.rounds import Rounds, Row
 from lit_align.errors import ConfigError, Malformed, Overlong, SetAside
 from lit_align.feedback import Feedback, Opinion
 from lit_align.models.generate import Sample, sample
-from lit_align.rewards.base import answer
+from lit_align.rewards.base import answer as answered
 
 IDS = "tokens"  # the column of a record with the ids of each response that was sampled
 
@@ -44,6 +44,7 @@ class Online(AlignmentData):
         round_size: prompts in a round; null takes all.
         samples: responses to each prompt.
         share: of a round's prompts that get fresh responses; the others have those of the data set.
+        answer: whether the answer in the data stands beside fresh responses, held up as the target.
         temperature: at which the policy answers; the model's max_new_tokens is the limit of an answer.
         reference: ``fixed``, the policy as it was when the ``round`` began, or moved towards it then (``average``).
         pace: how far the average moves each round, from 0 to 1.
@@ -62,6 +63,7 @@ class Online(AlignmentData):
         round_size: int | None = None,
         samples: int = 2,
         share: float = 1.0,
+        answer: bool = False,
         temperature: float = 1.0,
         reference: Literal["fixed", "round", "average"] = "fixed",
         pace: float = 0.5,
@@ -81,8 +83,8 @@ class Online(AlignmentData):
         if temperature <= 0 and samples > 1:
             raise ConfigError(f"temperature is {temperature}, so all {samples} samples would be alike; raise it")
         self.feedback, self.responses, self.labels, self.rounds = feedback, responses, labels, rounds
-        self.round_size, self.samples, self.share, self.temperature = round_size, samples, share, temperature
-        self.reference, self.pace = reference, pace
+        self.round_size, self.samples, self.share, self.answer = round_size, samples, share, answer
+        self.temperature, self.reference, self.pace = temperature, reference, pace
         self._attached = False
 
     # ------------------------------------------------------------------ what Lightning asks for
@@ -194,11 +196,9 @@ class Online(AlignmentData):
         """A prompt with what the policy said, or with what was recorded; what to hold up as the answer comes first."""
         if said is None:
             return group._replace(extra={**group.extra, IDS: [None] * len(group.responses)})
-        held: list[Text] = []
-        if self.feedback is not None and self.feedback.wants_answer:
-            held = SELECT["demonstrations"](group).responses[:1]
+        held: list[Text] = SELECT["demonstrations"](group).responses[:1] if self.answer else []
         decode = self._module.tokenizer.decode
-        texts = [answer(group, str(decode(one.ids, skip_special_tokens=True))) for one in said]
+        texts = [answered(group, str(decode(one.ids, skip_special_tokens=True))) for one in said]
         ids = [*([None] * len(held)), *(one.ids for one in said)]
         bare = Group(group.prompt, [*held, *texts], target=0 if held else None, source=group.source)
         return bare._replace(extra={**group.extra, IDS: ids})
