@@ -24,6 +24,7 @@ BASES = {
     "model": "lit_align.stages.base.AlignmentModule",
     "data": "lit_align.data.modules.AlignmentData",
     "reward": "lit_align.rewards.Reward",
+    "feedback": "lit_align.feedback.Feedback",
 }
 RUN = ("run", "save_every", "trainer", "model", "data", "ckpt_path")
 LISTED = 20  # more names than this are no help
@@ -188,6 +189,7 @@ def _names() -> list[str]:
         *found.objectives,
         *found.formats,
         *found.rewards,
+        *found.feedback,
         *stages,
         *(cls.__name__ for cls in _subclasses(AlignmentData)),
     ]

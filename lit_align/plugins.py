@@ -33,6 +33,7 @@ ROOMS = {
     "register_formats": ("format", "lit_align.data.formats", "Format"),
     "register_rewards": ("reward", "lit_align.rewards", "Reward"),
     "register_advantages": ("advantage", "lit_align.advantages", "Advantage"),
+    "register_feedback": ("feedback", "lit_align.feedback", "Feedback"),
 }
 
 
@@ -86,6 +87,11 @@ class Plugins:
     def rewards(self) -> Registry:
         """Scores for responses by name."""
         return self.registries["register_rewards"]
+
+    @property
+    def feedback(self) -> Registry:
+        """Who labels responses, by name."""
+        return self.registries["register_feedback"]
 
 
 @functools.cache
