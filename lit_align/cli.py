@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+import lit_align.online
 import lit_align.stages
 from lit_align.commands import evaluate, inspect
 from lit_align.data.modules import AlignmentData

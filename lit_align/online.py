@@ -77,7 +77,9 @@ class Online(AlignmentData):
             if not 0 <= part <= 1:
                 raise ConfigError(f"{name} is {part}; it is a share, from 0 to 1")
         if (labels == "refreshed") != (feedback is not None):
-            raise ConfigError(f"labels are {labels} and feedback is {feedback}; refreshed labels, and only they, need one")
+            raise ConfigError(
+                f"labels are {labels} and feedback is {feedback}; refreshed labels, and only they, need one"
+            )
         if labels == "recorded" and responses == "fresh":
             raise ConfigError("responses are fresh and labels recorded, which there are none of; refresh the labels")
         if temperature <= 0 and samples > 1:
@@ -95,11 +97,13 @@ class Online(AlignmentData):
         if module.objective.takes == "prompts":
             raise ConfigError(f"{type(module).__name__} samples by itself; give it the data module Prompts")
         if running.world_size > 1:
-            raise ConfigError(f"Online runs on one process, and there are {running.world_size}; set trainer.devices to 1")
+            raise ConfigError(
+                f"Online runs on one process, and there are {running.world_size}; set trainer.devices to 1"
+            )
         if self.reference != "fixed" and getattr(module, "cache_reference", None) is not None:
             raise ConfigError(f"reference is {self.reference}, and cache_reference keeps a fixed one; leave it out")
         if stage == "fit":
-            if running.max_epochs not in (None, 1, self.rounds):
+            if running.max_epochs not in (-1, 1, 1000, self.rounds):  # the others are what it is where nothing is said
                 raise ConfigError(
                     f"trainer.max_epochs is {running.max_epochs} and data.rounds {self.rounds}; leave max_epochs out"
                 )
@@ -153,7 +157,7 @@ class Online(AlignmentData):
         if number and self.reference != "fixed":
             self._module.roles.follow("reference", "policy", self.pace if self.reference == "average" else 1.0)
         step, groups = self._running.global_step, self._answered(number, prompts)
-        opinions = [Opinion(group) for group in groups]
+        opinions = [Opinion(group, why=group.extra.get("set_aside", "")) for group in groups]
         if self.feedback is not None:
             opinions = self.feedback(groups, self._module.objective.takes)
         rows: list[Row] = []
@@ -161,6 +165,7 @@ class Online(AlignmentData):
             ids = {json.dumps(one): its for one, its in zip(asked.responses, asked.extra[IDS], strict=True)}
             group = asked if group is None else group
             extra = {**group.extra, IDS: [ids.get(json.dumps(one)) for one in group.responses]}
+            extra |= {} if group.responses == asked.responses else {"samples": asked.responses}
             row = {**as_row(group._replace(extra=extra)), "source": asked.source, "round": number, "step": step}
             why = why or self._unusable(row)
             rows.append({**row, "records": list(records), **({"set_aside": why} if why else {})})

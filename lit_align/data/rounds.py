@@ -17,7 +17,8 @@ Row = dict[str, Any]
 class Rounds(Steps):
     """Steps whose trees are made anew for every epoch, which is a round.
 
-    Every round has as many steps as its prompts fill; where some got no label, the others are spread over them.
+    Every round has as many steps as its prompts fill; where some got no label, the others are spread over them, and
+    where there are not even as many as steps, the last steps are empty.
 
     Args:
         prompts: every prompt there is; a round takes the next ``size`` of a shuffled pass, and begins another pass when
@@ -28,7 +29,7 @@ class Rounds(Steps):
         settings: as for `Steps`.
 
     Raises:
-        DataError: when a round has fewer trees than steps.
+        DataError: when there is nothing to learn from in the very first round.
     """
 
     def __init__(
@@ -60,10 +61,9 @@ class Rounds(Steps):
         if self.made != self.epoch:
             self.rows, self.made = self.make(self.epoch, self.prompts(self.epoch)), self.epoch
         trees = self.understand(self.rows)
-        if len(trees) < len(self):
+        if not trees and not self.epoch:
             raise DataError(
-                f"round {self.epoch} has {len(trees)} labelled prompts for {len(self)} steps; look at its records, "
-                "raise data.round_size or lower data.batch_size"
+                f"none of the {self.size} prompts of the first round got a label; their records in rounds/ say why"
             )
         return [[trees[i] for i in part.tolist()] for part in torch.arange(len(trees)).tensor_split(len(self))]
 

@@ -53,6 +53,13 @@ class Feedback(ABC):
             tokenizer: the base's, with its chat template.
         """
 
+    def state(self) -> dict[str, Any]:
+        """What it has learned since the run began, for the checkpoint: tensors, numbers and text."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027 - most learn nothing
+        """Take back what `state` gave."""
+
     @abstractmethod
     def __call__(self, groups: Sequence[Group], takes: str) -> list[Opinion]:
         """An opinion of each group, in order.

@@ -233,10 +233,11 @@ class AlignmentModule(LightningModule, ABC):
         self._started = time.perf_counter()
 
     def training_step(self, step: Step, batch_idx: int) -> None:
-        """Learn from one step."""
-        # asked of Lightning, which counts over epochs: other steps' figures would be logged as this one's
-        metrics, norm = self.update(step, self._running._logger_connector.should_update_logs)
-        self._log_step(step, metrics, norm)
+        """Learn from one step, if there is anything in it."""
+        if step.groups:
+            # asked of Lightning, which counts over epochs: other steps' figures would be logged as this one's
+            metrics, norm = self.update(step, self._running._logger_connector.should_update_logs)
+            self._log_step(step, metrics, norm)
 
     def update(self, step: Step, statistics: bool) -> tuple[dict[str, float], Tensor]:
         """Sum over the micro-batches, divide by the global count, update once; the metrics and the gradient's norm."""
