@@ -1,4 +1,4 @@
-"""On-line training: responses from the current policy, labels from a feedback source, any objective (one epoch a round).
+"""On-line training: responses from the current policy, labels from a feedback source, any objective, in rounds.
 
 Guo et al., 2024, https://arxiv.org/abs/2402.04792, for on-line DPO; SPIN, RAFT, self-rewarding and iterative DPO differ
 in who answers and who judges.
@@ -121,8 +121,8 @@ class Online(AlignmentData):
         need = longest + self.samples * module.max_new_tokens
         if self.responses == "fresh" and need > self.token_budget:
             raise ConfigError(
-                f"a prompt of {longest} tokens and {self.samples} answers of up to {module.max_new_tokens} make {need}, "
-                f"over data.token_budget {self.token_budget}; raise it, or lower model.max_new_tokens"
+                f"a prompt of {longest} tokens and {self.samples} answers of up to {module.max_new_tokens} make {need} "
+                f"tokens, over data.token_budget {self.token_budget}; raise it, or lower model.max_new_tokens"
             )
         return Rounds(
             trees,

@@ -211,7 +211,7 @@ def test_rounds_that_would_be_empty_are_refused(settings, says, pairs):
 
 def test_what_cannot_fit_is_refused_before_a_round(tiny, pairs, tmp_path):
     with pytest.raises(
-        ConfigError, match=r"a prompt of \d+ tokens and 3 answers of up to 8 make \d+, over data.token_bud"
+        ConfigError, match=r"a prompt of \d+ tokens and 3 answers of up to 8 make \d+ tokens, over data.to"
     ):
         fit(tiny, tmp_path, online(pairs, token_budget=70))
     with pytest.raises(ConfigError, match="reference is round, and cache_reference keeps a fixed one"):
