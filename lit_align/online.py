@@ -7,6 +7,7 @@ in who answers and who judges.
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -22,7 +23,7 @@ from lit_align.data.prepare import SELECT
 from lit_align.data.rounds import Rounds, Row
 from lit_align.errors import ConfigError, Malformed, Overlong, SetAside
 from lit_align.feedback import Feedback, Opinion
-from lit_align.models.generate import Sample, sample
+from lit_align.models.generate import sample
 from lit_align.rewards.base import answer as answered
 
 IDS = "tokens"  # the column of a record with the ids of each response that was sampled
@@ -36,14 +37,15 @@ class Online(AlignmentData):
 
     Args:
         train: prompts, with recorded responses where they are used.
-        feedback: who labels; null for labels as they are recorded.
-        responses: ``fresh`` ones from the policy, those of the ``dataset``, or the records of earlier rounds again,
-            token by token (``replay``; ``train`` is their files).
-        labels: ``refreshed`` by the feedback, or as ``recorded``.
+        feedback: who labels; null only for responses and labels as they are recorded.
+        responses: ``fresh`` ones from the policy, those of the ``dataset``, or again those of this run's earlier rounds
+            (``replay``).
+        labels: of responses that are not fresh: ``refreshed`` by the feedback, or as ``recorded``.
+        share: of a round's prompts that get fresh responses whatever the others have: the data's, or replayed ones. The
+            first round has nothing to replay.
         rounds: how many; an epoch each.
         round_size: prompts in a round; null takes all.
         samples: responses to each prompt.
-        share: of a round's prompts that get fresh responses; the others have those of the data set.
         answer: whether the answer in the data stands beside fresh responses, held up as the target.
         temperature: at which the policy answers; the model's max_new_tokens is the limit of an answer.
         reference: ``fixed``, the policy as it was when the ``round`` began, or moved towards it then (``average``).
@@ -59,10 +61,10 @@ class Online(AlignmentData):
         feedback: Feedback | None = None,
         responses: Literal["fresh", "dataset", "replay"] = "fresh",
         labels: Literal["refreshed", "recorded"] = "refreshed",
+        share: float = 0.0,
         rounds: int = 1,
         round_size: int | None = None,
         samples: int = 2,
-        share: float = 1.0,
         answer: bool = False,
         temperature: float = 1.0,
         reference: Literal["fixed", "round", "average"] = "fixed",
@@ -76,17 +78,18 @@ class Online(AlignmentData):
         for name, part in {"share": share, "pace": pace}.items():
             if not 0 <= part <= 1:
                 raise ConfigError(f"{name} is {part}; it is a share, from 0 to 1")
-        if (labels == "refreshed") != (feedback is not None):
+        self.share = 1.0 if responses == "fresh" else share
+        if feedback is None and (self.share or labels == "refreshed"):
             raise ConfigError(
-                f"labels are {labels} and feedback is {feedback}; refreshed labels, and only they, need one"
+                f"feedback is null, responses are {responses} and labels {labels}; name who is to label them"
             )
-        if labels == "recorded" and responses == "fresh":
-            raise ConfigError("responses are fresh and labels recorded, which there are none of; refresh the labels")
+        if responses == "replay" and not share:
+            raise ConfigError("responses are replay and share 0, so there would be nothing to replay; raise share")
         if temperature <= 0 and samples > 1:
             raise ConfigError(f"temperature is {temperature}, so all {samples} samples would be alike; raise it")
         self.feedback, self.responses, self.labels, self.rounds = feedback, responses, labels, rounds
-        self.round_size, self.samples, self.share, self.answer = round_size, samples, share, answer
-        self.temperature, self.reference, self.pace = temperature, reference, pace
+        self.round_size, self.samples, self.answer, self.temperature = round_size, samples, answer, temperature
+        self.reference, self.pace = reference, pace
         self._attached = False
 
     # ------------------------------------------------------------------ what Lightning asks for
@@ -119,7 +122,7 @@ class Online(AlignmentData):
         trees, module = self.trees["train"], self._module
         longest = max(len(tree.prompt) for tree in trees)
         need = longest + self.samples * module.max_new_tokens
-        if self.responses == "fresh" and need > self.token_budget:
+        if self.share and need > self.token_budget:
             raise ConfigError(
                 f"a prompt of {longest} tokens and {self.samples} answers of up to {module.max_new_tokens} make {need} "
                 f"tokens, over data.token_budget {self.token_budget}; raise it, or lower model.max_new_tokens"
@@ -129,6 +132,7 @@ class Online(AlignmentData):
             self.round_size or len(trees),
             self._make,
             self._understand,
+            keeps=self.responses == "replay",
             batch_size=self.batch_size,
             token_budget=self.token_budget,
             seed=self.seed,
@@ -151,62 +155,69 @@ class Online(AlignmentData):
 
     # ------------------------------------------------------------------ a round
 
-    def _make(self, number: int, prompts: list[Tree]) -> list[Row]:
+    def _make(self, number: int, prompts: list[Tree], past: list[Row]) -> list[Row]:
         """Responses and labels, as records."""
         self._attach()
         if number and self.reference != "fixed":
             self._module.roles.follow("reference", "policy", self.pace if self.reference == "average" else 1.0)
-        step, groups = self._running.global_step, self._answered(number, prompts)
+        fresh = len(prompts) if self.responses == "replay" and not past else round(self.share * len(prompts))
+        groups = [*self._fresh(number, prompts[:fresh]), *self._kept(number, prompts[fresh:], past)]
+        asked = len(groups) if self.labels == "refreshed" else fresh
         opinions = [Opinion(group, why=group.extra.get("set_aside", "")) for group in groups]
         if self.feedback is not None:
-            opinions = self.feedback(groups, self._module.objective.takes)
-        rows: list[Row] = []
-        for asked, (group, records, why) in zip(groups, opinions, strict=True):
-            ids = {json.dumps(one): its for one, its in zip(asked.responses, asked.extra[IDS], strict=True)}
-            group = asked if group is None else group
-            extra = {**group.extra, IDS: [ids.get(json.dumps(one)) for one in group.responses]}
-            extra |= {} if group.responses == asked.responses else {"samples": asked.responses}
-            row = {**as_row(group._replace(extra=extra)), "source": asked.source, "round": number, "step": step}
-            why = why or self._unusable(row)
-            rows.append({**row, "records": list(records), **({"set_aside": why} if why else {})})
+            opinions[:asked] = self.feedback(groups[:asked], self._module.objective.takes)
+        step = self._running.global_step
+        rows = [self._row(group, opinion) for group, opinion in zip(groups, opinions, strict=True)]
+        rows = [{**row, "round": number, "step": step} for row in rows]
         _keep(Path(self._running.default_root_dir) / "rounds" / f"{number}.jsonl", rows)
         fates = Counter(row.get("set_aside", "labelled") for row in rows)
         told = ", ".join(f"{count} {fate}" for fate, count in fates.most_common())
         rank_zero_info(f"round {number} at step {step}: {len(rows)} prompts, {told}")
         return [row for row in rows if "set_aside" not in row]
 
-    def _answered(self, number: int, prompts: list[Tree]) -> list[Group]:
-        """Prompts with the responses of this round, ids of sampled ones beside them."""
-        if self.responses == "replay":
-            return [tree.group for tree in prompts]
-        fresh = round(self.share * len(prompts)) if self.responses == "fresh" else 0
-        module = self._module
+    def _row(self, asked: Group, opinion: Opinion) -> Row:
+        """A record: the responses that got a label, with their ids, who said so, and what else was sampled."""
+        group, records, why = opinion
+        group = asked if group is None else group
+        ids = {json.dumps(one): its for one, its in zip(asked.responses, asked.extra[IDS], strict=True)}
+        extra = {**group.extra, IDS: [ids.get(json.dumps(one)) for one in group.responses]}
+        extra |= {} if group.responses == asked.responses else {"samples": asked.responses}
+        row = {**as_row(group._replace(extra=extra)), "source": asked.source, "records": list(records)}
+        why = why or self._unusable(row)
+        return {**row, "set_aside": why} if why else row
+
+    def _fresh(self, number: int, prompts: list[Tree]) -> list[Group]:
+        """What the policy says now, ids beside it; the answer to be held up comes first."""
+        module, groups = self._module, []
         with module.roles.play("policy", training=False) as model:
             found = sample(
                 model,
                 module.tokenizer,
-                [tree.prompt for tree in prompts[:fresh]],
+                [tree.prompt for tree in prompts],
                 max_new_tokens=module.max_new_tokens,
                 samples=self.samples,
                 temperature=self.temperature,
                 seed=module.seed * 1_000_003 + number,
                 batch_size=self.batch_size * self.samples,
             )
-        groups = []
-        for tree, said in zip(prompts, [*found, *([None] * (len(prompts) - fresh))], strict=True):
-            groups.append(self._grown(tree.group, said))
+        for tree, said in zip(prompts, found, strict=True):
+            group = tree.group
+            held: list[Text] = SELECT["demonstrations"](group).responses[:1] if self.answer else []
+            texts = [str(module.tokenizer.decode(one.ids, skip_special_tokens=True)) for one in said]
+            extra = {**group.extra, IDS: [*([None] * len(held)), *(one.ids for one in said)]}
+            responses = [*held, *(answered(group, text) for text in texts)]
+            target = 0 if held else None
+            groups.append(Group(group.prompt, responses, target=target, source=group.source, extra=extra))
         return groups
 
-    def _grown(self, group: Group, said: list[Sample] | None) -> Group:
-        """A prompt with what the policy said, or with what was recorded; what to hold up as the answer comes first."""
-        if said is None:
-            return group._replace(extra={**group.extra, IDS: [None] * len(group.responses)})
-        held: list[Text] = SELECT["demonstrations"](group).responses[:1] if self.answer else []
-        decode = self._module.tokenizer.decode
-        texts = [answered(group, str(decode(one.ids, skip_special_tokens=True))) for one in said]
-        ids = [*([None] * len(held)), *(one.ids for one in said)]
-        bare = Group(group.prompt, [*held, *texts], target=0 if held else None, source=group.source)
-        return bare._replace(extra={**group.extra, IDS: ids})
+    def _kept(self, number: int, prompts: list[Tree], past: list[Row]) -> list[Group]:
+        """Responses as the data have them, or a draw of earlier records."""
+        if self.responses == "replay":
+            drawn = random.Random(f"{self.seed} {number}").choices(past, k=len(prompts))
+            return [_group(row) for row in drawn]
+        groups = [tree.group for tree in prompts]
+        known = [group.extra.get(IDS) or [None] * len(group.responses) for group in groups]
+        return [group._replace(extra={**group.extra, IDS: ids}) for group, ids in zip(groups, known, strict=True)]
 
     def _understand(self, rows: list[Row]) -> list[Tree]:
         trees = [self._tree(row) for row in rows]
@@ -214,7 +225,7 @@ class Online(AlignmentData):
 
     def _tree(self, row: Row) -> Tree:
         """What a record stands for; sampled responses as the very tokens that were sampled."""
-        whole = Groups()(row)._replace(source=row["source"])
+        whole = _group(row)
         ids = {json.dumps(one): its for one, its in zip(whole.responses, row[IDS], strict=True) if its}
         chat = Chat(self._module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=True)
         tree = chat.encode(SELECT[self._module.objective.takes](whole)).tree
@@ -240,6 +251,10 @@ class Online(AlignmentData):
     @property
     def _module(self) -> Any:
         return cast(Any, self._running.lightning_module)
+
+
+def _group(row: Row) -> Group:
+    return Groups()(row)._replace(source=row["source"])
 
 
 def _keep(file: Path, rows: list[Row]) -> None:

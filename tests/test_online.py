@@ -120,7 +120,7 @@ def test_records_replay_to_the_same_gradients(whole, tiny, tmp_path):
     """Cut answers too, which their text alone would end."""
     folder, _, seen = whole
     records = str(folder / "rounds/0.jsonl")
-    replayed = {"responses": "replay", "labels": "recorded", "rounds": 1, "round_size": None, "shuffle": False}
+    replayed = {"responses": "dataset", "labels": "recorded", "rounds": 1, "round_size": None, "shuffle": False}
     module, again = fit(tiny, tmp_path, online(records, None, **replayed))
     assert again == seen[:2]
     assert module.roles.weights("reference") == {}
@@ -155,7 +155,7 @@ def test_the_reference_follows_the_policy_when_a_round_begins(reference, share, 
 
 def test_some_prompts_may_keep_what_the_data_have(tiny, pairs, tmp_path):
     """Half of a round on policy; an answer of the data beside each sample where that is asked for."""
-    fit(tiny, tmp_path, online(pairs, rounds=1, share=0.5, samples=2))
+    fit(tiny, tmp_path, online(pairs, rounds=1, responses="dataset", share=0.5, samples=2))
     (records,) = rounds(tmp_path)
     assert sum(any(row["tokens"]) or "samples" in row for row in records) == 4
     recorded = {json.loads(line)["chosen"][0]["content"] for line in pairs.read_text().splitlines()}
@@ -166,6 +166,21 @@ def test_some_prompts_may_keep_what_the_data_have(tiny, pairs, tmp_path):
         (better, _, *_), (held, sampled) = row["pairs"][0], row["tokens"]
         assert (better, held, len(sampled) <= 8) == (0, None, True)
         assert row["responses"][0][0]["content"] in recorded
+
+
+def test_earlier_rounds_may_be_replayed(tiny, pairs, tmp_path):
+    """The first has nothing to replay; of the others half is, token by token and label by label, also after a stop."""
+    settings = {"responses": "replay", "labels": "recorded", "share": 0.5}
+    _, seen = fit(tiny, tmp_path / "whole", online(pairs, **settings))
+    first, second, third = rounds(tmp_path / "whole")
+    assert len(first) == len(second) == len(third) == 8
+    labelled = [(row["source"], row["tokens"], row["pairs"]) for row in first + second if "pairs" in row]
+    assert all((row["source"], row["tokens"], row["pairs"]) in labelled for row in third[4:])
+    _, before = fit(tiny, tmp_path / "cut", online(pairs, **settings), stop=3)
+    _, after = fit(
+        tiny, tmp_path / "rest", online(pairs, **settings), checkpoint=tmp_path / "cut/checkpoints/last.ckpt"
+    )
+    assert before + after == seen
 
 
 @pytest.mark.parametrize("objective", [IPO(), KTO(), PlackettLuceDPO(), CrossEntropy()], ids=repr)
@@ -196,9 +211,9 @@ def test_a_first_round_without_labels_stops_the_run(tiny, pairs, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"feedback": None}, "labels are refreshed and feedback is None"),
-        ({"feedback": None, "labels": "recorded"}, "responses are fresh and labels recorded, which there are none of"),
-        ({"labels": "recorded"}, r"labels are recorded and feedback is Ranked"),
+        ({"feedback": None}, "feedback is null, responses are fresh and labels refreshed; name who is to label them"),
+        ({"feedback": None, "responses": "dataset", "share": 0.5, "labels": "recorded"}, "feedback is null, responses"),
+        ({"responses": "replay"}, "responses are replay and share 0"),
         ({"temperature": 0.0}, "temperature is 0.0, so all 3 samples would be alike"),
         ({"share": 1.5}, "share is 1.5; it is a share"),
         ({"rounds": 0}, "rounds is 0; it must be at least 1"),

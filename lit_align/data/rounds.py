@@ -24,8 +24,9 @@ class Rounds(Steps):
         prompts: every prompt there is; a round takes the next ``size`` of a shuffled pass, and begins another pass when
             they are used up.
         size: prompts in a round.
-        make: rows of a round, given its number and its prompts.
+        make: rows of a round, given its number, its prompts and the rows of all earlier rounds that are kept.
         understand: the trees that rows stand for.
+        keeps: whether they are.
         settings: as for `Steps`.
 
     Raises:
@@ -36,13 +37,16 @@ class Rounds(Steps):
         self,
         prompts: Sequence[Tree],
         size: int,
-        make: Callable[[int, list[Tree]], list[Row]],
+        make: Callable[[int, list[Tree], list[Row]], list[Row]],
         understand: Callable[[list[Row]], list[Tree]],
+        keeps: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(prompts, **settings)
         self.size, self.make, self.understand = min(size, len(prompts)), make, understand
+        self.keeps = keeps
         self.rows: list[Row] = []
+        self.past: list[Row] = []
         self.made = -1  # the round that the rows belong to
 
     def __len__(self) -> int:
@@ -59,7 +63,8 @@ class Rounds(Steps):
     def _parts(self) -> list[list[Tree]]:
         """The steps of this round; the rows are made unless a checkpoint brought them."""
         if self.made != self.epoch:
-            self.rows, self.made = self.make(self.epoch, self.prompts(self.epoch)), self.epoch
+            self.past += self.rows if self.keeps else []
+            self.rows, self.made = self.make(self.epoch, self.prompts(self.epoch), self.past), self.epoch
         trees = self.understand(self.rows)
         if not trees and not self.epoch:
             raise DataError(
@@ -69,12 +74,12 @@ class Rounds(Steps):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next step comes from, and what the round holds."""
-        return {**super().state_dict(), "made": self.made, "rows": self.rows}
+        return {**super().state_dict(), "made": self.made, "rows": self.rows, "past": self.past}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from there, mid-round too."""
         super().load_state_dict(state)
-        self.made, self.rows = state["made"], state["rows"]
+        self.made, self.rows, self.past = state["made"], state["rows"], state["past"]
 
     def _identity(self) -> dict[str, int]:
         return {**super()._identity(), "round_size": self.size}
