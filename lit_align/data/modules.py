@@ -79,7 +79,9 @@ class AlignmentData(LightningDataModule, ABC):
 
     def _prepare(self, split: str) -> None:
         module = cast(Any, self._running.lightning_module)
-        chat = Chat(module.tokenizer, max_length=self.max_length, overlong=self.overlong)
+        kind = self.kind(split)
+        silent = kind == "groups"  # what was sampled may say nothing
+        chat = Chat(module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=silent)
         formats = () if self.format else module.formats()
 
         def show(ledger: Ledger) -> None:
@@ -88,7 +90,6 @@ class AlignmentData(LightningDataModule, ABC):
             _write(Path(self._running.default_root_dir), self.ledgers)
 
         wanted = getattr(module, "attributes", ())
-        kind = self.kind(split)
         trees, _ = prepare(self.paths[split], self.format, chat, kind, self.max_lost, formats, show, wanted)
         self.trees[split] = mismatched(trees, self.max_length) if getattr(module, "mismatched", False) else trees
 

@@ -97,9 +97,10 @@ def distance(target: Tensor, module: Preference) -> float:
 
 def module_of(base: Path) -> Preference:
     """What is trained in each arm."""
+    fading = partial(torch.optim.lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.02, total_iters=ROUNDS)
     return Preference(
         DPO(BETA), base=Base(str(base), "none", "float32"), lora=Lora(r=8), max_new_tokens=2, checkpointing=False,
-        optimizer=partial(torch.optim.Adam, lr=0.01), lr_scheduler=partial(torch.optim.lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.02, total_iters=ROUNDS),
+        optimizer=partial(torch.optim.Adam, lr=0.01), lr_scheduler=fading,
     )  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def learn(base: Path, folder: Path, target: Tensor, rows: list[dict], feedback: 
     train = folder / "rows.jsonl"
     folder.mkdir(parents=True)
     train.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = Online(str(train), feedback, rounds=ROUNDS, batch_size=len(rows), token_budget=100_000, **settings)
+    data = Online(str(train), feedback, rounds=ROUNDS, round_size=256, batch_size=256, token_budget=100_000, **settings)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
     watched = Watched(target)
     trainer = Trainer(default_root_dir=folder, callbacks=[watched], enable_checkpointing=False, **quiet)
