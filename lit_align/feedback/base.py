@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,9 +28,9 @@ class Opinion(NamedTuple):
     Args:
         group: with the labels that were asked for, and the responses that have one; None if it is set aside.
         records: one for each question that was asked, to be written down as JSON: who was asked (``source``), a name
-            for the prompt (``prompt``), and of what was paid ``cost`` and ``seconds``; a comparison also has
-            ``responses``, the two by index in the order in which they were ``shown``, and the ``probability`` that the
-            first of them is better, None where the verdict cannot be read.
+            for the prompt (``prompt``), and what it took, ``cost`` and ``seconds``; a comparison also has
+            ``responses``, the two by index in the order in which they were shown, and the ``probability`` that the
+            first of them is better, None where there is no verdict, with ``why``.
         why: what set it aside.
     """
 
@@ -153,6 +153,24 @@ def from_chances(group: Group, chances: Mapping[tuple[int, int], float], takes: 
         won[j].append(1 - chance)
     scores = [sum(each) / len(each) if each else 0.5 for each in won]
     return from_scores(group, scores, takes, threshold=0.5 if takes == "desirable" else None)
+
+
+def selected(group: Group, takes: str) -> Group:
+    """The labels of the kind ``takes`` that the group carries or that its own imply, and the responses that have one.
+
+    Raises:
+        SetAside: if there are none.
+    """
+    group = group._replace(pairs=likelier(group.pairs))
+    return rated(group) if takes == "ratings" else SELECT[takes](group)
+
+
+def opinion(records: tuple[dict[str, Any], ...], label: Callable[[], Group]) -> Opinion:
+    """What ``label`` gives, or why it sets the group aside."""
+    try:
+        return Opinion(label(), records)
+    except SetAside as reason:
+        return Opinion(None, records, str(reason))
 
 
 def bare(group: Group) -> Group:
