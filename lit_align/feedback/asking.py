@@ -58,7 +58,7 @@ def verdict(text: str, options: Sequence[str]) -> str | None:
     r"""The option that an answer names on its first or last line, with nothing else on it but what it is; else None.
 
     Example:
-        >>> [verdict(text, "AB") for text in ("b", "**Answer: A**", "[[B]]\nIt is shorter.", "A or B", "A\nNo: B", "")]
+        >>> [verdict(text, "AB") for text in ("b", "**Answer: A**", "[[B]]\nIt is shorter.", "A or B", "A\nB", "")]
         ['B', 'A', 'B', None, None, None]
     """
     lines = [line for line in text.splitlines() if line.strip()] or [""]

@@ -173,6 +173,39 @@ def opinion(records: tuple[dict[str, Any], ...], label: Callable[[], Group]) -> 
         return Opinion(None, records, str(reason))
 
 
+def means(records: Sequence[dict[str, Any]]) -> dict[tuple[int, int], float]:
+    """The mean chance that the first of two responses is better, over the orders they were shown in.
+
+    A pair of which an order has no readable verdict is left out: the other alone would be of that place.
+    """
+    each: dict[tuple[int, int], list[float | None]] = {}
+    for record in records:
+        (i, j), p = record["responses"], record["probability"]
+        each.setdefault((min(i, j), max(i, j)), []).append(p if i < j or p is None else 1 - p)
+    return {
+        pair: sum(known) / len(known)
+        for pair, of in each.items()
+        if (known := [p for p in of if p is not None]) and len(known) == len(of)
+    }
+
+
+def compared(group: Group, opinion: Opinion) -> dict[tuple[int, int], float]:
+    """What an opinion says of two responses of ``group``: the chance that the first is better, 1/2 for a tie.
+
+    From the comparisons or the scores on record; else from the pairs it came to.
+    """
+    if any("responses" in record for record in opinion.records):
+        return means(opinion.records)
+    every = list(combinations(range(len(group.responses)), 2))
+    if scores := next((record["scores"] for record in opinion.records if "scores" in record), None):
+        return {(i, j): 0.5 + 0.5 * ((scores[i] > scores[j]) - (scores[i] < scores[j])) for i, j in every}
+    if opinion.group is None:
+        return dict.fromkeys(every, 0.5) if opinion.why == TIE else {}
+    places = [group.responses.index(response) for response in opinion.group.responses]
+    pairs = [(places[better], places[worse], chance) for better, worse, chance, _ in opinion.group.pairs]
+    return {(min(i, j), max(i, j)): chance if i < j else 1 - chance for i, j, chance in pairs}
+
+
 def bare(group: Group) -> Group:
     """The group without labels."""
     return group._replace(pairs=(), desirable=(), ranking=(), ratings=(), target=None)

@@ -12,7 +12,7 @@ from lit_align import Register, hookimpl
 from lit_align.errors import SetAside
 from lit_align.feedback import Feedback, Group, Opinion
 from lit_align.feedback.asking import JudgeModel, luck, template, told
-from lit_align.feedback.base import from_chances, opinion, prompt_name
+from lit_align.feedback.base import from_chances, means, opinion, prompt_name
 from lit_align.feedback.constitution import principles
 from lit_align.rewards.base import text_of
 
@@ -40,8 +40,8 @@ class Question(NamedTuple):
 class Judge(Feedback):
     """Which of two responses is better, by the probability of the answers A and B; of K responses every two.
 
-    Judges favour a place. With ``swap`` each pair is shown both ways and the label is the mean: soft, and a tie where the
-    place alone decides. Without, the content of the pair draws the order.
+    Judges favour a place. With ``swap`` each pair is shown both ways and the label is the mean: soft, and a tie where
+    the place alone decides. Without, the content of the pair draws the order.
 
     Args:
         by: who is asked.
@@ -107,22 +107,6 @@ class Judge(Feedback):
             raise SetAside(next((one["why"] for one in records if "why" in one), "fewer than two responses"))
         sure = {pair: p if abs(p - 0.5) > self.doubt else 0.5 for pair, p in chances.items()}
         return from_chances(group, sure, takes)
-
-
-def means(records: Sequence[dict[str, Any]]) -> dict[tuple[int, int], float]:
-    """The mean chance that the first of two responses is better, over the orders they were shown in.
-
-    A pair of which an order has no readable verdict is left out: the other alone would be of that place.
-    """
-    each: dict[tuple[int, int], list[float | None]] = {}
-    for record in records:
-        (i, j), p = record["responses"], record["probability"]
-        each.setdefault((min(i, j), max(i, j)), []).append(p if i < j or p is None else 1 - p)
-    return {
-        pair: sum(known) / len(known)
-        for pair, of in each.items()
-        if (known := [p for p in of if p is not None]) and len(known) == len(of)
-    }
 
 
 @hookimpl

@@ -100,42 +100,32 @@ class Served(JudgeModel):
     def choose(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
         more = {"logprobs": True, "top_logprobs": 20} if self.read == "logprobs" else {}
         found = self._ask(questions, 1 if more else self.max_tokens, more)
-        return [self._verdict(reply, said, options) for reply, said in found]
+        return [reply if said is None else self._verdict(reply, said, options) for reply, said in found]
 
     def say(self, questions: Sequence[str], max_tokens: int) -> list[Reply]:
         return [reply for reply, _ in self._ask(questions, max_tokens, {})]
 
-    def _verdict(self, reply: Reply, said: Said | None, options: Sequence[str]) -> Reply:
-        if said is None:
-            return reply
-        if self.read == "logprobs":
-            if said.top is None:
-                raise ModelError(
-                    f"the server at {self.url} ignores that it is asked for log-probabilities; set read of Served to text"
-                )
+    def _verdict(self, reply: Reply, said: Said, options: Sequence[str]) -> Reply:
+        if self.read == "text":
+            named = verdict(said.text, options)
+            mass = [float(option == named) for option in options]
+        elif said.top is None:
+            raise ModelError(
+                f"the server at {self.url} ignores that it is asked for log-probabilities; set read of Served to text"
+            )
+        else:
             mass = [sum(math.exp(p) for token, p in said.top if token.strip() == option) for option in options]
-            if sum(mass) > 0:
-                record = {**reply.record, "mass": sum(mass)}
-                return reply._replace(chances=tuple(one / sum(mass) for one in mass), record=record)
-        elif named := verdict(said.text, options):
-            return reply._replace(chances=tuple(float(option == named) for option in options))
-        return reply._replace(why="a verdict that cannot be read")
+        if not sum(mass):
+            return reply._replace(why="a verdict that cannot be read")
+        record = {**reply.record, "mass": sum(mass)} if said.top else reply.record
+        return reply._replace(chances=tuple(one / sum(mass) for one in mass), record=record)
 
     def _ask(self, questions: Sequence[str], max_tokens: int, more: dict[str, Any]) -> list[tuple[Reply, Said | None]]:
         """An answer to each question, from the file or from the server; equal questions are asked once."""
-        requests = [
-            {
-                "model": self.model,
-                "messages": [{"role": "user", "content": question}],
-                "temperature": 0.0,
-                "max_tokens": max_tokens,
-                **more,
-                **({"extra_body": self.extra} if self.extra else {}),
-            }
-            for question in questions
-        ]
+        fixed = {"model": self.model, "temperature": 0.0, "max_tokens": max_tokens, **more, "extra_body": self.extra}
+        requests = [{**fixed, "messages": [{"role": "user", "content": question}]} for question in questions]
         names = [hashlib.sha256(json.dumps([self.url, one], sort_keys=True).encode()).hexdigest() for one in requests]
-        known = {name: said for name in names if (said := self._answers.get(name)) is not None}
+        known = {name: kept for name in names if (kept := self._answers.get(name))}
         new = {name: request for name, request in zip(names, requests, strict=True) if name not in known}
         pool = ThreadPoolExecutor(self.concurrency)
         try:
@@ -149,9 +139,10 @@ class Served(JudgeModel):
                 found.append((Reply(None, "", {"cost": 0.0, "seconds": 0.0}, said), None))
                 continue
             paid = name not in known
-            record = {"cost": self._cost(said) * paid, "seconds": said.seconds * paid, "attempts": said.attempts * paid}
+            spent = {"cost": self._cost(said.tokens), "seconds": said.seconds, "attempts": said.attempts}
+            record = {**{what: much * paid for what, much in spent.items()}, "cached": not paid}
             known[name] = said  # a question that comes again in this call costs no more either
-            found.append((Reply(None, said.text, {**record, "cached": not paid}), said))
+            found.append((Reply(None, said.text, record), said))
         return found
 
     def _answer(self, name: str, request: dict[str, Any]) -> Said | str:
@@ -163,16 +154,18 @@ class Served(JudgeModel):
             began = time.perf_counter()
             why, pause, reply = self._attempt(name, request)
             if reply is not None:
-                said = Said(*reply, time.perf_counter() - began, attempt + 1)
+                said = Said(*reply, seconds=time.perf_counter() - began, attempts=attempt + 1)
                 self._answers.put(name, said)
-                self._state.answered(self._cost(said))
+                self._state.answered(self._cost(said.tokens))
                 return said
             if attempt < self.retries:
                 time.sleep(pause or min(0.5 * 2**attempt, LONGEST) * random.uniform(0.75, 1.0))
         self._state.unanswered(self.url, why)
         return f"no answer ({why})"
 
-    def _attempt(self, name: str, request: dict[str, Any]) -> tuple[str, float, Any]:
+    def _attempt(
+        self, name: str, request: dict[str, Any]
+    ) -> tuple[str, float, tuple[str, list[tuple[str, float]] | None, tuple[int, int]] | None]:
         """Why it failed and how long to wait, or text, log-probabilities and tokens of a reply."""
         import openai
 
@@ -198,8 +191,8 @@ class Served(JudgeModel):
         tokens = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
         return "", 0.0, (choices[0].message.content or "", top, tokens)
 
-    def _cost(self, said: Said) -> float:
-        return sum(price * n for price, n in zip(self.prices, said.tokens, strict=True)) / 1e6
+    def _cost(self, tokens: tuple[int, int]) -> float:
+        return sum(price * n for price, n in zip(self.prices, tokens, strict=True)) / 1e6
 
     @cached_property
     def _client(self) -> OpenAI:

@@ -58,6 +58,20 @@ class Groups(Format):
         return Group(prompt, responses, compared, tuple(desirable), tuple(ranking), tuple(ratings), target, extra=extra)
 
 
+def as_row(group: Group) -> Row:
+    """The columns that a group is read from.
+
+    Example:
+        >>> as_row(Group("2 + 2?", ["4", "5"], (Pair(0, 1),), extra={"level": 1}))
+        {'level': 1, 'prompt': '2 + 2?', 'responses': ['4', '5'], 'pairs': [[0, 1, 1.0, 0.0]]}
+    """
+    row = {**group.extra, "prompt": group.prompt, "responses": group.responses}
+    for name in ("pairs", "desirable", "ranking", "ratings"):
+        if labels := getattr(group, name):
+            row[name] = [list(one) if isinstance(one, Pair) else one for one in labels]
+    return row if group.target is None else {**row, "target": group.target}
+
+
 def _list(row: Row, name: str) -> list[Any]:
     value = found(row, name)
     if not isinstance(value, list):
