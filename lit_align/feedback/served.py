@@ -160,7 +160,7 @@ class Served(JudgeModel):
                 return said
             if attempt < self.retries:
                 time.sleep(pause or min(0.5 * 2**attempt, LONGEST) * random.uniform(0.75, 1.0))
-        self._state.unanswered(self.url, why)
+        self._state.unanswered(why)
         return f"no answer ({why})"
 
     def _attempt(
@@ -215,11 +215,16 @@ class _State:
     """What this run has asked and spent so far."""
 
     def __init__(self) -> None:
-        self.lock, self.calls, self.cost, self.in_vain = Lock(), 0, 0.0, 0
+        self.lock, self.calls, self.cost, self.in_vain, self.last = Lock(), 0, 0.0, 0, ""
 
     def stop(self, limits: Served) -> str:
         """Why not to make another attempt; counts one otherwise."""
         with self.lock:
+            if self.in_vain >= HOPELESS:
+                raise ModelError(
+                    f"the server at {limits.url} left {self.in_vain} questions in a row without an answer (last: "
+                    f"{self.last}); what came before is kept: run it again when the server is well"
+                )
             if limits.max_calls is not None and self.calls >= limits.max_calls:
                 return f"max_calls, {limits.max_calls}, is reached"
             if limits.max_cost is not None and self.cost >= limits.max_cost:
@@ -231,14 +236,9 @@ class _State:
         with self.lock:
             self.cost, self.in_vain = self.cost + cost, 0
 
-    def unanswered(self, url: str, why: str) -> None:
+    def unanswered(self, why: str) -> None:
         with self.lock:
-            self.in_vain += 1
-            if self.in_vain >= HOPELESS:
-                raise ModelError(
-                    f"the server at {url} left {self.in_vain} questions in a row without an answer (last: {why}); what "
-                    "came before is kept: run it again when the server is well"
-                )
+            self.in_vain, self.last = self.in_vain + 1, why
 
 
 class _Answers:
