@@ -1,4 +1,4 @@
-"""``lit-align``: what needs Lightning; ``inspect`` and ``evaluate`` are our own, everything else is LightningCLI."""
+"""``lit-align``: what needs Lightning; inspect, judge and evaluate are our own, the rest is LightningCLI."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import lit_align.online
 import lit_align.stages
-from lit_align.commands import evaluate, inspect
+from lit_align.commands import evaluate, inspect, judge
 from lit_align.data.modules import AlignmentData
 from lit_align.errors import AmbiguousName, ConfigError, LitAlignError, UnknownName
 from lit_align.explain import explain
@@ -257,6 +257,8 @@ def main(args: list[str] | None = None) -> None:
             inspect.run(parsed.model, parsed.datamodule)
         elif args[:1] == ["evaluate"]:
             evaluate.run(args[1:], _folder)
+        elif args[:1] == ["judge"]:
+            judge.run(args[1:], _folder)
         else:
             _cli(LitAlignCLI, args)
     except (ArgumentError, argparse.ArgumentError) as error:

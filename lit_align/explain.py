@@ -18,7 +18,7 @@ from typing import Any
 from lit_align.errors import AmbiguousName
 from lit_align.plugins import load_plugins
 
-COMMANDS = ("fit", "validate", "test", "predict", "inspect", "evaluate", "export", "chat", "plugins")
+COMMANDS = ("fit", "validate", "test", "predict", "inspect", "judge", "evaluate", "export", "chat", "plugins")
 SECTIONS = ("trainer", "model", "data", "lora", "base", "optimizer", "lr_scheduler")
 BASES = {
     "model": "lit_align.stages.base.AlignmentModule",

@@ -53,7 +53,7 @@ class Online(AlignmentData):
         settings: everything that all data modules share.
     """
 
-    carries = "groups"
+    carries = "responses"
 
     def __init__(
         self,

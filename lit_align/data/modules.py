@@ -80,7 +80,7 @@ class AlignmentData(LightningDataModule, ABC):
     def _prepare(self, split: str) -> None:
         module = cast(Any, self._running.lightning_module)
         kind = self.kind(split)
-        silent = kind == "groups"  # what was sampled may say nothing
+        silent = kind == "responses"  # what was sampled may say nothing
         chat = Chat(module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=silent)
         formats = () if self.format else module.formats()
 

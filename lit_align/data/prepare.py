@@ -30,7 +30,7 @@ def prepare(
         format: the layout of the rows; None finds it, for each path, from the first row that has one.
         chat: turns groups into ids.
         takes: the label that is trained on: ``"pairs"``, ``"demonstrations"``, ``"desirable"``, ``"ranking"``,
-            ``"ratings"``, ``"prompts"``, or ``"groups"``: all that is there.
+            ``"ratings"``, ``"prompts"``, or ``"responses"`` for the groups as they are.
         max_lost: largest share of malformed rows, of all paths together.
         formats: the layouts to choose from if ``format`` is None.
         show: is given the ledger before it is checked: it is needed most when the data are refused.
@@ -174,11 +174,11 @@ SELECT: dict[str, Callable[[Group], Group]] = {
     "desirable": judged,
     "ranking": ranked,
     "prompts": asked,
-    "groups": lambda group: group,
+    "responses": lambda group: group,
 }
 """What is kept of a group for each kind of label."""
 
-EVERYTHING = {"prompts", "demonstrations", "pairs", "desirable", "ranking", "ratings"}
+ANY = {"prompts", "demonstrations", "pairs", "desirable", "ranking", "ratings"}
 
 FROM = {
     "pairs": {"pairs", "ranking"},
@@ -186,8 +186,8 @@ FROM = {
     "desirable": {"desirable", "pairs", "ranking"},
     "ranking": {"ranking", "pairs"},
     "ratings": {"ratings"},
-    "prompts": EVERYTHING,
-    "groups": EVERYTHING,
+    "prompts": ANY,
+    "responses": ANY,
 }
 """The labels that each kind can be made from."""
 

@@ -8,6 +8,7 @@ Intervals, baselines and calibration are ours.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
@@ -23,6 +24,8 @@ from lit_align.data.formats import Format
 from lit_align.data.ledger import Ledger
 from lit_align.data.prepare import likelier, prepare
 from lit_align.errors import SetAside
+from lit_align.feedback import Opinion
+from lit_align.feedback.base import compared
 from lit_align.plugins import load_plugins
 from lit_align.rewards import Reward
 from lit_align.rewards.base import checked, text_of
@@ -200,21 +203,37 @@ class _Whole:
 
     def encode(self, group: Group) -> Encoded:
         """The group with its comparisons the likelier way round, without those that are a coin toss."""
-        pairs = likelier(group.pairs)
-        if not pairs:
-            raise SetAside("no comparison that is more than a coin toss")
         nothing: list[list[Any]] = [[] for _ in group.responses]
-        return Encoded(Tree([], nothing, nothing, group._replace(pairs=pairs)))
+        return Encoded(Tree([], nothing, nothing, group._replace(pairs=likelier(group.pairs))))
+
+
+class _Compared(_Whole):
+    """The same for groups that are to say which response is better."""
+
+    def encode(self, group: Group) -> Encoded:
+        """The group, if a comparison in it is more than a coin toss."""
+        encoded = super().encode(group)
+        if not encoded.tree.group.pairs:
+            raise SetAside("no comparison that is more than a coin toss")
+        return encoded
+
+
+def whole_groups(
+    paths: Sequence[str], format: Format | None, takes: str, max_lost: float, show: Callable[[Ledger], object]
+) -> list[Group]:
+    """The groups to judge, as text; arguments as for ``prepare``."""
+    known = load_plugins().formats.classes()
+    ready = [one for one in known if all(f.default is not f.empty for f in signature(one).parameters.values())]
+    chat = cast(Chat, _Compared() if takes == "pairs" else _Whole())
+    trees, _ = prepare(paths, format, chat, takes, max_lost, [one() for one in ready], show)
+    return [tree.group for tree in trees]
 
 
 def comparisons(
     paths: Sequence[str], format: Format | None, max_lost: float, show: Callable[[Ledger], object]
 ) -> list[Group]:
     """The groups to judge, with the comparisons they carry or their rankings imply; arguments as for ``prepare``."""
-    known = load_plugins().formats.classes()
-    ready = [one for one in known if all(f.default is not f.empty for f in signature(one).parameters.values())]
-    trees, _ = prepare(paths, format, cast(Chat, _Whole()), "pairs", max_lost, [one() for one in ready], show)
-    return [tree.group for tree in trees]
+    return whole_groups(paths, format, "pairs", max_lost, show)
 
 
 def judge(
@@ -243,6 +262,29 @@ def judge(
             asked = prompts.setdefault(json.dumps(group.prompt), len(prompts))
             columns += _verdicts(asked, group, given.tolist())
     return Verdicts(*(np.array(column) for column in zip(*columns, strict=True))), cut
+
+
+def agreement(groups: Sequence[Group], opinions: Sequence[Opinion]) -> tuple[Verdicts, int]:
+    """What opinions make of the comparisons that groups carry, and of how many of them nothing is known.
+
+    A comparison scores as the log-odds of the chance that it was given; half for each side, with opposite signs. One of
+    which nothing is known counts as a tie.
+    """
+    columns: list[tuple[int, str, float, float, int, int]] = []
+    prompts: dict[str, int] = {}
+    unread = 0
+    for group, opinion in zip(groups, opinions, strict=True):
+        chances = compared(group, opinion)
+        chances |= {(j, i): 1 - chance for (i, j), chance in chances.items()}
+        for pair in group.pairs:
+            sides = (pair.better, pair.worse)
+            unread += sides not in chances
+            chance = min(max(chances.get(sides, 0.5), 1e-6), 1 - 1e-6)
+            odds = math.log(chance / (1 - chance)) / 2
+            asked = prompts.setdefault(json.dumps(group.prompt), len(prompts))
+            scores = [odds if i == pair.better else -odds for i in range(len(group.responses))]
+            columns += _verdicts(asked, group._replace(pairs=(pair,)), scores)
+    return Verdicts(*(np.array(column) for column in zip(*columns, strict=True))), unread
 
 
 def _verdicts(prompt: int, group: Group, scores: list[float]) -> list[tuple[int, str, float, float, int, int]]:

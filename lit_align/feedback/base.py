@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,9 +28,9 @@ class Opinion(NamedTuple):
     Args:
         group: with the labels that were asked for, and the responses that have one; None if it is set aside.
         records: one for each question that was asked, to be written down as JSON: who was asked (``source``), a name
-            for the prompt (``prompt``), and of what was paid ``cost`` and ``seconds``; a comparison also has
-            ``responses``, the two by index in the order in which they were ``shown``, and the ``probability`` that the
-            first of them is better, None where the verdict cannot be read.
+            for the prompt (``prompt``), and what it took, ``cost`` and ``seconds``; a comparison also has
+            ``responses``, the two by index in the order in which they were shown, and the ``probability`` that the
+            first of them is better, None where there is no verdict, with ``why``.
         why: what set it aside.
     """
 
@@ -160,6 +160,57 @@ def from_chances(group: Group, chances: Mapping[tuple[int, int], float], takes: 
         won[j].append(1 - chance)
     scores = [sum(each) / len(each) if each else 0.5 for each in won]
     return from_scores(group, scores, takes, threshold=0.5 if takes == "desirable" else None)
+
+
+def selected(group: Group, takes: str) -> Group:
+    """The labels of the kind ``takes`` that the group carries or that its own imply, and the responses that have one.
+
+    Raises:
+        SetAside: if there are none.
+    """
+    group = group._replace(pairs=likelier(group.pairs))
+    return rated(group) if takes == "ratings" else SELECT[takes](group)
+
+
+def opinion(records: tuple[dict[str, Any], ...], label: Callable[[], Group]) -> Opinion:
+    """What ``label`` gives, or why it sets the group aside."""
+    try:
+        return Opinion(label(), records)
+    except SetAside as reason:
+        return Opinion(None, records, str(reason))
+
+
+def means(records: Sequence[dict[str, Any]]) -> dict[tuple[int, int], float]:
+    """The mean chance that the first of two responses is better, over the orders they were shown in.
+
+    A pair of which an order has no readable verdict is left out: the other alone would be of that place.
+    """
+    each: dict[tuple[int, int], list[float | None]] = {}
+    for record in records:
+        (i, j), p = record["responses"], record["probability"]
+        each.setdefault((min(i, j), max(i, j)), []).append(p if i < j or p is None else 1 - p)
+    return {
+        pair: sum(known) / len(known)
+        for pair, of in each.items()
+        if (known := [p for p in of if p is not None]) and len(known) == len(of)
+    }
+
+
+def compared(group: Group, opinion: Opinion) -> dict[tuple[int, int], float]:
+    """What an opinion says of two responses of ``group``: the chance that the first is better, 1/2 for a tie.
+
+    From the comparisons or the scores on record; else from the pairs it came to.
+    """
+    if any("responses" in record for record in opinion.records):
+        return means(opinion.records)
+    every = list(combinations(range(len(group.responses)), 2))
+    if scores := next((record["scores"] for record in opinion.records if "scores" in record), None):
+        return {(i, j): 0.5 + 0.5 * ((scores[i] > scores[j]) - (scores[i] < scores[j])) for i, j in every}
+    if opinion.group is None:
+        return dict.fromkeys(every, 0.5) if opinion.why == TIE else {}
+    places = [group.responses.index(response) for response in opinion.group.responses]
+    pairs = [(places[better], places[worse], chance) for better, worse, chance, _ in opinion.group.pairs]
+    return {(min(i, j), max(i, j)): chance if i < j else 1 - chance for i, j, chance in pairs}
 
 
 def bare(group: Group) -> Group:

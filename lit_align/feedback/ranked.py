@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from lit_align import Register, hookimpl
-from lit_align.errors import SetAside
 from lit_align.feedback import Feedback, Group, Opinion
-from lit_align.feedback.base import from_scores, prompt_name
+from lit_align.feedback.base import from_scores, opinion, prompt_name
 from lit_align.rewards import Reward
 from lit_align.rewards.base import checked
 
@@ -57,11 +57,8 @@ class Ranked(Feedback):
     def _label(self, group: Group, scores: list[float], takes: str, seconds: float) -> Opinion:
         spent = {"cost": 0.0, "seconds": seconds}
         record = {"source": repr(self.reward), "prompt": prompt_name(group), "scores": scores, **spent}
-        try:
-            every = self.pairs == "all"
-            return Opinion(from_scores(group, scores, takes, threshold=self.threshold, every=every), (record,))
-        except SetAside as reason:
-            return Opinion(None, (record,), str(reason))
+        how: Any = {"threshold": self.threshold, "every": self.pairs == "all"}
+        return opinion((record,), partial(from_scores, group, scores, takes, **how))
 
 
 @hookimpl

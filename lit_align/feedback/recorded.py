@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from lit_align import Register, hookimpl
-from lit_align.data.prepare import SELECT, likelier, rated
-from lit_align.errors import SetAside
 from lit_align.feedback import Feedback, Group, Opinion
+from lit_align.feedback.base import opinion, selected
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,7 @@ class Recorded(Feedback):
     """
 
     def __call__(self, groups: Sequence[Group], takes: str) -> list[Opinion]:
-        return [self._read(group, takes) for group in groups]
-
-    def _read(self, group: Group, takes: str) -> Opinion:
-        group = group._replace(pairs=likelier(group.pairs))
-        try:
-            return Opinion(rated(group) if takes == "ratings" else SELECT[takes](group))
-        except SetAside as reason:
-            return Opinion(None, why=str(reason))
+        return [opinion((), partial(selected, group, takes)) for group in groups]
 
 
 @hookimpl

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from lit_align import Register, hookimpl
-from lit_align.batches import Text
-from lit_align.data.prepare import SELECT
 from lit_align.errors import SetAside
 from lit_align.feedback import Feedback, Group, Opinion
-from lit_align.feedback.base import bare, from_scores
+from lit_align.feedback.base import bare, from_scores, opinion, selected
 from lit_align.rewards.base import text_of
 
 
@@ -25,21 +24,18 @@ class SelfPlay(Feedback):
     """
 
     def __call__(self, groups: Sequence[Group], takes: str) -> list[Opinion]:
-        return [self._label(group, takes) for group in groups]
+        return [opinion((), partial(_label, group, takes)) for group in groups]
 
-    def _label(self, group: Group, takes: str) -> Opinion:
-        if group.target is None:
-            return Opinion(None, why="no response is held up as the answer")
-        answer: Text = group.responses[group.target]
-        others = [one for one in group.responses if text_of(one).strip() != text_of(answer).strip()]
-        made = bare(group)._replace(responses=[answer, *others])
-        try:
-            if takes == "ratings":
-                return Opinion(from_scores(made, [1.0, *(0.0 for _ in others)], takes))
-            ranking = (1, *(2 for _ in others))
-            return Opinion(SELECT[takes](made._replace(ranking=ranking)))
-        except SetAside as reason:
-            return Opinion(None, why=str(reason))
+
+def _label(group: Group, takes: str) -> Group:
+    if group.target is None:
+        raise SetAside("no response is held up as the answer")
+    answer = group.responses[group.target]
+    others = [one for one in group.responses if text_of(one).strip() != text_of(answer).strip()]
+    made = bare(group)._replace(responses=[answer, *others])
+    if takes == "ratings":
+        return from_scores(made, [1.0, *(0.0 for _ in others)], takes)
+    return selected(made._replace(ranking=(1, *(2 for _ in others))), takes)
 
 
 @hookimpl

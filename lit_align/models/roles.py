@@ -272,8 +272,14 @@ class Roles(nn.Module):
     def put(self, role: str, weights: dict[str, torch.Tensor]) -> None:
         """Give a role the adapter weights that `weights` once gave, or none."""
         if weights:
-            self.follow(role, self.trains[0])
+            if self._adapter[role] is None:
+                self.follow(role, self.trains[0])
             self._fill(role, weights, "the checkpoint")
+
+    def parameters_of(self, role: str) -> list[nn.Parameter]:
+        """A role's adapter and head, whether they are trained or not."""
+        own = [parameter for name, parameter in self.peft.named_parameters() if _belongs(name, role)]
+        return own + list(self.heads[role].parameters() if role in self.heads else ())
 
     def fingerprint(self, role: str) -> str:
         """A name for what ``role`` computes now: it changes with the base's weights or settings and with the adapter's.

@@ -182,7 +182,7 @@ class AlignmentModule(LightningModule, ABC):
             ConfigError: naming both.
         """
         carries = getattr(data, "carries", self.objective.takes)
-        if carries not in (self.objective.takes, "groups"):
+        if carries not in (self.objective.takes, "responses"):
             raise ConfigError(
                 f"{type(self.objective).__name__} learns from {self.objective.takes}, and the data module "
                 f"{type(data).__name__} carries {carries}; change one of the two"

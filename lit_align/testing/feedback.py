@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 
 from lit_align.batches import Group, Pair
-from lit_align.data.prepare import SELECT, rated
 from lit_align.errors import SetAside
 from lit_align.feedback import Feedback, Opinion
+from lit_align.feedback.base import selected
 from lit_align.testing.formats import check_pair
 from lit_align.testing.promises import require
 from lit_align.testing.rewards import TURN
@@ -73,9 +73,9 @@ def _check_opinion(name: str, asked: Group, opinion: Opinion, takes: str) -> Non
     require(group.prompt == asked.prompt and group.source == asked.source, f"{name} changes the prompt, or its source")
     require(bool(group.responses), f"{name} gives a group without responses")
     try:
-        selected = rated(group) if takes == "ratings" else SELECT[takes](group)
+        same = selected(group, takes) == group
     except SetAside as reason:
         raise AssertionError(f"{name} was asked for {takes} and gives {reason}") from reason
-    require(selected == group, f"{name} was asked for {takes} and gives other labels or responses besides: {group}")
+    require(same, f"{name} was asked for {takes} and gives other labels or responses besides: {group}")
     for pair in group.pairs:
         check_pair(name, pair, len(group.responses))

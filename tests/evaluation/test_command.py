@@ -123,7 +123,8 @@ def test_on_real_comparisons_the_judge_of_length_is_the_baseline(name, shared_da
         ([*SHORTER, "--batch_size=0"], "batch_size is 0 and max_lost 0.01; they are at least 1, and from 0 to 1"),
         ([*SHORTER, "--max_lost=much"], "max_lost is 'much', which is no float; correct it"),
         (["-c", "nowhere.yaml"], "there is no file "),
-        ([], "there is no reward; give a YAML that says it with -c FILE"),
+        ([], "there is no judge; give --reward or --feedback"),
+        ([*SHORTER, "--feedback=Recorded"], "there are two judges; give --reward or --feedback"),
     ],
 )
 def test_a_mistake_gets_one_sentence(more, sentence, rows, tmp_path, capsys):
@@ -141,7 +142,7 @@ def test_what_can_be_evaluated_is_said(args, code, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(args)
     assert stopped.value.code == code
-    assert capsys.readouterr().err.endswith("; there are reward-bench\n")
+    assert capsys.readouterr().err.endswith("; there are reward-bench, win-rate\n")
 
 
 def test_too_many_malformed_rows_stop_it_after_the_table(rows, tmp_path, capsys):

@@ -275,7 +275,7 @@ def test_it_shares_the_base_that_is_there(trained, tiny):
     before = sum(p.numel() for p in policy.parameters())
     for one in (reward, again):
         one.attach(policy.roles, policy.tokenizer)
-        assert one._seat.roles is policy.roles
+        assert one.seat.roles is policy.roles
         torch.testing.assert_close(one(groups).total, alone, rtol=1e-5, atol=1e-5)
     assert policy.roles.now == "policy"
     assert sum(p.numel() for p in policy.parameters()) < 1.5 * before
@@ -294,7 +294,7 @@ def test_it_brings_its_own_base_where_the_one_there_is_another(other, trained, t
     again = Trained(str(trained / "adapter"))
     with pytest.warns(UserWarning, match="it loads that one for itself"):
         again.attach(policy, tokenizer)
-    assert again._seat.roles is not policy
+    assert again.seat.roles is not policy
     assert torch.equal(again(texts(3)).total, alone)
 
 

@@ -64,16 +64,17 @@ class Groups(Format):
 
 
 def as_row(group: Group) -> Row:
-    """The group in this layout, without what it does not have.
+    """The columns that a group is read from.
 
     Example:
-        >>> as_row(Group("2 + 2?", ["4", "5"], (Pair(0, 1, 0.9),), extra={"level": 1}))
-        {'prompt': '2 + 2?', 'responses': ['4', '5'], 'pairs': [[0, 1, 0.9, 0.0]], 'level': 1}
+        >>> as_row(Group("2 + 2?", ["4", "5"], (Pair(0, 1),), extra={"level": 1}))
+        {'level': 1, 'prompt': '2 + 2?', 'responses': ['4', '5'], 'pairs': [[0, 1, 1.0, 0.0]]}
     """
-    row: Row = {"prompt": group.prompt, "responses": group.responses, "pairs": [list(pair) for pair in group.pairs]}
-    row |= {name: list(getattr(group, name)) for name in ("desirable", "ranking", "ratings")}
-    row |= {} if group.target is None else {"target": group.target}
-    return {**{name: value for name, value in row.items() if value != []}, **group.extra}
+    row = {**group.extra, "prompt": group.prompt, "responses": group.responses}
+    for name in ("pairs", "desirable", "ranking", "ratings"):
+        if labels := getattr(group, name):
+            row[name] = [list(one) if isinstance(one, Pair) else one for one in labels]
+    return row if group.target is None else {**row, "target": group.target}
 
 
 def _list(row: Row, name: str) -> list[Any]:
