@@ -1,4 +1,38 @@
-"""Stage 3a: improve the policy against a reward (Stiennon et al., 2020, https://arxiv.org/abs/2009.01325)."""
+"""Stage 3a: improve the policy against a reward (Stiennon et al., 2020, https://arxiv.org/abs/2009.01325).
+
+What such a stage must get right (after Huang et al., 2024, https://arxiv.org/abs/2403.17031), where, and what shows it:
+
+====================================================  ==========================  ====================================
+no dropout while learning                             ``RL.configure_model``      test_dropout_of_the_base_is_off
+prompts padded left, positions given                  ``models.generate``         test_sampled_logps_are_those_of_the
+one temperature for sampling and log-probabilities    ``RL.temperature``          test_the_first_iteration_starts_at
+nothing cut off by rank or mass                       ``generate.sample``         test_tokens_come_as_often_as_they
+ends at the first end, which counts as a token        ``models.generate``         test_sampled_logps_are_those_of_the
+a score for what has no end, or nearly none           ``RL.no_end, overlong``     test_a_missing_end_and_a_far_score
+reward model read at the last token                   ``rewards.trained``         test_the_folder_scores_as_the_run_did
+reward model normalised                               ``RewardModel.normalise``   test_zero_is_an_ordinary_preferred
+critic begins with the reward model, or at zero       ``Critic.begin``            test_a_critic_begins_with_what_the
+KL by token before advantages, score at the last      ``RL.score``                test_what_tokens_earn
+k1, k2 and k3 logged, one of them paid                ``functional.kl``           test_what_is_logged
+KL at a fixed price or held at a target               ``KL.adapted``              test_the_price_of_kl_moves_towards
+rewards whitened, their mean kept                     ``RL.whiten_rewards``       test_what_tokens_earn
+advantages whitened over all tokens                   ``advantages.whitened``     test_whitening_is_torchtunes
+GAE, nothing behind the end                           ``advantages.gae``          test_gae_is_its_sum
+value of what was said before a token                 ``RL._values``              test_a_critic_begins_with_what_the
+value loss clipped, halved                            ``Critic.losses``           test_what_was_half_wrong
+ratio clipped, higher above, from both sides          ``objectives.ppo``          test_a_ratio_is_clipped_on_its_side
+epochs of shuffled minibatches, first ratio 1         ``RL._updates``             test_an_iteration_counts_as_one_step
+micro-batches change nothing                          ``AlignmentModule.update``  test_minibatches_and_budgets_do_not
+stops where it moved too far                          ``RL.stop_kl``              test_an_iteration_ends_where_the
+ε of Adam as given                                    ``RL.optimizer``            test_rates_fall_with_each_update
+learning rate annealed                                ``RL.lr_scheduler``         test_rates_fall_with_each_update
+scores clipped                                        ``RL.reward_clip``          test_a_missing_end_and_a_far_score
+what to watch is logged                               ``Sampled.figures``         test_what_is_logged
+reference is the base, KL 0 at first                  ``models.roles``            test_the_first_iteration_starts_at
+gap between sampler and training pass logged          ``policy/sampler_gap``      test_the_first_iteration_starts_at
+resumes bit for bit                                   ``Steps``, seeds by step    test_a_killed_run_goes_on_bit_for_bit
+====================================================  ==========================  ====================================
+"""
 
 from __future__ import annotations
 
@@ -10,7 +44,7 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_align.advantages import Advantage, Rollouts, whitened
 from lit_align.batches import Batch, PolicyTokens, Step, Tree
@@ -145,6 +179,11 @@ class RL(AlignmentModule):
         if self._roles is not None:
             return
         super().configure_model()
+        for module in self.roles.model.modules():  # in train mode, which checkpointing needs, ratios would be noise
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            elif isinstance(getattr(module, "attention_dropout", None), float):
+                module.attention_dropout = 0.0  # type: ignore[assignment]
         if self.advantage.needs_critic:
             self.critic.begin(self.roles, self.tokenizer)
         self.reward.attach(self.roles, self.tokenizer)

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 import time
 from dataclasses import asdict
+from functools import partial
 
 import lightning.pytorch as lightning
 import pytest
@@ -60,6 +62,50 @@ def test_an_iteration_counts_as_one_step(whole):
     """Of 8 prompts in steps of 4 there are 2 in an epoch, each of four updates."""
     assert [step for step, _ in table(whole / "run", "step", "loss")] == [str(k) for k in range(8)]
     assert {float(updates) for (updates,) in table(whole / "run", "updates")} == {4.0}
+
+
+def test_what_is_logged(whole):
+    wanted = {f"objective/{name}" for name in ("kl", "kl_k1", "kl_k2", "kl_k3", "entropy", "length", "eos_rate")}
+    wanted |= {f"policy/{name}" for name in ("clipfrac", "approxkl", "ratio", "first_ratio", "sampler_gap")}
+    wanted |= {"val/explained_variance", "val/clipfrac", "grad_norm", "objective/rlhf_reward", "loss/value", "loss/kl"}
+    rows = table(whole / "run", *sorted(wanted))
+    assert all(math.isfinite(float(value)) for row in rows for value in row)
+    for k1, k2, k3, one in table(whole / "run", *(f"objective/kl{name}" for name in ("_k1", "_k2", "_k3", ""))):
+        assert k1 == one
+        assert min(float(k2), float(k3)) >= 0
+
+
+def test_an_iteration_ends_where_the_policy_moved_too_far(whole, tiny, tmp_path):
+    """The first update compares the policy with itself, the second with what the first made of it."""
+    more = ("--trainer.max_steps=2", "--model.stop_kl=1e-9")
+    main(rl_arguments(tiny, whole / "prompts.jsonl", tmp_path / "run", *more))
+    for updates, moved in table(tmp_path / "run", "updates", "policy/approxkl"):
+        assert float(updates) == 2
+        assert float(moved) * 2 > 1e-9
+
+
+def test_rates_fall_with_each_update(tiny, whole, tmp_path):
+    """Four updates of an iteration take both rates half way down in four steps."""
+    module = stage(
+        tiny, Pattern("a"), GAE(), critic=Critic(lr=1e-2), epochs=2, minibatches=2, max_new_tokens=4,
+        optimizer=partial(torch.optim.AdamW, lr=1e-3, eps=1e-5),
+        lr_scheduler=partial(torch.optim.lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.5, total_iters=4),
+    )  # fmt: skip
+    fit(module, whole, tmp_path, 1)
+    groups = module.trainer.optimizers[0].param_groups
+    assert [(group["lr"], group["eps"]) for group in groups] == [
+        (pytest.approx(5e-4), 1e-5),
+        (pytest.approx(5e-3), 1e-5),
+    ]
+
+
+def fit(module, whole, folder, steps):
+    """Some iterations without the command."""
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_steps=steps, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        default_root_dir=folder,
+    )  # fmt: skip
+    trainer.fit(module, Prompts(str(whole / "prompts.jsonl"), batch_size=2))
 
 
 def test_a_killed_run_goes_on_bit_for_bit(whole, tiny, tmp_path):
@@ -177,11 +223,7 @@ def test_roles_leave_each_other_alone(trained, whole, tiny, tmp_path):
         return {who: digest.hexdigest() for who, digest in found.items()}
 
     before = bytes_of()
-    trainer = lightning.Trainer(
-        accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        default_root_dir=tmp_path,
-    )  # fmt: skip
-    trainer.fit(module, Prompts(str(whole / "prompts.jsonl"), batch_size=2))
+    fit(module, whole, tmp_path, 2)
     after = bytes_of()
     assert {who for who in before if before[who] != after[who]} == {"policy", "critic"}
     assert before.keys() == {"base", "reference", "trained0", "policy", "critic"}
