@@ -1,7 +1,8 @@
 """Parts of on-policy learning against their definitions."""
 
+import re
 from pathlib import Path
-from types import SimpleNamespace, re
+from types import SimpleNamespace
 
 import pytest
 import torch
