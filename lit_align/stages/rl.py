@@ -149,8 +149,8 @@ class RL(AlignmentModule):
         self.first: dict[str, float] = {}  # figures of the first iteration
         self.said: list[str] = []  # complaints
         self.path: list[tuple[float, float]] = []  # KL and score of every iteration
-        self._shown: Steps | None = None  # demonstrations
-        self._shown_weight = 0.0  # of each of their tokens, in the update that is under way
+        self._demonstrations: Steps | None = None  # demonstrations
+        self._demonstration_weight = 0.0  # of each of their tokens, in the update that is under way
         self._now: Sampled | None = None
 
     @property
@@ -172,7 +172,7 @@ class RL(AlignmentModule):
                 f"RL runs on one process, and there are {self._running.world_size}; set trainer.devices to 1"
             )
         if stage == "fit" and self.ptx is not None:
-            self._shown = demonstrations(self.ptx, self._running.datamodule)
+            self._demonstrations = demonstrations(self.ptx, self._running.datamodule)
 
     def configure_model(self) -> None:
         """Load the base and its roles; the critic gets its first weights, and the reward takes what it needs."""
@@ -311,9 +311,9 @@ class RL(AlignmentModule):
         for number, part in enumerate(parts, self.global_step * self.epochs * self.minibatches):
             trees = [now.trees[i] for i in part.tolist()]
             step = Step.of(tuple(self._packed(trees)))._replace(items=sum(len(tree.responses) for tree in trees))
-            if self.ptx is not None and self._shown is not None:
-                more = drawn(self._shown, number)
-                self._shown_weight = self.ptx.weight * self.count(step) / more.tokens
+            if self.ptx is not None and self._demonstrations is not None:
+                more = drawn(self._demonstrations, number)
+                self._demonstration_weight = self.ptx.weight * self.count(step) / more.tokens
                 batches = (to_device(batch, self.device) for batch in more.batches)
                 step = step._replace(batches=(*step.batches, *batches))
             yield step
@@ -354,7 +354,9 @@ class RL(AlignmentModule):
     def _imitated(self, batch: Batch) -> tuple[Tensor, Sums]:
         """Cross-entropy of demonstrations; at temperature 1, for nobody sampled them."""
         losses = -self.read(batch.trees).logps
-        return self._shown_weight * losses.sum(), {"loss/ptx": (losses.sum(), losses.new_tensor(float(len(losses))))}
+        return self._demonstration_weight * losses.sum(), {
+            "loss/ptx": (losses.sum(), losses.new_tensor(float(len(losses))))
+        }
 
     # ------------------------------------------------------------------ what is shown and kept
 

@@ -57,6 +57,7 @@ def plot(path: Sequence[tuple[float, float]], picture: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     figure, axis = plt.subplots(figsize=(5, 3.5), layout="constrained")
     divergence, score = zip(*path, strict=True)
@@ -64,6 +65,6 @@ def plot(path: Sequence[tuple[float, float]], picture: Path) -> None:
     points = axis.scatter(divergence, score, c=range(len(path)), s=14, zorder=2)
     axis.set(xlabel="KL from the reference, nats a response", ylabel="score", title="what the reward cost")
     axis.grid(alpha=0.3)
-    figure.colorbar(points, label="iteration")
+    figure.colorbar(points, label="iteration", ticks=MaxNLocator(integer=True))
     figure.savefig(picture, dpi=120)
     plt.close(figure)

@@ -167,7 +167,7 @@ def test_demonstrations_add_their_gradient(reduce, moved):
     module.score(module._now)
 
     def gradient(steps):
-        module._shown = steps
+        module._demonstrations = steps
         (step,) = module._updates(module._now)
         module.zero_grad()
         for batch in step.batches:
