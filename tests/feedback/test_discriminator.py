@@ -39,7 +39,7 @@ def folder(tiny, tmp_path_factory):
         *("fit", f"--run={at}/run", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
         *("--model=RewardModel", "--model.objective=BradleyTerry", f"--model.base.path={tiny}", "--model.lora.r=4"),
         *("--model.base.quantization=none", "--model.base.dtype=float32", "--data=Comparisons"),
-        *(f"--data.train={train}", "--trainer.max_steps=2", "--data.max_length=256", "--trainer.enable_model_summary=false"),
+        *(f"--data.train={train}", "--trainer.max_steps=2", "--data.max_length=256"),
     ])  # fmt: skip
     return folder_of(at / "run") / "adapter"
 
