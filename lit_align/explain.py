@@ -88,9 +88,10 @@ def _misnamed(name: str, before: str) -> Iterator[str]:
     if name not in _names():
         yield f"nothing is called {name!r}{near(name, fitting or _names())}"
     elif key == "objective" and name in load_plugins().objectives:
-        objective, stages = load_plugins().objectives[name], _subclasses(_load(BASES["model"]))
-        fit = [cls.__name__ for cls in stages if issubclass(objective, tuple(_annotated(cls, "objective")))]
-        yield f"{name} learns from {objective.takes}; use the stage {' or '.join(sorted(fit))}"  # type: ignore[attr-defined]
+        objective: Any = load_plugins().objectives[name]
+        scores = "RewardModel" if objective.of_scores else "Preference"
+        stage = {"demonstrations": "SFT", "prompts": "RL"}.get(objective.takes, scores)
+        yield f"{name} learns from {objective.takes}; use the stage {stage}"
     else:
         others = near("", fitting) or "; `lit-align plugins` says what is what"
         yield f"{name} is of another kind than what is asked for here{others}"

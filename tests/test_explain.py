@@ -17,7 +17,6 @@ FIT = ["fit", "--model=Preference", "--model.objective=DPO", "--data=Comparisons
         ("--data.format=alpaca", "nothing is called 'alpaca'; did you mean Alpaca?"),
         ("--data.format=DPO", "DPO is of another kind than what is asked for here; "),
         ("--model.objective=CrossEntropy", "CrossEntropy learns from demonstrations; use the stage SFT"),
-        ("--model.objective=PPO", "PPO learns from prompts; use the stage RL"),
         ("--model.objective=PDO", "nothing is called 'PDO'; did you mean DPO?"),
         # their settings
         ("--model.optimizer={class_path: torch.optim.AdamW, init_args: {lrr: 1}}", "AdamW takes no 'lrr'; did you"),
@@ -64,7 +63,16 @@ def test_a_yaml_that_is_none(capsys, tmp_path):
     assert "line 2, column 1" in answer
 
 
-def test_an_objective_of_another_stage_names_that_stage(capsys):
+@pytest.mark.parametrize(
+    ("objective", "sentence"),
+    [
+        ("DPO", "DPO learns from pairs; use the stage Preference"),
+        ("Mix", "Mix learns from pairs; use the stage Preference"),
+        ("BradleyTerry", "BradleyTerry learns from pairs; use the stage RewardModel"),
+        ("PPO", "PPO learns from prompts; use the stage RL"),
+    ],
+)
+def test_an_objective_of_another_stage_names_that_stage(objective, sentence, capsys):
     with pytest.raises(SystemExit, match="2"):
-        main(["fit", "--model=SFT", "--model.objective=DPO", *FIT[3:], "--model.base.path=none"])
-    assert capsys.readouterr().err == "lit-align: DPO learns from pairs; use the stage Preference\n"
+        main(["fit", "--model=SFT", f"--model.objective={objective}", *FIT[3:], "--model.base.path=none"])
+    assert capsys.readouterr().err == f"lit-align: {sentence}\n"
