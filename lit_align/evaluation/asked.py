@@ -91,7 +91,7 @@ def agrees(groups: Sequence[Group], opinions: Sequence[Opinion]) -> dict[str, An
     says, truth = 1 + torch.where(flip > 0, -sure, sure), torch.where(flip > 0, 0, 2)
     kappa = multiclass_cohen_kappa(says, truth, num_classes=3)
     found = {"comparisons": len(sure), "ties": int((sure == 0).sum()) - unread, "unread": unread}
-    return {**found, **estimate(draws(verdicts)), "kappa": float(kappa)}
+    return {**found, **estimate(draws(verdicts), len(known)), "kappa": float(kappa)}
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -79,7 +79,7 @@ class Discriminator(Feedback):
                         chosen = part.tolist()
                         scores = scored([trees[i] for i in chosen], score, self.reward.token_budget, dense=True)
                         optimizer.zero_grad()
-                        _loss(scores, [groups[i] for i in chosen]).backward()
+                        _loss(scores, [groups[i] for i in chosen]).backward()  # type: ignore[no-untyped-call]
                         optimizer.step()
                 for weight in weights:
                     weight.requires_grad_(False)
