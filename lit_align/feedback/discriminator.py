@@ -75,7 +75,7 @@ class Discriminator(Feedback):
                 for weight in weights:
                     weight.requires_grad_(True)
                 for _ in range(self.epochs):
-                    for part in torch.randperm(len(trees), generator=draw).split(self.batch_size):
+                    for part in torch.randperm(len(trees), generator=draw).split(self.batch_size):  # type: ignore[no-untyped-call]
                         chosen = part.tolist()
                         scores = scored([trees[i] for i in chosen], score, self.reward.token_budget, dense=True)
                         optimizer.zero_grad()
