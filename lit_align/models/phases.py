@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 OWN = 1.5  # GiB that CUDA takes for itself and leaves between tensors
+STEPS = 3  # halvings of a setting that are still worth proposing
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class Preview:
         return max(memory.total for memory in self.phases(plan).values())
 
     def cures(self, plan: Plan, room: float) -> dict[str, Plan]:
-        """Settings that lower the peak, each changed alone until it is within ``room`` bytes or helps no more."""
+        """Settings that lower the peak, each changed alone: until it is within ``room`` bytes, or an eighth is left."""
         found = {setting: self._changed(plan, setting, room) for setting in plan.smaller()}
         return {setting: changed for setting, changed in found.items() if changed is not plan}
 
@@ -166,7 +167,7 @@ class Preview:
             if not plan.checkpointing:
                 return f"It fits: {said}."
             if self.peak(whole) <= room:
-                return f"It fits: {said}. It would without recomputing too: model.checkpointing: false, {self._gib(whole)}."
+                return f"It fits: {said}. model.checkpointing could be false: {self._gib(whole)}, and faster."
             return f"It fits: {said}. It needs model.checkpointing: without it, {self._gib(whole)}."
         found = self.cures(plan, room)
         enough = {setting: changed for setting, changed in found.items() if self.peak(changed) <= room}
@@ -182,9 +183,9 @@ class Preview:
         return f"It does not fit: {said}. It takes {', '.join(told)} together: {self._gib(changed)}{end}."
 
     def _changed(self, plan: Plan, setting: str, room: float) -> Plan:
-        while self.peak(plan) > room:
+        for _ in range(STEPS):
             less = plan.smaller().get(setting)
-            if less is None or self.peak(less) >= self.peak(plan):
+            if self.peak(plan) <= room or less is None or self.peak(less) >= self.peak(plan):
                 break
             plan = less
         return plan
