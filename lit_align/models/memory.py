@@ -216,16 +216,19 @@ class Shape:
             head=max(0, head - later),
         )
 
-    def read(self, tokens: int, scored: int, longest: int) -> tuple[int, int]:
+    def read(
+        self, tokens: int, scored: int, longest: int, *, adapted: bool = True, statistics: bool = True
+    ) -> tuple[int, int]:
         """Bytes that one layer and the head compute with when tokens are read without gradient."""
         d, f, size = self.width, self.inner, self.size
-        copied = 0 if size == 4 else 4  # what enters an adapter is made float32, and so is what it gives
         around = 3 * d * size  # embeddings, what came into the layer, and its norm
-        fed = around + d * (size + copied) + f * (2 * size + 8)  # gate, up, what its adapter adds, before and after
+        fed = around + d * size + f * 2 * size  # gate and up
+        if adapted:  # in float32: what enters, and what is added, before and after it is scaled
+            fed += 8 * f + (0 if size == 4 else 4 * d)
         attended = around + 7 * self.heads * size + longest * size * self.masked
         whole = self.unpacked + tokens * size * 2 * (d + f)
         mask = tokens * longest * self.masked
-        head = scored * d * size + self._chunk(scored) * self.vocabulary * 8
+        head = scored * d * size + self._chunk(scored) * self.vocabulary * (8 if statistics else 4 + size % 4)
         return mask + max(tokens * max(fed, attended), whole), head
 
     def cache(self, tokens: int) -> int:

@@ -143,9 +143,8 @@ class Preview:
         if plan.samples or not scored:
             found["score"] = phase(0, *shape.read(tokens, scored, plan.longest))
         elif plan.reference:  # while the policy's activations wait
-            layer, head = (
-                size + scored * shape.width * shape.size for size in shape.read(tokens, scored, plan.longest)
-            )
+            reads = shape.read(tokens, scored, plan.longest, adapted=plan.sft, statistics=False)
+            layer, head = (size + scored * shape.width * shape.size for size in reads)
             found["score"] = replace(update, layer=layer, head=head)
         return {**found, "update": update}
 
