@@ -177,9 +177,18 @@ class LitAlignCLI(LightningCLI):
 class _Parsed(LitAlignCLI):
     """Everything up to the run itself."""
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the card that the run should fit on."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--card", type=float, default=24.0, help="GiB of the GPU that inspect predicts for.")
+
     def choose(self, runs: Path) -> Path:
         """None is made, and none is written to."""
         return runs
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Ask for no GPU: none is used."""
+        return super().instantiate_trainer(accelerator="cpu", devices=1, **kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass
@@ -280,7 +289,7 @@ def main(args: list[str] | None = None) -> None:
         refuse_inherited(args)
         if args[:1] == ["inspect"]:
             parsed = _cli(_Parsed, ["fit", *args[1:]])
-            inspect.run(parsed.model, parsed.datamodule)
+            inspect.run(parsed.model, parsed.datamodule, parsed.config.fit.card)
         elif args[:1] == ["evaluate"]:
             evaluate.run(args[1:], _folder)
         elif args[:1] == ["judge"]:
