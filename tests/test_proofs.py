@@ -32,3 +32,11 @@ def test_the_best_of_more_answers_is_better():
     assert [point["n"] for point in curve] == [1, 2, 4, 8, 16]
     rewards = [point["reward"] for point in curve]
     assert rewards == sorted(set(rewards))
+
+
+def test_only_fresh_pairs_reach_the_closed_form():
+    """Nats to ρ exp(r / β); SPIN ends near the distribution of its data, and pairs from the start far from both."""
+    found = json.loads((PROOF.parent / "rounds.json").read_text())
+    assert found["fresh pairs"]["end"] < 0.02 < 0.5 < found["the same, labelled anew"]["end"]
+    assert found["the same, labelled anew"]["end"] < found["recorded pairs"]["end"]
+    assert found["SPIN"]["end"] < 0.06 < 1 < found["SPIN"]["start"]
