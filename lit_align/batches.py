@@ -215,7 +215,8 @@ class Scores(NamedTuple):
     Args:
         total: ``[responses]``, higher for a better one.
         parts: ``[responses]`` each, what the total is made of, by name, for the log.
-        tokens: ``[n]``, the same by token, where a reward has it; None otherwise.
+        tokens: ``[n]``, what each token earns besides, all responses in order, the token that ends one included; None
+            for nothing.
     """
 
     total: Tensor

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import pkgutil
+import shutil
 import signal
 import sys
 import warnings
@@ -69,6 +70,13 @@ class _SaveConfig(SaveConfigCallback):
         self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
 
 
+class _Bar(RichProgressBar):
+    """Lightning's, which counts epochs to -2 where it is steps that are limited."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return super()._get_train_description(current_epoch).replace("/-2", "")
+
+
 class LitAlignCLI(LightningCLI):
     """LightningCLI with a folder for each run, whole checkpoints, and a report at the end."""
 
@@ -119,7 +127,7 @@ class LitAlignCLI(LightningCLI):
         asked = asked if isinstance(asked, list) else [asked]
         extra = [LastCheckpoint(config.save_every), AnswerWriter(config.answers)]
         extra += [] if any(isinstance(callback, Report) for callback in asked) else [Report()]
-        extra += [RichProgressBar()] if config.trainer.enable_progress_bar is not False else []
+        extra += [_Bar()] if config.trainer.enable_progress_bar is not False else []
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": extra}
         given = config.trainer.plugins or []
         kwargs["plugins"] = [*(given if isinstance(given, list) else [given]), SafeIO()]
@@ -155,6 +163,14 @@ class LitAlignCLI(LightningCLI):
     def before_fit(self) -> None:
         """Say what is about to happen, as it was understood."""
         _say(f"{type(self.model).__name__} · {self.model.objective!r} · {self.model.base.path}")
+
+    def after_fit(self) -> None:
+        """Say so if a checkpoint left nothing to do: Lightning ends without a word."""
+        if self.config.fit.ckpt_path and not (self.folder / "summary.json").exists():
+            _say(
+                f"nothing was trained: the run of {self.config.fit.ckpt_path} is complete; raise trainer.max_epochs or "
+                "trainer.max_steps to go on"
+            )
 
 
 class _Parsed(LitAlignCLI):
@@ -229,6 +245,14 @@ def _folder(runs: Path) -> Path:
         return folder
 
 
+def _tidy() -> None:
+    """Remove the folder of a run that was refused, if it holds nothing to look at, such as a ledger."""
+    if folder := os.environ.get("LIT_ALIGN_RUN"):
+        left = {path.name for path in Path(folder).glob("*") if not path.name.startswith("events.out.")}
+        if left <= {"config.yaml", "hparams.yaml"}:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def main(args: list[str] | None = None) -> None:
     """Run ``lit-align`` with ``args``; exits with 2 for a mistake in the settings and 143 after SIGTERM.
 
@@ -236,6 +260,8 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: with a sentence that says what is wrong and how to go on.
     """
     args = sys.argv[1:] if args is None else args
+    if "LOCAL_RANK" not in os.environ:
+        os.environ.pop("LIT_ALIGN_RUN", None)  # of another run in this process
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)
     for name in ("pytorch.utilities", "fabric.utilities"):  # what a service has to offer is not about this run
@@ -264,6 +290,7 @@ def main(args: list[str] | None = None) -> None:
         print(f"lit-align: {explain(str(error))}", file=sys.stderr)
         sys.exit(2)
     except LitAlignError as error:
+        _tidy()
         print(f"lit-align: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError | UnknownName | AmbiguousName) else 1)
     except SIGTERMException:

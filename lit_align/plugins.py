@@ -23,7 +23,7 @@ import pluggy
 
 from lit_align import hookspecs
 from lit_align.errors import PluginError
-from lit_align.registry import Registry
+from lit_align.registry import Registry, closest
 
 GROUP = "lit_align"
 
@@ -135,7 +135,14 @@ def _candidates() -> Iterator[tuple[Plugin, Callable[[], ModuleType]]]:
         for module in pkgutil.iter_modules(import_module(room).__path__, f"{room}."):
             yield Plugin(module.name), functools.partial(import_module, module.name)
     only, blocked = _listed("LIT_ALIGN_PLUGINS"), _listed("LIT_ALIGN_BLOCK") or set()
-    for (name, version), point in sorted((_package(point), point) for point in entry_points(group=GROUP)):
+    installed = sorted((_package(point), point) for point in entry_points(group=GROUP))
+    for variable, names in {"LIT_ALIGN_PLUGINS": only or set(), "LIT_ALIGN_BLOCK": blocked}.items():
+        there = {_normal(name) for (name, _), _ in installed}
+        for name in sorted(names - there):
+            meant = closest(name, there)
+            hint = f"did you mean {meant}?" if meant else f"there are {', '.join(sorted(there)) or 'none'}"
+            warnings.warn(f"{variable} names {name}, and no such plugin is installed; {hint}", stacklevel=4)
+    for (name, version), point in installed:
         if _normal(name) not in blocked and (only is None or _normal(name) in only):
             yield Plugin(name, version), point.load
 

@@ -88,6 +88,7 @@ try:
 except Exception as error:
     answers["clash"] = str(error)
 answers["only"] = installed(load(PLUGINS="Lit_Align.good,lit-align-typo")[0])
+answers["misspelt"] = load(PLUGINS="lit-align-godo,nothing-like-it")[1]
 answers["none"] = installed(load(PLUGINS="")[0])
 answers["blocked"] = installed(load(BLOCK="lit-align-good")[0])
 try:
@@ -177,6 +178,10 @@ def test_a_clash_names_both_packages_and_both_paths(answers):
 def test_plugins_are_chosen_by_the_environment(answers):
     assert answers["only"] == ["lit-align-good", "lit-align-typo"]
     assert answers["none"] == []
+    first, second = answers["misspelt"]
+    meant = "names lit-align-godo, and no such plugin is installed; did you mean lit-align-good?"
+    assert first == f"LIT_ALIGN_PLUGINS {meant}"
+    assert second.startswith("LIT_ALIGN_PLUGINS names nothing-like-it, and no such plugin is installed; there are ")
     assert "lit-align-good" not in answers["blocked"]
     assert len(answers["blocked"]) == len(PACKAGES)
 

@@ -28,9 +28,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 COLUMNS = ("n", "right", "95 %", "ties", "longer", "shorter", "r", "ECE")
 LEGEND = """\
-right: in %, a tie is half right. 95 %: bootstrap over prompts. longer, shorter:
-what preferring more, or fewer, words would get. r: rank correlation of score
-and words. ECE: how far being sure is from being right."""
+right: in %, a tie is half right. 95 %: bootstrap over prompts; Wilson's where
+all resamples agree. longer, shorter: what preferring more, or fewer, words
+would get. r: rank correlation of score and words. ECE: how far being sure is
+from being right."""
 
 
 def run(arguments: list[str], choose: Callable[[Path], Path]) -> None:

@@ -86,7 +86,9 @@ def _enter(
     try:
         if isinstance(row, Malformed):
             raise row
-        encoded = chat.encode(select(layout(row)._replace(source=source)))
+        group = layout(row)._replace(source=source)
+        selected = select(group)
+        encoded = chat.encode(selected)
     except Malformed as reason:
         ledger.add(source, "malformed", str(reason))
     except SetAside as reason:
@@ -94,7 +96,12 @@ def _enter(
     except Overlong as reason:
         ledger.add(source, "overlong", str(reason))
     else:
-        ledger.add(source, *(("truncated", "cut at max_length") if encoded.cut else ("kept",)))
+        if encoded.cut:
+            lost = f"{encoded.ends_lost} of {len(selected.responses)} responses lost the end"
+            ledger.add(source, "truncated", f"{lost}: longer than max_length, and overlong is truncate")
+        else:
+            better = select is imitable and len(selected.responses) < len(group.responses)
+            ledger.add(source, "kept", "only the better response of a comparison is imitated" if better else "")
         ledger.measure(*encoded)
         trees.append(encoded.tree)
 

@@ -89,15 +89,20 @@ def report(verdicts: Verdicts) -> dict[str, Any]:
     sections = {name: _weighted(drawn, weights) for name, weights in SECTIONS.items() if drawn.keys() & weights}
     refusals = {name: _weighted(drawn, weights) for name, weights in REFUSALS.items() if drawn.keys() & weights}
     whole = all(drawn.keys() >= weights.keys() for weights in SECTIONS.values())
+
+    def asked(subsets: Iterable[str]) -> int:
+        return len(np.unique(verdicts.prompt[np.isin(verdicts.subset, list(subsets))]))
+
     return {
-        "all": estimate(draws(verdicts)) | figures(verdicts),
-        "subsets": {name: estimate(drawn[name]) | figures(parts[name]) for name in names},
+        "all": estimate(draws(verdicts), asked(names)) | figures(verdicts),
+        "subsets": {name: estimate(drawn[name], asked([name])) | figures(parts[name]) for name in names},
         "sections": {
-            name: estimate(value) | {"subsets": len(drawn.keys() & SECTIONS[name]), "of": len(SECTIONS[name])}
+            name: estimate(value, asked(SECTIONS[name]))
+            | {"subsets": len(drawn.keys() & SECTIONS[name]), "of": len(SECTIONS[name])}
             for name, value in sections.items()
         },
-        "score": estimate(np.mean(list(sections.values()), 0)) if whole else None,
-        "refusals": {name: estimate(value) for name, value in refusals.items()},
+        "score": estimate(np.mean(list(sections.values()), 0), asked(names)) if whole else None,
+        "refusals": {name: estimate(value, asked(REFUSALS[name])) for name, value in refusals.items()},
         "calibration": reliability(verdicts.chosen - verdicts.rejected),
     }
 
@@ -116,9 +121,25 @@ def draws(verdicts: Verdicts, name: str = "") -> Floats:
     return np.array([right.mean(), *(total[pick].sum() / count[pick].sum() for pick in picks)])
 
 
-def estimate(drawn: Floats) -> dict[str, Any]:
-    """Accuracy and its 95 % percentile interval, from what ``draws`` gives."""
-    return {"accuracy": float(drawn[0]), "interval": np.percentile(drawn[1:], [2.5, 97.5]).tolist()}
+def estimate(drawn: Floats, prompts: int) -> dict[str, Any]:
+    r"""Accuracy and its 95 % interval, from what ``draws`` gives: the percentiles of the resamples.
+
+    Where all resamples agree, as where a judge was never wrong, they say nothing: the interval is then Wilson's for so
+    many ``prompts`` (1927, https://doi.org/10.2307/2276774); with :math:`z = 1.96`,
+
+    .. math::
+        \Big(p + \frac{z^2}{2n} \pm z\sqrt{\frac{p(1-p)}{n} + \frac{z^2}{4n^2}}\Big) \Big/ \Big(1 + \frac{z^2}{n}\Big)
+
+    Example:
+        >>> estimate(np.ones(1001), prompts=8)["interval"]  # 8 / (8 + z²)
+        [0.675..., 1.0]
+    """
+    share, n, square = float(drawn[0]), prompts, 1.96**2
+    interval = np.percentile(drawn[1:], [2.5, 97.5])
+    if not np.ptp(drawn):
+        wide = (square * (share * (1 - share) / n + square / (4 * n * n))) ** 0.5
+        interval = (share + square / (2 * n) + np.array([-wide, wide])) / (1 + square / n)
+    return {"accuracy": share, "interval": interval.tolist()}
 
 
 def _weighted(drawn: Mapping[str, Floats], weights: Mapping[str, int]) -> Floats:

@@ -350,7 +350,7 @@ class AlignmentModule(LightningModule, ABC):
     def answer(self, prompts: list[list[int]], role: str = "policy", max_new_tokens: int | None = None) -> list[str]:
         """What a role says to prompts of token ids."""
         limit = max_new_tokens or self.max_new_tokens
-        return [one.strip() for (one,) in ask(self, prompts, role, max_new_tokens=limit)]
+        return [one.strip() for ((one, _),) in ask(self, prompts, role, max_new_tokens=limit)]
 
     # ------------------------------------------------------------------ what is kept
 
