@@ -239,7 +239,11 @@ def test_an_ambiguous_name_is_known_but_not_resolved():
 @pytest.mark.parametrize(("hook", "room", "base"), [(hook, room, base) for hook, (_, room, base) in ROOMS.items()])
 def test_every_public_class_of_a_room_is_registered(hook, room, base):
     parent = getattr(import_module(room), base)
-    modules = [import_module(one.name) for one in pkgutil.iter_modules(import_module(room).__path__, f"{room}.")]
+    modules = [  # a judge that gives marks is a reward in the room of feedback
+        import_module(one.name)
+        for _, place, _ in ROOMS.values()
+        for one in pkgutil.iter_modules(import_module(place).__path__, f"{place}.")
+    ]
     there = {
         cls
         for module in modules

@@ -11,7 +11,6 @@ import torch
 from lit_align.batches import Group
 from lit_align.evaluation.reward_bench import agreement, draws, estimate
 from lit_align.feedback import Feedback, Opinion
-from lit_align.feedback.asking import luck
 
 
 def label(
@@ -76,7 +75,7 @@ def agrees(groups: Sequence[Group], opinions: Sequence[Opinion]) -> dict[str, An
     """How far opinions agree with the comparisons that the groups came with; None if they came with none.
 
     A tie, and what was not read, is half right. For Cohen's kappa (1960, https://doi.org/10.1177/001316446002000104)
-    the content of a pair draws which response is called the first, since many files hold the better one first.
+    each comparison counts both ways round, since many files hold the better response first: chance is then 1/2.
     """
     from torchmetrics.functional.classification import multiclass_cohen_kappa
 
@@ -84,11 +83,8 @@ def agrees(groups: Sequence[Group], opinions: Sequence[Opinion]) -> dict[str, An
     if not known:
         return None
     verdicts, unread = agreement(*map(list, zip(*known, strict=True)))
-    flip = torch.tensor(
-        [luck(str(g.responses[p.better]), str(g.responses[p.worse])) % 2 for g, _ in known for p in g.pairs]
-    )
     sure = torch.tensor(verdicts.chosen - verdicts.rejected).sign().long()
-    says, truth = 1 + torch.where(flip > 0, -sure, sure), torch.where(flip > 0, 0, 2)
+    says, truth = torch.cat([1 + sure, 1 - sure]), torch.cat([torch.full_like(sure, 2), torch.zeros_like(sure)])
     kappa = multiclass_cohen_kappa(says, truth, num_classes=3)
     found = {"comparisons": len(sure), "ties": int((sure == 0).sum()) - unread, "unread": unread}
     return {**found, **estimate(draws(verdicts), len(known)), "kappa": float(kappa)}

@@ -92,6 +92,8 @@ class Judge(Feedback):
     def _questions(self, k: int, group: Group) -> list[Question]:
         said, asked = [text_of(response) for response in group.responses], []
         for i, j in combinations(range(len(said)), 2):
+            if said[i] == said[j]:
+                continue
             drawn = luck(told(group.prompt), *sorted((said[i], said[j])))
             rules = principles(self.principles) if self.principles else [""]
             ways = [(i, j), (j, i)] if self.swap else [(i, j) if (drawn % 2) == (said[i] < said[j]) else (j, i)]
@@ -104,7 +106,7 @@ class Judge(Feedback):
     def _label(self, group: Group, records: Sequence[dict[str, Any]], takes: str) -> Group:
         chances = means(records)
         if not chances:
-            raise SetAside(next((one["why"] for one in records if "why" in one), "fewer than two responses"))
+            raise SetAside(next((one["why"] for one in records if "why" in one), "no two responses that differ"))
         sure = {pair: p if abs(p - 0.5) > self.doubt else 0.5 for pair, p in chances.items()}
         return from_chances(group, sure, takes)
 

@@ -127,6 +127,7 @@ class Served(JudgeModel):
         names = [hashlib.sha256(json.dumps([self.url, one], sort_keys=True).encode()).hexdigest() for one in requests]
         known = {name: kept for name in names if (kept := self._answers.get(name))}
         new = {name: request for name, request in zip(names, requests, strict=True) if name not in known}
+        _ = self._client, self._state  # made before there are threads, which would each make one
         pool = ThreadPoolExecutor(self.concurrency)
         try:
             came = dict(zip(new, pool.map(self._answer, new, new.values()), strict=True))

@@ -75,6 +75,23 @@ def test_figures_ledger_and_table(rows, tmp_path, capsys):
     assert lines["Safety (1 of 5)"][4:] == ["50.0", "5.5\u201394.5"]  # Wilson's of one tie: ± 0.445
 
 
+def test_a_judge_of_pairs_is_judged_as_a_reward_is(rows, tmp_path, capsys):
+    """Who prefers the shorter response, with certainty: its accuracy is the reward's, and its questions are counted."""
+    more = ("--max_lost=0.2", "--data", rows)
+    reward = evaluate(tmp_path / "reward", *SHORTER, *more)
+    found = evaluate(
+        tmp_path / "judge", "--feedback=Ranked", *(word.replace("--", "--feedback.") for word in SHORTER), *more
+    )
+    for part in ("subsets", "sections"):
+        assert {name: of["accuracy"] for name, of in found[part].items()} == {
+            name: of["accuracy"] for name, of in reward[part].items()
+        }
+    assert found["asked"]["questions"] == 4
+    assert found["asked"]["set_aside"] == {"a tie": 1}
+    assert found["calibration"]["bins"][-1]["sure"] == pytest.approx(1, abs=1e-5)
+    assert "3 of 4 groups have a label, from 4 questions" in capsys.readouterr().out
+
+
 def test_a_yaml_and_the_settings_it_saves_give_the_same_figures(rows, tmp_path):
     settings = {"reward": {"class_path": "Length", "init_args": {"most": 1}}, "data": [rows], "max_lost": 0.2}
     (tmp_path / "judge.yaml").write_text(yaml.safe_dump(settings))

@@ -184,6 +184,13 @@ def test_k_responses_are_compared_each_with_each():
     assert opinion.group.ranking == (1, 3, 2)
 
 
+def test_responses_that_say_the_same_are_not_asked_about():
+    by = Told(lambda question: 0.9)
+    [same, one, three] = Judge(by)([Group("?", ["1", "1"]), Group("?", ["1"]), Group("?", ["1", "1", "2"])], "pairs")
+    assert same.why == one.why == "no two responses that differ"
+    assert len(by.asked) == len(three.records) == 4
+
+
 # ---------------------------------------------------------------------- principles
 
 
