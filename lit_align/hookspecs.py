@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lit_align.advantages import Advantage
     from lit_align.data.formats import Format
     from lit_align.objectives import Objective
+    from lit_align.orca.embedders import Embedder
     from lit_align.rewards import Reward
 
 hookspec = pluggy.HookspecMarker("lit_align")
@@ -42,3 +43,8 @@ def register_rewards(register: Callable[[type[Reward]], None]) -> None:
 @hookspec
 def register_advantages(register: Callable[[type[Advantage]], None]) -> None:
     """From rewards of sampled responses to how much better each token did than expected."""
+
+
+@hookspec
+def register_embedders(register: Callable[[type[Embedder]], None]) -> None:
+    """How data of another modality become tokens of a body."""

@@ -33,6 +33,7 @@ ROOMS = {
     "register_formats": ("format", "lit_align.data.formats", "Format"),
     "register_rewards": ("reward", "lit_align.rewards", "Reward"),
     "register_advantages": ("advantage", "lit_align.advantages", "Advantage"),
+    "register_embedders": ("embedder", "lit_align.orca.embedders", "Embedder"),
 }
 
 
