@@ -65,10 +65,13 @@ class CrossModalData(LightningDataModule):
             self._prepare()
         if stage == "test" and self.paths["test"] and "test" not in self.parts:
             found = self._read(str(self.paths["test"]), "test")
-            if among := len(set(_units(found, same=True)) & set(_units(self.parts["train"], same=True))):
-                if among == len(set(_units(found, same=True))):
-                    raise DataError(f"everything in {self.paths['test']} is trained on; test on other data")
-                warnings.warn(f"{among} inputs of {self.paths['test']} are trained on as well", stacklevel=2)
+            seen = {unit for part in self.parts.values() for unit in _units(part, same=True)}
+            if again := sum(unit in seen for unit in _units(found, same=True)):
+                if again == len(found):
+                    raise DataError(
+                        f"everything in {self.paths['test']} is in {self.paths['train']}; test on other data"
+                    )
+                warnings.warn(f"{again} inputs of {self.paths['test']} are in {self.paths['train']}", stacklevel=2)
             self.parts["test"] = found
 
     def _prepare(self) -> None:

@@ -42,7 +42,7 @@ class Body(nn.Module, ABC):
         base: Any = model.base_model
         base.pooler = None  # nothing reads it
         self.model = base
-        self.name, self.config = model.name_or_path or type(model).__name__, model.config.get_text_config()
+        self.name, self.config = _name(model), model.config.get_text_config()
         whole = self.config.num_hidden_layers
         if layers is not None:
             if not 1 <= layers <= whole:
@@ -115,7 +115,7 @@ class CausalBody(Body):
     def __init__(self, model: PreTrainedModel, layers: int | None = None, fix: Fix = "none") -> None:
         config: Any = model.config.get_text_config()
         if (why := unpackable(model)) or config._attn_implementation == "flex_attention":
-            raise ModelError(f"{model.name_or_path!r} cannot be a body: {why or 'set base.attention to sdpa'}")
+            raise ModelError(f"{_name(model)!r} cannot be a body: {why or 'set base.attention to sdpa'}")
         # so short that windows of attention are whole
         longest = min(config.max_position_embeddings, getattr(config, "sliding_window", None) or 10**9)
         super().__init__(model, layers, longest // 2 if fix == "double" else longest)
@@ -207,9 +207,13 @@ def body_of(model: PreTrainedModel, layers: int | None = None, fix: Fix = "none"
     if is_causal(model.config):
         return CausalBody(model, layers, fix)
     if fix != "none":
-        raise ConfigError(f"the fix is {fix}, but {model.name_or_path!r} reads in both directions; set it to none")
+        raise ConfigError(f"the fix is {fix}, but {_name(model)!r} reads in both directions; set it to none")
     if hasattr(getattr(model.base_model, "embeddings", None), "interpolate_pos_encoding"):
         return VisionBody(model, layers)
     if "inputs_embeds" in signature(model.base_model.forward).parameters and not model.config.is_encoder_decoder:
         return EncoderBody(model, layers)
-    raise ModelError(f"{model.name_or_path!r} is a {model.config.model_type} model, which cannot be a body")
+    raise ModelError(f"{_name(model)!r} is a {model.config.model_type} model, which cannot be a body")
+
+
+def _name(model: PreTrainedModel) -> str:
+    return model.name_or_path or type(model).__name__
