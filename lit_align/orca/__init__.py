@@ -1,1 +1,1 @@
-"""Cross-modal transfer: other data into a language model's own space, and what comes out of it."""
+"""Cross-modal work: embed any data as tokens of a language model, align them with text, refine the model."""

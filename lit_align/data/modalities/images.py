@@ -24,8 +24,10 @@ class Images(Modality):
     def __call__(self, path: str, split: Literal["train", "test"]) -> Examples:
         """The labels of an ``idx`` file are looked for beside it."""
         if path == "digits":
-            from sklearn.datasets import load_digits
-
+            try:
+                from sklearn.datasets import load_digits
+            except ImportError:
+                raise DataError("digits come with scikit-learn; run: pip install scikit-learn") from None
             x, y = load_digits(return_X_y=True)
             return Examples(list(torch.from_numpy(x).float().view(-1, 1, 8, 8)), [str(name) for name in y])
         if path.endswith(".npz"):
