@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lit_align.data.formats import Format
     from lit_align.feedback import Feedback
     from lit_align.objectives import Objective
+    from lit_align.orca.embedders import Embedder
     from lit_align.rewards import Reward
 
 hookspec = pluggy.HookspecMarker("lit_align")
@@ -48,3 +49,8 @@ def register_advantages(register: Callable[[type[Advantage]], None]) -> None:
 @hookspec
 def register_feedback(register: Callable[[type[Feedback]], None]) -> None:
     """Who says which response is better."""
+
+
+@hookspec
+def register_embedders(register: Callable[[type[Embedder]], None]) -> None:
+    """How data of another modality become tokens of a body."""

@@ -34,6 +34,7 @@ ROOMS = {
     "register_rewards": ("reward", "lit_align.rewards", "Reward"),
     "register_advantages": ("advantage", "lit_align.advantages", "Advantage"),
     "register_feedback": ("feedback", "lit_align.feedback", "Feedback"),
+    "register_embedders": ("embedder", "lit_align.orca.embedders", "Embedder"),
 }
 
 
