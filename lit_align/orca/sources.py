@@ -35,7 +35,7 @@ def stratified(y: Tensor, count: int, generator: torch.Generator, least: int = 8
         tensor([18,  4])
     """
     drawn = []
-    for name in y.unique():
+    for name in torch.unique(y):
         members = (y == name).nonzero()[:, 0].cpu()
         wanted = max(least, round(count * len(members) / len(y)))
         drawn.append(members[torch.randperm(len(members), generator=generator)[:wanted]])
@@ -47,7 +47,8 @@ def clusters(rows: Tensor, k: int, seed: int = 0) -> Tensor:
     import numpy as np
     from scipy.cluster.vq import kmeans2
 
-    if k >= len(distinct := rows.double().unique(dim=0)):
+    distinct: Tensor = torch.unique(rows.double(), dim=0)
+    if k >= len(distinct):
         return distinct
     found = kmeans2(rows.double().cpu().numpy(), k, minit="++", rng=np.random.default_rng(seed), missing="warn")
     return torch.as_tensor(found[0])
@@ -87,7 +88,7 @@ class LabelQuantizer:
             raise DataError(f"targets of shape {list(y.shape)} are missing or not finite; mend or drop them")
         if y[0].numel() == 1:
             steps = torch.arange(1, k, dtype=y.dtype, device=y.device) / k
-            return cls(edges=torch.quantile(y.flatten(), steps).unique())
+            return cls(edges=torch.unique(torch.quantile(y.flatten(), steps)))
         return cls(centres=clusters(y.flatten(1), max(min(k, len(y) // 20), 1), seed))
 
     def __call__(self, y: Tensor) -> Tensor:
@@ -174,7 +175,7 @@ class SourceSet(NamedTuple):
         drawn = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))[:count]
         x = table.detach()[drawn].float()
         centres = clusters(x, classes, seed).to(x)
-        y = torch.cdist(x, centres).argmin(1).unique(return_inverse=True)[1]
+        y = torch.unique(torch.cdist(x, centres).argmin(1), return_inverse=True)[1]
         names = tuple(f"cluster {c}" for c in range(int(y.max()) + 1))
         return cls(x, y, names, f"{len(x)} rows of an embedding table of {len(table)}")
 
@@ -203,7 +204,7 @@ class SourceSet(NamedTuple):
                 f"{files[0]} holds x {list(x.shape)} and y {list(y.shape)} {y.dtype}; x is finite, of [n, d] or "
                 "[n, length, d], and y a whole number for each of its rows"
             )
-        labels, index = y.unique(return_inverse=True)
+        labels, index = torch.unique(y, return_inverse=True)
         names = tuple(str(label) for label in labels.tolist())
         return cls(x.mean(1) if x.dim() == 3 else x, index, names, str(files[0]), x if x.dim() == 3 else None)
 

@@ -25,7 +25,7 @@ from lit_align.orca.distances import (
 )
 
 EXACT = {"epsilon": 0.0}
-TIGHT = {"tolerance": 1e-13, "max_iterations": 20000}
+TIGHT = {"tolerance": 1e-12, "max_iterations": 3000}
 
 
 def wave(n, d, k, scale=1.0, shift=0.0):
@@ -94,7 +94,7 @@ def test_distances_between_labels_are_those_of_pot():
     found = label_costs(Side.of(X, Y), Side.of(U, V))
     for c in range(2):
         for k in range(3):
-            one, other = X[Y == c], U[V == k]
+            one, other = X[c == Y], U[k == V]
             root = ot.gaussian.bures_wasserstein_distance(one.mean(0), other.mean(0), one.T.cov(), other.T.cov())
             assert_close(found[c, k], root.squeeze() ** 2, rtol=1e-6, atol=1e-6)
     close(label_costs(Side.of(X, Y), Side.of(X, Y))[0], [0.0, 3.485736])
@@ -126,11 +126,15 @@ def test_golden_values(distance, expected):
     close(found.parts["distance"], expected ** (1 / distance.p))
 
 
-def test_two_points_by_hand():
-    """{0, 1} to {0, 2}: the plan is [[q', q], [q, q']] with q / q' = exp(-2 / epsilon)."""
+@pytest.mark.parametrize(("epsilon", "expected"), [(0.1, 0.569315), (1.0, 1.066219)])
+def test_two_points_by_hand(epsilon, expected):
+    """{0, 1} to {0, 2}: the plan is [[p, q], [q, p]], p + q = 1/2, q / p = exp(-2 / epsilon), the cost 1/2 + 4q."""
     a, b = torch.tensor([[0.0], [1.0]]).double(), torch.tensor([[0.0], [2.0]]).double()
-    for epsilon, expected in ((0.1, 0.569315), (1.0, 1.066219)):
-        close(transport(lambda rows: squares(a[rows], b), 2, 2, epsilon, 1e-13, 20000), expected)
+    q = 0.5 / (1 + math.exp(2 / epsilon))
+    by_hand = 0.5 + 4 * q + epsilon * sum(2 * mass * math.log(4 * mass) for mass in (0.5 - q, q))
+    assert by_hand == pytest.approx(expected, abs=1e-6)
+    found = transport(lambda rows: squares(a[rows], b), 2, 2, epsilon, 1e-12, 3000)
+    close(found, by_hand, rtol=1e-4 if epsilon < 1 else 1e-5)  # at 0.1 an iteration takes off a part in 10^8
 
 
 def test_what_orca_compares_with():
@@ -159,7 +163,7 @@ def test_float32_features_lose_little():
 def test_a_target_of_one_class():
     """Then labels and features part: OT of the features, and each source class its distance from that class."""
     one = torch.zeros(10).long()
-    labels = sum((Y == c).double().mean() * Moments()(X[Y == c], Y[Y == c], U, one).value for c in (0, 1))
+    labels = sum((c == Y).double().mean() * Moments()(X[c == Y], Y[c == Y], U, one).value for c in (0, 1))
     whole = OTDD(**EXACT)(X, Y, U, one).value
     close(whole, 4.987534)
     close(whole, float(Sinkhorn(**EXACT)(X, Y, U, one).value + labels))
@@ -167,13 +171,13 @@ def test_a_target_of_one_class():
 
 def test_orca_is_each_class_against_the_whole_source():
     each = sum(
-        float(ot.solve_sample(X, U[V == c], reg=0.5, debias=True, max_iter=20000, tol=1e-13).value)
-        * float((V == c).double().mean())
+        float(ot.solve_sample(X, U[c == V], reg=9.0, debias=True, max_iter=3000, tol=1e-12).value)
+        * float((c == V).double().mean())
         for c in range(3)
     )
-    close(ORCA(epsilon=0.5, **TIGHT)(X, Y, U, V).value, each)
+    close(ORCA(epsilon=9.0, **TIGHT)(X, Y, U, V).value, each)
     single = torch.zeros(10).long()
-    both = [d(epsilon=0.5, **TIGHT)(X, Y, U, single).value for d in (ORCA, Sinkhorn)]
+    both = [d(epsilon=9.0, **TIGHT)(X, Y, U, single).value for d in (ORCA, Sinkhorn)]
     close(both[0], float(both[1]))
 
 
@@ -194,26 +198,27 @@ def test_golden_gradients():
 
 def test_the_gradient_of_label_distances_is_the_mass_between_classes():
     between = label_costs(Side.of(X, Y), Side.of(U, V)).requires_grad_()
-    value = transport(lambda rows: squares(X[rows], U) + between[Y[rows]][:, V], 9, 10, 1.0, 1e-13, 20000)
+    value = transport(lambda rows: squares(X[rows], U) + between[Y[rows]][:, V], 9, 10, 1.0, 1e-12, 3000)
     mass = torch.autograd.grad(value, between)[0]
-    close(mass, [[0.299970, 0.060189, 0.084259], [0.000003, 0.339811, 0.215741]])
-    close(mass.sum(), 1.0)
+    close(mass, [[0.299997, 0.060189, 0.084259], [0.000003, 0.339811, 0.215741]])
+    close(mass.sum(1), [4 / 9, 5 / 9])  # every class keeps its weight
+    close(mass.sum(0), [0.3, 0.4, 0.3])
 
 
 @pytest.mark.parametrize(
     "distance",
     [
-        OTDD(epsilon=1.0, **TIGHT),
-        OTDD(epsilon=1.0, labels="diagonal", **TIGHT),
-        OTDD(epsilon=1.0, labels="means", **TIGHT),
-        OTDD(epsilon=1.0, labels="exact", **TIGHT),
-        OTDD(epsilon=0.5, p=1, **TIGHT),
-        OTDD(epsilon=0.5, p=1, labels="exact", **TIGHT),
-        OTDD(epsilon=1.0, debias=False, **TIGHT),
-        OTDD(convention="otdd", **TIGHT),
+        OTDD(epsilon=20.0, **TIGHT),
+        OTDD(epsilon=20.0, labels="diagonal", **TIGHT),
+        OTDD(epsilon=20.0, labels="means", **TIGHT),
+        OTDD(epsilon=20.0, labels="exact", **TIGHT),
+        OTDD(epsilon=5.0, p=1, **TIGHT),
+        OTDD(epsilon=5.0, p=1, labels="exact", **TIGHT),
+        OTDD(epsilon=20.0, debias=False, **TIGHT),
+        OTDD(convention="otdd", epsilon=20.0, **TIGHT),
         OTDD(**EXACT),
-        ORCA(epsilon=1.0, **TIGHT),
-        Sinkhorn(epsilon=1.0, **TIGHT),
+        ORCA(epsilon=20.0, **TIGHT),
+        Sinkhorn(epsilon=20.0, **TIGHT),
         Moments(),
         Moments("diagonal"),
         CORAL(),
@@ -244,7 +249,7 @@ def test_gradients_where_classes_have_no_variance():
     x[:, 1], u[:, 1], v = 2.0, 2.0, torch.tensor([0] * 4 + [1] * 5 + [2])
     lone = label_costs(Side.of(x, Y), Side.of(u, v))[:, 2]  # W2 of N(m, S) to a point is |m - u|^2 + tr S
     for c in range(2):
-        close(lone[c], float((x[Y == c].mean(0) - u[9]).square().sum() + x[Y == c].var(0).sum()))
+        close(lone[c], float((x[c == Y].mean(0) - u[9]).square().sum() + x[c == Y].var(0).sum()))
     for labels in ("gaussian", "diagonal", "means", "exact"):
         for p in (1, 2):
             assert gradient(OTDD(p=p, epsilon=1.0, labels=labels), u, v).isfinite().all()
@@ -254,7 +259,7 @@ def test_identical_data_need_no_change():
     for distance in (OTDD(epsilon=0.1, **TIGHT), OTDD(p=1, epsilon=0.1, **TIGHT), MMD(), CORAL(), Moments()):
         target = X.clone().requires_grad_()
         value = distance(X, Y, target, Y).value
-        close(value, 0.0, atol=1e-9)
+        close(value, 0.0)
         assert_close(torch.autograd.grad(value, target)[0], torch.zeros_like(X), atol=1e-6, rtol=0)
 
 
@@ -270,7 +275,7 @@ def test_a_relative_epsilon_is_a_share_of_the_first_mean_cost():
 
 
 def test_the_source_is_measured_once_and_again_when_it_changes():
-    settings = {"epsilon": 0.5, **TIGHT}
+    settings = {"epsilon": 9.0, **TIGHT}
     distance, source = OTDD(**settings), X.clone()
     distance(source, Y, U, V)
     held = distance._kept["source"]
@@ -297,14 +302,12 @@ def test_the_global_random_generator_is_left_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize(
-    "distance", [OTDD(epsilon=1.0, **TIGHT), OTDD(p=1, epsilon=1.0, **TIGHT), ORCA(**TIGHT)], ids=repr
-)
+@pytest.mark.parametrize("distance", [OTDD(epsilon=20.0), OTDD(p=1, epsilon=5.0), ORCA(epsilon=20.0)], ids=repr)
 def test_blocks_change_nothing(distance, monkeypatch):
-    fresh = replace(distance)
+    distance = replace(distance, **TIGHT)
     value, expected = distance(X, Y, U, V).value, gradient(distance)
     monkeypatch.setattr(distances, "BLOCK", 25)  # two or three rows of a matrix
-    assert_close(fresh(X, Y, U, V).value, value)
+    assert_close(replace(distance)(X, Y, U, V).value, value)
     assert_close(gradient(replace(distance)), expected, rtol=1e-6, atol=1e-8)
 
 

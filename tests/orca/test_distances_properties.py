@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from lit_align.orca.distances import OTDD, Moments, Side, label_costs
 
-TIGHT = {"tolerance": 1e-12, "max_iterations": 20000}
+TIGHT = {"tolerance": 1e-10, "max_iterations": 1000}
 
 
 @st.composite
@@ -20,7 +20,7 @@ def clouds(draw):
     return x + torch.randn(len(counts), 3, generator=generator, dtype=torch.float64)[y], y
 
 
-def otdd(*data, epsilon=1.0, **fields):
+def otdd(*data, epsilon=20.0, **fields):
     return OTDD(epsilon=epsilon, **TIGHT, **fields)(*data).value
 
 
@@ -29,7 +29,7 @@ def same(one, other):
 
 
 @settings(max_examples=25, deadline=None)
-@given(clouds(), st.sampled_from([0.0, 0.5, 5.0]), st.sampled_from(["gaussian", "diagonal", "means", "exact"]))
+@given(clouds(), st.sampled_from([0.0, 20.0, 50.0]), st.sampled_from(["gaussian", "diagonal", "means", "exact"]))
 def test_a_data_set_is_at_no_distance_from_itself_and_at_twice_the_square_of_a_shift(cloud, epsilon, labels):
     x, y = cloud
     shift = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
@@ -48,7 +48,7 @@ def test_order_names_sides_and_axes_do_not_matter(one, other, random):
     same(otdd(u, v, x, y), expected)
     turn = torch.linalg.qr(x.T @ x + torch.eye(3)).Q
     same(otdd(x @ turn, y, u @ turn, v), expected)
-    same(otdd(3 * x, y, 3 * u, v, epsilon=9.0), 9 * expected)
+    same(otdd(3 * x, y, 3 * u, v, epsilon=180.0), 9 * expected)
 
 
 @settings(max_examples=50, deadline=None)
