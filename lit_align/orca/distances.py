@@ -25,7 +25,10 @@ from torch.utils.checkpoint import checkpoint
 from lit_align.errors import DataError
 
 BLOCK = 2**24
-"""Entries of a cost matrix that are held at once; a larger one is solved by blocks of rows."""
+"""Entries of the largest cost matrix that POT is given; its memory is about six times as much."""
+
+HELD = 2**26
+"""Entries of the largest cost matrix that is held at all; of a larger one, rows are made whenever they are needed."""
 
 Labels = Literal["gaussian", "diagonal", "means", "exact"]
 Cost = Callable[[slice], Tensor]
@@ -150,9 +153,8 @@ def label_costs(a: Side, b: Side, labels: Labels = "gaussian", p: int = 2) -> Te
     Args:
         a: one data set.
         b: the other.
-        labels: gaussian takes each class for a normal distribution; diagonal ignores its correlations, means all but
-            its mean; exact transports row to row.
-        p: 1 or 2; for 1, all but exact give the root of the formula, which is never too small.
+        labels: as for `OTDD`.
+        p: 1 or 2; for 1, all but exact give the root of the formula.
     """
     pairs = [[c, k] for c in range(len(a.means)) for k in range(len(b.means)) if a is not b or c < k]
     none = a.means.new_zeros(len(a.means), len(b.means))
@@ -204,15 +206,17 @@ def transport(cost: Cost, n: int, m: int, epsilon: float, tolerance: float = 1e-
 
 
 def _by_blocks(cost: Cost, n: int, m: int, epsilon: float, tolerance: float, steps: int) -> Tensor:
-    """The same for a cost too large to hold: every block of rows is made anew in each iteration and going back."""
-    blocks = [slice(start, start + max(BLOCK // m, 1)) for start in range(0, n, max(BLOCK // m, 1))]
+    """The same for a large cost, by blocks of rows that are made anew going back."""
+    size = max(BLOCK // 8 // m, 1)
+    blocks = [slice(start, start + size) for start in range(0, n, size)]
     with torch.no_grad():
+        held = [cost(rows) for rows in blocks] if n * m <= HELD else None
         first = cost(slice(0, 1))
         f, g = first.new_zeros(n), first.new_zeros(m)
         for _ in range(steps):
-            sums = first.new_full((m,), -math.inf)
-            for rows in blocks:
-                gain = -cost(rows) / epsilon
+            sums = torch.full_like(g, -math.inf)
+            for k, rows in enumerate(blocks):
+                gain = (held[k] if held else cost(rows)) / -epsilon
                 f[rows] = epsilon * (math.log(m) - torch.logsumexp(gain + g / epsilon, 1))
                 sums = torch.logaddexp(sums, torch.logsumexp(gain + f[rows, None] / epsilon, 0))
             better = epsilon * (math.log(n) - sums)
@@ -267,7 +271,7 @@ class Transport(DatasetDistance):
     def _kept(self) -> dict[str, Any]:
         """What stays from call to call: the epsilon, and the source with its statistics."""
         epsilon = 0.1 if self.epsilon is None and self.convention == "otdd" else self.epsilon
-        return {"epsilon": epsilon, "key": (None,) * 4}
+        return {"epsilon": epsilon, "x": None}
 
     def _cost(self, a: Side, b: Side) -> Cost:
         half = 0.5 if self.convention == "otdd" else 1.0
@@ -286,11 +290,12 @@ class Transport(DatasetDistance):
 
     def _sides(self, x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> tuple[Side, Side]:
         """Both data sets around the source's mean, which no distance sees and rounding does."""
-        kept, key = self._kept, (x, x._version, y, y._version)
-        if x.requires_grad or not all(now is then for now, then in zip(key, kept["key"], strict=True)):
+        kept, now = self._kept, [0 if one.is_inference() else one._version for one in (x, y)]
+        if x.requires_grad or kept["x"] is not x or kept["y"] is not y or kept["versions"] != now:
             with _lasting():
                 centre = x.detach().double().mean(0)
-                kept.update(key=key, centre=centre, source=Side.of(x.double() - centre, y), own=None)
+                kept.update(centre=centre, source=Side.of(x.double() - centre, y), own=None)
+                kept.update(x=None if x.requires_grad else x, y=y, versions=now)
         return kept["source"], Side.of(u.double() - kept["centre"], v)
 
     def _divergence(self, source: Side, target: Side) -> tuple[Tensor, Tensor, Tensor]:
@@ -334,7 +339,7 @@ class ORCA(Transport):
     .. math:: \sum_c p_c\,S_\epsilon(x, u_c)
 
     There the distances between labels are constants and one class is seen at a time, so they move nothing and are
-    left out here. It draws every class onto the whole source: in our runs classes come to overlap where OTDD's do not.
+    left out here. It draws every class onto the whole source.
     """
 
     def measure(self, x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Distance:
@@ -342,7 +347,7 @@ class ORCA(Transport):
         if self._kept["epsilon"] is None:  # one for all classes
             self._kept["epsilon"] = self.relative_epsilon * _mean(self._cost(source, target), len(x), len(u))
         members = [target.x[target.y == c] for c in range(len(target.means))]
-        each = [self._divergence(source, Side.of(one, one.new_zeros(len(one)).long())) for one in members]
+        each = [self._divergence(source, Side.of(one, one.new_zeros(len(one)))) for one in members]
         shares = [len(one) / len(u) for one in members]
         cross, own, targets = (
             sum(p * part for p, part in zip(shares, column, strict=True)) for column in zip(*each, strict=True)
@@ -378,6 +383,12 @@ class OTDD(Transport):
         return lambda rows: self.feature_weight * features(rows) + self.label_weight * between[a.y[rows]][:, b.y]
 
 
+def _pooled(x: Tensor, u: Tensor) -> tuple[Side, Side]:
+    """Both data sets as one class each, around the source's mean."""
+    x, u = (z.double() - x.detach().double().mean(0) for z in (x, u))
+    return Side.of(x, x.new_zeros(len(x))), Side.of(u, u.new_zeros(len(u)))
+
+
 @dataclass(frozen=True)
 class Moments(DatasetDistance):
     """Squared distance of both data sets as one normal distribution each.
@@ -389,8 +400,7 @@ class Moments(DatasetDistance):
     labels: Literal["gaussian", "diagonal", "means"] = "gaussian"
 
     def measure(self, x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Distance:
-        one, other = (Side.of(z.double(), z.new_zeros(len(z)).long()) for z in (x, u))
-        return Distance(label_costs(one, other, self.labels)[0, 0])
+        return Distance(label_costs(*_pooled(x, u), self.labels)[0, 0])
 
 
 @dataclass(frozen=True)
@@ -401,14 +411,13 @@ class CORAL(DatasetDistance):
 
     Example:
         >>> x = torch.tensor([[0.0], [2.0]])  # variances 2 and 8
-        >>> float(CORAL()(x, torch.tensor([0, 0]), 2 * x, torch.tensor([0, 0])).value)
+        >>> round(float(CORAL()(x, torch.tensor([0, 0]), 2 * x, torch.tensor([0, 0])).value), 6)
         9.0
     """
 
     def measure(self, x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Distance:
-        d = x.shape[1]
-        apart = torch.cov(x.double().T).view(d, d) - torch.cov(u.double().T).view(d, d)
-        return Distance(apart.square().sum() / (4 * d**2))
+        f, g = (side.factors[0] for side in _pooled(x, u))
+        return Distance((f.T @ f - g.T @ g).square().sum() / (4 * x.shape[1] ** 2))
 
 
 @dataclass(frozen=True)

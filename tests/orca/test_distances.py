@@ -296,6 +296,20 @@ def test_measuring_without_gradient_first_does_not_spoil_training():
         assert not torch.is_grad_enabled()
 
 
+def test_a_source_may_learn_and_then_stay():
+    settings = {"epsilon": 9.0, **TIGHT}
+    distance, source = OTDD(**settings), X.clone().requires_grad_()
+    for _ in range(2):
+        distance(source, Y, U, V).value.backward()
+    source.requires_grad_(False)
+    assert not distance(source, Y, U, V).value.requires_grad
+
+
+def test_one_row_is_a_point():
+    for distance in (CORAL(), Moments(), OTDD(**EXACT)):
+        assert gradient(distance, U[:1], V[:1]).isfinite().all()
+
+
 def test_the_global_random_generator_is_left_alone():
     before = torch.get_rng_state()
     gradient(OTDD(epsilon=1.0))
@@ -303,10 +317,12 @@ def test_the_global_random_generator_is_left_alone():
 
 
 @pytest.mark.parametrize("distance", [OTDD(epsilon=20.0), OTDD(p=1, epsilon=5.0), ORCA(epsilon=20.0)], ids=repr)
-def test_blocks_change_nothing(distance, monkeypatch):
+@pytest.mark.parametrize("held", [0, 1000])
+def test_blocks_change_nothing(distance, held, monkeypatch):
     distance = replace(distance, **TIGHT)
     value, expected = distance(X, Y, U, V).value, gradient(distance)
-    monkeypatch.setattr(distances, "BLOCK", 25)  # two or three rows of a matrix
+    monkeypatch.setattr(distances, "BLOCK", 80)  # one row of a matrix at a time
+    monkeypatch.setattr(distances, "HELD", held)
     assert_close(replace(distance)(X, Y, U, V).value, value)
     assert_close(gradient(replace(distance)), expected, rtol=1e-6, atol=1e-8)
 
