@@ -40,3 +40,12 @@ def test_only_fresh_pairs_reach_the_closed_form():
     assert found["fresh pairs"]["end"] < 0.02 < 0.5 < found["the same, labelled anew"]["end"]
     assert found["the same, labelled anew"]["end"] < found["recorded pairs"]["end"]
     assert found["SPIN"]["end"] < 0.06 < 1 < found["SPIN"]["start"]
+
+
+def test_joint_otdd_is_fast_at_full_size_and_right():
+    """Beside the same maths pair by pair: the gradient is the same, the step a small part of the time."""
+    found = json.loads((PROOF.parent / "otdd.json").read_text())
+    assert found["shape"] == {"source": 5000, "target": 512, "classes": 10, "d": 768}
+    assert found["gradients apart"] < 1e-3
+    assert found["seconds"]["literal step"] >= 20 * found["seconds"]["step"]
+    assert found["peak gb"]["ours"] <= 1.5
