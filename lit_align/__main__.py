@@ -13,6 +13,7 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align export RUN FOLDER  what a run has trained, as an adapter or (--merge) as a whole model
   lit-align evaluate reward-bench --reward NAME --data FILE   how often a reward prefers the better response
   lit-align chat --run FOLDER  talk to what was trained; --compare ADAPTER beside another (chat --help)
+  lit-align label --tasks FILE  a web page where people compare answers (label --help)
   lit-align plugins [ROOM]     what is installed: objectives, formats, rewards, advantages
 
   lit-align fit --help                     every setting of the trainer
@@ -24,7 +25,7 @@ Start with: lit-align fit -c configs/tiny/dpo.yaml
 """
 
 
-OWN = ("chat", "export", "plugins")
+OWN = ("chat", "export", "label", "plugins")
 """Commands that need no trainer: the files of their names in `lit_align.commands`."""
 
 

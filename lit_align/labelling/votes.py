@@ -1,0 +1,353 @@
+"""What people's votes say of the responses, by majority, by share, or by Dawid and Skene's model of who errs how.
+
+What an answer means:
+
+* *A vote* counts until its author changes it or takes it back; the latest counts, and the history keeps them all.
+* *A tie* says that two responses are equally good, which is more than saying nothing. By share it is half a vote for
+  each. For Dawid and Skene it is a label of its own, and half of its probability goes to each. By majority, if ties are
+  the commonest answer, nothing is preferred.
+* *A skip* says that its author cannot or will not judge. It counts for nothing, and somebody else is asked.
+* *An abstention* is a task that was shown and not answered, or an answer that was taken back: there is no vote.
+
+A comparison whose probability comes out as one half (no majority, or as many for one as for the other) is left out, and
+so is a group of which nothing is known. A ranking is read as the comparisons that it implies.
+
+Dawid and Skene, 1979, https://doi.org/10.2307/2346806; nothing is assumed of the annotators beforehand, and one who
+is usually wrong counts the other way round.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lit_align.batches import Group, Pair
+from lit_align.errors import DataError
+
+Item = tuple[int, int, int]
+"""What is judged: a task and two of its responses, or one of them twice."""
+
+Belief = dict[int, float]
+"""Probability of each label; empty if nothing can be said."""
+
+TINY = 1e-10  # below which a probability does not fall, so that one vote never settles everything
+
+
+class Asked(NamedTuple):
+    """A task as it stands in the store.
+
+    Args:
+        kind: ``"compare"``, ``"rank"``, ``"rate"`` or ``"thumbs"``.
+        group: number of its group.
+        members: the responses it is about, by index in the group.
+        gold: the known answer, if it is a gold task.
+    """
+
+    kind: str
+    group: int
+    members: tuple[int, ...]
+    gold: dict[str, Any] | None
+
+
+class Vote(NamedTuple):
+    """An answer as it stands in the store.
+
+    Args:
+        annotator: who.
+        task: number of the task.
+        revision: 1 for the first answer of this annotator to the task, 2 for what replaced it, ...
+        verdict: ``"vote"``, ``"skip"`` or ``"undo"``.
+        answer: ``better`` (an index, None for a tie) with ``strength``; ``places``; ``rating`` with ``flags``, each of
+            them true or false; or ``up``.
+        shown: the responses in the order in which they were shown, by index.
+        note: a remark.
+        seconds: from when it was shown.
+        at: when, in seconds since 1970.
+    """
+
+    annotator: str
+    task: int
+    revision: int
+    verdict: str
+    answer: dict[str, Any]
+    shown: tuple[int, ...]
+    note: str = ""
+    seconds: float = 0.0
+    at: float = 0.0
+
+
+class Ballots(NamedTuple):
+    """All that a store holds, but who may come in.
+
+    Args:
+        groups: by number, without labels.
+        tasks: by number.
+        history: every answer ever given, oldest first.
+    """
+
+    groups: dict[int, Group]
+    tasks: dict[int, Asked]
+    history: list[Vote]
+
+    @property
+    def votes(self) -> list[Vote]:
+        """What counts: the latest of each annotator and task, if it is a vote."""
+        latest = {(vote.annotator, vote.task): vote for vote in self.history}
+        return [vote for vote in latest.values() if vote.verdict == "vote"]
+
+
+class Label(NamedTuple):
+    """One judgment: 1, -1 or 0 for the first, the second or neither of two; 1 or 0 for a thumb; the rating."""
+
+    item: Item
+    annotator: str
+    value: int
+
+
+def read(store: str | Path) -> Ballots:
+    """Everything in the file, which may be in use.
+
+    Raises:
+        DataError: if it is no store.
+    """
+    try:
+        db = sqlite3.connect(f"{Path(store).resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            db.execute("BEGIN")  # one moment for all three
+            groups = {
+                number: Group(json.loads(prompt), json.loads(responses), source=source, extra=json.loads(extra))
+                for number, _, prompt, responses, source, extra in db.execute("SELECT * FROM groups ORDER BY id")
+            }
+            tasks = {
+                number: Asked(kind, group, tuple(json.loads(members)), json.loads(gold) if gold else None)
+                for number, group, kind, members, gold in db.execute(
+                    "SELECT id, grp, kind, members, gold FROM tasks ORDER BY id"
+                )
+            }
+            history = [
+                Vote(name, task, revision, verdict, json.loads(answer), tuple(json.loads(shown)), *rest)
+                for name, task, revision, verdict, answer, shown, *rest in db.execute(
+                    "SELECT name, task, revision, verdict, answer, shown, note, seconds, at FROM votes "
+                    "JOIN people ON people.id = person ORDER BY votes.id"
+                )
+            ]
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        raise DataError(
+            f"{store} cannot be read as a store of votes: {error}; name the file of lit-align label"
+        ) from error
+    return Ballots(groups, tasks, history)
+
+
+def labels(ballots: Ballots, kind: str, gold: bool = False) -> list[Label]:
+    """The judgments in the votes on tasks of a kind, on gold tasks or on the others."""
+    wanted = {number: task for number, task in ballots.tasks.items() if task.kind == kind and bool(task.gold) == gold}
+    votes = (vote for vote in ballots.votes if vote.task in wanted)
+    return [
+        Label((vote.task, i, j), vote.annotator, value)
+        for vote in votes
+        for (i, j), value in _said(wanted[vote.task], vote.answer).items()
+    ]
+
+
+def _said(task: Asked, answer: dict[str, Any]) -> dict[tuple[int, int], int]:
+    """Value of each judgment in an answer."""
+    first, last = task.members[0], task.members[-1]
+    match task.kind:
+        case "compare":
+            return {(first, last): {first: 1, last: -1, None: 0}[answer["better"]]}
+        case "rank":
+            placed = combinations(zip(task.members, answer["places"], strict=True), 2)
+            return {(i, j): (a < b) - (a > b) for (i, a), (j, b) in placed}
+        case "rate":
+            return {(first, first): answer["rating"]}
+    return {(first, first): int(answer["up"])}
+
+
+def majority(given: Iterable[Label]) -> dict[Item, Belief]:
+    """The value that most annotators gave to each item, for certain; nothing where two have as many.
+
+    Example:
+        >>> majority([Label((1, 0, 1), name, value) for name, value in (("a", 1), ("b", 1), ("c", -1))])
+        {(1, 0, 1): {1: 1.0}}
+    """
+    found = {}
+    for item, counts in _counts(given).items():
+        most = [value for value, count in counts.items() if count == max(counts.values())]
+        found[item] = {most[0]: 1.0} if len(most) == 1 else {}
+    return found
+
+
+def share(given: Iterable[Label]) -> dict[Item, Belief]:
+    """How many of the annotators gave each value.
+
+    Example:
+        >>> share([Label((1, 0, 1), name, value) for name, value in (("a", 1), ("b", 1), ("c", -1), ("d", 0))])
+        {(1, 0, 1): {1: 0.5, -1: 0.25, 0: 0.25}}
+    """
+    every = _counts(given).items()
+    return {item: {value: count / counts.total() for value, count in counts.items()} for item, counts in every}
+
+
+def _counts(given: Iterable[Label]) -> dict[Item, Counter[int]]:
+    counts: dict[Item, Counter[int]] = defaultdict(Counter)
+    for label in given:
+        counts[label.item][label.value] += 1
+    return counts
+
+
+def dawid_skene(given: Sequence[Label], rounds: int = 100) -> dict[Item, Belief]:
+    """How likely each value is the true one, given how often each annotator takes one value for another.
+
+    Args:
+        given: judgments of one kind.
+        rounds: of estimating the annotators from the items and the items from the annotators.
+    """
+    if not given:
+        return {}
+    items, people, values = (sorted(set(column)) for column in zip(*given, strict=True))
+    numbers = [{one: k for k, one in enumerate(several)} for several in (items, people, values)]
+    item, person, value = (
+        np.array([index[one] for one in c]) for index, c in zip(numbers, zip(*given, strict=True), strict=True)
+    )
+    belief = np.zeros((len(items), len(values)))
+    np.add.at(belief, (item, value), 1.0)
+    given_any = np.zeros((len(people), len(values), 1), dtype=bool)
+    given_any[person, value] = True
+    belief /= belief.sum(1, keepdims=True)
+    for _ in range(rounds):
+        errs = np.zeros((len(people), len(values), len(values)))  # annotator, what was said, what is so
+        np.add.at(errs, (person, value), belief[item])
+        errs = np.where(given_any, errs.clip(TINY), 0.0)
+        errs /= errs.sum(1, keepdims=True)
+        log = np.tile(np.log(belief.mean(0).clip(TINY)), (len(items), 1))
+        np.add.at(log, item, np.log(errs[person, value]))
+        belief = np.exp(log - log.max(1, keepdims=True))
+        belief /= belief.sum(1, keepdims=True)
+    return {one: dict(zip(values, map(float, row), strict=True)) for one, row in zip(items, belief, strict=True)}
+
+
+HOW: dict[str, Callable[[list[Label]], dict[Item, Belief]]] = {
+    "majority": majority,
+    "share": share,
+    "dawid_skene": dawid_skene,
+}
+"""The ways to make one label of several."""
+
+
+def reliability(ballots: Ballots) -> dict[str, tuple[int, int]]:
+    """Judgments on gold tasks that were right, and how many there were, for each annotator.
+
+    A tie is right only where the known answer is one; a rating is right if it is at most one off.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for kind in ("compare", "rank", "rate", "thumbs"):
+        for (number, i, j), annotator, value in labels(ballots, kind, gold=True):
+            task = ballots.tasks[number]
+            truth = _said(task, task.gold or {})[i, j]
+            right, seen = found.get(annotator, (0, 0))
+            found[annotator] = (right + (abs(value - truth) <= (kind == "rate")), seen + 1)
+    return found
+
+
+def trusted(ballots: Ballots, least: float) -> Ballots:
+    """Without those who were right on less than the share ``least`` of the gold tasks they saw."""
+    out = {name for name, (right, seen) in reliability(ballots).items() if right < least * seen}
+    return ballots._replace(history=[vote for vote in ballots.history if vote.annotator not in out])
+
+
+def groups(ballots: Ballots, how: str = "share") -> list[Group]:
+    """Every group of which the votes say something, as training takes it.
+
+    Comparisons become pairs with the probability that they are right and the mean strength as margin; rankings such
+    pairs too, and places by how many of the others a response is expected to beat; ratings their mean, or the
+    commonest, with the share of annotators who raised each flag; thumbs the likelier one.
+
+    Args:
+        ballots: what people said.
+        how: ``"majority"``, ``"share"`` or ``"dawid_skene"``.
+    """
+    made = []
+    for kind, build in (("compare", _pairs), ("rank", _ranking), ("rate", _ratings), ("thumbs", _thumbs)):
+        beliefs, votes = HOW[how](labels(ballots, kind)), defaultdict[int, list[Vote]](list)
+        numbers: dict[int, dict[Item, Belief]] = defaultdict(dict)
+        for item, belief in beliefs.items():
+            numbers[ballots.tasks[item[0]].group][item] = belief
+        for vote in ballots.votes:
+            votes[vote.task].append(vote)
+        for number, of_group in sorted(numbers.items()):
+            found = build(ballots.groups[number], of_group, votes)
+            if found is not None:
+                count = sum(len(votes[task]) for task in {item[0] for item in of_group})
+                made.append(found._replace(extra={**found.extra, "votes": count}))
+    return made
+
+
+def _first(belief: Belief) -> float:
+    """How likely the first is better: with half of the ties, and one half if nothing is known."""
+    return belief.get(1, 0.0) + belief.get(0, 0.0) / 2 if belief else 0.5
+
+
+def _pairs(group: Group, beliefs: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group | None:
+    pairs = []
+    for (task, i, j), belief in beliefs.items():
+        first = _first(belief)
+        if abs(first - 0.5) < 1e-9:
+            continue
+        better, worse = (i, j) if first > 0.5 else (j, i)
+        sign = {better: 1, worse: -1, None: 0}
+        strengths = [
+            sign[vote.answer["better"]] * vote.answer["strength"] for vote in votes[task] if "better" in vote.answer
+        ]
+        margin = max(0.0, float(np.mean(strengths))) if strengths else 0.0
+        pairs.append(Pair(better, worse, max(first, 1 - first), margin))
+    return group._replace(pairs=tuple(pairs)) if pairs else None
+
+
+def _ranking(group: Group, beliefs: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group | None:
+    expected = [0.0] * len(group.responses)
+    for (_, i, j), belief in beliefs.items():
+        expected[i] += _first(belief)
+        expected[j] += 1 - _first(belief)
+    places = tuple(1 + sum(other > own + 1e-9 for other in expected) for own in expected)
+    paired = _pairs(group, beliefs, votes)
+    return paired and paired._replace(ranking=places)
+
+
+def _ratings(group: Group, beliefs: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group | None:
+    ratings: list[dict[str, float]] = [{} for _ in group.responses]
+    for (task, i, _), belief in beliefs.items():
+        if belief:
+            flags = [vote.answer["flags"] for vote in votes[task]]
+            ratings[i] = {"rating": sum(value * p for value, p in belief.items())}
+            ratings[i] |= {name: sum(one.get(name, False) for one in flags) / len(flags) for name in flags[0]}
+    return group._replace(ratings=tuple(ratings)) if any(ratings) else None
+
+
+def _thumbs(group: Group, beliefs: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group | None:
+    up = {i: belief.get(1, 0.0) for (_, i, _), belief in beliefs.items() if belief}
+    up = {i: p for i, p in sorted(up.items()) if abs(p - 0.5) > 1e-9}
+    if not up:
+        return None
+    return group._replace(responses=[group.responses[i] for i in up], desirable=tuple(p > 0.5 for p in up.values()))
+
+
+def row(group: Group) -> dict[str, Any]:
+    """A line of the layout `Groups`, which training reads.
+
+    Example:
+        >>> row(Group("2 + 2?", ["4", "5"], (Pair(0, 1, 0.75, 2.0),), extra={"votes": 4}))
+        {'votes': 4, 'prompt': '2 + 2?', 'responses': ['4', '5'], 'pairs': [[0, 1, 0.75, 2.0]]}
+    """
+    known = {"pairs": [list(pair) for pair in group.pairs], "desirable": list(group.desirable)}
+    known |= {"ranking": list(group.ranking), "ratings": list(group.ratings)}
+    kept = {name: value for name, value in known.items() if value}
+    return {**group.extra, "prompt": group.prompt, "responses": group.responses, **kept}
