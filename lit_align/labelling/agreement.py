@@ -21,7 +21,7 @@ class Agreement(NamedTuple):
     Args:
         raw: how often two annotators say the same of an item, over all pairs of answers to an item.
         cohen: Cohen's κ, mean over pairs of annotators, each weighing as many items as they share.
-        fleiss: Fleiss' κ of the items that have as many answers as most have.
+        fleiss: Fleiss' κ of the items that have as many answers as most have, the fewer if in doubt.
         alpha: Krippendorff's α of all items; ordinal for ratings, nominal otherwise.
     """
 
