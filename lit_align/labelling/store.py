@@ -94,17 +94,18 @@ class Store:
 
     @property
     def db(self) -> sqlite3.Connection:
-        """This thread's connection; a commit is on the disk when it returns."""
+        """This thread's connection."""
         found: sqlite3.Connection | None = getattr(self._threads, "db", None)
         if found is None:
             found = self._threads.db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            for pragma in ("journal_mode = WAL", "foreign_keys = ON"):
                 found.execute(f"PRAGMA {pragma}")
         return found
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """All of it, or nothing."""
+    def writing(self, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """All of it, or nothing; on the disk at the end, unless losing it with the power does no harm."""
+        self.db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         self.db.execute("BEGIN IMMEDIATE")
         try:
             yield self.db
@@ -177,7 +178,7 @@ class Store:
 
     def next(self, person: Person) -> Task | None:
         """What to answer next: what lies open, now and then a gold task, else the first that wants for votes."""
-        with self.writing() as db:
+        with self.writing(durable=False) as db:
             open_ = "SELECT task FROM shown WHERE person = ? AND state = 'open' ORDER BY at DESC LIMIT 1"
             row = db.execute(open_, (person.id,)).fetchone()
             row = row or self._gold(person) or self._wanting(person)
@@ -185,7 +186,7 @@ class Store:
 
     def open(self, person: Person, task: int) -> Task | None:
         """A task that this person was shown before."""
-        with self.writing() as db:
+        with self.writing(durable=False) as db:
             seen = db.execute("SELECT 1 FROM shown WHERE task = ? AND person = ?", (task, person.id)).fetchone()
             return self._show(person, task) if seen else None
 

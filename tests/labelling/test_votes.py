@@ -263,8 +263,8 @@ def test_krippendorffs_own_example():
 
 
 def test_real_votes_replayed_over_http(tmp_path, shared_data):
-    """Four hundred of the pairs; the proof in tests/proofs/labelling.py replays them all."""
-    check_replay(shared_data, tmp_path / "labels.db", pairs=400)
+    """A hundred and fifty of the pairs; the proof in tests/proofs/labelling.py replays them all."""
+    check_replay(shared_data, tmp_path / "labels.db", pairs=150)
 
 
 def check_replay(shared_data, path, pairs):
