@@ -131,7 +131,7 @@ def test_comparing_with_a_pointer_and_changing_an_answer(browser, tmp_path):
 def test_ranking_with_keys_and_by_dragging(browser, tmp_path):
     with (
         serving(tmp_path / "l.db", ten(4), ask="rank") as (store, port),
-        visiting(browser, port, store.invite("ada")) as page,
+        visiting(browser, port, store.invite("ada"), viewport={"width": 1000, "height": 1400}) as page,
     ):
         for done in range(10):
             settled(page, done)

@@ -49,14 +49,16 @@ if (form) {
     cards().forEach((card, k) => {
       card.querySelector("select").value = `${card.dataset.answer}-${k + 1}`;
     });
-  const move = (card, by) => {
+  // it is the other card that is taken out and put back: this one keeps the focus and the pointer
+  const swap = (card, by) => {
     const all = cards();
-    const to = all.indexOf(card) + by;
-    if (to < 0 || to >= all.length) return;
-    all[to][by < 0 ? "before" : "after"](card);
+    const other = all[all.indexOf(card) + by];
+    if (other) card[by < 0 ? "after" : "before"](other);
+  };
+  const move = (card, by) => {
+    swap(card, by);
     renumber();
-    output.textContent = `Answer ${Number(card.dataset.answer) + 1} is in place ${to + 1}`;
-    card.focus({ preventScroll: true });
+    output.textContent = `Answer ${Number(card.dataset.answer) + 1} is in place ${cards().indexOf(card) + 1}`;
     card.scrollIntoView({ block: "nearest" });
   };
   if (form.dataset.kind === "rank") {
@@ -74,16 +76,12 @@ if (form) {
         grip.setPointerCapture(down.pointerId);
         card.classList.add("dragged");
         const drag = (event) => {
-          const below = cards().find((other) => {
-            const box = other.getBoundingClientRect();
-            return other !== card && event.clientY >= box.top && event.clientY <= box.bottom;
-          });
-          if (!below) return;
+          if (event.clientY < 80 || event.clientY > innerHeight - 80) scrollBy(0, event.clientY < 80 ? -16 : 16);
           const all = cards();
-          const down = all.indexOf(card) < all.indexOf(below);
-          const box = below.getBoundingClientRect();
-          const past = down ? event.clientY > box.top + box.height / 2 : event.clientY < box.top + box.height / 2;
-          if (past) below[down ? "after" : "before"](card);
+          const at = all.indexOf(card);
+          const middle = (other) => other.getBoundingClientRect().top + other.getBoundingClientRect().height / 2;
+          if (at > 0 && event.clientY < middle(all[at - 1])) swap(card, -1);
+          else if (at < all.length - 1 && event.clientY > middle(all[at + 1])) swap(card, 1);
         };
         const drop = () => {
           card.classList.remove("dragged");
