@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> None:
     campaign = _campaign(arguments)
     try:
         import krippendorff  # noqa: F401 - sooner than on the admin page
-        import multipart  # noqa: F401
+        import python_multipart  # noqa: F401
         import uvicorn
 
         from lit_align.labelling.page import build

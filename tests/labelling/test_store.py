@@ -125,14 +125,16 @@ def test_the_order_is_drawn_once_and_says_nothing(store):
             assert task.responses == [f"Answer {task.id - 1}.{i}" for i in task.order]
             first.append(task.order[0])
             answer(store, who, task)
-    assert [list(vote.shown)[0] for vote in votes.read(store.path).history] == first
+    assert [vote.shown[0] for vote in votes.read(store.path).history] == first
     assert abs(sum(first) / 1000 - 0.5) < 4 * 0.5 / 1000**0.5
 
 
 def test_gold_is_mixed_in_and_most_doubtful_comes_first(tmp_path):
     store = Store(tmp_path / "labels.db", votes=1, gold_every=4)
     doubts = [0.2, 0.9, 0.5, 0.7, 0.1, 0.3]
-    store.add([g._replace(extra={"unsure": d}) for g, d in zip(some(6), doubts, strict=True)], "compare", uncertainty="unsure")
+    store.add(
+        [g._replace(extra={"unsure": d}) for g, d in zip(some(6), doubts, strict=True)], "compare", uncertainty="unsure"
+    )
     gold = [Group(f"Known {k}?", ["right", "wrong"], (Pair(0, 1),)) for k in range(3)]
     assert store.add([*gold, Group("Unknown?", ["x", "y"])], "compare", gold=True) == 3
     (who,) = people(store, 1)
