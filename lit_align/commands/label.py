@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,7 @@ def _campaign(arguments: Sequence[str]) -> Campaign:
     try:
         settings = parser.parse_args(list(arguments)).as_dict()
     except ArgumentError as error:
-        raise ConfigError(explain(str(error))) from error
+        raise ConfigError(explain(str(error), [field.name for field in fields(Campaign)])) from error
     return Campaign(**{name: value for name, value in settings.items() if name != "config"})
 
 
