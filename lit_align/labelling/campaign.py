@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+import yaml
 
 from lit_align.errors import ConfigError
 
-Kind = Literal["compare", "rank", "rate", "thumbs"]
 
-QUESTIONS: dict[str, str] = {
-    "compare": "Which answer is better?",
-    "rank": "Put the answers in order, the best first.",
-    "rate": "How good is this answer?",
-    "thumbs": "Is this a good answer?",
-}
-
-FLAGS = {
-    "ignores": "does not do what was asked",
-    "unsuited": "is unsuited to somebody who gives customers help",
-    "invents": "says what is not so",
-    "harmful": "gives advice that could hurt somebody",
-    "violent": "dwells on violence",
-    "sexual": "has sexual content",
-    "demeans": "demeans a group of people",
-    "judges": "takes a moral or political side unasked",
-}
+def checklist() -> dict[str, str]:
+    """What may be wrong with a response, unless the settings say otherwise."""
+    return dict(yaml.safe_load(Path(__file__).with_name("checklist.yaml").read_text("utf-8")))
 
 
 @dataclass(frozen=True)
@@ -55,9 +43,9 @@ class Campaign:
     store: str = "labels.db"
     tasks: str | list[str] = field(default_factory=list)
     runs: str | list[str] = field(default_factory=list)
-    ask: Kind = "compare"
+    ask: Literal["compare", "rank", "rate", "thumbs"] = "compare"
     question: str = ""
-    flags: dict[str, str] = field(default_factory=lambda: dict(FLAGS))
+    flags: dict[str, str] = field(default_factory=checklist)
     annotators: str | list[str] = field(default_factory=list)
     votes: int = 3
     gold: str | list[str] = field(default_factory=list)

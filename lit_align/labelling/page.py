@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Form, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from markdown_it import MarkdownIt
@@ -22,27 +22,30 @@ from starlette.exceptions import HTTPException as Refusal
 from lit_align.batches import Text
 from lit_align.labelling import votes
 from lit_align.labelling.agreement import overview
-from lit_align.labelling.campaign import QUESTIONS, Campaign
-from lit_align.labelling.guard import Guard
-from lit_align.labelling.store import Person, Stale, Store, Task
+from lit_align.labelling.campaign import Campaign
+from lit_align.labelling.store import Stale, Store, Task
 
 HERE = Path(__file__).parent
-STRENGTHS = ("equally good", "slightly better", "better", "much better")
-SENTENCES = {
-    401: "This page opens with a personal link. Ask whoever sent you here for yours.",
-    403: "This form has grown old. Open the page again and repeat your answer.",
-    404: "There is nothing here.",
-    405: "That cannot be done here.",
+MAX_BODY = 64 * 1024  # bytes
+HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
 }
 # what a model wrote is shown as it is meant, and never as HTML, a link or a picture
 WRITTEN = MarkdownIt("js-default", {"html": False, "breaks": True}).disable(["image", "link", "autolink", "code"])
+Number = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class Ballot(BaseModel):
     """What the form of a task sends; what is chosen refers to the responses as they are shown."""
 
     csrf: Annotated[str, Field(max_length=100)]
-    task: Annotated[int, Field(ge=1, lt=2**63)]
+    task: Number
     revision: Annotated[int, Field(ge=1, lt=2**31)]
     verdict: Literal["vote", "skip", "undo"] = "vote"
     preference: Annotated[int | None, Field(ge=-3, le=3)] = None
@@ -51,6 +54,26 @@ class Ballot(BaseModel):
     up: bool | None = None
     flag: Annotated[list[str], Field(max_length=100)] = []
     note: Annotated[str, Field(max_length=2000)] = ""
+
+
+def answered(ballot: Ballot, kind: str, count: int, flags: Iterable[str]) -> dict[str, Any] | None:
+    """The answer to a task of ``count`` responses; None if the form does not hold one.
+
+    Example:
+        >>> answered(Ballot(csrf="", task=1, revision=1, place=["1-1", "0-2"]), "rank", 2, [])
+        {'places': [2, 1]}
+    """
+    if ballot.verdict != "vote":
+        return {}
+    if kind == "rank":
+        given, every = dict(entry.split("-", 1) for entry in ballot.place if "-" in entry), range(count)
+        places = [int(given.get(str(k), 0)) if given.get(str(k), "").isdecimal() else 0 for k in every]
+        return {"places": places} if all(0 < place <= count for place in places) else None
+    name = {"compare": "preference", "rate": "rating"}.get(kind, "up")
+    said = {name: getattr(ballot, name)}
+    if kind == "rate":
+        said["flags"] = {flag: flag in ballot.flag for flag in flags}
+    return None if said[name] is None else said
 
 
 def paragraphs(text: Text) -> list[tuple[str, Markup]]:
@@ -67,49 +90,23 @@ def _render(said: str) -> str:
     return str(WRITTEN.renderer.render(tokens, WRITTEN.options, {}))
 
 
-def answered(ballot: Ballot, kind: str, order: tuple[int, ...], flags: dict[str, str]) -> dict[str, Any] | None:
-    """The answer by index in the group, None if the form does not hold one.
-
-    Example:
-        >>> answered(Ballot(csrf="", task=1, revision=1, preference=-2), "compare", (1, 0), {})
-        {'better': 1, 'strength': 2}
-    """
-    if ballot.verdict != "vote":
-        return {}
-    if kind == "compare" and ballot.preference is not None:
-        better = None if not ballot.preference else order[ballot.preference > 0]
-        return {"better": better, "strength": abs(ballot.preference)}
-    if kind == "rank":
-        places = dict(entry.partition("-")[::2] for entry in ballot.place)
-        if set(places) == {str(k) for k in range(len(order))} and all(p in PLACES for p in places.values()):
-            by_index = {i: int(places[str(k)]) for k, i in enumerate(order)}
-            return {"places": [by_index[i] for i in sorted(order)]}
-    if kind == "rate" and ballot.rating is not None:
-        return {"rating": ballot.rating, "flags": {name: name in ballot.flag for name in flags}}
-    return {"up": ballot.up} if kind == "thumbs" and ballot.up is not None else None
-
-
-PLACES = {str(place) for place in range(1, 101)}
-
-
-def _whose(request: Request, role: str) -> Person:
-    store: Store = request.app.state.store
-    person = store.person(request.cookies.get(role, ""), admin=role == "admin")
+def _whose(request: Request, role: str) -> int:
+    person: int | None = request.app.state.store.person(request.cookies.get(role, ""), admin=role == "admin")
     if person is None:
         raise HTTPException(401)
     return person
 
 
-def _annotator(request: Request) -> Person:
+def _annotator(request: Request) -> int:
     return _whose(request, "annotator")
 
 
-def _admin(request: Request) -> Person:
+def _admin(request: Request) -> int:
     return _whose(request, "admin")
 
 
-Annotator = Annotated[Person, Depends(_annotator)]
-Admin = Annotated[Person, Depends(_admin)]
+Annotator = Annotated[int, Depends(_annotator)]
+Admin = Annotated[int, Depends(_admin)]
 
 
 def build(store: Store, campaign: Campaign) -> FastAPI:
@@ -121,29 +118,34 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
     """
     app = FastAPI(title="lit-align label", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.store = store
-    app.add_middleware(Guard)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     templates = Jinja2Templates(directory=HERE / "templates")
     templates.env.filters["paragraphs"] = paragraphs
-    templates.env.globals.update(strengths=STRENGTHS, campaign=campaign)
 
-    def page(request: Request, template: str, status: int = 200, **shown: Any) -> HTMLResponse:
-        return templates.TemplateResponse(request, f"{template}.html", shown, status)
+    def page(request: Request, template: str, code: int = 200, **shown: Any) -> Response:
+        return templates.TemplateResponse(request, f"{template}.html", {"campaign": campaign, **shown}, code)
+
+    def framed(request: Request, who: int, template: str, **shown: Any) -> Response:
+        """With the line on top: how far this person is, and what can be taken back."""
+        (done, left, seconds), last = store.progress(who), store.mine(who, 1)
+        shown |= {"done": done, "left": left, "seconds": seconds, "last": last and last[0]}
+        return page(request, template, csrf=_csrf(request, "annotator"), **shown)
+
+    @app.middleware("http")
+    async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Refuse bodies that are large, or that do not say how large they are; add headers to every reply."""
+        length = request.headers.get("content-length", "0")
+        large = "transfer-encoding" in request.headers or not length.isdecimal() or int(length) > MAX_BODY
+        reply = Response("too large", 413, {"connection": "close"}) if large else await go_on(request)
+        reply.headers.update(HEADERS)
+        return reply
 
     @app.exception_handler(Refusal)
-    def refused(request: Request, error: Refusal) -> Response:
-        told = SENTENCES.get(error.status_code, "That did not work.")
-        return page(request, "message", error.status_code, title="Not this way", told=told, on=error.status_code != 401)
-
     @app.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> Response:
-        told = "That is not an answer that this page could have sent. Open the task again."
-        return page(request, "message", 422, title="Not understood", told=told, on=True)
-
     @app.exception_handler(Stale)
-    def stale(request: Request, error: Stale) -> Response:
-        told = str(error)[0].upper() + str(error)[1:] + "."
-        return page(request, "message", 409, title="Answered already", told=told, on=True)
+    def refused(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, Refusal) else 409 if isinstance(error, Stale) else 422
+        return page(request, "refused", status, status=status, told=str(error))
 
     @app.get("/in/{token}")
     def come_in(token: str, request: Request) -> Response:
@@ -151,53 +153,31 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
         found = store.enter(token)
         if found is None:
             raise HTTPException(404)
-        secret, is_admin = found
-        reply = RedirectResponse("/admin" if is_admin else "/", 303)
-        name, secure = "admin" if is_admin else "annotator", request.url.scheme == "https"
-        reply.set_cookie(name, secret, max_age=90 * 86400, httponly=True, samesite="lax", secure=secure)
+        reply, name = RedirectResponse("/admin" if found[1] else "/", 303), "admin" if found[1] else "annotator"
+        secure = request.url.scheme == "https"
+        reply.set_cookie(name, found[0], max_age=90 * 86400, httponly=True, samesite="lax", secure=secure)
         return reply
 
     @app.get("/")
     def next_task(request: Request, who: Annotator) -> Response:
         """Show what to answer next."""
         task = store.next(who)
-        return _task(request, who, task) if task else _done(request, who)
+        return framed(request, who, "task", task=task) if task else framed(request, who, "done")
 
     @app.get("/task/{number}")
-    def one_task(number: Annotated[int, Field(ge=1, lt=2**63)], request: Request, who: Annotator) -> Response:
+    def one_task(number: Number, request: Request, who: Annotator) -> Response:
         """Show a task that was answered before, to change the answer."""
-        task = store.open(who, number)
+        task: Task | None = store.open(who, number)
         if task is None:
             raise HTTPException(404)
-        return _task(request, who, task)
-
-    def _task(request: Request, who: Person, task: Task) -> Response:
-        return page(
-            request,
-            "task",
-            task=task,
-            question=campaign.question or QUESTIONS[task.kind],
-            before=_as_shown(task),
-            **_frame(request, who),
-        )
-
-    def _done(request: Request, who: Person) -> Response:
-        frame = _frame(request, who)
-        told = "Others are at the last tasks; look in again later." if frame["left"] else "That was all. Thank you!"
-        return page(request, "message", title="Done for now" if frame["left"] else "Done", told=told, **frame)
-
-    def _frame(request: Request, who: Person) -> dict[str, Any]:
-        done, left, seconds = store.progress(who)
-        last = store.mine(who, 1)
-        csrf = _csrf(request.cookies["annotator"])
-        return {"who": who, "done": done, "left": left, "seconds": seconds, "last": last and last[0], "csrf": csrf}
+        return framed(request, who, "task", task=task)
 
     @app.post("/vote")
     def vote(ballot: Annotated[Ballot, Form()], request: Request, who: Annotator) -> Response:
         """Keep an answer, and go on when it is on disk."""
-        _same_page(ballot.csrf, request.cookies["annotator"])
+        _same_page(ballot.csrf, request, "annotator")
         kind, order = store.asked(who, ballot.task)
-        answer = answered(ballot, kind, order, campaign.flags)
+        answer = answered(ballot, kind, len(order), campaign.flags)
         if answer is None:
             raise RequestValidationError([])
         store.record(who, ballot.task, ballot.revision, ballot.verdict, answer, ballot.note.strip())
@@ -206,26 +186,26 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
     @app.get("/mine")
     def mine(request: Request, who: Annotator) -> Response:
         """List what was answered."""
-        rows = [(task, verdict, _plain(json.loads(prompt))) for task, _, verdict, _, prompt in store.mine(who)]
-        return page(request, "mine", rows=rows, **_frame(request, who))
+        rows = [(task, verdict, json.loads(prompt)) for task, _, verdict, prompt in store.mine(who)]
+        return framed(request, who, "mine", rows=rows)
 
     @app.get("/admin")
     def figures(request: Request, who: Admin) -> Response:
         """Show how it goes."""
         found = overview(votes.read(store.path), campaign.votes)
-        return page(request, "admin", figures=found, hows=list(votes.HOW), csrf=_csrf(request.cookies["admin"]))
+        return page(request, "admin", figures=found, hows=list(votes.HOW), csrf=_csrf(request, "admin"))
 
     @app.post("/admin/link")
     def link(
         csrf: Annotated[str, Form(max_length=100)],
-        name: Annotated[str, Form(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$")],
+        name: Annotated[str, Form(max_length=100, pattern=r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$")],
         request: Request,
         who: Admin,
     ) -> Response:
         """Make a link for somebody; an older one of the same name stops working."""
-        _same_page(csrf, request.cookies["admin"])
-        token = store.invite(name.strip())
-        return page(request, "link", name=name.strip(), address=str(request.base_url) + f"in/{token}")
+        _same_page(csrf, request, "admin")
+        address = f"{request.base_url}in/{store.invite(name.strip())}"
+        return page(request, "link", name=name.strip(), address=address)
 
     @app.get("/admin/votes.jsonl")
     def raw(who: Admin) -> Response:
@@ -239,39 +219,21 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
         least: Annotated[float, Query(ge=0, le=1)] = 0.0,
     ) -> Response:
         """Labels that train, of annotators who got at least the share ``least`` of their gold tasks right."""
-        found = votes.groups(votes.trusted(votes.read(store.path), least), how)
-        return _lines(map(votes.row, found))
+        return _lines(map(votes.row, votes.groups(votes.trusted(votes.read(store.path), least), how)))
 
     return app
 
 
-def _as_shown(task: Task) -> dict[str, Any]:
-    """The answer before, in the words of the form."""
-    said = dict(task.answer)
-    if "strength" in said:
-        said["preference"] = (
-            said["strength"] * (1 if task.order.index(said["better"]) else -1) if said["strength"] else 0
-        )
-    if "places" in said:
-        by_index = dict(zip(sorted(task.order), said["places"], strict=True))
-        said["places"] = [by_index[i] for i in task.order]
-    return said
-
-
-def _plain(text: Text) -> str:
-    return text if isinstance(text, str) else text[-1]["content"]
-
-
-def _csrf(secret: str) -> str:
+def _csrf(request: Request, role: str) -> str:
     """What only a page that was made for this session knows."""
-    return hmac.new(secret.encode(), b"form", hashlib.sha256).hexdigest()
+    return hmac.new(request.cookies[role].encode(), b"form", hashlib.sha256).hexdigest()
 
 
-def _same_page(given: str, secret: str) -> None:
-    if not hmac.compare_digest(given.encode(errors="replace"), _csrf(secret).encode()):
+def _same_page(given: str, request: Request, role: str) -> None:
+    if not hmac.compare_digest(given.encode(errors="replace"), _csrf(request, role).encode()):
         raise HTTPException(403)
 
 
-def _lines(rows: Iterator[dict[str, Any]]) -> StreamingResponse:
+def _lines(rows: Iterable[dict[str, Any]]) -> Response:
     text = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return StreamingResponse(text, media_type="application/x-ndjson")

@@ -9,7 +9,7 @@ from typing import Any
 from lit_align.batches import Group
 from lit_align.data.formats import Format, recognise
 from lit_align.data.ledger import Ledger
-from lit_align.data.prepare import likelier
+from lit_align.data.prepare import ranked
 from lit_align.data.read import read
 from lit_align.errors import ConfigError, Malformed, SetAside
 
@@ -33,10 +33,8 @@ def load(paths: Sequence[str], formats: Sequence[Format]) -> tuple[list[Group], 
                 layout = layout or recognise(row, formats)
                 groups.append(layout(row)._replace(source=source))
                 ledger.add(source, "kept")
-            except Malformed as reason:
-                ledger.add(source, "malformed", str(reason))
-            except SetAside as reason:
-                ledger.add(source, "set aside", str(reason))
+            except (Malformed, SetAside) as reason:
+                ledger.add(source, "malformed" if isinstance(reason, Malformed) else "set aside", str(reason))
     ledger.check(MAX_LOST)
     return groups, ledger
 
@@ -49,33 +47,23 @@ def questions(group: Group, kind: str) -> list[tuple[int, ...]]:
         [(0, 1), (0, 2), (1, 2)]
     """
     every = range(len(group.responses))
-    if kind == "compare":
-        return list(combinations(every, 2))
-    if kind == "rank":
-        return [tuple(every)] if len(every) > 1 else []
-    return [(i,) for i in every]
+    return list(combinations(every, {"compare": 2, "rank": max(2, len(every))}.get(kind, 1)))
 
 
 def known(group: Group, kind: str, members: tuple[int, ...]) -> dict[str, Any] | None:
-    """The answer that the row's own labels give, in the words of a vote; None if they give none."""
-    better = {(pair.better, pair.worse) for pair in likelier(group.pairs)}
-    first, last = members[0], members[-1]
-    ahead, behind = (first, last) in better, (last, first) in better
-    if kind in ("compare", "rank") and len(members) == 2 and ahead != behind:
-        return _compared(kind, members, (1, 2) if ahead else (2, 1))
-    if kind in ("compare", "rank") and group.ranking and all(group.ranking):
-        return _compared(kind, members, [group.ranking[i] for i in members])
-    if kind == "thumbs" and group.desirable:
-        return {"up": group.desirable[first]}
-    if kind == "rate" and group.ratings and "rating" in group.ratings[first]:
-        return {"rating": round(group.ratings[first]["rating"]), "flags": {}}
-    return None
-
-
-def _compared(kind: str, members: Sequence[int], places: Sequence[int]) -> dict[str, Any] | None:
-    if kind == "rank":
-        return {"places": list(places)}
-    return None if places[0] == places[1] else {"better": members[places[1] < places[0]], "strength": 1}
+    """The answer that the row's own labels give, with the responses as they are; None if they give none."""
+    if kind == "thumbs":
+        return {"up": group.desirable[members[0]]} if group.desirable else None
+    if kind == "rate":
+        rating = group.ratings[members[0]].get("rating") if group.ratings else None
+        return None if rating is None else {"rating": round(rating), "flags": {}}
+    try:
+        places = [ranked(group).ranking[i] for i in members]
+    except SetAside:
+        return None
+    if not all(places) or len(set(places)) == 1:
+        return None
+    return {"places": places} if kind == "rank" else {"preference": 1 if places[1] < places[0] else -1}
 
 
 def urgency(group: Group, column: str) -> float:
@@ -84,10 +72,10 @@ def urgency(group: Group, column: str) -> float:
     Raises:
         ConfigError: if the row does not say.
     """
-    value = group.extra.get(column)
     try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        return float(group.extra[column])
+    except (KeyError, TypeError, ValueError) as error:
+        found = group.extra.get(column)
         raise ConfigError(
-            f"{group.source} has {value!r} in the column {column!r}; order: disagreement needs a number there"
-        ) from None
+            f"{group.source} has {found!r} in the column {column!r}; order: disagreement needs a number there"
+        ) from error

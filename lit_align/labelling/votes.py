@@ -31,6 +31,8 @@ import numpy as np
 from lit_align.batches import Group, Pair
 from lit_align.errors import DataError
 
+KINDS = ("compare", "rank", "rate", "thumbs")
+
 Item = tuple[int, int, int]
 """What is judged: a task and two of its responses, or one of them twice."""
 
@@ -41,14 +43,7 @@ TINY = 1e-10  # below which a probability does not fall, so that one vote never 
 
 
 class Asked(NamedTuple):
-    """A task as it stands in the store.
-
-    Args:
-        kind: ``"compare"``, ``"rank"``, ``"rate"`` or ``"thumbs"``.
-        group: number of its group.
-        members: the responses it is about, by index in the group.
-        gold: the known answer, if it is a gold task.
-    """
+    """A task: its kind, the number of its group, which of the responses, and the known answer if it is a gold task."""
 
     kind: str
     group: int
@@ -64,8 +59,8 @@ class Vote(NamedTuple):
         task: number of the task.
         revision: 1 for the first answer of this annotator to the task, 2 for what replaced it, ...
         verdict: ``"vote"``, ``"skip"`` or ``"undo"``.
-        answer: ``better`` (an index, None for a tie) with ``strength``; ``places``; ``rating`` with ``flags``, each of
-            them true or false; or ``up``.
+        answer: ``preference``, -3 (the first shown is much better) to 3; ``places`` as shown; ``rating`` and ``flags``,
+            each true or false; or ``up``.
         shown: the responses in the order in which they were shown, by index.
         note: a remark.
         seconds: from when it was shown.
@@ -84,13 +79,7 @@ class Vote(NamedTuple):
 
 
 class Ballots(NamedTuple):
-    """All that a store holds, but who may come in.
-
-    Args:
-        groups: by number, without labels.
-        tasks: by number.
-        history: every answer ever given, oldest first.
-    """
+    """All that a store holds but who may come in: groups and tasks by number, and every answer ever, oldest first."""
 
     groups: dict[int, Group]
     tasks: dict[int, Asked]
@@ -117,59 +106,50 @@ def read(store: str | Path) -> Ballots:
     Raises:
         DataError: if it is no store.
     """
+    answers = "SELECT name, task, revision, verdict, answer, shown, note, seconds, at FROM votes JOIN people"
+    queries = (
+        "SELECT id, prompt, responses, source, extra FROM groups ORDER BY id",
+        "SELECT id, kind, grp, members, gold FROM tasks ORDER BY id",
+        f"{answers} ON people.id = person ORDER BY votes.id",
+    )
     try:
-        db = sqlite3.connect(f"{Path(store).resolve().as_uri()}?mode=ro", uri=True)
-        try:
-            db.execute("BEGIN")  # one moment for all three
-            groups = {
-                number: Group(json.loads(prompt), json.loads(responses), source=source, extra=json.loads(extra))
-                for number, _, prompt, responses, source, extra in db.execute("SELECT * FROM groups ORDER BY id")
-            }
-            tasks = {
-                number: Asked(kind, group, tuple(json.loads(members)), json.loads(gold) if gold else None)
-                for number, group, kind, members, gold in db.execute(
-                    "SELECT id, grp, kind, members, gold FROM tasks ORDER BY id"
-                )
-            }
-            history = [
-                Vote(name, task, revision, verdict, json.loads(answer), tuple(json.loads(shown)), *rest)
-                for name, task, revision, verdict, answer, shown, *rest in db.execute(
-                    "SELECT name, task, revision, verdict, answer, shown, note, seconds, at FROM votes "
-                    "JOIN people ON people.id = person ORDER BY votes.id"
-                )
-            ]
-        finally:
-            db.close()
+        db = sqlite3.connect(f"{Path(store).resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        db.execute("BEGIN")  # one moment for all three
+        groups, tasks, rows = (db.execute(query).fetchall() for query in queries)
+        db.close()
     except sqlite3.Error as error:
         raise DataError(
             f"{store} cannot be read as a store of votes: {error}; name the file of lit-align label"
         ) from error
-    return Ballots(groups, tasks, history)
+    load = json.loads
+    return Ballots(
+        {n: Group(load(prompt), load(given), source=at, extra=load(extra)) for n, prompt, given, at, extra in groups},
+        {n: Asked(kind, group, tuple(load(members)), gold and load(gold)) for n, kind, group, members, gold in tasks},
+        [Vote._make((*one[:4], load(one[4]), tuple(load(one[5])), *one[6:])) for one in rows],
+    )
 
 
 def labels(ballots: Ballots, kind: str, gold: bool = False) -> list[Label]:
     """The judgments in the votes on tasks of a kind, on gold tasks or on the others."""
     wanted = {number: task for number, task in ballots.tasks.items() if task.kind == kind and bool(task.gold) == gold}
-    votes = (vote for vote in ballots.votes if vote.task in wanted)
     return [
         Label((vote.task, i, j), vote.annotator, value)
-        for vote in votes
-        for (i, j), value in _said(wanted[vote.task], vote.answer).items()
+        for vote in ballots.votes
+        if vote.task in wanted
+        for (i, j), value in said(kind, vote.answer, vote.shown).items()
     ]
 
 
-def _said(task: Asked, answer: dict[str, Any]) -> dict[tuple[int, int], int]:
-    """Value of each judgment in an answer."""
-    first, last = task.members[0], task.members[-1]
-    match task.kind:
-        case "compare":
-            return {(first, last): {first: 1, last: -1, None: 0}[answer["better"]]}
-        case "rank":
-            placed = combinations(zip(task.members, answer["places"], strict=True), 2)
-            return {(i, j): (a < b) - (a > b) for (i, a), (j, b) in placed}
-        case "rate":
-            return {(first, first): answer["rating"]}
-    return {(first, first): int(answer["up"])}
+def said(kind: str, answer: dict[str, Any], shown: Sequence[int]) -> dict[tuple[int, int], int]:
+    """Value of each judgment in an answer, by index of the two responses, the smaller first."""
+    if kind == "compare":
+        places = [answer["preference"], 0]  # the first shown is ahead if it is negative
+    elif kind == "rank":
+        places = answer["places"]
+    else:
+        return {(shown[0], shown[0]): answer["rating"] if kind == "rate" else int(answer["up"])}
+    placed = combinations(sorted(zip(shown, places, strict=True)), 2)
+    return {(i, j): (a < b) - (a > b) for (i, a), (j, b) in placed}
 
 
 def majority(given: Iterable[Label]) -> dict[Item, Belief]:
@@ -180,8 +160,8 @@ def majority(given: Iterable[Label]) -> dict[Item, Belief]:
         {(1, 0, 1): {1: 1.0}}
     """
     found = {}
-    for item, counts in _counts(given).items():
-        most = [value for value, count in counts.items() if count == max(counts.values())]
+    for item, belief in share(given).items():
+        most = [value for value, p in belief.items() if p == max(belief.values())]
         found[item] = {most[0]: 1.0} if len(most) == 1 else {}
     return found
 
@@ -193,15 +173,10 @@ def share(given: Iterable[Label]) -> dict[Item, Belief]:
         >>> share([Label((1, 0, 1), name, value) for name, value in (("a", 1), ("b", 1), ("c", -1), ("d", 0))])
         {(1, 0, 1): {1: 0.5, -1: 0.25, 0: 0.25}}
     """
-    every = _counts(given).items()
-    return {item: {value: count / counts.total() for value, count in counts.items()} for item, counts in every}
-
-
-def _counts(given: Iterable[Label]) -> dict[Item, Counter[int]]:
     counts: dict[Item, Counter[int]] = defaultdict(Counter)
     for label in given:
         counts[label.item][label.value] += 1
-    return counts
+    return {item: {value: n / of.total() for value, n in of.items()} for item, of in counts.items()}
 
 
 def dawid_skene(given: Sequence[Label], rounds: int = 100) -> dict[Item, Belief]:
@@ -213,26 +188,25 @@ def dawid_skene(given: Sequence[Label], rounds: int = 100) -> dict[Item, Belief]
     """
     if not given:
         return {}
-    items, people, values = (sorted(set(column)) for column in zip(*given, strict=True))
-    numbers = [{one: k for k, one in enumerate(several)} for several in (items, people, values)]
-    item, person, value = (
-        np.array([index[one] for one in c]) for index, c in zip(numbers, zip(*given, strict=True), strict=True)
-    )
-    belief = np.zeros((len(items), len(values)))
+    names = [sorted(set(column)) for column in zip(*given, strict=True)]
+    numbers = [{one: k for k, one in enumerate(several)} for several in names]
+    item, person, value = np.array([[n[x] for n, x in zip(numbers, label, strict=True)] for label in given]).T
+    items, people, values = map(len, names)
+    belief = np.zeros((items, values))
     np.add.at(belief, (item, value), 1.0)
-    given_any = np.zeros((len(people), len(values), 1), dtype=bool)
-    given_any[person, value] = True
     belief /= belief.sum(1, keepdims=True)
+    ever = np.zeros((people, values, 1), dtype=bool)  # what an annotator ever said
+    ever[person, value] = True
     for _ in range(rounds):
-        errs = np.zeros((len(people), len(values), len(values)))  # annotator, what was said, what is so
+        errs = np.zeros((people, values, values))  # annotator, what was said, what is so
         np.add.at(errs, (person, value), belief[item])
-        errs = np.where(given_any, errs.clip(TINY), 0.0)
+        errs = np.where(ever, errs.clip(TINY), 0.0)
         errs /= errs.sum(1, keepdims=True)
-        log = np.tile(np.log(belief.mean(0).clip(TINY)), (len(items), 1))
+        log = np.tile(np.log(belief.mean(0).clip(TINY)), (items, 1))
         np.add.at(log, item, np.log(errs[person, value]))
         belief = np.exp(log - log.max(1, keepdims=True))
         belief /= belief.sum(1, keepdims=True)
-    return {one: dict(zip(values, map(float, row), strict=True)) for one, row in zip(items, belief, strict=True)}
+    return {one: dict(zip(names[2], row, strict=True)) for one, row in zip(names[0], belief.tolist(), strict=True)}
 
 
 HOW: dict[str, Callable[[list[Label]], dict[Item, Belief]]] = {
@@ -249,12 +223,11 @@ def reliability(ballots: Ballots) -> dict[str, tuple[int, int]]:
     A tie is right only where the known answer is one; a rating is right if it is at most one off.
     """
     found: dict[str, tuple[int, int]] = {}
-    for kind in ("compare", "rank", "rate", "thumbs"):
+    for kind in KINDS:
         for (number, i, j), annotator, value in labels(ballots, kind, gold=True):
-            task = ballots.tasks[number]
-            truth = _said(task, task.gold or {})[i, j]
-            right, seen = found.get(annotator, (0, 0))
-            found[annotator] = (right + (abs(value - truth) <= (kind == "rate")), seen + 1)
+            task, (right, seen) = ballots.tasks[number], found.get(annotator, (0, 0))
+            off = abs(value - said(kind, task.gold or {}, task.members)[i, j])
+            found[annotator] = (right + (off <= (kind == "rate")), seen + 1)
     return found
 
 
@@ -275,18 +248,19 @@ def groups(ballots: Ballots, how: str = "share") -> list[Group]:
         ballots: what people said.
         how: ``"majority"``, ``"share"`` or ``"dawid_skene"``.
     """
-    made = []
-    for kind, build in (("compare", _pairs), ("rank", _ranking), ("rate", _ratings), ("thumbs", _thumbs)):
-        beliefs, votes = HOW[how](labels(ballots, kind)), defaultdict[int, list[Vote]](list)
-        numbers: dict[int, dict[Item, Belief]] = defaultdict(dict)
-        for item, belief in beliefs.items():
-            numbers[ballots.tasks[item[0]].group][item] = belief
-        for vote in ballots.votes:
-            votes[vote.task].append(vote)
-        for number, of_group in sorted(numbers.items()):
-            found = build(ballots.groups[number], of_group, votes)
-            if found is not None:
-                count = sum(len(votes[task]) for task in {item[0] for item in of_group})
+    made, votes = [], defaultdict[int, list[Vote]](list)
+    for vote in ballots.votes:
+        votes[vote.task].append(vote)
+    for kind in KINDS:
+        beliefs: dict[int, dict[Item, Belief]] = defaultdict(dict)
+        for item, belief in HOW[how](labels(ballots, kind)).items():
+            beliefs[ballots.tasks[item[0]].group][item] = belief
+        build = {"rate": _rated, "thumbs": _judged}.get(kind, _compared)
+        for number, known in sorted(beliefs.items()):
+            found = build(ballots.groups[number], known, votes)
+            if found.items:
+                found = found if kind != "rank" else _ranked(found, known)
+                count = sum(len(votes[task]) for task in {item[0] for item in known})
                 made.append(found._replace(extra={**found.extra, "votes": count}))
     return made
 
@@ -296,47 +270,37 @@ def _first(belief: Belief) -> float:
     return belief.get(1, 0.0) + belief.get(0, 0.0) / 2 if belief else 0.5
 
 
-def _pairs(group: Group, beliefs: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group | None:
+def _compared(group: Group, known: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group:
     pairs = []
-    for (task, i, j), belief in beliefs.items():
-        first = _first(belief)
-        if abs(first - 0.5) < 1e-9:
-            continue
-        better, worse = (i, j) if first > 0.5 else (j, i)
-        sign = {better: 1, worse: -1, None: 0}
-        strengths = [
-            sign[vote.answer["better"]] * vote.answer["strength"] for vote in votes[task] if "better" in vote.answer
-        ]
-        margin = max(0.0, float(np.mean(strengths))) if strengths else 0.0
-        pairs.append(Pair(better, worse, max(first, 1 - first), margin))
-    return group._replace(pairs=tuple(pairs)) if pairs else None
+    for (task, i, j), belief in known.items():
+        sure, better, worse = max((_first(belief), i, j), (1 - _first(belief), j, i))
+        if sure > 0.5 + 1e-9:
+            strengths = [vote.answer.get("preference", 0) * (-1, 1)[vote.shown[-1] == better] for vote in votes[task]]
+            pairs.append(Pair(better, worse, sure, max(0.0, float(np.mean(strengths)))))
+    return group._replace(pairs=tuple(pairs))
 
 
-def _ranking(group: Group, beliefs: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group | None:
+def _ranked(group: Group, known: dict[Item, Belief]) -> Group:
     expected = [0.0] * len(group.responses)
-    for (_, i, j), belief in beliefs.items():
+    for (_, i, j), belief in known.items():
         expected[i] += _first(belief)
         expected[j] += 1 - _first(belief)
-    places = tuple(1 + sum(other > own + 1e-9 for other in expected) for own in expected)
-    paired = _pairs(group, beliefs, votes)
-    return paired and paired._replace(ranking=places)
+    return group._replace(ranking=tuple(1 + sum(other > own + 1e-9 for other in expected) for own in expected))
 
 
-def _ratings(group: Group, beliefs: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group | None:
+def _rated(group: Group, known: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group:
     ratings: list[dict[str, float]] = [{} for _ in group.responses]
-    for (task, i, _), belief in beliefs.items():
+    for (task, i, _), belief in known.items():
         if belief:
             flags = [vote.answer["flags"] for vote in votes[task]]
-            ratings[i] = {"rating": sum(value * p for value, p in belief.items())}
-            ratings[i] |= {name: sum(one.get(name, False) for one in flags) / len(flags) for name in flags[0]}
-    return group._replace(ratings=tuple(ratings)) if any(ratings) else None
+            ratings[i] = {name: sum(one.get(name, False) for one in flags) / len(flags) for name in flags[0]}
+            ratings[i]["rating"] = sum(value * p for value, p in belief.items())
+    return group._replace(ratings=tuple(ratings) if any(ratings) else ())
 
 
-def _thumbs(group: Group, beliefs: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group | None:
-    up = {i: belief.get(1, 0.0) for (_, i, _), belief in beliefs.items() if belief}
-    up = {i: p for i, p in sorted(up.items()) if abs(p - 0.5) > 1e-9}
-    if not up:
-        return None
+def _judged(group: Group, known: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group:
+    up = {i: belief.get(1, 0.0) for (_, i, _), belief in sorted(known.items()) if belief}
+    up = {i: p for i, p in up.items() if abs(p - 0.5) > 1e-9}
     return group._replace(responses=[group.responses[i] for i in up], desirable=tuple(p > 0.5 for p in up.values()))
 
 
@@ -344,10 +308,9 @@ def row(group: Group) -> dict[str, Any]:
     """A line of the layout `Groups`, which training reads.
 
     Example:
-        >>> row(Group("2 + 2?", ["4", "5"], (Pair(0, 1, 0.75, 2.0),), extra={"votes": 4}))
-        {'votes': 4, 'prompt': '2 + 2?', 'responses': ['4', '5'], 'pairs': [[0, 1, 0.75, 2.0]]}
+        >>> row(Group("2 + 2?", ["4", "5"], desirable=(True, False), extra={"votes": 4}))
+        {'votes': 4, 'prompt': '2 + 2?', 'responses': ['4', '5'], 'desirable': [True, False]}
     """
-    known = {"pairs": [list(pair) for pair in group.pairs], "desirable": list(group.desirable)}
-    known |= {"ranking": list(group.ranking), "ratings": list(group.ratings)}
+    known = {name: list(getattr(group, name)) for name in ("pairs", "desirable", "ranking", "ratings")}
     kept = {name: value for name, value in known.items() if value}
     return {**group.extra, "prompt": group.prompt, "responses": group.responses, **kept}

@@ -11,8 +11,7 @@ from hypothesis.errors import Unsatisfiable
 
 from lit_align.batches import Group
 from lit_align.labelling import votes
-from lit_align.labelling.guard import HEADERS, MAX_BODY
-from lit_align.labelling.page import build
+from lit_align.labelling.page import HEADERS, MAX_BODY, build
 from lit_align.labelling.store import Store
 from tests.labelling.serving import Visitor, asking, serving, some
 

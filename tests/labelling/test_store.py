@@ -10,7 +10,7 @@ from lit_align.labelling import store as module
 from lit_align.labelling import votes
 from lit_align.labelling.agreement import overview
 from lit_align.labelling.campaign import Campaign
-from lit_align.labelling.store import Person, Stale, Store
+from lit_align.labelling.store import Stale, Store
 from tests.labelling.serving import some
 
 
@@ -18,11 +18,11 @@ def people(store, count):
     """Annotators with a link each."""
     for k in range(count):
         store.invite(f"w{k}")
-    return [Person(*row) for row in store.db.execute("SELECT id, name FROM people ORDER BY id")]
+    return [number for (number,) in store.db.execute("SELECT id FROM people ORDER BY id")]
 
 
 def answer(store, who, task, **said):
-    store.record(who, task.id, task.revision, "vote", said or {"better": task.order[0], "strength": 2})
+    store.record(who, task.id, task.revision, "vote", said or {"preference": -2})
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_each_task_goes_to_as_many_as_are_to_vote(store):
     for who in people(store, 4):
         while task := store.next(who):
             answer(store, who, task)
-            shown.setdefault(task.id, []).append(who.id)
+            shown.setdefault(task.id, []).append(who)
     assert sorted(map(len, shown.values())) == [2] * 5
     assert all(len(set(who)) == 2 for who in shown.values())
 
@@ -98,20 +98,23 @@ def test_an_answer_is_recorded_once_and_never_written_over(store):
     who, other = people(store, 2)
     task = store.next(who)
     for _ in range(3):
-        answer(store, who, task, better=1, strength=3)
+        answer(store, who, task, preference=1)
     assert len(votes.read(store.path).history) == 1
     with pytest.raises(Stale):  # another answer under the same revision: an old window
-        answer(store, who, task, better=0, strength=3)
+        answer(store, who, task, preference=-1)
     with pytest.raises(Stale):  # one is missing before it
-        store.record(who, task.id, 3, "vote", {"better": 0, "strength": 1})
+        store.record(who, task.id, 3, "vote", {"preference": -2})
     with pytest.raises(Stale):  # never shown
-        store.record(other, task.id, 1, "vote", {"better": 0, "strength": 1})
+        store.record(other, task.id, 1, "vote", {"preference": -2})
     with pytest.raises(Stale):  # nothing to take back
         store.record(who, task.id, 3, "undo", {})
-    store.record(who, task.id, 2, "vote", {"better": 0, "strength": 1})
+    store.record(who, task.id, 2, "vote", {"preference": -2})
     found = votes.read(store.path)
-    assert [vote.answer["better"] for vote in found.history] == [1, 0]
-    assert [vote.answer["better"] for vote in found.votes] == [0]
+    assert [vote.answer["preference"] for vote in found.history] == [1, -2]
+    assert [vote.answer["preference"] for vote in found.votes] == [-2]
+    for query in ("UPDATE votes SET answer = '{}'", "DELETE FROM votes"):
+        with pytest.raises(sqlite3.IntegrityError, match="a vote is never"):
+            store.db.execute(query)
 
 
 def test_the_order_is_drawn_once_and_says_nothing(store):
@@ -141,7 +144,7 @@ def test_gold_is_mixed_in_and_most_doubtful_comes_first(tmp_path):
     asked = []
     while task := store.next(who):
         asked.append(task.prompt)
-        answer(store, who, task, better=0, strength=1)
+        answer(store, who, task, preference=(-1, 1)[task.order.index(0)])
     plain = [prompt for prompt in asked if prompt.startswith("Question")]
     assert plain == [f"Question {k}?" for k in (1, 3, 2, 5, 0, 4)]
     assert [k for k, prompt in enumerate(asked) if prompt.startswith("Known")] == [3, 7]
@@ -186,13 +189,13 @@ def test_doubt_needs_a_number(store):
 def test_a_link_that_is_renewed_shuts_the_old_one_out(store):
     old = store.invite("ada")
     secret, admin = store.enter(old)
-    assert store.person(secret).name == "ada"
+    assert store.person(secret) == 1
     assert not admin
     assert store.invite("ada", renew=False) is None
     new = store.invite("ada")
     assert store.enter(old) is None
     assert store.person(secret) is None
-    assert store.person(store.enter(new)[0]).name == "ada"
+    assert store.person(store.enter(new)[0]) == 1
 
 
 def test_no_secret_is_in_the_file(store):

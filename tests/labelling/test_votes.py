@@ -16,25 +16,26 @@ from lit_align.data.formats import built_in, recognise
 from lit_align.errors import ConfigError, DataError
 from lit_align.labelling import votes
 from lit_align.labelling.agreement import agreement, position_bias
-from lit_align.labelling.store import Person, Store
+from lit_align.labelling.store import Store
 from lit_align.labelling.tasks import known, load, questions
 from lit_align.labelling.votes import Asked, Ballots, Label, Vote
 from tests.labelling.serving import Visitor, serving
 
 
-def said(task, answers, **more):
+def said(task, answers, shown=(0, 1)):
     """A vote of each annotator on a task."""
-    return [Vote(name, task, 1, "vote", answer, (0, 1), **more) for name, answer in answers.items()]
+    return [Vote(name, task, 1, "vote", answer, shown) for name, answer in answers.items()]
 
 
 def prefers(better, strength=1):
-    return {"better": better, "strength": strength}
+    """Of two that are shown in their own order."""
+    return {"preference": {0: -strength, 1: strength, None: 0}[better]}
 
 
 def ballots(kind, answers, size=2, members=None):
     members = members or tuple(range(size))
     group = Group("?", [f"r{k}" for k in range(size)])
-    return Ballots({1: group}, {1: Asked(kind, 1, members, None)}, said(1, answers))
+    return Ballots({1: group}, {1: Asked(kind, 1, members, None)}, said(1, answers, members))
 
 
 def test_a_comparison_by_each_way():
@@ -43,6 +44,14 @@ def test_a_comparison_by_each_way():
     assert votes.groups(given, "share")[0].pairs == (Pair(0, 1, 0.625, 0.5),)
     assert votes.groups(given, "majority")[0].pairs == (Pair(0, 1, 1.0, 0.5),)
     assert votes.groups(given)[0].extra == {"votes": 4}
+
+
+def test_the_order_in_which_responses_were_shown_is_undone():
+    """The second shown is much better, which is the first of the group; the third is best of three."""
+    assert votes.said("compare", {"preference": 3}, (1, 0)) == {(0, 1): 1}
+    assert votes.said("rank", {"places": [1, 2, 3]}, (2, 0, 1)) == {(0, 1): 1, (0, 2): -1, (1, 2): -1}
+    given = ballots("compare", {})._replace(history=[Vote("a", 1, 1, "vote", {"preference": 3}, (1, 0))])
+    assert votes.groups(given)[0].pairs == (Pair(0, 1, 1.0, 3.0),)
 
 
 def test_what_has_no_majority_is_left_out():
@@ -109,7 +118,7 @@ def test_reliability_is_judged_by_gold():
     }
     history = [
         *said(1, {"careful": prefers(0), "careless": prefers(1), "torn": prefers(None, 0)}),
-        *said(2, {"careful": {"rating": 6, "flags": {}}, "careless": {"rating": 3, "flags": {}}}),
+        *said(2, {"careful": {"rating": 6, "flags": {}}, "careless": {"rating": 3, "flags": {}}}, (0,)),
         *said(3, {"careful": prefers(0), "careless": prefers(1)}),
     ]
     given = Ballots({1: group}, tasks, history)
@@ -129,12 +138,7 @@ def test_dawid_skene_hears_through_an_annotator_who_is_always_wrong():
 
 
 def test_position_bias_counts_who_was_shown_first():
-    shown = [(0, 1), (1, 0), (1, 0), (0, 1)]
-    better = [0, 1, 0, None]
-    history = [
-        Vote(f"a{k}", 1, 1, "vote", prefers(one), order)
-        for k, (one, order) in enumerate(zip(better, shown, strict=True))
-    ]
+    history = [Vote(f"a{k}", 1, 1, "vote", {"preference": one}, (1, 0)) for k, one in enumerate((-3, 1, -2, 0))]
     given = ballots("compare", {})._replace(history=history)
     share, error, count = position_bias(given)
     assert (share, error, count) == (pytest.approx(2 / 3), pytest.approx(0.5 / 3**0.5), 3)
@@ -143,9 +147,10 @@ def test_position_bias_counts_who_was_shown_first():
 def test_what_a_row_knows_is_the_gold_answer():
     pair = Group("?", ["x", "y"], (Pair(1, 0),))
     assert known(pair, "compare", (0, 1)) == prefers(1)
+    assert known(pair._replace(pairs=(Pair(1, 0, 0.5),)), "compare", (0, 1)) is None
     assert known(pair, "rank", (0, 1)) == {"places": [2, 1]}
     ranked = Group("?", ["x", "y", "z"], ranking=(2, 1, 2))
-    assert [known(ranked, "compare", m) for m in questions(ranked, "compare")] == [prefers(1), None, prefers(1)]
+    assert [known(ranked, "compare", m) for m in questions(ranked, "compare")] == [prefers(1), None, prefers(0)]
     assert known(ranked, "rank", (0, 1, 2)) == {"places": [2, 1, 2]}
     assert known(Group("?", ["x"], desirable=(False,)), "thumbs", (0,)) == {"up": False}
     assert known(Group("?", ["x"], ratings=({"rating": 5.6},)), "rate", (0,)) == {"rating": 6, "flags": {}}
@@ -273,10 +278,12 @@ def check_replay(shared_data, path, pairs):
     from nltk.metrics.agreement import AnnotationTask
 
     with (shared_data / "llmfao/crowd-comparisons.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if int(row["id"]) < pairs]
+        rows = list(csv.DictReader(file))
     with (shared_data / "llmfao/pairs-crowd.jsonl").open() as file:
         texts = [json.loads(line) for line in file][:pairs]
-    groups = [Group(row["text"], [row["result_x"], row["result_y"]], extra={"id": row["id"]}) for row in texts]
+    number = {row["id"]: k for k, row in enumerate(texts, 1)}
+    rows = [{**row, "id": number[int(row["id"])]} for row in rows if int(row["id"]) in number]
+    groups = [Group(row["text"], [row["result_x"], row["result_y"]], extra={"id": k}) for k, row in enumerate(texts, 1)]
     with serving(path, groups) as (store, port):
         replay(store, port, rows)
     given = votes.read(path)
@@ -284,10 +291,10 @@ def check_replay(shared_data, path, pairs):
 
     value = {"left": 1, "right": -1, "tie": 0}
     table = pd.DataFrame(
-        [(int(r["id"]), r["worker"], value[r["winner"]]) for r in rows], columns=["task", "worker", "label"]
+        [(r["id"], r["worker"], value[r["winner"]]) for r in rows], columns=["task", "worker", "label"]
     )
     ours = votes.labels(given, "compare")
-    assert sorted((one.item[0] - 1, one.annotator, one.value) for one in ours) == sorted(table.itertuples(index=False))
+    assert sorted((one.item[0], one.annotator, one.value) for one in ours) == sorted(table.itertuples(index=False))
     skene = DawidSkene(n_iter=100, tol=-math.inf).fit_predict_proba(table)
     share = MajorityVote().fit_predict_proba(table)
     for how, theirs in (("share", share), ("dawid_skene", skene)):
@@ -303,17 +310,17 @@ def check_replay(shared_data, path, pairs):
 
 def replay(store, port, rows):
     """Each worker answers what that worker once did, in the order in which the page shows it, all at once."""
-    winner = {(row["worker"], int(row["id"]) + 1): {"left": 0, "right": 1, "tie": None}[row["winner"]] for row in rows}
+    winner = {(row["worker"], row["id"]): {"left": 0, "right": 1, "tie": None}[row["winner"]] for row in rows}
     tokens = {worker: store.invite(worker) for worker in sorted({row["worker"] for row in rows})}
     ids = dict(store.db.execute("SELECT name, id FROM people"))
     with store.writing() as db:  # who is shown what was drawn back then
         db.executemany("INSERT INTO shown VALUES (?, ?, 'open', ?)", [(t, ids[w], time.time()) for w, t in winner])
 
     def work(worker):
-        visitor, person = Visitor(port, tokens[worker]), Person(ids[worker], worker)
+        visitor = Visitor(port, tokens[worker])
         for _ in range(sum(row["worker"] == worker for row in rows)):
             form = visitor.task()
-            _, order = store.asked(person, int(form["task"]))
+            _, order = store.asked(ids[worker], int(form["task"]))
             side = winner[worker, int(form["task"])]
             preference = 0 if side is None else (-1, 1)[order.index(side)]
             assert visitor.send(**form, preference=preference) == 303
