@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lit_align.batches import Group
 from lit_align.errors import ConfigError
@@ -13,8 +13,6 @@ from lit_align.labelling.campaign import Campaign
 
 if TYPE_CHECKING:
     from lit_align.data.formats import Format
-
-MISSING = "the page needs {name}, which is not installed; pip install 'lit-align[label]'"
 
 
 def run(arguments: list[str]) -> None:
@@ -26,13 +24,11 @@ def run(arguments: list[str]) -> None:
     """
     campaign = _campaign(arguments)
     try:
-        import krippendorff  # noqa: F401 - sooner than on the admin page
-        import python_multipart  # noqa: F401
         import uvicorn
 
         from lit_align.labelling.page import build
     except ImportError as error:
-        raise ConfigError(MISSING.format(name=error.name)) from error
+        raise ConfigError(f"{error.name} is not installed; the page needs pip install 'lit-align[label]'") from error
     from lit_align.labelling.store import Store
     from lit_align.labelling.tasks import load
     from lit_align.plugins import load_plugins
@@ -43,11 +39,8 @@ def run(arguments: list[str]) -> None:
     for paths, gold in ((campaign.tasks, False), (campaign.gold, True)):
         if not paths:
             continue
-        if campaign.runs and not gold:
-            groups = answered(campaign.runs, paths, formats)
-        else:
-            groups, ledger = load(paths, formats)
-            print(ledger.table())
+        sampled = campaign.runs and not gold
+        groups = answered(campaign.runs, paths, formats) if sampled else load(paths, formats)
         count = store.add(groups, campaign.ask, gold, "" if gold else column)
         if not count:
             raise ConfigError(
@@ -63,14 +56,8 @@ def run(arguments: list[str]) -> None:
         print(f"{name}: {address}{token}" if token else f"{name}: has a link; the admin page makes another")
     print("A link is shown once and let in until it is replaced. Ctrl-C stops; every vote is kept.", flush=True)
     # no access log: the first request of each annotator has the token in its address
-    uvicorn.run(
-        build(store, campaign),
-        host=campaign.host,
-        port=campaign.port,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-    )
+    quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
+    uvicorn.run(build(store, campaign), host=campaign.host, port=campaign.port, **quiet)
 
 
 def _campaign(arguments: Sequence[str]) -> Campaign:
@@ -102,19 +89,17 @@ def answered(runs: Sequence[str], paths: Sequence[str], formats: Sequence[Format
     from lit_align.rewards.base import answer
     from lit_align.stages.answers import ask
 
-    made: list[Group] = []
+    made: dict[int, Group] = {}
     for run in runs:
         stage = lit_align.load(run)
         chat = Chat(stage.tokenizer, max_length=2048)
         trees, _ = prepare(paths, None, chat, "prompts", 0.01, formats, lambda ledger: print(ledger.table()))
         said = ask(stage, [tree.prompt for tree in trees], samples=3 - len(runs), temperature=stage.temperature or 1.0)
-        made = made or [tree.group for tree in trees]
-        made = [
-            group._replace(responses=[*group.responses, *(answer(group, one) for one in several)])
-            for group, several in zip(made, said, strict=True)
-        ]
+        for k, (tree, texts) in enumerate(zip(trees, said, strict=True)):
+            group = made.setdefault(k, tree.group)
+            made[k] = group._replace(responses=[*group.responses, *(answer(group, text) for text in texts)])
         print(f"{len(trees)} prompts answered by {Path(run)}")
-    kept = [group for group in made if len({str(one) for one in group.responses}) > 1]
+    kept = [group for group in made.values() if len({str(one) for one in group.responses}) > 1]
     if len(kept) < len(made):
         print(f"{len(made) - len(kept)} prompts are left out, which got the same answer twice")
     return kept

@@ -9,6 +9,7 @@ from itertools import combinations
 from statistics import median
 from typing import Any, NamedTuple
 
+import krippendorff
 import numpy as np
 
 from lit_align.labelling.votes import KINDS, Ballots, Item, Label, labels, reliability
@@ -38,8 +39,6 @@ def agreement(given: Sequence[Label], ordinal: bool = False) -> Agreement:
         >>> agreement(both)
         Agreement(raw=1.0, cohen=1.0, fleiss=1.0, alpha=1.0)
     """
-    import krippendorff
-
     values, items = sorted({label.value for label in given}), _by_item(given)
     counts = np.array([[list(said.values()).count(value) for value in values] for said in items.values()])
     counts = counts.reshape(len(items), len(values))
@@ -112,18 +111,11 @@ def annotators(ballots: Ballots) -> list[dict[str, Any]]:
         for name, value in said.items():
             same[name] += list(said.values()).count(value) - 1
             met[name] += len(said) - 1
-    return [
-        {
-            "annotator": name,
-            "votes": counts[name]["vote"],
-            "skips": counts[name]["skip"],
-            "changed": counts[name]["changed"],
-            "seconds": median(times),
-            "agrees": _ratio(same[name], met[name]),
-            "gold": gold.get(name, (0, 0)),
-        }
-        for name, times in sorted(seconds.items())
-    ]
+    found = []
+    for name, times in sorted(seconds.items()):
+        shares = {"seconds": median(times), "agrees": _ratio(same[name], met[name]), "gold": gold.get(name, (0, 0))}
+        found.append({"annotator": name, **{key: counts[name][key] for key in ("vote", "skip", "changed")}, **shares})
+    return found
 
 
 def overview(ballots: Ballots, wanted: int) -> dict[str, Any]:

@@ -23,10 +23,11 @@ from lit_align.batches import Text
 from lit_align.labelling import votes
 from lit_align.labelling.agreement import overview
 from lit_align.labelling.campaign import Campaign
-from lit_align.labelling.store import Stale, Store, Task
+from lit_align.labelling.store import Stale, Store
 
 HERE = Path(__file__).parent
 MAX_BODY = 64 * 1024  # bytes
+NAME = r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$"
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -38,6 +39,10 @@ HEADERS = {
 }
 # what a model wrote is shown as it is meant, and never as HTML, a link or a picture
 WRITTEN = MarkdownIt("js-default", {"html": False, "breaks": True}).disable(["image", "link", "autolink", "code"])
+# the headings of a response are none of the page's
+WRITTEN.add_render_rule("heading_open", lambda *_: '<p class="heading">')
+WRITTEN.add_render_rule("heading_close", lambda *_: "</p>")
+How = Literal["majority", "share", "dawid_skene"]
 Number = Annotated[int, Field(ge=1, lt=2**63)]
 
 
@@ -79,15 +84,7 @@ def answered(ballot: Ballot, kind: str, count: int, flags: Iterable[str]) -> dic
 def paragraphs(text: Text) -> list[tuple[str, Markup]]:
     """Who speaks, where more than one does, and what is said, as HTML that only we have written."""
     turns = [("", text)] if isinstance(text, str) else [(turn["role"], turn["content"]) for turn in text]
-    return [(role if len(turns) > 1 else "", Markup(_render(said))) for role, said in turns]
-
-
-def _render(said: str) -> str:
-    tokens = WRITTEN.parse(said)
-    for token in tokens:
-        if token.type in ("heading_open", "heading_close"):  # the headings of a response are none of the page's
-            token.tag, token.attrs = "p", {"class": "heading"} if token.nesting == 1 else {}
-    return str(WRITTEN.renderer.render(tokens, WRITTEN.options, {}))
+    return [(role if len(turns) > 1 else "", Markup(WRITTEN.render(said))) for role, said in turns]
 
 
 def _whose(request: Request, role: str) -> int:
@@ -110,12 +107,7 @@ Admin = Annotated[int, Depends(_admin)]
 
 
 def build(store: Store, campaign: Campaign) -> FastAPI:
-    """The page of a campaign.
-
-    Args:
-        store: where everything is kept.
-        campaign: what is asked.
-    """
+    """The page of a campaign, on top of the store that keeps it all."""
     app = FastAPI(title="lit-align label", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.store = store
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
@@ -160,21 +152,18 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
 
     @app.get("/")
     def next_task(request: Request, who: Annotator) -> Response:
-        """Show what to answer next."""
         task = store.next(who)
         return framed(request, who, "task", task=task) if task else framed(request, who, "done")
 
     @app.get("/task/{number}")
     def one_task(number: Number, request: Request, who: Annotator) -> Response:
-        """Show a task that was answered before, to change the answer."""
-        task: Task | None = store.open(who, number)
+        task = store.open(who, number)
         if task is None:
             raise HTTPException(404)
         return framed(request, who, "task", task=task)
 
     @app.post("/vote")
     def vote(ballot: Annotated[Ballot, Form()], request: Request, who: Annotator) -> Response:
-        """Keep an answer, and go on when it is on disk."""
         _same_page(ballot.csrf, request, "annotator")
         kind, order = store.asked(who, ballot.task)
         answer = answered(ballot, kind, len(order), campaign.flags)
@@ -185,40 +174,31 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
 
     @app.get("/mine")
     def mine(request: Request, who: Annotator) -> Response:
-        """List what was answered."""
         rows = [(task, verdict, json.loads(prompt)) for task, _, verdict, prompt in store.mine(who)]
         return framed(request, who, "mine", rows=rows)
 
     @app.get("/admin")
     def figures(request: Request, who: Admin) -> Response:
-        """Show how it goes."""
         found = overview(votes.read(store.path), campaign.votes)
         return page(request, "admin", figures=found, hows=list(votes.HOW), csrf=_csrf(request, "admin"))
 
     @app.post("/admin/link")
     def link(
-        csrf: Annotated[str, Form(max_length=100)],
-        name: Annotated[str, Form(max_length=100, pattern=r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$")],
+        csrf: Annotated[str, Form()],
+        name: Annotated[str, Form(max_length=100, pattern=NAME)],
         request: Request,
         who: Admin,
     ) -> Response:
-        """Make a link for somebody; an older one of the same name stops working."""
         _same_page(csrf, request, "admin")
         address = f"{request.base_url}in/{store.invite(name.strip())}"
         return page(request, "link", name=name.strip(), address=address)
 
     @app.get("/admin/votes.jsonl")
     def raw(who: Admin) -> Response:
-        """Every answer ever given, with the names of those who gave it."""
         return _lines(vote._asdict() for vote in votes.read(store.path).history)
 
     @app.get("/admin/groups.jsonl")
-    def labelled(
-        who: Admin,
-        how: Literal["majority", "share", "dawid_skene"] = "share",
-        least: Annotated[float, Query(ge=0, le=1)] = 0.0,
-    ) -> Response:
-        """Labels that train, of annotators who got at least the share ``least`` of their gold tasks right."""
+    def labelled(who: Admin, how: How = "share", least: Annotated[float, Query(ge=0, le=1)] = 0.0) -> Response:
         return _lines(map(votes.row, votes.groups(votes.trusted(votes.read(store.path), least), how)))
 
     return app

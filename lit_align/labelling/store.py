@@ -29,17 +29,9 @@ class Stale(LitAlignError):
 
 
 class Task(NamedTuple):
-    """A task as one person sees it.
+    """A task as one person sees it: responses as they are shown, and ``order``, the index in the group of each.
 
-    Args:
-        id: of the task.
-        kind: how it is answered.
-        prompt: what the responses answer.
-        responses: in the order they are shown.
-        order: index in the group of each response shown.
-        revision: what an answer given now would be the how-manieth of.
-        answer: what this person answered last; empty if nothing.
-        note: and remarked.
+    An answer given now would have ``revision``; ``answer`` and ``note`` are what this person said last, if anything.
     """
 
     id: int
@@ -120,10 +112,7 @@ class Store:
     def invite(self, name: str, admin: bool = False, renew: bool = True) -> str | None:
         """A new secret for the link of ``name``; the old one and who came in by it are shut out.
 
-        Args:
-            name: of the person.
-            admin: whether it opens the admin page.
-            renew: whether somebody who has a link gets another; None is returned if not.
+        Without ``renew``, somebody who has a link keeps it, and None is returned.
         """
         token, conflict = secrets.token_urlsafe(32), "UPDATE SET token = excluded.token" if renew else "NOTHING"
         with self.writing() as db:

@@ -16,8 +16,8 @@ from lit_align.errors import ConfigError, Malformed, SetAside
 MAX_LOST = 0.01
 
 
-def load(paths: Sequence[str], formats: Sequence[Format]) -> tuple[list[Group], Ledger]:
-    """Every sound row of ``paths``.
+def load(paths: Sequence[str], formats: Sequence[Format]) -> list[Group]:
+    """Every sound row of ``paths``, with what became of the others on the screen.
 
     Raises:
         DataError: if a path cannot be read, or more than 1 % of the rows are malformed.
@@ -35,8 +35,9 @@ def load(paths: Sequence[str], formats: Sequence[Format]) -> tuple[list[Group], 
                 ledger.add(source, "kept")
             except (Malformed, SetAside) as reason:
                 ledger.add(source, "malformed" if isinstance(reason, Malformed) else "set aside", str(reason))
+    print(ledger.table())
     ledger.check(MAX_LOST)
-    return groups, ledger
+    return groups
 
 
 def questions(group: Group, kind: str) -> list[tuple[int, ...]]:

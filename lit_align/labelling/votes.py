@@ -52,19 +52,11 @@ class Asked(NamedTuple):
 
 
 class Vote(NamedTuple):
-    """An answer as it stands in the store.
+    """An answer as it stands in the store: a ``"vote"``, a ``"skip"`` or an ``"undo"``.
 
-    Args:
-        annotator: who.
-        task: number of the task.
-        revision: 1 for the first answer of this annotator to the task, 2 for what replaced it, ...
-        verdict: ``"vote"``, ``"skip"`` or ``"undo"``.
-        answer: ``preference``, -3 (the first shown is much better) to 3; ``places`` as shown; ``rating`` and ``flags``,
-            each true or false; or ``up``.
-        shown: the responses in the order in which they were shown, by index.
-        note: a remark.
-        seconds: from when it was shown.
-        at: when, in seconds since 1970.
+    It holds ``preference``, from -3 (the first shown is much better) to 3; ``places`` of the responses as shown;
+    ``rating`` with ``flags``, each true or false; or ``up``. ``shown`` has the index of each response in the order in
+    which they were shown, ``seconds`` run from then, and ``at`` is in seconds since 1970.
     """
 
     annotator: str

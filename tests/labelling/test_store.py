@@ -90,7 +90,7 @@ def test_a_skip_goes_to_somebody_else_and_an_undo_comes_back(store):
     assert [vote.verdict for vote in votes.read(store.path).history] == ["skip", "vote", "undo", "vote"]
     found = overview(votes.read(store.path), 1)
     assert (found["complete"], found["votes"]) == (1, 1)
-    assert [(one["votes"], one["skips"], one["changed"]) for one in found["annotators"]] == [(0, 1, 0), (1, 0, 2)]
+    assert [(one["vote"], one["skip"], one["changed"]) for one in found["annotators"]] == [(0, 1, 0), (1, 0, 2)]
 
 
 def test_an_answer_is_recorded_once_and_never_written_over(store):

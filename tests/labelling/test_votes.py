@@ -157,12 +157,12 @@ def test_what_a_row_knows_is_the_gold_answer():
     assert known(Group("?", ["x"]), "rate", (0,)) is None
 
 
-def test_tasks_come_from_any_layout_and_broken_rows_are_counted(tmp_path):
+def test_tasks_come_from_any_layout_and_broken_rows_are_counted(tmp_path, capsys):
     file = tmp_path / "pairs.jsonl"
     rows = [{"prompt": f"{k}?", "chosen": "x", "rejected": "y"} for k in range(200)]
     file.write_text("\n".join(map(json.dumps, [*rows, {"prompt": "?", "chosen": "x"}])))
-    groups, ledger = load([str(file)], built_in())
-    assert (len(groups), ledger.fates["malformed"]) == (200, 1)
+    assert len(load([str(file)], built_in())) == 200
+    assert "malformed            1" in capsys.readouterr().out
     file.write_text("\n".join(map(json.dumps, [*rows[:20], {"prompt": "?", "chosen": "x"}])))
     with pytest.raises(DataError, match="malformed"):
         load([str(file)], built_in())
