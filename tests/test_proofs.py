@@ -32,3 +32,20 @@ def test_the_best_of_more_answers_is_better():
     assert [point["n"] for point in curve] == [1, 2, 4, 8, 16]
     rewards = [point["reward"] for point in curve]
     assert rewards == sorted(set(rewards))
+
+
+def test_only_fresh_pairs_reach_the_closed_form():
+    """Nats to ρ exp(r / β); SPIN ends near the distribution of its data, and pairs from the start far from both."""
+    found = json.loads((PROOF.parent / "rounds.json").read_text())
+    assert found["fresh pairs"]["end"] < 0.02 < 0.5 < found["the same, labelled anew"]["end"]
+    assert found["the same, labelled anew"]["end"] < found["recorded pairs"]["end"]
+    assert found["SPIN"]["end"] < 0.06 < 1 < found["SPIN"]["start"]
+
+
+def test_joint_otdd_is_fast_at_full_size_and_right():
+    """Beside the same maths pair by pair: the gradient is the same, the step a small part of the time."""
+    found = json.loads((PROOF.parent / "otdd.json").read_text())
+    assert found["shape"] == {"source": 5000, "target": 512, "classes": 10, "d": 768}
+    assert found["gradients apart"] < 1e-3
+    assert found["seconds"]["literal step"] >= 20 * found["seconds"]["step"]
+    assert found["peak gb"]["ours"] <= 1.5

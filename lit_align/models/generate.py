@@ -21,7 +21,7 @@ class Sample(NamedTuple):
 
     Args:
         ids: its tokens, the one that ended it included.
-        logps: log-probability of each under the model, at temperature 1 whatever it was sampled at.
+        logps: log-probability of each at the temperature it was sampled at; at 1 if it was not sampled.
         ended: whether the model ended it, rather than the limit.
     """
 
@@ -73,6 +73,7 @@ def sample(
 
     A response depends on the seed and its prompt's place, not on what shares its batch. In bfloat16 the
     log-probabilities differ from those of the training pass by up to 0.2 nats: score again before training on them.
+    On-policy learning asks nobody else: what samples elsewhere need only take and give the same.
 
     Args:
         model: the model underneath the roles; runs in eval mode without gradient and keeps the mode it had.
@@ -128,7 +129,8 @@ def stream(
         seen = ids.new_ones(1, len(prompt) + step)
         at = torch.arange(seen.shape[1], device=model.device)[None, -ids.shape[1] :]
         with _evaluating(model):
-            token = _draw(_next(model, ids, seen, at, cache), temperature, luck[:, step])
+            logits = _next(model, ids, seen, at, cache) / (temperature or 1.0)
+            token = _draw(logits, luck[:, step] if temperature else None)
         if int(token) in ends:
             return
         yield int(token)
@@ -194,7 +196,8 @@ def _decode(
     logps = torch.zeros(len(luck), new, device=device)
     length, ended = torch.zeros_like(live), torch.zeros_like(live, dtype=torch.bool)
     for step in range(new):
-        token, running = _draw(logits, temperature, luck[live, step]), ~ended[live]
+        logits = logits / (temperature or 1.0)
+        token, running = _draw(logits, luck[live, step] if temperature else None), ~ended[live]
         rows = live[running]
         tokens[rows, step], length[rows] = token[running], step + 1
         logps[rows, step] = logits.log_softmax(-1).gather(1, token[:, None])[running, 0]
@@ -223,9 +226,9 @@ def _next(model: PreTrainedModel, ids: Tensor, seen: Tensor, at: Tensor, cache: 
     return logits
 
 
-def _draw(logits: Tensor, temperature: float, luck: Tensor) -> Tensor:
-    """The likeliest token, or the one at ``luck`` (uniform in [0, 1)) of the cumulative distribution."""
-    if temperature == 0:
+def _draw(logits: Tensor, luck: Tensor | None) -> Tensor:
+    """The one token at ``luck`` (uniform in [0, 1)) of the cumulative distribution; the likeliest without luck."""
+    if luck is None:
         return logits.argmax(-1)
-    heap = (logits / temperature).softmax(-1).double().cumsum(-1)
+    heap = logits.softmax(-1).double().cumsum(-1)
     return torch.searchsorted(heap, luck[:, None] * heap[:, -1:], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)

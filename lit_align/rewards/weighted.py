@@ -58,13 +58,14 @@ class Weighted(Reward):
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         means, deviations = self.means or [0.0] * len(self.rewards), self.deviations or [1.0] * len(self.rewards)
-        total, parts = torch.zeros(()), dict[str, torch.Tensor]()
+        total, parts, tokens = torch.zeros(()), dict[str, torch.Tensor](), list[torch.Tensor]()
         for k, (reward, weight) in enumerate(zip(self.rewards, self.weights, strict=True)):
             scores, name = reward(groups), type(reward).__name__
             parts[name if name not in parts else f"{name}{k}"] = scores.total
             parts |= {part: values for part, values in scores.parts.items() if part not in parts}
             total = total + weight * (scores.total - means[k]) / deviations[k]
-        return Scores(total, parts)
+            tokens += [] if scores.tokens is None else [weight * scores.tokens / deviations[k]]
+        return Scores(total, parts, torch.stack(tokens).sum(0) if tokens else None)
 
 
 @hookimpl

@@ -182,7 +182,7 @@ class AlignmentModule(LightningModule, ABC):
             ConfigError: naming both.
         """
         carries = getattr(data, "carries", self.objective.takes)
-        if carries != self.objective.takes:
+        if carries not in (self.objective.takes, "responses"):
             raise ConfigError(
                 f"{type(self.objective).__name__} learns from {self.objective.takes}, and the data module "
                 f"{type(data).__name__} carries {carries}; change one of the two"
@@ -233,10 +233,11 @@ class AlignmentModule(LightningModule, ABC):
         self._started = time.perf_counter()
 
     def training_step(self, step: Step, batch_idx: int) -> None:
-        """Learn from one step."""
-        # asked of Lightning, which counts over epochs: other steps' figures would be logged as this one's
-        metrics, norm = self.update(step, self._running._logger_connector.should_update_logs)
-        self._log_step(step, metrics, norm)
+        """Learn from one step, if there is anything in it."""
+        if step.groups:
+            # asked of Lightning, which counts over epochs: other steps' figures would be logged as this one's
+            metrics, norm = self.update(step, self._running._logger_connector.should_update_logs)
+            self._log_step(step, metrics, norm)
 
     def update(self, step: Step, statistics: bool) -> tuple[dict[str, float], Tensor]:
         """Sum over the micro-batches, divide by the global count, update once; the metrics and the gradient's norm."""
@@ -350,7 +351,7 @@ class AlignmentModule(LightningModule, ABC):
     def answer(self, prompts: list[list[int]], role: str = "policy", max_new_tokens: int | None = None) -> list[str]:
         """What a role says to prompts of token ids."""
         limit = max_new_tokens or self.max_new_tokens
-        return [one.strip() for (one,) in ask(self, prompts, role, max_new_tokens=limit)]
+        return [one.strip() for ((one, _),) in ask(self, prompts, role, max_new_tokens=limit)]
 
     # ------------------------------------------------------------------ what is kept
 

@@ -137,6 +137,11 @@ def joined(parts: list[Verdicts]) -> Verdicts:
     return Verdicts(*(np.concatenate(column) for column in zip(*named, strict=True)))
 
 
+def judged(part: Verdicts) -> dict:
+    """Accuracy and interval."""
+    return estimate(draws(part), len(np.unique(part.prompt)))
+
+
 def learn(name: str, groups: list[Group], seeds=SEEDS, *more: str) -> dict:
     """Train and judge once for each seed, two at a time."""
 
@@ -148,8 +153,8 @@ def learn(name: str, groups: list[Group], seeds=SEEDS, *more: str) -> dict:
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(one, seeds))
     every = joined([part for part, _ in found])
-    runs = [{**of, **estimate(draws(part))} for part, of in found]
-    return {"pooled": estimate(draws(every)) | figures(every), "runs": runs}
+    runs = [{**of, **judged(part)} for part, of in found]
+    return {"pooled": judged(every) | figures(every), "runs": runs}
 
 
 EXPERIMENTS = {
