@@ -89,17 +89,18 @@ def answered(runs: Sequence[str], paths: Sequence[str], formats: Sequence[Format
     from lit_align.rewards.base import answer
     from lit_align.stages.answers import ask
 
-    made: dict[int, Group] = {}
+    made: dict[str, Group] = {}
     for run in runs:
         stage = lit_align.load(run)
         chat = Chat(stage.tokenizer, max_length=2048)
         trees, _ = prepare(paths, None, chat, "prompts", 0.01, formats, lambda ledger: print(ledger.table()))
         said = ask(stage, [tree.prompt for tree in trees], samples=3 - len(runs), temperature=stage.temperature or 1.0)
-        for k, (tree, texts) in enumerate(zip(trees, said, strict=True)):
-            group = made.setdefault(k, tree.group)
-            made[k] = group._replace(responses=[*group.responses, *(answer(group, text) for text in texts)])
+        for tree, several in zip(trees, said, strict=True):
+            group = made.setdefault(tree.group.source, tree.group)
+            given = [answer(group, text) for text, _ in several]
+            made[group.source] = group._replace(responses=[*group.responses, *given])
         print(f"{len(trees)} prompts answered by {Path(run)}")
     kept = [group for group in made.values() if len({str(one) for one in group.responses}) > 1]
     if len(kept) < len(made):
-        print(f"{len(made) - len(kept)} prompts are left out, which got the same answer twice")
+        print(f"{len(made) - len(kept)} prompts are left out, which did not get two different answers")
     return kept

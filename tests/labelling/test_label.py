@@ -11,7 +11,7 @@ from lit_align.__main__ import main
 from lit_align.commands.label import answered
 from lit_align.data.formats import built_in
 from lit_align.labelling import votes
-from lit_align.labelling.campaign import FLAGS
+from lit_align.labelling.campaign import checklist
 from tests.labelling.serving import Visitor
 from tests.labelling.test_crash import Page
 from tests.stages.runs import arguments, folder_of, write_pairs
@@ -48,7 +48,7 @@ def test_the_checklist_is_a_yaml_away(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["label", "--print_config"])
     written = yaml.safe_load(capsys.readouterr().out)
-    assert written["flags"] == FLAGS
+    assert written["flags"] == checklist()
     assert written["host"] == "127.0.0.1"
 
 
