@@ -262,7 +262,8 @@ def test_how_it_looks_and_whom_it_shuts_out(browser, tmp_path, artefacts, device
         path = tmp_path / f"{kind}.db"
         with serving(path, ten(size), ten(size)[:0], ask=kind) as (store, port):
             with visiting(browser, port, store.invite("ada"), **options) as page:
-                looks(page, artefacts, f"{kind}-first-{device}-{scheme}")
+                if scheme == "light":
+                    looks(page, artefacts, f"{kind}-first-{device}-{scheme}")
                 for done in range(4):
                     settled(page, done)
                     page.keyboard.press("1")
