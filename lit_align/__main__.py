@@ -15,6 +15,7 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align evaluate reward-bench --reward NAME --data FILE   how often a judge prefers the better response
   lit-align evaluate win-rate --a RUN --b RUN --feedback NAME --data FILE   how often one model beats another
   lit-align chat --run FOLDER  talk to what was trained; --compare ADAPTER beside another (chat --help)
+  lit-align label --tasks FILE a web page where people compare answers (label --help)
   lit-align plugins [ROOM]     what is installed: objectives, formats, rewards, advantages, feedback
 
   lit-align fit --help                     every setting of the trainer
@@ -26,7 +27,7 @@ Start with: lit-align fit -c configs/tiny/dpo.yaml
 """
 
 
-OWN = ("chat", "export", "plugins")
+OWN = ("chat", "export", "label", "plugins")
 """Commands that need no trainer: the files of their names in `lit_align.commands`."""
 
 
