@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,7 +20,7 @@ from lit_align.data.chat import Chat
 from lit_align.data.formats.groups import Groups, as_row
 from lit_align.data.mismatch import mismatched
 from lit_align.data.modules import LANES, AlignmentData
-from lit_align.data.prepare import SELECT
+from lit_align.data.prepare import SELECT, rated
 from lit_align.data.rounds import Rounds, Row
 from lit_align.errors import ConfigError, Malformed, Overlong, SetAside
 from lit_align.feedback import Feedback, Opinion
@@ -27,6 +28,7 @@ from lit_align.models.generate import sample
 from lit_align.rewards.base import answer as answered
 
 IDS = "tokens"  # the column of a record with the ids of each response that was sampled
+OLD = {"samples", "records", "round", "step", "set_aside"}  # columns that say nothing of new responses to a prompt
 
 
 class Online(AlignmentData):
@@ -99,6 +101,11 @@ class Online(AlignmentData):
         running, module = self._running, self._module
         if module.objective.takes == "prompts":
             raise ConfigError(f"{type(module).__name__} samples by itself; give it the data module Prompts")
+        if self.share and "policy" not in module.casting().get("trains", ("policy",)):
+            raise ConfigError(
+                f"responses are {self.responses}, share {self.share} and {type(module).__name__} trains no policy to "
+                "give fresh ones; set responses to dataset and share to 0"
+            )
         if running.world_size > 1:
             raise ConfigError(
                 f"Online runs on one process, and there are {running.world_size}; set trainer.devices to 1"
@@ -114,8 +121,10 @@ class Online(AlignmentData):
         super().setup(stage)
 
     def kind(self, split: str) -> str:
-        """Prompts keep all that is known of them; what is validated on carries labels as recorded."""
-        return self.carries if split == "train" else str(self._module.objective.takes)
+        """Rows are read for what is used of them; what is validated on carries labels as recorded."""
+        if split != "train":
+            return str(self._module.objective.takes)
+        return "prompts" if self.share == 1 and not self.answer else self.carries
 
     def train_dataloader(self) -> Rounds:
         """Steps that are made when their round begins."""
@@ -168,7 +177,8 @@ class Online(AlignmentData):
             opinions[:asked] = self.feedback(groups[:asked], self._module.objective.takes)
         step = self._running.global_step
         rows = [self._row(group, opinion) for group, opinion in zip(groups, opinions, strict=True)]
-        rows = [{**row, "round": number, "step": step} for row in rows]
+        # only what JSON has words for: a column from Parquet may be a date, which no checkpoint takes back
+        rows = json.loads(json.dumps([{**row, "round": number, "step": step} for row in rows], default=str))
         _keep(Path(self._running.default_root_dir) / "rounds" / f"{number}.jsonl", rows)
         fates = Counter(row.get("set_aside", "labelled") for row in rows)
         told = ", ".join(f"{count} {fate}" for fate, count in fates.most_common())
@@ -179,8 +189,8 @@ class Online(AlignmentData):
         """A record: the responses that got a label, with their ids, who said so, and what else was sampled."""
         group, records, why = opinion
         group = asked if group is None else group
-        ids = {json.dumps(one): its for one, its in zip(asked.responses, asked.extra[IDS], strict=True)}
-        extra = {**group.extra, IDS: [ids.get(json.dumps(one)) for one in group.responses]}
+        extra = {name: value for name, value in group.extra.items() if name != "set_aside"}
+        extra[IDS] = _ids(asked.responses, asked.extra[IDS], group.responses)
         extra |= {} if group.responses == asked.responses else {"samples": asked.responses}
         row = {**as_row(group._replace(extra=extra)), "source": asked.source, "records": list(records)}
         why = why or self._unusable(row)
@@ -202,9 +212,12 @@ class Online(AlignmentData):
             )
         for tree, said in zip(prompts, found, strict=True):
             group = tree.group
-            held: list[Text] = SELECT["demonstrations"](group).responses[:1] if self.answer else []
+            held: list[Text] = []
+            with suppress(SetAside):  # what is then to be said of the fresh ones, the feedback knows
+                held = SELECT["demonstrations"](group).responses[:1] if self.answer else []
             texts = [str(module.tokenizer.decode(one.ids, skip_special_tokens=True)) for one in said]
-            extra = {**group.extra, IDS: [*([None] * len(held)), *(one.ids for one in said)]}
+            extra = {name: value for name, value in group.extra.items() if name not in OLD}
+            extra[IDS] = [*([None] * len(held)), *(one.ids for one in said)]
             responses = [*held, *(answered(group, text) for text in texts)]
             target = 0 if held else None
             groups.append(Group(group.prompt, responses, target=target, source=group.source, extra=extra))
@@ -221,15 +234,18 @@ class Online(AlignmentData):
 
     def _understand(self, rows: list[Row]) -> list[Tree]:
         trees = [self._tree(row) for row in rows]
-        return mismatched(trees, self.max_length) if getattr(self._module, "mismatched", False) else trees
+        several = len({tuple(tree.prompt) for tree in trees}) > 1  # else no response belongs to another prompt
+        return mismatched(trees, self.max_length) if several and getattr(self._module, "mismatched", False) else trees
 
     def _tree(self, row: Row) -> Tree:
         """What a record stands for; sampled responses as the very tokens that were sampled."""
-        whole = _group(row)
-        ids = {json.dumps(one): its for one, its in zip(whole.responses, row[IDS], strict=True) if its}
+        whole, takes = _group(row), self._module.objective.takes
         chat = Chat(self._module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=True)
-        tree = chat.encode(SELECT[self._module.objective.takes](whole)).tree
-        known = [ids.get(json.dumps(one)) for one in tree.group.responses]
+        tree = chat.encode(rated(whole) if takes == "ratings" else SELECT[takes](whole)).tree
+        known = [
+            its and its[: self.max_length - len(tree.prompt)]
+            for its in _ids(whole.responses, row[IDS], tree.group.responses)
+        ]
         return tree._replace(
             responses=[its or old for its, old in zip(known, tree.responses, strict=True)],
             scored=[[True] * len(its) if its else old for its, old in zip(known, tree.scored, strict=True)],
@@ -255,6 +271,14 @@ class Online(AlignmentData):
 
 def _group(row: Row) -> Group:
     return Groups()(row)._replace(source=row["source"])
+
+
+def _ids(responses: list[Text], ids: list[list[int] | None], chosen: list[Text]) -> list[list[int] | None]:
+    """Those of the chosen responses; the same text may have been sampled twice, as other tokens."""
+    known: dict[str, list[list[int] | None]] = {}
+    for one, its in zip(responses, ids, strict=True):
+        known.setdefault(json.dumps(one), []).append(its)
+    return [known[text].pop(0) if known.get(text := json.dumps(one)) else None for one in chosen]
 
 
 def _keep(file: Path, rows: list[Row]) -> None:

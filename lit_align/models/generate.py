@@ -154,7 +154,7 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
 
 def _luck(seed: int, place: int, samples: int, new: int) -> Tensor:
     """A number for every token that could be drawn, ``[samples, new]``, whichever rows are dropped meanwhile."""
-    random = torch.Generator().manual_seed(seed * 1_000_003 + place)
+    random = torch.Generator().manual_seed((seed * 1_000_003 + place) % 2**63)  # it takes no more bits
     return torch.rand(samples, new, generator=random, dtype=torch.float64)
 
 
