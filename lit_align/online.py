@@ -21,7 +21,7 @@ from lit_align.data.formats.groups import Groups, as_row
 from lit_align.data.mismatch import mismatched
 from lit_align.data.modules import LANES, AlignmentData
 from lit_align.data.prepare import SELECT, rated
-from lit_align.data.rounds import Rounds, Row
+from lit_align.data.rounds import Kept, Rounds, Row
 from lit_align.errors import ConfigError, Malformed, Overlong, SetAside
 from lit_align.feedback import Feedback, Opinion
 from lit_align.models.generate import sample
@@ -92,7 +92,7 @@ class Online(AlignmentData):
         self.feedback, self.responses, self.labels, self.rounds = feedback, responses, labels, rounds
         self.round_size, self.samples, self.answer, self.temperature = round_size, samples, answer, temperature
         self.reference, self.pace = reference, pace
-        self._attached = False
+        self._attached, self._rounds = False, Kept()
 
     # ------------------------------------------------------------------ what Lightning asks for
 
@@ -142,6 +142,7 @@ class Online(AlignmentData):
             self._make,
             self._understand,
             keeps=self.responses == "replay",
+            kept=self._rounds,
             batch_size=self.batch_size,
             token_budget=self.token_budget,
             seed=self.seed,
@@ -151,13 +152,15 @@ class Online(AlignmentData):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The reference, if it has moved, and what the feedback has learned."""
+        """What the rounds hold, the reference, if it has moved, and what the feedback has learned."""
         weights = self._module.roles.weights("reference") if self.reference != "fixed" else {}
-        return {"reference": weights, "feedback": self.feedback.state() if self.feedback else {}}
+        learned = self.feedback.state() if self.feedback else {}
+        return {"rounds": dict(vars(self._rounds)), "reference": weights, "feedback": learned}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take them back."""
         self._attach()
+        self._rounds = Kept(**state["rounds"])
         self._module.roles.put("reference", state["reference"])
         if self.feedback:
             self.feedback.restore(state["feedback"])
@@ -199,6 +202,8 @@ class Online(AlignmentData):
     def _fresh(self, number: int, prompts: list[Tree]) -> list[Group]:
         """What the policy says now, ids beside it; the answer to be held up comes first."""
         module, groups = self._module, []
+        if not prompts:
+            return []
         with module.roles.play("policy", training=False) as model:
             found = sample(
                 model,
