@@ -10,6 +10,7 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align test -c FILE       the same, under the name test
   lit-align predict -c FILE    answer the validation prompts, as JSONL in the run folder
   lit-align inspect -c FILE    what became of every row, and what is learned from it; trains nothing
+  lit-align inspect --rounds RUN   what an on-line run sampled, and how it was labelled
   lit-align export RUN FOLDER  what a run has trained, as an adapter or (--merge) as a whole model
   lit-align judge --feedback NAME --data FILE    labels from a judge, a reward or a server, as JSONL in the run folder
   lit-align evaluate reward-bench --reward NAME --data FILE   how often a judge prefers the better response
@@ -44,13 +45,14 @@ def main(arguments: list[str] | None = None) -> None:
         from lit_align import __version__
 
         print(f"lit-align {__version__}")
-    elif arguments[0] in OWN:
+    elif arguments[0] in OWN or arguments[:2] == ["inspect", "--rounds"]:
         from importlib import import_module
 
         from lit_align.errors import LitAlignError, ModelError
 
         try:
-            import_module(f"lit_align.commands.{arguments[0]}").run(arguments[1:])
+            own = arguments[0] if arguments[0] in OWN else "rounds"
+            import_module(f"lit_align.commands.{own}").run(arguments[1:])
         except LitAlignError as error:
             print(f"lit-align: {error}", file=sys.stderr)
             sys.exit(1 if isinstance(error, ModelError) else 2)
