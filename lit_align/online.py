@@ -113,6 +113,12 @@ class Online(AlignmentData):
         if self.reference != "fixed" and getattr(module, "cache_reference", None) is not None:
             raise ConfigError(f"reference is {self.reference}, and cache_reference keeps a fixed one; leave it out")
         if stage == "fit":
+            limit = running.limit_train_batches
+            if not running.fast_dev_run and (isinstance(limit, int) or limit < 1):
+                raise ConfigError(
+                    f"trainer.limit_train_batches is {limit}, and a round would go on in the epoch of the next one; "
+                    "leave it out and lower data.round_size"
+                )
             if running.max_epochs not in (-1, 1, 1000, self.rounds):  # the others are what it is where nothing is said
                 raise ConfigError(
                     f"trainer.max_epochs is {running.max_epochs} and data.rounds {self.rounds}; leave max_epochs out"

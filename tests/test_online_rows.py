@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 import lit_align
 from lit_align.cli import main
@@ -24,6 +25,7 @@ from lit_align.online import _ids
 from lit_align.rewards import Reward, Scores
 from lit_align.rewards.base import text_of
 from lit_align.rewards.trained import Trained
+from lit_align.stages.preference import Preference
 from lit_align.stages.reward_model import RewardModel
 from tests.evaluation.real import write
 from tests.stages.runs import arguments, folder_of, say, write_pairs
@@ -143,7 +145,6 @@ def test_a_date_is_a_seed():
 def test_a_reward_model_learns_from_marks_but_says_nothing(tiny, pairs, tmp_path):
     usual = {"base": Base(str(tiny), "none", "float32"), "lora": Lora(r=4), "checkpointing": False}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
-    from lightning.pytorch import Trainer
 
     def learn(**settings):
         trainer = Trainer(default_root_dir=tmp_path, enable_checkpointing=False, **quiet)
@@ -154,6 +155,18 @@ def test_a_reward_model_learns_from_marks_but_says_nothing(tiny, pairs, tmp_path
     assert rounds(tmp_path)[0][0]["ratings"][0].keys() == {"score"}
     with pytest.raises(ConfigError, match="RewardModel trains no policy to give fresh ones; set responses to dataset"):
         learn()
+
+
+@pytest.mark.parametrize("limit", [1, 0.5])
+def test_part_of_a_round_is_not_a_round(limit, tiny, pairs, tmp_path):
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    trainer = Trainer(default_root_dir=tmp_path, limit_train_batches=limit, **quiet)
+    module = Preference(DPO(0.1), base=Base(str(tiny), "none", "float32"), lora=Lora(r=4), max_new_tokens=8)
+    with pytest.raises(ConfigError, match=f"trainer.limit_train_batches is {limit}, and a round would go on in the"):
+        trainer.fit(module, online(pairs))
+    quick = Trainer(default_root_dir=tmp_path, fast_dev_run=True, **quiet)
+    quick.fit(module, online(pairs, rounds=1))
+    assert quick.global_step == 1
 
 
 # ---------------------------------------------------------------------- taken up again
