@@ -159,7 +159,7 @@ def learn(name: str, groups: list[Group], seeds=SEEDS, *more: str) -> dict:
 
 EXPERIMENTS = {
     "hh_harmless": lambda: learn("hh", hh_harmless(), SEEDS, "--model.optimizer.lr=1e-4"),
-    "pandalm": lambda: learn("pandalm", pandalm(), SEEDS[:2], "--model.optimizer.lr=1e-4"),
+    "pandalm": lambda: learn("pandalm", pandalm(), SEEDS[:1], "--model.optimizer.lr=1e-4"),
     "llmfao, share of votes": lambda: learn("soft", llmfao(True), SEEDS[:2], *CROWD),
     "llmfao, majority": lambda: learn("hard", llmfao(False), SEEDS[:2], *CROWD),
 }
