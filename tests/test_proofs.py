@@ -32,3 +32,17 @@ def test_the_best_of_more_answers_is_better():
     assert [point["n"] for point in curve] == [1, 2, 4, 8, 16]
     rewards = [point["reward"] for point in curve]
     assert rewards == sorted(set(rewards))
+
+
+def test_a_small_judge_says_where_a_response_stands_and_swapping_shows_it():
+    """Shown in one order SmolLM2 is as good as the file's layout; in both it is near chance, far from a person."""
+    found = json.loads((PROOF.parent / "judges.json").read_text())
+    assert found["cpu_seconds"] < 300
+    for name in ("pandalm", "llmbar"):
+        of = found[name]
+        assert of["order_dependent"] > 0.9
+        assert of["judge, better one shown first"]["accuracy"] > 0.9
+        assert of["judge, better one shown last"]["accuracy"] < 0.1
+        low, high = of["judge, both orders"]["interval"]
+        assert low < 0.5 < high
+    assert found["pandalm"]["another person"]["accuracy"] > 0.9
