@@ -34,6 +34,7 @@ def test_the_best_of_more_answers_is_better():
     assert rewards == sorted(set(rewards))
 
 
+<<<<<<< HEAD
 def test_only_fresh_pairs_reach_the_closed_form():
     """Nats to ρ exp(r / β); SPIN ends near the distribution of its data, and pairs from the start far from both."""
     found = json.loads((PROOF.parent / "rounds.json").read_text())
@@ -49,3 +50,17 @@ def test_joint_otdd_is_fast_at_full_size_and_right():
     assert found["gradients apart"] < 1e-3
     assert found["seconds"]["literal step"] >= 20 * found["seconds"]["step"]
     assert found["peak gb"]["ours"] <= 1.5
+=======
+def test_a_small_judge_says_where_a_response_stands_and_swapping_shows_it():
+    """Shown in one order SmolLM2 is as good as the file's layout; in both it is near chance, far from a person."""
+    found = json.loads((PROOF.parent / "judges.json").read_text())
+    assert found["cpu_seconds"] < 300
+    for name in ("pandalm", "llmbar"):
+        of = found[name]
+        assert of["order_dependent"] > 0.9
+        assert of["judge, better one shown first"]["accuracy"] > 0.9
+        assert of["judge, better one shown last"]["accuracy"] < 0.1
+        low, high = of["judge, both orders"]["interval"]
+        assert low < 0.5 < high
+    assert found["pandalm"]["another person"]["accuracy"] > 0.9
+>>>>>>> fb
