@@ -70,3 +70,12 @@ def test_reward_models_learn_from_people():
     found = json.loads((PROOF.parent / "reward_models.json").read_text())
     assert len(found["hh_harmless"]["runs"]) == 3
     assert found["hh_harmless"]["pooled"]["interval"][0] > 0.5
+
+
+def test_each_way_of_on_line_training_reaches_what_it_aims_at():
+    """On prompts that were not trained on, the bootstrap's interval of what was gained is above nothing."""
+    found = json.loads((PROOF.parent / "targets.json").read_text())
+    assert found.keys() == {"rejection sampling", "on-line DPO", "SPIN"}
+    for of in found.values():
+        assert of["steps"] == 6
+        assert of["interval"][0] > 0
