@@ -23,7 +23,7 @@ from lit_align.data.prepare import SELECT
 from lit_align.data.rounds import Rounds, Row
 from lit_align.errors import ConfigError, Malformed, Overlong, SetAside
 from lit_align.feedback import Feedback, Opinion
-from lit_align.models.generate import sample
+from lit_align.models.generate import check_room, sample
 from lit_align.rewards.base import answer as answered
 
 IDS = "tokens"  # the column of a record with the ids of each response that was sampled
@@ -121,6 +121,7 @@ class Online(AlignmentData):
         """Steps that are made when their round begins."""
         trees, module = self.trees["train"], self._module
         longest = max(len(tree.prompt) for tree in trees)
+        check_room(module.roles.model.config, longest, module.max_new_tokens)
         need = longest + self.samples * module.max_new_tokens
         if self.share and need > self.token_budget:
             raise ConfigError(

@@ -175,7 +175,7 @@ def test_a_critic_begins_with_what_the_reward_model_says(trained, tiny):
     tree = Tree(prompt, [[5, 6, 7], [8, 9]], [[True] * 3, [True] * 2], Group("", ["", ""]))
     (batch,) = module._packed([tree])
     found = module._values(batch, training=False).tolist()
-    ((member, *_),) = [reward._seat.members]
+    ((member, *_),) = [reward.seat.members]
     head = module.roles.head(member)
     assert head.scale != 1
     with torch.no_grad(), module.roles.play(member, training=False) as model:
