@@ -144,7 +144,8 @@ class Preview:
             asked = plan.batch_size * plan.tree
             together = min(max(1, plan.token_budget // plan.tree), plan.batch_size)
             layer, head = shape.read(together * plan.tree, together, plan.tree)
-            found["prefill"] = phase(shape.cache(asked), layer, head)
+            waiting = 4 * (plan.batch_size - together) * shape.vocabulary  # logits of what was read before
+            found["prefill"] = phase(shape.cache(asked), layer + waiting, head + waiting)
             rows, length = plan.batch_size * plan.samples, plan.tree + plan.max_new_tokens
             logits = rows * shape.vocabulary
             layer = shape.read(rows, 0, length)[0] + 4 * logits
