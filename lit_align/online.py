@@ -200,6 +200,7 @@ class Online(AlignmentData):
                 temperature=self.temperature,
                 seed=module.seed * 1_000_003 + number,
                 batch_size=self.batch_size * self.samples,
+                token_budget=self.token_budget,
             )
         for tree, said in zip(prompts, found, strict=True):
             group = tree.group

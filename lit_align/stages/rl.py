@@ -3,7 +3,7 @@
 What such a stage must get right (after Huang et al., 2024, https://arxiv.org/abs/2403.17031), where, and what shows it:
 
 ====================================================  ==========================  ====================================
-no dropout while learning                             ``RL.configure_model``      test_dropout_of_the_base_is_off
+no dropout while learning                             ``models.load``             test_dropout_of_the_base_is_off
 prompts padded left, positions given                  ``models.generate``         test_sampled_logps_are_those_of_the
 one temperature for sampling and log-probabilities    ``RL.temperature``          test_the_first_iteration_starts_at
 nothing cut off by rank or mass                       ``generate.sample``         test_tokens_come_as_often_as_they
@@ -21,7 +21,7 @@ GAE, nothing behind the end                           ``advantages.gae``        
 value of what was said before a token                 ``RL._values``              test_a_critic_begins_with_what_the
 value loss clipped, halved                            ``Critic.losses``           test_what_was_half_wrong
 ratio clipped, higher above, from both sides          ``objectives.ppo``          test_a_ratio_is_clipped_on_its_side
-epochs of shuffled minibatches, first ratio 1         ``RL._updates``             test_an_iteration_counts_as_one_step
+epochs of shuffled minibatches, first ratio 1         ``RL._updates``             test_minibatches_are_other_ones_in
 micro-batches change nothing                          ``AlignmentModule.update``  test_minibatches_and_budgets_do_not
 stops where it moved too far                          ``RL.stop_kl``              test_an_iteration_ends_where_the
 ε of Adam as given                                    ``RL.optimizer``            test_rates_fall_with_each_update
