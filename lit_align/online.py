@@ -24,7 +24,7 @@ from lit_align.data.prepare import SELECT, rated
 from lit_align.data.rounds import Kept, Rounds, Row
 from lit_align.errors import ConfigError, Malformed, Overlong, SetAside
 from lit_align.feedback import Feedback, Opinion
-from lit_align.models.generate import sample
+from lit_align.models.generate import check_room, sample
 from lit_align.rewards.base import answer as answered
 
 IDS = "tokens"  # the column of a record with the ids of each response that was sampled
@@ -136,6 +136,7 @@ class Online(AlignmentData):
         """Steps that are made when their round begins."""
         trees, module = self.trees["train"], self._module
         longest = max(len(tree.prompt) for tree in trees)
+        check_room(module.roles.model.config, longest, module.max_new_tokens)
         need = longest + self.samples * module.max_new_tokens
         if self.share and need > self.token_budget:
             raise ConfigError(
@@ -220,6 +221,7 @@ class Online(AlignmentData):
                 temperature=self.temperature,
                 seed=module.seed * 1_000_003 + number,
                 batch_size=self.batch_size * self.samples,
+                token_budget=self.token_budget,
             )
         for tree, said in zip(prompts, found, strict=True):
             group = tree.group
