@@ -104,9 +104,9 @@ class CausalBody(Body):
     Args:
         model: a causal language model.
         layers: keep only the first so many.
-        fix: how a token may know of those behind it: not at all; ``double``, the sequence is read twice and the second
-            reading counts; ``flip``, the mean of reading forwards and backwards (both: García-de-Herreros et al., 2025,
-            https://arxiv.org/abs/2510.05278); ``bidirectional``, attention without the causal mask.
+        fix: how a token may know of those behind it: not at all; ``double``, by a second reading, or ``flip``, the mean
+            of reading both ways (García-de-Herreros et al., 2025, https://arxiv.org/abs/2510.05278);
+            ``bidirectional``, without the causal mask.
 
     Raises:
         ModelError: if its layers are more than attention.

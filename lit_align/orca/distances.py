@@ -24,6 +24,8 @@ LARGE = 2**24
 """Entries of a cost matrix from which it is held in float32; a solver needs about six times as much."""
 
 Labels = Literal["gaussian", "diagonal", "means", "exact"]
+
+
 class Distance(NamedTuple):
     """How far apart two data sets are.
 

@@ -22,7 +22,7 @@ METRICS = {"class": "accuracy", "multilabel": "average_precision", "regression":
 class Head(nn.Module):
     """A linear layer over the pooled tokens or, for a dense target, over each, for the places that it covers.
 
-    Numbers come in the units of the targets; a head that gives zeros predicts the mean of training.
+    Numbers come in the units of the targets, from their mean.
 
     Args:
         target: what is predicted.
@@ -55,12 +55,7 @@ class Head(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(scale), persistent=False)
 
     def forward(self, hidden: Tensor, embedded: Embedded) -> Tensor:
-        """Logits ``[n, classes]``, or numbers ``[n, outputs]`` or ``[n, channels, ...]``.
-
-        Args:
-            hidden: what the body made of the tokens, ``[n, tokens, d_model]``.
-            embedded: the tokens.
-        """
+        """Logits ``[n, classes]``, or numbers ``[n, outputs]`` or ``[n, channels, ...]``, of the body's states."""
         if self.target.kind == "dense":
             raw: Tensor = self._tiled(self.linear(hidden), cast("tuple[int, ...]", embedded.grid))
         elif self.pool == "mean":
@@ -73,9 +68,7 @@ class Head(nn.Module):
     def _tiled(self, x: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Lay the patches side by side, and cut off what was padded."""
         n, dims, outputs = len(x), len(grid), self.target.outputs
-        sides = (
-            axis for dim in range(dims) for axis in (1 + dim, 2 + dims + dim)
-        )  # each of the grid, then its patch's
+        sides = (axis for dim in range(dims) for axis in (1 + dim, 2 + dims + dim))
         x = x.reshape(n, *grid, outputs, *self.patch).permute(0, 1 + dims, *sides)
         x = x.reshape(n, outputs, *(count * step for count, step in zip(grid, self.patch, strict=True)))
         for dim, size in enumerate(self.target.shape):

@@ -21,12 +21,12 @@ Word = tuple[str, str]
 
 
 def stratified(y: Tensor, count: int, generator: torch.Generator, least: int = 8) -> Tensor:
-    """Indices of about ``count`` rows, drawn without replacement, each class by its share and at least ``least`` rows.
+    """Indices of about ``count`` rows of the classes ``y``, without replacement, each class by its share.
 
     Args:
         y: ``[n]``, classes.
-        count: rows to draw; classes that are topped up add to it, and small ones cannot give more than they have.
-        generator: of the draw; the global one is left alone.
+        count: rows to draw; classes that are topped up add to it.
+        generator: of the draw.
         least: rows of each class, where it has them.
 
     Example:
@@ -56,11 +56,7 @@ def clusters(rows: Tensor, k: int, seed: int = 0) -> Tensor:
 
 @dataclass(frozen=True)
 class LabelQuantizer:
-    """Classes for targets that have none: numbers, vectors, maps, sets of labels.
-
-    Args:
-        edges: ``[k - 1]``, between the bins of a number, or
-        centres: ``[k, d]``, of which a flattened target belongs to the nearest.
+    """Classes for targets that have none: ``edges`` between bins of a number, or the nearest of ``centres``.
 
     Example:
         >>> quantizer = LabelQuantizer.fit(torch.arange(100.0), k=4)
@@ -76,7 +72,7 @@ class LabelQuantizer:
         """Bins of equal count for numbers, ties merged; k-means for anything else.
 
         Args:
-            y: ``[n]`` or ``[n, ...]``, finite.
+            y: ``[n]`` or ``[n, ...]``.
             k: at most so many classes; of vectors also no more than one for each 20 rows.
             seed: of k-means.
 
@@ -107,20 +103,12 @@ class SourceSet(NamedTuple):
         y: ``[n]``, classes as 0, 1, ...
         names: of the classes.
         provenance: where they came from, in a line.
-        tokens: ``[n, length, d]``, of which ``x`` is the mean; None where only that is known.
     """
 
     x: Tensor
     y: Tensor
     names: tuple[str, ...]
     provenance: str
-    tokens: Tensor | None = None
-
-    def sample(self, count: int, generator: torch.Generator, least: int = 8) -> SourceSet:
-        """About ``count`` of its rows, by class as in `stratified`."""
-        index = stratified(self.y, count, generator, least)
-        tokens = None if self.tokens is None else self.tokens[index]
-        return self._replace(x=self.x[index], y=self.y[index], tokens=tokens)
 
     @classmethod
     def from_words(
@@ -139,7 +127,7 @@ class SourceSet(NamedTuple):
                 speech, or any other, where it is the last column; gzipped or not.
             table: ``[vocabulary, d]``, the model's input embeddings.
             tokenizer: of the same model.
-            count: points, drawn by tag as in `stratified`.
+            count: points, about.
             window: neighbours on either side.
             seed: of the draw.
 
@@ -181,44 +169,31 @@ class SourceSet(NamedTuple):
 
     @classmethod
     def read(cls, path: str | Path) -> SourceSet:
-        """Points from a file of arrays ``x`` and ``y``, .npz or .safetensors, or the only such file of a folder.
+        """Points from a file of arrays: ``x`` is ``[n, d]``, or ``[n, length, d]`` for tokens, and ``y`` ``[n]``.
 
         Args:
-            path: the file or folder; ``x`` is ``[n, d]``, or ``[n, length, d]`` for tokens.
+            path: of an .npz.
 
         Raises:
             DataError: if the file is not there or does not hold labelled, finite points.
         """
-        path = Path(path).expanduser()
-        files = sorted(f for f in path.glob("*") if f.suffix in {".npz", ".safetensors"}) if path.is_dir() else [path]
-        if len(files) != 1 or not files[0].is_file():
-            raise DataError(
-                f"{path} holds {len(files) if path.is_dir() else 'no'} sources; give an .npz or .safetensors"
-            )
-        arrays = _arrays(files[0])
+        import numpy as np
+
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise DataError(f"there is no source {file}; give an .npz of x and y")
+        with np.load(file, allow_pickle=False) as found:
+            arrays = {name: torch.as_tensor(found[name]) for name in found.files}
         if not {"x", "y"} <= arrays.keys():
-            raise DataError(f"{files[0]} holds {', '.join(sorted(arrays)) or 'nothing'}; a source is x and y")
+            raise DataError(f"{file} holds {', '.join(sorted(arrays)) or 'nothing'}; a source is x and y")
         x, y = arrays["x"].float(), arrays["y"]
         if x.dim() not in (2, 3) or y.shape != x.shape[:1] or y.is_floating_point() or not bool(x.isfinite().all()):
             raise DataError(
-                f"{files[0]} holds x {list(x.shape)} and y {list(y.shape)} {y.dtype}; x is finite, of [n, d] or "
+                f"{file} holds x {list(x.shape)} and y {list(y.shape)} {y.dtype}; x is finite, of [n, d] or "
                 "[n, length, d], and y a whole number for each of its rows"
             )
         labels, index = torch.unique(y, return_inverse=True)
-        names = tuple(str(label) for label in labels.tolist())
-        return cls(x.mean(1) if x.dim() == 3 else x, index, names, str(files[0]), x if x.dim() == 3 else None)
-
-
-def _arrays(file: Path) -> dict[str, Tensor]:
-    """What an .npz or .safetensors file holds, by name."""
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(file)
-    import numpy as np
-
-    with np.load(file, allow_pickle=False) as found:
-        return {name: torch.as_tensor(found[name]) for name in found.files}
+        return cls(x.mean(1) if x.dim() == 3 else x, index, tuple(map(str, labels.tolist())), str(file))
 
 
 def _sentences(file: Path) -> Iterator[list[Word]]:
