@@ -56,13 +56,22 @@ class Head(nn.Module):
 
     def forward(self, hidden: Tensor, embedded: Embedded) -> Tensor:
         """Logits ``[n, classes]``, or numbers ``[n, outputs]`` or ``[n, channels, ...]``, of the body's states."""
+        return self.predict(self.read(hidden, embedded), embedded.grid)
+
+    def read(self, hidden: Tensor, embedded: Embedded) -> Tensor:
+        """What the linear layer sees: ``[n, d_model]``, or all tokens for a dense target."""
         if self.target.kind == "dense":
-            raw: Tensor = self._tiled(self.linear(hidden), cast("tuple[int, ...]", embedded.grid))
-        elif self.pool == "mean":
-            raw = self.linear(embedded._replace(tokens=hidden).pooled())
-        else:
-            row, column = (torch.arange(size, device=hidden.device) for size in hidden.shape[:2])
-            raw = self.linear(hidden[row, (column * embedded.mask).argmax(1)])
+            return hidden
+        if self.pool == "mean":
+            return embedded._replace(tokens=hidden).pooled()
+        row, column = (torch.arange(size, device=hidden.device) for size in hidden.shape[:2])
+        return hidden[row, (column * embedded.mask).argmax(1)]
+
+    def predict(self, seen: Tensor, grid: tuple[int, ...] | None) -> Tensor:
+        """Predictions from what was read."""
+        raw: Tensor = self.linear(seen)
+        if self.target.kind == "dense":
+            raw = self._tiled(raw, cast("tuple[int, ...]", grid))
         return raw * self.std + self.mean
 
     def _tiled(self, x: Tensor, grid: tuple[int, ...]) -> Tensor:
