@@ -127,7 +127,7 @@ def align(embedder: Embedder, sample: Sample, source: SourceSet, how: Alignment,
     for _ in range(how.steps):
         pooled = embedder(sample.x, sample.mask).pooled()
         optimizer.zero_grad()
-        distance(source.x, source.y, pooled, sample.classes).value.backward()
+        torch.autograd.backward(distance(source.x, source.y, pooled, sample.classes).value)
         optimizer.step()
     optimizer.zero_grad()
 
@@ -144,7 +144,7 @@ def tried(
     """Loss of the probe on each part, without and with an alignment to the others, and whether the latter is kept."""
     losses: dict[str, list[float]] = {"without": [], "with": []}
     plain = seen(embedder, body, head, sample)
-    for k in sample.fold.unique():
+    for k in torch.unique(sample.fold):
         rest, one = sample.fold != k, copy.deepcopy(embedder)
         align(one, sample.take(rest), source, how, distance)
         for name, (states, grid) in {"without": plain, "with": seen(one, body, head, sample)}.items():
@@ -159,7 +159,7 @@ def tried(
 def seen(embedder: Embedder, body: Body, head: Head, sample: Sample) -> tuple[Tensor, tuple[int, ...] | None]:
     """What the head would see of each example, and the grid that tokens stand on."""
     states, grid = [], None
-    for x, mask in zip(sample.x.split(TOGETHER), sample.mask.split(TOGETHER), strict=True):
+    for x, mask in zip(torch.split(sample.x, TOGETHER), torch.split(sample.mask, TOGETHER), strict=True):
         embedded: Embedded = embedder(x, mask)
         states.append(head.read(body(embedded), embedded))
         grid = embedded.grid
@@ -192,7 +192,7 @@ def probe(head: Head, states: Tensor, grid: tuple[int, ...] | None, y: Tensor, f
         optimizer.zero_grad()
         loss: Tensor = model.loss(model.predict(z[fitted], grid), y[fitted]).mean()
         loss = loss + model.linear.weight.square().sum() / (2 * int(fitted.sum()))
-        loss.backward()
+        torch.autograd.backward(loss)
         return loss
 
     with torch.enable_grad():
@@ -224,9 +224,7 @@ def cloud(embedder: Embedder, sample: Sample, source: SourceSet, distance: Datas
     pooled, classes = embedded.pooled(), sample.classes
     found = distance(source.x, source.y, pooled, classes)
     near = label_costs(Side.of(source.x.double(), source.y), Side.of(pooled.double(), classes)).amin(0)
-    means = torch.stack([pooled[classes == c].mean(0) for c in classes.unique()])[
-        classes.unique(return_inverse=True)[1]
-    ]
+    means = Side.of(pooled, classes).means[classes]
     within = (pooled - means).square().sum()
     figures = {
         "distance": float(found.value),

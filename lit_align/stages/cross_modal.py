@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
 from lit_align.data.cross_modal import CrossModalData, units_of
 from lit_align.data.modalities import InputSpec, Labelled, TargetSpec
@@ -54,6 +54,7 @@ class CrossModal(Stage):
 
     body: Body
     head: Head
+    embedder: Embedder
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class CrossModal(Stage):
         body.tune(self.tune, self.lora, self.seed)
         self.body, self.inputs, self.target = body, inputs, target
         self.to(model.device)
-        self.means = torch.nn.ModuleDict({"loss": MeanMetric(nan_strategy=float("nan")), "metric": self.head.measure()})
+        self.losses, self.metric = MeanMetric(nan_strategy=float("nan")), self.head.measure()
 
     def trained(self) -> dict[str, torch.nn.Parameter]:
         """Embedder, head, and what is tuned of the body."""
@@ -127,7 +128,7 @@ class CrossModal(Stage):
         groups: list[list[torch.nn.Parameter]] = [[], []]
         for name, weight in self.trained().items():
             groups[name.startswith("body.")].append(weight)
-        optimizer = self.optimizer([{"params": group} for group in groups if group])  # type: ignore[arg-type]
+        optimizer = self.optimizer([{"params": group} for group in groups if group])
         optimizer.param_groups[0]["lr"] *= self.lr_ratio
         return optimizer
 
@@ -156,7 +157,7 @@ class CrossModal(Stage):
     def _sample(self, data: CrossModalData, rows: int) -> Sample:
         classes = self._classes(data.encoded("train"))
         index = stratified(classes, min(rows, len(classes)), torch.Generator().manual_seed(self.seed)).tolist()
-        of = classes[index].unique(return_inverse=True)[1]
+        of = torch.unique(classes[index], return_inverse=True)[1]
         units = units_of(data.parts["train"].take(index))
         folds = folds_of(units, of.tolist(), self.alignment.folds if self.alignment else 0, self.seed)
         batch = data.labelled("train", index)
@@ -167,7 +168,7 @@ class CrossModal(Stage):
 
     def _align(self, sample: Sample, source: SourceSet, how: Alignment) -> None:
         """Align, if it helps, and note what it did."""
-        distance: DatasetDistance = replace(how.distance)  # type: ignore[type-var] # with an epsilon of its own
+        distance: DatasetDistance = replace(how.distance)  # type: ignore[type-var]
         before = cloud(self.embedder, sample, source, distance)
         verdict = tried(self.embedder, self.body, self.head, sample, source, how, distance) if how.folds else {}
         kept = verdict.get("kept", True)
@@ -223,8 +224,8 @@ class CrossModal(Stage):
         """Add a batch to the figures."""
         embedded = self.embedder(batch.x, batch.mask)
         predicted = self.head(self.body(embedded), embedded)
-        self.means["loss"].update(self.head.loss(predicted, batch.y))
-        self.means["metric"].update(predicted, batch.y)
+        self.losses.update(self.head.loss(predicted, batch.y))
+        self.metric.update(predicted, batch.y)
 
     test_step = validation_step
 
@@ -237,7 +238,7 @@ class CrossModal(Stage):
         self._log_means("test")
 
     def _log_means(self, prefix: str) -> None:
-        for name, metric in {"loss": self.means["loss"], self.head.metric: self.means["metric"]}.items():
+        for name, metric in {"loss": self.losses, self.head.metric: self.metric}.items():
             self.log(f"{prefix}_{name}", metric.compute())
             metric.reset()
 
