@@ -119,6 +119,7 @@ class LitAlignCLI(LightningCLI):
         """Make the stage, the data and the trainer; what a class says against its settings is a mistake in them."""
         try:
             super().instantiate_classes()
+            self.model.check_data(self.datamodule)  # before the data ask the stage for what it may lack
         except ValueError as error:
             raise ConfigError(explain(str(error))) from error
 
@@ -168,6 +169,11 @@ class LitAlignCLI(LightningCLI):
         """Say what is about to happen, as it was understood."""
         what = self.model.objective if isinstance(self.model, AlignmentModule) else self.model.embedder
         _say(f"{type(self.model).__name__} · {what!r} · {self.model.base.path}")
+
+    def before_predict(self) -> None:
+        """Refuse a stage that does not speak; Lightning would ask for a method."""
+        if not isinstance(self.model, AlignmentModule):
+            raise ConfigError(f"{type(self.model).__name__} answers no prompts; use validate or test")
 
     def after_fit(self) -> None:
         """Say so if a checkpoint left nothing to do: Lightning ends without a word."""

@@ -157,10 +157,6 @@ class AlignmentModule(Stage):
         settings = {layout: inspect.signature(layout).parameters.values() for layout in known}
         return [layout() for layout in known if all(one.default is not one.empty for one in settings[layout])]
 
-    def setup(self, stage: str) -> None:
-        """Refuse data that carry another label than the objective takes, before any weights are loaded."""
-        self.check_data(self._running.datamodule)
-
     def check_data(self, data: Any) -> None:
         """Refuse a data module that carries another label than the objective takes.
 

@@ -84,23 +84,20 @@ class CrossModal(Stage):
 
     # ------------------------------------------------------------------ build
 
-    def setup(self, stage: str) -> None:
-        """Refuse what it cannot learn from, before any weights are loaded.
+    def check_data(self, data: Any) -> None:
+        """Refuse data of another kind.
 
         Raises:
             ConfigError: naming it.
         """
-        data = self._running.datamodule
-        if stage == "predict":
-            raise ConfigError("CrossModal answers no prompts; use validate or test")
         if not isinstance(data, CrossModalData):
             raise ConfigError(
                 f"CrossModal learns from CrossModalData, not {type(data).__name__}; change one of the two"
             )
 
     def configure_model(self) -> None:
-        """Load the model, and make embedder and head for the data; called again, it does nothing."""
-        if not hasattr(self, "body"):
+        """Load the model, and make embedder and head for the data; called again, or without data, it does nothing."""
+        if not hasattr(self, "body") and self._trainer is not None:
             data = self._running.datamodule
             self._build(data.inputs, data.target, self._running.strategy.root_device)
 
@@ -109,11 +106,10 @@ class CrossModal(Stage):
         body = body_of(model, self.layers, self.fix)
         with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
             torch.manual_seed(self.seed)
-            if not self.pretrained:
-                spec, body = body.spec, body_of(type(model)(model.config).to(model.device), None, self.fix)
-                body.spec = spec  # an embedder begins the same
             self.embedder.attach(inputs, body.spec)
             self.head = Head(target, self.embedder, body.spec.d_model, self.pool)
+            if not self.pretrained:
+                body = body_of(type(model)(model.config).to(model.device), None, self.fix)
         body.tune(self.tune, self.lora, self.seed)
         self.body, self.inputs, self.target = body, inputs, target
         self.to(model.device)
@@ -266,7 +262,7 @@ class CrossModal(Stage):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of other data or another model; without data, build what it was made for."""
-        if not hasattr(self, "body") and self._trainer is None:
+        if not hasattr(self, "body"):
             made = checkpoint["origin"]
             self._build(InputSpec(**made["inputs"]), TargetSpec(**made["target"]))
         super().on_load_checkpoint(checkpoint)

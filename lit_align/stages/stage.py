@@ -56,6 +56,14 @@ class Stage(LightningModule, ABC):
     def _origin(self) -> dict[str, Any]:
         """What the trained weights mean nothing without, as plain values."""
 
+    @abstractmethod
+    def check_data(self, data: Any) -> None:
+        """Refuse data that it cannot learn from."""
+
+    def setup(self, stage: str) -> None:
+        """Refuse such data before any weights are loaded."""
+        self.check_data(self._running.datamodule)
+
     def clipped(self) -> list[list[torch.nn.Parameter]]:
         """Parameters whose gradient is scaled down together."""
         return [list(self.trained().values())]
