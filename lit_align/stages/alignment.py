@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TOGETHER = 64  # examples that the body reads at once
 POINTS = 1000  # of the source
+STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # of the probe's prior
 
 
 @dataclass
@@ -35,7 +36,8 @@ class Alignment:
     it was loaded reads its tokens, and a logistic (for numbers: ridge) regression on what the head would see, fitted to
     the same examples, is tried on the part that was left out. Alignment is kept if over the folds this loss falls by
     more than the standard error of its mean. The body's states are probed and not the embeddings, since a linear layer
-    takes back whatever linear change was made to those.
+    takes back whatever linear change was made to those; with and without each have the strength of the ridge that is
+    best for them, or dimming everything would pass for help where a probe learns by heart.
 
     Args:
         source: tagged text to align to, a word a line, or one .npz of points; nothing takes clusters of the model's
@@ -142,16 +144,17 @@ def tried(
     distance: DatasetDistance,
 ) -> dict[str, Any]:
     """Loss of the probe on each part, without and with an alignment to the others, and whether the latter is kept."""
-    losses: dict[str, list[float]] = {"without": [], "with": []}
+    losses: dict[str, list[list[float]]] = {"without": [], "with": []}
     plain = seen(embedder, body, head, sample)
     for k in torch.unique(sample.fold):
         rest, one = sample.fold != k, copy.deepcopy(embedder)
         align(one, sample.take(rest), source, how, distance)
         for name, (states, grid) in {"without": plain, "with": seen(one, body, head, sample)}.items():
-            losses[name].append(probe(head, states, grid, sample.y, rest))
-    gain = torch.tensor(losses["without"]) - torch.tensor(losses["with"])
+            losses[name].append([probe(head, states, grid, sample.y, rest, strength) for strength in STRENGTHS])
+    best = {name: (table := torch.tensor(of))[:, table.mean(0).argmin()] for name, of in losses.items()}
+    gain = best["without"] - best["with"]
     error = float(gain.std() / len(gain) ** 0.5)
-    figures = {name: sum(of) / len(of) for name, of in losses.items()}
+    figures = {name: float(of.mean()) for name, of in best.items()}
     return {**figures, "gain": float(gain.mean()), "error": error, "kept": bool(gain.mean() > error)}
 
 
@@ -166,12 +169,14 @@ def seen(embedder: Embedder, body: Body, head: Head, sample: Sample) -> tuple[Te
     return torch.cat(states), grid
 
 
-def probe(head: Head, states: Tensor, grid: tuple[int, ...] | None, y: Tensor, fitted: Tensor) -> float:
+def probe(
+    head: Head, states: Tensor, grid: tuple[int, ...] | None, y: Tensor, fitted: Tensor, strength: float
+) -> float:
     r"""Mean loss, on examples that are not ``fitted``, of a linear layer that is fitted to those that are.
 
-    .. math:: \frac1n\sum_i \ell(W z_i + b, y_i) + \frac{1}{2n}\lVert W\rVert^2
+    .. math:: \frac1n\sum_i \ell(W z_i + b, y_i) + \frac{\lambda}{2n}\lVert W\rVert^2
 
-    where z are states in deviations of the fitted ones: as a logistic regression with C = 1.
+    where z are states in deviations of the fitted ones.
 
     Args:
         head: for its loss; it is not changed.
@@ -179,6 +184,7 @@ def probe(head: Head, states: Tensor, grid: tuple[int, ...] | None, y: Tensor, f
         grid: that tokens stand on.
         y: targets.
         fitted: ``[n]``, which of them to fit.
+        strength: of the ridge, λ.
     """
     model = copy.deepcopy(head)
     axes = tuple(range(states.dim() - 1))
@@ -191,7 +197,7 @@ def probe(head: Head, states: Tensor, grid: tuple[int, ...] | None, y: Tensor, f
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss: Tensor = model.loss(model.predict(z[fitted], grid), y[fitted]).mean()
-        loss = loss + model.linear.weight.square().sum() / (2 * int(fitted.sum()))
+        loss = loss + strength * model.linear.weight.square().sum() / (2 * int(fitted.sum()))
         torch.autograd.backward(loss)
         return loss
 

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import MeanMetric
 
 from lit_align.data.cross_modal import CrossModalData, units_of
 from lit_align.data.modalities import InputSpec, Labelled, TargetSpec
@@ -109,7 +109,8 @@ class CrossModal(Stage):
             self.embedder.attach(inputs, body.spec)
             self.head = Head(target, self.embedder, body.spec.d_model, self.pool)
             if not self.pretrained:
-                body = body_of(type(model)(model.config).to(model.device), None, self.fix)
+                spec, body = body.spec, body_of(type(model)(model.config).to(model.device), None, self.fix)
+                body.spec = spec  # tokens begin the same
         body.tune(self.tune, self.lora, self.seed)
         self.body, self.inputs, self.target = body, inputs, target
         self.to(model.device)
