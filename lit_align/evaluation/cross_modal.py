@@ -14,6 +14,8 @@ from torch import Tensor
 from lit_align.data.cross_modal import CrossModalData
 from lit_align.errors import ConfigError
 
+ORCA_STEPS: dict[str, Any] = {"steps": 60, "lr": 1e-3, "folds": 0}  # one an epoch, as its settings have it
+
 ARMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "scratch": lambda given: {"pretrained": False, "alignment": None},
     "naive": lambda given: {"alignment": None},
@@ -25,7 +27,6 @@ ARMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 """What an arm changes of a task's settings, whose alignment it is given."""
 
-ORCA_STEPS = {"steps": 60, "lr": 1e-3, "folds": 0}
 KERNELS = 2000
 
 

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from lit_align.data.classes import LabelQuantizer, stratified
 from lit_align.data.cross_modal import CrossModalData, units_of
 from lit_align.data.modalities import InputSpec, Labelled, TargetSpec
 from lit_align.errors import ConfigError
@@ -22,7 +23,7 @@ from lit_align.orca.bodies import Body, Fix, Tuning, body_of
 from lit_align.orca.distances import DatasetDistance
 from lit_align.orca.embedders import Embedder
 from lit_align.orca.heads import Head
-from lit_align.orca.sources import LabelQuantizer, SourceSet, stratified
+from lit_align.orca.sources import SourceSet
 from lit_align.stages.alignment import Alignment, Cloud, Sample, align, cloud, folds_of, plot_clouds, settled, tried
 from lit_align.stages.settings import written
 from lit_align.stages.stage import Stage

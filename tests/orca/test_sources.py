@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lit_align.data.classes import LabelQuantizer, stratified
 from lit_align.errors import DataError
-from lit_align.orca.sources import LabelQuantizer, SourceSet, stratified
+from lit_align.orca.sources import SourceSet
 from tests import tiny as make
 
 TABLE = torch.eye(300)  # row i says which token it was
