@@ -16,17 +16,17 @@ from typing import Any
 
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+import lit_align.data.modalities
 import lit_align.online
 import lit_align.stages
 from lit_align.commands import evaluate, inspect, judge
-from lit_align.data.modules import AlignmentData
 from lit_align.errors import AmbiguousName, ConfigError, LitAlignError, UnknownName
 from lit_align.explain import explain
 from lit_align.inherited import refuse_inherited
@@ -35,6 +35,7 @@ from lit_align.stages.answers import AnswerWriter
 from lit_align.stages.base import AlignmentModule
 from lit_align.stages.checkpoints import LastCheckpoint, SafeIO
 from lit_align.stages.report import Report
+from lit_align.stages.stage import Stage
 
 # What Lightning says of things that are as they should be here.
 HARMLESS = (
@@ -118,6 +119,7 @@ class LitAlignCLI(LightningCLI):
         """Make the stage, the data and the trainer; what a class says against its settings is a mistake in them."""
         try:
             super().instantiate_classes()
+            self.model.check_data(self.datamodule)  # before the data ask the stage for what it may lack
         except ValueError as error:
             raise ConfigError(explain(str(error))) from error
 
@@ -126,8 +128,10 @@ class LitAlignCLI(LightningCLI):
         config = self.config_init[str(self.subcommand)]
         asked = config.trainer.callbacks or []
         asked = asked if isinstance(asked, list) else [asked]
-        extra = [LastCheckpoint(config.save_every), AnswerWriter(config.answers)]
-        extra += [] if any(isinstance(callback, Report) for callback in asked) else [Report()]
+        extra: list[Any] = [LastCheckpoint(config.save_every)]
+        if isinstance(self.model, AlignmentModule):
+            extra.append(AnswerWriter(config.answers))
+            extra += [] if any(isinstance(callback, Report) for callback in asked) else [Report()]
         extra += [_Bar()] if config.trainer.enable_progress_bar is not False else []
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": extra}
         given = config.trainer.plugins or []
@@ -163,7 +167,13 @@ class LitAlignCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Say what is about to happen, as it was understood."""
-        _say(f"{type(self.model).__name__} · {self.model.objective!r} · {self.model.base.path}")
+        what = self.model.objective if isinstance(self.model, AlignmentModule) else self.model.embedder
+        _say(f"{type(self.model).__name__} · {what!r} · {self.model.base.path}")
+
+    def before_predict(self) -> None:
+        """Refuse a stage that does not speak; Lightning would ask for a method."""
+        if not isinstance(self.model, AlignmentModule):
+            raise ConfigError(f"{type(self.model).__name__} answers no prompts; use validate or test")
 
     def after_fit(self) -> None:
         """Say so if a checkpoint left nothing to do: Lightning ends without a word."""
@@ -284,11 +294,14 @@ def main(args: list[str] | None = None) -> None:
     set_parsing_settings(import_path_allowlist=[])  # enforces the denylist: a YAML may not name os, subprocess or eval
     try:
         load_plugins()
-        for stage in pkgutil.iter_modules(lit_align.stages.__path__, "lit_align.stages."):
-            import_module(stage.name)  # so that the YAML finds them by name
+        for room in (lit_align.stages, lit_align.data.modalities):
+            for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
+                import_module(module.name)  # so that the YAML finds them by name
         refuse_inherited(args)
         if args[:1] == ["inspect"]:
             parsed = _cli(_Parsed, ["fit", *args[1:]])
+            if not isinstance(parsed.model, AlignmentModule):
+                raise ConfigError(f"inspect looks at text, and {type(parsed.model).__name__} learns from other data")
             inspect.run(parsed.model, parsed.datamodule, parsed.config.fit.card)
         elif args[:1] == ["evaluate"]:
             evaluate.run(args[1:], _folder)
@@ -310,8 +323,8 @@ def main(args: list[str] | None = None) -> None:
 def _cli(cls: type[LitAlignCLI], args: list[str]) -> LitAlignCLI:
     quiet = {"exit_on_error": False}  # so that the message can be explained instead of printed under the whole usage
     return cls(
-        AlignmentModule,
-        AlignmentData,
+        Stage,
+        LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,

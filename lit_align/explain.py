@@ -21,8 +21,8 @@ from lit_align.registry import closest
 COMMANDS = ("fit", "validate", "test", "predict", "inspect", "judge", "evaluate", "export", "chat", "plugins")
 SECTIONS = ("trainer", "model", "data", "lora", "base", "optimizer", "lr_scheduler")
 BASES = {
-    "model": "lit_align.stages.base.AlignmentModule",
-    "data": "lit_align.data.modules.AlignmentData",
+    "model": "lit_align.stages.stage.Stage",
+    "data": "lightning.pytorch.LightningDataModule",
     "reward": "lit_align.rewards.Reward",
     "feedback": "lit_align.feedback.Feedback",
 }
@@ -185,18 +185,9 @@ def _clash(name: str) -> str | None:
 
 def _names() -> list[str]:
     """Everything that a YAML may call by its short name."""
-    from lit_align.data.modules import AlignmentData
-
-    found = load_plugins()
-    stages = [cls.__name__ for cls in _subclasses(_load("lit_align.stages.base.AlignmentModule"))]
-    return [
-        *found.objectives,
-        *found.formats,
-        *found.rewards,
-        *found.feedback,
-        *stages,
-        *(cls.__name__ for cls in _subclasses(AlignmentData)),
-    ]
+    kinds = (*BASES.values(), "lit_align.orca.distances.DatasetDistance", "lit_align.data.modalities.Modality")
+    classes = [cls.__name__ for kind in kinds for cls in _subclasses(_load(kind))]
+    return [name for registry in load_plugins().registries.values() for name in registry] + classes
 
 
 def _subclasses(cls: type) -> Iterator[type]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_align.commands import win_rate
+from lit_align.commands import cross_modal, win_rate
 from lit_align.commands.understand import READING, shown, tell, understood
 from lit_align.errors import ConfigError
 from lit_align.evaluation.asked import label, summary
@@ -46,6 +46,7 @@ def run(arguments: list[str], choose: Callable[[Path], Path]) -> None:
     """
     evaluations: dict[str, Any] = {
         "reward-bench": (SETTINGS, _refuse, reward_bench),
+        "cross-modal": (cross_modal.SETTINGS, cross_modal.refuse, cross_modal.run),
         "win-rate": (win_rate.SETTINGS, win_rate.refuse, win_rate.run),
     }
     name = " ".join(arguments[:1])

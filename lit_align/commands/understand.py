@@ -58,7 +58,7 @@ def understood(
         made = parser.instantiate(parsed)
     except (ArgumentError, ValueError) as error:  # the latter is what a class says against its settings
         raise ConfigError(explain(str(error), settings)) from error
-    if made.batch_size < 1 or not 0 <= made.max_lost <= 1:
+    if "batch_size" in settings and (made.batch_size < 1 or not 0 <= made.max_lost <= 1):
         raise ConfigError(
             f"batch_size is {made.batch_size} and max_lost {made.max_lost}; they are at least 1, and from 0 to 1"
         )

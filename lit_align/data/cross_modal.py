@@ -34,6 +34,8 @@ class CrossModalData(LightningDataModule):
         seed: of the splits and of the order of each epoch.
     """
 
+    carries = "examples"
+
     def __init__(
         self,
         train: str,
@@ -65,8 +67,8 @@ class CrossModalData(LightningDataModule):
             self._prepare()
         if stage == "test" and self.paths["test"] and "test" not in self.parts:
             found = self._read(str(self.paths["test"]), "test")
-            seen = {unit for part in self.parts.values() for unit in _units(part, same=True)}
-            if again := sum(unit in seen for unit in _units(found, same=True)):
+            seen = {unit for part in self.parts.values() for unit in units_of(part, same=True)}
+            if again := sum(unit in seen for unit in units_of(found, same=True)):
                 if again == len(found):
                     raise DataError(
                         f"everything in {self.paths['test']} is in {self.paths['train']}; test on other data"
@@ -222,7 +224,7 @@ def split(examples: Examples, share: float, seed: int) -> tuple[Examples, Exampl
         >>> sorted(kept.targets), sorted(held.targets)
         (['a', 'a', 'b', 'once'], ['a', 'b'])
     """
-    units, strata = _units(examples), _strata(examples)
+    units, strata = units_of(examples), _strata(examples)
     by_stratum: dict[int, list[Any]] = {}
     for unit, stratum in dict(zip(units, strata, strict=True)).items():
         by_stratum.setdefault(stratum, []).append(unit)
@@ -235,7 +237,7 @@ def split(examples: Examples, share: float, seed: int) -> tuple[Examples, Exampl
     return examples.take(rows[0]), examples.take(rows[1])
 
 
-def _units(examples: Examples, same: bool = False) -> list[Any]:
+def units_of(examples: Examples, same: bool = False) -> list[Any]:
     """What is not to be parted: each example's group, or its input (``same``: in any case)."""
     if examples.groups is not None and not same:
         return list(examples.groups)

@@ -26,15 +26,8 @@ SAMPLE = 8192  # tokens whose moments are taken
 class Body(nn.Module, ABC):
     """A transformer whose tokens come from an embedder, in place of its table of words or its projection of patches.
 
-    Positions, types and norms are the model's own, and applied once. Nothing is trained until ``tune``.
-
-    Args:
-        model: as transformers loads it; a head is not used.
-        layers: keep only the first so many; None keeps all.
-        longest: tokens that it reads; None asks its configuration.
-
-    Attributes:
-        spec: what embedders have to know.
+    Positions, types and norms are the model's own, and applied once. Only the first ``layers`` are kept; ``longest`` is
+    how many tokens it reads, if its configuration does not say. Nothing is trained until ``tune``.
     """
 
     def __init__(self, model: PreTrainedModel, layers: int | None = None, longest: int | None = None) -> None:
@@ -66,11 +59,7 @@ class Body(nn.Module, ABC):
         """The last hidden state of each token, ``[n, tokens, d_model]``; anything where there is no token."""
 
     def tune(self, mode: Tuning, lora: Lora, seed: int = 0) -> None:
-        """Choose what is trained: adapters on it, its norms, all of it but what embedders stand in for, or nothing.
-
-        Raises:
-            ModelError: if adapters do not fit, or weights in 4 bits were to be trained.
-        """
+        """Choose what is trained: adapters on it, its norms, all of it but what embedders stand in for, or nothing."""
         from peft import LoraConfig, inject_adapter_in_model
 
         if mode == "lora":
@@ -86,9 +75,8 @@ class Body(nn.Module, ABC):
                 norm.requires_grad_(True)
         elif mode == "full":
             if not all(parameter.is_floating_point() for parameter in self.model.parameters()):
-                raise ModelError(
-                    f"{self.name!r} is in 4 bits, which only adapters learn on; set base.quantization to none"
-                )
+                cure = "which only adapters learn on; set base.quantization to none"
+                raise ModelError(f"{self.name!r} is in 4 bits, {cure}")
             self.model.requires_grad_(True)
             self.model.get_input_embeddings().requires_grad_(False)
 
@@ -102,14 +90,11 @@ class CausalBody(Body):
     """A language model that reads from left to right, such as SmolLM2, Llama or Qwen.
 
     Args:
-        model: a causal language model.
+        model: whose layers are attention alone.
         layers: keep only the first so many.
-        fix: how a token may know of those behind it: not at all; ``double``, the sequence is read twice and the second
-            reading counts; ``flip``, the mean of reading forwards and backwards (both: García-de-Herreros et al., 2025,
-            https://arxiv.org/abs/2510.05278); ``bidirectional``, attention without the causal mask.
-
-    Raises:
-        ModelError: if its layers are more than attention.
+        fix: how a token may know of those behind it: not at all; ``double``, by a second reading, or ``flip``, the mean
+            of reading both ways (García-de-Herreros et al., 2025, https://arxiv.org/abs/2510.05278);
+            ``bidirectional``, without the causal mask.
     """
 
     def __init__(self, model: PreTrainedModel, layers: int | None = None, fix: Fix = "none") -> None:
@@ -175,11 +160,7 @@ class VisionBody(Body):
         return patches
 
     def forward(self, embedded: Embedded) -> Tensor:
-        """Without the class token.
-
-        Raises:
-            ConfigError: if tokens do not stand on a grid of two dimensions.
-        """
+        """Without the class token; tokens have to stand on a grid of two dimensions."""
         tokens, mask, grid = embedded
         if grid is None or len(grid) != 2:
             raise ConfigError(f"{self.name!r} reads tokens on a grid of two dimensions; give it images, by Patches")
@@ -198,12 +179,7 @@ class VisionBody(Body):
 
 
 def body_of(model: PreTrainedModel, layers: int | None = None, fix: Fix = "none") -> Body:
-    """The body that fits a model, which `load_model` loads with ``causal=False``; arguments as for `CausalBody`.
-
-    Raises:
-        ModelError: if none does.
-        ConfigError: if there is nothing to fix.
-    """
+    """The body that fits a model, which `load_model` loads with ``causal=False``; arguments as for `CausalBody`."""
     if is_causal(model.config):
         return CausalBody(model, layers, fix)
     if fix != "none":

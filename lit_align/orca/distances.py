@@ -1,18 +1,15 @@
 r"""How far apart two labelled data sets are, as a loss: OTDD (Alvarez-Melis & Fusi, 2020, https://arxiv.org/abs/2002.02923).
 
-What differs from the package of that paper, and from ORCA (Shen et al., 2023, https://arxiv.org/abs/2302.05738), which
-uses it: both data sets keep their labels and the label distances carry their gradient; costs are whole squares unless
-``convention`` says otherwise; Sinkhorn runs until it has converged.
-
-Every gradient here is that of an optimum (Danskin): of a transport with respect to its cost the plan, of a nuclear norm
-:math:`UV^\top`. So no iteration is kept and no decomposition differentiated.
+What differs from that paper's package, and from ORCA (Shen et al., 2023, https://arxiv.org/abs/2302.05738), which uses
+it: both sides keep their labels, label distances carry their gradient, costs are whole squares unless ``convention``
+says otherwise, and Sinkhorn runs until it has converged. Every gradient is that of an optimum (Danskin): of a transport
+the plan, of a nuclear norm :math:`UV^\top`; no iteration is kept and no decomposition differentiated.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,28 +17,17 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from lit_align.errors import DataError
 
-BLOCK = 2**24
-"""Entries of the largest cost matrix that POT is given; its memory is about six times as much."""
-
-HELD = 2**26
-"""Entries of the largest cost matrix that is held at all; of a larger one, rows are made whenever they are needed."""
+LARGE = 2**24
+"""Entries of a cost matrix from which it is held in float32; a solver needs about six times as much."""
 
 Labels = Literal["gaussian", "diagonal", "means", "exact"]
-Cost = Callable[[slice], Tensor]
-"""Rows of a cost matrix, made when they are asked for."""
 
 
 class Distance(NamedTuple):
-    """How far apart two data sets are.
-
-    Args:
-        value: what is minimised, with gradient; float64, of no dimension.
-        parts: what to log, by name, without gradient.
-    """
+    """How far apart two data sets are: ``value``, in float64 with its gradient, and parts of it to log, without."""
 
     value: Tensor
     parts: dict[str, Tensor] = {}  # noqa: RUF012 - never written to
@@ -54,22 +40,17 @@ class DatasetDistance(ABC):
         """Measure; gradients reach whatever of ``x`` and ``u`` asks for them.
 
         Args:
-            x: ``[n, d]``, features of the source.
-            y: ``[n]``, its classes, as whole numbers.
-            u: ``[m, d]``, features of the target.
-            v: ``[m]``, its classes; they need not be the source's.
-
-        Raises:
-            DataError: if a feature is not finite or the shapes do not fit.
+            x: features of the source, ``[n, d]``.
+            y: its classes, ``[n]``, as whole numbers.
+            u: features of the target, ``[m, d]``.
+            v: its classes, ``[m]``, which need not be the source's.
         """
         for name, features, labels in (("source", x, y), ("target", u, v)):
             if features.dim() != 2 or not len(features) or features.shape[1] != x.shape[1]:
                 raise DataError(f"features of the {name} are {list(features.shape)}; give [rows, {x.shape[-1]}]")
             if labels.shape != features.shape[:1] or labels.is_floating_point():
-                raise DataError(
-                    f"labels of the {name} are {list(labels.shape)} {labels.dtype} for {len(features)} rows; give a "
-                    "class for each, which LabelQuantizer makes of other targets"
-                )
+                found = f"{list(labels.shape)} {labels.dtype} for {len(features)} rows"
+                raise DataError(f"labels of the {name} are {found}; give classes, which LabelQuantizer makes of others")
             if not bool((finite := features.isfinite().all(1)).all()):
                 raise DataError(f"row {int((~finite).nonzero()[0])} of the {name} is not finite; mend or drop it")
         return self.measure(x, y, u, v)
@@ -80,14 +61,9 @@ class DatasetDistance(ABC):
 
 
 class Side(NamedTuple):
-    """One data set and the statistics of its classes, in float64.
+    """A data set ``[n, d]`` and its classes 0, 1, ...: means ``[classes, d]``, and a factor of each covariance.
 
-    Args:
-        x: ``[n, d]``.
-        y: ``[n]``, its classes as 0, 1, ...
-        means: ``[classes, d]``.
-        factors: ``[r, d]`` of each class, where covariance is ``factor.T @ factor`` and r at most d; a class of one row
-            is a point, of covariance zero.
+    A factor is ``[r, d]``, r at most d, and the covariance ``factor.T @ factor``; that of a single row is zero.
     """
 
     x: Tensor
@@ -121,10 +97,6 @@ def root(square: Tensor) -> Tensor:
 def nuclear_norm(a: Tensor, b: Tensor) -> Tensor:
     r"""Nuclear norm of :math:`AB^\top`; of Gram matrices S and S' it is the trace of :math:`(S^{1/2}S'S^{1/2})^{1/2}`.
 
-    Args:
-        a: ``[r, d]``.
-        b: ``[s, d]``.
-
     Example:
         >>> float(nuclear_norm(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.eye(2)))
         5.0
@@ -150,11 +122,7 @@ def label_costs(a: Side, b: Side, labels: Labels = "gaussian", p: int = 2) -> Te
 
     .. math:: W_2^2 = \lVert m-m'\rVert^2 + \lVert A\rVert_F^2 + \lVert A'\rVert_F^2 - 2\lVert AA'^\top\rVert_*
 
-    Args:
-        a: one data set.
-        b: the other.
-        labels: as for `OTDD`.
-        p: 1 or 2; for 1, all but exact give the root of the formula.
+    ``labels`` are as for `OTDD`; for p of 1, all but exact give the root of the formula.
     """
     pairs = [[c, k] for c in range(len(a.means)) for k in range(len(b.means)) if a is not b or c < k]
     none = a.means.new_zeros(len(a.means), len(b.means))
@@ -167,8 +135,7 @@ def label_costs(a: Side, b: Side, labels: Labels = "gaussian", p: int = 2) -> Te
 
 def _classes_apart(a: Side, c: int, b: Side, k: int, labels: Labels, p: int) -> Tensor:
     if labels == "exact":
-        cost = _powers(a.x[a.y == c], b.x[b.y == k], p)
-        return transport(lambda _: cost, len(cost), cost.shape[1], 0.0)
+        return transport(_powers(a.x[a.y == c], b.x[b.y == k], p), 0.0)
     square, (f, g) = (a.means[c] - b.means[k]).square().sum(), (a.factors[c], b.factors[k])
     if labels == "gaussian":
         square = square + (f.square().sum() + g.square().sum() - 2 * nuclear_norm(f, g)).clamp_min(0)
@@ -177,61 +144,24 @@ def _classes_apart(a: Side, c: int, b: Side, k: int, labels: Labels, p: int) -> 
     return square if p == 2 else root(square)
 
 
-def transport(cost: Cost, n: int, m: int, epsilon: float, tolerance: float = 1e-4, steps: int = 300) -> Tensor:
+def transport(cost: Tensor, epsilon: float, tolerance: float = 1e-4, steps: int = 300) -> Tensor:
     r"""What it costs to carry n rows to m rows, all of one weight.
 
     .. math:: \min_\pi \langle\pi, C\rangle + \epsilon\,KL(\pi\,\|\,a\otimes b)
 
-    Args:
-        cost: gives rows of the ``[n, m]`` cost.
-        n: rows.
-        m: columns.
-        epsilon: in the units of the cost; 0 is exact.
-        tolerance: error of the plan's marginals at which to stop.
-        steps: at most so many iterations.
+    ``epsilon`` is in the units of the cost, and 0 exact; other settings are those of `Transport`.
 
     Example:
-        >>> line = torch.tensor([[0.0], [1.0]], dtype=torch.float64), torch.tensor([[0.0], [2.0]], dtype=torch.float64)
-        >>> float(transport(lambda rows: torch.cdist(line[0][rows], line[1]) ** 2, 2, 2, 0.0))
+        >>> cost = torch.cdist(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [2.0]])) ** 2
+        >>> float(transport(cost, 0.0))
         0.5
     """
     import ot
 
     if epsilon == 0:
-        return ot.solve(cost(slice(None))).value  # type: ignore[no-any-return]
-    if n * m <= BLOCK:
-        solved = ot.solve(cost(slice(None)), reg=epsilon, reg_type="KL", grad="envelope", tol=tolerance, max_iter=steps)
-        return solved.value  # type: ignore[no-any-return]
-    return _by_blocks(cost, n, m, epsilon, tolerance, steps)
-
-
-def _by_blocks(cost: Cost, n: int, m: int, epsilon: float, tolerance: float, steps: int) -> Tensor:
-    """The same for a large cost, by blocks of rows that are made anew going back."""
-    size = max(BLOCK // 8 // m, 1)
-    blocks = [slice(start, start + size) for start in range(0, n, size)]
-    with torch.no_grad():
-        held = [cost(rows) for rows in blocks] if n * m <= HELD else None
-        first = cost(slice(0, 1))
-        f, g = first.new_zeros(n), first.new_zeros(m)
-        for _ in range(steps):
-            sums = torch.full_like(g, -math.inf)
-            for k, rows in enumerate(blocks):
-                gain = (held[k] if held else cost(rows)) / -epsilon
-                f[rows] = epsilon * (math.log(m) - torch.logsumexp(gain + g / epsilon, 1))
-                sums = torch.logaddexp(sums, torch.logsumexp(gain + f[rows, None] / epsilon, 0))
-            better = epsilon * (math.log(n) - sums)
-            error = ((g - better) / epsilon).expm1().norm() / m  # of the columns' weights; the rows' are right
-            if error < tolerance:
-                break
-            g = better
-
-    def share(rows: slice) -> Tensor:
-        block = cost(rows)
-        plan = ((f[rows, None] + g - block.detach()) / epsilon).exp() / (n * m)
-        return (plan * block).sum()
-
-    carried = torch.stack([checkpoint(share, rows, use_reentrant=False, preserve_rng_state=False) for rows in blocks])
-    return f.mean() + g.mean() + carried.sum() - carried.sum().detach()
+        return ot.solve(cost).value  # type: ignore[no-any-return]
+    solved = ot.solve(cost, reg=epsilon, reg_type="KL", grad="envelope", tol=tolerance, max_iter=steps)
+    return solved.value.double()  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -263,9 +193,8 @@ class Transport(DatasetDistance):
 
     def __post_init__(self) -> None:
         if not ((self.epsilon or 0) >= 0 < self.relative_epsilon):
-            raise ValueError(
-                f"epsilon is {self.epsilon} and relative_epsilon {self.relative_epsilon}; they cannot be negative"
-            )
+            settings = f"epsilon is {self.epsilon} and relative_epsilon {self.relative_epsilon}"
+            raise ValueError(f"{settings}; they cannot be negative")
 
     @cached_property
     def _kept(self) -> dict[str, Any]:
@@ -273,20 +202,20 @@ class Transport(DatasetDistance):
         epsilon = 0.1 if self.epsilon is None and self.convention == "otdd" else self.epsilon
         return {"epsilon": epsilon, "x": None}
 
-    def _cost(self, a: Side, b: Side) -> Cost:
-        half = 0.5 if self.convention == "otdd" else 1.0
-        return lambda rows: half * _powers(a.x[rows], b.x, self.p)
+    def _cost(self, a: Side, b: Side) -> Tensor:
+        kind = torch.float64 if len(a.x) * len(b.x) <= LARGE else torch.float32
+        return _powers(a.x.to(kind), b.x.to(kind), self.p) * self._scale
+
+    @property
+    def _scale(self) -> float:
+        return 0.5 if self.convention == "otdd" else 1.0
 
     def _transport(self, a: Side, b: Side) -> Tensor:
-        cost = self._cost(a, b)
-        if self._kept["epsilon"] is None:
-            self._kept["epsilon"] = self.relative_epsilon * _mean(cost, len(a.x), len(b.x))
-        return transport(cost, len(a.x), len(b.x), self._kept["epsilon"], self.tolerance, self.max_iterations)
+        return transport(self._cost(a, b), self._kept["epsilon"], self.tolerance, self.max_iterations)
 
     def _own(self, side: Side) -> Tensor:
-        if not self.debias or self._kept["epsilon"] == 0:  # then it is zero
-            return side.x.new_zeros(())
-        return self._transport(side, side)
+        zero = not self.debias or self._kept["epsilon"] == 0
+        return side.x.new_zeros(()) if zero else self._transport(side, side)
 
     def _sides(self, x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> tuple[Side, Side]:
         """Both data sets around the source's mean, which no distance sees and rounding does."""
@@ -296,15 +225,18 @@ class Transport(DatasetDistance):
                 centre = x.detach().double().mean(0)
                 kept.update(centre=centre, source=Side.of(x.double() - centre, y), own=None)
                 kept.update(x=None if x.requires_grad else x, y=y, versions=now)
-        return kept["source"], Side.of(u.double() - kept["centre"], v)
+        source, target = kept["source"], Side.of(u.double() - kept["centre"], v)
+        if kept["epsilon"] is None:
+            with torch.no_grad():
+                kept["epsilon"] = self.relative_epsilon * float(self._cost(source, target).mean())
+        return source, target
 
     def _divergence(self, source: Side, target: Side) -> tuple[Tensor, Tensor, Tensor]:
         """From source to target, source to itself and target to itself."""
-        cross = self._transport(source, target)
-        if self._kept["own"] is None:
+        if self._kept["own"] is None:  # before all else: it may need most memory
             with _lasting():
                 self._kept["own"] = self._own(source)
-        return cross, self._kept["own"], self._own(target)
+        return self._transport(source, target), self._kept["own"], self._own(target)
 
     def measure(self, x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Distance:
         return self._distance(*self._divergence(*self._sides(x, y, u, v)))
@@ -321,12 +253,6 @@ def _lasting() -> AbstractContextManager[None]:
     return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
-def _mean(cost: Cost, n: int, m: int) -> float:
-    size = max(BLOCK // m, 1)
-    with torch.no_grad():
-        return sum(float(cost(slice(at, at + size)).sum()) for at in range(0, n, size)) / (n * m)
-
-
 @dataclass(frozen=True)
 class Sinkhorn(Transport):
     """Transport of features alone, whatever their classes (Feydy et al., 2019, https://arxiv.org/abs/1810.08278)."""
@@ -338,14 +264,11 @@ class ORCA(Transport):
 
     .. math:: \sum_c p_c\,S_\epsilon(x, u_c)
 
-    There the distances between labels are constants and one class is seen at a time, so they move nothing and are
-    left out here. It draws every class onto the whole source.
+    Its distances between labels move nothing, one class being seen at a time, and are left out here.
     """
 
     def measure(self, x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Distance:
         source, target = self._sides(x, y, u, v)
-        if self._kept["epsilon"] is None:  # one for all classes
-            self._kept["epsilon"] = self.relative_epsilon * _mean(self._cost(source, target), len(x), len(u))
         members = [target.x[target.y == c] for c in range(len(target.means))]
         each = [self._divergence(source, Side.of(one, one.new_zeros(len(one)))) for one in members]
         shares = [len(one) / len(u) for one in members]
@@ -364,8 +287,8 @@ class OTDD(Transport):
     Args:
         labels: how far apart two classes are. gaussian takes each for a normal distribution; diagonal ignores its
             correlations, means all but its mean; exact transports row to row.
-        feature_weight: of the features.
-        label_weight: of the labels.
+        feature_weight: λ of the features.
+        label_weight: λ of the labels.
 
     Example:
         >>> x, y = torch.tensor([[0.0], [1.0], [5.0], [7.0]]), torch.tensor([0, 0, 1, 1])
@@ -377,10 +300,10 @@ class OTDD(Transport):
     feature_weight: float = 1.0
     label_weight: float = 1.0
 
-    def _cost(self, a: Side, b: Side) -> Cost:
+    def _cost(self, a: Side, b: Side) -> Tensor:
         features = super()._cost(a, b)
-        between = label_costs(a, b, self.labels, self.p) * (0.5 if self.convention == "otdd" else 1.0)
-        return lambda rows: self.feature_weight * features(rows) + self.label_weight * between[a.y[rows]][:, b.y]
+        between = label_costs(a, b, self.labels, self.p).to(features) * (self._scale * self.label_weight)
+        return self.feature_weight * features + between[a.y][:, b.y]
 
 
 def _pooled(x: Tensor, u: Tensor) -> tuple[Side, Side]:
@@ -391,11 +314,7 @@ def _pooled(x: Tensor, u: Tensor) -> tuple[Side, Side]:
 
 @dataclass(frozen=True)
 class Moments(DatasetDistance):
-    """Squared distance of both data sets as one normal distribution each.
-
-    Args:
-        labels: gaussian for the whole covariance, diagonal for variances, means for neither.
-    """
+    """Squared distance of both data sets as one normal distribution each; ``labels`` as for `OTDD`."""
 
     labels: Literal["gaussian", "diagonal", "means"] = "gaussian"
 
@@ -408,11 +327,6 @@ class CORAL(DatasetDistance):
     r"""Difference of covariances (Sun & Saenko, 2016, https://arxiv.org/abs/1607.01719).
 
     .. math:: \lVert\Sigma-\Sigma'\rVert_F^2 / 4d^2
-
-    Example:
-        >>> x = torch.tensor([[0.0], [2.0]])  # variances 2 and 8
-        >>> round(float(CORAL()(x, torch.tensor([0, 0]), 2 * x, torch.tensor([0, 0])).value), 6)
-        9.0
     """
 
     def measure(self, x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Distance:
@@ -422,10 +336,10 @@ class CORAL(DatasetDistance):
 
 @dataclass(frozen=True)
 class MMD(DatasetDistance):
-    """Maximum mean discrepancy under a sum of Gaussian kernels (Gretton et al., 2012), as ORCA compares with.
+    """Maximum mean discrepancy under Gaussian kernels (Gretton et al., 2012), as ORCA compares with.
 
     Args:
-        kernels: how many, each twice as wide as the one before; the middle one is as wide as the mean squared distance.
+        kernels: each is twice as wide as the one before; the middle one is as wide as the mean squared distance.
     """
 
     kernels: int = 5
@@ -452,11 +366,3 @@ class L2(DatasetDistance):
     def measure(self, x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Distance:
         partner = x[torch.arange(len(u), device=x.device) % len(x)]
         return Distance(torch.nn.functional.pairwise_distance(partner.double(), u.double()).mean())
-
-
-@dataclass(frozen=True)
-class Unaligned(DatasetDistance):
-    """Nothing: the target is left where it is."""
-
-    def measure(self, x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Distance:
-        return Distance(u.double().sum() * 0)

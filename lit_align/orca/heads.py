@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Literal, cast
 
@@ -22,19 +23,13 @@ METRICS = {"class": "accuracy", "multilabel": "average_precision", "regression":
 class Head(nn.Module):
     """A linear layer over the pooled tokens or, for a dense target, over each, for the places that it covers.
 
-    Numbers come in the units of the targets; a head that gives zeros predicts the mean of training.
+    Numbers come in the units of the targets, from their mean.
 
     Args:
-        target: what is predicted.
+        target: what is predicted; a dense one is not pooled.
         embedder: where the tokens come from.
         width: numbers in a token.
-        pool: mean token, or the last one; a dense target is not pooled.
-
-    Attributes:
-        metric: the name of what ``measure`` makes.
-
-    Raises:
-        ConfigError: if the target is dense and tokens do not tile the input.
+        pool: mean token, or the last one.
     """
 
     mean: Tensor
@@ -55,27 +50,29 @@ class Head(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(scale), persistent=False)
 
     def forward(self, hidden: Tensor, embedded: Embedded) -> Tensor:
-        """Logits ``[n, classes]``, or numbers ``[n, outputs]`` or ``[n, channels, ...]``.
+        """Logits ``[n, classes]``, or numbers ``[n, outputs]`` or ``[n, channels, ...]``, of the body's states."""
+        return self.predict(self.read(hidden, embedded), embedded.grid)
 
-        Args:
-            hidden: what the body made of the tokens, ``[n, tokens, d_model]``.
-            embedded: the tokens.
-        """
+    def read(self, hidden: Tensor, embedded: Embedded) -> Tensor:
+        """What the linear layer sees: ``[n, d_model]``, or all tokens for a dense target."""
         if self.target.kind == "dense":
-            raw: Tensor = self._tiled(self.linear(hidden), cast("tuple[int, ...]", embedded.grid))
-        elif self.pool == "mean":
-            raw = self.linear(embedded._replace(tokens=hidden).pooled())
-        else:
-            row, column = (torch.arange(size, device=hidden.device) for size in hidden.shape[:2])
-            raw = self.linear(hidden[row, (column * embedded.mask).argmax(1)])
+            return hidden
+        if self.pool == "mean":
+            return embedded._replace(tokens=hidden).pooled()
+        row, column = (torch.arange(size, device=hidden.device) for size in hidden.shape[:2])
+        return hidden[row, (column * embedded.mask).argmax(1)]
+
+    def predict(self, seen: Tensor, grid: tuple[int, ...] | None) -> Tensor:
+        """Predictions from what was read."""
+        raw: Tensor = self.linear(seen)
+        if self.target.kind == "dense":
+            raw = self._tiled(raw, cast("tuple[int, ...]", grid))
         return raw * self.std + self.mean
 
     def _tiled(self, x: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Lay the patches side by side, and cut off what was padded."""
         n, dims, outputs = len(x), len(grid), self.target.outputs
-        sides = (
-            axis for dim in range(dims) for axis in (1 + dim, 2 + dims + dim)
-        )  # each of the grid, then its patch's
+        sides = (axis for dim in range(dims) for axis in (1 + dim, 2 + dims + dim))
         x = x.reshape(n, *grid, outputs, *self.patch).permute(0, 1 + dims, *sides)
         x = x.reshape(n, outputs, *(count * step for count, step in zip(grid, self.patch, strict=True)))
         for dim, size in enumerate(self.target.shape):
@@ -84,44 +81,33 @@ class Head(nn.Module):
 
     def loss(self, predicted: Tensor, y: Tensor) -> Tensor:
         """What to make smaller, ``[n]``; a squared error counts in deviations of the training targets."""
-        match self.target.kind:
-            case "class":
-                return cross_entropy(predicted, y, reduction="none")
-            case "multilabel":
-                return binary_cross_entropy_with_logits(predicted, y.to(predicted), reduction="none").mean(1)
-            case "regression":
-                return ((predicted - y) / self.std).square().mean(1)
-            case "dense":
-                return relative_l2(predicted, y)
+        kind = self.target.kind
+        if kind == "class":
+            return cross_entropy(predicted, y, reduction="none")
+        if kind == "multilabel":
+            return binary_cross_entropy_with_logits(predicted, y.to(predicted), reduction="none").mean(1)
+        return relative_l2(predicted, y) if kind == "dense" else ((predicted - y) / self.std).square().mean(1)
 
     def measure(self) -> Metric:
-        """A fresh metric to update with predictions and targets; its ``higher_is_better`` says which way."""
-        match self.target.kind:
-            case "class":
-                return MulticlassAccuracy(self.target.outputs, average="micro")
-            case "multilabel":
-                return MultilabelAveragePrecision(self.target.outputs)
-            case "regression":
-                return MeanSquaredError(squared=False)
-            case "dense":
-                return RelativeL2()
+        """A fresh metric, called ``metric``, to update with predictions and targets."""
+        n = self.target.outputs
+        made: dict[str, Callable[[], Metric]] = {
+            "class": lambda: MulticlassAccuracy(n, average="micro"),
+            "multilabel": lambda: MultilabelAveragePrecision(n),
+            "regression": lambda: MeanSquaredError(squared=False),
+            "dense": RelativeL2,
+        }
+        return made[self.target.kind]()
 
 
 def relative_l2(predicted: Tensor, y: Tensor) -> Tensor:
-    """Norm of the error over the norm of the target, ``[n]`` (Li et al., 2020, https://arxiv.org/abs/2010.08895).
-
-    Example:
-        >>> relative_l2(torch.tensor([[3.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
-        tensor([0.8000])
-    """
+    """Norm of the error over the norm of the target, ``[n]`` (Li et al., 2020, https://arxiv.org/abs/2010.08895)."""
     error, size = ((values**2).flatten(1).sum(1).sqrt() for values in (predicted - y, y))
     return error / size.clamp(min=1e-12)
 
 
 class RelativeL2(MeanMetric):
     """The mean of ``relative_l2``."""
-
-    higher_is_better = False  # type: ignore[assignment]
 
     def update(self, predicted: Tensor, y: Tensor) -> None:  # type: ignore[override]
         """Take a batch."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from lit_align.data.classes import clusters, stratified
 from lit_align.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,107 +20,13 @@ Word = tuple[str, str]
 """A word and its tag."""
 
 
-def stratified(y: Tensor, count: int, generator: torch.Generator, least: int = 8) -> Tensor:
-    """Indices of about ``count`` rows, drawn without replacement, each class by its share and at least ``least`` rows.
-
-    Args:
-        y: ``[n]``, classes.
-        count: rows to draw; classes that are topped up add to it, and small ones cannot give more than they have.
-        generator: of the draw; the global one is left alone.
-        least: rows of each class, where it has them.
-
-    Example:
-        >>> y = torch.tensor([0] * 90 + [1] * 10)
-        >>> y[stratified(y, 20, torch.Generator(), least=4)].bincount()
-        tensor([18,  4])
-    """
-    drawn = []
-    for name in torch.unique(y):
-        members = (y == name).nonzero()[:, 0].cpu()
-        wanted = max(least, round(count * len(members) / len(y)))
-        drawn.append(members[torch.randperm(len(members), generator=generator)[:wanted]])
-    return torch.cat(drawn).to(y.device)
-
-
-def clusters(rows: Tensor, k: int, seed: int = 0) -> Tensor:
-    """``[k, d]``, centres of ``rows`` (``[n, d]``) by k-means from k-means++ seeds."""
-    import numpy as np
-    from scipy.cluster.vq import kmeans2
-
-    distinct: Tensor = torch.unique(rows.double(), dim=0)
-    if k >= len(distinct):
-        return distinct
-    found = kmeans2(rows.double().cpu().numpy(), k, minit="++", rng=np.random.default_rng(seed), missing="warn")
-    return torch.as_tensor(found[0])
-
-
-@dataclass(frozen=True)
-class LabelQuantizer:
-    """Classes for targets that have none: numbers, vectors, maps, sets of labels.
-
-    Args:
-        edges: ``[k - 1]``, between the bins of a number, or
-        centres: ``[k, d]``, of which a flattened target belongs to the nearest.
-
-    Example:
-        >>> quantizer = LabelQuantizer.fit(torch.arange(100.0), k=4)
-        >>> quantizer.edges.tolist(), quantizer(torch.tensor([0.0, 30.0, 500.0])).tolist()
-        ([24.75, 49.5, 74.25], [0, 1, 3])
-    """
-
-    edges: Tensor | None = None
-    centres: Tensor | None = None
-
-    @classmethod
-    def fit(cls, y: Tensor, k: int = 10, seed: int = 0) -> LabelQuantizer:
-        """Bins of equal count for numbers, ties merged; k-means for anything else.
-
-        Args:
-            y: ``[n]`` or ``[n, ...]``, finite.
-            k: at most so many classes; of vectors also no more than one for each 20 rows.
-            seed: of k-means.
-
-        Raises:
-            DataError: if a target is missing or not finite.
-        """
-        y = y.double()
-        if not len(y) or not bool(y.isfinite().all()):
-            raise DataError(f"targets of shape {list(y.shape)} are missing or not finite; mend or drop them")
-        if y[0].numel() == 1:
-            steps = torch.arange(1, k, dtype=y.dtype, device=y.device) / k
-            return cls(edges=torch.unique(torch.quantile(y.flatten(), steps)))
-        return cls(centres=clusters(y.flatten(1), max(min(k, len(y) // 20), 1), seed))
-
-    def __call__(self, y: Tensor) -> Tensor:
-        """``[n]``, the class of each of ``y``, which is shaped as what was fitted."""
-        if self.edges is not None:
-            return torch.bucketize(y.double().flatten(), self.edges.to(y.device), right=True)
-        assert self.centres is not None
-        return torch.cdist(y.double().flatten(1), self.centres.to(y.device)).argmin(1)
-
-
 class SourceSet(NamedTuple):
-    """Labelled points to align to.
-
-    Args:
-        x: ``[n, d]``, float32.
-        y: ``[n]``, classes as 0, 1, ...
-        names: of the classes.
-        provenance: where they came from, in a line.
-        tokens: ``[n, length, d]``, of which ``x`` is the mean; None where only that is known.
-    """
+    """Labelled points to align to: ``x`` is ``[n, d]`` in float32, ``y`` the number of a class in ``names``."""
 
     x: Tensor
     y: Tensor
     names: tuple[str, ...]
     provenance: str
-    tokens: Tensor | None = None
-
-    def sample(self, count: int, generator: torch.Generator, least: int = 8) -> SourceSet:
-        """About ``count`` of its rows, by class as in `stratified`."""
-        index = stratified(self.y, count, generator, least)
-        tokens = None if self.tokens is None else self.tokens[index]
-        return self._replace(x=self.x[index], y=self.y[index], tokens=tokens)
 
     @classmethod
     def from_words(
@@ -137,9 +43,9 @@ class SourceSet(NamedTuple):
         Args:
             paths: files with a word a line, a blank line between sentences: .conllu, where the tag is the part of
                 speech, or any other, where it is the last column; gzipped or not.
-            table: ``[vocabulary, d]``, the model's input embeddings.
+            table: the model's input embeddings, ``[vocabulary, d]``.
             tokenizer: of the same model.
-            count: points, drawn by tag as in `stratified`.
+            count: points, about, drawn by tag.
             window: neighbours on either side.
             seed: of the draw.
 
@@ -164,14 +70,7 @@ class SourceSet(NamedTuple):
 
     @classmethod
     def from_table(cls, table: Tensor, count: int = 2000, classes: int = 10, seed: int = 0) -> SourceSet:
-        """No text at all: each point is a row of the embedding table, its class a cluster of such rows.
-
-        Args:
-            table: ``[vocabulary, d]``, the model's input embeddings.
-            count: rows to draw.
-            classes: clusters.
-            seed: of the draw and of k-means.
-        """
+        """No text: each point is one of ``count`` rows of the embedding table, its class one of their clusters."""
         drawn = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))[:count]
         x = table.detach()[drawn].float()
         centres = clusters(x, classes, seed).to(x)
@@ -181,44 +80,26 @@ class SourceSet(NamedTuple):
 
     @classmethod
     def read(cls, path: str | Path) -> SourceSet:
-        """Points from a file of arrays ``x`` and ``y``, .npz or .safetensors, or the only such file of a folder.
-
-        Args:
-            path: the file or folder; ``x`` is ``[n, d]``, or ``[n, length, d]`` for tokens.
+        """Points from an .npz: ``x`` is ``[n, d]``, or ``[n, length, d]`` for tokens, and ``y`` ``[n]``.
 
         Raises:
             DataError: if the file is not there or does not hold labelled, finite points.
         """
-        path = Path(path).expanduser()
-        files = sorted(f for f in path.glob("*") if f.suffix in {".npz", ".safetensors"}) if path.is_dir() else [path]
-        if len(files) != 1 or not files[0].is_file():
-            raise DataError(
-                f"{path} holds {len(files) if path.is_dir() else 'no'} sources; give an .npz or .safetensors"
-            )
-        arrays = _arrays(files[0])
+        import numpy as np
+
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise DataError(f"there is no source {file}; give an .npz of x and y")
+        with np.load(file, allow_pickle=False) as found:
+            arrays = {name: torch.as_tensor(found[name]) for name in found.files}
         if not {"x", "y"} <= arrays.keys():
-            raise DataError(f"{files[0]} holds {', '.join(sorted(arrays)) or 'nothing'}; a source is x and y")
+            raise DataError(f"{file} holds {', '.join(sorted(arrays)) or 'nothing'}; a source is x and y")
         x, y = arrays["x"].float(), arrays["y"]
         if x.dim() not in (2, 3) or y.shape != x.shape[:1] or y.is_floating_point() or not bool(x.isfinite().all()):
-            raise DataError(
-                f"{files[0]} holds x {list(x.shape)} and y {list(y.shape)} {y.dtype}; x is finite, of [n, d] or "
-                "[n, length, d], and y a whole number for each of its rows"
-            )
+            found = f"x {list(x.shape)} and y {list(y.shape)} {y.dtype}"
+            raise DataError(f"{file} holds {found}; x is finite, [n, d], and y a whole number for each of its rows")
         labels, index = torch.unique(y, return_inverse=True)
-        names = tuple(str(label) for label in labels.tolist())
-        return cls(x.mean(1) if x.dim() == 3 else x, index, names, str(files[0]), x if x.dim() == 3 else None)
-
-
-def _arrays(file: Path) -> dict[str, Tensor]:
-    """What an .npz or .safetensors file holds, by name."""
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(file)
-    import numpy as np
-
-    with np.load(file, allow_pickle=False) as found:
-        return {name: torch.as_tensor(found[name]) for name in found.files}
+        return cls(x.mean(1) if x.dim() == 3 else x, index, tuple(map(str, labels.tolist())), str(file))
 
 
 def _sentences(file: Path) -> Iterator[list[Word]]:

@@ -19,7 +19,6 @@ from lit_align.orca.distances import (
     Moments,
     Side,
     Sinkhorn,
-    Unaligned,
     label_costs,
     transport,
 )
@@ -133,7 +132,7 @@ def test_two_points_by_hand(epsilon, expected):
     q = 0.5 / (1 + math.exp(2 / epsilon))
     by_hand = 0.5 + 4 * q + epsilon * sum(2 * mass * math.log(4 * mass) for mass in (0.5 - q, q))
     assert by_hand == pytest.approx(expected, abs=1e-6)
-    found = transport(lambda rows: squares(a[rows], b), 2, 2, epsilon, 1e-12, 3000)
+    found = transport(squares(a, b), epsilon, 1e-12, 3000)
     close(found, by_hand, rtol=1e-4 if epsilon < 1 else 1e-5)  # at 0.1 an iteration takes off a part in 10^8
 
 
@@ -144,14 +143,6 @@ def test_what_orca_compares_with():
     close(L2()(X[:3], zeros[:3], U[:6], zeros[:6]).value, float((X[:3].repeat(2, 1) - U[:6] + 1e-6).norm(dim=1).mean()))
     apart = X.T.cov() - U.T.cov()
     close(CORAL()(X, Y, U, V).value, float((apart**2).sum() / 36))
-
-
-def test_nothing_is_nothing_and_can_be_trained_on():
-    target = U.clone().requires_grad_()
-    value = Unaligned()(X, Y, target, V).value
-    value.backward()
-    assert value == 0
-    assert not target.grad.any()
 
 
 def test_float32_features_lose_little():
@@ -198,7 +189,7 @@ def test_golden_gradients():
 
 def test_the_gradient_of_label_distances_is_the_mass_between_classes():
     between = label_costs(Side.of(X, Y), Side.of(U, V)).requires_grad_()
-    value = transport(lambda rows: squares(X[rows], U) + between[Y[rows]][:, V], 9, 10, 1.0, 1e-12, 3000)
+    value = transport(squares(X, U) + between[Y][:, V], 1.0, 1e-12, 3000)
     mass = torch.autograd.grad(value, between)[0]
     close(mass, [[0.299997, 0.060189, 0.084259], [0.000003, 0.339811, 0.215741]])
     close(mass.sum(1), [4 / 9, 5 / 9])  # every class keeps its weight
@@ -317,14 +308,12 @@ def test_the_global_random_generator_is_left_alone():
 
 
 @pytest.mark.parametrize("distance", [OTDD(epsilon=20.0), OTDD(p=1, epsilon=5.0), ORCA(epsilon=20.0)], ids=repr)
-@pytest.mark.parametrize("held", [0, 1000])
-def test_blocks_change_nothing(distance, held, monkeypatch):
-    distance = replace(distance, **TIGHT)
+def test_a_large_cost_is_held_in_float32(distance, monkeypatch):
+    distance = replace(distance, tolerance=1e-6)
     value, expected = distance(X, Y, U, V).value, gradient(distance)
-    monkeypatch.setattr(distances, "BLOCK", 80)  # one row of a matrix at a time
-    monkeypatch.setattr(distances, "HELD", held)
-    assert_close(replace(distance)(X, Y, U, V).value, value)
-    assert_close(gradient(replace(distance)), expected, rtol=1e-6, atol=1e-8)
+    monkeypatch.setattr(distances, "LARGE", 0)
+    assert_close(replace(distance)(X, Y, U, V).value, value, rtol=1e-4, atol=1e-5)
+    assert_close(gradient(replace(distance)), expected, rtol=1e-3, atol=1e-4)
 
 
 # ---------------------------------------------------------------- what is refused
@@ -341,7 +330,7 @@ def test_blocks_change_nothing(distance, held, monkeypatch):
         ({"v": V.double()}, "LabelQuantizer"),
     ],
 )
-@pytest.mark.parametrize("distance", [OTDD(), MMD(), Unaligned()], ids=repr)
+@pytest.mark.parametrize("distance", [OTDD(), MMD()], ids=repr)
 def test_what_cannot_be_measured(distance, change, said):
     with pytest.raises(DataError, match=said):
         distance(**({"x": X, "y": Y, "u": U, "v": V} | change))

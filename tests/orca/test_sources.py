@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
+from lit_align.data.classes import LabelQuantizer, stratified
 from lit_align.errors import DataError
-from lit_align.orca.sources import LabelQuantizer, SourceSet, stratified
+from lit_align.orca.sources import SourceSet
 from tests import tiny as make
 
 TABLE = torch.eye(300)  # row i says which token it was
@@ -73,17 +73,12 @@ def test_a_table_alone_makes_classes_of_its_clusters():
     assert SourceSet.from_table(torch.ones(50, 3), classes=4).names == ("cluster 0",)
 
 
-@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
-def test_points_of_a_file_or_its_folder(tmp_path, suffix):
-    x, y = torch.arange(12.0).view(2, 3, 2), torch.tensor([7, 3])
-    file = tmp_path / f"points.{suffix}"
-    np.savez(file, x=x.numpy(), y=y.numpy()) if suffix == "npz" else save_file({"x": x, "y": y}, file)
-    for path in (file, tmp_path):
-        source = SourceSet.read(path)
-        assert source.x.tolist() == [[2.0, 3.0], [8.0, 9.0]]
-        assert source.y.tolist() == [1, 0]
-        assert source.names == ("3", "7")
-        assert torch.equal(source.tokens, x)
+def test_points_of_a_file(tmp_path):
+    np.savez(tmp_path / "points.npz", x=np.arange(12.0).reshape(2, 3, 2), y=np.array([7, 3]))
+    source = SourceSet.read(tmp_path / "points.npz")
+    assert source.x.tolist() == [[2.0, 3.0], [8.0, 9.0]]
+    assert source.y.tolist() == [1, 0]
+    assert source.names == ("3", "7")
 
 
 @pytest.mark.parametrize(
@@ -98,12 +93,12 @@ def test_points_of_a_file_or_its_folder(tmp_path, suffix):
 def test_files_that_hold_no_source(tmp_path, arrays, said):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match=said):
-        SourceSet.read(tmp_path)
+        SourceSet.read(tmp_path / "a.npz")
 
 
 def test_places_that_hold_no_source(tmp_path, tokenizer):
     for path in (tmp_path, tmp_path / "none.npz"):
-        with pytest.raises(DataError, match=r"give an \.npz or \.safetensors"):
+        with pytest.raises(DataError, match=r"there is no source .* give an \.npz"):
             SourceSet.read(path)
     with pytest.raises(DataError, match="there is no file"):
         SourceSet.from_words([tmp_path / "none.conll"], TABLE, tokenizer)
@@ -122,13 +117,6 @@ def test_a_draw_keeps_every_class(classes, count, seed):
     for c in set(classes):
         here = classes.count(c)
         assert int((y[index] == c).sum()) == min(here, max(2, round(count * here / len(classes))))
-
-
-def test_a_sample_keeps_rows_together():
-    source = SourceSet(torch.arange(20.0).view(10, 2), torch.arange(10) % 2, ("a", "b"), "made up")
-    drawn = source.sample(4, torch.Generator().manual_seed(1), least=1)
-    assert drawn.y.bincount().tolist() == [2, 2]
-    assert torch.equal(drawn.x[:, 0] / 2 % 2, drawn.y.float())
 
 
 def test_numbers_go_into_bins_of_equal_count_and_ties_together():

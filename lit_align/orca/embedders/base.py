@@ -18,23 +18,13 @@ class Embedder(nn.Module, ABC):
 
     What ``embed`` gives is scaled and shifted, number by number; ``init_from`` sets both so that tokens have the
     moments that the body is used to. Positions and norms are the body's own.
-
-    Class attributes:
-        takes: kinds of input.
-
-    Attributes:
-        patch: what a token covers in each dimension, where tokens tile the input; a dense head needs it.
     """
 
-    takes: ClassVar[frozenset[str]]
-    patch: tuple[int, ...] | None = None
+    takes: ClassVar[frozenset[str]]  # kinds of input
+    patch: tuple[int, ...] | None = None  # what a token covers, where tokens tile the input; a dense head needs it
 
     def attach(self, inputs: InputSpec, body: BodySpec) -> None:
-        """Make the weights; called once, before the first input.
-
-        Raises:
-            ConfigError: if it does not take such inputs, or makes more tokens of them than the body reads.
-        """
+        """Make the weights; called once, before the first input."""
         name = type(self).__name__
         if inputs.kind not in self.takes:
             raise ConfigError(f"{name} takes {' or '.join(sorted(self.takes))} data, not {inputs.kind}; choose another")
@@ -60,11 +50,7 @@ class Embedder(nn.Module, ABC):
         """
 
     def forward(self, x: Tensor, mask: Tensor) -> Embedded:
-        """Tokens for the body; arguments as for ``embed``.
-
-        Raises:
-            DataError: if an input is longer than the body can read.
-        """
+        """Tokens for the body; arguments as for ``embed``."""
         tokens, there, grid = self.embed(x, mask)
         if tokens.shape[1] > self.max_tokens:
             raise DataError(f"an input makes {tokens.shape[1]} tokens, the body reads {self.max_tokens}; shorten it")

@@ -50,10 +50,8 @@ def cut(x: Tensor, size: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
     """Patches of ``[n, channels, ...]``, padded with zeros at the ends: ``[n, patches, numbers]``, and their grid.
 
     Example:
-        >>> cut(torch.arange(1.0, 6.0).view(1, 1, 5), (2,))
-        (tensor([[[1., 2.],
-                  [3., 4.],
-                  [5., 0.]]]), (3,))
+        >>> cut(torch.tensor([[[1.0, 2.0, 3.0]]]), (2,))[0].tolist()
+        [[[1.0, 2.0], [3.0, 0.0]]]
     """
     short = [-length % step for length, step in zip(x.shape[2:], size, strict=True)]
     x = nn.functional.pad(x, [end for by in reversed(short) for end in (0, by)])
