@@ -91,7 +91,7 @@ def answered(runs: Sequence[str], paths: Sequence[str], formats: Sequence[Format
 
     made: dict[str, Group] = {}
     for run in runs:
-        stage = lit_align.load(run)
+        stage: Any = lit_align.load(run)
         chat = Chat(stage.tokenizer, max_length=2048)
         trees, _ = prepare(paths, None, chat, "prompts", 0.01, formats, lambda ledger: print(ledger.table()))
         said = ask(stage, [tree.prompt for tree in trees], samples=3 - len(runs), temperature=stage.temperature or 1.0)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from lit_align.batches import Batch, Step, Tree
-from lit_align.errors import ConfigError, ModelError, TrainingError
+from lit_align.errors import ConfigError, ModelError
 from lit_align.models.forward import Forward
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.memory import explained
