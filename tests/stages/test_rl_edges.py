@@ -132,6 +132,32 @@ def test_what_is_logged_of_a_minibatch_is_its_mean(reduce, tiny):
         torch.testing.assert_close(loss / module.count(step), total, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("whitens", [True, False])
+def test_advantages_are_whitened_over_all_tokens_and_returns_are_not(whitens, tiny):
+    """Without a critic's expectations a return is what is still to come, here the score alone."""
+    module = stage(tiny, Length(most=3), GAE(lam=1.0, whitens=whitens), cls=Alone, max_new_tokens=8)
+    now = sampled(module)
+    now.scores = now.scores._replace(total=torch.arange(24.0))
+    module.score(now)
+    each, returns = now.tokens["advantage"][now.mask], now.tokens["return"][now.mask]
+    torch.testing.assert_close(returns, now.scores.total.repeat_interleave(now.length))
+    wanted = (returns - returns.mean()) / returns.std() if whitens else returns
+    torch.testing.assert_close(each, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_how_far_it_moved_is_seen_from_where_it_sampled(tiny):
+    """Every token is twice as likely as when it was drawn: r - 1 - log r is 1 - log 2."""
+    module = stage(tiny, Pattern("a"), cls=Alone, max_new_tokens=4)
+    now = sampled(module)
+    now.tokens["policy"] -= math.log(2) * now.mask
+    (step,) = module._updates(now)
+    _, sums = module.losses(step.batches[0], statistics=True)
+    found = {name: (total / n).item() for name, (total, n) in sums.items()}
+    assert found["policy/ratio"] == pytest.approx(2, abs=1e-4)
+    assert found["policy/approxkl"] == pytest.approx(1 - math.log(2), abs=1e-4)
+    assert found["policy/clipfrac"] == 1
+
+
 def test_minibatches_are_other_ones_in_each_pass(tiny):
     module = stage(tiny, Pattern("a"), cls=Alone, max_new_tokens=2, epochs=3, minibatches=3)
     now = sampled(module)
