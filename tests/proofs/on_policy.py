@@ -1,10 +1,10 @@
 """Does on-policy learning earn more without going far, and does it say so when it is being fooled?
 
 ``python -m tests.proofs.on_policy`` runs the command on a real model: beginnings of sentences of our own, a lexicon of
-sentiment as the reward (the plugin's Vader, from -1 to 1), responses of 16 tokens, 20 iterations of 16 responses. PPO
-three times, RLOO and GRPO once each, and RLOO once more with divergence free of charge and three times the learning
-rate. Settings were chosen on other beginnings and another seed. Figures go to ``on_policy.json`` and ``on_policy.png``
-beside this file. With names of runs behind it, only those run.
+sentiment as the reward (the plugin's Vader, from -1 to 1), responses of 16 tokens, 16 in an iteration. PPO three times;
+RLOO and GRPO, which move faster, once each for fewer iterations; and RLOO once more with divergence free of charge and
+three times the learning rate. Settings were chosen on other beginnings and other seeds. Figures go to
+``on_policy.json`` and ``on_policy.png`` beside this file. With names of runs behind it, only those run.
 """
 
 import csv
@@ -27,10 +27,10 @@ WINDOW = 5
 """Iterations that a first and a last mean are taken over."""
 
 FRAMES = (
-    "I thought the {} was", "To be honest, the {}", "After an hour with the {}, we", "Everyone told me that the {}",
-    "What I remember of the {} is", "The {} they showed us", "My sister called the {}", "On Sunday the {}",
+    "I think that the {} is", "We went to see the {} and", "My opinion of the {}:", "Last week the {}",
+    "They say the {} will", "When I opened the door, the {}", "Honestly, the {} has", "A friend told me that the {}",
 )  # fmt: skip
-LEARNED = ("film", "soup", "hotel", "train", "garden", "book", "concert", "bridge", "teacher", "phone")
+LEARNED = ("play", "bakery", "school", "bus", "park", "song", "market", "river", "nurse")
 HELD = ("museum", "doctor")
 
 COMMON = (
@@ -45,16 +45,15 @@ COMMON = (
     *("--model.samples=4", "--model.minibatches=2", "--model.checkpointing=false", "--model.optimizer.lr=1e-3"),
     *("--model.lora.r=16", "--model.lora.alpha=32", "--data.batch_size=4", "--data.token_budget=4096"),
 )
+SHORTER = ("--trainer.limit_train_batches=14",)
+"""Of the 18 iterations that an epoch has."""
 RUNS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "RLOO": (1, ("--model.advantage=RLOO",)),
-    "PPO, seed 1": (1, ()),
-    "PPO, seed 2": (2, ()),
-    "PPO, seed 3": (3, ()),
-    "GRPO": (1, ("--model.advantage=GRPO",)),
-    "RLOO, KL free": (
-        1,
-        ("--model.advantage=RLOO", "--model.kl.coefficient=0", "--model.optimizer.lr=3e-3", "--trainer.max_epochs=2"),
-    ),
+    "PPO, seed 11": (11, ()),
+    "RLOO": (11, ("--model.advantage=RLOO", *SHORTER)),
+    "RLOO, KL free": (11, ("--model.advantage=RLOO", "--model.kl.coefficient=0", "--model.optimizer.lr=3e-3")),
+    "GRPO": (11, ("--model.advantage=GRPO", *SHORTER)),
+    "PPO, seed 12": (12, ()),
+    "PPO, seed 13": (13, ()),
 }
 
 
