@@ -119,12 +119,14 @@ def draw(runs: dict[str, dict]) -> None:
         for axis, of in zip(axes, ("scores", "kl"), strict=True):
             values = run["curve"][of]
             means = [fmean(values[at : at + WINDOW]) for at in range(len(values) - WINDOW + 1)]
-            axis.plot(values, color=f"C{k}", linewidth=0.6, alpha=0.35)
-            axis.plot(range(WINDOW - 1, len(values)), means, color=f"C{k}", label=name)
-    axes[0].set(xlabel="iteration", ylabel="reward (sentiment, -1 to 1)")
-    axes[1].set(xlabel="iteration", ylabel="KL, nats a response", yscale="symlog")
+            axis.plot(range(1, len(values) + 1), values, color=f"C{k}", linewidth=0.6, alpha=0.35)
+            axis.plot(range(WINDOW, len(values) + 1), means, color=f"C{k}", label=name)
+    axes[0].set_ylabel("reward (sentiment, -1 to 1)")
+    axes[1].set(ylabel="KL, nats a response", yscale="symlog", yticks=(ticks := (0, 1, 3, 10, 30, 60)))
+    axes[1].set_yticklabels(map(str, ticks))
     axes[1].axhline(10, color="k", linestyle=":", linewidth=1)
     for axis in axes:
+        axis.set(xlabel="iteration", xticks=range(2, 19, 4))
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=7)
     figure.savefig(HERE / "on_policy.png", dpi=110)
