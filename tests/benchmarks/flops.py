@@ -21,7 +21,8 @@ def _attention_backward(_, query, key, *__, out_shape=None, **___) -> int:
     return _attention(query, key) * 5 // 2  # five products of that size instead of two
 
 
-def _counted(step: Callable[[], None]) -> int:
+def counted(step: Callable[[], None]) -> int:
+    """Operations of ``step`` as PyTorch counts them, attention on CPUs included."""
     ops = torch.ops.aten  # the counter leaves out attention on CPUs
     known = {
         ops._scaled_dot_product_flash_attention_for_cpu: _attention,
@@ -39,7 +40,7 @@ def of_trl(job: dict, rows: list[dict]) -> int:
     trainer = trl_side.trainer(load_model(Base(job["model"], quantization="none", dtype=job["dtype"])), job, rows)
     batch = next(iter(trainer.get_train_dataloader()))
     trainer.model.train()
-    return _counted(lambda: trainer.compute_loss(trainer.model, batch).backward())
+    return counted(lambda: trainer.compute_loss(trainer.model, batch).backward())
 
 
 def of_ours(job: dict, rows: list[dict]) -> tuple[int, int]:
@@ -51,7 +52,7 @@ def of_ours(job: dict, rows: list[dict]) -> tuple[int, int]:
         for batch in batches:
             stage.losses(batch, statistics=False)[0].backward()
 
-    return _counted(step), expected(stage.roles.peft, batches)
+    return counted(step), expected(stage.roles.peft, batches)
 
 
 def expected(peft: torch.nn.Module, batches: list[Batch]) -> int:

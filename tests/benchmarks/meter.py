@@ -34,7 +34,7 @@ class Meter:
         else:
             ctypes.CDLL("libc.so.6").malloc_trim(0)  # or what loading left behind would serve the steps unseen
             Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-            self.before = _resident("VmRSS")
+            self.before = resident("VmRSS")
         self._mark()
 
     def step(self, loss: torch.Tensor) -> None:
@@ -57,7 +57,7 @@ class Meter:
             peak = torch.cuda.max_memory_allocated()
             each = [a.elapsed_time(b) / 1000 for a, b in zip(self.marks, self.marks[1:], strict=False)]
         else:
-            peak = _resident("VmHWM")
+            peak = resident("VmHWM")
             each = [b - a for a, b in zip(self.marks, self.marks[1:], strict=False)]
         each = each[self.warmups :]
         return {
@@ -69,6 +69,7 @@ class Meter:
         }
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
+    """Bytes of memory of this process, as ``VmRSS`` (now) or ``VmHWM`` (at most)."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024
