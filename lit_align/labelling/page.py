@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as Refusal
 
 from lit_align.batches import Text
+from lit_align.data.formats.groups import as_row
 from lit_align.labelling import votes
 from lit_align.labelling.agreement import overview
 from lit_align.labelling.campaign import Campaign
@@ -199,7 +200,7 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
 
     @app.get("/admin/groups.jsonl")
     def labelled(who: Admin, how: How = "share", least: Annotated[float, Query(ge=0, le=1)] = 0.0) -> Response:
-        return _lines(map(votes.row, votes.groups(votes.trusted(votes.read(store.path), least), how)))
+        return _lines(map(as_row, votes.groups(votes.trusted(votes.read(store.path), least), how)))
 
     return app
 

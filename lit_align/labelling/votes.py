@@ -19,9 +19,10 @@ is usually wrong counts the other way round.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ from lit_align.errors import DataError
 KINDS = ("compare", "rank", "rate", "thumbs")
 
 Item = tuple[int, int, int]
-"""What is judged: a task and two of its responses, or one of them twice."""
+"""What is judged: a group and two of its responses, or one of them twice."""
 
 Belief = dict[int, float]
 """Probability of each label; empty if nothing can be said."""
@@ -90,6 +91,7 @@ class Label(NamedTuple):
     item: Item
     annotator: str
     value: int
+    vote: Any = None
 
 
 def read(store: str | Path) -> Ballots:
@@ -123,11 +125,10 @@ def read(store: str | Path) -> Ballots:
 
 def labels(ballots: Ballots, kind: str, gold: bool = False) -> list[Label]:
     """The judgments in the votes on tasks of a kind, on gold tasks or on the others."""
-    wanted = {number: task for number, task in ballots.tasks.items() if task.kind == kind and bool(task.gold) == gold}
     return [
-        Label((vote.task, i, j), vote.annotator, value)
+        Label((task.group, i, j), vote.annotator, value, vote)
         for vote in ballots.votes
-        if vote.task in wanted
+        if (task := ballots.tasks[vote.task]).kind == kind and bool(task.gold) == gold
         for (i, j), value in said(kind, vote.answer, vote.shown).items()
     ]
 
@@ -180,9 +181,9 @@ def dawid_skene(given: Sequence[Label], rounds: int = 100) -> dict[Item, Belief]
     """
     if not given:
         return {}
-    names = [sorted(set(column)) for column in zip(*given, strict=True)]
+    names = [sorted(set(column)) for column in list(zip(*given, strict=True))[:3]]
     numbers = [{one: k for k, one in enumerate(several)} for several in names]
-    item, person, value = np.array([[n[x] for n, x in zip(numbers, label, strict=True)] for label in given]).T
+    item, person, value = np.array([[n[x] for n, x in zip(numbers, label[:3], strict=True)] for label in given]).T
     items, people, values = map(len, names)
     belief = np.zeros((items, values))
     np.add.at(belief, (item, value), 1.0)
@@ -216,8 +217,8 @@ def reliability(ballots: Ballots) -> dict[str, tuple[int, int]]:
     """
     found: dict[str, tuple[int, int]] = {}
     for kind in KINDS:
-        for (number, i, j), annotator, value in labels(ballots, kind, gold=True):
-            task, (right, seen) = ballots.tasks[number], found.get(annotator, (0, 0))
+        for (_, i, j), annotator, value, vote in labels(ballots, kind, gold=True):
+            task, (right, seen) = ballots.tasks[vote.task], found.get(annotator, (0, 0))
             off = abs(value - said(kind, task.gold or {}, task.members)[i, j])
             found[annotator] = (right + (off <= (kind == "rate")), seen + 1)
     return found
@@ -232,77 +233,61 @@ def trusted(ballots: Ballots, least: float) -> Ballots:
 def groups(ballots: Ballots, how: str = "share") -> list[Group]:
     """Every group of which the votes say something, as training takes it.
 
-    Comparisons become pairs with the probability that they are right and the mean strength as margin; rankings such
-    pairs too, and places by how many of the others a response is expected to beat; ratings their mean, or the
-    commonest, with the share of annotators who raised each flag; thumbs the likelier one.
+    Comparisons and rankings become pairs, with the probability that they are right and the mean strength as margin,
+    and, where all were compared with all, places by how many of the others a response is expected to beat; ratings
+    their mean, or the commonest, with the share of annotators who raised each flag; thumbs the likelier one.
 
     Args:
         ballots: what people said.
         how: ``"majority"``, ``"share"`` or ``"dawid_skene"``.
     """
-    made, votes = [], defaultdict[int, list[Vote]](list)
-    for vote in ballots.votes:
-        votes[vote.task].append(vote)
+    return [group for _, group in labelled(ballots, how)]
+
+
+def labelled(ballots: Ballots, how: str) -> Iterator[tuple[int, Group]]:
+    """The same with the number of each group; one that was asked about in several ways comes as often."""
     for kind in KINDS:
-        beliefs: dict[int, dict[Item, Belief]] = defaultdict(dict)
-        for item, belief in HOW[how](labels(ballots, kind)).items():
-            beliefs[ballots.tasks[item[0]].group][item] = belief
-        build = {"rate": _rated, "thumbs": _judged}.get(kind, _compared)
-        for number, known in sorted(beliefs.items()):
-            found = build(ballots.groups[number], known, votes)
+        given = labels(ballots, kind)
+        beliefs, build = HOW[how](given), {"rate": _rated, "thumbs": _judged}.get(kind, _compared)
+        known: dict[int, dict[Item, list[Vote]]] = defaultdict(lambda: defaultdict(list))
+        for label in given:
+            known[label.item[0]][label.item].append(label.vote)
+        for number, items in sorted(known.items()):
+            found = build(ballots.groups[number], [(i, j, beliefs[n, i, j], of) for (n, i, j), of in items.items()])
             if found.items:
-                found = found if kind != "rank" else _ranked(found, known)
-                count = sum(len(votes[task]) for task in {item[0] for item in known})
-                made.append(found._replace(extra={**found.extra, "votes": count}))
-    return made
+                count = len({(vote.annotator, vote.task) for of in items.values() for vote in of})
+                yield number, found._replace(extra={**found.extra, "votes": count})
 
 
-def _first(belief: Belief) -> float:
-    """How likely the first is better: with half of the ties, and one half if nothing is known."""
-    return belief.get(1, 0.0) + belief.get(0, 0.0) / 2 if belief else 0.5
+Known = list[tuple[int, int, Belief, list[Vote]]]
+"""Of a group: two of its responses, what is to be believed of them, and who said so."""
 
 
-def _compared(group: Group, known: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group:
-    pairs = []
-    for (task, i, j), belief in known.items():
-        sure, better, worse = max((_first(belief), i, j), (1 - _first(belief), j, i))
+def _compared(group: Group, known: Known) -> Group:
+    pairs, expected = [], [0.0] * len(group.responses)
+    for i, j, belief, votes in known:
+        first = belief.get(1, 0.0) + belief.get(0, 0.0) / 2 if belief else 0.5  # half of the ties
+        expected[i] += first
+        expected[j] += 1 - first
+        sure, better, worse = max((first, i, j), (1 - first, j, i))
         if sure > 0.5 + 1e-9:
-            strengths = [vote.answer.get("preference", 0) * (-1, 1)[vote.shown[-1] == better] for vote in votes[task]]
+            strengths = [vote.answer.get("preference", 0) * (-1, 1)[vote.shown[-1] == better] for vote in votes]
             pairs.append(Pair(better, worse, sure, max(0.0, float(np.mean(strengths)))))
-    return group._replace(pairs=tuple(pairs))
+    places = tuple(1 + sum(other > own + 1e-9 for other in expected) for own in expected)
+    every = len(known) == math.comb(len(expected), 2)
+    return group._replace(pairs=tuple(pairs), ranking=places if pairs and every else ())
 
 
-def _ranked(group: Group, known: dict[Item, Belief]) -> Group:
-    expected = [0.0] * len(group.responses)
-    for (_, i, j), belief in known.items():
-        expected[i] += _first(belief)
-        expected[j] += 1 - _first(belief)
-    return group._replace(ranking=tuple(1 + sum(other > own + 1e-9 for other in expected) for own in expected))
-
-
-def _rated(group: Group, known: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group:
+def _rated(group: Group, known: Known) -> Group:
     ratings: list[dict[str, float]] = [{} for _ in group.responses]
-    for (task, i, _), belief in known.items():
+    for i, _, belief, votes in known:
         if belief:
-            flags = [vote.answer["flags"] for vote in votes[task]]
-            ratings[i] = {name: sum(one.get(name, False) for one in flags) / len(flags) for name in flags[0]}
-            ratings[i]["rating"] = sum(value * p for value, p in belief.items())
+            flags = [flag for vote in votes for flag in vote.answer["flags"].items()]
+            raised = {name: float(np.mean([up for other, up in flags if other == name])) for name, _ in flags}
+            ratings[i] = {**raised, "rating": sum(value * p for value, p in belief.items())}
     return group._replace(ratings=tuple(ratings) if any(ratings) else ())
 
 
-def _judged(group: Group, known: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group:
-    up = {i: belief.get(1, 0.0) for (_, i, _), belief in sorted(known.items()) if belief}
-    up = {i: p for i, p in up.items() if abs(p - 0.5) > 1e-9}
+def _judged(group: Group, known: Known) -> Group:
+    up = {i: p for i, _, belief, _ in sorted(known) if belief and abs((p := belief.get(1, 0.0)) - 0.5) > 1e-9}
     return group._replace(responses=[group.responses[i] for i in up], desirable=tuple(p > 0.5 for p in up.values()))
-
-
-def row(group: Group) -> dict[str, Any]:
-    """A line of the layout `Groups`, which training reads.
-
-    Example:
-        >>> row(Group("2 + 2?", ["4", "5"], desirable=(True, False), extra={"votes": 4}))
-        {'votes': 4, 'prompt': '2 + 2?', 'responses': ['4', '5'], 'desirable': [True, False]}
-    """
-    known = {name: list(getattr(group, name)) for name in ("pairs", "desirable", "ranking", "ratings")}
-    kept = {name: value for name, value in known.items() if value}
-    return {**group.extra, "prompt": group.prompt, "responses": group.responses, **kept}

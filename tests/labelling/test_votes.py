@@ -13,6 +13,7 @@ import pytest
 
 from lit_align.batches import Group, Pair
 from lit_align.data.formats import built_in, recognise
+from lit_align.data.formats.groups import as_row
 from lit_align.errors import ConfigError, DataError
 from lit_align.labelling import votes
 from lit_align.labelling.agreement import agreement, position_bias
@@ -105,7 +106,7 @@ def test_the_export_trains():
     ]
     for given in several:
         (group,) = votes.groups(given)
-        row = json.loads(json.dumps(votes.row(group)))
+        row = json.loads(json.dumps(as_row(group)))
         assert recognise(row, built_in())(row) == group
 
 
