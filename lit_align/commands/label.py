@@ -12,7 +12,9 @@ from lit_align.errors import ConfigError
 from lit_align.labelling.campaign import Campaign
 
 if TYPE_CHECKING:
-    from lit_align.data.formats import Format
+    from lit_align.data.ledger import Ledger
+
+MAX_LOST = 0.01  # of the rows
 
 
 def run(arguments: list[str]) -> None:
@@ -29,23 +31,21 @@ def run(arguments: list[str]) -> None:
         from lit_align.labelling.page import build
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed; the page needs pip install 'lit-align[label]'") from error
+    from lit_align.evaluation.reward_bench import whole_groups
     from lit_align.labelling.store import Store
-    from lit_align.labelling.tasks import load
-    from lit_align.plugins import load_plugins
 
-    formats = [layout() for layout in load_plugins().registries["register_formats"].values()]
     store = Store(campaign.store, campaign.votes, campaign.gold_every)
-    column = campaign.uncertainty if campaign.order == "disagreement" else ""
     for paths, gold in ((campaign.tasks, False), (campaign.gold, True)):
         if not paths:
             continue
-        sampled = campaign.runs and not gold
-        groups = answered(campaign.runs, paths, formats) if sampled else load(paths, formats)
-        count = store.add(groups, campaign.ask, gold, "" if gold else column)
+        if campaign.runs and not gold:
+            groups = answered(campaign.runs, paths)
+        else:
+            groups = whole_groups(paths, None, "responses", MAX_LOST, show)
+        count = store.add(groups, campaign.ask, gold, "" if gold else campaign.uncertainty)
         if not count:
-            raise ConfigError(
-                f"{', '.join(paths)} has nothing to {campaign.ask}; give prompts with responses, or --runs"
-            )
+            what = ", ".join(paths)
+            raise ConfigError(f"{what} has nothing to {campaign.ask}; give prompts with responses, or --runs")
         print(f"{count} {'gold ' * gold}tasks from {', '.join(paths)}")
     if not store.db.execute("SELECT 1 FROM tasks").fetchone():
         raise ConfigError(f"{campaign.store} has no tasks; give a file of them with --tasks")
@@ -75,14 +75,13 @@ def _campaign(arguments: Sequence[str]) -> Campaign:
     return Campaign(**{name: value for name, value in settings.items() if name != "config"})
 
 
-def answered(runs: Sequence[str], paths: Sequence[str], formats: Sequence[Format]) -> list[Group]:
-    """The prompts of ``paths`` with two answers: both of one run, or one of each of two.
+def show(ledger: Ledger) -> None:
+    """What became of the rows."""
+    print(ledger.table())
 
-    Args:
-        runs: folders of one run or two.
-        paths: files of prompts; what they hold besides is kept but not shown.
-        formats: layouts to choose from.
-    """
+
+def answered(runs: Sequence[str], paths: Sequence[str]) -> list[Group]:
+    """The prompts of ``paths`` with two answers: both of one run, or one of each of two; columns besides are kept."""
     import lit_align
     from lit_align.data.chat import Chat
     from lit_align.data.prepare import prepare
@@ -93,14 +92,11 @@ def answered(runs: Sequence[str], paths: Sequence[str], formats: Sequence[Format
     for run in runs:
         stage = lit_align.load(run)
         chat = Chat(stage.tokenizer, max_length=2048)
-        trees, _ = prepare(paths, None, chat, "prompts", 0.01, formats, lambda ledger: print(ledger.table()))
+        trees, _ = prepare(paths, None, chat, "prompts", MAX_LOST, stage.formats(), show)
         said = ask(stage, [tree.prompt for tree in trees], samples=3 - len(runs), temperature=stage.temperature or 1.0)
         for tree, several in zip(trees, said, strict=True):
             group = made.setdefault(tree.group.source, tree.group)
             given = [answer(group, text) for text, _ in several]
             made[group.source] = group._replace(responses=[*group.responses, *given])
         print(f"{len(trees)} prompts answered by {Path(run)}")
-    kept = [group for group in made.values() if len({str(one) for one in group.responses}) > 1]
-    if len(kept) < len(made):
-        print(f"{len(made) - len(kept)} prompts are left out, which did not get two different answers")
-    return kept
+    return list(made.values())

@@ -31,8 +31,7 @@ class Campaign:
         votes: people that each task is shown to.
         gold: files of tasks whose answer is known; they are mixed in, and never exported.
         gold_every: how often: one task in so many.
-        order: of the tasks: as given, or those first of which a judge was least sure.
-        uncertainty: the column that says how unsure.
+        uncertainty: column with a number that says how unsure a judge was of a row; those rows come first.
         host: address to listen at; others than this machine reach 0.0.0.0.
         port: port to listen at.
 
@@ -50,8 +49,7 @@ class Campaign:
     votes: int = 3
     gold: str | list[str] = field(default_factory=list)
     gold_every: int = 10
-    order: Literal["given", "disagreement"] = "given"
-    uncertainty: str = "uncertainty"
+    uncertainty: str = ""
     host: str = "127.0.0.1"
     port: int = 8321
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Form, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from fastapi.responses import RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from markdown_it import MarkdownIt
@@ -28,7 +28,7 @@ from lit_align.labelling.store import Stale, Store
 
 HERE = Path(__file__).parent
 MAX_BODY = 64 * 1024  # bytes
-NAME = r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$"
+NAME = Form(max_length=100, pattern=r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$")
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -55,31 +55,33 @@ class Ballot(BaseModel):
     revision: Annotated[int, Field(ge=1, lt=2**31)]
     verdict: Literal["vote", "skip", "undo"] = "vote"
     preference: Annotated[int | None, Field(ge=-3, le=3)] = None
-    place: Annotated[list[str], Field(max_length=100)] = []
+    place: Annotated[list[Annotated[str, Field(pattern="^[0-9]{1,3}-[0-9]{1,3}$")]], Field(max_length=100)] = []
     rating: Annotated[int | None, Field(ge=1, le=7)] = None
     up: bool | None = None
     flag: Annotated[list[str], Field(max_length=100)] = []
     note: Annotated[str, Field(max_length=2000)] = ""
 
+    def answer(self, kind: str, count: int, flags: Iterable[str]) -> dict[str, Any]:
+        """What it says of a task of ``count`` responses.
 
-def answered(ballot: Ballot, kind: str, count: int, flags: Iterable[str]) -> dict[str, Any] | None:
-    """The answer to a task of ``count`` responses; None if the form does not hold one.
+        Raises:
+            RequestValidationError: if that is no answer to such a task.
 
-    Example:
-        >>> answered(Ballot(csrf="", task=1, revision=1, place=["1-1", "0-2"]), "rank", 2, [])
-        {'places': [2, 1]}
-    """
-    if ballot.verdict != "vote":
-        return {}
-    if kind == "rank":
-        given, every = dict(entry.split("-", 1) for entry in ballot.place if "-" in entry), range(count)
-        places = [int(given.get(str(k), 0)) if given.get(str(k), "").isdecimal() else 0 for k in every]
-        return {"places": places} if all(0 < place <= count for place in places) else None
-    name = {"compare": "preference", "rate": "rating"}.get(kind, "up")
-    said = {name: getattr(ballot, name)}
-    if kind == "rate":
-        said["flags"] = {flag: flag in ballot.flag for flag in flags}
-    return None if said[name] is None else said
+        Example:
+            >>> Ballot(csrf="", task=1, revision=1, place=["1-1", "0-2"]).answer("rank", 2, [])
+            {'places': [2, 1]}
+        """
+        given = dict(map(int, entry.split("-")) for entry in self.place)
+        said: dict[str, Any] = {
+            "compare": {"preference": self.preference},
+            "rank": {"places": [given.get(k) for k in range(count)]},
+            "rate": {"rating": self.rating, "flags": {flag: flag in self.flag for flag in flags}},
+            "thumbs": {"up": self.up},
+        }[kind]
+        places = said.get("places", [])
+        if None in (*said.values(), *places) or not {*places} <= {*range(1, count + 1)}:
+            raise RequestValidationError([])
+        return said
 
 
 def paragraphs(text: Text) -> list[tuple[str, Markup]]:
@@ -88,23 +90,18 @@ def paragraphs(text: Text) -> list[tuple[str, Markup]]:
     return [(role if len(turns) > 1 else "", Markup(WRITTEN.render(said))) for role, said in turns]
 
 
-def _whose(request: Request, role: str) -> int:
-    person: int | None = request.app.state.store.person(request.cookies.get(role, ""), admin=role == "admin")
-    if person is None:
-        raise HTTPException(401)
+def _whose(role: str) -> Callable[[Request], int]:
+    def person(request: Request) -> int:
+        found: int | None = request.app.state.store.person(request.cookies.get(role, ""), admin=role == "admin")
+        if found is None:
+            raise HTTPException(401)
+        return found
+
     return person
 
 
-def _annotator(request: Request) -> int:
-    return _whose(request, "annotator")
-
-
-def _admin(request: Request) -> int:
-    return _whose(request, "admin")
-
-
-Annotator = Annotated[int, Depends(_annotator)]
-Admin = Annotated[int, Depends(_admin)]
+Annotator = Annotated[int, Depends(_whose("annotator"))]
+Admin = Annotated[int, Depends(_whose("admin"))]
 
 
 def build(store: Store, campaign: Campaign) -> FastAPI:
@@ -166,10 +163,8 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
     @app.post("/vote")
     def vote(ballot: Annotated[Ballot, Form()], request: Request, who: Annotator) -> Response:
         _same_page(ballot.csrf, request, "annotator")
-        kind, order = store.asked(who, ballot.task)
-        answer = answered(ballot, kind, len(order), campaign.flags)
-        if answer is None:
-            raise RequestValidationError([])
+        _, kind, order, _ = store.asked(who, ballot.task)
+        answer = ballot.answer(kind, len(order), campaign.flags) if ballot.verdict == "vote" else {}
         store.record(who, ballot.task, ballot.revision, ballot.verdict, answer, ballot.note.strip())
         return RedirectResponse(f"/task/{ballot.task}" if ballot.verdict == "undo" else "/", 303)
 
@@ -184,12 +179,7 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
         return page(request, "admin", figures=found, hows=list(votes.HOW), csrf=_csrf(request, "admin"))
 
     @app.post("/admin/link")
-    def link(
-        csrf: Annotated[str, Form()],
-        name: Annotated[str, Form(max_length=100, pattern=NAME)],
-        request: Request,
-        who: Admin,
-    ) -> Response:
+    def link(csrf: Annotated[str, Form()], name: Annotated[str, NAME], request: Request, who: Admin) -> Response:
         _same_page(csrf, request, "admin")
         address = f"{request.base_url}in/{store.invite(name.strip())}"
         return page(request, "link", name=name.strip(), address=address)
@@ -216,5 +206,5 @@ def _same_page(given: str, request: Request, role: str) -> None:
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> Response:
-    text = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    return StreamingResponse(text, media_type="application/x-ndjson")
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return Response(text.encode(errors="replace"), media_type="application/x-ndjson")

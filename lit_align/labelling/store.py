@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from lit_align.batches import Group, Text
-from lit_align.errors import ConfigError, LitAlignError
+from lit_align.errors import ConfigError, DataError, LitAlignError
 from lit_align.labelling.tasks import known, questions, urgency
 
 SCHEMA = Path(__file__).with_name("schema.sql")
@@ -29,9 +30,10 @@ class Stale(LitAlignError):
 
 
 class Task(NamedTuple):
-    """A task as one person sees it: responses as they are shown, and ``order``, the index in the group of each.
+    """A task as one person sees it: its number among that person's, and the responses as they are shown.
 
-    An answer given now would have ``revision``; ``answer`` and ``note`` are what this person said last, if anything.
+    ``order`` has the index in the group of each; an answer given now would have ``revision``; ``answer`` and ``note``
+    are what this person said last, if anything.
     """
 
     id: int
@@ -95,8 +97,11 @@ class Store:
                 digest = _hash("\n".join([*text, str(gold)]))
                 seen[digest] += 1
                 digest += f":{seen[digest]}"  # the same row twice is two groups
-                row = (digest, *text, group.source, json.dumps(group.extra, ensure_ascii=False, default=str))
-                db.execute("INSERT INTO groups VALUES (NULL, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
+                row = (digest, *text, group.source, json.dumps(group.extra, default=str))
+                try:
+                    db.execute("INSERT INTO groups VALUES (NULL, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
+                except UnicodeEncodeError as error:
+                    raise DataError(f"{group.source} has half of a surrogate pair; leave that row out") from error
                 (number,) = self.one("SELECT id FROM groups WHERE digest = ?", digest)
                 place = -urgency(group, uncertainty) if uncertainty else float(k)
                 for members in questions(group, kind):
@@ -104,7 +109,7 @@ class Store:
                     if gold and answer is None:
                         continue
                     task = (number, kind, json.dumps(members), json.dumps(answer) if gold else None, place)
-                    replace = "ON CONFLICT DO UPDATE SET place = excluded.place"
+                    replace = "ON CONFLICT DO UPDATE SET place = excluded.place, gold = excluded.gold"
                     db.execute(f"INSERT INTO tasks VALUES (NULL, ?, ?, ?, ?, ?, 0) {replace}", task)
                     count += 1
         return count
@@ -141,16 +146,18 @@ class Store:
             row = self.one(query, person) or self._gold(person) or self._wanting(person)
             return row and self._show(person, row[0])
 
-    def open(self, person: int, task: int) -> Task | None:
-        """A task that this person was shown before."""
+    def open(self, person: int, number: int) -> Task | None:
+        """The task that this person was shown as the ``number``-th."""
         with self.writing(durable=False):
-            seen = self.one("SELECT 1 FROM shown WHERE task = ? AND person = ?", task, person)
-            return self._show(person, task) if seen else None
+            row = self.one("SELECT task FROM shown WHERE person = ? AND number = ?", person, number)
+            return row and self._show(person, row[0])
 
     def _gold(self, person: int) -> Any:
+        """One at a random place in every ``gold_every`` tasks: nobody can count on it."""
         (count,) = self.one("SELECT count(*) FROM shown WHERE person = ?", person)
+        place = random.Random(f"{person}:{count // self.gold_every}").randrange(self.gold_every)
         query = f"SELECT id FROM tasks WHERE gold IS NOT NULL AND {MINE}) ORDER BY id LIMIT 1"
-        return None if (count + person) % self.gold_every else self.one(query, person=person)
+        return self.one(query, person=person) if count % self.gold_every == place else None
 
     def _wanting(self, person: int) -> Any:
         """With what others are looking at counted as if they had voted."""
@@ -159,15 +166,18 @@ class Store:
         named = {"person": person, "votes": self.votes, "since": time.time() - LEASE}
         return self.one(f"{query} ORDER BY place, id LIMIT 1", **named)
 
-    def _show(self, person: int, number: int) -> Task:
-        now = time.time()
-        again = "ON CONFLICT DO UPDATE SET at = excluded.at WHERE state <> 'open' OR at < ?"
-        self.db.execute(f"INSERT INTO shown VALUES (?, ?, 'open', ?) {again}", (number, person, now, now - LEASE))
+    def _show(self, person: int, task: int) -> Task:
+        """With a number of the person's own, as one that is everybody's would tell gold tasks from the others."""
+        now, following = time.time(), "SELECT ifnull(max(number), 0) + 1 FROM shown WHERE person = :person"
+        again = "ON CONFLICT DO UPDATE SET at = excluded.at WHERE state <> 'open' OR at < :since"
+        insert = f"INSERT INTO shown VALUES (:task, :person, ({following}), 'open', :now) {again}"
+        self.db.execute(insert, {"task": task, "person": person, "now": now, "since": now - LEASE})
+        (number,) = self.one("SELECT number FROM shown WHERE task = ? AND person = ?", task, person)
         query = "SELECT kind, prompt, responses, members FROM tasks JOIN groups ON groups.id = grp WHERE tasks.id = ?"
-        kind, *texts = self.one(query, number)
+        kind, *texts = self.one(query, task)
         prompt, responses, members = map(json.loads, texts)
-        order = _order(person, number, members)
-        revision, verdict, answer, note = self._last(person, number)
+        order = _order(person, task, members)
+        revision, verdict, answer, note = self._last(person, task)
         said = {} if verdict == "undo" else json.loads(answer)
         return Task(number, kind, prompt, [responses[i] for i in order], order, revision + 1, said, note)
 
@@ -175,26 +185,26 @@ class Store:
         query = "SELECT revision, verdict, answer, note FROM votes WHERE person = ? AND task = ? ORDER BY revision DESC"
         return self.one(query, person, task) or (0, "undo", "{}", "")
 
-    def asked(self, person: int, task: int) -> tuple[str, tuple[int, ...]]:
-        """Kind of a task, and the order in which this person sees its responses.
+    def asked(self, person: int, number: int) -> tuple[int, str, tuple[int, ...], float]:
+        """What this person was shown as the ``number``-th: task, kind, order of the responses, and when.
 
         Raises:
-            Stale: if this person was never shown such a task.
+            Stale: if there is no such task.
         """
-        query = "SELECT kind, members FROM tasks JOIN shown ON task = id WHERE id = ? AND person = ?"
-        row = self.one(query, task, person)
+        query = "SELECT id, kind, members, at FROM tasks JOIN shown ON task = id WHERE person = ? AND number = ?"
+        row = self.one(query, person, number)
         if row is None:
             raise Stale("you were never shown that task; go on with the next one")
-        return row[0], _order(person, task, json.loads(row[1]))
+        return row[0], row[1], _order(person, row[0], json.loads(row[2])), row[3]
 
     def record(
-        self, person: int, task: int, revision: int, verdict: str, answer: dict[str, Any], note: str = ""
+        self, person: int, number: int, revision: int, verdict: str, answer: dict[str, Any], note: str = ""
     ) -> None:
         """Keep an answer for good; one that came before is the same one, whatever became of the first reply.
 
         Args:
             person: whose.
-            task: to which task.
+            number: of the task, as this person was shown it.
             revision: 1 for the first answer of that person to that task, 2 for what is said instead of it, ...
             verdict: ``"vote"``, ``"skip"`` or ``"undo"``.
             answer: of the responses as they are shown.
@@ -203,35 +213,42 @@ class Store:
         Raises:
             Stale: if something else was recorded under that revision, or the one before it is missing.
         """
-        said = (verdict, json.dumps(answer, sort_keys=True), note)
+        said, now = (verdict, json.dumps(answer, sort_keys=True), note), time.time()
         with self.writing() as db:
+            task, _, order, since = self.asked(person, number)
             query = "SELECT verdict, answer, note FROM votes WHERE person = ? AND task = ? AND revision = ?"
             before, (last, was, *_) = self.one(query, person, task, revision), self._last(person, task)
             if before == said:
                 return
             if before or revision != last + 1 or verdict == was == "undo":
                 raise Stale("this was answered in another window since; go on from the answer that is recorded")
-            shown, now = json.dumps(self.asked(person, task)[1]), time.time()
-            (since,) = self.one("SELECT at FROM shown WHERE task = ? AND person = ?", task, person)
-            row = (person, task, revision, *said[:2], shown, note, now - since, now)
+            seconds = min(max(now - since, 0.0), LEASE)  # whoever takes longer is not at it
+            row = (person, task, revision, *said[:2], json.dumps(order), note, seconds, now)
             db.execute("INSERT INTO votes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def mine(self, person: int, limit: int = 100) -> list[tuple[int, int, str, str]]:
-        """This person's answers that stand, newest first: task, revision, verdict and prompt."""
+        """This person's answers that stand, newest first: number, revision, verdict and prompt."""
         query = (
-            "SELECT v.task, v.revision, v.verdict, g.prompt FROM standing v JOIN tasks t ON t.id = v.task "
-            "JOIN groups g ON g.id = t.grp WHERE v.person = ? ORDER BY v.id DESC LIMIT ?"
+            "SELECT number, revision, verdict, prompt FROM standing JOIN shown USING (person, task) "
+            "JOIN tasks ON tasks.id = task JOIN groups ON groups.id = grp WHERE person = ? "
+            "ORDER BY standing.id DESC LIMIT ?"
         )
         return self.db.execute(query, (person, limit)).fetchall()
 
     def progress(self, person: int) -> tuple[int, int, float]:
-        """Tasks this person is done with, tasks left, and the seconds that one of the last twenty took (the median)."""
-        done = self.one("SELECT count(*) FROM shown WHERE person = ? AND state <> 'open'", person)
+        """Tasks this person is done with, tasks left, and the seconds that one of the last twenty took (the median).
+
+        Left are so many gold tasks as there are on average, so that the sum does not change when one is answered.
+        """
+        query = "SELECT count(*), count(*) - count(gold) FROM shown JOIN tasks ON id = task WHERE person = ?"
+        done, plain = self.one(f"{query} AND state <> 'open'", person)
         query = f"SELECT count(*) FROM tasks WHERE gold IS NULL AND taken < :votes AND {MINE} AND state <> 'open')"
-        left = self.one(query, person=person, votes=self.votes)
+        (left,) = self.one(query, person=person, votes=self.votes)
+        (gold,) = self.one("SELECT count(*) FROM tasks WHERE gold IS NOT NULL")
+        if left:
+            left = max(left, plain + left + min(gold, (plain + left) // (self.gold_every - 1)) - done)
         pace = "SELECT seconds FROM votes WHERE person = ? AND verdict <> 'undo' ORDER BY id DESC LIMIT 20"
-        seconds = sorted(value for (value,) in self.db.execute(pace, (person,)))
-        return done[0], left[0], seconds[len(seconds) // 2] if seconds else 0.0
+        return done, left, median([value for (value,) in self.db.execute(pace, (person,))] or [0.0])
 
 
 def _hash(secret: str) -> str:

@@ -25,7 +25,7 @@ def asked(path, kind, groups, said, gold=()):
     for name, answers in said.items():
         who = store.person(store.enter(store.invite(name))[0])
         with store.writing() as db:
-            db.execute("INSERT OR IGNORE INTO shown SELECT id, ?, 'open', 0 FROM tasks", (who,))
+            db.execute("INSERT INTO shown SELECT id, ?, id, 'open', 0 FROM tasks", (who,))
         for (task, members), answer in zip(
             store.db.execute("SELECT id, members FROM tasks ORDER BY id").fetchall(), answers, strict=True
         ):
@@ -191,6 +191,8 @@ def human(tiny, train, run, store, stage, objective):
     """The command line of a run that learns from votes."""
     data = ["--data=Online", f"--data.train={train}", "--data.feedback=Human", f"--data.feedback.store={store}"]
     given = arguments(tiny, train, run, *data, "--data.responses=dataset", "--data.batch_size=4")
-    given = [word for word in given if word not in ("--data=Comparisons", "--model=Preference", "--model.objective=DPO")]
+    given = [
+        word for word in given if word not in ("--data=Comparisons", "--model=Preference", "--model.objective=DPO")
+    ]
     at = next(k for k, word in enumerate(given) if word.startswith("--model"))
     return [*given[:at], f"--model={stage}", f"--model.objective={objective}", *given[at:]]

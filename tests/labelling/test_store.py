@@ -147,8 +147,10 @@ def test_gold_is_mixed_in_and_most_doubtful_comes_first(tmp_path):
         answer(store, who, task, preference=(-1, 1)[task.order.index(0)])
     plain = [prompt for prompt in asked if prompt.startswith("Question")]
     assert plain == [f"Question {k}?" for k in (1, 3, 2, 5, 0, 4)]
-    assert [k for k, prompt in enumerate(asked) if prompt.startswith("Known")] == [3, 7]
-    assert votes.reliability(votes.read(store.path)) == {"w0": (2, 2)}
+    known = [k // 4 for k, prompt in enumerate(asked) if prompt.startswith("Known")]
+    assert known == [0, 1, 2][: len(known)]  # one in every four, nobody knows where
+    assert len(known) >= 2
+    assert votes.reliability(votes.read(store.path)) == {"w0": (len(known), len(known))}
     assert len(votes.groups(votes.read(store.path))) == 6
 
 
