@@ -39,11 +39,11 @@ def agreement(given: Sequence[Label], ordinal: bool = False) -> Agreement:
         >>> agreement(both)
         Agreement(raw=1.0, cohen=1.0, fleiss=1.0, alpha=1.0)
     """
-    values, items = sorted({label.value for label in given}), _by_item(given)
+    items, values = _by_item(given), sorted({label.value for label in given})
     counts = np.array([[list(said.values()).count(value) for value in values] for said in items])
     counts = counts.reshape(len(items), len(values))
     votes, alpha = counts.sum(1), math.nan
-    if (counts[votes > 1].any(0)).sum() > 1:
+    if counts[votes > 1].any(0).sum() > 1:
         level: Any = "ordinal" if ordinal else "nominal"
         alpha = float(krippendorff.alpha(value_counts=counts, value_domain=values, level_of_measurement=level))
     same, pairs = (counts * (counts - 1)).sum(), (votes * (votes - 1)).sum()

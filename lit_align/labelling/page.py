@@ -24,7 +24,7 @@ from lit_align.data.formats.groups import as_row
 from lit_align.labelling import votes
 from lit_align.labelling.agreement import overview
 from lit_align.labelling.campaign import Campaign
-from lit_align.labelling.store import Stale, Store
+from lit_align.labelling.store import Stale, Store, Task
 
 HERE = Path(__file__).parent
 MAX_BODY = 64 * 1024  # bytes
@@ -61,25 +61,18 @@ class Ballot(BaseModel):
     flag: Annotated[list[str], Field(max_length=100)] = []
     note: Annotated[str, Field(max_length=2000)] = ""
 
-    def answer(self, kind: str, count: int, flags: Iterable[str]) -> dict[str, Any]:
-        """What it says of a task of ``count`` responses.
-
-        Raises:
-            RequestValidationError: if that is no answer to such a task.
-
-        Example:
-            >>> Ballot(csrf="", task=1, revision=1, place=["1-1", "0-2"]).answer("rank", 2, [])
-            {'places': [2, 1]}
-        """
-        given = dict(map(int, entry.split("-")) for entry in self.place)
-        said: dict[str, Any] = {
+    def answer(self, task: Task, flags: Iterable[str]) -> dict[str, Any]:
+        """What it says of a task; raises what FastAPI does if that is no answer to it."""
+        given = {int(shown): int(place) for shown, _, place in (entry.partition("-") for entry in self.place)}
+        count = len(task.order)
+        answers: dict[str, dict[str, Any]] = {
             "compare": {"preference": self.preference},
-            "rank": {"places": [given.get(k) for k in range(count)]},
+            "rank": {"places": [given.get(k, 0) for k in range(count)]},
             "rate": {"rating": self.rating, "flags": {flag: flag in self.flag for flag in flags}},
             "thumbs": {"up": self.up},
-        }[kind]
-        places = said.get("places", [])
-        if None in (*said.values(), *places) or not {*places} <= {*range(1, count + 1)}:
+        }
+        said = answers[task.kind]
+        if None in said.values() or not all(0 < place <= count for place in said.get("places", [])):
             raise RequestValidationError([])
         return said
 
@@ -134,7 +127,8 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     @app.exception_handler(Stale)
     def refused(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, Refusal) else 409 if isinstance(error, Stale) else 422
+        stale = 404 if request.method == "GET" else 409  # what one was never shown is not there
+        status = error.status_code if isinstance(error, Refusal) else stale if isinstance(error, Stale) else 422
         return page(request, "refused", status, status=status, told=str(error))
 
     @app.get("/in/{token}")
@@ -155,16 +149,13 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
 
     @app.get("/task/{number}")
     def one_task(number: Number, request: Request, who: Annotator) -> Response:
-        task = store.open(who, number)
-        if task is None:
-            raise HTTPException(404)
-        return framed(request, who, "task", task=task)
+        return framed(request, who, "task", task=store.open(who, number))
 
     @app.post("/vote")
     def vote(ballot: Annotated[Ballot, Form()], request: Request, who: Annotator) -> Response:
         _same_page(ballot.csrf, request, "annotator")
-        _, kind, order, _ = store.asked(who, ballot.task)
-        answer = ballot.answer(kind, len(order), campaign.flags) if ballot.verdict == "vote" else {}
+        task = store.task(who, ballot.task)
+        answer = ballot.answer(task, campaign.flags) if ballot.verdict == "vote" else {}
         store.record(who, ballot.task, ballot.revision, ballot.verdict, answer, ballot.note.strip())
         return RedirectResponse(f"/task/{ballot.task}" if ballot.verdict == "undo" else "/", 303)
 

@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS votes (id INTEGER PRIMARY KEY, person INTEGER REFEREN
     revision INTEGER, verdict TEXT, answer TEXT, shown TEXT, note TEXT, seconds REAL, at REAL,
     UNIQUE (person, task, revision));
 CREATE INDEX IF NOT EXISTS votes_by_person ON votes (person, id);
-CREATE VIEW IF NOT EXISTS standing AS SELECT * FROM votes WHERE verdict <> 'undo' AND NOT EXISTS
+CREATE VIEW IF NOT EXISTS latest AS SELECT * FROM votes WHERE NOT EXISTS
     (SELECT 1 FROM votes later WHERE later.person = votes.person AND later.task = votes.task AND later.revision > votes.revision);
 
 CREATE TRIGGER IF NOT EXISTS counted AFTER INSERT ON votes BEGIN

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from lit_align.batches import Group, Text
 from lit_align.errors import ConfigError, DataError, LitAlignError
-from lit_align.labelling.tasks import known, questions, urgency
+from lit_align.labelling.campaign import known, questions, urgency
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 LEASE = 900.0  # seconds that a task shown to somebody is not offered to more people than are to vote
@@ -30,18 +30,21 @@ class Stale(LitAlignError):
 
 
 class Task(NamedTuple):
-    """A task as one person sees it: its number among that person's, and the responses as they are shown.
+    """A task as one person sees it; ``order`` has the index in the group of each response, as they are shown.
 
-    ``order`` has the index in the group of each; an answer given now would have ``revision``; ``answer`` and ``note``
-    are what this person said last, if anything.
+    It was shown as that person's ``number``-th, at ``since``; an answer given now would have ``revision``; ``verdict``,
+    ``answer`` and ``note`` are what this person said last, an ``"undo"`` if nothing.
     """
 
     id: int
+    number: int
     kind: str
     prompt: Text
     responses: list[Text]
     order: tuple[int, ...]
+    since: float
     revision: int
+    verdict: str
     answer: dict[str, Any]
     note: str
 
@@ -91,6 +94,7 @@ class Store:
     def add(self, groups: Sequence[Group], kind: str, gold: bool = False, uncertainty: str = "") -> int:
         """Take up the tasks of these groups; those that are there already keep their votes. How many there are."""
         count, seen = 0, Counter[str]()
+        replace = "ON CONFLICT DO UPDATE SET place = excluded.place, gold = excluded.gold"
         with self.writing() as db:
             for k, group in enumerate(groups):
                 text = [json.dumps(one, ensure_ascii=False) for one in (group.prompt, group.responses)]
@@ -106,12 +110,10 @@ class Store:
                 place = -urgency(group, uncertainty) if uncertainty else float(k)
                 for members in questions(group, kind):
                     answer = known(group, kind, members) if gold else None
-                    if gold and answer is None:
-                        continue
-                    task = (number, kind, json.dumps(members), json.dumps(answer) if gold else None, place)
-                    replace = "ON CONFLICT DO UPDATE SET place = excluded.place, gold = excluded.gold"
-                    db.execute(f"INSERT INTO tasks VALUES (NULL, ?, ?, ?, ?, ?, 0) {replace}", task)
-                    count += 1
+                    if bool(answer) == gold:
+                        task = (number, kind, json.dumps(members), answer and json.dumps(answer), place)
+                        db.execute(f"INSERT INTO tasks VALUES (NULL, ?, ?, ?, ?, ?, 0) {replace}", task)
+                        count += 1
         return count
 
     def invite(self, name: str, admin: bool = False, renew: bool = True) -> str | None:
@@ -146,11 +148,10 @@ class Store:
             row = self.one(query, person) or self._gold(person) or self._wanting(person)
             return row and self._show(person, row[0])
 
-    def open(self, person: int, number: int) -> Task | None:
-        """The task that this person was shown as the ``number``-th."""
+    def open(self, person: int, number: int) -> Task:
+        """What was shown as the ``number``-th, once more; raises what `task` does."""
         with self.writing(durable=False):
-            row = self.one("SELECT task FROM shown WHERE person = ? AND number = ?", person, number)
-            return row and self._show(person, row[0])
+            return self._show(person, self.task(person, number).id)
 
     def _gold(self, person: int) -> Any:
         """One at a random place in every ``gold_every`` tasks: nobody can count on it."""
@@ -172,30 +173,27 @@ class Store:
         again = "ON CONFLICT DO UPDATE SET at = excluded.at WHERE state <> 'open' OR at < :since"
         insert = f"INSERT INTO shown VALUES (:task, :person, ({following}), 'open', :now) {again}"
         self.db.execute(insert, {"task": task, "person": person, "now": now, "since": now - LEASE})
-        (number,) = self.one("SELECT number FROM shown WHERE task = ? AND person = ?", task, person)
-        query = "SELECT kind, prompt, responses, members FROM tasks JOIN groups ON groups.id = grp WHERE tasks.id = ?"
-        kind, *texts = self.one(query, task)
-        prompt, responses, members = map(json.loads, texts)
-        order = _order(person, task, members)
-        revision, verdict, answer, note = self._last(person, task)
-        said = {} if verdict == "undo" else json.loads(answer)
-        return Task(number, kind, prompt, [responses[i] for i in order], order, revision + 1, said, note)
+        return self.task(person, *self.one("SELECT number FROM shown WHERE task = ? AND person = ?", task, person))
 
-    def _last(self, person: int, task: int) -> tuple[int, str, str, str]:
-        query = "SELECT revision, verdict, answer, note FROM votes WHERE person = ? AND task = ? ORDER BY revision DESC"
-        return self.one(query, person, task) or (0, "undo", "{}", "")
-
-    def asked(self, person: int, number: int) -> tuple[int, str, tuple[int, ...], float]:
-        """What this person was shown as the ``number``-th: task, kind, order of the responses, and when.
+    def task(self, person: int, number: int) -> Task:
+        """What this person was shown as the ``number``-th.
 
         Raises:
             Stale: if there is no such task.
         """
-        query = "SELECT id, kind, members, at FROM tasks JOIN shown ON task = id WHERE person = ? AND number = ?"
+        query = (
+            "SELECT tasks.id, kind, shown.at, ifnull(revision, 0) + 1, ifnull(verdict, 'undo'), ifnull(note, ''), "
+            "prompt, responses, members, ifnull(answer, '{}') FROM shown LEFT JOIN latest USING (person, task) "
+            "JOIN tasks ON tasks.id = task JOIN groups ON groups.id = grp WHERE person = ? AND number = ?"
+        )
         row = self.one(query, person, number)
         if row is None:
             raise Stale("you were never shown that task; go on with the next one")
-        return row[0], row[1], _order(person, row[0], json.loads(row[2])), row[3]
+        task, kind, since, revision, verdict, note = row[:6]
+        prompt, responses, members, answer = map(json.loads, row[6:])
+        order = tuple(random.Random(f"{person}:{task}").sample(members, len(members)))  # always the same
+        shown = [responses[i] for i in order]
+        return Task(task, number, kind, prompt, shown, order, since, revision, verdict, answer, note)
 
     def record(
         self, person: int, number: int, revision: int, verdict: str, answer: dict[str, Any], note: str = ""
@@ -215,23 +213,23 @@ class Store:
         """
         said, now = (verdict, json.dumps(answer, sort_keys=True), note), time.time()
         with self.writing() as db:
-            task, _, order, since = self.asked(person, number)
+            task = self.task(person, number)
             query = "SELECT verdict, answer, note FROM votes WHERE person = ? AND task = ? AND revision = ?"
-            before, (last, was, *_) = self.one(query, person, task, revision), self._last(person, task)
+            before = self.one(query, person, task.id, revision)
             if before == said:
                 return
-            if before or revision != last + 1 or verdict == was == "undo":
+            if before or revision != task.revision or verdict == task.verdict == "undo":
                 raise Stale("this was answered in another window since; go on from the answer that is recorded")
-            seconds = min(max(now - since, 0.0), LEASE)  # whoever takes longer is not at it
-            row = (person, task, revision, *said[:2], json.dumps(order), note, seconds, now)
+            seconds = min(max(now - task.since, 0.0), LEASE)  # whoever takes longer is not at it
+            row = (person, task.id, revision, *said[:2], json.dumps(task.order), note, seconds, now)
             db.execute("INSERT INTO votes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def mine(self, person: int, limit: int = 100) -> list[tuple[int, int, str, str]]:
         """This person's answers that stand, newest first: number, revision, verdict and prompt."""
         query = (
-            "SELECT number, revision, verdict, prompt FROM standing JOIN shown USING (person, task) "
-            "JOIN tasks ON tasks.id = task JOIN groups ON groups.id = grp WHERE person = ? "
-            "ORDER BY standing.id DESC LIMIT ?"
+            "SELECT number, revision, verdict, prompt FROM latest JOIN shown USING (person, task) "
+            "JOIN tasks ON tasks.id = task JOIN groups ON groups.id = grp WHERE person = ? AND verdict <> 'undo' "
+            "ORDER BY latest.id DESC LIMIT ?"
         )
         return self.db.execute(query, (person, limit)).fetchall()
 
@@ -254,8 +252,3 @@ class Store:
 def _hash(secret: str) -> str:
     """What is kept of a secret: 256 random bits need no salt."""
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
-
-
-def _order(person: int, task: int, members: Sequence[int]) -> tuple[int, ...]:
-    """The responses as this person sees them, always in the same order."""
-    return tuple(random.Random(f"{person}:{task}").sample(list(members), len(members)))

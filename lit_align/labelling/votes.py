@@ -2,18 +2,14 @@
 
 What an answer means:
 
-* *A vote* counts until its author changes it or takes it back; the latest counts, and the history keeps them all.
-* *A tie* says that two responses are equally good, which is more than saying nothing. By share it is half a vote for
-  each. For Dawid and Skene it is a label of its own, and half of its probability goes to each. By majority, if ties are
-  the commonest answer, nothing is preferred.
-* *A skip* says that its author cannot or will not judge. It counts for nothing, and somebody else is asked.
-* *An abstention* is a task that was shown and not answered, or an answer that was taken back: there is no vote.
+* *A vote* counts until its author changes it or takes it back; the history keeps them all.
+* *A tie* is half a vote for each of two responses. For Dawid and Skene it is a label of its own, and half of its
+  probability goes to each. By majority, if ties are the commonest answer, nothing is preferred.
+* *A skip*, an answer that was taken back, or a task that was shown and not answered counts for nothing.
 
-A comparison whose probability comes out as one half (no majority, or as many for one as for the other) is left out, and
-so is a group of which nothing is known. A ranking is read as the comparisons that it implies.
-
-Dawid and Skene, 1979, https://doi.org/10.2307/2346806; nothing is assumed of the annotators beforehand, and one who
-is usually wrong counts the other way round.
+A comparison whose probability comes out as one half is left out, and so is a group of which nothing is known. A ranking
+is read as the comparisons that it implies. Dawid and Skene, 1979, https://doi.org/10.2307/2346806; nothing is assumed
+of the annotators beforehand, and one who is usually wrong counts the other way round.
 """
 
 from __future__ import annotations
@@ -23,8 +19,10 @@ import math
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import combinations
 from pathlib import Path
+from statistics import multimode
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,21 +98,18 @@ def read(store: str | Path) -> Ballots:
     Raises:
         DataError: if it is no store.
     """
-    answers = "SELECT name, task, revision, verdict, answer, shown, note, seconds, at FROM votes JOIN people"
     queries = (
         "SELECT id, prompt, responses, source, extra FROM groups ORDER BY id",
         "SELECT id, kind, grp, members, gold FROM tasks ORDER BY id",
-        f"{answers} ON people.id = person ORDER BY votes.id",
+        "SELECT name, task, revision, verdict, answer, shown, note, seconds, at FROM votes JOIN people "
+        "ON people.id = person ORDER BY votes.id",
     )
     try:
-        db = sqlite3.connect(f"{Path(store).resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        db.execute("BEGIN")  # one moment for all three
-        groups, tasks, rows = (db.execute(query).fetchall() for query in queries)
-        db.close()
+        with closing(sqlite3.connect(f"{Path(store).resolve().as_uri()}?mode=ro", uri=True)) as db:
+            db.execute("BEGIN")  # one moment for all three
+            groups, tasks, rows = (db.execute(query).fetchall() for query in queries)
     except sqlite3.Error as error:
-        raise DataError(
-            f"{store} cannot be read as a store of votes: {error}; name the file of lit-align label"
-        ) from error
+        raise DataError(f"{store} is not a store of votes: {error}; name the file of lit-align label") from error
     load = json.loads
     return Ballots(
         {n: Group(load(prompt), load(given), source=at, extra=load(extra)) for n, prompt, given, at, extra in groups},
@@ -152,11 +147,8 @@ def majority(given: Iterable[Label]) -> dict[Item, Belief]:
         >>> majority([Label((1, 0, 1), name, value) for name, value in (("a", 1), ("b", 1), ("c", -1))])
         {(1, 0, 1): {1: 1.0}}
     """
-    found = {}
-    for item, belief in share(given).items():
-        most = [value for value, p in belief.items() if p == max(belief.values())]
-        found[item] = {most[0]: 1.0} if len(most) == 1 else {}
-    return found
+    most = {item: multimode(values) for item, values in _by_item(given).items()}
+    return {item: {several[0]: 1.0} if len(several) == 1 else {} for item, several in most.items()}
 
 
 def share(given: Iterable[Label]) -> dict[Item, Belief]:
@@ -166,10 +158,15 @@ def share(given: Iterable[Label]) -> dict[Item, Belief]:
         >>> share([Label((1, 0, 1), name, value) for name, value in (("a", 1), ("b", 1), ("c", -1), ("d", 0))])
         {(1, 0, 1): {1: 0.5, -1: 0.25, 0: 0.25}}
     """
-    counts: dict[Item, Counter[int]] = defaultdict(Counter)
+    items = _by_item(given).items()
+    return {item: {value: n / len(values) for value, n in Counter(values).items()} for item, values in items}
+
+
+def _by_item(given: Iterable[Label]) -> dict[Item, list[int]]:
+    found = defaultdict(list)
     for label in given:
-        counts[label.item][label.value] += 1
-    return {item: {value: n / of.total() for value, n in of.items()} for item, of in counts.items()}
+        found[label.item].append(label.value)
+    return found
 
 
 def dawid_skene(given: Sequence[Label], rounds: int = 100) -> dict[Item, Belief]:
@@ -181,32 +178,28 @@ def dawid_skene(given: Sequence[Label], rounds: int = 100) -> dict[Item, Belief]
     """
     if not given:
         return {}
-    names = [sorted(set(column)) for column in list(zip(*given, strict=True))[:3]]
-    numbers = [{one: k for k, one in enumerate(several)} for several in names]
-    item, person, value = np.array([[n[x] for n, x in zip(numbers, label[:3], strict=True)] for label in given]).T
-    items, people, values = map(len, names)
-    belief = np.zeros((items, values))
+    columns = [np.unique(column, axis=0, return_inverse=True) for column in list(zip(*given, strict=True))[:3]]
+    (items, people, values), (item, person, value) = zip(*columns, strict=True)
+    belief = np.zeros((len(items), len(values)))
     np.add.at(belief, (item, value), 1.0)
     belief /= belief.sum(1, keepdims=True)
-    ever = np.zeros((people, values, 1), dtype=bool)  # what an annotator ever said
+    ever = np.zeros((len(people), len(values), 1), dtype=bool)  # what an annotator ever said
     ever[person, value] = True
     for _ in range(rounds):
-        errs = np.zeros((people, values, values))  # annotator, what was said, what is so
+        errs = np.zeros((len(people), len(values), len(values)))  # annotator, what was said, what is so
         np.add.at(errs, (person, value), belief[item])
         errs = np.where(ever, errs.clip(TINY), 0.0)
         errs /= errs.sum(1, keepdims=True)
-        log = np.tile(np.log(belief.mean(0).clip(TINY)), (items, 1))
+        log = np.tile(np.log(belief.mean(0).clip(TINY)), (len(items), 1))
         np.add.at(log, item, np.log(errs[person, value]))
         belief = np.exp(log - log.max(1, keepdims=True))
         belief /= belief.sum(1, keepdims=True)
-    return {one: dict(zip(names[2], row, strict=True)) for one, row in zip(names[0], belief.tolist(), strict=True)}
+    found = zip(items.tolist(), belief.tolist(), strict=True)
+    return {(n, i, j): dict(zip(values.tolist(), row, strict=True)) for (n, i, j), row in found}
 
 
-HOW: dict[str, Callable[[list[Label]], dict[Item, Belief]]] = {
-    "majority": majority,
-    "share": share,
-    "dawid_skene": dawid_skene,
-}
+HOW: dict[str, Callable[[list[Label]], dict[Item, Belief]]]
+HOW = {"majority": majority, "share": share, "dawid_skene": dawid_skene}
 """The ways to make one label of several."""
 
 
@@ -231,15 +224,11 @@ def trusted(ballots: Ballots, least: float) -> Ballots:
 
 
 def groups(ballots: Ballots, how: str = "share") -> list[Group]:
-    """Every group of which the votes say something, as training takes it.
+    """Every group of which the votes say something, as training takes it; ``how`` is a name in `HOW`.
 
     Comparisons and rankings become pairs, with the probability that they are right and the mean strength as margin,
     and, where all were compared with all, places by how many of the others a response is expected to beat; ratings
     their mean, or the commonest, with the share of annotators who raised each flag; thumbs the likelier one.
-
-    Args:
-        ballots: what people said.
-        how: ``"majority"``, ``"share"`` or ``"dawid_skene"``.
     """
     return [group for _, group in labelled(ballots, how)]
 

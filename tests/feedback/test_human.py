@@ -143,7 +143,7 @@ def test_votes_that_come_later_are_heard(tmp_path):
     assert source([TWO], "pairs")[0].group is None
     who = store.person(store.enter(store.invite("ada"))[0])
     task = store.next(who)
-    store.record(who, task.id, 1, "vote", {"preference": -1})
+    store.record(who, task.number, 1, "vote", {"preference": -1})
     assert source([TWO], "pairs")[0].group.pairs == (Pair(*task.order, 1.0, 1.0),)
 
 

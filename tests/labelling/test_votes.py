@@ -17,8 +17,8 @@ from lit_align.data.formats.groups import as_row
 from lit_align.errors import ConfigError, DataError
 from lit_align.labelling import votes
 from lit_align.labelling.agreement import agreement, position_bias
+from lit_align.labelling.campaign import known, questions
 from lit_align.labelling.store import Store
-from lit_align.labelling.tasks import known, questions
 from lit_align.labelling.votes import Asked, Ballots, Label, Vote
 from tests.labelling.serving import Visitor, serving
 
@@ -311,7 +311,7 @@ def replay(store, port, rows):
         visitor = Visitor(port, tokens[worker])
         for _ in range(sum(row["worker"] == worker for row in rows)):
             form = visitor.task()
-            _, _, order, _ = store.asked(ids[worker], int(form["task"]))
+            order = store.task(ids[worker], int(form["task"])).order
             side = winner[worker, int(form["task"])]
             preference = 0 if side is None else (-1, 1)[order.index(side)]
             assert visitor.send(**form, preference=preference) == 303
