@@ -37,9 +37,6 @@ class Campaign:
         uncertainty: column with a number that says how unsure a judge was of a row; the largest come first.
         host: address to listen at; others than this machine reach 0.0.0.0.
         port: port to listen at.
-
-    Raises:
-        ConfigError: if a number is not sound.
     """
 
     store: str = "labels.db"

@@ -30,10 +30,9 @@ class Stale(LitAlignError):
 
 
 class Task(NamedTuple):
-    """A task as one person sees it; ``order`` has the index in the group of each response, as they are shown.
+    """A task as one person sees it, as the ``number``-th; ``order`` has the index of each response in the group.
 
-    It was shown as that person's ``number``-th, at ``since``; an answer given now would have ``revision``; ``verdict``,
-    ``answer`` and ``note`` are what this person said last, an ``"undo"`` if nothing.
+    An answer given now would have ``revision``; ``verdict``, ``answer`` and ``note`` are the last one, or an undo.
     """
 
     id: int
@@ -117,10 +116,7 @@ class Store:
         return count
 
     def invite(self, name: str, admin: bool = False, renew: bool = True) -> str | None:
-        """A new secret for the link of ``name``; the old one and who came in by it are shut out.
-
-        Without ``renew``, somebody who has a link keeps it, and None is returned.
-        """
+        """A new secret for a link, which shuts the old one out; None without ``renew`` if there is one already."""
         token, conflict = secrets.token_urlsafe(32), "UPDATE SET token = excluded.token" if renew else "NOTHING"
         with self.writing() as db:
             insert = f"INSERT INTO people VALUES (NULL, ?, ?, ?) ON CONFLICT (name, admin) DO {conflict}"
@@ -149,7 +145,7 @@ class Store:
             return row and self._show(person, row[0])
 
     def open(self, person: int, number: int) -> Task:
-        """What was shown as the ``number``-th, once more; raises what `task` does."""
+        """The same as `task`, on the page once more."""
         with self.writing(durable=False):
             return self._show(person, self.task(person, number).id)
 
@@ -176,11 +172,7 @@ class Store:
         return self.task(person, *self.one("SELECT number FROM shown WHERE task = ? AND person = ?", task, person))
 
     def task(self, person: int, number: int) -> Task:
-        """What this person was shown as the ``number``-th.
-
-        Raises:
-            Stale: if there is no such task.
-        """
+        """What this person was shown as the ``number``-th; raises Stale if that is nothing."""
         query = (
             "SELECT tasks.id, kind, shown.at, ifnull(revision, 0) + 1, ifnull(verdict, 'undo'), ifnull(note, ''), "
             "prompt, responses, members, ifnull(answer, '{}') FROM shown LEFT JOIN latest USING (person, task) "
@@ -200,16 +192,9 @@ class Store:
     ) -> None:
         """Keep an answer for good; one that came before is the same one, whatever became of the first reply.
 
-        Args:
-            person: whose.
-            number: of the task, as this person was shown it.
-            revision: 1 for the first answer of that person to that task, 2 for what is said instead of it, ...
-            verdict: ``"vote"``, ``"skip"`` or ``"undo"``.
-            answer: of the responses as they are shown.
-            note: a remark.
-
-        Raises:
-            Stale: if something else was recorded under that revision, or the one before it is missing.
+        It is of the ``number``-th task that this person was shown, of the responses as they were; the ``revision`` is
+        1 for the first answer to that task, 2 for what is said instead of it. Raises Stale if something else was
+        recorded under that revision, or the one before it is missing.
         """
         said, now = (verdict, json.dumps(answer, sort_keys=True), note), time.time()
         with self.writing() as db:
@@ -234,9 +219,9 @@ class Store:
         return self.db.execute(query, (person, limit)).fetchall()
 
     def progress(self, person: int) -> tuple[int, int, float]:
-        """Tasks this person is done with, tasks left, and the seconds that one of the last twenty took (the median).
+        """Tasks this person is done with, tasks left, and the median seconds of the last twenty.
 
-        Left are so many gold tasks as there are on average, so that the sum does not change when one is answered.
+        As many gold tasks as are usual count as left, so that the sum does not change when one is answered.
         """
         query = "SELECT count(*), count(*) - count(gold) FROM shown JOIN tasks ON id = task WHERE person = ?"
         done, plain = self.one(f"{query} AND state <> 'open'", person)

@@ -93,11 +93,7 @@ class Label(NamedTuple):
 
 
 def read(store: str | Path) -> Ballots:
-    """Everything in the file, which may be in use.
-
-    Raises:
-        DataError: if it is no store.
-    """
+    """Everything in the file, which may be in use; raises DataError if it is no store."""
     queries = (
         "SELECT id, prompt, responses, source, extra FROM groups ORDER BY id",
         "SELECT id, kind, grp, members, gold FROM tasks ORDER BY id",
@@ -172,9 +168,7 @@ def _by_item(given: Iterable[Label]) -> dict[Item, list[int]]:
 def dawid_skene(given: Sequence[Label], rounds: int = 100) -> dict[Item, Belief]:
     """How likely each value is the true one, given how often each annotator takes one value for another.
 
-    Args:
-        given: judgments of one kind.
-        rounds: of estimating the annotators from the items and the items from the annotators.
+    In each of the ``rounds`` the annotators are estimated from the items, and the items from the annotators.
     """
     if not given:
         return {}

@@ -9,6 +9,7 @@ import yaml
 import lit_align
 from lit_align.__main__ import main
 from lit_align.commands.label import answered
+from lit_align.evaluation.reward_bench import whole_groups
 from lit_align.labelling import votes
 from lit_align.labelling.campaign import checklist
 from tests.labelling.serving import Visitor
@@ -88,14 +89,15 @@ def runs(tiny, tmp_path_factory):
 
 def test_answers_are_made_by_one_run_or_two(runs):
     pairs, (one, other) = runs
-    alone, both = answered([one], [str(pairs)]), answered([one, other], [str(pairs)])
+    rows = whole_groups([str(pairs)], None, "responses", 0.01, print)
+    alone, both = answered([one], rows), answered([one, other], rows)
     for groups in (alone, both):
         assert len(groups) == 22
         assert all(len(group.responses) == 2 for group in groups)
         assert sum(group.responses[0] != group.responses[1] for group in groups) > 15
         assert all(turn["role"] == "assistant" for group in groups for (turn,) in group.responses)
     # the second answer of two runs is the other run's, whoever speaks before it
-    first = {str(group.prompt): group.responses for group in answered([other], [str(pairs)])}
+    first = {str(group.prompt): group.responses for group in answered([other], rows)}
     shared = [group for group in both if str(group.prompt) in first]
     assert len(shared) == 22
     assert all(group.responses[1] == first[str(group.prompt)][0] for group in shared)
