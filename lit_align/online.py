@@ -209,7 +209,7 @@ class Online(AlignmentData):
     def _fresh(self, number: int, prompts: list[Tree]) -> list[Group]:
         """What the policy says now, ids beside it; the answer to be held up comes first."""
         module, groups = self._module, []
-        if not prompts:
+        if not prompts:  # a reward model has no policy to ask
             return []
         with module.roles.play("policy", training=False) as model:
             found = sample(

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lit_align.batches import Group
 from lit_align.errors import ConfigError
 from lit_align.labelling.campaign import Campaign
 
-if TYPE_CHECKING:
-    from lit_align.data.formats import Format
-
 
 def run(arguments: list[str]) -> None:
-    """Take up the tasks, print the links, and serve until it is stopped.
-
-    Raises:
-        ConfigError: if there is nothing to ask, or the settings are not sound.
-        DataError: if the tasks cannot be read.
-    """
+    """Take up the tasks, print the links, and serve until it is stopped."""
     campaign = _campaign(arguments)
     try:
         import uvicorn
@@ -29,24 +20,21 @@ def run(arguments: list[str]) -> None:
         from lit_align.labelling.page import build
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed; the page needs pip install 'lit-align[label]'") from error
+    from lit_align.evaluation.reward_bench import whole_groups
     from lit_align.labelling.store import Store
-    from lit_align.labelling.tasks import load
-    from lit_align.plugins import load_plugins
 
-    formats = [layout() for layout in load_plugins().registries["register_formats"].values()]
     store = Store(campaign.store, campaign.votes, campaign.gold_every)
-    column = campaign.uncertainty if campaign.order == "disagreement" else ""
     for paths, gold in ((campaign.tasks, False), (campaign.gold, True)):
         if not paths:
             continue
-        sampled = campaign.runs and not gold
-        groups = answered(campaign.runs, paths, formats) if sampled else load(paths, formats)
-        count = store.add(groups, campaign.ask, gold, "" if gold else column)
+        what = ", ".join(paths)
+        groups = whole_groups(paths, None, "responses", 0.01, lambda ledger: print(ledger.table()))
+        if campaign.runs and not gold:
+            groups = answered(campaign.runs, groups)
+        count = store.add(groups, campaign.ask, gold, "" if gold else campaign.uncertainty)
         if not count:
-            raise ConfigError(
-                f"{', '.join(paths)} has nothing to {campaign.ask}; give prompts with responses, or --runs"
-            )
-        print(f"{count} {'gold ' * gold}tasks from {', '.join(paths)}")
+            raise ConfigError(f"{what} has nothing to {campaign.ask}; give prompts with responses, or --runs")
+        print(f"{count} {'gold ' * gold}tasks from {what}")
     if not store.db.execute("SELECT 1 FROM tasks").fetchone():
         raise ConfigError(f"{campaign.store} has no tasks; give a file of them with --tasks")
     address = f"http://{campaign.host}:{campaign.port}/in/"
@@ -56,8 +44,8 @@ def run(arguments: list[str]) -> None:
         print(f"{name}: {address}{token}" if token else f"{name}: has a link; the admin page makes another")
     print("A link is shown once and let in until it is replaced. Ctrl-C stops; every vote is kept.", flush=True)
     # no access log: the first request of each annotator has the token in its address
-    quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
-    uvicorn.run(build(store, campaign), host=campaign.host, port=campaign.port, **quiet)
+    settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
+    uvicorn.run(build(store, campaign), host=campaign.host, port=campaign.port, **settings)
 
 
 def _campaign(arguments: Sequence[str]) -> Campaign:
@@ -75,32 +63,24 @@ def _campaign(arguments: Sequence[str]) -> Campaign:
     return Campaign(**{name: value for name, value in settings.items() if name != "config"})
 
 
-def answered(runs: Sequence[str], paths: Sequence[str], formats: Sequence[Format]) -> list[Group]:
-    """The prompts of ``paths`` with two answers: both of one run, or one of each of two.
-
-    Args:
-        runs: folders of one run or two.
-        paths: files of prompts; what they hold besides is kept but not shown.
-        formats: layouts to choose from.
-    """
+def answered(runs: Sequence[str], groups: Sequence[Group]) -> list[Group]:
+    """The prompts of the groups with two answers: both of one run, or one of each of two; other columns are kept."""
     import lit_align
     from lit_align.data.chat import Chat
-    from lit_align.data.prepare import prepare
+    from lit_align.data.prepare import SELECT
     from lit_align.rewards.base import answer
+    from lit_align.rewards.reading import WHOLE
     from lit_align.stages.answers import ask
 
-    made: dict[str, Group] = {}
+    asked = made = [SELECT["prompts"](group) for group in groups]
     for run in runs:
         stage: Any = lit_align.load(run)
-        chat = Chat(stage.tokenizer, max_length=2048)
-        trees, _ = prepare(paths, None, chat, "prompts", 0.01, formats, lambda ledger: print(ledger.table()))
-        said = ask(stage, [tree.prompt for tree in trees], samples=3 - len(runs), temperature=stage.temperature or 1.0)
-        for tree, several in zip(trees, said, strict=True):
-            group = made.setdefault(tree.group.source, tree.group)
-            given = [answer(group, text) for text, _ in several]
-            made[group.source] = group._replace(responses=[*group.responses, *given])
-        print(f"{len(trees)} prompts answered by {Path(run)}")
-    kept = [group for group in made.values() if len({str(one) for one in group.responses}) > 1]
-    if len(kept) < len(made):
-        print(f"{len(made) - len(kept)} prompts are left out, which did not get two different answers")
-    return kept
+        chat = Chat(stage.tokenizer, max_length=WHOLE)
+        prompts = [chat.encode(group).tree.prompt for group in asked]
+        said = ask(stage, prompts, samples=3 - len(runs), temperature=stage.temperature or 1.0)
+        made = [
+            group._replace(responses=[*group.responses, *(answer(group, text) for text, _ in several)])
+            for group, several in zip(made, said, strict=True)
+        ]
+        print(f"{len(made)} prompts answered by {run}")
+    return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import combinations
 from statistics import median
 from typing import Any, NamedTuple
@@ -39,22 +39,23 @@ def agreement(given: Sequence[Label], ordinal: bool = False) -> Agreement:
         >>> agreement(both)
         Agreement(raw=1.0, cohen=1.0, fleiss=1.0, alpha=1.0)
     """
-    values, items = sorted({label.value for label in given}), _by_item(given)
-    counts = np.array([[list(said.values()).count(value) for value in values] for said in items.values()])
+    items, values = _by_item(given), sorted({label.value for label in given})
+    counts = np.array([[list(said.values()).count(value) for value in values] for said in items])
     counts = counts.reshape(len(items), len(values))
     votes, alpha = counts.sum(1), math.nan
-    if len(values) > 1 and (votes > 1).any():
+    if counts[votes > 1].any(0).sum() > 1:
         level: Any = "ordinal" if ordinal else "nominal"
         alpha = float(krippendorff.alpha(value_counts=counts, value_domain=values, level_of_measurement=level))
     same, pairs = (counts * (counts - 1)).sum(), (votes * (votes - 1)).sum()
-    return Agreement(_ratio(same, pairs), _cohen(items.values()), _fleiss(counts), alpha)
+    return Agreement(_ratio(same, pairs), _cohen(items), _fleiss(counts), alpha)
 
 
-def _by_item(given: Iterable[Label]) -> dict[Item, dict[str, int]]:
+def _by_item(given: Iterable[Label]) -> Collection[dict[str, int]]:
+    """What each annotator says of each item."""
     found: dict[Item, dict[str, int]] = defaultdict(dict)
-    for item, annotator, value in given:
+    for item, annotator, value, _ in given:
         found[item][annotator] = value
-    return found
+    return found.values()
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -101,21 +102,25 @@ def position_bias(ballots: Ballots) -> tuple[float, float, int]:
 def annotators(ballots: Ballots) -> list[dict[str, Any]]:
     """Of each: votes, skips, changes, seconds a task (the median), agreement with the others, gold right and seen."""
     gold, seconds = reliability(ballots), defaultdict[str, list[float]](list)
-    counts, same, met = (defaultdict[str, Counter[str]](Counter), Counter[str](), Counter[str]())
+    counts = defaultdict[str, Counter[str]](Counter)
     for vote in {(vote.annotator, vote.task): vote for vote in ballots.history}.values():
         counts[vote.annotator][vote.verdict] += 1
     for vote in ballots.history:
         seconds[vote.annotator] += [vote.seconds] * (vote.verdict != "undo")
         counts[vote.annotator]["changed"] += vote.revision > 1
-    for said in [said for kind in KINDS for said in _by_item(labels(ballots, kind)).values()]:
+    for said in [said for kind in KINDS for said in _by_item(labels(ballots, kind))]:
         for name, value in said.items():
-            same[name] += list(said.values()).count(value) - 1
-            met[name] += len(said) - 1
-    found = []
-    for name, times in sorted(seconds.items()):
-        shares = {"seconds": median(times), "agrees": _ratio(same[name], met[name]), "gold": gold.get(name, (0, 0))}
-        found.append({"annotator": name, **{key: counts[name][key] for key in ("vote", "skip", "changed")}, **shares})
-    return found
+            counts[name] += Counter(same=list(said.values()).count(value) - 1, met=len(said) - 1)
+    return [
+        {
+            "annotator": name,
+            **{key: counts[name][key] for key in ("vote", "skip", "changed")},
+            "seconds": median(times),
+            "agrees": _ratio(counts[name]["same"], counts[name]["met"]),
+            "gold": gold.get(name, (0, 0)),
+        }
+        for name, times in sorted(seconds.items())
+    ]
 
 
 def overview(ballots: Ballots, wanted: int) -> dict[str, Any]:
@@ -126,7 +131,7 @@ def overview(ballots: Ballots, wanted: int) -> dict[str, Any]:
     return {
         "tasks": len(tasks),
         "gold": len(ballots.tasks) - len(tasks),
-        "votes": votes.total(),
+        "votes": sum(votes[number] for number in tasks),
         "wanted": wanted * len(tasks),
         "complete": sum(votes[number] >= wanted for number in tasks),
         "begun": sum(0 < votes[number] < wanted for number in tasks),

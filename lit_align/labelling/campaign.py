@@ -1,14 +1,17 @@
-"""What is asked of whom."""
+"""What is asked of whom, and what a row already says of the answer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
-from lit_align.errors import ConfigError
+from lit_align.batches import Group
+from lit_align.data.prepare import ranked
+from lit_align.errors import ConfigError, SetAside
 
 
 def checklist() -> dict[str, str]:
@@ -31,13 +34,9 @@ class Campaign:
         votes: people that each task is shown to.
         gold: files of tasks whose answer is known; they are mixed in, and never exported.
         gold_every: how often: one task in so many.
-        order: of the tasks: as given, or those first of which a judge was least sure.
-        uncertainty: the column that says how unsure.
+        uncertainty: column with a number that says how unsure a judge was of a row; the largest come first.
         host: address to listen at; others than this machine reach 0.0.0.0.
         port: port to listen at.
-
-    Raises:
-        ConfigError: if a number is not sound.
     """
 
     store: str = "labels.db"
@@ -50,8 +49,7 @@ class Campaign:
     votes: int = 3
     gold: str | list[str] = field(default_factory=list)
     gold_every: int = 10
-    order: Literal["given", "disagreement"] = "given"
-    uncertainty: str = "uncertainty"
+    uncertainty: str = ""
     host: str = "127.0.0.1"
     port: int = 8321
 
@@ -64,3 +62,40 @@ class Campaign:
                 object.__setattr__(self, name, [one])  # as a command line gives it
         if len(self.runs) > 2:
             raise ConfigError(f"runs are {len(self.runs)}; give one, or two to compare")
+
+
+def questions(group: Group, kind: str) -> list[tuple[int, ...]]:
+    """The responses of each task: two of them, all of them, or one after the other; none where all say the same.
+
+    Example:
+        >>> questions(Group("2 + 2?", ["4", "four", "5"]), "compare")
+        [(0, 1), (0, 2), (1, 2)]
+    """
+    every = range(len(group.responses))
+    some = combinations(every, {"compare": 2, "rank": max(2, len(every))}.get(kind, 1))
+    return [one for one in some if len(one) == 1 or any(group.responses[i] != group.responses[one[0]] for i in one)]
+
+
+def known(group: Group, kind: str, members: tuple[int, ...]) -> dict[str, Any] | None:
+    """The answer that the row's own labels give, with the responses as they are; None if they give none."""
+    if kind == "thumbs":
+        return {"up": group.desirable[members[0]]} if group.desirable else None
+    if kind == "rate":
+        rating = group.ratings[members[0]].get("rating") if group.ratings else None
+        return None if rating is None else {"rating": round(rating), "flags": {}}
+    try:
+        places = [ranked(group).ranking[i] for i in members]
+    except SetAside:
+        return None
+    if not all(places) or len(set(places)) == 1:
+        return None
+    return {"places": places} if kind == "rank" else {"preference": 1 if places[1] < places[0] else -1}
+
+
+def urgency(group: Group, column: str) -> float:
+    """How unsure a judge was of the row."""
+    try:
+        return float(group.extra[column])
+    except (KeyError, TypeError, ValueError) as error:
+        found = f"{group.source} has {group.extra.get(column)!r} in the column {column!r}"
+        raise ConfigError(f"{found}; uncertainty needs a number there") from error

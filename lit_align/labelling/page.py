@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Form, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from fastapi.responses import RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from markdown_it import MarkdownIt
@@ -20,14 +20,15 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as Refusal
 
 from lit_align.batches import Text
+from lit_align.data.formats.groups import as_row
 from lit_align.labelling import votes
 from lit_align.labelling.agreement import overview
 from lit_align.labelling.campaign import Campaign
-from lit_align.labelling.store import Stale, Store
+from lit_align.labelling.store import Stale, Store, Task
 
 HERE = Path(__file__).parent
 MAX_BODY = 64 * 1024  # bytes
-NAME = r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$"
+NAME = Form(max_length=100, pattern=r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$")
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -54,31 +55,26 @@ class Ballot(BaseModel):
     revision: Annotated[int, Field(ge=1, lt=2**31)]
     verdict: Literal["vote", "skip", "undo"] = "vote"
     preference: Annotated[int | None, Field(ge=-3, le=3)] = None
-    place: Annotated[list[str], Field(max_length=100)] = []
+    place: Annotated[list[Annotated[str, Field(pattern="^[0-9]{1,3}-[0-9]{1,3}$")]], Field(max_length=100)] = []
     rating: Annotated[int | None, Field(ge=1, le=7)] = None
     up: bool | None = None
     flag: Annotated[list[str], Field(max_length=100)] = []
     note: Annotated[str, Field(max_length=2000)] = ""
 
-
-def answered(ballot: Ballot, kind: str, count: int, flags: Iterable[str]) -> dict[str, Any] | None:
-    """The answer to a task of ``count`` responses; None if the form does not hold one.
-
-    Example:
-        >>> answered(Ballot(csrf="", task=1, revision=1, place=["1-1", "0-2"]), "rank", 2, [])
-        {'places': [2, 1]}
-    """
-    if ballot.verdict != "vote":
-        return {}
-    if kind == "rank":
-        given, every = dict(entry.split("-", 1) for entry in ballot.place if "-" in entry), range(count)
-        places = [int(given.get(str(k), 0)) if given.get(str(k), "").isdecimal() else 0 for k in every]
-        return {"places": places} if all(0 < place <= count for place in places) else None
-    name = {"compare": "preference", "rate": "rating"}.get(kind, "up")
-    said = {name: getattr(ballot, name)}
-    if kind == "rate":
-        said["flags"] = {flag: flag in ballot.flag for flag in flags}
-    return None if said[name] is None else said
+    def answer(self, task: Task, flags: Iterable[str]) -> dict[str, Any]:
+        """What it says of a task; raises what FastAPI does if that is no answer to it."""
+        given = {int(shown): int(place) for shown, _, place in (entry.partition("-") for entry in self.place)}
+        count = len(task.order)
+        answers: dict[str, dict[str, Any]] = {
+            "compare": {"preference": self.preference},
+            "rank": {"places": [given.get(k, 0) for k in range(count)]},
+            "rate": {"rating": self.rating, "flags": {flag: flag in self.flag for flag in flags}},
+            "thumbs": {"up": self.up},
+        }
+        said = answers[task.kind]
+        if None in said.values() or not all(0 < place <= count for place in said.get("places", [])):
+            raise RequestValidationError([])
+        return said
 
 
 def paragraphs(text: Text) -> list[tuple[str, Markup]]:
@@ -87,23 +83,18 @@ def paragraphs(text: Text) -> list[tuple[str, Markup]]:
     return [(role if len(turns) > 1 else "", Markup(WRITTEN.render(said))) for role, said in turns]
 
 
-def _whose(request: Request, role: str) -> int:
-    person: int | None = request.app.state.store.person(request.cookies.get(role, ""), admin=role == "admin")
-    if person is None:
-        raise HTTPException(401)
+def _whose(role: str) -> Callable[[Request], int]:
+    def person(request: Request) -> int:
+        found: int | None = request.app.state.store.person(request.cookies.get(role, ""), admin=role == "admin")
+        if found is None:
+            raise HTTPException(401)
+        return found
+
     return person
 
 
-def _annotator(request: Request) -> int:
-    return _whose(request, "annotator")
-
-
-def _admin(request: Request) -> int:
-    return _whose(request, "admin")
-
-
-Annotator = Annotated[int, Depends(_annotator)]
-Admin = Annotated[int, Depends(_admin)]
+Annotator = Annotated[int, Depends(_whose("annotator"))]
+Admin = Annotated[int, Depends(_whose("admin"))]
 
 
 def build(store: Store, campaign: Campaign) -> FastAPI:
@@ -136,7 +127,8 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     @app.exception_handler(Stale)
     def refused(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, Refusal) else 409 if isinstance(error, Stale) else 422
+        stale = 404 if request.method == "GET" else 409  # what one was never shown is not there
+        status = error.status_code if isinstance(error, Refusal) else stale if isinstance(error, Stale) else 422
         return page(request, "refused", status, status=status, told=str(error))
 
     @app.get("/in/{token}")
@@ -157,18 +149,13 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
 
     @app.get("/task/{number}")
     def one_task(number: Number, request: Request, who: Annotator) -> Response:
-        task = store.open(who, number)
-        if task is None:
-            raise HTTPException(404)
-        return framed(request, who, "task", task=task)
+        return framed(request, who, "task", task=store.open(who, number))
 
     @app.post("/vote")
     def vote(ballot: Annotated[Ballot, Form()], request: Request, who: Annotator) -> Response:
         _same_page(ballot.csrf, request, "annotator")
-        kind, order = store.asked(who, ballot.task)
-        answer = answered(ballot, kind, len(order), campaign.flags)
-        if answer is None:
-            raise RequestValidationError([])
+        task = store.task(who, ballot.task)
+        answer = ballot.answer(task, campaign.flags) if ballot.verdict == "vote" else {}
         store.record(who, ballot.task, ballot.revision, ballot.verdict, answer, ballot.note.strip())
         return RedirectResponse(f"/task/{ballot.task}" if ballot.verdict == "undo" else "/", 303)
 
@@ -183,12 +170,7 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
         return page(request, "admin", figures=found, hows=list(votes.HOW), csrf=_csrf(request, "admin"))
 
     @app.post("/admin/link")
-    def link(
-        csrf: Annotated[str, Form()],
-        name: Annotated[str, Form(max_length=100, pattern=NAME)],
-        request: Request,
-        who: Admin,
-    ) -> Response:
+    def link(csrf: Annotated[str, Form()], name: Annotated[str, NAME], request: Request, who: Admin) -> Response:
         _same_page(csrf, request, "admin")
         address = f"{request.base_url}in/{store.invite(name.strip())}"
         return page(request, "link", name=name.strip(), address=address)
@@ -199,7 +181,7 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
 
     @app.get("/admin/groups.jsonl")
     def labelled(who: Admin, how: How = "share", least: Annotated[float, Query(ge=0, le=1)] = 0.0) -> Response:
-        return _lines(map(votes.row, votes.groups(votes.trusted(votes.read(store.path), least), how)))
+        return _lines(map(as_row, votes.groups(votes.trusted(votes.read(store.path), least), how)))
 
     return app
 
@@ -215,5 +197,5 @@ def _same_page(given: str, request: Request, role: str) -> None:
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> Response:
-    text = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    return StreamingResponse(text, media_type="application/x-ndjson")
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return Response(text.encode(errors="replace"), media_type="application/x-ndjson")

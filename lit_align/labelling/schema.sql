@@ -10,14 +10,14 @@ CREATE TABLE IF NOT EXISTS sessions (secret TEXT PRIMARY KEY, person INTEGER REF
 CREATE TRIGGER IF NOT EXISTS renewed AFTER UPDATE OF token ON people
     BEGIN DELETE FROM sessions WHERE person = new.id; END;
 
-CREATE TABLE IF NOT EXISTS shown (task INTEGER REFERENCES tasks, person INTEGER REFERENCES people, state TEXT, at REAL,
-    PRIMARY KEY (task, person)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS shown (task INTEGER REFERENCES tasks, person INTEGER REFERENCES people, number INTEGER, state TEXT, at REAL,
+    PRIMARY KEY (task, person), UNIQUE (person, number)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS shown_by_person ON shown (person, state);
 CREATE TABLE IF NOT EXISTS votes (id INTEGER PRIMARY KEY, person INTEGER REFERENCES people, task INTEGER REFERENCES tasks,
     revision INTEGER, verdict TEXT, answer TEXT, shown TEXT, note TEXT, seconds REAL, at REAL,
     UNIQUE (person, task, revision));
 CREATE INDEX IF NOT EXISTS votes_by_person ON votes (person, id);
-CREATE VIEW IF NOT EXISTS standing AS SELECT * FROM votes WHERE verdict <> 'undo' AND NOT EXISTS
+CREATE VIEW IF NOT EXISTS latest AS SELECT * FROM votes WHERE NOT EXISTS
     (SELECT 1 FROM votes later WHERE later.person = votes.person AND later.task = votes.task AND later.revision > votes.revision);
 
 CREATE TRIGGER IF NOT EXISTS counted AFTER INSERT ON votes BEGIN

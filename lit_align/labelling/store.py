@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from lit_align.batches import Group, Text
-from lit_align.errors import ConfigError, LitAlignError
-from lit_align.labelling.tasks import known, questions, urgency
+from lit_align.errors import ConfigError, DataError, LitAlignError
+from lit_align.labelling.campaign import known, questions, urgency
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 LEASE = 900.0  # seconds that a task shown to somebody is not offered to more people than are to vote
@@ -29,17 +30,20 @@ class Stale(LitAlignError):
 
 
 class Task(NamedTuple):
-    """A task as one person sees it: responses as they are shown, and ``order``, the index in the group of each.
+    """A task as one person sees it, as the ``number``-th; ``order`` has the index of each response in the group.
 
-    An answer given now would have ``revision``; ``answer`` and ``note`` are what this person said last, if anything.
+    An answer given now would have ``revision``; ``verdict``, ``answer`` and ``note`` are the last one, or an undo.
     """
 
     id: int
+    number: int
     kind: str
     prompt: Text
     responses: list[Text]
     order: tuple[int, ...]
+    since: float
     revision: int
+    verdict: str
     answer: dict[str, Any]
     note: str
 
@@ -89,31 +93,30 @@ class Store:
     def add(self, groups: Sequence[Group], kind: str, gold: bool = False, uncertainty: str = "") -> int:
         """Take up the tasks of these groups; those that are there already keep their votes. How many there are."""
         count, seen = 0, Counter[str]()
+        replace = "ON CONFLICT DO UPDATE SET place = excluded.place, gold = excluded.gold"
         with self.writing() as db:
             for k, group in enumerate(groups):
                 text = [json.dumps(one, ensure_ascii=False) for one in (group.prompt, group.responses)]
                 digest = _hash("\n".join([*text, str(gold)]))
                 seen[digest] += 1
                 digest += f":{seen[digest]}"  # the same row twice is two groups
-                row = (digest, *text, group.source, json.dumps(group.extra, ensure_ascii=False, default=str))
-                db.execute("INSERT INTO groups VALUES (NULL, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
+                row = (digest, *text, group.source, json.dumps(group.extra, default=str))
+                try:
+                    db.execute("INSERT INTO groups VALUES (NULL, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
+                except UnicodeEncodeError as error:
+                    raise DataError(f"{group.source} has half of a surrogate pair; leave that row out") from error
                 (number,) = self.one("SELECT id FROM groups WHERE digest = ?", digest)
                 place = -urgency(group, uncertainty) if uncertainty else float(k)
                 for members in questions(group, kind):
                     answer = known(group, kind, members) if gold else None
-                    if gold and answer is None:
-                        continue
-                    task = (number, kind, json.dumps(members), json.dumps(answer) if gold else None, place)
-                    replace = "ON CONFLICT DO UPDATE SET place = excluded.place"
-                    db.execute(f"INSERT INTO tasks VALUES (NULL, ?, ?, ?, ?, ?, 0) {replace}", task)
-                    count += 1
+                    if bool(answer) == gold:
+                        task = (number, kind, json.dumps(members), answer and json.dumps(answer), place)
+                        db.execute(f"INSERT INTO tasks VALUES (NULL, ?, ?, ?, ?, ?, 0) {replace}", task)
+                        count += 1
         return count
 
     def invite(self, name: str, admin: bool = False, renew: bool = True) -> str | None:
-        """A new secret for the link of ``name``; the old one and who came in by it are shut out.
-
-        Without ``renew``, somebody who has a link keeps it, and None is returned.
-        """
+        """A new secret for a link, which shuts the old one out; None without ``renew`` if there is one already."""
         token, conflict = secrets.token_urlsafe(32), "UPDATE SET token = excluded.token" if renew else "NOTHING"
         with self.writing() as db:
             insert = f"INSERT INTO people VALUES (NULL, ?, ?, ?) ON CONFLICT (name, admin) DO {conflict}"
@@ -141,16 +144,17 @@ class Store:
             row = self.one(query, person) or self._gold(person) or self._wanting(person)
             return row and self._show(person, row[0])
 
-    def open(self, person: int, task: int) -> Task | None:
-        """A task that this person was shown before."""
+    def open(self, person: int, number: int) -> Task:
+        """The same as `task`, on the page once more."""
         with self.writing(durable=False):
-            seen = self.one("SELECT 1 FROM shown WHERE task = ? AND person = ?", task, person)
-            return self._show(person, task) if seen else None
+            return self._show(person, self.task(person, number).id)
 
     def _gold(self, person: int) -> Any:
+        """One at a random place in every ``gold_every`` tasks: nobody can count on it."""
         (count,) = self.one("SELECT count(*) FROM shown WHERE person = ?", person)
+        place = random.Random(f"{person}:{count // self.gold_every}").randrange(self.gold_every)
         query = f"SELECT id FROM tasks WHERE gold IS NOT NULL AND {MINE}) ORDER BY id LIMIT 1"
-        return None if (count + person) % self.gold_every else self.one(query, person=person)
+        return self.one(query, person=person) if count % self.gold_every == place else None
 
     def _wanting(self, person: int) -> Any:
         """With what others are looking at counted as if they had voted."""
@@ -159,86 +163,77 @@ class Store:
         named = {"person": person, "votes": self.votes, "since": time.time() - LEASE}
         return self.one(f"{query} ORDER BY place, id LIMIT 1", **named)
 
-    def _show(self, person: int, number: int) -> Task:
-        now = time.time()
-        again = "ON CONFLICT DO UPDATE SET at = excluded.at WHERE state <> 'open' OR at < ?"
-        self.db.execute(f"INSERT INTO shown VALUES (?, ?, 'open', ?) {again}", (number, person, now, now - LEASE))
-        query = "SELECT kind, prompt, responses, members FROM tasks JOIN groups ON groups.id = grp WHERE tasks.id = ?"
-        kind, *texts = self.one(query, number)
-        prompt, responses, members = map(json.loads, texts)
-        order = _order(person, number, members)
-        revision, verdict, answer, note = self._last(person, number)
-        said = {} if verdict == "undo" else json.loads(answer)
-        return Task(number, kind, prompt, [responses[i] for i in order], order, revision + 1, said, note)
+    def _show(self, person: int, task: int) -> Task:
+        """With a number of the person's own, as one that is everybody's would tell gold tasks from the others."""
+        now, following = time.time(), "SELECT ifnull(max(number), 0) + 1 FROM shown WHERE person = :person"
+        again = "ON CONFLICT DO UPDATE SET at = excluded.at WHERE state <> 'open' OR at < :since"
+        insert = f"INSERT INTO shown VALUES (:task, :person, ({following}), 'open', :now) {again}"
+        self.db.execute(insert, {"task": task, "person": person, "now": now, "since": now - LEASE})
+        return self.task(person, *self.one("SELECT number FROM shown WHERE task = ? AND person = ?", task, person))
 
-    def _last(self, person: int, task: int) -> tuple[int, str, str, str]:
-        query = "SELECT revision, verdict, answer, note FROM votes WHERE person = ? AND task = ? ORDER BY revision DESC"
-        return self.one(query, person, task) or (0, "undo", "{}", "")
-
-    def asked(self, person: int, task: int) -> tuple[str, tuple[int, ...]]:
-        """Kind of a task, and the order in which this person sees its responses.
-
-        Raises:
-            Stale: if this person was never shown such a task.
-        """
-        query = "SELECT kind, members FROM tasks JOIN shown ON task = id WHERE id = ? AND person = ?"
-        row = self.one(query, task, person)
+    def task(self, person: int, number: int) -> Task:
+        """What this person was shown as the ``number``-th; raises Stale if that is nothing."""
+        query = (
+            "SELECT tasks.id, kind, shown.at, ifnull(revision, 0) + 1, ifnull(verdict, 'undo'), ifnull(note, ''), "
+            "prompt, responses, members, ifnull(answer, '{}') FROM shown LEFT JOIN latest USING (person, task) "
+            "JOIN tasks ON tasks.id = task JOIN groups ON groups.id = grp WHERE person = ? AND number = ?"
+        )
+        row = self.one(query, person, number)
         if row is None:
             raise Stale("you were never shown that task; go on with the next one")
-        return row[0], _order(person, task, json.loads(row[1]))
+        task, kind, since, revision, verdict, note = row[:6]
+        prompt, responses, members, answer = map(json.loads, row[6:])
+        order = tuple(random.Random(f"{person}:{task}").sample(members, len(members)))  # always the same
+        shown = [responses[i] for i in order]
+        return Task(task, number, kind, prompt, shown, order, since, revision, verdict, answer, note)
 
     def record(
-        self, person: int, task: int, revision: int, verdict: str, answer: dict[str, Any], note: str = ""
+        self, person: int, number: int, revision: int, verdict: str, answer: dict[str, Any], note: str = ""
     ) -> None:
         """Keep an answer for good; one that came before is the same one, whatever became of the first reply.
 
-        Args:
-            person: whose.
-            task: to which task.
-            revision: 1 for the first answer of that person to that task, 2 for what is said instead of it, ...
-            verdict: ``"vote"``, ``"skip"`` or ``"undo"``.
-            answer: of the responses as they are shown.
-            note: a remark.
-
-        Raises:
-            Stale: if something else was recorded under that revision, or the one before it is missing.
+        It is of the ``number``-th task that this person was shown, of the responses as they were; the ``revision`` is
+        1 for the first answer to that task, 2 for what is said instead of it. Raises Stale if something else was
+        recorded under that revision, or the one before it is missing.
         """
-        said = (verdict, json.dumps(answer, sort_keys=True), note)
+        said, now = (verdict, json.dumps(answer, sort_keys=True), note), time.time()
         with self.writing() as db:
+            task = self.task(person, number)
             query = "SELECT verdict, answer, note FROM votes WHERE person = ? AND task = ? AND revision = ?"
-            before, (last, was, *_) = self.one(query, person, task, revision), self._last(person, task)
+            before = self.one(query, person, task.id, revision)
             if before == said:
                 return
-            if before or revision != last + 1 or verdict == was == "undo":
+            if before or revision != task.revision or verdict == task.verdict == "undo":
                 raise Stale("this was answered in another window since; go on from the answer that is recorded")
-            shown, now = json.dumps(self.asked(person, task)[1]), time.time()
-            (since,) = self.one("SELECT at FROM shown WHERE task = ? AND person = ?", task, person)
-            row = (person, task, revision, *said[:2], shown, note, now - since, now)
+            seconds = min(max(now - task.since, 0.0), LEASE)  # whoever takes longer is not at it
+            row = (person, task.id, revision, *said[:2], json.dumps(task.order), note, seconds, now)
             db.execute("INSERT INTO votes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def mine(self, person: int, limit: int = 100) -> list[tuple[int, int, str, str]]:
-        """This person's answers that stand, newest first: task, revision, verdict and prompt."""
+        """This person's answers that stand, newest first: number, revision, verdict and prompt."""
         query = (
-            "SELECT v.task, v.revision, v.verdict, g.prompt FROM standing v JOIN tasks t ON t.id = v.task "
-            "JOIN groups g ON g.id = t.grp WHERE v.person = ? ORDER BY v.id DESC LIMIT ?"
+            "SELECT number, revision, verdict, prompt FROM latest JOIN shown USING (person, task) "
+            "JOIN tasks ON tasks.id = task JOIN groups ON groups.id = grp WHERE person = ? AND verdict <> 'undo' "
+            "ORDER BY latest.id DESC LIMIT ?"
         )
         return self.db.execute(query, (person, limit)).fetchall()
 
     def progress(self, person: int) -> tuple[int, int, float]:
-        """Tasks this person is done with, tasks left, and the seconds that one of the last twenty took (the median)."""
-        done = self.one("SELECT count(*) FROM shown WHERE person = ? AND state <> 'open'", person)
+        """Tasks this person is done with, tasks left, and the median seconds of the last twenty.
+
+        As many gold tasks as are usual count as left, so that the sum does not change when one is answered.
+        """
+        query = "SELECT count(*), count(*) - count(gold) FROM shown JOIN tasks ON id = task WHERE person = ?"
+        done, plain = self.one(f"{query} AND state <> 'open'", person)
         query = f"SELECT count(*) FROM tasks WHERE gold IS NULL AND taken < :votes AND {MINE} AND state <> 'open')"
-        left = self.one(query, person=person, votes=self.votes)
+        (left,) = self.one(query, person=person, votes=self.votes)
+        (gold,) = self.one("SELECT count(*) FROM tasks WHERE gold IS NOT NULL")
+        if left:
+            left = max(left, plain + left + min(gold, (plain + left) // (self.gold_every - 1)) - done)
         pace = "SELECT seconds FROM votes WHERE person = ? AND verdict <> 'undo' ORDER BY id DESC LIMIT 20"
-        seconds = sorted(value for (value,) in self.db.execute(pace, (person,)))
-        return done[0], left[0], seconds[len(seconds) // 2] if seconds else 0.0
+        return done, left, median([value for (value,) in self.db.execute(pace, (person,))] or [0.0])
 
 
 def _hash(secret: str) -> str:
     """What is kept of a secret: 256 random bits need no salt."""
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
-
-
-def _order(person: int, task: int, members: Sequence[int]) -> tuple[int, ...]:
-    """The responses as this person sees them, always in the same order."""
-    return tuple(random.Random(f"{person}:{task}").sample(list(members), len(members)))

@@ -2,28 +2,27 @@
 
 What an answer means:
 
-* *A vote* counts until its author changes it or takes it back; the latest counts, and the history keeps them all.
-* *A tie* says that two responses are equally good, which is more than saying nothing. By share it is half a vote for
-  each. For Dawid and Skene it is a label of its own, and half of its probability goes to each. By majority, if ties are
-  the commonest answer, nothing is preferred.
-* *A skip* says that its author cannot or will not judge. It counts for nothing, and somebody else is asked.
-* *An abstention* is a task that was shown and not answered, or an answer that was taken back: there is no vote.
+* *A vote* counts until its author changes it or takes it back; the history keeps them all.
+* *A tie* is half a vote for each of two responses. For Dawid and Skene it is a label of its own, and half of its
+  probability goes to each. By majority, if ties are the commonest answer, nothing is preferred.
+* *A skip*, an answer that was taken back, or a task that was shown and not answered counts for nothing.
 
-A comparison whose probability comes out as one half (no majority, or as many for one as for the other) is left out, and
-so is a group of which nothing is known. A ranking is read as the comparisons that it implies.
-
-Dawid and Skene, 1979, https://doi.org/10.2307/2346806; nothing is assumed of the annotators beforehand, and one who
-is usually wrong counts the other way round.
+A comparison whose probability comes out as one half is left out, and so is a group of which nothing is known. A ranking
+is read as the comparisons that it implies. Dawid and Skene, 1979, https://doi.org/10.2307/2346806; nothing is assumed
+of the annotators beforehand, and one who is usually wrong counts the other way round.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import combinations
 from pathlib import Path
+from statistics import multimode
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +33,7 @@ from lit_align.errors import DataError
 KINDS = ("compare", "rank", "rate", "thumbs")
 
 Item = tuple[int, int, int]
-"""What is judged: a task and two of its responses, or one of them twice."""
+"""What is judged: a group and two of its responses, or one of them twice."""
 
 Belief = dict[int, float]
 """Probability of each label; empty if nothing can be said."""
@@ -90,29 +89,23 @@ class Label(NamedTuple):
     item: Item
     annotator: str
     value: int
+    vote: Any = None
 
 
 def read(store: str | Path) -> Ballots:
-    """Everything in the file, which may be in use.
-
-    Raises:
-        DataError: if it is no store.
-    """
-    answers = "SELECT name, task, revision, verdict, answer, shown, note, seconds, at FROM votes JOIN people"
+    """Everything in the file, which may be in use; raises DataError if it is no store."""
     queries = (
         "SELECT id, prompt, responses, source, extra FROM groups ORDER BY id",
         "SELECT id, kind, grp, members, gold FROM tasks ORDER BY id",
-        f"{answers} ON people.id = person ORDER BY votes.id",
+        "SELECT name, task, revision, verdict, answer, shown, note, seconds, at FROM votes JOIN people "
+        "ON people.id = person ORDER BY votes.id",
     )
     try:
-        db = sqlite3.connect(f"{Path(store).resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        db.execute("BEGIN")  # one moment for all three
-        groups, tasks, rows = (db.execute(query).fetchall() for query in queries)
-        db.close()
+        with closing(sqlite3.connect(f"{Path(store).resolve().as_uri()}?mode=ro", uri=True)) as db:
+            db.execute("BEGIN")  # one moment for all three
+            groups, tasks, rows = (db.execute(query).fetchall() for query in queries)
     except sqlite3.Error as error:
-        raise DataError(
-            f"{store} cannot be read as a store of votes: {error}; name the file of lit-align label"
-        ) from error
+        raise DataError(f"{store} is not a store of votes: {error}; name the file of lit-align label") from error
     load = json.loads
     return Ballots(
         {n: Group(load(prompt), load(given), source=at, extra=load(extra)) for n, prompt, given, at, extra in groups},
@@ -123,11 +116,10 @@ def read(store: str | Path) -> Ballots:
 
 def labels(ballots: Ballots, kind: str, gold: bool = False) -> list[Label]:
     """The judgments in the votes on tasks of a kind, on gold tasks or on the others."""
-    wanted = {number: task for number, task in ballots.tasks.items() if task.kind == kind and bool(task.gold) == gold}
     return [
-        Label((vote.task, i, j), vote.annotator, value)
+        Label((task.group, i, j), vote.annotator, value, vote)
         for vote in ballots.votes
-        if vote.task in wanted
+        if (task := ballots.tasks[vote.task]).kind == kind and bool(task.gold) == gold
         for (i, j), value in said(kind, vote.answer, vote.shown).items()
     ]
 
@@ -151,11 +143,8 @@ def majority(given: Iterable[Label]) -> dict[Item, Belief]:
         >>> majority([Label((1, 0, 1), name, value) for name, value in (("a", 1), ("b", 1), ("c", -1))])
         {(1, 0, 1): {1: 1.0}}
     """
-    found = {}
-    for item, belief in share(given).items():
-        most = [value for value, p in belief.items() if p == max(belief.values())]
-        found[item] = {most[0]: 1.0} if len(most) == 1 else {}
-    return found
+    most = {item: multimode(values) for item, values in _by_item(given).items()}
+    return {item: {several[0]: 1.0} if len(several) == 1 else {} for item, several in most.items()}
 
 
 def share(given: Iterable[Label]) -> dict[Item, Belief]:
@@ -165,47 +154,46 @@ def share(given: Iterable[Label]) -> dict[Item, Belief]:
         >>> share([Label((1, 0, 1), name, value) for name, value in (("a", 1), ("b", 1), ("c", -1), ("d", 0))])
         {(1, 0, 1): {1: 0.5, -1: 0.25, 0: 0.25}}
     """
-    counts: dict[Item, Counter[int]] = defaultdict(Counter)
+    items = _by_item(given).items()
+    return {item: {value: n / len(values) for value, n in Counter(values).items()} for item, values in items}
+
+
+def _by_item(given: Iterable[Label]) -> dict[Item, list[int]]:
+    found = defaultdict(list)
     for label in given:
-        counts[label.item][label.value] += 1
-    return {item: {value: n / of.total() for value, n in of.items()} for item, of in counts.items()}
+        found[label.item].append(label.value)
+    return found
 
 
 def dawid_skene(given: Sequence[Label], rounds: int = 100) -> dict[Item, Belief]:
     """How likely each value is the true one, given how often each annotator takes one value for another.
 
-    Args:
-        given: judgments of one kind.
-        rounds: of estimating the annotators from the items and the items from the annotators.
+    In each of the ``rounds`` the annotators are estimated from the items, and the items from the annotators.
     """
     if not given:
         return {}
-    names = [sorted(set(column)) for column in zip(*given, strict=True)]
-    numbers = [{one: k for k, one in enumerate(several)} for several in names]
-    item, person, value = np.array([[n[x] for n, x in zip(numbers, label, strict=True)] for label in given]).T
-    items, people, values = map(len, names)
-    belief = np.zeros((items, values))
+    columns = [np.unique(column, axis=0, return_inverse=True) for column in list(zip(*given, strict=True))[:3]]
+    (items, people, values), (item, person, value) = zip(*columns, strict=True)
+    belief = np.zeros((len(items), len(values)))
     np.add.at(belief, (item, value), 1.0)
     belief /= belief.sum(1, keepdims=True)
-    ever = np.zeros((people, values, 1), dtype=bool)  # what an annotator ever said
+    ever = np.zeros((len(people), len(values), 1), dtype=bool)  # what an annotator ever said
     ever[person, value] = True
     for _ in range(rounds):
-        errs = np.zeros((people, values, values))  # annotator, what was said, what is so
+        errs = np.zeros((len(people), len(values), len(values)))  # annotator, what was said, what is so
         np.add.at(errs, (person, value), belief[item])
         errs = np.where(ever, errs.clip(TINY), 0.0)
         errs /= errs.sum(1, keepdims=True)
-        log = np.tile(np.log(belief.mean(0).clip(TINY)), (items, 1))
+        log = np.tile(np.log(belief.mean(0).clip(TINY)), (len(items), 1))
         np.add.at(log, item, np.log(errs[person, value]))
         belief = np.exp(log - log.max(1, keepdims=True))
         belief /= belief.sum(1, keepdims=True)
-    return {one: dict(zip(names[2], row, strict=True)) for one, row in zip(names[0], belief.tolist(), strict=True)}
+    found = zip(items.tolist(), belief.tolist(), strict=True)
+    return {(n, i, j): dict(zip(values.tolist(), row, strict=True)) for (n, i, j), row in found}
 
 
-HOW: dict[str, Callable[[list[Label]], dict[Item, Belief]]] = {
-    "majority": majority,
-    "share": share,
-    "dawid_skene": dawid_skene,
-}
+HOW: dict[str, Callable[[list[Label]], dict[Item, Belief]]]
+HOW = {"majority": majority, "share": share, "dawid_skene": dawid_skene}
 """The ways to make one label of several."""
 
 
@@ -216,8 +204,8 @@ def reliability(ballots: Ballots) -> dict[str, tuple[int, int]]:
     """
     found: dict[str, tuple[int, int]] = {}
     for kind in KINDS:
-        for (number, i, j), annotator, value in labels(ballots, kind, gold=True):
-            task, (right, seen) = ballots.tasks[number], found.get(annotator, (0, 0))
+        for (_, i, j), annotator, value, vote in labels(ballots, kind, gold=True):
+            task, (right, seen) = ballots.tasks[vote.task], found.get(annotator, (0, 0))
             off = abs(value - said(kind, task.gold or {}, task.members)[i, j])
             found[annotator] = (right + (off <= (kind == "rate")), seen + 1)
     return found
@@ -230,79 +218,59 @@ def trusted(ballots: Ballots, least: float) -> Ballots:
 
 
 def groups(ballots: Ballots, how: str = "share") -> list[Group]:
-    """Every group of which the votes say something, as training takes it.
+    """Every group of which the votes say something, as training takes it; ``how`` is a name in `HOW`.
 
-    Comparisons become pairs with the probability that they are right and the mean strength as margin; rankings such
-    pairs too, and places by how many of the others a response is expected to beat; ratings their mean, or the
-    commonest, with the share of annotators who raised each flag; thumbs the likelier one.
-
-    Args:
-        ballots: what people said.
-        how: ``"majority"``, ``"share"`` or ``"dawid_skene"``.
+    Comparisons and rankings become pairs, with the probability that they are right and the mean strength as margin,
+    and, where all were compared with all, places by how many of the others a response is expected to beat; ratings
+    their mean, or the commonest, with the share of annotators who raised each flag; thumbs the likelier one.
     """
-    made, votes = [], defaultdict[int, list[Vote]](list)
-    for vote in ballots.votes:
-        votes[vote.task].append(vote)
+    return [group for _, group in labelled(ballots, how)]
+
+
+def labelled(ballots: Ballots, how: str) -> Iterator[tuple[int, Group]]:
+    """The same with the number of each group; one that was asked about in several ways comes as often."""
     for kind in KINDS:
-        beliefs: dict[int, dict[Item, Belief]] = defaultdict(dict)
-        for item, belief in HOW[how](labels(ballots, kind)).items():
-            beliefs[ballots.tasks[item[0]].group][item] = belief
-        build = {"rate": _rated, "thumbs": _judged}.get(kind, _compared)
-        for number, known in sorted(beliefs.items()):
-            found = build(ballots.groups[number], known, votes)
+        given = labels(ballots, kind)
+        beliefs, build = HOW[how](given), {"rate": _rated, "thumbs": _judged}.get(kind, _compared)
+        known: dict[int, dict[Item, list[Vote]]] = defaultdict(lambda: defaultdict(list))
+        for label in given:
+            known[label.item[0]][label.item].append(label.vote)
+        for number, items in sorted(known.items()):
+            found = build(ballots.groups[number], [(i, j, beliefs[n, i, j], of) for (n, i, j), of in items.items()])
             if found.items:
-                found = found if kind != "rank" else _ranked(found, known)
-                count = sum(len(votes[task]) for task in {item[0] for item in known})
-                made.append(found._replace(extra={**found.extra, "votes": count}))
-    return made
+                count = len({(vote.annotator, vote.task) for of in items.values() for vote in of})
+                yield number, found._replace(extra={**found.extra, "votes": count})
 
 
-def _first(belief: Belief) -> float:
-    """How likely the first is better: with half of the ties, and one half if nothing is known."""
-    return belief.get(1, 0.0) + belief.get(0, 0.0) / 2 if belief else 0.5
+Known = list[tuple[int, int, Belief, list[Vote]]]
+"""Of a group: two of its responses, what is to be believed of them, and who said so."""
 
 
-def _compared(group: Group, known: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group:
-    pairs = []
-    for (task, i, j), belief in known.items():
-        sure, better, worse = max((_first(belief), i, j), (1 - _first(belief), j, i))
+def _compared(group: Group, known: Known) -> Group:
+    pairs, expected = [], [0.0] * len(group.responses)
+    for i, j, belief, votes in known:
+        first = belief.get(1, 0.0) + belief.get(0, 0.0) / 2 if belief else 0.5  # half of the ties
+        expected[i] += first
+        expected[j] += 1 - first
+        sure, better, worse = max((first, i, j), (1 - first, j, i))
         if sure > 0.5 + 1e-9:
-            strengths = [vote.answer.get("preference", 0) * (-1, 1)[vote.shown[-1] == better] for vote in votes[task]]
+            strengths = [vote.answer.get("preference", 0) * (-1, 1)[vote.shown[-1] == better] for vote in votes]
             pairs.append(Pair(better, worse, sure, max(0.0, float(np.mean(strengths)))))
-    return group._replace(pairs=tuple(pairs))
+    places = tuple(1 + sum(other > own + 1e-9 for other in expected) for own in expected)
+    every = len(known) == math.comb(len(expected), 2)
+    return group._replace(pairs=tuple(pairs), ranking=places if pairs and every else ())
 
 
-def _ranked(group: Group, known: dict[Item, Belief]) -> Group:
-    expected = [0.0] * len(group.responses)
-    for (_, i, j), belief in known.items():
-        expected[i] += _first(belief)
-        expected[j] += 1 - _first(belief)
-    return group._replace(ranking=tuple(1 + sum(other > own + 1e-9 for other in expected) for own in expected))
-
-
-def _rated(group: Group, known: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group:
+def _rated(group: Group, known: Known) -> Group:
     ratings: list[dict[str, float]] = [{} for _ in group.responses]
-    for (task, i, _), belief in known.items():
+    for i, _, belief, votes in known:
         if belief:
-            flags = [vote.answer["flags"] for vote in votes[task]]
-            ratings[i] = {name: sum(one.get(name, False) for one in flags) / len(flags) for name in flags[0]}
-            ratings[i]["rating"] = sum(value * p for value, p in belief.items())
+            flags = [flag for vote in votes for flag in vote.answer["flags"].items()]
+            raised = {name: float(np.mean([up for other, up in flags if other == name])) for name, _ in flags}
+            ratings[i] = {**raised, "rating": sum(value * p for value, p in belief.items())}
     return group._replace(ratings=tuple(ratings) if any(ratings) else ())
 
 
-def _judged(group: Group, known: dict[Item, Belief], votes: dict[int, list[Vote]]) -> Group:
-    up = {i: belief.get(1, 0.0) for (_, i, _), belief in sorted(known.items()) if belief}
-    up = {i: p for i, p in up.items() if abs(p - 0.5) > 1e-9}
+def _judged(group: Group, known: Known) -> Group:
+    up = {i: p for i, _, belief, _ in sorted(known) if belief and abs((p := belief.get(1, 0.0)) - 0.5) > 1e-9}
     return group._replace(responses=[group.responses[i] for i in up], desirable=tuple(p > 0.5 for p in up.values()))
-
-
-def row(group: Group) -> dict[str, Any]:
-    """A line of the layout `Groups`, which training reads.
-
-    Example:
-        >>> row(Group("2 + 2?", ["4", "5"], desirable=(True, False), extra={"votes": 4}))
-        {'votes': 4, 'prompt': '2 + 2?', 'responses': ['4', '5'], 'desirable': [True, False]}
-    """
-    known = {name: list(getattr(group, name)) for name in ("pairs", "desirable", "ranking", "ratings")}
-    kept = {name: value for name, value in known.items() if value}
-    return {**group.extra, "prompt": group.prompt, "responses": group.responses, **kept}

@@ -33,8 +33,7 @@ def serving(path, groups=(), gold=(), **settings):
     """The store and port of a page in a thread of its own."""
     campaign = asking(**settings)
     store = Store(path, campaign.votes, campaign.gold_every)
-    column = campaign.uncertainty if campaign.order == "disagreement" else ""
-    store.add(groups, campaign.ask, uncertainty=column)
+    store.add(groups, campaign.ask, uncertainty=campaign.uncertainty)
     store.add(gold, campaign.ask, gold=True)
     server = uvicorn.Server(uvicorn.Config(build(store, campaign), port=0, log_level="warning", access_log=False))
     thread = threading.Thread(target=server.run, daemon=True)

@@ -79,7 +79,7 @@ def check_crash(folder, annotators, each):
     page = Page(folder, annotators, each)
     page.start()
     db = sqlite3.connect(page.store)  # every task was shown to everybody: the test is about votes
-    db.execute("INSERT INTO shown SELECT tasks.id, people.id, 'open', 0 FROM tasks, people WHERE NOT admin")
+    db.execute("INSERT INTO shown SELECT tasks.id, people.id, tasks.id, 'open', 0 FROM tasks, people WHERE NOT admin")
     db.commit()
     db.close()
     names, acknowledged = [f"w{k}" for k in range(annotators)], []

@@ -9,7 +9,7 @@ import yaml
 import lit_align
 from lit_align.__main__ import main
 from lit_align.commands.label import answered
-from lit_align.data.formats import built_in
+from lit_align.evaluation.reward_bench import whole_groups
 from lit_align.labelling import votes
 from lit_align.labelling.campaign import checklist
 from tests.labelling.serving import Visitor
@@ -30,7 +30,7 @@ def refused(capsys, *arguments):
         ([], "has no tasks; give a file of them with --tasks"),
         (["--tasks=nothing.jsonl"], "there is no file nothing.jsonl"),
         (["--tasks=alone.jsonl"], "alone.jsonl has nothing to compare; give prompts with responses, or --runs"),
-        (["--tasks=pairs.jsonl", "--order=disagreement"], "'uncertainty'; order: disagreement needs a number there"),
+        (["--tasks=pairs.jsonl", "--uncertainty=doubt"], "'doubt'; uncertainty needs a number there"),
         (["--ask=guess"], "ask is 'guess'; choose from 'compare'"),
         (["--votes=0"], "votes is 0; it must be at least 1"),
         (["--voters=3"], "'voters'; did you mean votes?"),
@@ -89,14 +89,16 @@ def runs(tiny, tmp_path_factory):
 
 def test_answers_are_made_by_one_run_or_two(runs):
     pairs, (one, other) = runs
-    alone, both = answered([one], [str(pairs)], built_in()), answered([one, other], [str(pairs)], built_in())
+    rows = whole_groups([str(pairs)], None, "responses", 0.01, print)
+    alone, both = answered([one], rows), answered([one, other], rows)
     for groups in (alone, both):
-        assert 15 < len(groups) <= 22
-        assert all(len(group.responses) == 2 and group.responses[0] != group.responses[1] for group in groups)
+        assert len(groups) == 22
+        assert all(len(group.responses) == 2 for group in groups)
+        assert sum(group.responses[0] != group.responses[1] for group in groups) > 15
         assert all(turn["role"] == "assistant" for group in groups for (turn,) in group.responses)
     # the second answer of two runs is the other run's, whoever speaks before it
-    first = {str(group.prompt): group.responses for group in answered([other], [str(pairs)], built_in())}
+    first = {str(group.prompt): group.responses for group in answered([other], rows)}
     shared = [group for group in both if str(group.prompt) in first]
-    assert shared
+    assert len(shared) == 22
     assert all(group.responses[1] == first[str(group.prompt)][0] for group in shared)
     assert lit_align.load(one).max_new_tokens == 8

@@ -22,7 +22,7 @@ def people(store, count):
 
 
 def answer(store, who, task, **said):
-    store.record(who, task.id, task.revision, "vote", said or {"preference": -2})
+    store.record(who, task.number, task.revision, "vote", said or {"preference": -2})
 
 
 @pytest.fixture
@@ -78,12 +78,12 @@ def test_a_skip_goes_to_somebody_else_and_an_undo_comes_back(store):
     store.add(some(1), "compare")
     first, second, third = people(store, 3)
     task = store.next(first)
-    store.record(first, task.id, 1, "skip", {})
+    store.record(first, task.number, 1, "skip", {})
     assert store.next(first) is None
     task = store.next(second)
     answer(store, second, task)
     assert store.next(third) is None
-    store.record(second, task.id, 2, "undo", {})
+    store.record(second, task.number, 2, "undo", {})
     again = store.next(second)
     assert (again.id, again.revision, again.answer) == (task.id, 3, {})
     answer(store, second, again)
@@ -103,12 +103,12 @@ def test_an_answer_is_recorded_once_and_never_written_over(store):
     with pytest.raises(Stale):  # another answer under the same revision: an old window
         answer(store, who, task, preference=-1)
     with pytest.raises(Stale):  # one is missing before it
-        store.record(who, task.id, 3, "vote", {"preference": -2})
+        store.record(who, task.number, 3, "vote", {"preference": -2})
     with pytest.raises(Stale):  # never shown
-        store.record(other, task.id, 1, "vote", {"preference": -2})
+        store.record(other, task.number, 1, "vote", {"preference": -2})
     with pytest.raises(Stale):  # nothing to take back
-        store.record(who, task.id, 3, "undo", {})
-    store.record(who, task.id, 2, "vote", {"preference": -2})
+        store.record(who, task.number, 3, "undo", {})
+    store.record(who, task.number, 2, "vote", {"preference": -2})
     found = votes.read(store.path)
     assert [vote.answer["preference"] for vote in found.history] == [1, -2]
     assert [vote.answer["preference"] for vote in found.votes] == [-2]
@@ -124,7 +124,7 @@ def test_the_order_is_drawn_once_and_says_nothing(store):
     first = []
     for who in people(store, 40):
         while task := store.next(who):
-            assert store.open(who, task.id).order == task.order
+            assert store.open(who, task.number).order == task.order
             assert task.responses == [f"Answer {task.id - 1}.{i}" for i in task.order]
             first.append(task.order[0])
             answer(store, who, task)
@@ -147,8 +147,10 @@ def test_gold_is_mixed_in_and_most_doubtful_comes_first(tmp_path):
         answer(store, who, task, preference=(-1, 1)[task.order.index(0)])
     plain = [prompt for prompt in asked if prompt.startswith("Question")]
     assert plain == [f"Question {k}?" for k in (1, 3, 2, 5, 0, 4)]
-    assert [k for k, prompt in enumerate(asked) if prompt.startswith("Known")] == [3, 7]
-    assert votes.reliability(votes.read(store.path)) == {"w0": (2, 2)}
+    known = [k // 4 for k, prompt in enumerate(asked) if prompt.startswith("Known")]
+    assert known == [0, 1, 2][: len(known)]  # one in every four, nobody knows where
+    assert len(known) >= 2
+    assert votes.reliability(votes.read(store.path)) == {"w0": (len(known), len(known))}
     assert len(votes.groups(votes.read(store.path))) == 6
 
 

@@ -13,11 +13,12 @@ import pytest
 
 from lit_align.batches import Group, Pair
 from lit_align.data.formats import built_in, recognise
+from lit_align.data.formats.groups import as_row
 from lit_align.errors import ConfigError, DataError
 from lit_align.labelling import votes
 from lit_align.labelling.agreement import agreement, position_bias
+from lit_align.labelling.campaign import known, questions
 from lit_align.labelling.store import Store
-from lit_align.labelling.tasks import known, load, questions
 from lit_align.labelling.votes import Asked, Ballots, Label, Vote
 from tests.labelling.serving import Visitor, serving
 
@@ -105,7 +106,7 @@ def test_the_export_trains():
     ]
     for given in several:
         (group,) = votes.groups(given)
-        row = json.loads(json.dumps(votes.row(group)))
+        row = json.loads(json.dumps(as_row(group)))
         assert recognise(row, built_in())(row) == group
 
 
@@ -155,17 +156,6 @@ def test_what_a_row_knows_is_the_gold_answer():
     assert known(Group("?", ["x"], desirable=(False,)), "thumbs", (0,)) == {"up": False}
     assert known(Group("?", ["x"], ratings=({"rating": 5.6},)), "rate", (0,)) == {"rating": 6, "flags": {}}
     assert known(Group("?", ["x"]), "rate", (0,)) is None
-
-
-def test_tasks_come_from_any_layout_and_broken_rows_are_counted(tmp_path, capsys):
-    file = tmp_path / "pairs.jsonl"
-    rows = [{"prompt": f"{k}?", "chosen": "x", "rejected": "y"} for k in range(200)]
-    file.write_text("\n".join(map(json.dumps, [*rows, {"prompt": "?", "chosen": "x"}])))
-    assert len(load([str(file)], built_in())) == 200
-    assert "malformed            1" in capsys.readouterr().out
-    file.write_text("\n".join(map(json.dumps, [*rows[:20], {"prompt": "?", "chosen": "x"}])))
-    with pytest.raises(DataError, match="malformed"):
-        load([str(file)], built_in())
 
 
 def test_what_is_no_store_is_refused_in_a_sentence(tmp_path):
@@ -314,13 +304,14 @@ def replay(store, port, rows):
     tokens = {worker: store.invite(worker) for worker in sorted({row["worker"] for row in rows})}
     ids = dict(store.db.execute("SELECT name, id FROM people"))
     with store.writing() as db:  # who is shown what was drawn back then
-        db.executemany("INSERT INTO shown VALUES (?, ?, 'open', ?)", [(t, ids[w], time.time()) for w, t in winner])
+        shown = [(task, ids[worker], task, time.time()) for worker, task in winner]
+        db.executemany("INSERT INTO shown VALUES (?, ?, ?, 'open', ?)", shown)
 
     def work(worker):
         visitor = Visitor(port, tokens[worker])
         for _ in range(sum(row["worker"] == worker for row in rows)):
             form = visitor.task()
-            _, order = store.asked(ids[worker], int(form["task"]))
+            order = store.task(ids[worker], int(form["task"])).order
             side = winner[worker, int(form["task"])]
             preference = 0 if side is None else (-1, 1)[order.index(side)]
             assert visitor.send(**form, preference=preference) == 303
