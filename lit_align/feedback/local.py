@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lit_align.models.roles import Roles
 
 CONTENT = "\ue000"  # stands for the question while the chat template is rendered; for private use, so in no template
+TOO_LONG = "a question longer than the judge reads"
 
 
 class Seat(NamedTuple):
@@ -86,7 +87,7 @@ class Local(JudgeModel):
         return [
             self._reply(next(chances), answers, seconds)
             if len(ids) <= room
-            else Reply(None, "", _spent(seconds), "a question longer than the judge reads")
+            else Reply(None, "", _spent(seconds), TOO_LONG)
             for ids in prompts
         ]
 
@@ -101,13 +102,22 @@ class Local(JudgeModel):
 
     def say(self, questions: Sequence[str], max_tokens: int) -> list[Reply]:
         began, seat = perf_counter(), self._seat
+        prompts = [self._prompt(question) for question in questions]
+        room = longest(seat.model, self.max_length + max_tokens) - max_tokens
         with seat.play():
-            prompts = [self._prompt(question) for question in questions]
             how: dict[str, Any] = {"max_new_tokens": max_tokens, "temperature": 0.0, "batch_size": 8}
-            said = [one for (one,) in sample(seat.model, seat.tokenizer, prompts, **how)]
+            short = [ids for ids in prompts if len(ids) <= room]
+            said = iter(sample(seat.model, seat.tokenizer, short, **how))
         seconds = (perf_counter() - began) / max(len(questions), 1)
-        texts = [str(seat.tokenizer.decode(one.ids, skip_special_tokens=True)).strip() for one in said]
-        return [Reply(None, text, _spent(seconds), cut=not one.ended) for text, one in zip(texts, said, strict=True)]
+        replies = []
+        for ids in prompts:
+            if len(ids) > room:
+                replies.append(Reply(None, "", _spent(seconds), TOO_LONG))
+                continue
+            [one] = next(said)
+            text = str(seat.tokenizer.decode(one.ids, skip_special_tokens=True)).strip()
+            replies.append(Reply(None, text, _spent(seconds), cut=not one.ended))
+        return replies
 
     def _whole(self, batch: Batch) -> Tensor:
         """Log-probability of each option as a whole, ``[responses]``."""

@@ -121,9 +121,10 @@ def test_a_revision_that_was_cut_is_not_held_up():
 def test_a_model_in_memory_says_whether_it_was_cut(tiny):
     by = Local(Base(str(tiny), "none", "float32"))
     [few] = by.say(["Bird?"], 3)
-    [many] = by.say(["Bird?"], 1000)
     assert few.cut
+    [many, none] = by.say(["Bird?", "Bird? " * 100], 400)
     assert many.text.startswith(few.text)
+    assert (none.text, none.why) == ("", "a question longer than the judge reads")
 
 
 def test_a_model_that_thinks_aloud_is_asked_for_its_verdict(tiny, tmp_path):
