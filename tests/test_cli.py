@@ -114,7 +114,7 @@ def test_a_mistake_in_a_yaml(capsys, tmp_path, yaml, sentence):
         (["fti"], "there is no command 'fti'; did you mean fit?"),
         (
             ["plugins", "objective"],
-            "no room is called 'objective'; there are objectives, formats, rewards, advantages, feedback",
+            "no room is called 'objective'; there are objectives, formats, rewards, advantages, feedback, embedders",
         ),
     ],
 )
