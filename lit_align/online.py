@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,14 +20,15 @@ from lit_align.data.chat import Chat
 from lit_align.data.formats.groups import Groups, as_row
 from lit_align.data.mismatch import mismatched
 from lit_align.data.modules import LANES, AlignmentData
-from lit_align.data.prepare import SELECT
-from lit_align.data.rounds import Rounds, Row
+from lit_align.data.prepare import SELECT, rated
+from lit_align.data.rounds import Kept, Rounds, Row
 from lit_align.errors import ConfigError, Malformed, Overlong, SetAside
 from lit_align.feedback import Feedback, Opinion
-from lit_align.models.generate import sample
+from lit_align.models.generate import check_room, sample
 from lit_align.rewards.base import answer as answered
 
 IDS = "tokens"  # the column of a record with the ids of each response that was sampled
+OLD = {"samples", "records", "round", "step", "set_aside"}  # columns that say nothing of new responses to a prompt
 
 
 class Online(AlignmentData):
@@ -90,7 +92,7 @@ class Online(AlignmentData):
         self.feedback, self.responses, self.labels, self.rounds = feedback, responses, labels, rounds
         self.round_size, self.samples, self.answer, self.temperature = round_size, samples, answer, temperature
         self.reference, self.pace = reference, pace
-        self._attached = False
+        self._attached, self._rounds = False, Kept()
 
     # ------------------------------------------------------------------ what Lightning asks for
 
@@ -99,6 +101,11 @@ class Online(AlignmentData):
         running, module = self._running, self._module
         if module.objective.takes == "prompts":
             raise ConfigError(f"{type(module).__name__} samples by itself; give it the data module Prompts")
+        if self.share and "policy" not in module.casting().get("trains", ("policy",)):
+            raise ConfigError(
+                f"responses are {self.responses}, share {self.share} and {type(module).__name__} trains no policy to "
+                "give fresh ones; set responses to dataset and share to 0"
+            )
         if running.world_size > 1:
             raise ConfigError(
                 f"Online runs on one process, and there are {running.world_size}; set trainer.devices to 1"
@@ -106,6 +113,12 @@ class Online(AlignmentData):
         if self.reference != "fixed" and getattr(module, "cache_reference", None) is not None:
             raise ConfigError(f"reference is {self.reference}, and cache_reference keeps a fixed one; leave it out")
         if stage == "fit":
+            limit = running.limit_train_batches
+            if not running.fast_dev_run and (isinstance(limit, int) or limit < 1):
+                raise ConfigError(
+                    f"trainer.limit_train_batches is {limit}, and a round would go on in the epoch of the next one; "
+                    "leave it out and lower data.round_size"
+                )
             if running.max_epochs not in (-1, 1, 1000, self.rounds):  # the others are what it is where nothing is said
                 raise ConfigError(
                     f"trainer.max_epochs is {running.max_epochs} and data.rounds {self.rounds}; leave max_epochs out"
@@ -114,13 +127,16 @@ class Online(AlignmentData):
         super().setup(stage)
 
     def kind(self, split: str) -> str:
-        """Prompts keep all that is known of them; what is validated on carries labels as recorded."""
-        return self.carries if split == "train" else str(self._module.objective.takes)
+        """Rows are read for what is used of them; what is validated on carries labels as recorded."""
+        if split != "train":
+            return str(self._module.objective.takes)
+        return "prompts" if self.share == 1 and not self.answer else self.carries
 
     def train_dataloader(self) -> Rounds:
         """Steps that are made when their round begins."""
         trees, module = self.trees["train"], self._module
         longest = max(len(tree.prompt) for tree in trees)
+        check_room(module.roles.model.config, longest, module.max_new_tokens)
         need = longest + self.samples * module.max_new_tokens
         if self.share and need > self.token_budget:
             raise ConfigError(
@@ -133,6 +149,7 @@ class Online(AlignmentData):
             self._make,
             self._understand,
             keeps=self.responses == "replay",
+            kept=self._rounds,
             batch_size=self.batch_size,
             token_budget=self.token_budget,
             seed=self.seed,
@@ -142,13 +159,15 @@ class Online(AlignmentData):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The reference, if it has moved, and what the feedback has learned."""
+        """What the rounds hold, the reference, if it has moved, and what the feedback has learned."""
         weights = self._module.roles.weights("reference") if self.reference != "fixed" else {}
-        return {"reference": weights, "feedback": self.feedback.state() if self.feedback else {}}
+        learned = self.feedback.state() if self.feedback else {}
+        return {"rounds": dict(vars(self._rounds)), "reference": weights, "feedback": learned}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take them back."""
         self._attach()
+        self._rounds = Kept(**state["rounds"])
         self._module.roles.put("reference", state["reference"])
         if self.feedback:
             self.feedback.restore(state["feedback"])
@@ -168,7 +187,8 @@ class Online(AlignmentData):
             opinions[:asked] = self.feedback(groups[:asked], self._module.objective.takes)
         step = self._running.global_step
         rows = [self._row(group, opinion) for group, opinion in zip(groups, opinions, strict=True)]
-        rows = [{**row, "round": number, "step": step} for row in rows]
+        # only what JSON has words for: a column from Parquet may be a date, which no checkpoint takes back
+        rows = json.loads(json.dumps([{**row, "round": number, "step": step} for row in rows], default=str))
         _keep(Path(self._running.default_root_dir) / "rounds" / f"{number}.jsonl", rows)
         fates = Counter(row.get("set_aside", "labelled") for row in rows)
         told = ", ".join(f"{count} {fate}" for fate, count in fates.most_common())
@@ -179,8 +199,8 @@ class Online(AlignmentData):
         """A record: the responses that got a label, with their ids, who said so, and what else was sampled."""
         group, records, why = opinion
         group = asked if group is None else group
-        ids = {json.dumps(one): its for one, its in zip(asked.responses, asked.extra[IDS], strict=True)}
-        extra = {**group.extra, IDS: [ids.get(json.dumps(one)) for one in group.responses]}
+        extra = {name: value for name, value in group.extra.items() if name != "set_aside"}
+        extra[IDS] = _ids(asked.responses, asked.extra[IDS], group.responses)
         extra |= {} if group.responses == asked.responses else {"samples": asked.responses}
         row = {**as_row(group._replace(extra=extra)), "source": asked.source, "records": list(records)}
         why = why or self._unusable(row)
@@ -189,6 +209,8 @@ class Online(AlignmentData):
     def _fresh(self, number: int, prompts: list[Tree]) -> list[Group]:
         """What the policy says now, ids beside it; the answer to be held up comes first."""
         module, groups = self._module, []
+        if not prompts:
+            return []
         with module.roles.play("policy", training=False) as model:
             found = sample(
                 model,
@@ -199,12 +221,16 @@ class Online(AlignmentData):
                 temperature=self.temperature,
                 seed=module.seed * 1_000_003 + number,
                 batch_size=self.batch_size * self.samples,
+                token_budget=self.token_budget,
             )
         for tree, said in zip(prompts, found, strict=True):
             group = tree.group
-            held: list[Text] = SELECT["demonstrations"](group).responses[:1] if self.answer else []
+            held: list[Text] = []
+            with suppress(SetAside):  # what is then to be said of the fresh ones, the feedback knows
+                held = SELECT["demonstrations"](group).responses[:1] if self.answer else []
             texts = [str(module.tokenizer.decode(one.ids, skip_special_tokens=True)) for one in said]
-            extra = {**group.extra, IDS: [*([None] * len(held)), *(one.ids for one in said)]}
+            extra = {name: value for name, value in group.extra.items() if name not in OLD}
+            extra[IDS] = [*([None] * len(held)), *(one.ids for one in said)]
             responses = [*held, *(answered(group, text) for text in texts)]
             target = 0 if held else None
             groups.append(Group(group.prompt, responses, target=target, source=group.source, extra=extra))
@@ -221,15 +247,18 @@ class Online(AlignmentData):
 
     def _understand(self, rows: list[Row]) -> list[Tree]:
         trees = [self._tree(row) for row in rows]
-        return mismatched(trees, self.max_length) if getattr(self._module, "mismatched", False) else trees
+        several = len({tuple(tree.prompt) for tree in trees}) > 1  # else no response belongs to another prompt
+        return mismatched(trees, self.max_length) if several and getattr(self._module, "mismatched", False) else trees
 
     def _tree(self, row: Row) -> Tree:
         """What a record stands for; sampled responses as the very tokens that were sampled."""
-        whole = _group(row)
-        ids = {json.dumps(one): its for one, its in zip(whole.responses, row[IDS], strict=True) if its}
+        whole, takes = _group(row), self._module.objective.takes
         chat = Chat(self._module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=True)
-        tree = chat.encode(SELECT[self._module.objective.takes](whole)).tree
-        known = [ids.get(json.dumps(one)) for one in tree.group.responses]
+        tree = chat.encode(rated(whole) if takes == "ratings" else SELECT[takes](whole)).tree
+        known = [
+            its and its[: self.max_length - len(tree.prompt)]
+            for its in _ids(whole.responses, row[IDS], tree.group.responses)
+        ]
         return tree._replace(
             responses=[its or old for its, old in zip(known, tree.responses, strict=True)],
             scored=[[True] * len(its) if its else old for its, old in zip(known, tree.scored, strict=True)],
@@ -255,6 +284,14 @@ class Online(AlignmentData):
 
 def _group(row: Row) -> Group:
     return Groups()(row)._replace(source=row["source"])
+
+
+def _ids(responses: list[Text], ids: list[list[int] | None], chosen: list[Text]) -> list[list[int] | None]:
+    """Those of the chosen responses; the same text may have been sampled twice, as other tokens."""
+    known: dict[str, list[list[int] | None]] = {}
+    for one, its in zip(responses, ids, strict=True):
+        known.setdefault(json.dumps(one), []).append(its)
+    return [known[text].pop(0) if known.get(text := json.dumps(one)) else None for one in chosen]
 
 
 def _keep(file: Path, rows: list[Row]) -> None:

@@ -51,7 +51,8 @@ def whitened(values: Tensor, mask: Tensor, centre: bool = True) -> Tensor:
         tensor([[-0.7071,  0.7071,  0.0000]])
     """
     each = values[mask]
-    scaled = (values - each.mean()) / (each.std() + 1e-8)
+    # the small number is larger than what rounding leaves where all are alike; a single one has no deviation
+    scaled = (values - each.mean()) * (each.var(correction=min(1, len(each) - 1)) + 1e-8).rsqrt()
     return (scaled if centre else scaled + each.mean()).where(mask, 0.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
@@ -26,6 +27,7 @@ from lit_align.rewards import Reward
 from lit_align.rewards.trained import Trained
 from lit_align.rewards.weighted import Weighted
 from lit_align.stages.base import AlignmentModule
+from lit_align.stages.ptx import beside
 from lit_align.stages.rl import RL
 
 if TYPE_CHECKING:
@@ -53,18 +55,23 @@ def run(stage: AlignmentModule, data: AlignmentData, card: float) -> None:
 
     stage.check_data(data)
     chat = Chat(stage.tokenizer, max_length=data.max_length, overlong=data.overlong)
-    for split, paths in data.paths.items():
-        if not paths:
+    ptx = beside(stage.ptx, data) if isinstance(stage, RL) and stage.ptx is not None else None
+    prepared = {}
+    for one, split in [(data, "train"), *([(ptx, "ptx")] if ptx else []), (data, "validation")]:
+        if not one.paths[split]:
             continue
-        formats = () if data.format else stage.formats()
+        formats = () if one.format else stage.formats()
         wanted = getattr(stage, "attributes", ())
-        trees, _ = prepare(paths, data.format, chat, data.carries, data.max_lost, formats, show, wanted)
-        Steps(trees, batch_size=data.batch_size, token_budget=data.token_budget)
-        if split == "train":
+        trees, _ = prepare(one.paths[split], one.format, chat, one.carries, one.max_lost, formats, show, wanted)
+        Steps(trees, batch_size=one.batch_size, token_budget=one.token_budget)
+        prepared[split] = trees
+        if isinstance(stage, RL) and one is data:
+            stage.check_room(trees)
+        if split != "validation":
             console.print("\nExamples; what is learned from stands between \u27e6 and \u27e7, the rest is only read:")
             for tree in trees[:SHOWN]:
                 _show(console, stage, tree)
-            _predict(console, stage, data, trees, card)
+    _predict(console, planned(stage, data, prepared["train"], prepared.get("ptx", [])), stage, card)
 
 
 def _show(console: Console, stage: AlignmentModule, tree: Tree) -> None:
@@ -84,10 +91,10 @@ def _show(console: Console, stage: AlignmentModule, tree: Tree) -> None:
         console.print(f"({pair.better}) is better than ({pair.worse}){sure}")
 
 
-def _predict(console: Console, stage: AlignmentModule, data: AlignmentData, trees: list[Tree], card: float) -> None:
+def _predict(console: Console, plan: Plan, stage: AlignmentModule, card: float) -> None:
     from rich.table import Table
 
-    plan, preview = planned(stage, data, trees), Preview(load_config(stage.base))
+    preview = Preview(load_config(stage.base))
     table = Table(title="GiB at the peak of each phase, predicted for a GPU")
     table.add_column("phase")
     for name in ("total", "weights", "adapters", "optimiser", "kept or cached", "at work"):
@@ -102,8 +109,8 @@ def _predict(console: Console, stage: AlignmentModule, data: AlignmentData, tree
             console.print(f"What {type(reward).__name__} loads for itself, if anything, is not counted.")
 
 
-def planned(stage: AlignmentModule, data: AlignmentData, trees: list[Tree]) -> Plan:
-    """What of a run's settings and its data decides the room that it takes."""
+def planned(stage: AlignmentModule, data: AlignmentData, trees: list[Tree], shown: Sequence[Tree] = ()) -> Plan:
+    """What of a run's settings and its data decides the room that it takes; ``shown`` are demonstrations beside it."""
     casting, lora = stage.casting(), stage.lora
     trains, scores = casting.get("trains", ("policy",)), casting.get("outputs", {})
     if stage.sft is not None:
@@ -132,6 +139,8 @@ def planned(stage: AlignmentModule, data: AlignmentData, trees: list[Tree]) -> P
         max_new_tokens=stage.max_new_tokens,
         frozen=sum(_room(reward, stage.base) for reward in rewards),
         reward_budget=max((reward.token_budget for reward in rewards), default=0),
+        ptx_batch=min(stage.ptx.batch_size, len(shown)) if stage.ptx else 0,
+        ptx_tree=max((tree.tokens for tree in shown), default=0),
     )
 
 

@@ -91,7 +91,10 @@ class AlignmentData(LightningDataModule, ABC):
 
         wanted = getattr(module, "attributes", ())
         trees, _ = prepare(self.paths[split], self.format, chat, kind, self.max_lost, formats, show, wanted)
-        self.trees[split] = mismatched(trees, self.max_length) if getattr(module, "mismatched", False) else trees
+        judged = kind == module.objective.takes  # else it is of responses that come later
+        self.trees[split] = (
+            mismatched(trees, self.max_length) if judged and getattr(module, "mismatched", False) else trees
+        )
 
     def kind(self, split: str) -> str:
         """What the rows of a split are read as."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +13,21 @@ from lit_align.data.steps import Steps
 from lit_align.errors import DataError
 
 Row = dict[str, Any]
+
+
+@dataclass
+class Kept:
+    """What was made: whoever makes the rounds saves it, since Lightning restores no loader that was at an epoch's end.
+
+    Args:
+        made: the round that the rows belong to.
+        rows: of that round.
+        past: of all earlier ones, if they are kept.
+    """
+
+    made: int = -1
+    rows: list[Row] = field(default_factory=list)
+    past: list[Row] = field(default_factory=list)
 
 
 class Rounds(Steps):
@@ -27,6 +43,7 @@ class Rounds(Steps):
         make: rows of a round, given its number, its prompts and the rows of all earlier rounds that are kept.
         understand: the trees that rows stand for.
         keeps: whether they are.
+        kept: what has been made so far.
         settings: as for `Steps`.
 
     Raises:
@@ -40,14 +57,12 @@ class Rounds(Steps):
         make: Callable[[int, list[Tree], list[Row]], list[Row]],
         understand: Callable[[list[Row]], list[Tree]],
         keeps: bool = False,
+        kept: Kept | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(prompts, **settings)
         self.size, self.make, self.understand = min(size, len(prompts)), make, understand
-        self.keeps = keeps
-        self.rows: list[Row] = []
-        self.past: list[Row] = []
-        self.made = -1  # the round that the rows belong to
+        self.keeps, self.kept = keeps, kept or Kept()
 
     def __len__(self) -> int:
         return -(-self.size // self.batch_size)
@@ -62,24 +77,17 @@ class Rounds(Steps):
 
     def _parts(self) -> list[list[Tree]]:
         """The steps of this round; the rows are made unless a checkpoint brought them."""
-        if self.made != self.epoch:
-            self.past += self.rows if self.keeps else []
-            self.rows, self.made = self.make(self.epoch, self.prompts(self.epoch), self.past), self.epoch
-        trees = self.understand(self.rows)
+        kept = self.kept
+        if kept.made != self.epoch:
+            past = kept.past + (kept.rows if self.keeps else [])
+            rows = self.make(self.epoch, self.prompts(self.epoch), past)
+            kept.made, kept.rows, kept.past = self.epoch, rows, past
+        trees = self.understand(kept.rows)
         if not trees and not self.epoch:
             raise DataError(
                 f"none of the {self.size} prompts of the first round got a label; their records in rounds/ say why"
             )
         return [[trees[i] for i in part.tolist()] for part in torch.arange(len(trees)).tensor_split(len(self))]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the next step comes from, and what the round holds."""
-        return {**super().state_dict(), "made": self.made, "rows": self.rows, "past": self.past}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there, mid-round too."""
-        super().load_state_dict(state)
-        self.made, self.rows, self.past = state["made"], state["rows"], state["past"]
 
     def _identity(self) -> dict[str, int]:
         return {**super()._identity(), "round_size": self.size}

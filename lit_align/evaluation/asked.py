@@ -87,7 +87,7 @@ def agrees(groups: Sequence[Group], opinions: Sequence[Opinion]) -> dict[str, An
     says, truth = torch.cat([1 + sure, 1 - sure]), torch.cat([torch.full_like(sure, 2), torch.zeros_like(sure)])
     kappa = multiclass_cohen_kappa(says, truth, num_classes=3)
     found = {"comparisons": len(sure), "ties": int((sure == 0).sum()) - unread, "unread": unread}
-    return {**found, **estimate(draws(verdicts), len(known)), "kappa": float(kappa)}
+    return {**found, **estimate(draws(verdicts), len(set(verdicts.prompt.tolist()))), "kappa": float(kappa)}
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lit_align.evaluation.reward_bench import RESAMPLES, SEED
+from lit_align.evaluation.reward_bench import RESAMPLES, SEED, estimate
 
 Floats = npt.NDArray[np.float64]
 
@@ -47,7 +47,7 @@ def win_rate(chances: Floats, longer: Floats, prompt: npt.NDArray[np.int64]) -> 
         "ties": int((won == 0.5).sum()),
         "losses": int((won == 0).sum()),
         "win_rate": float(won.mean()),
-        "interval": np.percentile(raw, [2.5, 97.5]).tolist(),
+        "interval": estimate(np.array([won.mean(), *raw]), len(of_prompt))["interval"],
         "length_controlled": rate,
         "length_controlled_interval": np.percentile(controlled, [2.5, 97.5]).tolist(),
         "length_slope": slope,

@@ -31,12 +31,14 @@ class Reply(NamedTuple):
         text: what was said, where something was.
         record: what it took: ``cost``, ``seconds``, and what else is worth writing down.
         why: why there are no chances, or no text.
+        cut: whether the limit ended the text, rather than who said it.
     """
 
     chances: tuple[float, ...] | None
     text: str
     record: dict[str, Any]
     why: str = ""
+    cut: bool = False
 
 
 class JudgeModel(ABC):

@@ -30,7 +30,8 @@ class Opinion(NamedTuple):
         records: one for each question that was asked, to be written down as JSON: who was asked (``source``), a name
             for the prompt (``prompt``), and what it took, ``cost`` and ``seconds``; a comparison also has
             ``responses``, the two by index in the order in which they were shown, and the ``probability`` that the
-            first of them is better, None where there is no verdict, with ``why``.
+            first of them is better, None where there is no verdict, with ``why``, and ``doubt``, how far from 1/2 it
+            must be to be no tie, unless that is 0.
         why: what set it aside.
     """
 
@@ -108,7 +109,7 @@ def from_scores(
         if threshold is not None and scores[best] < threshold:
             raise SetAside("no response is worth imitating")
         return group._replace(responses=[group.responses[best]])
-    if takes == "desirable":
+    if takes == "desirable" and (threshold is not None or scores[best] != scores[worst]):
         line = sum(scores) / len(scores) if threshold is None else threshold
         keep = [i for i, score in enumerate(scores) if score != line]
         if not keep:
@@ -132,7 +133,8 @@ def from_chances(group: Group, chances: Mapping[tuple[int, int], float], takes: 
     """The group with labels of the kind ``takes``, from comparisons of its responses.
 
     Pairs are those that were compared, the likelier way round and as probable as they are; for any other kind the score
-    of a response is the chance that it wins against one of those it was compared with, and 1/2 the threshold.
+    of a response is the chance that it wins against one of those it was compared with, and 1/2 the threshold. One that
+    was compared with none has no label.
 
     Args:
         group: whose labels, if it has any, are replaced.
@@ -149,16 +151,17 @@ def from_chances(group: Group, chances: Mapping[tuple[int, int], float], takes: 
         >>> from_chances(three, {(0, 1): 0.75, (0, 2): 0.25, (1, 2): 0.5}, "ranking").ranking  # 0.5, 0.375, 0.625
         (2, 3, 1)
     """
+    pairs = likelier(tuple(Pair(i, j, chance) for (i, j), chance in chances.items()))
+    if not pairs:
+        raise SetAside(TIE)
     if takes == "pairs":
-        pairs = likelier(tuple(Pair(i, j, chance) for (i, j), chance in chances.items()))
-        if not pairs:
-            raise SetAside(TIE)
         return SELECT["pairs"](bare(group)._replace(pairs=pairs))
-    won: list[list[float]] = [[] for _ in group.responses]
+    won: dict[int, list[float]] = {}
     for (i, j), chance in chances.items():
-        won[i].append(chance)
-        won[j].append(1 - chance)
-    scores = [sum(each) / len(each) if each else 0.5 for each in won]
+        won.setdefault(i, []).append(chance)
+        won.setdefault(j, []).append(1 - chance)
+    group = bare(group)._replace(responses=[group.responses[i] for i in sorted(won)])
+    scores = [sum(won[i]) / len(won[i]) for i in sorted(won)]
     return from_scores(group, scores, takes, threshold=0.5 if takes == "desirable" else None)
 
 
@@ -181,19 +184,21 @@ def opinion(records: tuple[dict[str, Any], ...], label: Callable[[], Group]) -> 
 
 
 def means(records: Sequence[dict[str, Any]]) -> dict[tuple[int, int], float]:
-    """The mean chance that the first of two responses is better, over the orders they were shown in.
+    """The mean chance that the first of two responses is better, over the orders they were shown in; 1/2 in doubt.
 
     A pair of which an order has no readable verdict is left out: the other alone would be of that place.
     """
     each: dict[tuple[int, int], list[float | None]] = {}
+    doubt = max((record.get("doubt", 0.0) for record in records), default=0.0)
     for record in records:
         (i, j), p = record["responses"], record["probability"]
         each.setdefault((min(i, j), max(i, j)), []).append(p if i < j or p is None else 1 - p)
-    return {
-        pair: sum(known) / len(known)
-        for pair, of in each.items()
-        if (known := [p for p in of if p is not None]) and len(known) == len(of)
-    }
+    found = {pair: sum(known) / len(of) for pair, of in each.items() if len(known := _read(of)) == len(of)}
+    return {pair: p if abs(p - 0.5) > doubt else 0.5 for pair, p in found.items()}
+
+
+def _read(verdicts: Sequence[float | None]) -> list[float]:
+    return [p for p in verdicts if p is not None]
 
 
 def compared(group: Group, opinion: Opinion) -> dict[tuple[int, int], float]:

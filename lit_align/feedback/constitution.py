@@ -46,7 +46,7 @@ class Revised(Feedback):
         by: who criticises and rewrites.
         principles: a YAML list of rules; the content of each response draws them.
         rounds: times that a response is rewritten, each by another rule.
-        max_tokens: of a critique, and of a revision.
+        max_tokens: of a critique, and of a revision; a revision that has no end by then is not used.
 
     Raises:
         ValueError: if rounds or max_tokens is below 1.
@@ -101,8 +101,9 @@ class Revised(Feedback):
         replies = self.by.say([template(wording).render(**one) for one in known], self.max_tokens)
         for (k, i), reply in zip(places, replies, strict=True):
             asked = {"source": f"{type(self.by).__name__} {wording}", "prompt": prompt_name(groups[k]), "response": i}
-            records[k].append({**asked, "said": reply.text, **reply.record})
-        return [reply.text for reply in replies]
+            why = reply.why or ("a revision that max_tokens cut" if reply.cut and wording == "revise" else "")
+            records[k].append({**asked, "said": reply.text, **reply.record, **({"why": why} if why else {})})
+        return ["" if reply.cut and wording == "revise" else reply.text for reply in replies]
 
 
 def _label(group: Group, revised: dict[int, str], takes: str) -> Group:

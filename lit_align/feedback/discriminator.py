@@ -36,6 +36,9 @@ class Discriminator(Feedback):
         epochs: passes over them.
         batch_size: prompts in an update.
         lr: learning rate.
+
+    Raises:
+        ValueError: if a number is out of range.
     """
 
     reward: Trained
@@ -44,6 +47,13 @@ class Discriminator(Feedback):
     epochs: int = 1
     batch_size: int = 8
     lr: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if min(self.labels, self.epochs, self.batch_size) < 1 or not self.lr > 0:
+            raise ValueError(
+                "labels, epochs and batch_size must be at least 1 and lr above 0, got "
+                f"{self.labels}, {self.epochs}, {self.batch_size} and {self.lr}"
+            )
 
     def attach(self, roles: Roles, tokenizer: PreTrainedTokenizerBase) -> None:
         self.reward.attach(roles, tokenizer)
@@ -60,6 +70,8 @@ class Discriminator(Feedback):
 
     def _learn(self, groups: Sequence[Group]) -> None:
         """Bradley and Terry's loss over comparisons, on each member of an ensemble apart."""
+        if not groups:  # the round had nothing but ties
+            return
         seat = self.reward.seat
         trees, _ = read(groups, seat.tokenizer, longest(seat.roles.model, self.reward.max_length))
         for member in seat.members:

@@ -79,6 +79,7 @@ class Judge(Feedback):
                     "prompt": prompt_name(groups[one.group]),
                     "responses": one.shown,
                     "probability": reply.chances and reply.chances[0],
+                    **({"doubt": self.doubt} if self.doubt else {}),
                     **reply.record,
                     **({"said": reply.text} if reply.text else {}),
                     **({"why": reply.why} if reply.why else {}),
@@ -107,8 +108,7 @@ class Judge(Feedback):
         chances = means(records)
         if not chances:
             raise SetAside(next((one["why"] for one in records if "why" in one), "no two responses that differ"))
-        sure = {pair: p if abs(p - 0.5) > self.doubt else 0.5 for pair, p in chances.items()}
-        return from_chances(group, sure, takes)
+        return from_chances(group, chances, takes)
 
 
 @hookimpl

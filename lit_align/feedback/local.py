@@ -16,7 +16,7 @@ from lit_align.batches import Batch, Group, Tree
 from lit_align.errors import ModelError
 from lit_align.feedback.asking import JudgeModel, Reply
 from lit_align.models.forward import Forward
-from lit_align.models.generate import generate
+from lit_align.models.generate import sample
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.rewards.reading import longest, scored
 
@@ -103,10 +103,11 @@ class Local(JudgeModel):
         began, seat = perf_counter(), self._seat
         with seat.play():
             prompts = [self._prompt(question) for question in questions]
-            said = generate(seat.model, seat.tokenizer, prompts, max_new_tokens=max_tokens, batch_size=8)
+            how: dict[str, Any] = {"max_new_tokens": max_tokens, "temperature": 0.0, "batch_size": 8}
+            said = [one for (one,) in sample(seat.model, seat.tokenizer, prompts, **how)]
         seconds = (perf_counter() - began) / max(len(questions), 1)
-        texts = [seat.tokenizer.decode(one[0], skip_special_tokens=True) for one in said]
-        return [Reply(None, str(text).strip(), _spent(seconds)) for text in texts]
+        texts = [str(seat.tokenizer.decode(one.ids, skip_special_tokens=True)).strip() for one in said]
+        return [Reply(None, text, _spent(seconds), cut=not one.ended) for text, one in zip(texts, said, strict=True)]
 
     def _whole(self, batch: Batch) -> Tensor:
         """Log-probability of each option as a whole, ``[responses]``."""
@@ -122,7 +123,9 @@ class Local(JudgeModel):
         if not tokenizer.chat_template:
             raise ModelError("the judge has no chat template; set chat_template of Local, or of the stage, to chatml")
         turn = [{"role": "user", "content": CONTENT}]
-        around = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+        # where a model would first think aloud, the beginning of its answer would be no verdict
+        how: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+        around = str(tokenizer.apply_chat_template(turn, **how))
         before, _, after = around.partition(CONTENT)
         return [*self._ids(before), *self._ids(question, split_special_tokens=True), *self._ids(after)]
 

@@ -14,7 +14,7 @@ from lit_align import Register, hookimpl
 from lit_align.feedback import Feedback, Group, Opinion
 from lit_align.feedback.base import from_scores, opinion, prompt_name
 from lit_align.rewards import Reward
-from lit_align.rewards.base import checked
+from lit_align.rewards.base import checked, text_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,6 +55,8 @@ class Ranked(Feedback):
         return [self._label(group, of.tolist(), takes, seconds) for group, of in zip(groups, scores, strict=True)]
 
     def _label(self, group: Group, scores: list[float], takes: str, seconds: float) -> Opinion:
+        once: dict[str, float] = {}  # in a batch the same text can come out different in the last bit
+        scores = [once.setdefault(text_of(one), score) for one, score in zip(group.responses, scores, strict=True)]
         spent = {"cost": 0.0, "seconds": seconds}
         record = {"source": repr(self.reward), "prompt": prompt_name(group), "scores": scores, **spent}
         how: Any = {"threshold": self.threshold, "every": self.pairs == "all"}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 AGAIN = (408, 409, 425, 429)  # and everything from 500: the same question may be answered later
 HOPELESS = 10  # questions in a row without an answer, after all retries
 LONGEST = 30.0  # seconds between two attempts
+ONE = (400, 413, 422)  # what is said of one question that is too long, or not allowed, as well as of wrong settings
 
 
 class Said(NamedTuple):
@@ -37,6 +38,7 @@ class Said(NamedTuple):
         tokens: read and written.
         seconds: that the last attempt took.
         attempts: until it came.
+        cut: whether max_tokens ended it.
     """
 
     text: str
@@ -44,6 +46,7 @@ class Said(NamedTuple):
     tokens: tuple[int, int]
     seconds: float
     attempts: int
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Served(JudgeModel):
     """A model that a server has, such as vLLM's or a paid one's.
 
     An answer is written into a file before it is used, so that no run pays twice for a question; what could not be read
-    counts as an answer, what never came does not.
+    counts as an answer, what never came does not. A question that alone is refused, say as too long, has no answer.
 
     Args:
         url: of the API, such as http://localhost:8000/v1.
@@ -66,7 +69,8 @@ class Served(JudgeModel):
         max_calls: attempts that this run may make; null for no limit.
         max_cost: what this run may spend, checked before each attempt; those under way are still paid.
         prices: of a million tokens read, and of a million written.
-        cache: file of the answers; null keeps none.
+        cache: file of the answers, by server, name of the model, and question; null keeps none. Where other weights
+            get the same name, give another file.
         key: the environment variable that has the API key.
 
     Raises:
@@ -133,6 +137,9 @@ class Served(JudgeModel):
             came = dict(zip(new, pool.map(self._answer, new, new.values()), strict=True))
         finally:
             pool.shutdown(cancel_futures=True)
+        self._state.answers += len(known)
+        if self._state.refused and not self._state.answers:
+            raise ModelError(f"the server at {self.url} refuses: {self._state.refused}; correct the settings of Served")
         found: list[tuple[Reply, Said | None]] = []
         for name in names:
             said = known.get(name) or came[name]
@@ -143,7 +150,7 @@ class Served(JudgeModel):
             spent = {"cost": self._cost(said.tokens), "seconds": said.seconds, "attempts": said.attempts}
             record = {**{what: much * paid for what, much in spent.items()}, "cached": not paid}
             known[name] = said  # a question that comes again in this call costs no more either
-            found.append((Reply(None, said.text, record), said))
+            found.append((Reply(None, said.text, record, cut=said.cut), said))
         return found
 
     def _answer(self, name: str, request: dict[str, Any]) -> Said | str:
@@ -155,10 +162,13 @@ class Served(JudgeModel):
             began = time.perf_counter()
             why, pause, reply = self._attempt(name, request)
             if reply is not None:
-                said = Said(*reply, seconds=time.perf_counter() - began, attempts=attempt + 1)
+                text, top, tokens, cut = reply
+                said = Said(text, top, tokens, time.perf_counter() - began, attempt + 1, cut)
                 self._answers.put(name, said)
                 self._state.answered(self._cost(said.tokens))
                 return said
+            if pause is None:
+                break
             if attempt < self.retries:
                 time.sleep(pause or min(0.5 * 2**attempt, LONGEST) * random.uniform(0.75, 1.0))
         self._state.unanswered(why)
@@ -166,13 +176,18 @@ class Served(JudgeModel):
 
     def _attempt(
         self, name: str, request: dict[str, Any]
-    ) -> tuple[str, float, tuple[str, list[tuple[str, float]] | None, tuple[int, int]] | None]:
-        """Why it failed and how long to wait, or text, log-probabilities and tokens of a reply."""
+    ) -> tuple[str, float | None, tuple[str, list[tuple[str, float]] | None, tuple[int, int], bool] | None]:
+        """Why it failed and how long to wait (None: for ever), or text, log-probabilities, tokens, whether cut."""
         import openai
 
         try:
             reply: Any = self._client.chat.completions.create(**request, extra_headers={"Idempotency-Key": name})
         except openai.APIStatusError as error:
+            if error.status_code in ONE:
+                body: Any = error.body
+                told = str(body["message"] if isinstance(body, dict) and "message" in body else error.message)
+                self._state.refused = str(error)
+                return f"status {error.status_code}: {told.partition('. ')[0]}", None, None
             if error.status_code not in AGAIN and error.status_code < 500:
                 raise ModelError(
                     f"the server at {self.url} refuses: {error}; correct the settings of Served"
@@ -187,10 +202,10 @@ class Served(JudgeModel):
         if not choices or getattr(choices[0], "message", None) is None:
             return "a reply without a choice", 0.0, None
         probabilities = getattr(choices[0].logprobs, "content", None)
-        top = [(one.token, one.logprob) for one in probabilities[0].top_logprobs] if probabilities else None
+        top = [(one.token, one.logprob) for one in probabilities[0].top_logprobs or ()] if probabilities else None
         usage = reply.usage
         tokens = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
-        return "", 0.0, (choices[0].message.content or "", top, tokens)
+        return "", 0.0, (choices[0].message.content or "", top, tokens, choices[0].finish_reason == "length")
 
     def _cost(self, tokens: tuple[int, int]) -> float:
         return sum(price * n for price, n in zip(self.prices, tokens, strict=True)) / 1e6
@@ -217,6 +232,7 @@ class _State:
 
     def __init__(self) -> None:
         self.lock, self.calls, self.cost, self.in_vain, self.last = Lock(), 0, 0.0, 0, ""
+        self.answers, self.refused = 0, ""
 
     def stop(self, limits: Served) -> str:
         """Why not to make another attempt; counts one otherwise."""
@@ -235,7 +251,7 @@ class _State:
 
     def answered(self, cost: float) -> None:
         with self.lock:
-            self.cost, self.in_vain = self.cost + cost, 0
+            self.cost, self.in_vain, self.answers = self.cost + cost, 0, self.answers + 1
 
     def unanswered(self, why: str) -> None:
         with self.lock:

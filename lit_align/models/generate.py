@@ -13,7 +13,7 @@ from torch import Tensor
 from lit_align.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 class Sample(NamedTuple):
@@ -68,6 +68,7 @@ def sample(
     seed: int = 0,
     places: Sequence[int] | None = None,
     batch_size: int = 32,
+    token_budget: int = 8192,
 ) -> list[list[Sample]]:
     """Sample responses from the full distribution; nothing is cut off by rank or mass.
 
@@ -85,15 +86,17 @@ def sample(
         seed: of the random numbers.
         places: of the prompts among all that are ever asked; None if these are all.
         batch_size: responses that are decoded at once; at least those to one prompt.
+        token_budget: tokens of prompts that are read at once; at least those of one prompt.
 
     Returns:
         ``[prompt][sample]``, in the order of ``prompts``.
 
     Raises:
-        ModelError: if a prompt is empty.
+        ModelError: if a prompt is empty, or leaves no room for a response.
     """
     if not all(prompts):
         raise ModelError(f"prompt {[bool(p) for p in prompts].index(False)} is empty; a response must follow something")
+    check_room(model.config, max(map(len, prompts), default=0), max_new_tokens)
     places, ends = range(len(prompts)) if places is None else places, stop_ids(model, tokenizer)
     longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # out of memory at once, or not at all
     together = max(1, batch_size // samples)
@@ -102,7 +105,7 @@ def sample(
         for start in range(0, len(prompts), together):
             chosen = longest_first[start : start + together]
             luck = torch.stack([_luck(seed, places[i], samples, max_new_tokens) for i in chosen]).to(model.device)
-            rows = _decode(model, [prompts[i] for i in chosen], luck, temperature, ends)
+            rows = _decode(model, [prompts[i] for i in chosen], luck, temperature, ends, token_budget)
             found.update({i: rows[k * samples : (k + 1) * samples] for k, i in enumerate(chosen)})
     return [found[i] for i in range(len(prompts))]
 
@@ -137,6 +140,25 @@ def stream(
         ids = token[:, None]
 
 
+def check_room(config: PreTrainedConfig, prompt: int, new: int) -> None:
+    """Refuse what needs more positions than a model of these settings has.
+
+    Args:
+        config: the model's settings.
+        prompt: tokens of the longest prompt.
+        new: limit of a response.
+
+    Raises:
+        ModelError: naming all three numbers; models would go on with nonsense, or CUDA would fail without a reason.
+    """
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or prompt + new
+    if prompt + new > positions:
+        raise ModelError(
+            f"a prompt of {prompt} tokens and max_new_tokens {new} need {prompt + new} positions, and the model has "
+            f"{positions}; lower max_new_tokens, or data.max_length, which drops longer prompts"
+        )
+
+
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every token that ends a response: EOS as model and tokenizer have it, and the end of a turn in the template."""
     found: set[int] = set()
@@ -154,7 +176,7 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
 
 def _luck(seed: int, place: int, samples: int, new: int) -> Tensor:
     """A number for every token that could be drawn, ``[samples, new]``, whichever rows are dropped meanwhile."""
-    random = torch.Generator().manual_seed(seed * 1_000_003 + place)
+    random = torch.Generator().manual_seed((seed * 1_000_003 + place) % 2**63)  # it takes no more bits
     return torch.rand(samples, new, generator=random, dtype=torch.float64)
 
 
@@ -170,7 +192,12 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _decode(
-    model: PreTrainedModel, prompts: list[Sequence[int]], luck: Tensor, temperature: float, ends: list[int]
+    model: PreTrainedModel,
+    prompts: list[Sequence[int]],
+    luck: Tensor,
+    temperature: float,
+    ends: list[int],
+    token_budget: int,
 ) -> list[Sample]:
     """Decode ``luck``'s ``[prompts, samples, new]`` responses together; finished ones leave the batch."""
     from transformers import DynamicCache
@@ -187,7 +214,11 @@ def _decode(
     if not sharing:
         ids, seen = ids.repeat_interleave(samples, 0), seen.repeat_interleave(samples, 0)
     at = (seen.cumsum(-1) - 1).clamp(min=0)
-    logits = _next(model, ids, seen, at, cache)
+    together = max(1, token_budget // width) if sharing else len(ids)  # nor can they be put together
+    parts = [slice(k, k + together) for k in range(0, len(ids), together)]
+    caches = [cache, *(DynamicCache(config=model.config) for _ in parts[1:])]
+    logits = torch.cat([_next(model, ids[p], seen[p], at[p], one) for p, one in zip(parts, caches, strict=True)])
+    _join(caches)
     if sharing:
         cache.batch_repeat_interleave(samples)
         logits, seen, at = (x.repeat_interleave(samples, 0) for x in (logits, seen, at))
@@ -214,6 +245,15 @@ def _decode(
         Sample(t[:n], p[:n], e)
         for t, p, n, e in zip(tokens.tolist(), logps.tolist(), length.tolist(), ended.tolist(), strict=True)
     ]
+
+
+def _join(caches: list[Any]) -> None:
+    """Put what was read in parts into the first cache, layer by layer, so that no more than one layer is held twice."""
+    for first, *others in zip(*(cache.layers for cache in caches), strict=True):
+        for name in ("keys", "values") if others and first.is_initialized else ():
+            setattr(first, name, torch.cat([getattr(layer, name) for layer in (first, *others)]))
+            for layer in others:
+                setattr(layer, name, None)
 
 
 def _next(model: PreTrainedModel, ids: Tensor, seen: Tensor, at: Tensor, cache: Any) -> Tensor:

@@ -91,6 +91,14 @@ def load_model(base: Base, device: torch.device | None = None, causal: bool = Tr
     return frozen
 
 
+def without_dropout(model: PreTrainedModel) -> None:
+    """Switch dropout off for good, also in train mode: as layers, as numbers in layers, and as settings."""
+    for one in (model.config, *model.modules()):
+        rates = [name for name, value in vars(one).items() if "drop" in name and isinstance(value, float)]
+        for name in [*rates, *(["p"] if isinstance(one, torch.nn.Dropout) else [])]:
+            setattr(one, name, 0.0)
+
+
 def compute_dtype(base: Base, device: torch.device) -> torch.dtype:
     """What ``base.dtype`` means on ``device``."""
     fast = base.dtype == "bfloat16" or (base.dtype == "auto" and device.type == "cuda")

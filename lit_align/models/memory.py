@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lit_align.batches import PackedTrees
+from lit_align.errors import TrainingError
 from lit_align.models.load import Base, compute_dtype
-from lit_align.models.roles import Lora
+from lit_align.models.roles import Lora, Roles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -55,6 +59,8 @@ def predict_memory(
     scored: int,
     *,
     checkpointing: bool = True,
+    longest: int | None = None,
+    trained: int = 1,
     reference_adapter: bool = False,
     device: torch.device | None = None,
 ) -> Memory:
@@ -67,12 +73,16 @@ def predict_memory(
         tokens: of the micro-batch.
         scored: how many of them are learned from.
         checkpointing: whether activations are recomputed.
+        longest: tokens of a row; None if there is one.
+        trained: roles that learn.
         reference_adapter: whether the reference is an adapter too.
         device: where it will run; a GPU when there is one.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shape = Shape.of(config, base, lora, device)
-    return shape.update(tokens, scored, checkpointing=checkpointing, frozen=shape.adapter * reference_adapter)
+    frozen = shape.adapter * reference_adapter
+    longest = min(longest or tokens, tokens)
+    return shape.update(tokens, scored, longest=longest, checkpointing=checkpointing, trained=trained, frozen=frozen)
 
 
 def out_of_memory_message(
@@ -103,6 +113,32 @@ def out_of_memory_message(
     offers = [f"{setting} ({memory.total / GIB:.2f} GiB)" for setting, memory in cures.items()]
     now = predicted(base, lora, 1, checkpointing)
     return f"out of memory with {tokens} tokens, predicted {now}; try {', '.join(offers[:-1])} or {offers[-1]}"
+
+
+@contextmanager
+def explained(roles: Roles, base: Base, lora: Lora, trees: PackedTrees, checkpointing: bool) -> Iterator[None]:
+    """Say which settings would have made it fit when memory runs out over these trees.
+
+    Raises:
+        TrainingError: instead of what torch raises.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        scored = len(trees.target) if "policy" in roles.trains else 0  # who only scores asks for no words
+        cure = out_of_memory_message(
+            roles.model.config,
+            base,
+            lora,
+            trees.input_ids.numel(),
+            scored,
+            checkpointing=checkpointing,
+            longest=trees.input_ids.shape[1],
+            trained=len(roles.trains),
+            reference_adapter=bool(roles.parameters_of("reference")),
+            device=trees.input_ids.device,
+        )
+        raise TrainingError(cure) from error
 
 
 @dataclass(frozen=True)

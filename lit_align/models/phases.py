@@ -37,6 +37,8 @@ class Plan:
         samples: responses to each prompt; 0 where nothing is sampled.
         max_new_tokens: limit of a response.
         reward_budget: tokens that pass through a trained reward at once; 0 without one.
+        ptx_batch: demonstrations that are learned beside samples in an update; 0 without.
+        ptx_tree: tokens of the longest of them.
     """
 
     base: Base
@@ -53,6 +55,8 @@ class Plan:
     samples: int = 0
     max_new_tokens: int = 0
     reward_budget: int = 0
+    ptx_batch: int = 0
+    ptx_tree: int = 0
 
     @property
     def longest(self) -> int:
@@ -129,10 +133,19 @@ class Preview:
             frozen=shape.adapter * plan.sft + plan.frozen,
             statistics=not plan.samples,
         )
+        if plan.ptx_batch:
+            alone = replace(plan, samples=0, trained=1, batch_size=plan.ptx_batch, tree=plan.ptx_tree, ptx_batch=0)
+            shown = self.phases(replace(alone, scored=1.0))["update"]
+            update = max(
+                update, replace(update, kept=shown.kept, layer=shown.layer, head=shown.head), key=lambda one: one.total
+            )
         found = {"load": Memory(shape.weights, adapters, 0, 0, shape.unpacked, 0)}
         if plan.samples:
             asked = plan.batch_size * plan.tree
-            found["prefill"] = phase(shape.cache(asked), *shape.read(asked, plan.batch_size, plan.tree))
+            together = min(max(1, plan.token_budget // plan.tree), plan.batch_size)
+            layer, head = shape.read(together * plan.tree, together, plan.tree)
+            waiting = 4 * (plan.batch_size - together) * shape.vocabulary  # logits of what was read before
+            found["prefill"] = phase(shape.cache(asked), layer + waiting, head + waiting)
             rows, length = plan.batch_size * plan.samples, plan.tree + plan.max_new_tokens
             logits = rows * shape.vocabulary
             layer = shape.read(rows, 0, length)[0] + 4 * logits

@@ -7,10 +7,9 @@ import inspect
 import time
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -18,10 +17,10 @@ from torch import Tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from lit_align.batches import Batch, Step, Tree
-from lit_align.errors import ConfigError, ModelError, TrainingError
+from lit_align.errors import ConfigError, ModelError
 from lit_align.models.forward import Forward
 from lit_align.models.load import Base, load_model, load_tokenizer
-from lit_align.models.memory import out_of_memory_message
+from lit_align.models.memory import explained
 from lit_align.models.roles import Lora, Roles
 from lit_align.objectives import Objective
 from lit_align.plugins import load_plugins
@@ -59,7 +58,12 @@ class AlignmentModule(Stage):
         temperature: of ``predict``'s sampling; 0 takes the likeliest token.
         best_of: sample several answers to each prompt, and keep the one that a reward prefers.
         seed: of the adapter's initial weights, dropout and sampling.
+
+    Class attributes:
+        validated: what is measured in validation; the loss and ``reports`` if empty.
     """
+
+    validated: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -91,7 +95,7 @@ class AlignmentModule(Stage):
         self.tokens_seen = 0
         # NaN is kept: means of what is left would look sound. ("disable", made for that, forgets the weights.)
         means: dict[str, Metric | MetricCollection] = {
-            name: MeanMetric(nan_strategy=float("nan")) for name in ("loss", *self.reports)
+            name: MeanMetric(nan_strategy=float("nan")) for name in self.validated or ("loss", *self.reports)
         }
         self.validation = MetricCollection(means, prefix="eval_")
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -219,18 +223,9 @@ class AlignmentModule(Stage):
             self.after_step(metrics, reduced)
         return metrics, norm
 
-    @contextmanager
-    def _explained(self, batch: Batch) -> Iterator[None]:
-        """Say which settings would have made it fit when memory runs out."""
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            tokens, scored = batch.trees.input_ids.numel(), len(batch.trees.target)
-            config = self.roles.model.config
-            cure = out_of_memory_message(
-                config, self.base, self.lora, tokens, scored, checkpointing=self.checkpointing, device=self.device
-            )
-            raise TrainingError(cure) from error
+    def _explained(self, batch: Batch) -> AbstractContextManager[None]:
+        """Says which settings would have made it fit when memory runs out."""
+        return explained(self.roles, self.base, self.lora, batch.trees, self.checkpointing)
 
     def _reduced(self, totals: Sums, count: int) -> dict[str, tuple[float, float]]:
         """Sums and counts of the whole step, all micro-batches and ranks together."""

@@ -24,17 +24,25 @@ class Ptx:
     batch_size: int = 8
 
 
-def demonstrations(ptx: Ptx, prompts: AlignmentData) -> Steps:
-    """Its data, cut and counted as ``prompts`` are; their ledger is one more in the run's."""
+def beside(ptx: Ptx, prompts: AlignmentData) -> Demonstrations:
+    """Its data, to be cut and counted as ``prompts`` are."""
     data = Demonstrations(
         ptx.data,
         batch_size=ptx.batch_size,
         token_budget=prompts.token_budget,
         max_length=prompts.max_length,
+        overlong=prompts.overlong,
         max_lost=prompts.max_lost,
         seed=prompts.seed,
     )
-    data.trainer, data.ledgers, data.paths = prompts.trainer, prompts.ledgers, {"ptx": data.paths["train"]}
+    data.paths = {"ptx": data.paths["train"]}
+    return data
+
+
+def demonstrations(ptx: Ptx, prompts: AlignmentData) -> Steps:
+    """Prepared; their ledger is one more in the run's."""
+    data = beside(ptx, prompts)
+    data.trainer, data.ledgers = prompts.trainer, prompts.ledgers
     data._prepare("ptx")
     return data._steps("ptx", shuffle=True)
 

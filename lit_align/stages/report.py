@@ -23,6 +23,7 @@ from lit_align.objectives import PairwiseObjective
 from lit_align.stages.base import AlignmentModule
 from lit_align.stages.displacement import Displacement, displacement
 from lit_align.stages.preference import Preference
+from lit_align.stages.rl import RL
 
 PAIRS = 64  # groups of which displacement is measured
 TOGETHER = 10  # questions that are asked at once
@@ -189,9 +190,12 @@ class Report(Callback):
         else:
             after = f"lit-align evaluate reward-bench --reward Trained --reward.folder {adapter} --data FILE"
             start = f"RL that is rewarded by it has model.reward: Trained, folder: {adapter}"
+        more = ""
+        if isinstance(module, RL):  # the picture is drawn when this has been said
+            more = "reward_kl.png, samples.jsonl, " if module.show_every else "reward_kl.png, "
         print(
             f"\nThe adapter is {adapter}, in PEFT's layout; {start}.\n"
-            f"In {folder} are also summary.json, metrics.csv, ledger.json and margins.png.\n"
+            f"In {folder} are also {more}summary.json, metrics.csv, ledger.json and margins.png.\n"
             f"Next: {after}\n"
             f"      tensorboard --logdir {folder}"
         )

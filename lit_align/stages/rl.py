@@ -3,7 +3,7 @@
 What such a stage must get right (after Huang et al., 2024, https://arxiv.org/abs/2403.17031), where, and what shows it:
 
 ====================================================  ==========================  ====================================
-no dropout while learning                             ``RL.configure_model``      test_dropout_of_the_base_is_off
+no dropout while learning                             ``models.load``             test_dropout_of_the_base_is_off
 prompts padded left, positions given                  ``models.generate``         test_sampled_logps_are_those_of_the
 one temperature for sampling and log-probabilities    ``RL.temperature``          test_the_first_iteration_starts_at
 nothing cut off by rank or mass                       ``generate.sample``         test_tokens_come_as_often_as_they
@@ -21,7 +21,7 @@ GAE, nothing behind the end                           ``advantages.gae``        
 value of what was said before a token                 ``RL._values``              test_a_critic_begins_with_what_the
 value loss clipped, halved                            ``Critic.losses``           test_what_was_half_wrong
 ratio clipped, higher above, from both sides          ``objectives.ppo``          test_a_ratio_is_clipped_on_its_side
-epochs of shuffled minibatches, first ratio 1         ``RL._updates``             test_an_iteration_counts_as_one_step
+epochs of shuffled minibatches, first ratio 1         ``RL._updates``             test_minibatches_are_other_ones_in
 micro-batches change nothing                          ``AlignmentModule.update``  test_minibatches_and_budgets_do_not
 stops where it moved too far                          ``RL.stop_kl``              test_an_iteration_ends_where_the
 ε of Adam as given                                    ``RL.optimizer``            test_rates_fall_with_each_update
@@ -53,7 +53,8 @@ from lit_align.data.packing import pack
 from lit_align.data.steps import Steps
 from lit_align.errors import ConfigError
 from lit_align.functional.kl import kl_estimates
-from lit_align.models.generate import sample
+from lit_align.models.generate import check_room, sample
+from lit_align.models.load import load_config, without_dropout
 from lit_align.objectives import PolicyObjective
 from lit_align.rewards import Reward
 from lit_align.stages.base import AlignmentModule
@@ -62,13 +63,8 @@ from lit_align.stages.critic import Critic
 from lit_align.stages.families import Sums
 from lit_align.stages.kl import KL
 from lit_align.stages.ptx import Ptx, demonstrations, drawn
-from lit_align.stages.rollouts import Sampled, gathered
+from lit_align.stages.rollouts import Sampled, gathered, sampling
 from lit_align.stages.samples import keep, plot
-
-LEARNED = (
-    *("policy/clipfrac", "policy/approxkl", "policy/ratio", "loss/policy", "loss/value", "val/clipfrac", "loss/kl"),
-    "loss/ptx",
-)
 
 KEPT = ("coefficient", "earned", "first", "said", "path")
 
@@ -102,6 +98,8 @@ class RL(AlignmentModule):
         settings: everything that all stages share; max_new_tokens is the limit of a response.
     """
 
+    validated = ("objective/scores", "objective/kl", "objective/length", "objective/eos_rate")
+
     def __init__(
         self,
         objective: PolicyObjective,
@@ -123,16 +121,16 @@ class RL(AlignmentModule):
         show_every: int = 10,
         **settings: Any,
     ) -> None:
-        for name, value in {"samples": samples, "epochs": epochs, "minibatches": minibatches}.items():
-            if value < 1:
-                raise ConfigError(f"{name} is {value}; it must be at least 1")
+        over: dict[str, Any] = {"samples": samples, "epochs": epochs, "minibatches": minibatches, "stop_kl": stop_kl}
+        over |= {"temperature": temperature, "reward_clip": reward_clip, "overlong": overlong or None}
+        for name, value in {**over, "max_new_tokens": settings.get("max_new_tokens")}.items():
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} is {value}; it must be over 0")
         if samples < advantage.samples:
             raise ConfigError(
                 f"samples is {samples}, and {type(advantage).__name__} compares at least {advantage.samples} responses "
                 "to a prompt; raise samples"
             )
-        if not temperature > 0:
-            raise ConfigError(f"temperature is {temperature}; RL samples, so it must be over 0")
         if critic.start is not None and not advantage.needs_critic:
             raise ConfigError(
                 f"critic.start is {critic.start!r}, and {type(advantage).__name__} needs no critic; set it to null"
@@ -156,7 +154,8 @@ class RL(AlignmentModule):
     @property
     def reports(self) -> tuple[str, ...]:
         """Metric names, as dashboards know them."""
-        return (*LEARNED, "objective/scores", "objective/kl", "objective/length", "objective/eos_rate")
+        losses = ("loss/policy", "loss/value", "loss/kl", "loss/ptx")
+        return ("policy/clipfrac", "policy/approxkl", "policy/ratio", "val/clipfrac", *losses)
 
     def casting(self) -> dict[str, Any]:
         """The policy, and a critic where the advantages ask for one."""
@@ -167,38 +166,37 @@ class RL(AlignmentModule):
     def setup(self, stage: str) -> None:
         """Refuse what it is not made for, before any weights are loaded."""
         super().setup(stage)
-        if self._running.world_size > 1:
-            raise ConfigError(
-                f"RL runs on one process, and there are {self._running.world_size}; set trainer.devices to 1"
-            )
+        if (world := self._running.world_size) > 1:
+            raise ConfigError(f"RL runs on one process, and there are {world}; set trainer.devices to 1")
+        for trees in self._running.datamodule.trees.values():
+            self.check_room(trees)
         if stage == "fit" and self.ptx is not None:
             self._demonstrations = demonstrations(self.ptx, self._running.datamodule)
+
+    def check_room(self, trees: list[Tree]) -> None:
+        """Refuse prompts behind which the model has too few positions for a response."""
+        check_room(load_config(self.base), max(len(tree.prompt) for tree in trees), self.max_new_tokens)
 
     def configure_model(self) -> None:
         """Load the base and its roles; the critic gets its first weights, and the reward takes what it needs."""
         if self._roles is not None:
             return
         super().configure_model()
-        for module in self.roles.model.modules():  # in train mode, which checkpointing needs, ratios would be noise
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            elif isinstance(getattr(module, "attention_dropout", None), float):
-                module.attention_dropout = 0.0  # type: ignore[assignment]
+        without_dropout(self.roles.model)  # in train mode, which checkpointing needs, ratios would be noise
         if self.advantage.needs_critic:
             self.critic.begin(self.roles, self.tokenizer)
         self.reward.attach(self.roles, self.tokenizer)
 
-    def configure_optimizers(self) -> Any:
-        """One optimiser; the critic may have a learning rate of its own."""
-        made = super().configure_optimizers()
-        if self.critic.lr is not None and self.advantage.needs_critic:
-            optimizer = made["optimizer"] if isinstance(made, dict) else made
-            named = self.roles.trainable()
-            mine = [p for name, p in named.items() if ".critic" in name]
-            group = optimizer.param_groups[0]
-            group["params"] = [p for p in group["params"] if all(p is not one for one in mine)]
-            optimizer.add_param_group({**group, "params": mine, "lr": self.critic.lr})
-        return made
+    def clipped(self) -> list[list[nn.Parameter]]:
+        """Policy and critic apart: what the one still has to learn must not slow the other down."""
+        named = self.roles.trainable()
+        return [[p for name, p in named.items() if f".{role}." in name] for role in self.roles.trains]
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The same; the critic may have a learning rate of its own."""
+        policy, *critic = self.clipped()
+        own = {} if self.critic.lr is None else {"lr": self.critic.lr}
+        return [{"params": policy}, *({"params": one, **own} for one in critic)]
 
     def count(self, step: Step) -> int:
         """Sampled tokens or responses."""
@@ -234,12 +232,16 @@ class RL(AlignmentModule):
             if name not in self.said:
                 self.said.append(name)
                 rank_zero_warn(f"step {self.global_step}: {words}")
+        read = step.batches[0]._replace(source=tuple(self._now.trees))
+        step = step._replace(batches=(read,), tokens=int(self._now.length.sum()))
         self._log_step(step, {**figures, **means}, torch.tensor(means.pop("grad_norm")))
         self._now = None
 
     def sampled(self, trees: list[Tree], number: int) -> Sampled:
         """Responses to the prompts of ``trees``, with their scores; ``number`` seeds them."""
-        with self.roles.play("policy", training=False) as model:
+        data = self._running.datamodule
+        together = min(data.batch_size, len(trees)) * self.samples
+        with sampling(together, self.max_new_tokens), self.roles.play("policy", training=False) as model:
             found = sample(
                 model,
                 self.tokenizer,
@@ -248,23 +250,18 @@ class RL(AlignmentModule):
                 samples=self.samples,
                 temperature=self.temperature,
                 seed=self.seed * 1_000_003 + number,
-                batch_size=self.trainer.datamodule.batch_size * self.samples,  # type: ignore[attr-defined]
+                batch_size=together,
+                token_budget=data.token_budget,
             )
-        decode = self.tokenizer.decode
-        texts = [[str(decode(one.ids, skip_special_tokens=True)) for one in row] for row in found]
+        texts = [[str(self.tokenizer.decode(one.ids, skip_special_tokens=True)) for one in row] for row in found]
         return gathered(trees, found, texts, self.reward, Path(self.trainer.default_root_dir))
 
     @torch.no_grad()
     def score(self, now: Sampled) -> None:
         """What policy, reference and critic say of each token, what it earned, and its advantage."""
-        for batch in self._packed(now.trees):
-            for role in ("policy", "reference"):
-                with self.roles.play(role, training=False):
-                    tokens = self.read(batch.trees, role == "policy", self.temperature)
-                now.keep(role, batch, tokens.logps)
-                if tokens.entropy is not None:
-                    now.keep("entropy", batch, tokens.entropy)
-            if self.advantage.needs_critic:
+        self.score_alone(now)
+        for batch in self._packed(now.trees) if self.advantage.needs_critic else ():
+            with self._explained(batch):
                 now.keep("value", batch, self._values(batch, training=False))
         now.tokens.setdefault("value", torch.zeros(now.mask.shape))
         divergence = kl_estimates(now.tokens["policy"], now.tokens["reference"])[self.kl.estimator] * now.mask
@@ -331,32 +328,31 @@ class RL(AlignmentModule):
             weight = 1 / torch.bincount(owner)[owner].float()
         new = self.read(batch.trees, temperature=self.temperature).logps
         tokens = PolicyTokens(new, told["policy"], told["reference"], owner)
-        policy = (self.objective(tokens, told["advantage"]) * weight).sum()
+        objective = cast(PolicyObjective, self.objective)
+        policy = (objective(tokens, told["advantage"]) * weight).sum()
         divergence = (kl_estimates(new, told["reference"])[self.kl.estimator] * weight).sum()
         loss = policy + self.coefficient * divergence if self.kl.where == "loss" else policy
-        n = weight.new_tensor(float(len(weight)))
-        sums: Sums = {"loss/policy": (policy, n), "loss/kl": (divergence, n)}
+        n, whole = weight.new_tensor(float(len(weight))), weight.sum()  # tokens; and what they count for together
+        sums: Sums = {"loss/policy": (policy, whole), "loss/kl": (divergence, whole)}
         if self.advantage.needs_critic:
             each, clipped = self.critic.losses(self._values(batch, training), told["value"], told["return"])
             value = (each * weight).sum()
             loss = loss + self.critic.weight * value
-            sums |= {"loss/value": (value, n), "val/clipfrac": (clipped.float().sum(), n)}
+            sums |= {"loss/value": (value, whole), "val/clipfrac": (clipped.float().sum(), n)}
         with torch.no_grad():
             ratio = (new - told["policy"]).exp()
-            clip = getattr(self.objective, "clip", float("inf"))
             sums |= {
                 "policy/ratio": (ratio.sum(), n),
                 "policy/approxkl": (kl_estimates(told["policy"], new)["k3"].sum(), n),
-                "policy/clipfrac": (((ratio - 1).abs() > clip).float().sum(), n),
+                "policy/clipfrac": (objective.clipped(tokens).float().sum(), n),
             }
         return loss, sums
 
     def _imitated(self, batch: Batch) -> tuple[Tensor, Sums]:
         """Cross-entropy of demonstrations; at temperature 1, for nobody sampled them."""
         losses = -self.read(batch.trees).logps
-        return self._demonstration_weight * losses.sum(), {
-            "loss/ptx": (losses.sum(), losses.new_tensor(float(len(losses))))
-        }
+        n = losses.new_tensor(float(len(losses)))
+        return self._demonstration_weight * losses.sum(), {"loss/ptx": (losses.sum(), n)}
 
     # ------------------------------------------------------------------ what is shown and kept
 
@@ -379,8 +375,11 @@ class RL(AlignmentModule):
         """What policy and reference say of each token, without learning anything from it."""
         for batch in self._packed(now.trees):
             for role in ("policy", "reference"):
-                with self.roles.play(role, training=False):
-                    now.keep(role, batch, self.read(batch.trees, temperature=self.temperature).logps)
+                with self._explained(batch), self.roles.play(role, training=False):
+                    tokens = self.read(batch.trees, role == "policy", self.temperature)
+                now.keep(role, batch, tokens.logps)
+                if tokens.entropy is not None:
+                    now.keep("entropy", batch, tokens.entropy)
 
     def on_train_end(self) -> None:
         """Draw how much reward each nat has bought."""

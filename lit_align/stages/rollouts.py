@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,6 +101,22 @@ class Sampled:
     def __post_init__(self) -> None:
         starts = torch.tensor([0, *(len(tree.responses) for tree in self.trees)]).cumsum(0).tolist()
         self.number = {id(tree): start for tree, start in zip(self.trees, starts, strict=False)}
+
+
+@contextmanager
+def sampling(together: int, limit: int) -> Iterator[None]:
+    """Say what would have made it fit when memory runs out over so many responses of so many tokens.
+
+    Raises:
+        TrainingError: instead of what torch raises.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"out of memory while {together} responses of up to {limit} tokens were sampled at once; lower "
+            "data.batch_size, model.samples or model.max_new_tokens (`lit-align inspect` says how far)"
+        ) from error
 
 
 def gathered(

@@ -76,9 +76,13 @@ class Stage(LightningModule, ABC):
     def _running(self) -> Any:
         return self.trainer
 
+    def groups(self) -> list[Any]:
+        """What the optimiser moves, in groups where their settings differ."""
+        return list(self.trained().values())
+
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """The optimiser, over all that is trained."""
-        return self.optimizer(list(self.trained().values()))
+        """The optimiser, over all of them."""
+        return self.optimizer(self.groups())
 
     def configure_optimizers(self) -> Any:
         """One optimiser over what is trained, and its schedule."""

@@ -44,6 +44,28 @@ def test_the_weights_are_those_of_another_optimiser():
     assert slope == pytest.approx(weights[1].item(), abs=1e-5)
 
 
+def test_the_weights_are_those_of_another_library_with_ties():
+    """A tie is half a win and half a loss; the prior of θ is a penalty on a feature that is 1 / sqrt(its precision)."""
+    from sklearn.linear_model import LogisticRegression
+
+    won, longer = drawn(200)
+    won[::7] = 0.5
+    features = np.stack([np.full(200, PRIOR[0] ** -0.5), np.tanh(longer / longer.std()) * PRIOR[1] ** -0.5], 1)
+    fit = LogisticRegression(C=1.0, fit_intercept=False, tol=1e-12, max_iter=10_000)
+    fit.fit(np.concatenate([features] * 2), [1] * 200 + [0] * 200, sample_weight=np.concatenate([won, 1 - won]))
+    theta, phi = fit.coef_[0] * PRIOR**-0.5
+    rate, slope = length_controlled(won, longer)
+    assert (rate, slope) == (pytest.approx(1 / (1 + np.exp(-theta)), abs=1e-6), pytest.approx(phi, abs=1e-5))
+
+
+def test_ten_wins_of_ten_are_not_certainty():
+    """All resamples agree, so the interval is Wilson's, as statsmodels has it."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    found = win_rate(np.ones(10), np.zeros(10), np.arange(10))["interval"]
+    assert found == pytest.approx(proportion_confint(10, 10, method="wilson"), abs=1e-4)
+
+
 def test_what_made_the_wins_is_found_again():
     rates = [length_controlled(*drawn(20_000, theta, 1.5, seed)) for seed, theta in enumerate((-1.0, 0.0, 0.7))]
     for (rate, slope), theta in zip(rates, (-1.0, 0.0, 0.7), strict=True):

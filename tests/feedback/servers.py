@@ -23,7 +23,7 @@ class Faulty(ThreadingHTTPServer):
     def __init__(self, faults=None, say=lambda question: "A", top=None):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.faults = defaultdict(list, {key: list(plan) for key, plan in (faults or {}).items()})
-        self.say, self.top, self.lock = say, top, threading.Lock()
+        self.say, self.top, self.lock, self.finish = say, top, threading.Lock(), "stop"
         self.calls, self.billed, self.keys = Counter(), Counter(), defaultdict(set)
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
@@ -54,7 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(200, body.get(fault, whole), kind="text/html" if fault == "nonsense" else "application/json")
 
     def _whole(self, question, top):
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": None}}
+        choice = {"index": 0, "finish_reason": self.server.finish, "message": {"role": "assistant", "content": None}}
         choice["message"]["content"] = self.server.say(question)
         if top:
             likely = [{"token": token, "logprob": p, "bytes": None} for token, p in top]

@@ -9,8 +9,10 @@ from lit_align.batches import Group, Pair
 from lit_align.cli import main
 from lit_align.feedback import Feedback, Opinion
 from lit_align.feedback.discriminator import Discriminator, _loss
+from lit_align.feedback.ranked import Ranked
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.roles import Lora, Roles
+from lit_align.rewards.length import Length
 from lit_align.rewards.trained import Trained
 from tests.stages.runs import folder_of, say, write_pairs
 
@@ -74,6 +76,15 @@ def test_it_learns_what_it_is_told_and_touches_nothing_else(seated):
         learns = "trained0" in name and not name.endswith("bias")  # the bias drops out of every difference
         assert torch.equal(weight, before[name]) != learns
     assert not any("trained0" in name for name in roles.trainable())
+
+
+def test_a_round_of_ties_teaches_nothing(seated):
+    made, _, groups = seated
+    ties = Discriminator(made.reward, Ranked(Length(most=99)))
+    before = made.reward(groups).total
+    opinions = ties(groups, "pairs")
+    assert torch.equal(made.reward(groups).total, before)
+    assert all(len(one.records) == 2 for one in opinions)
 
 
 def test_what_it_learned_comes_back(seated, tiny, folder):

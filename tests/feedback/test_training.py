@@ -12,8 +12,8 @@ from lit_align.feedback.local import Local
 from lit_align.feedback.ranked import Ranked
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.roles import Lora, Roles
+from tests.stages.on_policy import rl_arguments, write_prompts
 from tests.stages.runs import folder_of
-from tests.stages.test_rl import rl_arguments, write_prompts
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def test_ppo_allocates_what_was_predicted(config, tmp_path):
     def ask(new):
         asked = [list(range(5, 517))] * 32
         with roles.play("policy", training=False) as model:
-            sample(model, tokenizer(), asked, max_new_tokens=new, batch_size=32)
+            sample(model, tokenizer(), asked, max_new_tokens=new, batch_size=32, token_budget=2048)
 
     @torch.no_grad()
     def score():

@@ -2,17 +2,20 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+import yaml
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config
 
 from lit_align.batches import Group, Tree
 from lit_align.data.packing import pack
+from lit_align.errors import TrainingError
 from lit_align.models.forward import Forward
 from lit_align.models.generate import sample
 from lit_align.models.load import Base, load_config, load_model
-from lit_align.models.memory import GIB, out_of_memory_message, predict_memory
+from lit_align.models.memory import GIB, explained, out_of_memory_message, predict_memory
 from lit_align.models.phases import Plan, Preview
 from lit_align.models.roles import Lora, Roles
 from tests.peak import Peak
@@ -132,6 +135,27 @@ def test_phases_of_sampling_within_8_percent_of_what_they_take(path, quantizatio
     assert found == pytest.approx(measured, rel=0.08)
 
 
+@pytest.mark.parametrize(("quantization", "dtype"), [("none", "float32"), ("nf4", "bfloat16")])
+@pytest.mark.parametrize("budget", [64, 200, 10_000])
+def test_prompts_that_are_read_in_parts_take_what_was_predicted(path, quantization, dtype, budget, monkeypatch):
+    """32 prompts of 32 tokens: two at once, six, or all; until the first token would be drawn."""
+
+    class Enough(Exception):
+        pass
+
+    def draw(*_):
+        raise Enough
+
+    monkeypatch.setattr("lit_align.models.generate._draw", draw)
+    base, lora = Base(path, quantization, dtype), Lora(r=16)
+    roles = Roles(load_model(base, CPU), lora)
+    with peak_of(roles) as seen, roles.play("policy", training=False) as model, pytest.raises(Enough):
+        sample(model, tokenizer(), [list(range(5, 37))] * 32, max_new_tokens=1, token_budget=budget)
+    plan = Plan(base, lora, budget, 32, 32, samples=1, max_new_tokens=1)
+    memory = Preview(load_config(base), CPU).phases(plan)["prefill"]
+    assert memory.total - memory.optimiser == pytest.approx(seen.peak, rel=0.08)  # there is none here
+
+
 @pytest.mark.parametrize("members", [1, 3])
 def test_every_member_of_an_ensemble_keeps_its_activations(path, members):
     base, lora, names = Base(path, "nf4", "float32"), Lora(r=16), [f"reward{i}" for i in range(members)]
@@ -216,6 +240,59 @@ def test_ppo_of_an_8b_model_fits_in_12_gib_with_all_its_roles():
     static = found["load"].weights + found["load"].adapters
     assert found["update"].optimiser == 2 * found["load"].adapters  # of the two in three that learn
     assert all(static < memory.total < 12 * GIB for memory in found.values())
+    assert found["prefill"].total < found["decode"].total
+    assert max(memory.total for memory in found.values()) < 10.6 * GIB
+
+
+def test_demonstrations_beside_it_may_be_what_needs_most():
+    """Alone in their update they need what a supervised step needs, and the critic waits for nothing."""
+    preview, short = Preview(llama_8b()), ppo(batch_size=1)
+    before = preview.phases(short)["update"]
+    beside = preview.phases(replace(short, ptx_batch=2, ptx_tree=1024))["update"]
+    assert beside.kept == 2048 * (32 * 4096 * 2 + 4096 * 6)  # two conversations in each layer's input, and the norm
+    assert (beside.adapters, beside.optimiser) == (before.adapters, before.optimiser)
+    assert beside.total > before.total
+    assert preview.phases(replace(short, ptx_batch=2, ptx_tree=8))["update"] == before
+
+
+@pytest.mark.parametrize(
+    ("file", "more"),
+    [
+        ("ppo", {"adapters": 2}),
+        ("pipeline/3-ppo", {"adapters": 2, "others": 2 * 0.6e9}),  # the second reward has 0.6e9 weights of its own
+        ("rlaif_ppo", {"adapters": 0}),
+    ],
+)
+def test_configurations_for_24_gib_fit(file, more):
+    """With the longest prompts that they let through."""
+    settings = yaml.safe_load((Path(__file__).parents[2] / f"configs/{file}.yaml").read_text())
+    rl, data = settings["model"]["init_args"], settings["data"]["init_args"]
+    qwen3_8b = Qwen3Config(
+        hidden_size=4096,
+        intermediate_size=12288,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        vocab_size=151936,
+        tie_word_embeddings=False,
+    )
+    adapter = 4 * 36 * rl["lora"]["r"] * (4 * 4096 + 2 * (4096 + 1024) + 3 * (4096 + 12288))
+    names = ("token_budget", "batch_size")
+    plan = Plan(
+        base=Base(**rl["base"]),
+        lora=Lora(**rl["lora"]),
+        **{name: data[name] for name in names},
+        tree=data["max_length"],
+        samples=rl["samples"],
+        max_new_tokens=rl["max_new_tokens"],
+        trained=2,
+        sft="sft" in rl,
+        frozen=round(more["adapters"] / 2 * adapter + more.get("others", 0)),
+        reward_budget=8192 if more["adapters"] else 0,
+        reference=True,
+    )
+    assert Preview(qwen3_8b).verdict(plan, 24).startswith("It fits: ")
 
 
 def test_the_verdict_names_settings_and_what_they_give():
@@ -254,6 +331,20 @@ def test_out_of_memory_names_three_settings_that_help():
     assert len(sizes) == 3
     assert max(sizes) < float(found.split("predicted ")[1].split(" GiB")[0])
     assert math.isclose(sizes[0], sizes[1])
+
+
+def test_out_of_memory_counts_everybody_who_learns(path):
+    """Policy and critic over four rows: twice the adapters, both wait for the backward pass, and masks are of a row."""
+    base, lora = Base(path, "nf4", "float32"), Lora(r=16)
+    roles = Roles(load_model(base, CPU), lora, trains=("policy", "critic"), outputs={"critic": 1}).train()
+    trees = packed(16, [48] * 4, 4).trees
+    with pytest.raises(TrainingError) as caught, explained(roles, base, lora, trees, True):
+        raise torch.OutOfMemoryError
+    plan = Plan(base, lora, 10_000, 4, 16, scored=192 / 208, trained=2)
+    found = Preview(load_config(base), CPU).phases(replace(plan, tree=208))["update"]
+    assert f"out of memory with 832 tokens, predicted {found.total / GIB:.2f} GiB" in str(caught.value)
+    less = predict_memory(load_config(base), base, lora, 416, 384, longest=208, trained=2, device=CPU)
+    assert f"data.token_budget: 416 ({less.total / GIB:.2f} GiB)" in str(caught.value)
 
 
 def test_settings_are_read_without_weights(path, smollm2):

@@ -139,7 +139,7 @@ def test_what_tokens_earn(whitens, moved):
     now = module.sampled(TREES, 0)
     length = now.length.tolist()
     tokens = torch.arange(sum(length)) / 100
-    now.scores = now.scores._replace(tokens=tokens)
+    now.scores = now.scores._replace(total=1.0 + torch.arange(len(length)), tokens=tokens)
     module.score(now)
     assert (now.tokens["policy"] - now.tokens["reference"]).abs().max() > 0.01
     rows, each = [], iter(tokens.tolist())
