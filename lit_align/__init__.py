@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 __all__ = ["Register", "hookimpl", "load"]
 
 
-def load(path: str | Path, **settings: Any) -> Stage:
+def load(path: str | Path, **settings: Any) -> Any:
     """The stage of a saved run, with its model, its trained adapter and its objective, in eval mode.
 
     Args:

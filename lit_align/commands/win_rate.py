@@ -134,11 +134,8 @@ def _answers(who: str, other: str, made: Any, groups: Sequence[Group]) -> list[T
     if Path(who).is_file() and not who.endswith(".ckpt"):
         return _written(who, groups)
     from lit_align.stages.answers import ask
-    from lit_align.stages.base import AlignmentModule
 
     stage = lit_align.load(other if who == "base" else who)
-    if not isinstance(stage, AlignmentModule):
-        raise ConfigError(f"{who} is a run of {type(stage).__name__}, which says nothing; name a run that speaks")
     chat = Chat(stage.tokenizer, max_length=WHOLE)
     prompts = [chat.encode(group._replace(responses=[], pairs=())).tree.prompt for group in groups]
     options = {"max_new_tokens": made.max_new_tokens, "temperature": made.temperature}

@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric
 from lit_align.data.classes import LabelQuantizer, stratified
 from lit_align.data.cross_modal import CrossModalData, units_of
 from lit_align.data.modalities import InputSpec, Labelled, TargetSpec
-from lit_align.errors import ConfigError
+from lit_align.errors import ConfigError, ModelError
 from lit_align.models.load import Base, load_model
 from lit_align.models.roles import Lora
 from lit_align.orca.bodies import Body, Fix, Tuning, body_of
@@ -96,6 +96,17 @@ class CrossModal(Stage):
                 f"CrossModal learns from CrossModalData, not {type(data).__name__}; change one of the two"
             )
 
+    @property
+    def tokenizer(self) -> Any:
+        """None: whoever asks wants text of it, or a role.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError("a run of CrossModal neither reads text nor answers; use lit-align validate or test")
+
+    roles = tokenizer
+
     def configure_model(self) -> None:
         """Load the model, and make embedder and head for the data; called again, or without data, it does nothing."""
         if not hasattr(self, "body") and self._trainer is not None:
@@ -121,12 +132,16 @@ class CrossModal(Stage):
         """Embedder, head, and what is tuned of the body."""
         return {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
 
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        """Two groups: what is new, and what is tuned."""
+    def groups(self) -> list[Any]:
+        """What is new, and what is tuned."""
         groups: list[list[torch.nn.Parameter]] = [[], []]
         for name, weight in self.trained().items():
             groups[name.startswith("body.")].append(weight)
-        optimizer = self.optimizer([{"params": group} for group in groups if group])
+        return [{"params": group} for group in groups if group]
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser, with the larger learning rate for what is new."""
+        optimizer = super().make_optimizer()
         optimizer.param_groups[0]["lr"] *= self.lr_ratio
         return optimizer
 

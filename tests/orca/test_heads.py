@@ -9,7 +9,7 @@ from lit_align.data.modalities import TargetSpec
 from lit_align.errors import ConfigError
 from lit_align.orca.embedders.patches import Patches
 from lit_align.orca.embedders.tabular import Tabular
-from lit_align.orca.heads import Head
+from lit_align.orca.heads import Head, relative_l2
 
 HIDDEN = torch.tensor([[[1.0, 0.0], [3.0, 2.0], [9.0, 9.0]], [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]])
 TOKENS = Embedded(HIDDEN, torch.tensor([[True, True, False], [True, True, True]]))
@@ -93,3 +93,8 @@ def test_dense_series():
 def test_a_dense_target_without_tiles_is_refused():
     with pytest.raises(ConfigError, match="Tabular makes others; choose Patches"):
         Head(TargetSpec("dense", 1, (4,)), Tabular(), 2)
+
+
+def test_the_relative_error_is_of_norms():
+    predicted, y = torch.tensor([[3.0, 0.0]]), torch.tensor([[3.0, 4.0]])
+    assert relative_l2(predicted, y).tolist() == pytest.approx([0.8])  # |(0, 4)| / |(3, 4)|

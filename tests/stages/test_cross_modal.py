@@ -14,6 +14,7 @@ from lit_align.cli import main
 from lit_align.data.cross_modal import CrossModalData
 from lit_align.data.modalities import Examples, Modality
 from lit_align.data.modalities.images import Images
+from lit_align.errors import ModelError
 from lit_align.models.load import Base
 from lit_align.models.roles import Lora
 from lit_align.orca.distances import OTDD, DatasetDistance, Distance, Side, Sinkhorn
@@ -303,3 +304,10 @@ def test_points_of_a_file(tiny, tmp_path):
     np.savez(tmp_path / "points.npz", x=np.random.default_rng(0).normal(size=(40, 32)), y=np.arange(40) % 2)
     how = Alignment([str(tmp_path / "points.npz")], OTDD(), steps=1, folds=0)
     assert fitted(tiny, tmp_path, how).report["source"].endswith("points.npz")
+
+
+def test_what_asks_a_run_for_text_or_roles_is_told(whole, tmp_path):
+    with pytest.raises(ModelError, match="neither reads text nor answers"):
+        lit_align.load(folder_of(whole)).tokenizer.encode("")
+    with pytest.raises(ModelError, match="neither reads text nor answers"):
+        lit_align.load(folder_of(whole)).roles.save(tmp_path)
