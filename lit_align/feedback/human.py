@@ -100,7 +100,7 @@ def _heard(store: str, how: str, least: float, stamps: object) -> tuple[dict[Key
     known, asked = defaultdict(list), defaultdict[int, list[Vote]](list)
     for number, group in votes.labelled(kept, how):
         known[keys[number]].append(group)
-    for vote in {(vote.annotator, vote.task): vote for vote in every.history}.values():
+    for vote in every.latest:
         if not every.tasks[vote.task].gold:
             asked[every.tasks[vote.task].group].append(vote)
     judged = [label for kind in ("compare", "rank") for label in votes.labels(kept, kind)]
