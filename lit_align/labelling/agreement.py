@@ -18,11 +18,9 @@ from lit_align.labelling.votes import KINDS, Ballots, Item, Label, Vote, labels,
 class Agreement(NamedTuple):
     """Figures of agreement; NaN where there is too little to tell.
 
-    Args:
-        raw: how often two annotators say the same of an item, over all pairs of answers to an item.
-        cohen: Cohen's κ, mean over pairs of annotators, each weighing as many items as they share.
-        fleiss: Fleiss' κ of the items that have as many answers as most have, the fewer if in doubt.
-        alpha: Krippendorff's α of all items; ordinal for ratings, nominal otherwise.
+    ``raw`` is how often two answers to an item are the same; ``cohen`` the mean κ of pairs of annotators, weighed by
+    the items they share; ``fleiss`` κ of the items that have as many answers as most have, the fewer if in doubt;
+    ``alpha`` that of Krippendorff, of all items, ordinal for ratings.
     """
 
     raw: float
