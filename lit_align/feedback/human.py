@@ -29,7 +29,7 @@ class Human(Feedback):
     What was asked for is taken from votes of that kind where there are any, else it is made of the others. Two
     responses that tie are no pair, and share a place; a rating of 4, the middle, and as many thumbs up as down are
     neither desirable nor undesirable; where all is tied the group is set aside as a tie. Skips and answers that were
-    taken back count for nothing. Margins are how much better people found a response, from 1 to 3, or the difference
+    taken back count for nothing. Margins are how much better people found a response, from 0 to 3, or the difference
     of their ratings. Imitated is what was liked, rated at least 4, or is better than what it was compared with.
 
     Args:
@@ -100,7 +100,7 @@ def _heard(store: str, how: str, least: float, stamps: object) -> tuple[dict[Key
     known, asked = defaultdict(list), defaultdict[int, list[Vote]](list)
     for number, group in votes.labelled(kept, how):
         known[keys[number]].append(group)
-    for vote in {(vote.annotator, vote.task): vote for vote in every.history}.values():
+    for vote in every.latest:
         if not every.tasks[vote.task].gold:
             asked[every.tasks[vote.task].group].append(vote)
     judged = [label for kind in ("compare", "rank") for label in votes.labels(kept, kind)]

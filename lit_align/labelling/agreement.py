@@ -12,17 +12,15 @@ from typing import Any, NamedTuple
 import krippendorff
 import numpy as np
 
-from lit_align.labelling.votes import KINDS, Ballots, Item, Label, labels, reliability
+from lit_align.labelling.votes import KINDS, Ballots, Item, Label, Vote, labels, reliability
 
 
 class Agreement(NamedTuple):
     """Figures of agreement; NaN where there is too little to tell.
 
-    Args:
-        raw: how often two annotators say the same of an item, over all pairs of answers to an item.
-        cohen: Cohen's κ, mean over pairs of annotators, each weighing as many items as they share.
-        fleiss: Fleiss' κ of the items that have as many answers as most have, the fewer if in doubt.
-        alpha: Krippendorff's α of all items; ordinal for ratings, nominal otherwise.
+    ``raw`` is how often two answers to an item are the same; ``cohen`` the mean κ of pairs of annotators, weighed by
+    the items they share; ``fleiss`` κ of the items that have as many answers as most have, the fewer if in doubt;
+    ``alpha`` that of Krippendorff, of all items, ordinal for ratings.
     """
 
     raw: float
@@ -68,14 +66,14 @@ def _cohen(answers: Iterable[dict[str, int]]) -> float:
     for said in answers:
         for one, other in combinations(sorted(said), 2):
             shared[one, other].append((said[one], said[other]))
-    kappas, weights = [], []
+    total, items = 0.0, 0
     for both in shared.values():
         first, second = (Counter(column) for column in zip(*both, strict=True))
-        expected = sum(first[value] * second[value] for value in first) / len(both) ** 2
-        if expected < 1:
-            kappas.append((sum(a == b for a, b in both) / len(both) - expected) / (1 - expected))
-            weights.append(len(both))
-    return _ratio(float(np.dot(kappas, weights)), sum(weights))
+        expected = sum(first[value] * second[value] for value in first) / len(both)
+        if expected < len(both):
+            total += len(both) * (sum(a == b for a, b in both) - expected) / (len(both) - expected)
+            items += len(both)
+    return _ratio(total, items)
 
 
 def _fleiss(counts: Any) -> float:
@@ -101,25 +99,26 @@ def position_bias(ballots: Ballots) -> tuple[float, float, int]:
 
 def annotators(ballots: Ballots) -> list[dict[str, Any]]:
     """Of each: votes, skips, changes, seconds a task (the median), agreement with the others, gold right and seen."""
-    gold, seconds = reliability(ballots), defaultdict[str, list[float]](list)
-    counts = defaultdict[str, Counter[str]](Counter)
-    for vote in {(vote.annotator, vote.task): vote for vote in ballots.history}.values():
-        counts[vote.annotator][vote.verdict] += 1
-    for vote in ballots.history:
-        seconds[vote.annotator] += [vote.seconds] * (vote.verdict != "undo")
-        counts[vote.annotator]["changed"] += vote.revision > 1
+    gold, same, met = reliability(ballots), Counter[str](), Counter[str]()
     for said in [said for kind in KINDS for said in _by_item(labels(ballots, kind))]:
         for name, value in said.items():
-            counts[name] += Counter(same=list(said.values()).count(value) - 1, met=len(said) - 1)
+            same[name] += list(said.values()).count(value) - 1
+            met[name] += len(said) - 1
+    verdicts = Counter((vote.annotator, vote.verdict) for vote in ballots.latest)
+    history: dict[str, list[Vote]] = defaultdict(list)
+    for vote in ballots.history:
+        history[vote.annotator].append(vote)
     return [
         {
             "annotator": name,
-            **{key: counts[name][key] for key in ("vote", "skip", "changed")},
-            "seconds": median(times),
-            "agrees": _ratio(counts[name]["same"], counts[name]["met"]),
+            "vote": verdicts[name, "vote"],
+            "skip": verdicts[name, "skip"],
+            "changed": sum(vote.revision > 1 for vote in every),
+            "seconds": median(vote.seconds for vote in every if vote.verdict != "undo"),
+            "agrees": _ratio(same[name], met[name]),
             "gold": gold.get(name, (0, 0)),
         }
-        for name, times in sorted(seconds.items())
+        for name, every in sorted(history.items())
     ]
 
 

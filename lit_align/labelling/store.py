@@ -49,13 +49,7 @@ class Task(NamedTuple):
 
 
 class Store:
-    """The file, with a connection for each thread.
-
-    Args:
-        path: of the file.
-        votes: people that each task is shown to.
-        gold_every: one task in so many is one whose answer is known.
-    """
+    """The file, with a connection for each thread; each task is for so many ``votes``, as in `Campaign`."""
 
     def __init__(self, path: str | Path, votes: int = 3, gold_every: int = 10) -> None:
         self.path, self.votes, self.gold_every = Path(path), votes, gold_every

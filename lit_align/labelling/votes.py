@@ -77,10 +77,14 @@ class Ballots(NamedTuple):
     history: list[Vote]
 
     @property
+    def latest(self) -> list[Vote]:
+        """What each annotator said last of each task."""
+        return list({(vote.annotator, vote.task): vote for vote in self.history}.values())
+
+    @property
     def votes(self) -> list[Vote]:
-        """What counts: the latest of each annotator and task, if it is a vote."""
-        latest = {(vote.annotator, vote.task): vote for vote in self.history}
-        return [vote for vote in latest.values() if vote.verdict == "vote"]
+        """What counts of it."""
+        return [vote for vote in self.latest if vote.verdict == "vote"]
 
 
 class Label(NamedTuple):

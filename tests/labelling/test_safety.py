@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 
-from lit_align.batches import Group
+from lit_align.batches import Group, Pair
 from lit_align.labelling import votes
 from lit_align.labelling.page import HEADERS, MAX_BODY, build
 from lit_align.labelling.store import Store
@@ -118,6 +118,25 @@ def test_what_anybody_writes_is_inert(tmp_path):
         assert (vote.annotator, vote.note) == (EVIL, EVIL)
 
 
+def test_a_page_does_not_tell_what_is_what(tmp_path):
+    """Twenty people see gold tasks and others, each in either order: but for the texts, the pages are alike."""
+    gold = [group._replace(pairs=(Pair(0, 1),), extra={"model": "secret"}) for group in some(12)[8:]]
+    with serving(tmp_path / "labels.db", some(8), gold, gold_every=2, votes=50) as (store, port):
+        pages, seen = [set(), set()], set()
+        for k in range(20):
+            visitor = Visitor(port, store.invite(f"w{k}"))
+            for alike in pages:
+                text, said, form = visitor.get(), visitor.shown(), visitor.task()
+                seen.add(tuple(said))
+                for place, one in enumerate(said):
+                    text = text.replace(one, f"<{place}>")
+                alike.add(re.sub(r'name="csrf" value="\w+"|Question \d+|\d+ s each · about \d+ s left', "", text))
+                assert visitor.send(**form, preference=1) == 303
+        assert [len(alike) for alike in pages] == [1, 1]
+        assert any(one == pair[::-1] for one in seen for pair in seen)
+        assert {one[0].split(".")[0] in ("Answer 8", "Answer 9") for one in seen} == {True, False}
+
+
 def test_paths_lead_nowhere_else(page):
     _, _, ada, _, _ = page
     for path in (
@@ -180,6 +199,9 @@ def test_an_answer_of_another_kind_is_not_recorded(tmp_path, ask):
         {"up": "maybe"},
         {"place": ["0-1", "0-2"]},
         {"place": ["0-x", "1-1"]},
+        {"place": ["0-1"]},
+        {"place": ["0-3", "1-1"]},
+        {"place": ["0-1", "1-9999999999"]},
     ]
     with serving(tmp_path / "labels.db", some(1), ask=ask) as (store, port):
         visitor = Visitor(port, store.invite("ada"))

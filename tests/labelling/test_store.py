@@ -1,11 +1,12 @@
 """Who is shown what, and that an answer is recorded once."""
 
 import sqlite3
+from collections import Counter
 
 import pytest
 
 from lit_align.batches import Group, Pair
-from lit_align.errors import ConfigError
+from lit_align.errors import ConfigError, DataError
 from lit_align.labelling import store as module
 from lit_align.labelling import votes
 from lit_align.labelling.agreement import overview
@@ -209,3 +210,76 @@ def test_no_secret_is_in_the_file(store):
     held = b"".join(path.read_bytes() for path in store.path.parent.glob("labels.db*"))
     assert not {token, secret} & {text for text in (token, secret) if text.encode() in held}
     assert sqlite3.connect(store.path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_gold_task_looks_like_any_other(tmp_path):
+    """Its number goes on, the count of all tasks stays, and it stands where nobody can tell beforehand."""
+    store = Store(tmp_path / "labels.db", votes=1000, gold_every=5)
+    store.add(some(40), "compare")
+    store.add([Group(f"Known {k}?", ["right", "wrong"], (Pair(0, 1),)) for k in range(20)], "compare", gold=True)
+    places = Counter()
+    for who in people(store, 20):
+        for number in range(1, 31):
+            done, left, _ = store.progress(who)
+            assert (done, done + left) == (number - 1, 50)
+            task = store.next(who)
+            assert task.number == number
+            places[(number - 1) % 5] += task.prompt.startswith("Known")
+            answer(store, who, task)
+    assert sum(places.values()) == 20 * 6
+    assert all(8 < places[k] < 44 for k in range(5))  # 24 of each, within four standard deviations
+
+
+def test_all_is_done_when_nothing_is_left(tmp_path):
+    store = Store(tmp_path / "labels.db", votes=1, gold_every=2)
+    store.add(some(3), "compare")
+    store.add([Group("Known?", ["right", "wrong"], (Pair(0, 1),))], "compare", gold=True)
+    (who,) = people(store, 1)
+    while task := store.next(who):
+        answer(store, who, task)
+    assert store.progress(who)[:2] in ((4, 0), (3, 0))
+
+
+def test_gold_that_was_wrong_is_corrected(store):
+    for better in (0, 1):
+        assert store.add([Group("?", ["x", "y"], (Pair(better, 1 - better),))], "compare", gold=True) == 1
+    (task,) = votes.read(store.path).tasks.values()
+    assert task.gold == {"preference": 1}
+
+
+def test_a_night_is_no_time_to_answer(store, monkeypatch):
+    store.add(some(2), "compare")
+    (who,) = people(store, 1)
+    task, now = store.next(who), module.time.time()
+    monkeypatch.setattr(module.time, "time", lambda: now + 30_000)
+    answer(store, who, task)
+    task = store.next(who)
+    monkeypatch.setattr(module.time, "time", lambda: now - 30_000)  # a clock that was set
+    answer(store, who, task)
+    assert [vote.seconds for vote in votes.read(store.path).votes] == [module.LEASE, 0.0]
+
+
+def test_what_says_the_same_is_not_compared(store):
+    twins = Group("?", ["x", "x", "y"])
+    assert [store.add([twins], kind) for kind in ("compare", "rank", "rate")] == [2, 1, 3]
+    assert store.add([Group("?", ["x", "x"])], "rank") == 0
+
+
+def test_half_a_letter_is_told(store):
+    with pytest.raises(DataError, match="here:3 has half of a surrogate pair"):
+        store.add([Group("\ud83d", ["x", "y"], source="here:3")], "compare")
+
+
+def test_a_task_has_one_answer_whatever_window_it_is_in(store):
+    """Two windows show the same task; the second answer of another kind is refused, the same one is not."""
+    store.add(some(2), "compare")
+    (who,) = people(store, 1)
+    first, second = store.next(who), store.next(who)
+    assert first == second
+    answer(store, who, first, preference=1)
+    answer(store, who, second, preference=1)
+    with pytest.raises(Stale, match="in another window"):
+        answer(store, who, second, preference=-1)
+    store.record(who, first.number, 2, "undo", {})
+    answer(store, who, first, preference=1)  # sent again long after: it is the answer of then
+    assert votes.read(store.path).votes == []

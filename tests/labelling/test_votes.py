@@ -86,8 +86,21 @@ def test_a_ranking_of_three():
     assert set(found.pairs) == {Pair(0, 2, 0.75), Pair(1, 2, 1.0)}
 
 
+def test_comparisons_are_a_ranking_where_all_were_compared():
+    """0 beats 1 and 2, which tie; without the last vote nobody knows how 1 and 2 compare."""
+    tasks = {k: Asked("compare", 1, pair, None) for k, pair in enumerate(((0, 1), (0, 2), (1, 2)), 1)}
+    history = [Vote("a", k, 1, "vote", prefers((0, 0, None)[k - 1]), task.members) for k, task in tasks.items()]
+    given = Ballots({1: Group("?", ["x", "y", "z"])}, tasks, history)
+    assert votes.groups(given)[0].ranking == (1, 2, 2)
+    assert votes.groups(given._replace(history=history[:2]))[0].ranking == ()
+
+
 def test_ratings_and_thumbs():
     flags = [{"invents": True, "harmful": False}, {"invents": False, "harmful": False}]
+    given = ballots(
+        "rate", {"a": {"rating": 3, "flags": {"old": True}}, "b": {"rating": 5, "flags": {"new": False}}}, 1
+    )
+    assert votes.groups(given)[0].ratings == ({"rating": 4.0, "old": 1.0, "new": 0.0},)  # the list has changed
     given = ballots("rate", {"a": {"rating": 2, "flags": flags[0]}, "b": {"rating": 5, "flags": flags[1]}}, 2, (1,))
     assert votes.groups(given)[0].ratings == ({}, {"rating": 3.5, "invents": 0.5, "harmful": 0.0})
     assert votes.groups(given, "majority") == []
@@ -255,6 +268,16 @@ def test_krippendorffs_own_example():
     ]
     assert agreement(given).alpha == pytest.approx(0.743, abs=5e-4)
     assert agreement(given, ordinal=True).alpha == pytest.approx(0.815, abs=5e-4)
+
+
+@pytest.mark.filterwarnings("error")
+def test_too_little_to_tell():
+    """Two agree on one item, and one alone says something else of another: nothing differs that could agree."""
+    for given in ([], [Label((1, 0, 1), "a", 1)], [Label((1, 0, 1), w, 1) for w in "ab"] + [Label((2, 0, 1), "c", -1)]):
+        found = agreement(given)
+        assert math.isnan(found.alpha)
+        assert math.isnan(found.cohen)
+    assert found.raw == 1.0
 
 
 def test_real_votes_replayed_over_http(tmp_path, shared_data):
