@@ -13,6 +13,7 @@ import yaml
 
 from lit_align import feedback, objectives, rewards, testing
 from lit_align.data import formats
+from lit_align.orca import embedders
 from tests.stages.runs import trace
 from tests.test_installed_plugin import Environment
 
@@ -96,11 +97,12 @@ def test_every_call_of_the_kit_is_in_the_guide():
     """With the arguments that it takes, and those that the class is called with."""
     rows = {call: row for call, *row in ROW.findall(GUIDE)}
     assert rows.keys() == set(testing.__all__)
-    rooms = vars(objectives) | vars(formats) | vars(rewards) | vars(feedback)
+    rooms = vars(objectives) | vars(formats) | vars(rewards) | vars(feedback) | vars(embedders)
     for call, (takes, base, given) in rows.items():
         needed = [one.name for one in parameters(getattr(testing, call)) if one.default is inspect.Parameter.empty]
         assert takes.split(", ") == needed
-        assert given.split(", ") == [one.name for one in parameters(rooms[base].__call__) if one.name != "self"]
+        method = getattr(rooms[base], "forward", rooms[base].__call__)  # torch calls a module's forward
+        assert given.split(", ") == [one.name for one in parameters(method) if one.name != "self"]
 
 
 def parameters(function) -> list[inspect.Parameter]:
