@@ -22,7 +22,15 @@ proofs: .venv/dev  ## long experiments behind the figures in README.md
 	$(BIN)/python -m tests.benchmarks.vs_trl
 	$(BIN)/python -m tests.proofs.ipo
 	$(BIN)/python -m tests.proofs.best_of
+	$(BIN)/python -m tests.proofs.rounds
+	$(BIN)/python -m tests.proofs.on_policy
+	$(BIN)/python -m tests.benchmarks.rl_vs_trl
+	$(BIN)/python -m tests.proofs.targets
+	$(BIN)/python -m tests.proofs.judges
+	$(BIN)/python -m tests.proofs.poisoning
+	$(BIN)/python -m tests.proofs.labelling
 	$(BIN)/python -m tests.benchmarks.reward_vs_trl
+	$(BIN)/python -m tests.benchmarks.otdd
 	$(BIN)/python -m tests.proofs.reward_models
 
 # torch comes first and exactly: a looser request takes another build

@@ -13,13 +13,13 @@ from lit_align.errors import ModelError
 from lit_align.hookspecs import Register, hookimpl
 
 if TYPE_CHECKING:
-    from lit_align.stages.base import AlignmentModule
+    from lit_align.stages.stage import Stage
 
 __version__ = "0.1.0"
 __all__ = ["Register", "hookimpl", "load"]
 
 
-def load(path: str | Path, **settings: Any) -> AlignmentModule:
+def load(path: str | Path, **settings: Any) -> Any:
     """The stage of a saved run, with its model, its trained adapter and its objective, in eval mode.
 
     Args:
@@ -40,9 +40,9 @@ def load(path: str | Path, **settings: Any) -> AlignmentModule:
     wanted = _class_path(file)
     module, _, name = wanted.rpartition(".")
     found = getattr(sys.modules.get(module), name, None)
-    if not (isinstance(found, type) and issubclass(found, import_module("lit_align.stages.base").AlignmentModule)):
+    if not (isinstance(found, type) and issubclass(found, import_module("lit_align.stages.stage").Stage)):
         raise ModelError(f"{file} is of the stage {wanted or '(none)'}, which is not imported; import its module first")
-    stage_class: type[AlignmentModule] = found
+    stage_class: type[Stage] = found
     with warnings.catch_warnings():  # a checkpoint holds what was trained and never the base, as it should
         warnings.filterwarnings("ignore", "Found keys that are in the model state dict but not in the checkpoint")
         return stage_class.load_from_checkpoint(file, weights_only=True, **settings).eval()

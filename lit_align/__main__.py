@@ -10,10 +10,14 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align test -c FILE       the same, under the name test
   lit-align predict -c FILE    answer the validation prompts, as JSONL in the run folder
   lit-align inspect -c FILE    what became of every row, and what is learned from it; trains nothing
+  lit-align inspect --rounds RUN   what an on-line run sampled, and how it was labelled
   lit-align export RUN FOLDER  what a run has trained, as an adapter or (--merge) as a whole model
-  lit-align evaluate reward-bench --reward NAME --data FILE   how often a reward prefers the better response
+  lit-align judge --feedback NAME --data FILE    labels from a judge, a reward or a server, as JSONL in the run folder
+  lit-align evaluate reward-bench --reward NAME --data FILE   how often a judge prefers the better response
+  lit-align evaluate win-rate --a RUN --b RUN --feedback NAME --data FILE   how often one model beats another
   lit-align chat --run FOLDER  talk to what was trained; --compare ADAPTER beside another (chat --help)
-  lit-align plugins [ROOM]     what is installed: objectives, formats, rewards, advantages
+  lit-align label --tasks FILE a web page where people compare answers (label --help)
+  lit-align plugins [ROOM]     what is installed: objectives, formats, rewards, advantages, feedback
 
   lit-align fit --help                     every setting of the trainer
   lit-align fit --model.help Preference    ... of a stage
@@ -24,7 +28,7 @@ Start with: lit-align fit -c configs/tiny/dpo.yaml
 """
 
 
-OWN = ("chat", "export", "plugins")
+OWN = ("chat", "export", "label", "plugins")
 """Commands that need no trainer: the files of their names in `lit_align.commands`."""
 
 
@@ -41,13 +45,14 @@ def main(arguments: list[str] | None = None) -> None:
         from lit_align import __version__
 
         print(f"lit-align {__version__}")
-    elif arguments[0] in OWN:
+    elif arguments[0] in OWN or arguments[:2] == ["inspect", "--rounds"]:
         from importlib import import_module
 
         from lit_align.errors import LitAlignError, ModelError
 
         try:
-            import_module(f"lit_align.commands.{arguments[0]}").run(arguments[1:])
+            own = arguments[0] if arguments[0] in OWN else "rounds"
+            import_module(f"lit_align.commands.{own}").run(arguments[1:])
         except LitAlignError as error:
             print(f"lit-align: {error}", file=sys.stderr)
             sys.exit(1 if isinstance(error, ModelError) else 2)

@@ -1,4 +1,4 @@
-"""What travels between the rooms: groups of responses, packed trees, log-probabilities."""
+"""What travels between the rooms: groups of responses, packed trees, log-probabilities, embedded inputs."""
 
 from __future__ import annotations
 
@@ -215,7 +215,8 @@ class Scores(NamedTuple):
     Args:
         total: ``[responses]``, higher for a better one.
         parts: ``[responses]`` each, what the total is made of, by name, for the log.
-        tokens: ``[n]``, the same by token, where a reward has it; None otherwise.
+        tokens: ``[n]``, what each token earns besides, all responses in order, the token that ends one included; None
+            for nothing.
     """
 
     total: Tensor
@@ -314,3 +315,42 @@ class Step(NamedTuple):
         groups = [tree.group for batch in batches for tree in batch.source]
         tokens = sum(len(batch.trees.target) for batch in batches)
         return cls(batches, tokens, sum(group.items for group in groups), len(groups))
+
+
+class Stats(NamedTuple):
+    """Moments of the tokens that a body is used to: mean and standard deviation of each number, ``[d_model]``."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class BodySpec(NamedTuple):
+    """What an embedder has to know of the transformer that it works for.
+
+    Args:
+        d_model: numbers in a token.
+        max_tokens: tokens that it reads.
+        stats: of the tokens it is used to.
+    """
+
+    d_model: int
+    max_tokens: int
+    stats: Stats
+
+
+class Embedded(NamedTuple):
+    """Inputs that are not text, as tokens.
+
+    Args:
+        tokens: ``[n, tokens, d_model]``; zero where there is none.
+        mask: ``[n, tokens]``, where there is one.
+        grid: how tokens stand if they tile the input, row by row: ``(tokens,)`` or ``(height, width)``.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    grid: tuple[int, ...] | None = None
+
+    def pooled(self) -> Tensor:
+        """The mean token of each input, ``[n, d_model]``."""
+        return (self.tokens * self.mask[..., None]).sum(1) / self.mask.sum(1, keepdim=True).clamp(min=1)

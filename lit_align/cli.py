@@ -1,4 +1,4 @@
-"""``lit-align``: what needs Lightning; ``inspect`` and ``evaluate`` are our own, everything else is LightningCLI."""
+"""``lit-align``: what needs Lightning; inspect, judge and evaluate are our own, the rest is LightningCLI."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import pkgutil
+import shutil
 import signal
 import sys
 import warnings
@@ -15,16 +16,17 @@ from typing import Any
 
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+import lit_align.data.modalities
+import lit_align.online
 import lit_align.stages
-from lit_align.commands import evaluate, inspect
-from lit_align.data.modules import AlignmentData
+from lit_align.commands import evaluate, inspect, judge
 from lit_align.errors import AmbiguousName, ConfigError, LitAlignError, UnknownName
 from lit_align.explain import explain
 from lit_align.inherited import refuse_inherited
@@ -33,6 +35,7 @@ from lit_align.stages.answers import AnswerWriter
 from lit_align.stages.base import AlignmentModule
 from lit_align.stages.checkpoints import LastCheckpoint, SafeIO
 from lit_align.stages.report import Report
+from lit_align.stages.stage import Stage
 
 # What Lightning says of things that are as they should be here.
 HARMLESS = (
@@ -67,6 +70,13 @@ class _SaveConfig(SaveConfigCallback):
         path = Path(trainer.default_root_dir) / "config.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
+
+
+class _Bar(RichProgressBar):
+    """Lightning's, which counts epochs to -2 where it is steps that are limited."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return super()._get_train_description(current_epoch).replace("/-2", "")
 
 
 class LitAlignCLI(LightningCLI):
@@ -109,6 +119,7 @@ class LitAlignCLI(LightningCLI):
         """Make the stage, the data and the trainer; what a class says against its settings is a mistake in them."""
         try:
             super().instantiate_classes()
+            self.model.check_data(self.datamodule)  # before the data ask the stage for what it may lack
         except ValueError as error:
             raise ConfigError(explain(str(error))) from error
 
@@ -117,9 +128,11 @@ class LitAlignCLI(LightningCLI):
         config = self.config_init[str(self.subcommand)]
         asked = config.trainer.callbacks or []
         asked = asked if isinstance(asked, list) else [asked]
-        extra = [LastCheckpoint(config.save_every), AnswerWriter(config.answers)]
-        extra += [] if any(isinstance(callback, Report) for callback in asked) else [Report()]
-        extra += [RichProgressBar()] if config.trainer.enable_progress_bar is not False else []
+        extra: list[Any] = [LastCheckpoint(config.save_every)]
+        if isinstance(self.model, AlignmentModule):
+            extra.append(AnswerWriter(config.answers))
+            extra += [] if any(isinstance(callback, Report) for callback in asked) else [Report()]
+        extra += [_Bar()] if config.trainer.enable_progress_bar is not False else []
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": extra}
         given = config.trainer.plugins or []
         kwargs["plugins"] = [*(given if isinstance(given, list) else [given]), SafeIO()]
@@ -154,15 +167,38 @@ class LitAlignCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Say what is about to happen, as it was understood."""
-        _say(f"{type(self.model).__name__} · {self.model.objective!r} · {self.model.base.path}")
+        what = self.model.objective if isinstance(self.model, AlignmentModule) else self.model.embedder
+        _say(f"{type(self.model).__name__} · {what!r} · {self.model.base.path}")
+
+    def before_predict(self) -> None:
+        """Refuse a stage that does not speak; Lightning would ask for a method."""
+        if not isinstance(self.model, AlignmentModule):
+            raise ConfigError(f"{type(self.model).__name__} answers no prompts; use validate or test")
+
+    def after_fit(self) -> None:
+        """Say so if a checkpoint left nothing to do: Lightning ends without a word."""
+        if self.config.fit.ckpt_path and not (self.folder / "summary.json").exists():
+            _say(
+                f"nothing was trained: the run of {self.config.fit.ckpt_path} is complete; raise trainer.max_epochs or "
+                "trainer.max_steps to go on"
+            )
 
 
 class _Parsed(LitAlignCLI):
     """Everything up to the run itself."""
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the card that the run should fit on."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--card", type=float, default=24.0, help="GiB of the GPU that inspect predicts for.")
+
     def choose(self, runs: Path) -> Path:
         """None is made, and none is written to."""
         return runs
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Ask for no GPU: none is used."""
+        return super().instantiate_trainer(accelerator="cpu", devices=1, **kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass
@@ -229,6 +265,14 @@ def _folder(runs: Path) -> Path:
         return folder
 
 
+def _tidy() -> None:
+    """Remove the folder of a run that was refused, if it holds nothing to look at, such as a ledger."""
+    if folder := os.environ.get("LIT_ALIGN_RUN"):
+        left = {path.name for path in Path(folder).glob("*") if not path.name.startswith("events.out.")}
+        if left <= {"config.yaml", "hparams.yaml"}:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def main(args: list[str] | None = None) -> None:
     """Run ``lit-align`` with ``args``; exits with 2 for a mistake in the settings and 143 after SIGTERM.
 
@@ -236,6 +280,8 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: with a sentence that says what is wrong and how to go on.
     """
     args = sys.argv[1:] if args is None else args
+    if "LOCAL_RANK" not in os.environ:
+        os.environ.pop("LIT_ALIGN_RUN", None)  # of another run in this process
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)
     for name in ("pytorch.utilities", "fabric.utilities"):  # what a service has to offer is not about this run
@@ -248,20 +294,26 @@ def main(args: list[str] | None = None) -> None:
     set_parsing_settings(import_path_allowlist=[])  # enforces the denylist: a YAML may not name os, subprocess or eval
     try:
         load_plugins()
-        for stage in pkgutil.iter_modules(lit_align.stages.__path__, "lit_align.stages."):
-            import_module(stage.name)  # so that the YAML finds them by name
+        for room in (lit_align.stages, lit_align.data.modalities):
+            for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
+                import_module(module.name)  # so that the YAML finds them by name
         refuse_inherited(args)
         if args[:1] == ["inspect"]:
             parsed = _cli(_Parsed, ["fit", *args[1:]])
-            inspect.run(parsed.model, parsed.datamodule)
+            if not isinstance(parsed.model, AlignmentModule):
+                raise ConfigError(f"inspect looks at text, and {type(parsed.model).__name__} learns from other data")
+            inspect.run(parsed.model, parsed.datamodule, parsed.config.fit.card)
         elif args[:1] == ["evaluate"]:
             evaluate.run(args[1:], _folder)
+        elif args[:1] == ["judge"]:
+            judge.run(args[1:], _folder)
         else:
             _cli(LitAlignCLI, args)
     except (ArgumentError, argparse.ArgumentError) as error:
         print(f"lit-align: {explain(str(error))}", file=sys.stderr)
         sys.exit(2)
     except LitAlignError as error:
+        _tidy()
         print(f"lit-align: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError | UnknownName | AmbiguousName) else 1)
     except SIGTERMException:
@@ -271,8 +323,8 @@ def main(args: list[str] | None = None) -> None:
 def _cli(cls: type[LitAlignCLI], args: list[str]) -> LitAlignCLI:
     quiet = {"exit_on_error": False}  # so that the message can be explained instead of printed under the whole usage
     return cls(
-        AlignmentModule,
-        AlignmentData,
+        Stage,
+        LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,

@@ -7,7 +7,6 @@ this module reads it from there. The wording is that of the pinned version, and 
 from __future__ import annotations
 
 import collections.abc
-import difflib
 import inspect
 import re
 import typing
@@ -17,13 +16,15 @@ from typing import Any
 
 from lit_align.errors import AmbiguousName
 from lit_align.plugins import load_plugins
+from lit_align.registry import closest
 
-COMMANDS = ("fit", "validate", "test", "predict", "inspect", "evaluate", "export", "chat", "plugins")
+COMMANDS = ("fit", "validate", "test", "predict", "inspect", "judge", "evaluate", "export", "chat", "plugins")
 SECTIONS = ("trainer", "model", "data", "lora", "base", "optimizer", "lr_scheduler")
 BASES = {
-    "model": "lit_align.stages.base.AlignmentModule",
-    "data": "lit_align.data.modules.AlignmentData",
+    "model": "lit_align.stages.stage.Stage",
+    "data": "lightning.pytorch.LightningDataModule",
     "reward": "lit_align.rewards.Reward",
+    "feedback": "lit_align.feedback.Feedback",
 }
 RUN = ("run", "save_every", "trainer", "model", "data", "ckpt_path")
 LISTED = 20  # more names than this are no help
@@ -87,6 +88,11 @@ def _misnamed(name: str, before: str) -> Iterator[str]:
     fitting = _fitting(key, before)
     if name not in _names():
         yield f"nothing is called {name!r}{near(name, fitting or _names())}"
+    elif key == "objective" and name in load_plugins().objectives:
+        objective: Any = load_plugins().objectives[name]
+        scores = "RewardModel" if objective.of_scores else "Preference"
+        stage = {"demonstrations": "SFT", "prompts": "RL"}.get(objective.takes, scores)
+        yield f"{name} learns from {objective.takes}; use the stage {stage}"
     else:
         others = near("", fitting) or "; `lit-align plugins` says what is what"
         yield f"{name} is of another kind than what is asked for here{others}"
@@ -121,11 +127,10 @@ def near(name: str, known: Iterable[str]) -> str:
         >>> near("dpo", ["DPO", "IPO"]), near("beta", ["gamma"]), near("x", [])
         ('; did you mean DPO?', '; there are gamma', '')
     """
-    lower = {one.lower(): one for one in sorted(known)}
-    close = difflib.get_close_matches(name.lower(), lower, n=1)
-    if close:
-        return f"; did you mean {lower[close[0]]}?"
-    return f"; there are {', '.join(lower.values())}" if 0 < len(lower) <= LISTED else ""
+    known = sorted(set(known))
+    if one := closest(name, known):
+        return f"; did you mean {one}?"
+    return f"; there are {', '.join(known)}" if 0 < len(known) <= LISTED else ""
 
 
 def _asked(before: str) -> tuple[str, str]:
@@ -180,17 +185,9 @@ def _clash(name: str) -> str | None:
 
 def _names() -> list[str]:
     """Everything that a YAML may call by its short name."""
-    from lit_align.data.modules import AlignmentData
-
-    found = load_plugins()
-    stages = [cls.__name__ for cls in _subclasses(_load("lit_align.stages.base.AlignmentModule"))]
-    return [
-        *found.objectives,
-        *found.formats,
-        *found.rewards,
-        *stages,
-        *(cls.__name__ for cls in _subclasses(AlignmentData)),
-    ]
+    kinds = (*BASES.values(), "lit_align.orca.distances.DatasetDistance", "lit_align.data.modalities.Modality")
+    classes = [cls.__name__ for kind in kinds for cls in _subclasses(_load(kind))]
+    return [name for registry in load_plugins().registries.values() for name in registry] + classes
 
 
 def _subclasses(cls: type) -> Iterator[type]:

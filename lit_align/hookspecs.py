@@ -14,7 +14,9 @@ import pluggy
 if TYPE_CHECKING:
     from lit_align.advantages import Advantage
     from lit_align.data.formats import Format
+    from lit_align.feedback import Feedback
     from lit_align.objectives import Objective
+    from lit_align.orca.embedders import Embedder
     from lit_align.rewards import Reward
 
 hookspec = pluggy.HookspecMarker("lit_align")
@@ -42,3 +44,13 @@ def register_rewards(register: Callable[[type[Reward]], None]) -> None:
 @hookspec
 def register_advantages(register: Callable[[type[Advantage]], None]) -> None:
     """From rewards of sampled responses to how much better each token did than expected."""
+
+
+@hookspec
+def register_feedback(register: Callable[[type[Feedback]], None]) -> None:
+    """Who says which response is better."""
+
+
+@hookspec
+def register_embedders(register: Callable[[type[Embedder]], None]) -> None:
+    """How data of another modality become tokens of a body."""

@@ -23,7 +23,7 @@ import pluggy
 
 from lit_align import hookspecs
 from lit_align.errors import PluginError
-from lit_align.registry import Registry
+from lit_align.registry import Registry, closest
 
 GROUP = "lit_align"
 
@@ -33,6 +33,8 @@ ROOMS = {
     "register_formats": ("format", "lit_align.data.formats", "Format"),
     "register_rewards": ("reward", "lit_align.rewards", "Reward"),
     "register_advantages": ("advantage", "lit_align.advantages", "Advantage"),
+    "register_feedback": ("feedback", "lit_align.feedback", "Feedback"),
+    "register_embedders": ("embedder", "lit_align.orca.embedders", "Embedder"),
 }
 
 
@@ -87,6 +89,11 @@ class Plugins:
         """Scores for responses by name."""
         return self.registries["register_rewards"]
 
+    @property
+    def feedback(self) -> Registry:
+        """Who labels responses, by name."""
+        return self.registries["register_feedback"]
+
 
 @functools.cache
 def load_plugins() -> Plugins:
@@ -129,7 +136,14 @@ def _candidates() -> Iterator[tuple[Plugin, Callable[[], ModuleType]]]:
         for module in pkgutil.iter_modules(import_module(room).__path__, f"{room}."):
             yield Plugin(module.name), functools.partial(import_module, module.name)
     only, blocked = _listed("LIT_ALIGN_PLUGINS"), _listed("LIT_ALIGN_BLOCK") or set()
-    for (name, version), point in sorted((_package(point), point) for point in entry_points(group=GROUP)):
+    installed = sorted((_package(point), point) for point in entry_points(group=GROUP))
+    for variable, names in {"LIT_ALIGN_PLUGINS": only or set(), "LIT_ALIGN_BLOCK": blocked}.items():
+        there = {_normal(name) for (name, _), _ in installed}
+        for name in sorted(names - there):
+            meant = closest(name, there)
+            hint = f"did you mean {meant}?" if meant else f"there are {', '.join(sorted(there)) or 'none'}"
+            warnings.warn(f"{variable} names {name}, and no such plugin is installed; {hint}", stacklevel=4)
+    for (name, version), point in installed:
         if _normal(name) not in blocked and (only is None or _normal(name) in only):
             yield Plugin(name, version), point.load
 

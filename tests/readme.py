@@ -8,6 +8,7 @@ from pathlib import Path
 from lit_align.commands.plugins import of_objective
 from lit_align.plugins import load_plugins
 from tests import zoo
+from tests.benchmarks.report import notes
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +26,11 @@ def room(name: str) -> str:
     return "\n".join([f"| {name} | |", "|---|---|", *rows])
 
 
+def named(name: str) -> str:
+    """What a room of the core holds, as a sentence."""
+    return f"There are {', '.join(f'`{key}`' for key in load_plugins().registries[f'register_{name}'])}."
+
+
 def objectives() -> str:
     """Table of every objective, packaged ones included."""
     rows = []
@@ -36,14 +42,31 @@ def objectives() -> str:
     return "\n".join([head, "|---|---|---|---|---|---|", *rows])
 
 
-def tree() -> str:
-    """Every file of the package with the first sentence of its docstring."""
+def rooms() -> str:
+    """Every folder of the package with the first sentence of its docstring."""
     lines = []
-    for path in sorted((ROOT / "lit_align").rglob("*.py"), key=lambda p: (p.parent != ROOT / "lit_align", p.parts)):
-        doc = ast.get_docstring(ast.parse(path.read_text())) or ""
-        phrase = doc.split("\n")[0].split(" (")[0].split(": http")[0].rstrip(".").replace("``", "")
-        lines.append(f"{path.relative_to(ROOT).as_posix():<40} {phrase}")
-    return "\n".join(["```text", *lines, "```"])
+    for path in sorted((ROOT / "lit_align").glob("*/__init__.py")):
+        phrase = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
+        lines.append(f"| `{path.parent.relative_to(ROOT).as_posix()}/` | {phrase} |")
+    return "\n".join(["| room | |", "|---|---|", *lines])
+
+
+def against_trl(path: str) -> str:
+    """The figures of ``tests.benchmarks.vs_trl``, a row for each setting, and what was checked before measuring."""
+    found = json.loads((ROOT / path).read_text())
+    rows = []
+    for name, setting in found["settings"].items():
+        rungs = setting["rungs"]
+        least = {rung: f"{of['least']:.2f}" for rung, of in rungs.items()}
+        ratios = [
+            f"{rungs[theirs]['least'] / rungs[ours]['least']:.2f}" if ours in rungs else ""
+            for theirs, ours in (("trl", "trees"), ("trl_precomputed", "trees_precomputed"))
+        ]
+        memory = f"{rungs['trees']['peak'] / rungs['trl']['peak']:.2f}"
+        cells = [least["trl"], least.get("rows", ""), least["trees"], *ratios, memory]
+        rows.append(f"| **{name}**: {setting['title']}; {setting['pairs']} pairs a step | {' | '.join(cells)} |")
+    head = "| CPU s a step | TRL | ours, padded rows | ours, trees | times TRL | both precomputed | memory, of TRL's |"
+    return "\n".join([head, "|---|---|---|---|---|---|---|", *rows, "", *notes(found)])
 
 
 def demo(path: str) -> str:
@@ -57,5 +80,5 @@ def demo(path: str) -> str:
         lines += ["", row["question"]]
         for when in ("before", "after"):
             told = f"{when + ':':<8}{' '.join(row[when].split())}"
-            lines += textwrap.wrap(told, 100, initial_indent="  ", subsequent_indent=" " * 10)
+            lines += textwrap.wrap(told, 116, initial_indent="  ", subsequent_indent=" " * 10)
     return "\n".join(["```text", *lines, "```"])

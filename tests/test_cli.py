@@ -112,7 +112,10 @@ def test_a_mistake_in_a_yaml(capsys, tmp_path, yaml, sentence):
             "model has no class yet; name it before its settings, as in --model=Preference --data=Comparisons",
         ),
         (["fti"], "there is no command 'fti'; did you mean fit?"),
-        (["plugins", "objective"], "no room is called 'objective'; there are objectives, formats, rewards, advantages"),
+        (
+            ["plugins", "objective"],
+            "no room is called 'objective'; there are objectives, formats, rewards, advantages, feedback, embedders",
+        ),
     ],
 )
 def test_a_mistake_in_a_command(capsys, args, sentence):

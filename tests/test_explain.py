@@ -17,6 +17,7 @@ FIT = ["fit", "--model=Preference", "--model.objective=DPO", "--data=Comparisons
         ("--data.format=alpaca", "nothing is called 'alpaca'; did you mean Alpaca?"),
         ("--data.format=DPO", "DPO is of another kind than what is asked for here; "),
         ("--model.objective=CrossEntropy", "CrossEntropy learns from demonstrations; use the stage SFT"),
+        ("--model.objective=PDO", "nothing is called 'PDO'; did you mean DPO?"),
         # their settings
         ("--model.optimizer={class_path: torch.optim.AdamW, init_args: {lrr: 1}}", "AdamW takes no 'lrr'; did you"),
         ("--model.optimizer={class_path: torch.optim.AdamW, init_args: {lr: fast}}", "lr is 'fast', which is no float"),
@@ -60,3 +61,18 @@ def test_a_yaml_that_is_none(capsys, tmp_path):
     (answer,) = capsys.readouterr().err.splitlines()
     assert answer.startswith("lit-align: the YAML cannot be read: while parsing a flow node")
     assert "line 2, column 1" in answer
+
+
+@pytest.mark.parametrize(
+    ("objective", "sentence"),
+    [
+        ("DPO", "DPO learns from pairs; use the stage Preference"),
+        ("Mix", "Mix learns from pairs; use the stage Preference"),
+        ("BradleyTerry", "BradleyTerry learns from pairs; use the stage RewardModel"),
+        ("PPO", "PPO learns from prompts; use the stage RL"),
+    ],
+)
+def test_an_objective_of_another_stage_names_that_stage(objective, sentence, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "--model=SFT", f"--model.objective={objective}", *FIT[3:], "--model.base.path=none"])
+    assert capsys.readouterr().err == f"lit-align: {sentence}\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lit_align import objectives, rewards, testing
+from lit_align import feedback, objectives, rewards, testing
 from lit_align.data import formats
 from tests.stages.runs import trace
 from tests.test_installed_plugin import Environment
@@ -96,7 +96,7 @@ def test_every_call_of_the_kit_is_in_the_guide():
     """With the arguments that it takes, and those that the class is called with."""
     rows = {call: row for call, *row in ROW.findall(GUIDE)}
     assert rows.keys() == set(testing.__all__)
-    rooms = vars(objectives) | vars(formats) | vars(rewards)
+    rooms = vars(objectives) | vars(formats) | vars(rewards) | vars(feedback)
     for call, (takes, base, given) in rows.items():
         needed = [one.name for one in parameters(getattr(testing, call)) if one.default is inspect.Parameter.empty]
         assert takes.split(", ") == needed

@@ -88,6 +88,7 @@ try:
 except Exception as error:
     answers["clash"] = str(error)
 answers["only"] = installed(load(PLUGINS="Lit_Align.good,lit-align-typo")[0])
+answers["misspelt"] = load(PLUGINS="lit-align-godo,nothing-like-it")[1]
 answers["none"] = installed(load(PLUGINS="")[0])
 answers["blocked"] = installed(load(BLOCK="lit-align-good")[0])
 try:
@@ -177,6 +178,10 @@ def test_a_clash_names_both_packages_and_both_paths(answers):
 def test_plugins_are_chosen_by_the_environment(answers):
     assert answers["only"] == ["lit-align-good", "lit-align-typo"]
     assert answers["none"] == []
+    first, second = answers["misspelt"]
+    meant = "names lit-align-godo, and no such plugin is installed; did you mean lit-align-good?"
+    assert first == f"LIT_ALIGN_PLUGINS {meant}"
+    assert second.startswith("LIT_ALIGN_PLUGINS names nothing-like-it, and no such plugin is installed; there are ")
     assert "lit-align-good" not in answers["blocked"]
     assert len(answers["blocked"]) == len(PACKAGES)
 
@@ -234,7 +239,11 @@ def test_an_ambiguous_name_is_known_but_not_resolved():
 @pytest.mark.parametrize(("hook", "room", "base"), [(hook, room, base) for hook, (_, room, base) in ROOMS.items()])
 def test_every_public_class_of_a_room_is_registered(hook, room, base):
     parent = getattr(import_module(room), base)
-    modules = [import_module(one.name) for one in pkgutil.iter_modules(import_module(room).__path__, f"{room}.")]
+    modules = [  # a judge that gives marks is a reward in the room of feedback
+        import_module(one.name)
+        for _, place, _ in ROOMS.values()
+        for one in pkgutil.iter_modules(import_module(place).__path__, f"{place}.")
+    ]
     there = {
         cls
         for module in modules

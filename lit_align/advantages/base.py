@@ -38,6 +38,24 @@ class Rollouts(NamedTuple):
         return (values.new_zeros(prompts).index_add(0, self.prompt, values) / count)[self.prompt]
 
 
+def whitened(values: Tensor, mask: Tensor, centre: bool = True) -> Tensor:
+    """Values of tokens, ``[responses, longest]``, at deviation 1 over the tokens that ``mask`` says are there.
+
+    Args:
+        values: to be scaled about their mean.
+        mask: whether there is a token.
+        centre: move the mean to 0; otherwise it stays where it was.
+
+    Example:
+        >>> whitened(torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([[True, True, False]]))
+        tensor([[-0.7071,  0.7071,  0.0000]])
+    """
+    each = values[mask]
+    # the small number is larger than what rounding leaves where all are alike; a single one has no deviation
+    scaled = (values - each.mean()) * (each.var(correction=min(1, len(each) - 1)) + 1e-8).rsqrt()
+    return (scaled if centre else scaled + each.mean()).where(mask, 0.0)
+
+
 class Advantage(ABC):
     """How much better each token did than was to be expected: a frozen dataclass whose fields are its settings.
 

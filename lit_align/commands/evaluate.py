@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentError, ArgumentParser
-
-from lit_align.data.formats import Format
-from lit_align.data.ledger import Ledger
+from lit_align.commands import cross_modal, win_rate
+from lit_align.commands.understand import READING, shown, tell, understood
 from lit_align.errors import ConfigError
-from lit_align.evaluation.reward_bench import comparisons, judge, report
-from lit_align.explain import explain, near
+from lit_align.evaluation.asked import label, summary
+from lit_align.evaluation.reward_bench import agreement, comparisons, judge, report
+from lit_align.explain import near
+from lit_align.feedback import Feedback
 from lit_align.rewards import Reward
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "reward": {"type": Reward, "required": True, "help": "The judge, by its name."},
-    "data": {
-        "type": str,
-        "nargs": "+",
-        "required": True,
-        "help": "Files or hub data sets of comparisons or rankings, such as allenai/reward-bench:filtered.",
-    },
-    "format": {"type": Format | None, "default": None, "help": "The layout of the rows; null finds it."},
-    "max_lost": {"type": float, "default": 0.01, "help": "Share of malformed rows at which to stop."},
-    "batch_size": {"type": int, "default": 16, "help": "Prompts that the judge is given at once."},
+    "reward": {"type": Reward | None, "default": None, "help": "A judge that scores responses, by its name."},
+    "feedback": {"type": Feedback | None, "default": None, "help": "A judge that compares them, by its name."},
+    **READING,
     "run": {"type": str, "default": "runs/evaluate", "help": "Folder of runs; each one gets a number in it."},
 }
 
 COLUMNS = ("n", "right", "95 %", "ties", "longer", "shorter", "r", "ECE")
 LEGEND = """\
-right: in %, a tie is half right. 95 %: bootstrap over prompts. longer, shorter:
-what preferring more, or fewer, words would get. r: rank correlation of score
-and words. ECE: how far being sure is from being right."""
+right: in %, a tie is half right. 95 %: bootstrap over prompts; Wilson's where
+all resamples agree. longer, shorter: what preferring more, or fewer, words
+would get. r: rank correlation of score and words. ECE: how far being sure is
+from being right."""
 
 
 def run(arguments: list[str], choose: Callable[[Path], Path]) -> None:
@@ -50,29 +44,24 @@ def run(arguments: list[str], choose: Callable[[Path], Path]) -> None:
     Raises:
         ConfigError: if the settings are not sound.
     """
-    if arguments[:1] != ["reward-bench"]:
-        raise ConfigError(f"there is no evaluation {' '.join(arguments[:1])!r}{near('', ['reward-bench'])}")
-    parser = ArgumentParser("lit-align evaluate reward-bench", exit_on_error=False)
-    parser.add_argument("-c", "--config", action="config", help="YAML with these settings.")
-    for name, setting in SETTINGS.items():
-        parser.add_argument(f"--{name}", **setting)
-    try:
-        settings = parser.parse_args(arguments[1:])
-        made = parser.instantiate(settings)
-    except (ArgumentError, ValueError) as error:  # the latter is what a class says against its settings
-        raise ConfigError(explain(str(error), SETTINGS)) from error
-    if made.batch_size < 1 or not 0 <= made.max_lost <= 1:
-        raise ConfigError(
-            f"batch_size is {made.batch_size} and max_lost {made.max_lost}; they are at least 1, and from 0 to 1"
-        )
-    folder = choose(Path(made.run))
-    parser.save(settings, str(folder / "config.yaml"), skip_none=False)
-    reward_bench(made.reward, made.data, folder, made.format, made.max_lost, made.batch_size)
+    evaluations: dict[str, Any] = {
+        "reward-bench": (SETTINGS, _refuse, reward_bench),
+        "cross-modal": (cross_modal.SETTINGS, cross_modal.refuse, cross_modal.run),
+        "win-rate": (win_rate.SETTINGS, win_rate.refuse, win_rate.run),
+    }
+    name = " ".join(arguments[:1])
+    if name not in evaluations:
+        raise ConfigError(f"there is no evaluation {name!r}{near('', evaluations)}")
+    settings, refuse, evaluate = evaluations[name]
+    evaluate(*understood(f"lit-align evaluate {name}", settings, arguments[1:], choose, refuse))
 
 
-def reward_bench(
-    reward: Reward, data: list[str], folder: Path, format: Format | None, max_lost: float, batch_size: int
-) -> dict[str, Any]:
+def _refuse(made: Any) -> None:
+    if (made.reward is None) == (made.feedback is None):
+        raise ConfigError(f"there {'are two judges' if made.reward else 'is no judge'}; give --reward or --feedback")
+
+
+def reward_bench(made: Any, folder: Path) -> dict[str, Any]:
     """Judge, print the table, and write figures and pictures into ``folder``; gives the figures."""
     from rich.console import Console
     from rich.progress import track
@@ -80,14 +69,20 @@ def reward_bench(
     from lit_align.evaluation.plots import plot_reliability, plot_scores
 
     console = Console()
+    groups = comparisons(made.data, made.format, made.max_lost, shown(console, folder))
 
-    def show(ledger: Ledger) -> None:
-        console.print(ledger.table(), highlight=False, markup=False)
-        (folder / "ledger.json").write_text(ledger.to_json() + "\n", encoding="utf-8")
+    def each(starts: Iterable[int]) -> Iterable[int]:
+        return track(starts, "judging", console=console)
 
-    groups = comparisons(data, format, max_lost, show)
-    verdicts, cut = judge(reward, groups, batch_size, lambda starts: track(starts, "judging", console=console))
-    found = {"reward": repr(reward), "data": data, "responses_cut": cut, "length": "words", **report(verdicts)}
+    about: dict[str, Any]
+    if made.reward is not None:
+        verdicts, cut = judge(made.reward, groups, made.batch_size, each)
+        about = {"reward": repr(made.reward), "data": made.data, "responses_cut": cut}
+    else:
+        opinions = label(made.feedback, groups, "pairs", made.batch_size, each)
+        verdicts, _ = agreement(groups, opinions)
+        about = {"feedback": repr(made.feedback), "data": made.data, "asked": summary(opinions)}
+    found = {**about, "length": "words", **report(verdicts)}
     (folder / "reward_bench.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     plot_scores(verdicts, folder / "scores.png")
     plot_reliability(found["calibration"], folder / "reliability.png")
@@ -99,14 +94,18 @@ def reward_bench(
 def _print(console: Console, found: dict[str, Any]) -> None:
     from rich.table import Table
 
-    table = Table("", *COLUMNS, title=found["reward"], box=None, collapse_padding=True, pad_edge=False)
+    table = Table(
+        "", *COLUMNS, title=found.get("reward") or found["feedback"], box=None, collapse_padding=True, pad_edge=False
+    )
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
     for cells in _rows(found):
         table.add_row(*cells)
     console.print(table, highlight=False)
     console.print(LEGEND, style="dim", highlight=False)
-    if found["responses_cut"]:
+    if "asked" in found:
+        tell(console, found["asked"])
+    elif found["responses_cut"]:
         console.print(f"{found['responses_cut']:,} responses were longer than the judge reads, and were cut.")
 
 

@@ -106,9 +106,10 @@ class Ledger:
             lines.append(f"{fate:<12}{count:>10,}{count / max(self.rows, 1):>9.2%}")
             reasons = [(reason, n) for (of, reason), n in self.reasons.most_common() if of == fate and reason]
             for reason, n in reasons[:REASONS]:
-                examples = [Path(source).name for source in self.examples[fate, reason]]
+                examples = [Path(source).name for source in self.examples.get((fate, reason), ())]
                 more = ", ..." if n > EXAMPLES else ""
-                lines.append(f"  {n:>8,}  {reason}  ({', '.join(examples)}{more})")
+                where = f"  ({', '.join(examples)}{more})" if examples else ""
+                lines.append(f"  {n:>8,}  {reason}{where}")
             if len(reasons) > REASONS:
                 lines.append(f"  and {len(reasons) - REASONS:,} rarer reasons")
         if not self.tokens:  # nothing was tokenised

@@ -79,7 +79,9 @@ class AlignmentData(LightningDataModule, ABC):
 
     def _prepare(self, split: str) -> None:
         module = cast(Any, self._running.lightning_module)
-        chat = Chat(module.tokenizer, max_length=self.max_length, overlong=self.overlong)
+        kind = self.kind(split)
+        silent = kind == "responses"  # what was sampled may say nothing
+        chat = Chat(module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=silent)
         formats = () if self.format else module.formats()
 
         def show(ledger: Ledger) -> None:
@@ -88,8 +90,15 @@ class AlignmentData(LightningDataModule, ABC):
             _write(Path(self._running.default_root_dir), self.ledgers)
 
         wanted = getattr(module, "attributes", ())
-        trees, _ = prepare(self.paths[split], self.format, chat, self.carries, self.max_lost, formats, show, wanted)
-        self.trees[split] = mismatched(trees, self.max_length) if getattr(module, "mismatched", False) else trees
+        trees, _ = prepare(self.paths[split], self.format, chat, kind, self.max_lost, formats, show, wanted)
+        judged = kind == module.objective.takes  # else it is of responses that come later
+        self.trees[split] = (
+            mismatched(trees, self.max_length) if judged and getattr(module, "mismatched", False) else trees
+        )
+
+    def kind(self, split: str) -> str:
+        """What the rows of a split are read as."""
+        return self.carries
 
     @property
     def _running(self) -> Any:

@@ -30,7 +30,7 @@ def prepare(
         format: the layout of the rows; None finds it, for each path, from the first row that has one.
         chat: turns groups into ids.
         takes: the label that is trained on: ``"pairs"``, ``"demonstrations"``, ``"desirable"``, ``"ranking"``,
-            ``"ratings"`` or ``"prompts"``.
+            ``"ratings"``, ``"prompts"``, or ``"responses"`` for the groups as they are.
         max_lost: largest share of malformed rows, of all paths together.
         formats: the layouts to choose from if ``format`` is None.
         show: is given the ledger before it is checked: it is needed most when the data are refused.
@@ -86,7 +86,9 @@ def _enter(
     try:
         if isinstance(row, Malformed):
             raise row
-        encoded = chat.encode(select(layout(row)._replace(source=source)))
+        group = layout(row)._replace(source=source)
+        selected = select(group)
+        encoded = chat.encode(selected)
     except Malformed as reason:
         ledger.add(source, "malformed", str(reason))
     except SetAside as reason:
@@ -94,7 +96,12 @@ def _enter(
     except Overlong as reason:
         ledger.add(source, "overlong", str(reason))
     else:
-        ledger.add(source, *(("truncated", "cut at max_length") if encoded.cut else ("kept",)))
+        if encoded.cut:
+            lost = f"{encoded.ends_lost} of {len(selected.responses)} responses lost the end"
+            ledger.add(source, "truncated", f"{lost}: longer than max_length, and overlong is truncate")
+        else:
+            better = select is imitable and len(selected.responses) < len(group.responses)
+            ledger.add(source, "kept", "only the better response of a comparison is imitated" if better else "")
         ledger.measure(*encoded)
         trees.append(encoded.tree)
 
@@ -174,8 +181,11 @@ SELECT: dict[str, Callable[[Group], Group]] = {
     "desirable": judged,
     "ranking": ranked,
     "prompts": asked,
+    "responses": lambda group: group,
 }
 """What is kept of a group for each kind of label."""
+
+ANY = {"prompts", "demonstrations", "pairs", "desirable", "ranking", "ratings"}
 
 FROM = {
     "pairs": {"pairs", "ranking"},
@@ -183,7 +193,8 @@ FROM = {
     "desirable": {"desirable", "pairs", "ranking"},
     "ranking": {"ranking", "pairs"},
     "ratings": {"ratings"},
-    "prompts": {"prompts", "demonstrations", "pairs", "desirable", "ranking", "ratings"},
+    "prompts": ANY,
+    "responses": ANY,
 }
 """The labels that each kind can be made from."""
 

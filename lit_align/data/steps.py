@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -63,12 +64,17 @@ class Steps:
         return -(-len(self.trees) // self.batch_size)
 
     def __iter__(self) -> Iterator[Step]:
-        order = self._order()
-        for k in range(self.next, len(self)):
+        parts = self._parts()
+        for k in range(self.next, len(parts)):
             if self.resumes:
                 # before the yield: a sized loader is asked for no more than it has, so nothing runs after the last one
-                self.epoch, self.next = (self.epoch, k + 1) if k + 1 < len(self) else (self.epoch + 1, 0)
-            yield self._step([self.trees[i] for i in order[k * self.batch_size : (k + 1) * self.batch_size]])
+                self.epoch, self.next = (self.epoch, k + 1) if k + 1 < len(parts) else (self.epoch + 1, 0)
+            yield self._step(parts[k])
+
+    def _parts(self) -> list[list[Tree]]:
+        """The steps of this epoch."""
+        order, size = self._order(self.epoch), self.batch_size
+        return [[self.trees[i] for i in order[k : k + size]] for k in range(0, len(order), size)]
 
     @property
     def sampler(self) -> Steps:
@@ -80,10 +86,10 @@ class Steps:
         if self.next == 0:
             self.epoch = epoch
 
-    def _order(self) -> list[int]:
+    def _order(self, epoch: int) -> list[int]:
         if not self.shuffle:
             return list(range(len(self.trees)))
-        generator = torch.Generator().manual_seed(self.seed * 100003 + self.epoch)
+        generator = torch.Generator().manual_seed(self.seed * 100003 + epoch)
         return torch.randperm(len(self.trees), generator=generator).tolist()
 
     def _step(self, trees: list[Tree]) -> Step:
@@ -94,11 +100,11 @@ class Steps:
             groups=len(trees),
         )
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Where the next step comes from; the same on all ranks."""
         return {"epoch": self.epoch, "next": self.next, **self._identity()}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from there.
 
         Raises:

@@ -8,6 +8,7 @@ Intervals, baselines and calibration are ours.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
@@ -23,6 +24,8 @@ from lit_align.data.formats import Format
 from lit_align.data.ledger import Ledger
 from lit_align.data.prepare import likelier, prepare
 from lit_align.errors import SetAside
+from lit_align.feedback import Opinion
+from lit_align.feedback.base import compared
 from lit_align.plugins import load_plugins
 from lit_align.rewards import Reward
 from lit_align.rewards.base import checked, text_of
@@ -86,15 +89,20 @@ def report(verdicts: Verdicts) -> dict[str, Any]:
     sections = {name: _weighted(drawn, weights) for name, weights in SECTIONS.items() if drawn.keys() & weights}
     refusals = {name: _weighted(drawn, weights) for name, weights in REFUSALS.items() if drawn.keys() & weights}
     whole = all(drawn.keys() >= weights.keys() for weights in SECTIONS.values())
+
+    def asked(subsets: Iterable[str]) -> int:
+        return len(np.unique(verdicts.prompt[np.isin(verdicts.subset, list(subsets))]))
+
     return {
-        "all": estimate(draws(verdicts)) | figures(verdicts),
-        "subsets": {name: estimate(drawn[name]) | figures(parts[name]) for name in names},
+        "all": estimate(draws(verdicts), asked(names)) | figures(verdicts),
+        "subsets": {name: estimate(drawn[name], asked([name])) | figures(parts[name]) for name in names},
         "sections": {
-            name: estimate(value) | {"subsets": len(drawn.keys() & SECTIONS[name]), "of": len(SECTIONS[name])}
+            name: estimate(value, asked(SECTIONS[name]))
+            | {"subsets": len(drawn.keys() & SECTIONS[name]), "of": len(SECTIONS[name])}
             for name, value in sections.items()
         },
-        "score": estimate(np.mean(list(sections.values()), 0)) if whole else None,
-        "refusals": {name: estimate(value) for name, value in refusals.items()},
+        "score": estimate(np.mean(list(sections.values()), 0), asked(names)) if whole else None,
+        "refusals": {name: estimate(value, asked(REFUSALS[name])) for name, value in refusals.items()},
         "calibration": reliability(verdicts.chosen - verdicts.rejected),
     }
 
@@ -113,9 +121,25 @@ def draws(verdicts: Verdicts, name: str = "") -> Floats:
     return np.array([right.mean(), *(total[pick].sum() / count[pick].sum() for pick in picks)])
 
 
-def estimate(drawn: Floats) -> dict[str, Any]:
-    """Accuracy and its 95 % percentile interval, from what ``draws`` gives."""
-    return {"accuracy": float(drawn[0]), "interval": np.percentile(drawn[1:], [2.5, 97.5]).tolist()}
+def estimate(drawn: Floats, prompts: int) -> dict[str, Any]:
+    r"""Accuracy and its 95 % interval, from what ``draws`` gives: the percentiles of the resamples.
+
+    Where all resamples agree, as where a judge was never wrong, they say nothing: the interval is then Wilson's for so
+    many ``prompts`` (1927, https://doi.org/10.2307/2276774); with :math:`z = 1.96`,
+
+    .. math::
+        \Big(p + \frac{z^2}{2n} \pm z\sqrt{\frac{p(1-p)}{n} + \frac{z^2}{4n^2}}\Big) \Big/ \Big(1 + \frac{z^2}{n}\Big)
+
+    Example:
+        >>> estimate(np.ones(1001), prompts=8)["interval"]  # 8 / (8 + z²)
+        [0.675..., 1.0]
+    """
+    share, n, square = float(drawn[0]), prompts, 1.96**2
+    interval = np.percentile(drawn[1:], [2.5, 97.5])
+    if not np.ptp(drawn):
+        wide = (square * (share * (1 - share) / n + square / (4 * n * n))) ** 0.5
+        interval = (share + square / (2 * n) + np.array([-wide, wide])) / (1 + square / n)
+    return {"accuracy": share, "interval": interval.tolist()}
 
 
 def _weighted(drawn: Mapping[str, Floats], weights: Mapping[str, int]) -> Floats:
@@ -200,21 +224,37 @@ class _Whole:
 
     def encode(self, group: Group) -> Encoded:
         """The group with its comparisons the likelier way round, without those that are a coin toss."""
-        pairs = likelier(group.pairs)
-        if not pairs:
-            raise SetAside("no comparison that is more than a coin toss")
         nothing: list[list[Any]] = [[] for _ in group.responses]
-        return Encoded(Tree([], nothing, nothing, group._replace(pairs=pairs)))
+        return Encoded(Tree([], nothing, nothing, group._replace(pairs=likelier(group.pairs))))
+
+
+class _Compared(_Whole):
+    """The same for groups that are to say which response is better."""
+
+    def encode(self, group: Group) -> Encoded:
+        """The group, if a comparison in it is more than a coin toss."""
+        encoded = super().encode(group)
+        if not encoded.tree.group.pairs:
+            raise SetAside("no comparison that is more than a coin toss")
+        return encoded
+
+
+def whole_groups(
+    paths: Sequence[str], format: Format | None, takes: str, max_lost: float, show: Callable[[Ledger], object]
+) -> list[Group]:
+    """The groups to judge, as text; arguments as for ``prepare``."""
+    known = load_plugins().formats.classes()
+    ready = [one for one in known if all(f.default is not f.empty for f in signature(one).parameters.values())]
+    chat = cast(Chat, _Compared() if takes == "pairs" else _Whole())
+    trees, _ = prepare(paths, format, chat, takes, max_lost, [one() for one in ready], show)
+    return [tree.group for tree in trees]
 
 
 def comparisons(
     paths: Sequence[str], format: Format | None, max_lost: float, show: Callable[[Ledger], object]
 ) -> list[Group]:
     """The groups to judge, with the comparisons they carry or their rankings imply; arguments as for ``prepare``."""
-    known = load_plugins().formats.classes()
-    ready = [one for one in known if all(f.default is not f.empty for f in signature(one).parameters.values())]
-    trees, _ = prepare(paths, format, cast(Chat, _Whole()), "pairs", max_lost, [one() for one in ready], show)
-    return [tree.group for tree in trees]
+    return whole_groups(paths, format, "pairs", max_lost, show)
 
 
 def judge(
@@ -243,6 +283,29 @@ def judge(
             asked = prompts.setdefault(json.dumps(group.prompt), len(prompts))
             columns += _verdicts(asked, group, given.tolist())
     return Verdicts(*(np.array(column) for column in zip(*columns, strict=True))), cut
+
+
+def agreement(groups: Sequence[Group], opinions: Sequence[Opinion]) -> tuple[Verdicts, int]:
+    """What opinions make of the comparisons that groups carry, and of how many of them nothing is known.
+
+    A comparison scores as the log-odds of the chance that it was given; half for each side, with opposite signs. One of
+    which nothing is known counts as a tie.
+    """
+    columns: list[tuple[int, str, float, float, int, int]] = []
+    prompts: dict[str, int] = {}
+    unread = 0
+    for group, opinion in zip(groups, opinions, strict=True):
+        chances = compared(group, opinion)
+        chances |= {(j, i): 1 - chance for (i, j), chance in chances.items()}
+        for pair in group.pairs:
+            sides = (pair.better, pair.worse)
+            unread += sides not in chances
+            chance = min(max(chances.get(sides, 0.5), 1e-6), 1 - 1e-6)
+            odds = math.log(chance / (1 - chance)) / 2
+            asked = prompts.setdefault(json.dumps(group.prompt), len(prompts))
+            scores = [odds if i == pair.better else -odds for i in range(len(group.responses))]
+            columns += _verdicts(asked, group._replace(pairs=(pair,)), scores)
+    return Verdicts(*(np.array(column) for column in zip(*columns, strict=True))), unread
 
 
 def _verdicts(prompt: int, group: Group, scores: list[float]) -> list[tuple[int, str, float, float, int, int]]:

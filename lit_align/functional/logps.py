@@ -38,6 +38,15 @@ class Finish(NamedTuple):
             return logits.mul_(self.scale / self.softcap).tanh_().mul_(self.softcap)
         return logits if self.scale == 1.0 else logits.mul_(self.scale)
 
+    def at(self, temperature: float) -> Finish:
+        """What gives the same logits divided by ``temperature``.
+
+        Example:
+            >>> Finish(scale=0.5, softcap=2.0).at(0.5)(torch.tensor([4.0]))  # 2 tanh(1) / 0.5
+            tensor([3.0464])
+        """
+        return Finish(self.scale / temperature, self.softcap and self.softcap / temperature)
+
     def slope(self, finished: Tensor) -> Tensor | float:
         """Derivative of what came out with respect to what went in."""
         if self.softcap is None:

@@ -42,16 +42,17 @@ class Forward:
         # Adapters and 4-bit weights come as other classes: what they compute is not their weight.
         self.head = "fused" if type(head) is nn.Linear else "plain"
 
-    def __call__(self, trees: PackedTrees, statistics: bool = False) -> TokenLogps:
+    def __call__(self, trees: PackedTrees, statistics: bool = False, temperature: float = 1.0) -> TokenLogps:
         """Score ``trees``; every field is ``[n]``, in the order of their scored tokens.
 
         Args:
             trees: on the model's device.
             statistics: also report entropy, mean logit and top-1 accuracy, detached.
+            temperature: logits are divided by it.
         """
         if self.head == "fused":
-            return self.score(self.hidden(trees), trees.target, statistics)
-        logits = self._run(self.model, trees).float()
+            return self.score(self.hidden(trees), trees.target, statistics, temperature)
+        logits = self._run(self.model, trees).float() / temperature
         logps = logits.log_softmax(-1)
         picked = TokenLogps(logps.gather(1, trees.target[:, None])[:, 0])
         if not statistics:
@@ -81,10 +82,10 @@ class Forward:
         """What a head of scores reads: the last layer at the last token of each response, ``[responses, d]``."""
         return self.hidden(last_tokens(trees))
 
-    def score(self, hidden: Tensor, target: Tensor, statistics: bool = False) -> TokenLogps:
+    def score(self, hidden: Tensor, target: Tensor, statistics: bool = False, temperature: float = 1.0) -> TokenLogps:
         """Log-probability of each target, ``[n]``, by the fused head, from what the head reads, ``[n, d]``."""
-        head = self.model.get_output_embeddings()
-        return token_logps(hidden, head.weight, head.bias, target, finish=self.finish, statistics=statistics)
+        head, finish = self.model.get_output_embeddings(), self.finish.at(temperature)
+        return token_logps(hidden, head.weight, head.bias, target, finish=finish, statistics=statistics)
 
     @property
     def finish(self) -> Finish:

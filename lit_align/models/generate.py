@@ -13,7 +13,7 @@ from torch import Tensor
 from lit_align.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 class Sample(NamedTuple):
@@ -21,7 +21,7 @@ class Sample(NamedTuple):
 
     Args:
         ids: its tokens, the one that ended it included.
-        logps: log-probability of each under the model, at temperature 1 whatever it was sampled at.
+        logps: log-probability of each at the temperature it was sampled at; at 1 if it was not sampled.
         ended: whether the model ended it, rather than the limit.
     """
 
@@ -68,11 +68,13 @@ def sample(
     seed: int = 0,
     places: Sequence[int] | None = None,
     batch_size: int = 32,
+    token_budget: int = 8192,
 ) -> list[list[Sample]]:
     """Sample responses from the full distribution; nothing is cut off by rank or mass.
 
     A response depends on the seed and its prompt's place, not on what shares its batch. In bfloat16 the
     log-probabilities differ from those of the training pass by up to 0.2 nats: score again before training on them.
+    On-policy learning asks nobody else: what samples elsewhere need only take and give the same.
 
     Args:
         model: the model underneath the roles; runs in eval mode without gradient and keeps the mode it had.
@@ -84,15 +86,17 @@ def sample(
         seed: of the random numbers.
         places: of the prompts among all that are ever asked; None if these are all.
         batch_size: responses that are decoded at once; at least those to one prompt.
+        token_budget: tokens of prompts that are read at once; at least those of one prompt.
 
     Returns:
         ``[prompt][sample]``, in the order of ``prompts``.
 
     Raises:
-        ModelError: if a prompt is empty.
+        ModelError: if a prompt is empty, or leaves no room for a response.
     """
     if not all(prompts):
         raise ModelError(f"prompt {[bool(p) for p in prompts].index(False)} is empty; a response must follow something")
+    check_room(model.config, max(map(len, prompts), default=0), max_new_tokens)
     places, ends = range(len(prompts)) if places is None else places, stop_ids(model, tokenizer)
     longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # out of memory at once, or not at all
     together = max(1, batch_size // samples)
@@ -101,7 +105,7 @@ def sample(
         for start in range(0, len(prompts), together):
             chosen = longest_first[start : start + together]
             luck = torch.stack([_luck(seed, places[i], samples, max_new_tokens) for i in chosen]).to(model.device)
-            rows = _decode(model, [prompts[i] for i in chosen], luck, temperature, ends)
+            rows = _decode(model, [prompts[i] for i in chosen], luck, temperature, ends, token_budget)
             found.update({i: rows[k * samples : (k + 1) * samples] for k, i in enumerate(chosen)})
     return [found[i] for i in range(len(prompts))]
 
@@ -128,11 +132,31 @@ def stream(
         seen = ids.new_ones(1, len(prompt) + step)
         at = torch.arange(seen.shape[1], device=model.device)[None, -ids.shape[1] :]
         with _evaluating(model):
-            token = _draw(_next(model, ids, seen, at, cache), temperature, luck[:, step])
+            logits = _next(model, ids, seen, at, cache) / (temperature or 1.0)
+            token = _draw(logits, luck[:, step] if temperature else None)
         if int(token) in ends:
             return
         yield int(token)
         ids = token[:, None]
+
+
+def check_room(config: PreTrainedConfig, prompt: int, new: int) -> None:
+    """Refuse what needs more positions than a model of these settings has.
+
+    Args:
+        config: the model's settings.
+        prompt: tokens of the longest prompt.
+        new: limit of a response.
+
+    Raises:
+        ModelError: naming all three numbers; models would go on with nonsense, or CUDA would fail without a reason.
+    """
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or prompt + new
+    if prompt + new > positions:
+        raise ModelError(
+            f"a prompt of {prompt} tokens and max_new_tokens {new} need {prompt + new} positions, and the model has "
+            f"{positions}; lower max_new_tokens, or data.max_length, which drops longer prompts"
+        )
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -152,7 +176,7 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
 
 def _luck(seed: int, place: int, samples: int, new: int) -> Tensor:
     """A number for every token that could be drawn, ``[samples, new]``, whichever rows are dropped meanwhile."""
-    random = torch.Generator().manual_seed(seed * 1_000_003 + place)
+    random = torch.Generator().manual_seed((seed * 1_000_003 + place) % 2**63)  # it takes no more bits
     return torch.rand(samples, new, generator=random, dtype=torch.float64)
 
 
@@ -168,7 +192,12 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _decode(
-    model: PreTrainedModel, prompts: list[Sequence[int]], luck: Tensor, temperature: float, ends: list[int]
+    model: PreTrainedModel,
+    prompts: list[Sequence[int]],
+    luck: Tensor,
+    temperature: float,
+    ends: list[int],
+    token_budget: int,
 ) -> list[Sample]:
     """Decode ``luck``'s ``[prompts, samples, new]`` responses together; finished ones leave the batch."""
     from transformers import DynamicCache
@@ -185,7 +214,11 @@ def _decode(
     if not sharing:
         ids, seen = ids.repeat_interleave(samples, 0), seen.repeat_interleave(samples, 0)
     at = (seen.cumsum(-1) - 1).clamp(min=0)
-    logits = _next(model, ids, seen, at, cache)
+    together = max(1, token_budget // width) if sharing else len(ids)  # nor can they be put together
+    parts = [slice(k, k + together) for k in range(0, len(ids), together)]
+    caches = [cache, *(DynamicCache(config=model.config) for _ in parts[1:])]
+    logits = torch.cat([_next(model, ids[p], seen[p], at[p], one) for p, one in zip(parts, caches, strict=True)])
+    _join(caches)
     if sharing:
         cache.batch_repeat_interleave(samples)
         logits, seen, at = (x.repeat_interleave(samples, 0) for x in (logits, seen, at))
@@ -194,7 +227,8 @@ def _decode(
     logps = torch.zeros(len(luck), new, device=device)
     length, ended = torch.zeros_like(live), torch.zeros_like(live, dtype=torch.bool)
     for step in range(new):
-        token, running = _draw(logits, temperature, luck[live, step]), ~ended[live]
+        logits = logits / (temperature or 1.0)
+        token, running = _draw(logits, luck[live, step] if temperature else None), ~ended[live]
         rows = live[running]
         tokens[rows, step], length[rows] = token[running], step + 1
         logps[rows, step] = logits.log_softmax(-1).gather(1, token[:, None])[running, 0]
@@ -213,6 +247,15 @@ def _decode(
     ]
 
 
+def _join(caches: list[Any]) -> None:
+    """Put what was read in parts into the first cache, layer by layer, so that no more than one layer is held twice."""
+    for first, *others in zip(*(cache.layers for cache in caches), strict=True):
+        for name in ("keys", "values") if others and first.is_initialized else ():
+            setattr(first, name, torch.cat([getattr(layer, name) for layer in (first, *others)]))
+            for layer in others:
+                setattr(layer, name, None)
+
+
 def _next(model: PreTrainedModel, ids: Tensor, seen: Tensor, at: Tensor, cache: Any) -> Tensor:
     """Logits of the next token, ``[rows, vocabulary]``, in float32."""
     known = inspect.signature(model.forward).parameters
@@ -223,9 +266,9 @@ def _next(model: PreTrainedModel, ids: Tensor, seen: Tensor, at: Tensor, cache: 
     return logits
 
 
-def _draw(logits: Tensor, temperature: float, luck: Tensor) -> Tensor:
-    """The likeliest token, or the one at ``luck`` (uniform in [0, 1)) of the cumulative distribution."""
-    if temperature == 0:
+def _draw(logits: Tensor, luck: Tensor | None) -> Tensor:
+    """The one token at ``luck`` (uniform in [0, 1)) of the cumulative distribution; the likeliest without luck."""
+    if luck is None:
         return logits.argmax(-1)
-    heap = (logits / temperature).softmax(-1).double().cumsum(-1)
+    heap = logits.softmax(-1).double().cumsum(-1)
     return torch.searchsorted(heap, luck[:, None] * heap[:, -1:], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)

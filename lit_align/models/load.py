@@ -49,17 +49,18 @@ class Base:
     attention: str | None = None
 
 
-def load_model(base: Base, device: torch.device | None = None) -> PreTrainedModel:
+def load_model(base: Base, device: torch.device | None = None, causal: bool = True) -> PreTrainedModel:
     """Load the causal language model, frozen, in eval mode; its ``name_or_path`` is ``base.path``.
 
     Args:
         base: which model, and how.
         device: where to; the current GPU, or the CPU without one.
+        causal: False also takes what is no language model, without its head.
 
     Raises:
         ModelError: if there is no such model, or it is not a causal language model, or it cannot be loaded this way.
     """
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoModel, AutoModelForCausalLM, BitsAndBytesConfig
 
     if device is None:
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
@@ -71,7 +72,7 @@ def load_model(base: Base, device: torch.device | None = None) -> PreTrainedMode
     if base.attention:
         options["attn_implementation"] = base.attention
     with _explained(base.path):
-        config = _causal_config(base, place)
+        config = _config(base, place, causal)
         if base.quantization == "nf4" and not hasattr(config, "quantization_config"):  # unless it is stored in 4 bits
             options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
                 load_in_4bit=True,
@@ -79,7 +80,8 @@ def load_model(base: Base, device: torch.device | None = None) -> PreTrainedMode
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=dtype,
             )
-        model: Any = AutoModelForCausalLM.from_pretrained(place, **options)
+        kind = AutoModelForCausalLM if is_causal(config) else AutoModel
+        model: Any = kind.from_pretrained(place, **options)
     model.name_or_path = model.config._name_or_path = (
         base.path
     )  # not the cache folder: this is what an adapter remembers as its base
@@ -87,6 +89,14 @@ def load_model(base: Base, device: torch.device | None = None) -> PreTrainedMode
     _keep_unpacked(model)
     frozen: PreTrainedModel = model.requires_grad_(False)
     return frozen
+
+
+def without_dropout(model: PreTrainedModel) -> None:
+    """Switch dropout off for good, also in train mode: as layers, as numbers in layers, and as settings."""
+    for one in (model.config, *model.modules()):
+        rates = [name for name, value in vars(one).items() if "drop" in name and isinstance(value, float)]
+        for name in [*rates, *(["p"] if isinstance(one, torch.nn.Dropout) else [])]:
+            setattr(one, name, 0.0)
 
 
 def compute_dtype(base: Base, device: torch.device) -> torch.dtype:
@@ -105,7 +115,7 @@ def load_config(base: Base) -> PreTrainedConfig:
     if place.endswith(".gguf"):
         place = _converted(Path(place), base.path, None)
     with _explained(base.path):
-        return _causal_config(base, place)
+        return _config(base, place)
 
 
 def load_tokenizer(base: Base, chat_template: str | None = None) -> PreTrainedTokenizerBase:
@@ -182,13 +192,19 @@ def _source(base: Base) -> dict[str, Any]:
     return {"revision": base.revision or "main", "trust_remote_code": False}  # unset, it would ask
 
 
-def _causal_config(base: Base, place: str) -> PreTrainedConfig:
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
+def is_causal(config: PreTrainedConfig) -> bool:
+    """Whether a model of these settings continues text; encoders, which could be made to, do not."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+    return not encoder and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+
+
+def _config(base: Base, place: str, causal: bool = True) -> PreTrainedConfig:
+    from transformers import AutoConfig
 
     config: PreTrainedConfig = AutoConfig.from_pretrained(place, **_source(base))
-    # Encoders are listed as causal too, because they can be made decoders; as they are, they see the future.
-    encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
-    if encoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if causal and not is_causal(config):
         raise ModelError(f"{base.path!r} is a {config.model_type} model, not a causal language model; give one that is")
     return config
 

@@ -162,14 +162,19 @@ class Roles(nn.Module):
                 f"the head in {str(folder)!r} reads {head.weight.shape[1]} numbers, and {self.base!r} gives {width}; "
                 "give the base that it was trained on"
             )
-        config.base_model_name_or_path, config.lora_dropout, config.inference_mode = self.base, 0.0, False
+        config.base_model_name_or_path = self.base
+        self._add(role, config)
+        self._fill(role, weights, str(folder))
+        if head is not None:
+            self.heads[role] = head.to(self.model.device)
+
+    def _add(self, role: str, config: LoraConfig) -> None:
+        """Give a role an adapter that is not trained."""
+        config.lora_dropout, config.inference_mode = 0.0, False
         training = self.peft.training
         with torch.random.fork_rng():
             self.peft.add_adapter(role, config)
         self._adapter[role] = role
-        self._fill(role, weights, str(folder))
-        if head is not None:
-            self.heads[role] = head.to(self.model.device)
         self._settle()
         now, self.now = self.now, ""  # PEFT has switched the layers to the new adapter
         self._put(now)
@@ -244,6 +249,37 @@ class Roles(nn.Module):
         _, weights = read_adapter(folder, self.base)
         self._config(role)
         self._fill(role, weights, str(folder))
+
+    def follow(self, role: str, leader: str, share: float = 1.0) -> None:
+        """Move a frozen role's adapter towards another's: all the way, or by a share of the way.
+
+        A role that was the base itself gets an adapter of its own, which starts by changing nothing.
+        """
+        lead = self._weights(leader)
+        if self._adapter[role] is None:
+            self._add(role, copy.deepcopy(self._config(leader)))
+            still = {name: torch.zeros_like(w) if "lora_B" in name else w for name, w in lead.items()}
+            self._fill(role, still, role)
+        own = self._weights(role)
+        self._fill(role, {name: own[name].lerp(lead[name].detach(), share) for name in lead}, role)
+
+    def weights(self, role: str) -> dict[str, torch.Tensor]:
+        """Copies of a role's adapter weights, by name; none if it is the base itself."""
+        if self._adapter[role] is None:
+            return {}
+        return {name: weight.detach().clone() for name, weight in self._weights(role).items()}
+
+    def put(self, role: str, weights: dict[str, torch.Tensor]) -> None:
+        """Give a role the adapter weights that `weights` once gave, or none."""
+        if weights:
+            if self._adapter[role] is None:
+                self.follow(role, self.trains[0])
+            self._fill(role, weights, "the checkpoint")
+
+    def parameters_of(self, role: str) -> list[nn.Parameter]:
+        """A role's adapter and head, whether they are trained or not."""
+        own = [parameter for name, parameter in self.peft.named_parameters() if _belongs(name, role)]
+        return own + list(self.heads[role].parameters() if role in self.heads else ())
 
     def fingerprint(self, role: str) -> str:
         """A name for what ``role`` computes now: it changes with the base's weights or settings and with the adapter's.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from lit_align.batches import Logps, PolicyTokens
@@ -140,3 +141,7 @@ class PolicyObjective(Objective):
     @abstractmethod
     def __call__(self, tokens: PolicyTokens, advantages: Tensor) -> Tensor:
         """Loss of each token, ``[n]``, from its advantage, ``[n]``; unreduced."""
+
+    def clipped(self, tokens: PolicyTokens) -> Tensor:
+        """Which tokens have moved farther than the loss pays for, ``[n]``; logged, not trained on."""
+        return torch.zeros_like(tokens.new, dtype=torch.bool)

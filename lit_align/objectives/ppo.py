@@ -50,15 +50,23 @@ class PPO(PolicyObjective):
             raise ValueError(f"dual_clip must be over 1, got {self.dual_clip}")
 
     def __call__(self, tokens: PolicyTokens, advantages: Tensor) -> Tensor:
+        ratio, held = self._ratios(tokens)
+        losses = torch.maximum(-advantages * ratio, -advantages * held)
+        if self.dual_clip is None:
+            return losses
+        return torch.where(advantages < 0, losses.minimum(-self.dual_clip * advantages), losses)
+
+    def clipped(self, tokens: PolicyTokens) -> Tensor:
+        ratio, held = self._ratios(tokens)
+        return ratio != held
+
+    def _ratios(self, tokens: PolicyTokens) -> tuple[Tensor, Tensor]:
+        """As they are, and as far as they may go, ``[n]``."""
         moved = tokens.new - tokens.old
         if self.ratio == "sequence":
             moved = tokens.mean(moved)[tokens.owner]
         ratio = moved.clamp(-FARTHEST, FARTHEST).exp()
-        high = self.clip if self.clip_high is None else self.clip_high
-        losses = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - self.clip, 1 + high))
-        if self.dual_clip is None:
-            return losses
-        return torch.where(advantages < 0, losses.minimum(-self.dual_clip * advantages), losses)
+        return ratio, ratio.clamp(1 - self.clip, 1 + (self.clip if self.clip_high is None else self.clip_high))
 
 
 @hookimpl

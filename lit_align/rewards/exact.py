@@ -11,7 +11,7 @@ from lit_align.errors import DataError
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import text_of
 
-NUMBER = re.compile(r"-?\d[\d,]*\.?\d*")
+NUMBER = re.compile(r"(?:(?<!\d)-)?\d[\d,]*\.?\d*")  # 9-7 has no -7
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class Trained(Reward):
         mine, there = self._base, roles.loaded_as
         alike = there is not None and same_base(mine.path, there.path) and _numbers(mine) == _numbers(there)
         if alike and tokenizer_fingerprint(tokenizer) == self._provenance["tokenizer"]:
-            self.__dict__["_seat"] = self._seated(roles, tokenizer)
+            self.__dict__["seat"] = self._seated(roles, tokenizer)
         else:
             warnings.warn(
                 f"{self} was trained on another base, or as it is loaded here: {mine}; it loads that one for itself",
@@ -119,7 +119,7 @@ class Trained(Reward):
         return tokenizer
 
     @cached_property
-    def _seat(self) -> Seat:
+    def seat(self) -> Seat:
         """A base of its own; not asked for once there is one to share."""
         roles = Roles(load_model(self._base), Lora(), checkpointing=False)
         return self._seated(roles, self._tokenizer())
@@ -135,7 +135,7 @@ class Trained(Reward):
 
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        trees, lost = read(groups, self._seat.tokenizer, longest(self._seat.roles.model, self.max_length))
+        trees, lost = read(groups, self.seat.tokenizer, longest(self.seat.roles.model, self.max_length))
         each = scored(trees, self._members, self.token_budget, dense=True)
         mean, parts = each.mean(1), {"tokens_cut": lost}
         if each.shape[1] == 1:
@@ -145,11 +145,11 @@ class Trained(Reward):
 
     def _members(self, batch: Batch) -> torch.Tensor:
         """What each member gives each response, ``[responses, members]``."""
-        roles, trees, each = self._seat.roles, batch.trees.to(self._seat.roles.model.device), []
-        for member in self._seat.members:
+        roles, trees, each = self.seat.roles, batch.trees.to(self.seat.roles.model.device), []
+        for member in self.seat.members:
             with roles.play(member, training=False):
                 head = roles.head(member)
-                each.append(head.one(head(self._seat.read.last(trees))).cpu())
+                each.append(head.one(head(self.seat.read.last(trees))).cpu())
         return torch.stack(each, 1)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from lit_align import Register, hookimpl
 from lit_align.rewards import Group, Reward, Scores
+from lit_align.rewards.base import checked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,13 +59,14 @@ class Weighted(Reward):
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         means, deviations = self.means or [0.0] * len(self.rewards), self.deviations or [1.0] * len(self.rewards)
-        total, parts = torch.zeros(()), dict[str, torch.Tensor]()
+        total, parts, tokens = torch.zeros(()), dict[str, torch.Tensor](), list[torch.Tensor]()
         for k, (reward, weight) in enumerate(zip(self.rewards, self.weights, strict=True)):
-            scores, name = reward(groups), type(reward).__name__
+            scores, name = checked(reward, groups), type(reward).__name__
             parts[name if name not in parts else f"{name}{k}"] = scores.total
-            parts |= {part: values for part, values in scores.parts.items() if part not in parts}
-            total = total + weight * (scores.total - means[k]) / deviations[k]
-        return Scores(total, parts)
+            parts |= {f"{part}{k}" if part in parts else part: values for part, values in scores.parts.items()}
+            total = total + weight * (scores.total.cpu() - means[k]) / deviations[k]
+            tokens += [] if scores.tokens is None else [weight * scores.tokens.cpu() / deviations[k]]
+        return Scores(total, parts, torch.stack(tokens).sum(0) if tokens else None)
 
 
 @hookimpl

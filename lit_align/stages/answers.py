@@ -13,19 +13,27 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lit_align.batches import Group, Tree
 from lit_align.errors import ConfigError
-from lit_align.models.generate import generate
+from lit_align.models.generate import sample
 
 if TYPE_CHECKING:
     from lit_align.stages.base import AlignmentModule
 
 
-def ask(module: AlignmentModule, prompts: list[list[int]], role: str = "policy", **options: Any) -> list[list[str]]:
-    """What a role says to prompts of token ids, blanks included; ``options`` of `generate` go before the stage's."""
+def ask(
+    module: AlignmentModule, prompts: list[list[int]], role: str = "policy", **options: Any
+) -> list[list[tuple[str, bool]]]:
+    """What a role says to prompts of token ids, blanks included, and whether it came to an end before the limit did.
+
+    ``options`` of `sample` go before the stage's.
+    """
     ours = {name: getattr(module, name) for name in ("max_new_tokens", "temperature", "seed")}
     with module.roles.play(role, training=False) as model:
-        sampled = generate(model, module.tokenizer, prompts, **{**ours, **options})
-    decode = module.tokenizer.decode
-    return [[str(decode(ids, skip_special_tokens=True)) for ids in row] for row in sampled]
+        sampled = sample(model, module.tokenizer, prompts, **{**ours, **options})
+    decode, end = module.tokenizer.decode, {True: -1, False: None}
+    return [
+        [(str(decode(one.ids[: end[one.ended]], skip_special_tokens=True)), one.ended) for one in row]
+        for row in sampled
+    ]
 
 
 def records(module: AlignmentModule, numbered: list[tuple[int, Tree]]) -> list[dict[str, Any]]:
@@ -33,7 +41,7 @@ def records(module: AlignmentModule, numbered: list[tuple[int, Tree]]) -> list[d
     places, groups = [place for place, _ in numbered], [tree.group for _, tree in numbered]
     samples = module.best_of.n if module.best_of else 1
     said = ask(module, [tree.prompt for _, tree in numbered], samples=samples, places=places)
-    found = module.best_of.choose(groups, said) if module.best_of else [{"answer": one.strip()} for (one,) in said]
+    found = module.best_of.choose(groups, said) if module.best_of else [{"answer": one.strip()} for ((one, _),) in said]
     return [record(group, one) for group, one in zip(groups, found, strict=True)]
 
 
@@ -51,6 +59,8 @@ def record(group: Group, ours: dict[str, Any]) -> dict[str, Any]:
 class AnswerWriter(BasePredictionWriter):
     """Append answers to ``answers.jsonl`` in the run folder as they are made; each process writes a file of its own.
 
+    What a reward model leaves are no answers: its file is ``scores.jsonl``.
+
     Args:
         answers: folder of a run of predict that was stopped: its answers are taken over and the others are made, as
             that run would have made them.
@@ -60,6 +70,7 @@ class AnswerWriter(BasePredictionWriter):
         super().__init__("batch")
         self.before = None if answers is None else Path(answers)
         self.taken: list[bytes] = []
+        self.what = "answers"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """See how far the stopped run came, in whole batches: what shares a batch can change the last bit.
@@ -68,12 +79,15 @@ class AnswerWriter(BasePredictionWriter):
             ConfigError: if there are no such answers, or they are to other prompts.
         """
         super().setup(trainer, pl_module, stage)
+        self.what = "answers" if "policy" in pl_module.casting().get("trains", ("policy",)) else "scores"  # type: ignore[operator]
         if self.before is None:
             return
         if stage != "predict":
             raise ConfigError(f"answers is {str(self.before)!r}, which is for predict alone; leave it out")
-        if not any(self.before.glob("answers*.jsonl")):
-            raise ConfigError(f"there are no answers in {str(self.before)!r}; give the numbered folder of a predict")
+        if not any(self.before.glob(f"{self.what}*.jsonl")):
+            raise ConfigError(
+                f"there are no {self.what} in {str(self.before)!r}; give the numbered folder of a predict"
+            )
         prompts = trainer.datamodule.predict_dataloader()  # type: ignore[attr-defined]
         file, asked = self.before / self._name(trainer), [tree.group.source for _, tree in prompts.trees]
         # behind the last line there is nothing, or half of one
@@ -123,11 +137,11 @@ class AnswerWriter(BasePredictionWriter):
         if pl_module.best_of is not None:
             folder = Path(trainer.default_root_dir)
             rows = [line for file in sorted(folder.glob("answers*.jsonl")) for line in file.open(encoding="utf-8")]
-            pl_module.best_of.report(folder, [json.loads(row)["scores"] for row in rows])  # type: ignore[operator, union-attr]
-        print(f"answers are in {self._path(trainer)}")
+            pl_module.best_of.report(folder, [json.loads(row) for row in rows])  # type: ignore[operator, union-attr]
+        print(f"{self.what} are in {self._path(trainer)}")
 
     def _name(self, trainer: Trainer) -> str:
-        return "answers.jsonl" if trainer.is_global_zero else f"answers.{trainer.global_rank}.jsonl"
+        return f"{self.what}.jsonl" if trainer.is_global_zero else f"{self.what}.{trainer.global_rank}.jsonl"
 
     def _path(self, trainer: Trainer) -> Path:
         folder = Path(trainer.default_root_dir)

@@ -5,32 +5,30 @@ from __future__ import annotations
 import hashlib
 import inspect
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from lit_align.batches import Batch, Step, Tree
-from lit_align.errors import ConfigError, ModelError, TrainingError
+from lit_align.errors import ConfigError, ModelError
 from lit_align.models.forward import Forward
 from lit_align.models.load import Base, load_model, load_tokenizer
-from lit_align.models.memory import out_of_memory_message
+from lit_align.models.memory import explained
 from lit_align.models.roles import Lora, Roles
 from lit_align.objectives import Objective
 from lit_align.plugins import load_plugins
 from lit_align.stages.answers import ask, records
 from lit_align.stages.best_of import BestOf
-from lit_align.stages.checkpoints import SafeIO, reopen
+from lit_align.stages.checkpoints import SafeIO
 from lit_align.stages.families import Sums
-from lit_align.stages.settings import differences, written
+from lit_align.stages.stage import Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
     from lit_align.data.formats import Format
 
 
-class AlignmentModule(LightningModule, ABC):
+class AlignmentModule(Stage):
     """One stage of alignment: an objective, and the roles on one frozen base that it trains.
 
     One training step is one optimiser step. It runs over the step's micro-batches, each within the token budget, and
@@ -60,7 +58,12 @@ class AlignmentModule(LightningModule, ABC):
         temperature: of ``predict``'s sampling; 0 takes the likeliest token.
         best_of: sample several answers to each prompt, and keep the one that a reward prefers.
         seed: of the adapter's initial weights, dropout and sampling.
+
+    Class attributes:
+        validated: what is measured in validation; the loss and ``reports`` if empty.
     """
+
+    validated: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -79,29 +82,20 @@ class AlignmentModule(LightningModule, ABC):
         best_of: BestOf | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
-        if "_instantiator" not in self.hparams:  # made in Python: noted as LightningCLI would, so that it loads again
-            given = dict(self.hparams)
-            kept = written(type(self), given)
-            self.save_hyperparameters(kept, ignore=[*given.keys() - kept.keys()])
-        self.automatic_optimization = False
-        self.strict_loading = False  # checkpoints hold what was trained, never the base
+        super().__init__(optimizer, lr_scheduler, max_grad_norm, max_bad_steps, seed)
         self.objective, self.base, self.lora, self.sft, self.chat_template = objective, base, lora, sft, chat_template
-        self.optimizer, self.lr_scheduler, self.max_grad_norm = optimizer, lr_scheduler, max_grad_norm
-        self.checkpointing, self.max_bad_steps, self.seed = checkpointing, max_bad_steps, seed
-        self.max_new_tokens, self.temperature, self.best_of = max_new_tokens, temperature, best_of
+        self.checkpointing, self.max_new_tokens = checkpointing, max_new_tokens
+        self.temperature, self.best_of = temperature, best_of
         self.answered = 0  # prompts that a stopped run of predict got to
         if best_of is not None and best_of.n > 1 and temperature == 0:
             raise ConfigError(
                 f"best_of.n is {best_of.n} and temperature 0, so all answers would be alike; set temperature"
             )
         self._roles: Roles | None = None
-        self.bad_steps = self.skipped = 0
         self.tokens_seen = 0
         # NaN is kept: means of what is left would look sound. ("disable", made for that, forgets the weights.)
         means: dict[str, Metric | MetricCollection] = {
-            name: MeanMetric(nan_strategy=float("nan")) for name in ("loss", *self.reports)
+            name: MeanMetric(nan_strategy=float("nan")) for name in self.validated or ("loss", *self.reports)
         }
         self.validation = MetricCollection(means, prefix="eval_")
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -125,9 +119,9 @@ class AlignmentModule(LightningModule, ABC):
     def after_step(self, metrics: dict[str, float], sums: dict[str, tuple[float, float]]) -> None:
         """Look at the means of a step, and the sums and counts behind them, all ranks together; may add metrics."""
 
-    def clipped(self) -> list[list[torch.nn.Parameter]]:
-        """Parameters whose gradient is scaled down together."""
-        return [list(self.roles.trainable().values())]
+    def trained(self) -> dict[str, torch.nn.Parameter]:
+        """The adapters, and their heads."""
+        return {f"_roles.{name}": weight for name, weight in self.roles.trainable().items()}
 
     def casting(self) -> dict[str, Any]:
         """Which roles are trained, and how many scores they give, where that is not a policy."""
@@ -141,10 +135,6 @@ class AlignmentModule(LightningModule, ABC):
         if self._roles is None:
             raise ModelError(f"{type(self).__name__} has no model yet; configure_model() loads it")
         return self._roles
-
-    @property
-    def _running(self) -> Any:
-        return self.trainer
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -171,10 +161,6 @@ class AlignmentModule(LightningModule, ABC):
         settings = {layout: inspect.signature(layout).parameters.values() for layout in known}
         return [layout() for layout in known if all(one.default is not one.empty for one in settings[layout])]
 
-    def setup(self, stage: str) -> None:
-        """Refuse data that carry another label than the objective takes, before any weights are loaded."""
-        self.check_data(self._running.datamodule)
-
     def check_data(self, data: Any) -> None:
         """Refuse a data module that carries another label than the objective takes.
 
@@ -182,7 +168,7 @@ class AlignmentModule(LightningModule, ABC):
             ConfigError: naming both.
         """
         carries = getattr(data, "carries", self.objective.takes)
-        if carries != self.objective.takes:
+        if carries not in (self.objective.takes, "responses"):
             raise ConfigError(
                 f"{type(self.objective).__name__} learns from {self.objective.takes}, and the data module "
                 f"{type(data).__name__} carries {carries}; change one of the two"
@@ -202,13 +188,6 @@ class AlignmentModule(LightningModule, ABC):
         """Where the trainer will want the model; loading it elsewhere first would need room twice."""
         return self.trainer.strategy.root_device if self._trainer is not None else None
 
-    def configure_optimizers(self) -> Any:
-        """One optimiser over the adapter's parameters."""
-        optimizer = self.optimizer(list(self.roles.trainable().values()))
-        if self.lr_scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}
-
     # ------------------------------------------------------------------ one step
 
     def on_fit_start(self) -> None:
@@ -217,30 +196,15 @@ class AlignmentModule(LightningModule, ABC):
         if isinstance(self.trainer.strategy.checkpoint_io, SafeIO):
             self.trainer.strategy.checkpoint_io.beside = self.save_adapter
 
-    def on_train_start(self) -> None:
-        """Begin a new epoch where the old one was complete: with max_steps Lightning would run it again, empty."""
-        loop = self._running.fit_loop
-        epoch = loop.epoch_progress.current
-        if loop.epoch_loop.restarted_on_last and epoch.processed == epoch.started:
-            loop.epoch_loop.restarting = False
-
-    def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
-        """Seed dropout by the step: a resumed run draws what the uninterrupted one did, with no saved state.
-
-        Not by epoch and batch: a run stopped after an epoch's last batch resumes within that epoch's count.
-        """
-        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 64 + self.global_rank)
-        self._started = time.perf_counter()
-
     def training_step(self, step: Step, batch_idx: int) -> None:
-        """Learn from one step."""
-        # asked of Lightning, which counts over epochs: other steps' figures would be logged as this one's
-        metrics, norm = self.update(step, self._running._logger_connector.should_update_logs)
-        self._log_step(step, metrics, norm)
+        """Learn from one step, if there is anything in it."""
+        if step.groups:
+            # asked of Lightning, which counts over epochs: other steps' figures would be logged as this one's
+            metrics, norm = self.update(step, self._running._logger_connector.should_update_logs)
+            self._log_step(step, metrics, norm)
 
     def update(self, step: Step, statistics: bool) -> tuple[dict[str, float], Tensor]:
         """Sum over the micro-batches, divide by the global count, update once; the metrics and the gradient's norm."""
-        optimizer, scheduler = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
         count = self.count(step)
         totals: Sums = defaultdict(lambda: (torch.zeros((), device=self.device), torch.zeros((), device=self.device)))
         block = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
@@ -253,31 +217,15 @@ class AlignmentModule(LightningModule, ABC):
                 totals[name] = (totals[name][0] + total.detach().float(), totals[name][1] + n)
         reduced = self._reduced(totals, count)
         metrics = {name: total / n for name, (total, n) in reduced.items() if n}
-        parameters = list(self.roles.trainable().values())
-        self._sum_over_ranks(parameters)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if self._finite(metrics["loss"], norm):
-            for group in self.clipped() if self.max_grad_norm > 0 else ():
-                torch.nn.utils.clip_grad_norm_(group, self.max_grad_norm)
-            optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
+        self._sum_over_ranks(list(self.trained().values()))
+        norm, taken = self.take_step(metrics["loss"])
+        if taken:
             self.after_step(metrics, reduced)
-        optimizer.zero_grad()
         return metrics, norm
 
-    @contextmanager
-    def _explained(self, batch: Batch) -> Iterator[None]:
-        """Say which settings would have made it fit when memory runs out."""
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            tokens, scored = batch.trees.input_ids.numel(), len(batch.trees.target)
-            config = self.roles.model.config
-            cure = out_of_memory_message(
-                config, self.base, self.lora, tokens, scored, checkpointing=self.checkpointing, device=self.device
-            )
-            raise TrainingError(cure) from error
+    def _explained(self, batch: Batch) -> AbstractContextManager[None]:
+        """Says which settings would have made it fit when memory runs out."""
+        return explained(self.roles, self.base, self.lora, batch.trees, self.checkpointing)
 
     def _reduced(self, totals: Sums, count: int) -> dict[str, tuple[float, float]]:
         """Sums and counts of the whole step, all micro-batches and ranks together."""
@@ -293,22 +241,6 @@ class AlignmentModule(LightningModule, ABC):
             flat = self._running.strategy.reduce(flat, reduce_op="sum")
             for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
                 parameter.grad = part.view_as(parameter).clone()
-
-    def _finite(self, loss: float, norm: Tensor) -> bool:
-        """Whether this step may be taken; counts those that may not, and stops the run after too many in a row."""
-        if bool(torch.isfinite(norm)) and abs(loss) < float("inf"):
-            self.bad_steps = 0
-            return True
-        self.bad_steps += 1
-        self.skipped += 1
-        if self.bad_steps >= self.max_bad_steps:
-            path = Path(self.trainer.default_root_dir) / "checkpoints" / "stopped.ckpt"
-            self.trainer.save_checkpoint(path)
-            raise TrainingError(
-                f"loss {loss} and gradient norm {norm.item()} were not finite in {self.bad_steps} steps in a row; the "
-                f"state before them is in {path}; lower the learning rate or look at the rows with `lit-align inspect`"
-            )
-        return False
 
     def _log_step(self, step: Step, metrics: dict[str, float], norm: Tensor) -> None:
         self.tokens_seen += step.tokens
@@ -350,34 +282,13 @@ class AlignmentModule(LightningModule, ABC):
     def answer(self, prompts: list[list[int]], role: str = "policy", max_new_tokens: int | None = None) -> list[str]:
         """What a role says to prompts of token ids."""
         limit = max_new_tokens or self.max_new_tokens
-        return [one.strip() for (one,) in ask(self, prompts, role, max_new_tokens=limit)]
+        return [one.strip() for ((one, _),) in ask(self, prompts, role, max_new_tokens=limit)]
 
     # ------------------------------------------------------------------ what is kept
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what was trained; the base stays where it came from."""
-        keep = {f"_roles.{name}" for name in self.roles.trainable()}
-        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in keep}
-        checkpoint["origin"] = self._origin()
-        checkpoint["counts"] = {"skipped": self.skipped, "tokens_seen": self.tokens_seen}
-        reopen(checkpoint)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model: its weights would be lacking, or mean something else here."""
-        self.configure_model()
-        differ = differences(self._origin(), checkpoint.get("origin", {}))
-        here = {f"_roles.{name}": weight.shape for name, weight in self.roles.trainable().items()}
-        there = {name: weight.shape for name, weight in checkpoint["state_dict"].items()}
-        if here != there:
-            wrong = sorted(name for name in {**here, **there} if here.get(name) != there.get(name))
-            differ.append(f"{len(wrong)} parameters differ, such as {wrong[0]}")
-        if differ:
-            raise ModelError(
-                f"the checkpoint does not fit this adapter: {', '.join(differ)}; "
-                "use the settings of the run that wrote it (config.yaml beside it)"
-            )
-        counts = checkpoint.get("counts", {})
-        self.skipped, self.tokens_seen = counts.get("skipped", 0), counts.get("tokens_seen", 0)
+    def counts(self) -> dict[str, int]:
+        """Steps that were not taken, and tokens."""
+        return {**super().counts(), "tokens_seen": self.tokens_seen}
 
     def _origin(self) -> dict[str, Any]:
         """What the trained weights mean nothing without; dropout and precision may change."""

@@ -36,39 +36,52 @@ class BestOf:
         if self.n < 1:
             raise ConfigError(f"best_of.n is {self.n}; it is a number of answers, at least 1")
 
-    def choose(self, groups: Sequence[Group], answers: Sequence[list[str]]) -> list[dict[str, Any]]:
-        """For each group its best answer, that one's score and all scores, given n ``answers`` to each.
+    def choose(self, groups: Sequence[Group], answers: Sequence[list[tuple[str, bool]]]) -> list[dict[str, Any]]:
+        """For each group its best answer, that one's score, and all scores and whether each answer came to an end.
+
+        Args:
+            groups: the prompts.
+            answers: n to each, and whether the model ended it rather than the limit; a reward does not see that.
 
         Example:
             >>> from lit_align.rewards.length import Length
-            >>> BestOf(3, Length(most=1)).choose([Group("Name a bird.", [])], [["An owl.", "Owl.", "Crow."]])
-            [{'answer': 'Owl.', 'score': 0.0, 'scores': [-1.0, 0.0, 0.0]}]
+            >>> said = [("An owl.", True), ("Owl", False), ("Crow.", True)]
+            >>> BestOf(3, Length(most=1)).choose([Group("Name a bird.", [])], [said])
+            [{'answer': 'Owl', 'score': 0.0, 'scores': [-1.0, 0.0, 0.0], 'ended': [True, False, True]}]
         """
         if not groups:
             return []
         asked = [
-            group._replace(responses=[answer(group, one) for one in said])
+            group._replace(responses=[answer(group, one) for one, _ in said])
             for group, said in zip(groups, answers, strict=True)
         ]
         records: list[dict[str, Any]] = []
         for said, scores in zip(answers, checked(self.reward, asked).total.view(-1, self.n).tolist(), strict=True):
             best = max(range(self.n), key=scores.__getitem__)
-            all_of_them = {"answers": [one.strip() for one in said]} if self.keep_all else {}
-            records.append({"answer": said[best].strip(), "score": scores[best], "scores": scores, **all_of_them})
+            kept = {"scores": scores, "ended": [ended for _, ended in said]}
+            kept |= {"answers": [one.strip() for one, _ in said]} if self.keep_all else {}
+            records.append({"answer": said[best][0].strip(), "score": scores[best], **kept})
         return records
 
-    def report(self, folder: Path, scores: Sequence[Sequence[float]]) -> None:
-        """Print what the best of 1, 2, 4, ... n is worth, and leave ``best_of.json`` and a plot in ``folder``."""
+    def report(self, folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+        """Print what the best of 1, 2, 4, ... n is worth, given what `choose` made; leave figures and a plot."""
         from rich.console import Console
         from rich.table import Table
 
-        curve = best_of_curve(scores)
-        record = {"reward": repr(self.reward), "prompts": len(scores), "curve": [point._asdict() for point in curve]}
+        curve = best_of_curve([row["scores"] for row in rows])
+        ended = [one for row in rows for one in row["ended"]]
+        counts = {"prompts": len(rows), "answers": len(ended), "cut_off": len(ended) - sum(ended)}
+        record = {"reward": repr(self.reward), **counts, "curve": [point._asdict() for point in curve]}
         (folder / "best_of.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-        table = Table("best of", "mean reward", "KL, at most", title=f"{len(scores)} prompts, {self.reward!r}")
+        table = Table("best of", "mean reward", "KL, at most", title=f"{len(rows)} prompts, {self.reward!r}")
         for point in curve:
             table.add_row(str(point.n), f"{point.reward:.4f}", f"{point.kl:.3f} nats")
         Console().print(table)
+        if not all(ended):
+            print(
+                f"{counts['cut_off']} of {len(ended)} answers were cut off by max_new_tokens, and scored as they were; "
+                "raise it if they are many"
+            )
         _plot(curve, type(self.reward).__name__, folder / "best_of.png")
 
 

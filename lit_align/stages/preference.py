@@ -51,6 +51,8 @@ class Preference(AlignmentModule):
         super().__init__(objective, **settings)
         if objective.takes == "demonstrations":
             raise ConfigError(f"{type(objective).__name__} learns from demonstrations; use the stage SFT")
+        if objective.takes == "prompts":
+            raise ConfigError(f"{type(objective).__name__} learns from rewards of what is sampled; use the stage RL")
         if objective.of_scores:
             raise ConfigError(f"{type(objective).__name__} learns scores of a reward model; use the stage RewardModel")
         if not 0 <= label_noise < 0.5:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from lit_align.objectives import PairwiseObjective
 from lit_align.stages.base import AlignmentModule
 from lit_align.stages.displacement import Displacement, displacement
 from lit_align.stages.preference import Preference
+from lit_align.stages.rl import RL
 
 PAIRS = 64  # groups of which displacement is measured
+TOGETHER = 10  # questions that are asked at once
 
 
 class Report(Callback):
@@ -39,10 +42,19 @@ class Report(Callback):
     def __init__(self, questions: int = 0, shown: int = 3, max_new_tokens: int = 64, close: float = 0.2) -> None:
         self.questions, self.shown, self.max_new_tokens, self.close = questions, shown, max_new_tokens, close
         self.before: dict[str, Any] = {}
+        self.asked: list[str] = []
         self.answers: list[str] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was asked before training, so that a resumed run need not ask again."""
+        return {"before": self.before, "asked": self.asked, "answers": self.answers}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+        self.before, self.asked, self.answers = (state_dict[name] for name in ("before", "asked", "answers"))
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ask the untrained model."""
+        """Ask the untrained model, unless the run that goes on here did."""
         self._began = time.perf_counter()
         if self.questions and "policy" not in pl_module.roles.roles:  # type: ignore[union-attr, operator]
             raise ConfigError(
@@ -50,8 +62,11 @@ class Report(Callback):
                 "to 0 in the Report"
             )
         trees = self._held_out(trainer)
-        if trees:
+        questions = [_question(tree) for tree in trees]
+        if trees and questions != self.asked:
             self.before, self.answers = self._ask(pl_module, trees, "reference")  # type: ignore[arg-type]
+            self.asked = questions
+        if trees:
             self._print_figures({"before": self.before})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,7 +89,7 @@ class Report(Callback):
             self._print_answers(told)
         if moved is not None:
             rank_zero_info("\n" + moved.story(pl_module.objective))  # type: ignore[arg-type]
-        self._print_end(folder, "policy" in pl_module.roles.roles)  # type: ignore[operator, union-attr]
+        self._print_end(folder, pl_module)  # type: ignore[arg-type]
 
     def _moved(self, trainer: Trainer, module: AlignmentModule) -> Displacement | None:
         """What became of chosen and rejected responses: of the held-out pairs if there are any."""
@@ -91,7 +106,12 @@ class Report(Callback):
     @torch.no_grad()
     def _ask(self, module: AlignmentModule, trees: list[Tree], role: str) -> tuple[dict[str, Any], list[str]]:
         """Figures and answers of one role."""
-        answers = module.answer([tree.prompt for tree in trees], role, self.max_new_tokens)
+        answers: list[str] = []
+        _say(f"asking {len(trees)} questions ...")
+        for start in range(0, len(trees), TOGETHER):
+            prompts = [tree.prompt for tree in trees[start : start + TOGETHER]]
+            answers += module.answer(prompts, role, self.max_new_tokens)
+            _say(f"  {len(answers)} of {len(trees)}")
         known = [bool(tree.group.extra.get("answerable", True)) for tree in trees]
         keywords = [tree.group.extra.get("keywords", []) for tree in trees]
         right, pairs = self._pairs(module, trees, role)
@@ -126,6 +146,7 @@ class Report(Callback):
         summary = {
             "objective": repr(module.objective),
             "base": module.base.path,
+            "adapter": str(folder / "adapter"),
             "steps": trainer.global_step,
             "seconds": round(time.perf_counter() - self._began, 1),
             "skipped_steps": module.skipped,
@@ -161,15 +182,28 @@ class Report(Callback):
         Console().print(table)
 
     @rank_zero_only
-    def _print_end(self, folder: Path, speaks: bool) -> None:
-        after = f"lit-align evaluate reward-bench --reward Trained --reward.folder {folder}/adapter --data FILE"
-        if speaks:
-            after = f"lit-align predict -c {folder}/config.yaml --ckpt_path {folder}/checkpoints/last.ckpt"
+    def _print_end(self, folder: Path, module: AlignmentModule) -> None:
+        adapter = f"{folder}/adapter"
+        if "policy" in module.roles.roles:
+            after = f"lit-align chat --run {folder}"
+            start = f"a stage that starts from it has model.sft: {adapter}"
+        else:
+            after = f"lit-align evaluate reward-bench --reward Trained --reward.folder {adapter} --data FILE"
+            start = f"RL that is rewarded by it has model.reward: Trained, folder: {adapter}"
+        more = ""
+        if isinstance(module, RL):  # the picture is drawn when this has been said
+            more = "reward_kl.png, samples.jsonl, " if module.show_every else "reward_kl.png, "
         print(
-            f"\nThe run is in {folder}: adapter/ (for PEFT), summary.json, metrics.csv, ledger.json, margins.png.\n"
+            f"\nThe adapter is {adapter}, in PEFT's layout; {start}.\n"
+            f"In {folder} are also {more}summary.json, metrics.csv, ledger.json and margins.png.\n"
             f"Next: {after}\n"
             f"      tensorboard --logdir {folder}"
         )
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _question(tree: Tree) -> str:
@@ -182,7 +216,7 @@ def _number(value: Any) -> str:
 
 
 def plot_margins(metrics: Path, picture: Path) -> None:
-    """Draw from ``metrics.csv`` margin and accuracy, or reward and what it cost in KL, or else the loss."""
+    """Draw from ``metrics.csv`` margin and accuracy, or rewards and what they cost in KL, or else the loss."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -190,11 +224,13 @@ def plot_margins(metrics: Path, picture: Path) -> None:
 
     with metrics.open() as file:
         rows = list(csv.DictReader(file))
-    known = [("rewards/margins", "rewards/accuracies"), ("objective/scores", "objective/kl")]
+    # parts of a reward are called after classes; one of weight 0 shows whether the rest is being exploited
+    parts = [name for name in rows[0] if re.match("rewards/[A-Z]", name)] if rows else []
+    known = [("rewards/margins", "rewards/accuracies"), ("objective/scores", "objective/kl", *parts)]
     names = next((pair for pair in known if rows and pair[0] in rows[0]), ("loss",))
     figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3.5), layout="constrained", squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
-        for prefix, label, style in (("", "training", "-"), ("eval_", "held out", "o--")):
+        for prefix, label, style in (("", "training", "-"), ("eval_", "validation", "o--")):
             points = [(int(row["step"]), float(row[prefix + name])) for row in rows if row.get(prefix + name)]
             if points:
                 axis.plot(*zip(*points, strict=True), style, label=label)

@@ -1,68 +1,72 @@
-"""Stage 3a: improve the policy against a reward (Stiennon et al., 2020, https://arxiv.org/abs/2009.01325)."""
+"""Stage 3a: improve the policy against a reward (Stiennon et al., 2020, https://arxiv.org/abs/2009.01325).
+
+What such a stage must get right (after Huang et al., 2024, https://arxiv.org/abs/2403.17031), where, and what shows it:
+
+====================================================  ==========================  ====================================
+no dropout while learning                             ``models.load``             test_dropout_of_the_base_is_off
+prompts padded left, positions given                  ``models.generate``         test_sampled_logps_are_those_of_the
+one temperature for sampling and log-probabilities    ``RL.temperature``          test_the_first_iteration_starts_at
+nothing cut off by rank or mass                       ``generate.sample``         test_tokens_come_as_often_as_they
+ends at the first end, which counts as a token        ``models.generate``         test_sampled_logps_are_those_of_the
+a score for what has no end, or nearly none           ``RL.no_end, overlong``     test_a_missing_end_and_a_far_score
+reward model read at the last token                   ``rewards.trained``         test_the_folder_scores_as_the_run_did
+reward model normalised                               ``RewardModel.normalise``   test_zero_is_an_ordinary_preferred
+critic begins with the reward model, or at zero       ``Critic.begin``            test_a_critic_begins_with_what_the
+KL by token before advantages, score at the last      ``RL.score``                test_what_tokens_earn
+k1, k2 and k3 logged, one of them paid                ``functional.kl``           test_what_is_logged
+KL at a fixed price or held at a target               ``KL.adapted``              test_the_price_of_kl_moves_towards
+rewards whitened, their mean kept                     ``RL.whiten_rewards``       test_what_tokens_earn
+advantages whitened over all tokens                   ``advantages.whitened``     test_whitening_is_torchtunes
+GAE, nothing behind the end                           ``advantages.gae``          test_gae_is_its_sum
+value of what was said before a token                 ``RL._values``              test_a_critic_begins_with_what_the
+value loss clipped, halved                            ``Critic.losses``           test_what_was_half_wrong
+ratio clipped, higher above, from both sides          ``objectives.ppo``          test_a_ratio_is_clipped_on_its_side
+epochs of shuffled minibatches, first ratio 1         ``RL._updates``             test_minibatches_are_other_ones_in
+micro-batches change nothing                          ``AlignmentModule.update``  test_minibatches_and_budgets_do_not
+stops where it moved too far                          ``RL.stop_kl``              test_an_iteration_ends_where_the
+ε of Adam as given                                    ``RL.optimizer``            test_rates_fall_with_each_update
+learning rate annealed                                ``RL.lr_scheduler``         test_rates_fall_with_each_update
+scores clipped                                        ``RL.reward_clip``          test_a_missing_end_and_a_far_score
+what to watch is logged                               ``Sampled.figures``         test_what_is_logged
+reference is the base, KL 0 at first                  ``models.roles``            test_the_first_iteration_starts_at
+gap between sampler and training pass logged          ``policy/sampler_gap``      test_the_first_iteration_starts_at
+resumes bit for bit                                   ``Steps``, seeds by step    test_a_killed_run_goes_on_bit_for_bit
+====================================================  ==========================  ====================================
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
-from lit_align.advantages import Advantage, Rollouts
+from lit_align.advantages import Advantage, Rollouts, whitened
 from lit_align.batches import Batch, PolicyTokens, Step, Tree
 from lit_align.data.modules import to_device
 from lit_align.data.packing import pack
+from lit_align.data.steps import Steps
 from lit_align.errors import ConfigError
 from lit_align.functional.kl import kl_estimates
-from lit_align.models.generate import sample
+from lit_align.models.generate import check_room, sample
+from lit_align.models.load import load_config, without_dropout
 from lit_align.objectives import PolicyObjective
 from lit_align.rewards import Reward
 from lit_align.stages.base import AlignmentModule
 from lit_align.stages.complaints import complaints
+from lit_align.stages.critic import Critic
 from lit_align.stages.families import Sums
-from lit_align.stages.rollouts import Sampled, gathered
+from lit_align.stages.kl import KL
+from lit_align.stages.ptx import Ptx, demonstrations, drawn
+from lit_align.stages.rollouts import Sampled, gathered, sampling
+from lit_align.stages.samples import keep, plot
 
-LEARNED = ("policy/clipfrac", "policy/approxkl", "policy/ratio", "loss/policy", "loss/value", "val/clipfrac", "loss/kl")
-
-KEPT = ("coefficient", "earned", "first", "said")
-
-
-@dataclass
-class KL:
-    """The price of leaving the reference (Ziegler et al., 2019, https://arxiv.org/abs/1909.08593).
-
-    Args:
-        coefficient: β: what a nat costs, in reward.
-        where: paid token by token out of the ``reward``, or as a term of the ``loss``.
-        estimator: of a token's divergence; k2 has the right gradient as a loss.
-        target: nats a response at which the coefficient is held by moving it; null leaves it as it is.
-        horizon: responses over which it may move by a fifth.
-    """
-
-    coefficient: float = 0.05
-    where: Literal["reward", "loss"] = "reward"
-    estimator: Literal["k1", "k2", "k3"] = "k1"
-    target: float | None = None
-    horizon: int = 10_000
-
-
-@dataclass
-class Critic:
-    """What expects how much reward is to come; an adapter and a head of its own.
-
-    Args:
-        weight: of its loss beside the policy's; half the squared error a token.
-        clip: how far an expectation may move in one iteration; null lets it.
-        lr: learning rate; null takes the policy's.
-    """
-
-    weight: float = 1.0
-    clip: float | None = 0.2
-    lr: float | None = None
+KEPT = ("coefficient", "earned", "first", "said", "path")
 
 
 class RL(AlignmentModule):
@@ -78,15 +82,23 @@ class RL(AlignmentModule):
         advantage: GAE, RLOO, GRPO or Reinforce.
         kl: the price of leaving the reference.
         critic: what GAE needs.
+        ptx: demonstrations to learn beside it; null has none.
         samples: responses to each prompt; they share the pass over it.
         epochs: passes over an iteration's samples.
         minibatches: updates in a pass.
         reduce: whether every ``token`` of a minibatch weighs the same, or every ``sequence``.
         no_end: score of a response that the limit of tokens cut off, instead of the reward's; null leaves it.
+        overlong: tokens before the limit over which a response comes to lose 1 of its score (Yu et al., 2025,
+            https://arxiv.org/abs/2503.14476, eq. 13).
         reward_clip: scores are held within plus and minus this; null leaves them.
+        whiten_rewards: bring what tokens earned to deviation 1 over an iteration, their mean left as it is.
         stop_kl: leave an iteration when the policy has moved this many nats a token since it sampled; null never does.
+        temperature: at which responses are sampled, and at which policy and reference are compared.
+        show_every: iterations from one table of samples to the next, also in ``samples.jsonl``; 0 shows none.
         settings: everything that all stages share; max_new_tokens is the limit of a response.
     """
+
+    validated = ("objective/scores", "objective/kl", "objective/length", "objective/eos_rate")
 
     def __init__(
         self,
@@ -95,44 +107,55 @@ class RL(AlignmentModule):
         advantage: Advantage,
         kl: KL,
         critic: Critic,
+        ptx: Ptx | None = None,
         samples: int = 4,
         epochs: int = 1,
         minibatches: int = 1,
         reduce: Literal["token", "sequence"] = "token",
         no_end: float | None = None,
+        overlong: int = 0,
         reward_clip: float | None = None,
+        whiten_rewards: bool = False,
         stop_kl: float | None = None,
         temperature: float = 1.0,
+        show_every: int = 10,
         **settings: Any,
     ) -> None:
-        for name, value in {"samples": samples, "epochs": epochs, "minibatches": minibatches}.items():
-            if value < 1:
-                raise ConfigError(f"{name} is {value}; it must be at least 1")
+        over: dict[str, Any] = {"samples": samples, "epochs": epochs, "minibatches": minibatches, "stop_kl": stop_kl}
+        over |= {"temperature": temperature, "reward_clip": reward_clip, "overlong": overlong or None}
+        for name, value in {**over, "max_new_tokens": settings.get("max_new_tokens")}.items():
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} is {value}; it must be over 0")
         if samples < advantage.samples:
             raise ConfigError(
                 f"samples is {samples}, and {type(advantage).__name__} compares at least {advantage.samples} responses "
                 "to a prompt; raise samples"
             )
-        if temperature != 1:
+        if critic.start is not None and not advantage.needs_critic:
             raise ConfigError(
-                f"temperature is {temperature}; leave it at 1, or what is sampled is not what is learned from"
+                f"critic.start is {critic.start!r}, and {type(advantage).__name__} needs no critic; set it to null"
             )
-        self.reward, self.advantage, self.kl, self.critic = reward, advantage, kl, critic
+        self.reward, self.advantage, self.kl, self.critic, self.ptx = reward, advantage, kl, critic, ptx
         super().__init__(objective, temperature=temperature, **settings)
         if self.lora.dropout:
             raise ConfigError(f"lora.dropout is {self.lora.dropout}; set it to 0, or ratios would be noise")
         self.samples, self.epochs, self.minibatches = samples, epochs, minibatches
-        self.reduce, self.no_end, self.reward_clip, self.stop_kl = reduce, no_end, reward_clip, stop_kl
+        self.reduce, self.no_end, self.overlong, self.reward_clip = reduce, no_end, overlong, reward_clip
+        self.whiten_rewards, self.stop_kl, self.show_every = whiten_rewards, stop_kl, show_every
         self.coefficient = kl.coefficient
         self.earned: list[float] = []  # mean total of each of the newest iterations
         self.first: dict[str, float] = {}  # figures of the first iteration
         self.said: list[str] = []  # complaints
+        self.path: list[tuple[float, float]] = []  # KL and score of every iteration
+        self._demonstrations: Steps | None = None  # demonstrations
+        self._demonstration_weight = 0.0  # of each of their tokens, in the update that is under way
         self._now: Sampled | None = None
 
     @property
     def reports(self) -> tuple[str, ...]:
         """Metric names, as dashboards know them."""
-        return (*LEARNED, "objective/scores", "objective/kl", "objective/length", "objective/eos_rate")
+        losses = ("loss/policy", "loss/value", "loss/kl", "loss/ptx")
+        return ("policy/clipfrac", "policy/approxkl", "policy/ratio", "val/clipfrac", *losses)
 
     def casting(self) -> dict[str, Any]:
         """The policy, and a critic where the advantages ask for one."""
@@ -143,35 +166,41 @@ class RL(AlignmentModule):
     def setup(self, stage: str) -> None:
         """Refuse what it is not made for, before any weights are loaded."""
         super().setup(stage)
-        if self._running.world_size > 1:
-            raise ConfigError(
-                f"RL runs on one process, and there are {self._running.world_size}; set trainer.devices to 1"
-            )
+        if (world := self._running.world_size) > 1:
+            raise ConfigError(f"RL runs on one process, and there are {world}; set trainer.devices to 1")
+        for trees in self._running.datamodule.trees.values():
+            self.check_room(trees)
+        if stage == "fit" and self.ptx is not None:
+            self._demonstrations = demonstrations(self.ptx, self._running.datamodule)
+
+    def check_room(self, trees: list[Tree]) -> None:
+        """Refuse prompts behind which the model has too few positions for a response."""
+        check_room(load_config(self.base), max(len(tree.prompt) for tree in trees), self.max_new_tokens)
 
     def configure_model(self) -> None:
-        """Load the base and its roles; a critic begins by expecting nothing, and the reward takes what it needs."""
+        """Load the base and its roles; the critic gets its first weights, and the reward takes what it needs."""
         if self._roles is not None:
             return
         super().configure_model()
+        without_dropout(self.roles.model)  # in train mode, which checkpointing needs, ratios would be noise
         if self.advantage.needs_critic:
-            self.roles.head("critic").weight.data.zero_()
+            self.critic.begin(self.roles, self.tokenizer)
         self.reward.attach(self.roles, self.tokenizer)
 
-    def configure_optimizers(self) -> Any:
-        """One optimiser; the critic may have a learning rate of its own."""
-        made = super().configure_optimizers()
-        if self.critic.lr is not None and self.advantage.needs_critic:
-            optimizer = made["optimizer"] if isinstance(made, dict) else made
-            named = self.roles.trainable()
-            mine = [p for name, p in named.items() if ".critic" in name]
-            group = optimizer.param_groups[0]
-            group["params"] = [p for p in group["params"] if all(p is not one for one in mine)]
-            optimizer.add_param_group({**group, "params": mine, "lr": self.critic.lr})
-        return made
+    def clipped(self) -> list[list[nn.Parameter]]:
+        """Policy and critic apart: what the one still has to learn must not slow the other down."""
+        named = self.roles.trainable()
+        return [[p for name, p in named.items() if f".{role}." in name] for role in self.roles.trains]
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The same; the critic may have a learning rate of its own."""
+        policy, *critic = self.clipped()
+        own = {} if self.critic.lr is None else {"lr": self.critic.lr}
+        return [{"params": policy}, *({"params": one, **own} for one in critic)]
 
     def count(self, step: Step) -> int:
-        """Tokens or responses."""
-        return step.tokens if self.reduce == "token" else sum(len(t.responses) for b in step.batches for t in b.source)
+        """Sampled tokens or responses."""
+        return step.tokens if self.reduce == "token" else step.items
 
     # ------------------------------------------------------------------ one iteration
 
@@ -182,6 +211,8 @@ class RL(AlignmentModule):
         optimizer._on_before_step = optimizer._on_after_step = lambda: None
         self._now = self.sampled([tree for batch in step.batches for tree in batch.source], self.global_step)
         self.score(self._now)
+        if self.show_every and self.global_step % self.show_every == 0:
+            keep(self._now, self.global_step, Path(self.trainer.default_root_dir))
         figures = self._now.figures(self.coefficient, self.advantage.needs_critic)
         learned: dict[str, list[float]] = defaultdict(list)
         for one in self._updates(self._now):
@@ -194,55 +225,58 @@ class RL(AlignmentModule):
         done()
         means = {name: statistics.fmean(values) for name, values in learned.items()}
         means |= {"policy/first_ratio": learned["policy/ratio"][0], "updates": float(len(learned["loss"]))}
-        self._adapt(figures)
+        self.coefficient = self.kl.adapted(self.coefficient, figures["objective/kl"], len(self._now.length))
+        self.path.append((figures["objective/kl"], figures["objective/scores"]))
         self.first = self.first or figures
         for name, words in complaints(self.first, figures).items():
             if name not in self.said:
                 self.said.append(name)
                 rank_zero_warn(f"step {self.global_step}: {words}")
+        read = step.batches[0]._replace(source=tuple(self._now.trees))
+        step = step._replace(batches=(read,), tokens=int(self._now.length.sum()))
         self._log_step(step, {**figures, **means}, torch.tensor(means.pop("grad_norm")))
         self._now = None
 
     def sampled(self, trees: list[Tree], number: int) -> Sampled:
         """Responses to the prompts of ``trees``, with their scores; ``number`` seeds them."""
-        with self.roles.play("policy", training=False) as model:
+        data = self._running.datamodule
+        together = min(data.batch_size, len(trees)) * self.samples
+        with sampling(together, self.max_new_tokens), self.roles.play("policy", training=False) as model:
             found = sample(
                 model,
                 self.tokenizer,
                 [tree.prompt for tree in trees],
                 max_new_tokens=self.max_new_tokens,
                 samples=self.samples,
+                temperature=self.temperature,
                 seed=self.seed * 1_000_003 + number,
-                batch_size=self.trainer.datamodule.batch_size * self.samples,  # type: ignore[attr-defined]
+                batch_size=together,
+                token_budget=data.token_budget,
             )
-        decode = self.tokenizer.decode
-        texts = [[str(decode(one.ids, skip_special_tokens=True)) for one in row] for row in found]
-        return gathered(trees, found, texts, self.reward)
+        texts = [[str(self.tokenizer.decode(one.ids, skip_special_tokens=True)) for one in row] for row in found]
+        return gathered(trees, found, texts, self.reward, Path(self.trainer.default_root_dir))
 
     @torch.no_grad()
     def score(self, now: Sampled) -> None:
         """What policy, reference and critic say of each token, what it earned, and its advantage."""
-        for batch in self._packed(now.trees):
-            for role in ("policy", "reference"):
-                with self.roles.play(role, training=False):
-                    tokens = self.read(batch.trees, statistics=role == "policy")
-                now.keep(role, batch, tokens.logps)
-                if tokens.entropy is not None:
-                    now.keep("entropy", batch, tokens.entropy)
-            if self.advantage.needs_critic:
+        self.score_alone(now)
+        for batch in self._packed(now.trees) if self.advantage.needs_critic else ():
+            with self._explained(batch):
                 now.keep("value", batch, self._values(batch, training=False))
         now.tokens.setdefault("value", torch.zeros(now.mask.shape))
         divergence = kl_estimates(now.tokens["policy"], now.tokens["reference"])[self.kl.estimator] * now.mask
         rewards = -self.coefficient * divergence if self.kl.where == "reward" else torch.zeros(now.mask.shape)
+        if now.scores.tokens is not None:
+            rewards[now.mask] += now.scores.tokens
         rewards[torch.arange(len(rewards)), now.length - 1] += self._earned(now)
+        now.tokens["reward"] = rewards
+        if self.whiten_rewards:
+            rewards = whitened(rewards, now.mask, centre=False)
         baseline = torch.tensor(statistics.fmean(self.earned) if self.earned else 0.0)
         rollouts = Rollouts(rewards, now.mask, now.prompt, now.tokens["value"], baseline)
         advantages = self.advantage(rollouts)
-        now.tokens |= {"reward": rewards, "return": advantages + now.tokens["value"]}
-        if self.advantage.whitens:
-            each = advantages[now.mask]
-            advantages = (advantages - each.mean()) / (each.std() + 1e-8) * now.mask
-        now.tokens["advantage"] = advantages
+        now.tokens["return"] = advantages + now.tokens["value"]
+        now.tokens["advantage"] = whitened(advantages, now.mask) if self.advantage.whitens else advantages
         self.earned = [*self.earned[-9:], rollouts.totals.mean().item()]
 
     def _earned(self, now: Sampled) -> Tensor:
@@ -250,7 +284,11 @@ class RL(AlignmentModule):
         total = now.scores.total
         if self.reward_clip is not None:
             total = total.clamp(-self.reward_clip, self.reward_clip)
-        return total if self.no_end is None else torch.where(now.ended, total, self.no_end)
+        if self.no_end is not None:
+            total = torch.where(now.ended, total, self.no_end)
+        if self.overlong:
+            total = total - (1 + (now.length - self.max_new_tokens) / self.overlong).clamp(min=0)
+        return total
 
     def _packed(self, trees: list[Tree]) -> Iterator[Batch]:
         budget = max(self._running.datamodule.token_budget, *(tree.tokens for tree in trees))
@@ -263,56 +301,60 @@ class RL(AlignmentModule):
         return values
 
     def _updates(self, now: Sampled) -> Iterator[Step]:
-        """Minibatches of whole prompts, in an order that depends on seed and step alone."""
+        """Minibatches of whole prompts, and of demonstrations, in an order that depends on seed and step alone."""
         draw = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
-        for _ in range(self.epochs):
-            order = torch.randperm(len(now.trees), generator=draw)
-            for part in order.tensor_split(min(self.minibatches, len(order))):
-                yield Step.of(tuple(self._packed([now.trees[i] for i in part.tolist()])))
+        orders = [torch.randperm(len(now.trees), generator=draw) for _ in range(self.epochs)]
+        parts = [part for order in orders for part in order.tensor_split(min(self.minibatches, len(order)))]
+        for number, part in enumerate(parts, self.global_step * self.epochs * self.minibatches):
+            trees = [now.trees[i] for i in part.tolist()]
+            step = Step.of(tuple(self._packed(trees)))._replace(items=sum(len(tree.responses) for tree in trees))
+            if self.ptx is not None and self._demonstrations is not None:
+                more = drawn(self._demonstrations, number)
+                self._demonstration_weight = self.ptx.weight * self.count(step) / more.tokens
+                batches = (to_device(batch, self.device) for batch in more.batches)
+                step = step._replace(batches=(*step.batches, *batches))
+            yield step
 
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
         """Summed loss of the tokens of one micro-batch of what was sampled in this iteration."""
         now = cast(Sampled, self._now)
+        if id(batch.source[0]) not in now.number:
+            return self._imitated(batch)
         owner, training = batch.trees.owner, self.roles.peft.training
         names = ("policy", "reference", "advantage", "value", "return")
         told = {name: now.take(name, batch, self.device) for name in names}
         weight = torch.ones_like(told["policy"])
         if self.reduce == "sequence":
             weight = 1 / torch.bincount(owner)[owner].float()
-        new = self.read(batch.trees).logps
+        new = self.read(batch.trees, temperature=self.temperature).logps
         tokens = PolicyTokens(new, told["policy"], told["reference"], owner)
-        policy = (self.objective(tokens, told["advantage"]) * weight).sum()
+        objective = cast(PolicyObjective, self.objective)
+        policy = (objective(tokens, told["advantage"]) * weight).sum()
         divergence = (kl_estimates(new, told["reference"])[self.kl.estimator] * weight).sum()
         loss = policy + self.coefficient * divergence if self.kl.where == "loss" else policy
-        n = weight.new_tensor(float(len(weight)))
-        sums: Sums = {"loss/policy": (policy, n), "loss/kl": (divergence, n)}
+        n, whole = weight.new_tensor(float(len(weight))), weight.sum()  # tokens; and what they count for together
+        sums: Sums = {"loss/policy": (policy, whole), "loss/kl": (divergence, whole)}
         if self.advantage.needs_critic:
-            values = self._values(batch, training)
-            held = values
-            if self.critic.clip is not None:
-                held = told["value"] + (values - told["value"]).clamp(-self.critic.clip, self.critic.clip)
-            errors = [(one - told["return"]).square() for one in (values, held)]
-            value = (0.5 * torch.maximum(*errors) * weight).sum()
+            each, clipped = self.critic.losses(self._values(batch, training), told["value"], told["return"])
+            value = (each * weight).sum()
             loss = loss + self.critic.weight * value
-            sums |= {"loss/value": (value, n), "val/clipfrac": ((errors[1] > errors[0]).float().sum(), n)}
+            sums |= {"loss/value": (value, whole), "val/clipfrac": (clipped.float().sum(), n)}
         with torch.no_grad():
             ratio = (new - told["policy"]).exp()
-            clip = getattr(self.objective, "clip", float("inf"))
             sums |= {
                 "policy/ratio": (ratio.sum(), n),
                 "policy/approxkl": (kl_estimates(told["policy"], new)["k3"].sum(), n),
-                "policy/clipfrac": (((ratio - 1).abs() > clip).float().sum(), n),
+                "policy/clipfrac": (objective.clipped(tokens).float().sum(), n),
             }
         return loss, sums
 
-    # ------------------------------------------------------------------ what is shown and kept
+    def _imitated(self, batch: Batch) -> tuple[Tensor, Sums]:
+        """Cross-entropy of demonstrations; at temperature 1, for nobody sampled them."""
+        losses = -self.read(batch.trees).logps
+        n = losses.new_tensor(float(len(losses)))
+        return self._demonstration_weight * losses.sum(), {"loss/ptx": (losses.sum(), n)}
 
-    def _adapt(self, figures: dict[str, float]) -> None:
-        """Hold the divergence at its target (Ziegler et al., 2019, section 2.2)."""
-        if self.kl.target is not None:
-            off = max(-0.2, min(0.2, figures["objective/kl"] / self.kl.target - 1))
-            responses = self.samples * self._running.datamodule.batch_size
-            self.coefficient *= 1 + off * min(1.0, responses / self.kl.horizon)
+    # ------------------------------------------------------------------ what is shown and kept
 
     @torch.no_grad()
     def validation_step(self, step: Step, batch_idx: int) -> None:
@@ -333,8 +375,16 @@ class RL(AlignmentModule):
         """What policy and reference say of each token, without learning anything from it."""
         for batch in self._packed(now.trees):
             for role in ("policy", "reference"):
-                with self.roles.play(role, training=False):
-                    now.keep(role, batch, self.read(batch.trees).logps)
+                with self._explained(batch), self.roles.play(role, training=False):
+                    tokens = self.read(batch.trees, role == "policy", self.temperature)
+                now.keep(role, batch, tokens.logps)
+                if tokens.entropy is not None:
+                    now.keep("entropy", batch, tokens.entropy)
+
+    def on_train_end(self) -> None:
+        """Draw how much reward each nat has bought."""
+        if self.path:
+            plot(self.path, Path(self.trainer.default_root_dir) / "reward_kl.png")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the price of KL and the running mean too."""

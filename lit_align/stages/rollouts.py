@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -100,31 +103,69 @@ class Sampled:
         self.number = {id(tree): start for tree, start in zip(self.trees, starts, strict=False)}
 
 
+@contextmanager
+def sampling(together: int, limit: int) -> Iterator[None]:
+    """Say what would have made it fit when memory runs out over so many responses of so many tokens.
+
+    Raises:
+        TrainingError: instead of what torch raises.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"out of memory while {together} responses of up to {limit} tokens were sampled at once; lower "
+            "data.batch_size, model.samples or model.max_new_tokens (`lit-align inspect` says how far)"
+        ) from error
+
+
 def gathered(
-    trees: Sequence[Tree], samples: Sequence[Sequence[Sample]], texts: Sequence[Sequence[str]], reward: Reward
+    trees: Sequence[Tree],
+    samples: Sequence[Sequence[Sample]],
+    texts: Sequence[Sequence[str]],
+    reward: Reward,
+    folder: Path,
 ) -> Sampled:
     """Score what was sampled, ``samples[prompt][k]``, and put it side by side.
 
     Raises:
-        TrainingError: if the reward is not one number for each response, naming the prompt.
+        TrainingError: if the reward is not one number for each response, naming the prompt; what it was asked is then
+            in ``bad_reward.jsonl`` in ``folder``.
     """
     grown, told = [], []
     for tree, row, said in zip(trees, samples, texts, strict=True):
         told.append(tree.group._replace(responses=[answer(tree.group, one) for one in said]))
         ids = [sample.ids for sample in row]
         grown.append(tree._replace(responses=ids, scored=[[True] * len(one) for one in ids], group=told[-1]))
-    scores = _scored(reward, told)
+    scores = _scored(reward, told, sum(len(sample.ids) for row in samples for sample in row), folder)
     flat = [sample for row in samples for sample in row]
     logps = pad_sequence([torch.tensor(sample.logps) for sample in flat], batch_first=True)
     return Sampled(grown, told, torch.tensor([sample.ended for sample in flat]), logps, scores)
 
 
-def _scored(reward: Reward, groups: list[Group]) -> Scores:
+def _scored(reward: Reward, groups: list[Group], tokens: int, folder: Path) -> Scores:
     """What the reward says, checked before anything is learned from it."""
     try:
         scores = checked(reward, groups)
-    except ModelError as error:
-        raise TrainingError(str(error)) from error
+        by_token = scores.tokens if scores.tokens is None else scores.tokens.float().cpu()
+        if by_token is not None and (by_token.shape != (tokens,) or not by_token.isfinite().all()):
+            raise ModelError(
+                f"{reward} gave {list(by_token.shape)} scores by token, {int(by_token.isfinite().sum())} of them "
+                f"finite, for responses of {tokens} tokens; each has one"
+            )
     except Exception as error:  # a stranger's code
-        raise TrainingError(f"{reward} failed at the prompts from {groups[0].source}: {error!r}") from error
-    return Scores(scores.total.float().cpu(), {name: part.float().cpu() for name, part in scores.parts.items()})
+        asked = _asked(groups, folder)
+        said = str(error) if isinstance(error, ModelError) else f"{reward} failed: {error!r}"
+        raise TrainingError(f"{said}; what it was asked, from {groups[0].source} on, is in {asked}") from error
+    return Scores(
+        scores.total.float().cpu(), {name: part.float().cpu() for name, part in scores.parts.items()}, by_token
+    )
+
+
+def _asked(groups: Sequence[Group], folder: Path) -> Path:
+    """Write down prompts and responses, to ask the reward again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [{**one.extra, "source": one.source, "prompt": one.prompt, "responses": one.responses} for one in groups]
+    lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+    (folder / "bad_reward.jsonl").write_text("".join(lines), "utf-8")
+    return folder / "bad_reward.jsonl"

@@ -11,6 +11,8 @@ from typing import Any
 from lit_align.advantages import Advantage
 from lit_align.models.adapters import same_base
 from lit_align.objectives import Objective
+from lit_align.orca.distances import DatasetDistance
+from lit_align.orca.embedders import Embedder
 from lit_align.rewards import Reward
 
 
@@ -44,7 +46,7 @@ def _plain(value: Any) -> Any:
     """A setting as it would stand in a YAML; None if it cannot."""
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, Objective | Reward | Advantage):
+    if isinstance(value, Objective | Reward | Advantage | DatasetDistance | Embedder):
         given = {name: _plain(of) for name, of in vars(value).items() if name in signature(type(value)).parameters}
         return {"class_path": _path(type(value)), "init_args": given}
     if is_dataclass(value) and not isinstance(value, type):

@@ -1,4 +1,4 @@
-"""What every objective, format and reward must satisfy; a plugin's test is one call.
+"""What every objective, format, reward, source of feedback and embedder must satisfy; a plugin's test is one call.
 
 They fail with a sentence that says which promise is broken, and for which numbers.
 """
@@ -14,11 +14,15 @@ from lit_align.objectives import (
     SupervisedObjective,
     UnpairedObjective,
 )
+from lit_align.testing.embedders import check_embedder
+from lit_align.testing.feedback import check_feedback
 from lit_align.testing.formats import check_format
 from lit_align.testing.promises import check
 from lit_align.testing.rewards import check_reward
 
 __all__ = [
+    "check_embedder",
+    "check_feedback",
     "check_format",
     "check_objective",
     "check_policy",

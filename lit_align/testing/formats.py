@@ -36,7 +36,7 @@ def check_format(layout: Format, row: Row) -> Group:
     require(bool(group.responses) and all(group.responses), f"{name} gives no response, or an empty one")
     count = len(group.responses)
     for pair in group.pairs:
-        _check_pair(name, pair, count)
+        check_pair(name, pair, count)
     require(len(group.desirable) in (0, count), f"{name} gives {len(group.desirable)} thumbs to {count} responses")
     require(not group.pairs or "pairs" in layout.gives, f"{name} gives pairs, but {name}.gives does not say so")
     require(
@@ -45,7 +45,8 @@ def check_format(layout: Format, row: Row) -> Group:
     return group
 
 
-def _check_pair(name: str, pair: Pair, count: int) -> None:
+def check_pair(name: str, pair: Pair, count: int) -> None:
+    """Fail unless ``pair`` is of two of ``count`` responses, the likelier way round; ``name`` gave it."""
     sides = {pair.better, pair.worse}
     require(len(sides) == 2 and sides <= set(range(count)), f"{name} compares {pair}, of {count} responses")
     require(0.5 < pair.probability <= 1, f"{name} gives {pair} a probability that is not over 0.5 and up to 1")

@@ -60,10 +60,11 @@ def rendered(found: dict) -> str:
                 f"| {of['peak'] / 2**20:.0f} | {of['peak'] / base['peak']:.2f} |"
             )
         parts.append("\n".join(lines))
-    return "\n\n".join([*parts, "\n".join(_notes(found))])
+    return "\n\n".join([*parts, "\n".join(notes(found))])
 
 
-def _notes(found: dict) -> list[str]:
+def notes(found: dict) -> list[str]:
+    """What was checked beside, and whether aims were met."""
     notes = []
     machine, versions = found["machine"], found["versions"]
     if gate := found.get("gate"):
@@ -79,14 +80,17 @@ def _notes(found: dict) -> list[str]:
             f"* Operations for one pair of A, reference included: TRL {trl:.0f} GFLOP, ours {ours:.0f}, a ratio of "
             f"{trl / ours:.2f}; from the sizes of the trees alone {trees:.0f} were expected ({ours / trees - 1:+.1%})."
         )
+    aims = []
     for what, ours, theirs, target, text in TARGETS:
         rungs = found["settings"]["A"]["rungs"]
         if what == "pairs":
             ratio = rungs[theirs]["least"] / rungs[ours]["least"]
-            notes.append(f"* A, {text}: {ratio:.2f}x; the aim was {target}x, {'met' if ratio >= target else 'missed'}.")
+            met = ratio >= target
         else:
             ratio = rungs[ours]["peak"] / rungs[theirs]["peak"]
-            notes.append(f"* A, {text}: {ratio:.2f}x; the aim was {target}x, {'met' if ratio <= target else 'missed'}.")
+            met = ratio <= target
+        aims.append(f"{text} {ratio:.2f}x, the aim of {target}x {'met' if met else 'missed'}")
+    notes.append(f"* A: {'; '.join(aims)}.")
     notes.append(
         f"* {machine['cpu'] or machine['gpu']}, {machine['threads']} thread, {machine['dtype']}, "
         + ", ".join(f"{name} {version}" for name, version in versions.items())

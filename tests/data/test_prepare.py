@@ -35,6 +35,8 @@ def test_hostile_rows_have_one_fate_each(tmp_path, tokenizer):
     trees, ledger = prepare([str(path)], None, chat, "pairs", 0.5, built_in())
     assert ledger.fates == {"kept": 9, "truncated": 1, "malformed": 8, "set aside": 0, "overlong": 1}
     assert ledger.rows == sum(ledger.fates.values()) == len(HOSTILE) - 1
+    told = "1 of 2 responses lost the end: longer than max_length, and overlong is truncate"
+    assert ledger.examples["truncated", told] == [f"{path}:19"]
     assert ledger.examples["malformed", "'chosen' is not text (got bool)"] == [f"{path}:14"]
     assert [tree.group.source for tree in trees] == [f"{path}:{line}" for line in (*range(1, 10), 19)]
     assert ledger.tokens == sum(tree.tokens for tree in trees)
@@ -50,6 +52,7 @@ def test_files_of_different_layouts_make_one_set(tmp_path, tokenizer):
     trees, ledger = prepare([str(pairs), str(thumbs)], None, chat, "demonstrations", 0, built_in())
     assert [tree.group.responses for tree in trees] == [["bc"], ["b"]]
     assert ledger.fates["set aside"] == 1
+    assert "         1  only the better response of a comparison is imitated" in ledger.table().splitlines()
     with pytest.raises(DataError, match=r"thumbs.json has the layout Completions, which gives .* but pairs are needed"):
         prepare([str(thumbs)], None, chat, "pairs", 0, built_in())
 

@@ -72,7 +72,24 @@ def test_figures_ledger_and_table(rows, tmp_path, capsys):
     assert "tokens" not in table
     lines = {line.split("  ")[0]: line.split() for line in table.splitlines()}
     assert lines["hep-go"][:3] == ["hep-go", "3", "66.7"]
-    assert lines["Safety (1 of 5)"][4:] == ["50.0", "50.0\u201350.0"]
+    assert lines["Safety (1 of 5)"][4:] == ["50.0", "5.5\u201394.5"]  # Wilson's of one tie: ± 0.445
+
+
+def test_a_judge_of_pairs_is_judged_as_a_reward_is(rows, tmp_path, capsys):
+    """Who prefers the shorter response, with certainty: its accuracy is the reward's, and its questions are counted."""
+    more = ("--max_lost=0.2", "--data", rows)
+    reward = evaluate(tmp_path / "reward", *SHORTER, *more)
+    found = evaluate(
+        tmp_path / "judge", "--feedback=Ranked", *(word.replace("--", "--feedback.") for word in SHORTER), *more
+    )
+    for part in ("subsets", "sections"):
+        assert {name: of["accuracy"] for name, of in found[part].items()} == {
+            name: of["accuracy"] for name, of in reward[part].items()
+        }
+    assert found["asked"]["questions"] == 4
+    assert found["asked"]["set_aside"] == {"a tie": 1}
+    assert found["calibration"]["bins"][-1]["sure"] == pytest.approx(1, abs=1e-5)
+    assert "3 of 4 groups have a label, from 4 questions" in capsys.readouterr().out
 
 
 def test_a_yaml_and_the_settings_it_saves_give_the_same_figures(rows, tmp_path):
@@ -123,7 +140,8 @@ def test_on_real_comparisons_the_judge_of_length_is_the_baseline(name, shared_da
         ([*SHORTER, "--batch_size=0"], "batch_size is 0 and max_lost 0.01; they are at least 1, and from 0 to 1"),
         ([*SHORTER, "--max_lost=much"], "max_lost is 'much', which is no float; correct it"),
         (["-c", "nowhere.yaml"], "there is no file "),
-        ([], "there is no reward; give a YAML that says it with -c FILE"),
+        ([], "there is no judge; give --reward or --feedback"),
+        ([*SHORTER, "--feedback=Recorded"], "there are two judges; give --reward or --feedback"),
     ],
 )
 def test_a_mistake_gets_one_sentence(more, sentence, rows, tmp_path, capsys):
@@ -141,7 +159,7 @@ def test_what_can_be_evaluated_is_said(args, code, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(args)
     assert stopped.value.code == code
-    assert capsys.readouterr().err.endswith("; there are reward-bench\n")
+    assert capsys.readouterr().err.endswith("; there are reward-bench, win-rate\n")
 
 
 def test_too_many_malformed_rows_stop_it_after_the_table(rows, tmp_path, capsys):

@@ -119,7 +119,7 @@ def test_the_interval_is_the_binomial_one_where_prompts_are_single():
     n, right = 100, 70
     at_most = np.cumsum([comb(n, k) * 0.7**k * 0.3 ** (n - k) for k in range(n + 1)])
     exact = [int(np.searchsorted(at_most, level)) / n for level in (0.025, 0.975)]
-    found = estimate(draws(verdicts([1.0] * right + [-1.0] * (n - right))))
+    found = estimate(draws(verdicts([1.0] * right + [-1.0] * (n - right))), n)
     assert found["accuracy"] == 0.7
     assert found["interval"] == pytest.approx(exact, abs=0.0101)  # 1000 resamples may miss by one prompt
 
@@ -128,7 +128,17 @@ def test_the_interval_is_of_prompts_not_of_comparisons():
     """Ten comparisons of each prompt that all agree say no more than one."""
     one = [1.0] * 28 + [-1.0] * 12
     many = verdicts(np.repeat(one, 10), prompts=np.repeat(np.arange(40), 10))
-    assert estimate(draws(many)) == estimate(draws(verdicts(one)))
+    assert estimate(draws(many), 40) == estimate(draws(verdicts(one)), 40)
+
+
+@pytest.mark.parametrize("right", [0, 8])
+def test_where_no_resample_differs_the_interval_is_that_of_the_score_test(right):
+    """The ends of Wilson's are the shares p that 8 draws could come from: (p - right / 8)² = z² p (1 - p) / 8."""
+    margins = [1.0] * right + [-1.0] * (8 - right)
+    found = report(verdicts([*margins, *margins], prompts=[*range(8), *range(8)]))["all"]["interval"]
+    for p in found:
+        assert (p - right / 8) ** 2 == pytest.approx(1.96**2 * p * (1 - p) / 8)
+    assert found[1] - found[0] == pytest.approx(1.96**2 / (8 + 1.96**2))
 
 
 def test_an_interval_depends_on_its_own_subset_alone():

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from lit_align.batches import Group, Tree
+from lit_align.data.packing import pack
 from lit_align.errors import ModelError
+from lit_align.models.forward import Forward
 from lit_align.models.generate import generate, sample, stop_ids, stream
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.roles import Lora, Roles
@@ -32,10 +35,10 @@ def test_greedy_is_what_transformers_generates(model, tokenizer):
     assert len(generate(model, tokenizer, PROMPTS, max_new_tokens=8)[0][0]) < 8
 
 
-def scored(model, prompt, ids):
+def scored(model, prompt, ids, temperature=1.0):
     """Log-probabilities as training computes them: one row, no cache."""
     with torch.no_grad():
-        logits = model(torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+        logits = model(torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, len(prompt) - 1 : -1] / temperature
     return logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0]
 
 
@@ -77,7 +80,8 @@ def test_sampled_logps_are_those_of_the_training_pass(model, tokenizer, kind, te
     assert len({len(one.ids) for row in rows for one in row}) > 2
     for prompt, row in zip(PROMPTS, rows, strict=True):
         for one in row:
-            torch.testing.assert_close(torch.tensor(one.logps), scored(model, prompt, one.ids), atol=1e-4, rtol=0)
+            wanted = scored(model, prompt, one.ids, temperature)
+            torch.testing.assert_close(torch.tensor(one.logps), wanted, atol=1e-4, rtol=0)
             assert one.ended == (1 <= one.ids[-1] < 30)
             assert not any(1 <= token < 30 for token in one.ids[:-1])
             assert one.ended or len(one.ids) == 8
@@ -168,3 +172,75 @@ def test_nothing_to_continue(model, tokenizer):
     assert generate(model, tokenizer, [], max_new_tokens=4) == []
     with pytest.raises(ModelError, match="prompt 1 is empty"):
         generate(model, tokenizer, [[5], []], max_new_tokens=4)
+
+
+def test_a_real_model_samples_what_its_training_pass_reads(smollm2):
+    """Three prompts, two samples of 32 tokens each, in float32: through packed trees the gap is at most 1e-4 nats."""
+    base = Base(smollm2, "none", "float32")
+    model, tokenizer = load_model(base, torch.device("cpu")), load_tokenizer(base)
+    asked = ("Name a bird.", "Why does rain fall, and where?", "2 + 2 =")
+    prompts = [tokenizer.encode(text) for text in asked]
+    for temperature in (1.0, 0.7):
+        rows = sample(model, tokenizer, prompts, max_new_tokens=32, samples=2, temperature=temperature)
+        trees = [
+            Tree(prompt, [one.ids for one in row], [[True] * len(one.ids) for one in row], Group(text, ["", ""]))
+            for prompt, row, text in zip(prompts, rows, asked, strict=True)
+        ]
+        (batch,) = pack(trees, budget=1000)
+        with torch.no_grad():
+            read = Forward(model)(batch.trees, temperature=temperature).logps
+        drawn = {id(tree): [p for one in row for p in one.logps] for tree, row in zip(trees, rows, strict=True)}
+        drawn = torch.tensor([p for tree in batch.source for p in drawn[id(tree)]])
+        assert (read - drawn).abs().max() <= 1e-4
+
+
+def sliding():
+    """A model whose layers keep the keys of the newest tokens alone, in one layer, and of all in the other."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=128,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        layer_types=["sliding_attention", "full_attention"],
+        use_sliding_window=True,
+        sliding_window=4,
+        initializer_range=0.15,
+        eos_token_id=1,
+    )
+    return Qwen2ForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("kind", ["attention", "recurrent", "placed", "sliding"])
+def test_prompts_that_are_read_in_parts_get_the_same_responses(model, tokenizer, kind):
+    """Six columns a prompt: with a budget of 13 tokens, two prompts at once."""
+    model = {"attention": lambda: model, "recurrent": recurrent, "placed": placed, "sliding": sliding}[kind]()
+    model.generation_config.eos_token_id = list(range(1, 30))
+    options, seen = {"max_new_tokens": 8, "samples": 3}, []
+    whole = sample(model, tokenizer, PROMPTS, **options)
+    model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    parts = sample(model, tokenizer, PROMPTS, **options, token_budget=13)
+    assert [[one.ids for one in row] for row in parts] == [[one.ids for one in row] for row in whole]
+    for one, other in zip(sum(parts, []), sum(whole, []), strict=True):  # noqa: RUF017 - few
+        assert one.logps == pytest.approx(other.logps, abs=1e-4)
+    # states that cannot be copied cannot be put together either
+    assert [shape for shape in seen if shape[1] > 1] == ([(12, 6)] if kind == "recurrent" else [(2, 6), (2, 6)])
+
+
+def test_what_leaves_no_room_for_a_response_is_refused(tokenizer):
+    """32 positions that were learned one by one: the 33rd would be read from behind the table."""
+    model = placed()
+    assert len(sample(model, tokenizer, [[5] * 24], max_new_tokens=8)[0][0].ids) <= 8
+    says = "a prompt of 25 tokens and max_new_tokens 8 need 33 positions, and the model has 32; lower max_new_tokens"
+    with pytest.raises(ModelError, match=says):
+        sample(model, tokenizer, [[5], [5] * 25], max_new_tokens=8)
+
+
+def test_any_seed_will_do(model, tokenizer):
+    """On-policy learning mixes the iteration into it: a date as the seed comes to more than 64 bits."""
+    found = [generate(model, tokenizer, PROMPTS, max_new_tokens=8, temperature=1.0, seed=s) for s in (2 * 10**13, -1)]
+    assert found[0] != found[1]

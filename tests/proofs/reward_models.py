@@ -66,32 +66,23 @@ def pandalm(longest: int = 120) -> list[Group]:
     ]
 
 
-def llmfao(soft: bool, words: int = 60) -> list[Group]:
-    """All answers to a prompt in one group, their beginnings, compared by the crowd: its share of votes or majority."""
+def llmfao(soft: bool, words: int = 40, most: int = 26) -> list[Group]:
+    """Beginnings of two answers, compared by the crowd: its share of votes or majority; so many of each prompt."""
     votes: dict[str, Counter] = defaultdict(Counter)
     with (DATA / "llmfao" / "crowd-comparisons.csv").open() as file:
         for row in csv.DictReader(file):
             votes[row["id"]][row["winner"]] += 1
-    asked: dict[str, dict[str, int]] = defaultdict(dict)
-    pairs: dict[str, list[Pair]] = defaultdict(list)
+    found: dict[str, list[Group]] = defaultdict(list)
     for line in (DATA / "llmfao" / "pairs-crowd.jsonl").read_text().splitlines():
         row = json.loads(line)
         said, of = [" ".join((row[f"result_{x}"] or "").split()[:words]) for x in "xy"], votes[str(row["id"])]
         share = (of["left"] + of["tie"] / 2) / max(of.total(), 1)
-        if not all(said) or said[0] == said[1] or share == 0.5:
-            continue
-        known = asked[row["text"]]
-        a, b = (known.setdefault(one, len(known)) for one in said)
-        better, worse, sure = (a, b, share) if share > 0.5 else (b, a, 1 - share)
-        pairs[row["text"]].append(Pair(better, worse, sure if soft else 1.0))
-    return [
-        Group(
-            [{"role": "user", "content": text}],
-            [[{"role": "assistant", "content": said}] for said in known],
-            tuple(pairs[text]),
-        )
-        for text, known in asked.items()
-    ]
+        if all(said) and said[0] != said[1] and share != 0.5:
+            pair = Pair(0, 1, share) if share > 0.5 else Pair(1, 0, 1 - share)
+            asked = [{"role": "user", "content": row["text"]}]
+            answers = [[{"role": "assistant", "content": one}] for one in said]
+            found[row["text"]].append(Group(asked, answers, (pair if soft else pair._replace(probability=1.0),)))
+    return [group for of in found.values() for group in random.Random(0).sample(of, min(most, len(of)))]
 
 
 def split(groups: list[Group], seed: int) -> tuple[list[Group], list[Group]]:
@@ -137,6 +128,11 @@ def joined(parts: list[Verdicts]) -> Verdicts:
     return Verdicts(*(np.concatenate(column) for column in zip(*named, strict=True)))
 
 
+def judged(part: Verdicts) -> dict:
+    """Accuracy and interval."""
+    return estimate(draws(part), len(np.unique(part.prompt)))
+
+
 def learn(name: str, groups: list[Group], seeds=SEEDS, *more: str) -> dict:
     """Train and judge once for each seed, two at a time."""
 
@@ -148,17 +144,16 @@ def learn(name: str, groups: list[Group], seeds=SEEDS, *more: str) -> dict:
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(one, seeds))
     every = joined([part for part, _ in found])
-    runs = [{**of, **estimate(draws(part))} for part, of in found]
-    return {"pooled": estimate(draws(every)) | figures(every), "runs": runs}
+    runs = [{**of, **judged(part)} for part, of in found]
+    return {"pooled": judged(every) | figures(every), "runs": runs}
 
 
 EXPERIMENTS = {
     "hh_harmless": lambda: learn("hh", hh_harmless(), SEEDS, "--model.optimizer.lr=1e-4"),
-    "pandalm": lambda: learn("pandalm", pandalm(), SEEDS[:2], "--model.optimizer.lr=1e-4"),
-    "llmfao, share of votes": lambda: learn("soft", llmfao(True), SEEDS[:2], *CROWD),
-    "llmfao, majority": lambda: learn("hard", llmfao(False), SEEDS[:2], *CROWD),
+    "pandalm": lambda: learn("pandalm", pandalm(), SEEDS[:1], "--model.optimizer.lr=1e-4"),
+    "llmfao, share of votes": lambda: learn("soft", llmfao(True), SEEDS[:1], "--model.optimizer.lr=1e-4"),
+    "llmfao, majority": lambda: learn("hard", llmfao(False), SEEDS[:1], "--model.optimizer.lr=1e-4"),
 }
-CROWD = ("--model.optimizer.lr=1e-4", "--data.batch_size=1", "--data.token_budget=16384", "--data.max_length=16384")
 
 
 def draw(found: dict) -> None:

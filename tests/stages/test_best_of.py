@@ -76,7 +76,7 @@ def test_the_bound_is_the_divergence_where_answers_are_many():
 
 def test_a_score_that_is_no_number_is_no_best():
     with pytest.raises(ModelError, match=r"gave nan to 'b', a response to rows:1; scores are finite numbers"):
-        BestOf(2, Lost()).choose([Group("?", [], source="rows:1")], [["a", "b"]])
+        BestOf(2, Lost()).choose([Group("?", [], source="rows:1")], [[("a", True), ("b", True)]])
 
 
 def test_the_best_of_each_prompt_is_kept(whole):
@@ -90,6 +90,9 @@ def test_the_best_of_each_prompt_is_kept(whole):
         assert (row["answer"], row["score"]) == (row["answers"][first], row["scores"][first])
     assert len({answer for row in rows(folder) for answer in row["answers"]}) > 22 * N * 0.9
     told = json.loads((folder / "best_of.json").read_text())
+    ended = [one for row in rows(folder) for one in row["ended"]]
+    assert (told["answers"], told["cut_off"]) == (len(ended), ended.count(False)) == (22 * N, ended.count(False))
+    assert 0 < told["cut_off"] < 22 * N
     assert [point["n"] for point in told["curve"]] == [1, 2, 4, 6]
     assert told["curve"][-1]["reward"] == pytest.approx(sum(row["score"] for row in rows(folder)) / 22)
     assert told["curve"][0]["reward"] == pytest.approx(sum(sum(row["scores"]) / N for row in rows(folder)) / 22)
@@ -100,15 +103,16 @@ def test_the_best_of_each_prompt_is_kept(whole):
 
 def test_answers_are_samples_of_the_model_at_that_temperature(whole, tiny):
     """Each sampled alone, from the prompt as the chat template renders it, with the luck of its place."""
-    from lit_align.models.generate import generate
+    from lit_align.models.generate import sample
 
     base = Base(str(tiny), "none", "float32")
     model, tokenizer = load_model(base), load_tokenizer(base)
     for place, row in [*enumerate(rows(whole[1]))][::7]:
         ids = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)
         options = {"max_new_tokens": 12, "temperature": 1.0, "samples": N, "seed": 3, "places": [place]}
-        (found,) = generate(model, tokenizer, [ids], **options)
-        assert row["answers"] == [tokenizer.decode(one, skip_special_tokens=True).strip() for one in found]
+        (found,) = sample(model, tokenizer, [ids], **options)
+        assert row["answers"] == [tokenizer.decode(one.ids, skip_special_tokens=True).strip() for one in found]
+        assert row["ended"] == [one.ended for one in found]
 
 
 class Calls(Reward):
@@ -152,7 +156,7 @@ def test_a_reward_is_attached_once_and_sees_whole_groups(tiny, tmp_path):
 def test_of_equal_ones_the_first():
     groups = [Group([{"role": "user", "content": "a?"}], []), Group("b?", [])]
     said = [["x y z", "x", "y"], ["x", "y", "x y z"]]
-    found = BestOf(3, Length(most=1), keep_all=True).choose(groups, said)
+    found = BestOf(3, Length(most=1), keep_all=True).choose(groups, [[(one, True) for one in row] for row in said])
     assert [one["answer"] for one in found] == ["x", "x"]
     assert [one["answers"] for one in found] == said
 

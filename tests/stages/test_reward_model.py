@@ -275,7 +275,7 @@ def test_it_shares_the_base_that_is_there(trained, tiny):
     before = sum(p.numel() for p in policy.parameters())
     for one in (reward, again):
         one.attach(policy.roles, policy.tokenizer)
-        assert one._seat.roles is policy.roles
+        assert one.seat.roles is policy.roles
         torch.testing.assert_close(one(groups).total, alone, rtol=1e-5, atol=1e-5)
     assert policy.roles.now == "policy"
     assert sum(p.numel() for p in policy.parameters()) < 1.5 * before
@@ -294,7 +294,7 @@ def test_it_brings_its_own_base_where_the_one_there_is_another(other, trained, t
     again = Trained(str(trained / "adapter"))
     with pytest.warns(UserWarning, match="it loads that one for itself"):
         again.attach(policy, tokenizer)
-    assert again._seat.roles is not policy
+    assert again.seat.roles is not policy
     assert torch.equal(again(texts(3)).total, alone)
 
 
@@ -403,11 +403,12 @@ def test_an_ensemble_doubts_where_its_members_disagree(tiny, tmp_path):
     torch.testing.assert_close(scores.total, each.mean(0) - 0.5 * each.std(0), rtol=1e-4, atol=1e-5)
 
 
-def test_predict_writes_the_scores(trained, tiny, tmp_path):
+def test_predict_writes_the_scores(trained, tiny, tmp_path, capsys):
     pairs = write_pairs(tmp_path / "pairs.jsonl", 5)
     args = reward_arguments(tiny, pairs, tmp_path / "run", f"--data.validation={pairs}")
     main(["predict", *args[1:], f"--ckpt_path={trained / 'checkpoints' / 'last.ckpt'}"])
-    (written,) = folder_of(tmp_path / "run").glob("*.jsonl")
+    written = folder_of(tmp_path / "run") / "scores.jsonl"
+    assert f"scores are in {written}" in capsys.readouterr().out
     rows = [json.loads(line) for line in written.read_text().splitlines()]
     groups = [Group(row["prompt"], row["responses"]) for row in rows]
     assert len(rows) == 5

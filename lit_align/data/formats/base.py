@@ -60,8 +60,8 @@ def recognise(row: Row, formats: Sequence[Format]) -> Format:
             return layout
         case []:
             raise DataError(
-                f"no layout has the columns {', '.join(map(str, row)) or '(none)'}; set format to one of "
-                f"{', '.join(_names(formats))}, or add a layout with a plugin"
+                f"no layout has the columns {', '.join(map(str, row)) or '(none)'}; rename them to those of one of "
+                f"{', '.join(_names(formats))} (`lit-align plugins formats` says which), or write a plugin for them"
             )
         case several:
             raise DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
@@ -19,7 +20,7 @@ class Groups(Format):
     A pair is ``[better, worse]`` by index, then optionally the probability that this is right, then the margin. A
     ranking is the place of each response, 1 for the best, the same for a tie and 0 where only the others were placed;
     ratings are an object of numbers by attribute for each response, null where one was not measured. A target is the
-    index of a response held up as the answer.
+    index of a response held up as the answer. A response with its ids in ``tokens`` was sampled, and may be empty.
 
     Example:
         >>> Groups()({"prompt": "2 + 2?", "responses": ["4", "5"], "pairs": [[0, 1, 0.9]]}).pairs
@@ -35,7 +36,11 @@ class Groups(Format):
     def __call__(self, row: Row) -> Group:
         """The row as a group of as many as it has."""
         prompt, given = checked_prompt(text_or_messages(row, "prompt")), _list(row, "responses")
-        responses = [checked_response(text_or_messages({"responses": response}, "responses")) for response in given]
+        sampled = row.get("tokens") or [None] * len(given)
+        responses = [text_or_messages({"responses": response}, "responses") for response in given]
+        responses = [
+            one if ids else checked_response(one) for one, ids in zip_longest(responses, sampled[: len(responses)])
+        ]
         if not responses:
             raise Malformed("no response")
         if any(isinstance(response, str) != isinstance(prompt, str) for response in responses):
@@ -56,6 +61,20 @@ class Groups(Format):
         extra = unused(row, "prompt", "responses", "pairs", "desirable", "ranking", "ratings", "target")
         compared = tuple(_pair(pair, responses) for pair in pairs)
         return Group(prompt, responses, compared, tuple(desirable), tuple(ranking), tuple(ratings), target, extra=extra)
+
+
+def as_row(group: Group) -> Row:
+    """The columns that a group is read from.
+
+    Example:
+        >>> as_row(Group("2 + 2?", ["4", "5"], (Pair(0, 1),), extra={"level": 1}))
+        {'level': 1, 'prompt': '2 + 2?', 'responses': ['4', '5'], 'pairs': [[0, 1, 1.0, 0.0]]}
+    """
+    row = {**group.extra, "prompt": group.prompt, "responses": group.responses}
+    for name in ("pairs", "desirable", "ranking", "ratings"):
+        if labels := getattr(group, name):
+            row[name] = [list(one) if isinstance(one, Pair) else one for one in labels]
+    return row if group.target is None else {**row, "target": group.target}
 
 
 def _list(row: Row, name: str) -> list[Any]:

@@ -1,0 +1,95 @@
+"""``lit-align evaluate cross-modal``: is it worth aligning an embedder, or a language model at all?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_align.errors import ConfigError
+from lit_align.evaluation.cross_modal import ARMS, baselines, compared, plot_arms, settings_of, trained
+from lit_align.explain import near
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "tasks": {"type": str, "nargs": "+", "required": True, "help": "YAMLs of fit with CrossModal, one for each task."},
+    "arms": {"type": str, "nargs": "+", "default": [*ARMS], "help": f"What is compared: {', '.join(ARMS)}."},
+    "lrs": {"type": float, "nargs": "+", "default": [1e-4, 5e-4, 2e-3], "help": "Learning rates to choose from."},
+    "seeds": {"type": int, "default": 5, "help": "Of initial weights, splits and order; the first one chooses the lr."},
+    "steps": {"type": int, "default": 200, "help": "Optimiser steps of each run."},
+    "results": {
+        "type": str,
+        "default": "runs/cross_modal.jsonl",
+        "help": "Runs that are in this file are not repeated.",
+    },
+    "run": {"type": str, "default": "runs/evaluate", "help": "Folder of runs; each one gets a number in it."},
+}
+
+
+def refuse(made: Any) -> None:
+    """Say so if there is nothing to compare.
+
+    Raises:
+        ConfigError: with a remedy.
+    """
+    if strange := set(made.arms) - ARMS.keys():
+        raise ConfigError(f"there is no arm {min(strange)!r}{near(min(strange), ARMS)}")
+    if made.seeds < 1 or made.steps < 1:
+        raise ConfigError(f"seeds is {made.seeds} and steps {made.steps}; both are at least 1")
+    for file in made.tasks:
+        if not Path(file).is_file():
+            raise ConfigError(f"there is no file {file}; give the YAML of a task")
+
+
+def run(made: Any, folder: Path) -> dict[str, Any]:
+    """Train whatever is not in the results yet, then print, keep and draw the figures."""
+    from rich.console import Console
+    from rich.table import Table
+
+    found: dict[str, Any] = {}
+    for file in made.tasks:
+        name, task = Path(file).stem, yaml.safe_load(Path(file).read_text("utf-8"))
+        chosen = []
+        for arm in made.arms:
+            tried = [_once(made, name, task, arm, lr, 0) for lr in made.lrs]
+            lr = min(tried, key=lambda one: one["eval_loss"])["lr"]
+            chosen += [_once(made, name, task, arm, lr, seed) for seed in range(made.seeds)]
+        of_seed = [baselines(settings_of(task, "naive", 1.0, seed)) for seed in range(made.seeds)]
+        means = {key: sum(one[key] for one in of_seed) / len(of_seed) for key in of_seed[0]}
+        found[name] = {"steps": made.steps, "lrs": made.lrs, "baselines": means, "arms": compared(chosen)}
+        (folder / "cross_modal.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        plot_arms(found, folder / "cross_modal.png")
+    table = Table("task", "arm", "accuracy", "sd", "p against naive", "seconds", "lr", "kept")
+    for name, of in found.items():
+        for arm, one in of["arms"].items():
+            p = one["against naive"]
+            cells = [f"{one['mean']:.4f}", _number(one["sd"]), _number(p), f"{one['seconds']:.1f}", f"{one['lr']:g}"]
+            table.add_row(name, arm, *cells, f"{one['kept']} of {one['seeds']}")
+        for baseline, value in of["baselines"].items():
+            table.add_row(name, baseline, f"{value:.4f}")
+    Console().print(table)
+    print(f"The run is in {folder}: cross_modal.json, cross_modal.png.")
+    return found
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _once(made: Any, name: str, task: dict[str, Any], arm: str, lr: float, seed: int) -> dict[str, Any]:
+    """A run, from the results if it is there."""
+    settings = settings_of(task, arm, lr, seed)
+    key = hashlib.sha256(json.dumps([settings, made.steps], sort_keys=True).encode()).hexdigest()[:16]
+    file = Path(made.results)
+    if file.exists():
+        for line in file.read_text("utf-8").splitlines():
+            if (known := json.loads(line))["key"] == key:
+                return known  # type: ignore[no-any-return]
+    new = {"key": key, "task": name, "arm": arm, "lr": lr, "seed": seed, **trained(settings, made.steps)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as out:
+        out.write(json.dumps(new) + "\n")
+    print(f"{name} {arm} lr {lr:g} seed {seed}: {new['test_accuracy']:.4f} in {new['seconds']:.0f} s", flush=True)
+    return new

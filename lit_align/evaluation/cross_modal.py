@@ -1,0 +1,190 @@
+"""What alignment is worth on a task: arms that differ in nothing else, beside what needs no language model."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_align.data.cross_modal import CrossModalData
+from lit_align.errors import ConfigError
+
+ORCA_STEPS: dict[str, Any] = {"steps": 60, "lr": 1e-3, "folds": 0}  # one an epoch, as its settings have it
+
+ARMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "scratch": lambda given: {"pretrained": False, "alignment": None},
+    "naive": lambda given: {"alignment": None},
+    "orca": lambda given: {
+        "alignment": given | {"distance": {"class_path": "ORCA", "init_args": {"convention": "otdd"}}} | ORCA_STEPS
+    },
+    "otdd": lambda given: {"alignment": given | {"folds": 0}},
+    "gated": lambda given: {"alignment": {"folds": 5} | given},
+}
+"""What an arm changes of a task's settings, whose alignment it is given."""
+
+KERNELS = 2000
+
+
+def settings_of(task: dict[str, Any], arm: str, lr: float, seed: int) -> dict[str, Any]:
+    """Settings of stage and data of one run: the task's, but for arm, learning rate and seed."""
+    model, data = ({**task[part], "init_args": dict(task[part]["init_args"])} for part in ("model", "data"))
+    given = model["init_args"]
+    given |= ARMS[arm](dict(given.get("alignment") or {})) | {"seed": seed}
+    optimizer = given["optimizer"]
+    given["optimizer"] = {**optimizer, "init_args": {**optimizer.get("init_args", {}), "lr": lr}}
+    data["init_args"]["seed"] = seed
+    return {"model": model, "data": data}
+
+
+def trained(settings: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Train for so many steps, and what came of it; seconds are of the whole, alignment included."""
+    from jsonargparse import ArgumentParser
+    from lightning.pytorch import Trainer
+
+    from lit_align.stages.cross_modal import CrossModal
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--model", type=CrossModal)
+    parser.add_argument("--data", type=CrossModalData)
+    made = parser.instantiate(parser.parse_object(settings))
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = Trainer(max_steps=steps, logger=False, limit_val_batches=0, **quiet)  # type: ignore[arg-type]
+    start, work = time.perf_counter(), time.process_time()
+    trainer.fit(made.model, made.data)
+    figures = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - work}
+    trainer = Trainer(logger=False, **quiet)  # type: ignore[arg-type]
+    for found in (
+        *trainer.validate(made.model, made.data, verbose=False),
+        *trainer.test(made.model, made.data, verbose=False),
+    ):
+        figures |= {name: float(value) for name, value in found.items()}
+    return {**figures, "alignment": made.model.report}
+
+
+def baselines(settings: dict[str, Any]) -> dict[str, float]:
+    """Accuracy in the test of the nearest neighbour, and of random convolutions."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--data", type=CrossModalData)
+    data = parser.instantiate(parser.parse_object({"data": settings["data"]})).data
+    data.setup("test")
+    if data.target.kind != "class":
+        raise ConfigError(f"the targets of {data.paths['train']} are no classes, which the arms are compared by")
+    parts = [data.labelled(part) for part in ("train", "validation", "test")]
+    (x, *others), y = _alike([part.x.float() for part in parts]), [part.y for part in parts]
+    near = torch.cdist(others[1].flatten(1), x.flatten(1)).argmin(1)
+    found = {"nearest neighbour": _share(y[0][near] == y[2])}
+    train, validation, test = random_convolutions([x, *others], int(settings["data"]["init_args"]["seed"]))
+    fits = [ridge(train, y[0], 10.0**k) for k in range(-2, 6)]
+    best = max(fits, key=lambda fit: _share(fit(validation) == y[1]))
+    return {**found, "random convolutions": _share(best(test) == y[2])}
+
+
+def _alike(xs: Sequence[Tensor]) -> list[Tensor]:
+    """Inputs as series of channels, ``[n, channels, length]``, all as long as the longest."""
+    flat = [x.flatten(2) if x.dim() > 2 else x[:, None] for x in xs]
+    longest = max(x.shape[2] for x in flat)
+    return [torch.nn.functional.pad(x, (0, longest - x.shape[2])) for x in flat]
+
+
+def random_convolutions(xs: Sequence[Tensor], seed: int) -> list[Tensor]:
+    """Largest value, and share above zero, of series under random kernels, in deviations of the first set.
+
+    Kernels are those of ROCKET (Dempster et al., 2020, https://arxiv.org/abs/1910.13051), over all channels at once and
+    fewer.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    channels, length = xs[0].shape[1:]
+    columns: list[list[Tensor]] = [[] for _ in xs]
+    for k in range(KERNELS // 20):  # those of one length and dilation together
+        size = min((7, 9, 11)[k % 3], length)
+        reach = math.log2(max((length - 1) / max(size - 1, 1), 1.0))
+        dilation = int(2 ** (float(torch.rand(1, generator=draw)) * reach))
+        weight = torch.randn(20, channels, size, generator=draw)
+        weight -= weight.mean(-1, keepdim=True)
+        bias = 2 * torch.rand(20, generator=draw) - 1
+        pad = (size - 1) * dilation // 2 if k % 2 else 0
+        for x, column in zip(xs, columns, strict=True):
+            made = torch.nn.functional.conv1d(x, weight, bias, padding=pad, dilation=dilation)
+            column += [made.amax(2), (made > 0).float().mean(2)]
+    features = [torch.cat(column, 1) for column in columns]
+    std, mean = torch.std_mean(features[0], 0)
+    return [(x - mean) / std.clamp_min(1e-6) for x in features]
+
+
+def ridge(x: Tensor, y: Tensor, strength: float) -> Callable[[Tensor], Tensor]:
+    """A classifier by least squares on one-hot classes with a ridge; it gives the class of each row."""
+    targets = torch.nn.functional.one_hot(y).double() * 2 - 1
+    rows = x.double()
+    kernel = rows @ rows.T + strength * torch.eye(len(rows), dtype=torch.float64)
+    weights = rows.T @ torch.linalg.solve(kernel, targets - targets.mean(0))
+    return lambda z: (z.double() @ weights + targets.mean(0)).argmax(1)
+
+
+def _share(right: Tensor) -> float:
+    return float(right.double().mean())
+
+
+def compared(runs: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each arm of a task over its seeds: accuracy, seconds, and a paired t-test against ``naive``.
+
+    Args:
+        runs: of the learning rate that was chosen for their arm, with ``arm``, ``seed``, ``lr`` and figures.
+
+    Example:
+        >>> made = [{"arm": arm, "seed": seed, "lr": 0.1, "seconds": 1.0, "test_accuracy": a, "alignment": {}}
+        ...         for arm, row in {"naive": (0.5, 0.6, 0.7), "otdd": (0.6, 0.8, 0.7)}.items()
+        ...         for seed, a in enumerate(row)]
+        >>> found = compared(made)["otdd"]
+        >>> round(found["mean"], 3), round(found["sd"], 3), round(found["against naive"], 3)  # t is √3
+        (0.7, 0.1, 0.225)
+    """
+    import numpy as np
+    from scipy.stats import ttest_rel
+
+    arms: dict[str, dict[int, dict[str, Any]]] = {}
+    for run in runs:
+        arms.setdefault(run["arm"], {})[run["seed"]] = run
+    found = {}
+    for arm, of in arms.items():
+        values = np.array([run["test_accuracy"] for run in of.values()])
+        both = sorted(of.keys() & arms.get("naive", {}).keys()) if arm != "naive" else []
+        pairs = np.array([[of[s]["test_accuracy"], arms["naive"][s]["test_accuracy"]] for s in both])
+        differ = len(both) > 1 and float(np.ptp(pairs[:, 0] - pairs[:, 1])) > 0
+        found[arm] = {
+            "lr": next(iter(of.values()))["lr"],
+            "seeds": len(of),
+            "mean": float(values.mean()),
+            "sd": float(values.std(ddof=1)) if len(of) > 1 else None,
+            "against naive": float(ttest_rel(*pairs.T).pvalue) if differ else None,
+            "seconds": float(np.mean([run["seconds"] for run in of.values()])),
+            "kept": sum(bool(run["alignment"].get("kept")) for run in of.values()),
+        }
+    return found
+
+
+def plot_arms(found: dict[str, Any], picture: Path) -> None:
+    """Draw each task's arms, with the baselines as lines."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(found), figsize=(1.5 + 4 * len(found), 3.8), layout="constrained", squeeze=False)
+    for axis, (task, of) in zip(axes[0], found.items(), strict=True):
+        arms = list(of["arms"])
+        means, sds = ([of["arms"][arm][key] or 0.0 for arm in arms] for key in ("mean", "sd"))
+        axis.errorbar(arms, means, sds, fmt="o", capsize=4)
+        for (name, value), style in zip(of["baselines"].items(), ("--", ":"), strict=True):
+            axis.axhline(value, linestyle=style, color="grey", label=f"{name}, {value:.3f}")
+        axis.set(title=task, ylabel="accuracy in the test")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.savefig(picture, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,30 @@
+"""What the data say themselves: labels that people gave once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from lit_align import Register, hookimpl
+from lit_align.feedback import Feedback, Group, Opinion
+from lit_align.feedback.base import opinion, selected
+
+
+@dataclass(frozen=True)
+class Recorded(Feedback):
+    """The labels that a row carries, or those that they imply.
+
+    Example:
+        >>> from lit_align.batches import Pair
+        >>> row = Group("Name a bird.", ["An owl.", "A bat."], (Pair(0, 1),))
+        >>> [opinion] = Recorded()([row], "desirable")
+        >>> opinion.group.desirable
+        (True, False)
+    """
+
+    def __call__(self, groups: Sequence[Group], takes: str) -> list[Opinion]:
+        return [opinion((), partial(selected, group, takes)) for group in groups]
+
+
+@hookimpl
+def register_feedback(register: Register) -> None:
+    register(Recorded)

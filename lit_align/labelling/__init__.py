@@ -1,0 +1,1 @@
+"""A web page where people compare answers, and what their votes are worth."""

@@ -1,0 +1,27 @@
+"""Features of a table as tokens (Gorishniy et al., 2021, https://arxiv.org/abs/2106.11959)."""
+
+import torch
+from torch import Tensor, nn
+
+from lit_align import Register, hookimpl
+from lit_align.orca.embedders import Embedded, Embedder, InputSpec
+
+
+class Tabular(Embedder):
+    """A token for each feature: its value times a vector of its own, plus another; a missing value is no token."""
+
+    takes = frozenset({"tabular"})
+
+    def build(self, inputs: InputSpec, width: int) -> None:
+        self.weight, self.bias = (nn.Parameter(torch.randn(inputs.channels, width)) for _ in range(2))
+
+    def n_tokens(self, inputs: InputSpec) -> int:
+        return inputs.channels
+
+    def embed(self, x: Tensor, mask: Tensor) -> Embedded:
+        return Embedded(x[..., None] * self.weight + self.bias, mask)
+
+
+@hookimpl
+def register_embedders(register: Register) -> None:
+    register(Tabular)

@@ -1,0 +1,109 @@
+"""The harness of arms: what an arm changes, baselines against scikit-learn, and runs that are made once."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from lit_align.cli import main
+from lit_align.data.cross_modal import CrossModalData
+from lit_align.data.modalities.images import Images
+from lit_align.evaluation.cross_modal import ARMS, baselines, compared, random_convolutions, ridge, settings_of
+
+pytest.importorskip("sklearn")
+
+
+@pytest.fixture
+def task(tiny):
+    base = {"path": str(tiny), "quantization": "none", "dtype": "float32"}
+    how = {"steps": 1, "rows": 40, "folds": 2, "distance": "OTDD"}
+    optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1.0, "weight_decay": 0.0}}
+    model = {"base": base, "embedder": {"class_path": "Patches", "init_args": {"size": 4}}}
+    data = {"train": "digits", "modality": "Images", "limit": 60, "batch_size": 16}
+    return {
+        "model": {"class_path": "CrossModal", "init_args": {**model, "alignment": how, "optimizer": optimizer}},
+        "data": {"class_path": "CrossModalData", "init_args": data},
+    }
+
+
+def test_an_arm_changes_nothing_else(task):
+    before = json.dumps(task)
+    made = {arm: settings_of(task, arm, 0.1, 7) for arm in ARMS}
+    assert json.dumps(task) == before
+    plain = made["naive"]["model"]["init_args"]
+    assert plain["optimizer"]["init_args"] == {"lr": 0.1, "weight_decay": 0.0}
+    assert (plain["seed"], made["naive"]["data"]["init_args"]["seed"], plain["alignment"]) == (7, 7, None)
+    for arm, settings in made.items():
+        given = settings["model"]["init_args"]
+        differ = {name for name in given if given[name] != plain.get(name)}
+        assert differ == {"naive": set(), "scratch": {"pretrained"}}.get(arm, {"alignment"})
+    alignments = {arm: made[arm]["model"]["init_args"]["alignment"] for arm in ("orca", "otdd", "gated")}
+    assert (alignments["otdd"]["folds"], alignments["gated"]["folds"]) == (0, 2)
+    assert alignments["orca"]["distance"]["class_path"] == "ORCA"
+
+
+def test_the_nearest_neighbour_and_the_ridge_are_those_of_scikit_learn(task):
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.neighbors import KNeighborsClassifier
+
+    data = CrossModalData("digits", Images(), limit=60, batch_size=16, seed=3)
+    data.setup("test")
+    train, test = data.labelled("train"), data.labelled("test")
+    x, z = train.x.flatten(1), test.x.flatten(1)
+    found = baselines(settings_of(task, "naive", 1.0, 3))
+    theirs = KNeighborsClassifier(1, algorithm="brute").fit(x, train.y).score(z, test.y)
+    assert found["nearest neighbour"] == pytest.approx(theirs, abs=3 / len(z))  # ties
+    assert found["random convolutions"] > 0.5
+    wanted = RidgeClassifier(10.0).fit(x - x.mean(0), train.y).predict(z - x.mean(0))
+    assert (ridge(x - x.mean(0), train.y, 10.0)(z - x.mean(0)).numpy() == wanted).mean() > 0.995
+
+
+def test_random_convolutions_are_drawn_from_the_seed_and_measured_on_the_first_set():
+    xs = [torch.randn(n, 2, 30, generator=torch.Generator().manual_seed(n)) for n in (20, 5)]
+    once, again = random_convolutions(xs, 1), random_convolutions(xs, 1)
+    assert torch.equal(once[1], again[1])
+    assert once[0].shape == (20, 4000)
+    torch.testing.assert_close(once[0].mean(0), torch.zeros(4000), atol=1e-4, rtol=0)
+
+
+def test_arms_without_a_difference_have_no_p():
+    run = {"lr": 0.1, "seconds": 1.0, "test_accuracy": 0.5, "alignment": {"kept": True}}
+    found = compared([{**run, "arm": arm, "seed": seed} for arm in ("naive", "otdd") for seed in (0, 1)])
+    assert found["otdd"]["against naive"] is None
+    assert (found["otdd"]["kept"], found["otdd"]["sd"]) == (2, 0.0)
+
+
+def test_runs_are_made_once(task, tmp_path, capsys):
+    (tmp_path / "digits.yaml").write_text(yaml.safe_dump(task))
+    given = [
+        *("evaluate", "cross-modal", "--tasks", str(tmp_path / "digits.yaml"), "--arms", "naive", "otdd"),
+        *("--lrs", "0.001", "0.003", "--seeds", "2", "--steps", "2", "--results", str(tmp_path / "runs.jsonl")),
+    ]
+    main([*given, "--run", str(tmp_path / "run")])
+    runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert len(runs) == len({run["key"] for run in runs}) == 6  # two rates of one seed, and a second seed, in two arms
+    assert all(run["seconds"] > 0 and 0 <= run["test_accuracy"] <= 1 for run in runs)
+    found = json.loads((tmp_path / "run/0/cross_modal.json").read_text())["digits"]
+    chosen = min((run for run in runs if run["arm"] == "naive" and run["seed"] == 0), key=lambda run: run["eval_loss"])
+    assert found["arms"]["naive"]["lr"] == chosen["lr"]
+    assert (tmp_path / "run/0/cross_modal.png").exists()
+    capsys.readouterr()
+    main([*given, "--run", str(tmp_path / "run")])
+    assert json.loads((tmp_path / "run/1/cross_modal.json").read_text())["digits"] == found
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--arms", "nave"], "there is no arm 'nave'; did you mean naive?"),
+        (["--steps", "0"], "seeds is 5 and steps 0; both are at least 1"),
+        (["--tasks", "none.yaml"], "there is no file none.yaml; give the YAML of a task"),
+    ],
+)
+def test_refusals(more, sentence, tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text("")
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", "cross-modal", "--tasks", str(tmp_path / "a.yaml"), *more])
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,176 @@
+"""What a label must not be made of: ties, noise, doubt, what was never compared, what was cut, what was refused."""
+
+import json
+
+import pytest
+import torch
+
+from lit_align.batches import Group, Pair
+from lit_align.errors import ModelError, SetAside
+from lit_align.evaluation.asked import agrees, label, summary
+from lit_align.feedback.asking import JudgeModel, Reply
+from lit_align.feedback.base import TIE, compared, from_chances, from_scores
+from lit_align.feedback.constitution import Revised
+from lit_align.feedback.discriminator import Discriminator
+from lit_align.feedback.judge import Judge
+from lit_align.feedback.local import Local
+from lit_align.feedback.ranked import Ranked
+from lit_align.feedback.recorded import Recorded
+from lit_align.feedback.served import Served
+from lit_align.models.load import Base
+from lit_align.rewards import Reward, Scores
+from tests.feedback.servers import SHORT, serving
+
+THREE = Group("Name a bird.", ["owl", "bat", "crow"])
+
+
+class Sure(JudgeModel):
+    """As sure of A as it is told, except where it cannot read."""
+
+    def __init__(self, *chances, blind="\0"):
+        self.chances, self.blind = chances, blind
+
+    def choose(self, questions, options):
+        found = []
+        for question, p in zip(questions, self.chances * len(questions), strict=False):
+            seen = self.blind not in question
+            found.append(Reply((p, 1 - p) if seen else None, "", {"cost": 0.0}, "" if seen else "too long"))
+        return found
+
+    def say(self, questions, max_tokens):
+        return [Reply(None, "An owl is a bird of", {"cost": 0.0}, cut=True) for _ in questions]
+
+
+class Noisy(Reward):
+    """All responses are worth the same, up to the last bit."""
+
+    def __call__(self, groups):
+        return Scores(torch.tensor([1.0 + 1e-6 * i for group in groups for i in range(len(group.responses))]))
+
+
+# ---------------------------------------------------------------------- from comparisons and scores
+
+
+@pytest.mark.parametrize(
+    ("takes", "field", "wanted"),
+    [
+        ("ranking", "ranking", (1, 2)),
+        ("ratings", "ratings", ({"score": 0.75}, {"score": 0.25})),
+        ("desirable", "desirable", (True, False)),
+    ],
+)
+def test_what_was_compared_with_nothing_has_no_label(takes, field, wanted):
+    made = from_chances(THREE, {(0, 2): 0.75}, takes)
+    assert (made.responses, getattr(made, field)) == (["owl", "crow"], wanted)
+    [opinion] = Judge(Sure(0.9, 0.1, blind="> bat"))([THREE], "ranking")
+    assert (opinion.group.responses, opinion.group.ranking) == (["owl", "crow"], (1, 2))
+
+
+@pytest.mark.parametrize("takes", ["pairs", "desirable", "ranking", "ratings", "demonstrations"])
+def test_coin_tosses_say_nothing_of_any_kind(takes):
+    with pytest.raises(SetAside, match=TIE):
+        from_chances(THREE, {(0, 1): 0.5, (0, 2): 0.5, (1, 2): 0.5}, takes)
+
+
+def test_three_equal_scores_are_a_tie_although_their_mean_is_rounded():
+    assert sum([0.1] * 3) / 3 != 0.1
+    with pytest.raises(SetAside, match=TIE):
+        from_scores(THREE, [0.1] * 3, "desirable")
+    assert from_scores(THREE, [0.1] * 3, "desirable", threshold=0.0).desirable == (True,) * 3
+
+
+@pytest.mark.parametrize("takes", ["pairs", "desirable", "ranking"])
+def test_the_same_words_are_no_better_than_themselves(takes):
+    [opinion] = Ranked(Noisy())([Group("Bird?", ["owl", "owl", "owl"])], takes)
+    assert (opinion.group, opinion.why) == (None, TIE)
+    [opinion] = Ranked(Noisy())([Group("Bird?", ["owl", "owl", "bat"])], "ranking")
+    assert opinion.group.ranking == (2, 2, 1)
+
+
+def test_a_verdict_in_doubt_is_a_tie_wherever_it_is_counted():
+    """A judge that is 0.6 sure, where 0.75 is asked for: neither a label, nor a win, nor agreement."""
+    said = Group("Bird?", ["owl", "bat"], (Pair(0, 1),))
+    by = Sure(0.6, 0.4)
+    assert compared(said, Judge(by)([said], "pairs")[0]) == {(0, 1): pytest.approx(0.6)}
+    [opinion] = Judge(by, doubt=0.25)([said], "pairs")
+    assert (opinion.why, compared(said, opinion)) == (TIE, {(0, 1): 0.5})
+    assert agrees([said], [opinion])["ties"] == 1
+
+
+def test_kappa_is_that_of_another_library():
+    """Both ways round, as the figure is defined: 0 and 2 are the sides, 1 is a tie."""
+    from sklearn.metrics import cohen_kappa_score
+
+    groups = [Group(f"{k}?", ["good", "bad"], (Pair(k % 2, 1 - k % 2),)) for k in range(30)]
+    said = [group._replace(pairs=(Pair(0, 1, 0.5 if k % 5 == 0 else 0.8),)) for k, group in enumerate(groups)]
+    found = agrees(groups, label(Recorded(), said, "pairs", 8))
+    says = [1 if k % 5 == 0 else (2 if k % 2 == 0 else 0) for k in range(30)]
+    both = [*says, *(2 - one for one in says)]
+    assert found["kappa"] == pytest.approx(cohen_kappa_score(both, [2] * 30 + [0] * 30), abs=1e-6)
+
+
+# ---------------------------------------------------------------------- from what is written
+
+
+def test_a_revision_that_was_cut_is_not_held_up():
+    [opinion] = Revised(Sure(0.5))([Group("Bird?", ["A bat."])], "demonstrations")
+    assert opinion.group is None
+    assert summary([opinion])["unread"] == {"a revision that max_tokens cut": 1}
+
+
+def test_a_model_in_memory_says_whether_it_was_cut(tiny):
+    by = Local(Base(str(tiny), "none", "float32"))
+    [few] = by.say(["Bird?"], 3)
+    assert few.cut
+    [many, none] = by.say(["Bird?", "Bird? " * 100], 400)
+    assert many.text.startswith(few.text)
+    assert (none.text, none.why) == ("", "a question longer than the judge reads")
+
+
+def test_a_model_that_thinks_aloud_is_asked_for_its_verdict(tiny, tmp_path):
+    """Its template opens the answer with an empty thought where thinking is switched off."""
+    template = tmp_path / "thinks.jinja"
+    template.write_text(
+        "{{ messages[0].content }}!{% if enable_thinking is defined and not enable_thinking %}<no thought>{% endif %}"
+    )
+    by = Local(Base(str(tiny), "none", "float32"), chat_template=str(template))
+    assert by._seat.tokenizer.decode(by._prompt("Bird?")) == "Bird?!<no thought>"
+
+
+def served(server, tmp_path, **more) -> Served:
+    return Served(server.url, "m", **{"timeout": SHORT, "cache": str(tmp_path / "a.sqlite"), "concurrency": 1, **more})
+
+
+def test_a_question_that_alone_is_refused_costs_only_its_label(tmp_path):
+    """As one that is too long for the server; what is wrong with all of them still stops it at once."""
+    said = [Group(f"Question {k}?", ["good", "bad"]) for k in range(4)]
+    for code in (400, 413, 422):
+        with serving({"Question 1?": [code] * 9}) as server:
+            judge = Judge(served(server, tmp_path, cache=None), swap=False)
+            opinions = judge(said, "pairs")
+            assert [one.group is None for one in opinions] == [False, True, False, False]
+            assert opinions[1].why == f"no answer (status {code}: as planned)"
+            assert sum(server.calls.values()) == 4  # it is not asked again
+    with serving({"Question": [400] * 99}) as server, pytest.raises(ModelError, match="refuses: Error code: 400"):
+        Judge(served(server, tmp_path), swap=False)(said, "pairs")
+
+
+def test_an_answer_that_was_cut_is_known_as_such_also_from_the_file(tmp_path):
+    with serving() as server:
+        server.finish = "length"
+        for paid in (1, 1):
+            [reply] = served(server, tmp_path).say(["Bird?"], 3)
+            assert (reply.cut, sum(server.calls.values())) == (True, paid)
+
+
+# ---------------------------------------------------------------------- a reward model between rounds
+
+
+def test_a_discriminator_with_an_odd_number_is_refused():
+    with pytest.raises(ValueError, match="labels, epochs and batch_size must be at least 1 and lr above 0, got 0, 1"):
+        Discriminator(Noisy(), Recorded(), labels=0)
+
+
+def test_records_of_doubt_can_be_written_down():
+    [opinion] = Judge(Sure(0.6), doubt=0.25)([Group("Bird?", ["owl", "bat"])], "pairs")
+    assert [json.loads(json.dumps(record))["doubt"] for record in opinion.records] == [0.25, 0.25]

@@ -1,0 +1,92 @@
+"""A page that is served over real HTTP, and visitors who use it without a browser."""
+
+import http.client
+import re
+import threading
+import time
+from contextlib import contextmanager
+from html import unescape
+from urllib.parse import urlencode
+
+import uvicorn
+
+from lit_align.batches import Group
+from lit_align.labelling.campaign import Campaign
+from lit_align.labelling.page import build
+from lit_align.labelling.store import Store
+
+CHATTY = [{"role": "user", "content": "What do bees make?"}]
+
+
+def some(count: int, size: int = 2) -> list[Group]:
+    """Groups that are all different."""
+    return [Group(f"Question {k}?", [f"Answer {k}.{i}" for i in range(size)], source=f"some:{k}") for k in range(count)]
+
+
+def asking(**settings) -> Campaign:
+    """Settings of a campaign that nobody else listens to."""
+    return Campaign(**{"gold_every": 1000, **settings})
+
+
+@contextmanager
+def serving(path, groups=(), gold=(), **settings):
+    """The store and port of a page in a thread of its own."""
+    campaign = asking(**settings)
+    store = Store(path, campaign.votes, campaign.gold_every)
+    store.add(groups, campaign.ask, uncertainty=campaign.uncertainty)
+    store.add(gold, campaign.ask, gold=True)
+    server = uvicorn.Server(uvicorn.Config(build(store, campaign), port=0, log_level="warning", access_log=False))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield store, server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+class Visitor:
+    """Somebody with a cookie, on one connection.
+
+    Args:
+        port: of the page, on this machine.
+        token: of the link to come in by; None comes in by none.
+    """
+
+    def __init__(self, port: int, token: str | None = None) -> None:
+        self.line = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self.cookie = ""
+        if token is not None:
+            status, headers, _ = self.ask("GET", f"/in/{token}")
+            assert status == 303, status
+            self.cookie = headers["set-cookie"].partition(";")[0]
+
+    def ask(self, method: str, path: str, body: bytes | str | None = None, **headers: str):
+        """Status, headers and text of one reply; nothing is followed."""
+        sent = {"cookie": self.cookie, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        self.line.request(method, path, body, sent)
+        reply = self.line.getresponse()
+        return reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read().decode()
+
+    def get(self, path: str = "/") -> str:
+        """A page that is there."""
+        status, _, text = self.ask("GET", path)
+        assert status == 200, (status, text)
+        return text
+
+    def send(self, path: str = "/vote", **fields) -> int:
+        """Status of a form that is sent."""
+        body = urlencode(fields, doseq=True)
+        return self.ask("POST", path, body, content_type="application/x-www-form-urlencoded")[0]
+
+    def task(self, path: str = "/") -> dict[str, str]:
+        """The hidden fields of the task that is shown; empty if there is none."""
+        found = re.search(r'id="vote".*?</form>', self.get(path), re.DOTALL)
+        return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', found[0])) if found else {}
+
+    def shown(self, path: str = "/") -> list[str]:
+        """The responses in the order in which they are shown, as text."""
+        texts = re.findall(r'<div class="text".*?<div class="said" dir="auto">(.*?)</div>', self.get(path), re.DOTALL)
+        return [unescape(re.sub(r"<[^>]*>", "", text)).strip() for text in texts]

@@ -1,0 +1,104 @@
+"""The command: what it asks, what it refuses, and answers that are made on the spot."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+import lit_align
+from lit_align.__main__ import main
+from lit_align.commands.label import answered
+from lit_align.evaluation.reward_bench import whole_groups
+from lit_align.labelling import votes
+from lit_align.labelling.campaign import checklist
+from tests.labelling.serving import Visitor
+from tests.labelling.test_crash import Page
+from tests.stages.runs import arguments, folder_of, write_pairs
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(["label", *arguments])
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "has no tasks; give a file of them with --tasks"),
+        (["--tasks=nothing.jsonl"], "there is no file nothing.jsonl"),
+        (["--tasks=alone.jsonl"], "alone.jsonl has nothing to compare; give prompts with responses, or --runs"),
+        (["--tasks=pairs.jsonl", "--uncertainty=doubt"], "'doubt'; uncertainty needs a number there"),
+        (["--ask=guess"], "ask is 'guess'; choose from 'compare'"),
+        (["--votes=0"], "votes is 0; it must be at least 1"),
+        (["--voters=3"], "'voters'; did you mean votes?"),
+        (["--store=pairs.jsonl"], "pairs.jsonl cannot be used as a store"),
+    ],
+)
+def test_a_mistake_is_answered_in_a_sentence(tmp_path, monkeypatch, capsys, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path / "pairs.jsonl", 3)
+    (tmp_path / "alone.jsonl").write_text('{"prompt": "?", "completion": "!"}\n')
+    assert sentence in refused(capsys, *arguments)
+
+
+def test_the_checklist_is_a_yaml_away(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["label", "--print_config"])
+    written = yaml.safe_load(capsys.readouterr().out)
+    assert written["flags"] == checklist()
+    assert written["host"] == "127.0.0.1"
+
+
+def test_the_command_serves_and_goes_on(tmp_path):
+    """Links are printed, votes are kept, and a second start takes everything up again."""
+    page = Page(tmp_path, annotators=2, tasks=3)
+    page.start()
+    visitor = Visitor(page.port, page.tokens["w0"])
+    assert visitor.send(**visitor.task(), preference=-3) == 303
+    page.kill()
+    visitor.line.close()
+    old = page.tokens["admin"]
+    page.start()
+    assert "w0: has a link" in page.said
+    assert visitor.task()["revision"] == "1"
+    assert len(votes.read(page.store).votes) == 1
+    assert Visitor(page.port).ask("GET", f"/in/{old}")[0] == 404  # a fresh link for the admin with every start
+    boss = Visitor(page.port, page.tokens["admin"])
+    (row,) = [json.loads(line) for line in boss.get("/admin/groups.jsonl?how=majority").splitlines()]
+    assert row["pairs"][0][2:] == [1.0, 3.0]
+    csrf = re.search(r'csrf" value="(\w+)"', boss.get("/admin"))[1]
+    assert boss.send("/admin/link", csrf=csrf, name="w2") == 200
+    page.kill()
+
+
+@pytest.fixture(scope="module")
+def runs(tiny, tmp_path_factory):
+    """Two runs that learned different things."""
+    folder = tmp_path_factory.mktemp("runs")
+    pairs = write_pairs(folder / "pairs.jsonl")
+    made = []
+    for name, rate in (("one", "0.003"), ("other", "0.3")):
+        change = f"--model.optimizer.lr={rate}"
+        main(arguments(tiny, pairs, folder / name, "--trainer.max_steps=2", "--model.max_new_tokens=8", change))
+        made.append(str(folder_of(folder / name)))
+    return pairs, made
+
+
+def test_answers_are_made_by_one_run_or_two(runs):
+    pairs, (one, other) = runs
+    rows = whole_groups([str(pairs)], None, "responses", 0.01, print)
+    alone, both = answered([one], rows), answered([one, other], rows)
+    for groups in (alone, both):
+        assert len(groups) == 22
+        assert all(len(group.responses) == 2 for group in groups)
+        assert sum(group.responses[0] != group.responses[1] for group in groups) > 15
+        assert all(turn["role"] == "assistant" for group in groups for (turn,) in group.responses)
+    # the second answer of two runs is the other run's, whoever speaks before it
+    first = {str(group.prompt): group.responses for group in answered([other], rows)}
+    shared = [group for group in both if str(group.prompt) in first]
+    assert len(shared) == 22
+    assert all(group.responses[1] == first[str(group.prompt)][0] for group in shared)
+    assert lit_align.load(one).max_new_tokens == 8

@@ -1,0 +1,211 @@
+"""Who is shown what, and that an answer is recorded once."""
+
+import sqlite3
+
+import pytest
+
+from lit_align.batches import Group, Pair
+from lit_align.errors import ConfigError
+from lit_align.labelling import store as module
+from lit_align.labelling import votes
+from lit_align.labelling.agreement import overview
+from lit_align.labelling.campaign import Campaign
+from lit_align.labelling.store import Stale, Store
+from tests.labelling.serving import some
+
+
+def people(store, count):
+    """Annotators with a link each."""
+    for k in range(count):
+        store.invite(f"w{k}")
+    return [number for (number,) in store.db.execute("SELECT id FROM people ORDER BY id")]
+
+
+def answer(store, who, task, **said):
+    store.record(who, task.number, task.revision, "vote", said or {"preference": -2})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "labels.db", votes=2, gold_every=1000)
+
+
+def test_what_is_acknowledged_is_on_the_disk(store):
+    """Of an SQLite connection: WAL, and a sync before a vote's transaction returns."""
+    seen = []
+    store.db.set_trace_callback(seen.append)
+    store.add(some(1), "compare")
+    assert store.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store.db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    (who,) = people(store, 1)
+    task = store.next(who)
+    assert store.db.execute("PRAGMA synchronous").fetchone() == (1,)
+    answer(store, who, task)
+    assert store.db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert seen.index("PRAGMA synchronous = FULL") < seen.index("BEGIN IMMEDIATE")
+
+
+def test_each_task_goes_to_as_many_as_are_to_vote(store):
+    store.add(some(5), "compare")
+    shown = {}
+    for who in people(store, 4):
+        while task := store.next(who):
+            answer(store, who, task)
+            shown.setdefault(task.id, []).append(who)
+    assert sorted(map(len, shown.values())) == [2] * 5
+    assert all(len(set(who)) == 2 for who in shown.values())
+
+
+def test_what_somebody_looks_at_is_offered_to_nobody_else_for_a_while(store, monkeypatch):
+    store.votes = 1
+    store.add(some(1), "compare")
+    first, second = people(store, 2)
+    task = store.next(first)
+    assert store.next(first).id == task.id  # a reload
+    assert store.next(second) is None
+    assert store.progress(second)[:2] == (0, 1)
+    now = module.time.time()
+    monkeypatch.setattr(module.time, "time", lambda: now + module.LEASE + 1)
+    other = store.next(second)
+    assert other.id == task.id
+    answer(store, second, other)
+    answer(store, first, task)  # late, and counted all the same
+    assert len(votes.read(store.path).votes) == 2
+
+
+def test_a_skip_goes_to_somebody_else_and_an_undo_comes_back(store):
+    store.votes = 1
+    store.add(some(1), "compare")
+    first, second, third = people(store, 3)
+    task = store.next(first)
+    store.record(first, task.number, 1, "skip", {})
+    assert store.next(first) is None
+    task = store.next(second)
+    answer(store, second, task)
+    assert store.next(third) is None
+    store.record(second, task.number, 2, "undo", {})
+    again = store.next(second)
+    assert (again.id, again.revision, again.answer) == (task.id, 3, {})
+    answer(store, second, again)
+    assert [vote.verdict for vote in votes.read(store.path).history] == ["skip", "vote", "undo", "vote"]
+    found = overview(votes.read(store.path), 1)
+    assert (found["complete"], found["votes"]) == (1, 1)
+    assert [(one["vote"], one["skip"], one["changed"]) for one in found["annotators"]] == [(0, 1, 0), (1, 0, 2)]
+
+
+def test_an_answer_is_recorded_once_and_never_written_over(store):
+    store.add(some(1), "compare")
+    who, other = people(store, 2)
+    task = store.next(who)
+    for _ in range(3):
+        answer(store, who, task, preference=1)
+    assert len(votes.read(store.path).history) == 1
+    with pytest.raises(Stale):  # another answer under the same revision: an old window
+        answer(store, who, task, preference=-1)
+    with pytest.raises(Stale):  # one is missing before it
+        store.record(who, task.number, 3, "vote", {"preference": -2})
+    with pytest.raises(Stale):  # never shown
+        store.record(other, task.number, 1, "vote", {"preference": -2})
+    with pytest.raises(Stale):  # nothing to take back
+        store.record(who, task.number, 3, "undo", {})
+    store.record(who, task.number, 2, "vote", {"preference": -2})
+    found = votes.read(store.path)
+    assert [vote.answer["preference"] for vote in found.history] == [1, -2]
+    assert [vote.answer["preference"] for vote in found.votes] == [-2]
+    for query in ("UPDATE votes SET answer = '{}'", "DELETE FROM votes"):
+        with pytest.raises(sqlite3.IntegrityError, match="a vote is never"):
+            store.db.execute(query)
+
+
+def test_the_order_is_drawn_once_and_says_nothing(store):
+    """Everybody sees a task in an order of their own, always the same one; a response comes first in half of them."""
+    store.votes = 40
+    store.add(some(25), "compare")
+    first = []
+    for who in people(store, 40):
+        while task := store.next(who):
+            assert store.open(who, task.number).order == task.order
+            assert task.responses == [f"Answer {task.id - 1}.{i}" for i in task.order]
+            first.append(task.order[0])
+            answer(store, who, task)
+    assert [vote.shown[0] for vote in votes.read(store.path).history] == first
+    assert abs(sum(first) / 1000 - 0.5) < 4 * 0.5 / 1000**0.5
+
+
+def test_gold_is_mixed_in_and_most_doubtful_comes_first(tmp_path):
+    store = Store(tmp_path / "labels.db", votes=1, gold_every=4)
+    doubts = [0.2, 0.9, 0.5, 0.7, 0.1, 0.3]
+    store.add(
+        [g._replace(extra={"unsure": d}) for g, d in zip(some(6), doubts, strict=True)], "compare", uncertainty="unsure"
+    )
+    gold = [Group(f"Known {k}?", ["right", "wrong"], (Pair(0, 1),)) for k in range(3)]
+    assert store.add([*gold, Group("Unknown?", ["x", "y"])], "compare", gold=True) == 3
+    (who,) = people(store, 1)
+    asked = []
+    while task := store.next(who):
+        asked.append(task.prompt)
+        answer(store, who, task, preference=(-1, 1)[task.order.index(0)])
+    plain = [prompt for prompt in asked if prompt.startswith("Question")]
+    assert plain == [f"Question {k}?" for k in (1, 3, 2, 5, 0, 4)]
+    known = [k // 4 for k, prompt in enumerate(asked) if prompt.startswith("Known")]
+    assert known == [0, 1, 2][: len(known)]  # one in every four, nobody knows where
+    assert len(known) >= 2
+    assert votes.reliability(votes.read(store.path)) == {"w0": (len(known), len(known))}
+    assert len(votes.groups(votes.read(store.path))) == 6
+
+
+def test_tasks_that_are_added_again_keep_their_votes(store):
+    twice = [*some(2), *some(1)]
+    assert store.add(twice, "compare") == 3
+    (who,) = people(store, 1)
+    answer(store, who, store.next(who))
+    assert store.add(twice, "compare") == 3
+    found = votes.read(store.path)
+    assert (len(found.tasks), len(found.votes)) == (3, 1)
+
+
+def test_every_way_to_ask_makes_its_tasks(store):
+    for kind, count in (("compare", 6), ("rank", 1), ("rate", 4), ("thumbs", 4)):
+        assert store.add(some(1, 4), kind) == count
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"votes": 0}, "votes is 0; it must be at least 1"),
+        ({"gold_every": 1}, "gold_every is 1; it must be at least 2"),
+        ({"runs": ["a", "b", "c"]}, "runs are 3; give one, or two to compare"),
+    ],
+)
+def test_a_campaign_that_cannot_be(settings, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Campaign(**settings)
+
+
+def test_doubt_needs_a_number(store):
+    with pytest.raises(ConfigError, match="some:0 has None in the column 'doubt'"):
+        store.add(some(1), "compare", uncertainty="doubt")
+    assert store.db.execute("SELECT count(*) FROM groups").fetchone() == (0,)
+
+
+def test_a_link_that_is_renewed_shuts_the_old_one_out(store):
+    old = store.invite("ada")
+    secret, admin = store.enter(old)
+    assert store.person(secret) == 1
+    assert not admin
+    assert store.invite("ada", renew=False) is None
+    new = store.invite("ada")
+    assert store.enter(old) is None
+    assert store.person(secret) is None
+    assert store.person(store.enter(new)[0]) == 1
+
+
+def test_no_secret_is_in_the_file(store):
+    token = store.invite("ada")
+    secret, _ = store.enter(token)
+    store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert len({store.invite(f"w{k}") for k in range(50)}) == 50
+    assert len(token) >= 43  # 256 bits
+    held = b"".join(path.read_bytes() for path in store.path.parent.glob("labels.db*"))
+    assert not {token, secret} & {text for text in (token, secret) if text.encode() in held}
+    assert sqlite3.connect(store.path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
