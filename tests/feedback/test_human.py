@@ -190,9 +190,8 @@ def test_votes_train(tiny, tmp_path, kind, stage, objective):
 def human(tiny, train, run, store, stage, objective):
     """The command line of a run that learns from votes."""
     data = ["--data=Online", f"--data.train={train}", "--data.feedback=Human", f"--data.feedback.store={store}"]
-    given = arguments(tiny, train, run, *data, "--data.responses=dataset", "--data.batch_size=4")
-    given = [
-        word for word in given if word not in ("--data=Comparisons", "--model=Preference", "--model.objective=DPO")
-    ]
+    usual = [word for word in arguments(tiny, train, run) if not word.startswith("--data=")]
+    given = [word for word in usual if word not in ("--model=Preference", "--model.objective=DPO")]
+    given = ["fit", *data, "--data.responses=dataset", *given[1:], "--data.batch_size=4"]
     at = next(k for k, word in enumerate(given) if word.startswith("--model"))
     return [*given[:at], f"--model={stage}", f"--model.objective={objective}", *given[at:]]
