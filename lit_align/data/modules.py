@@ -91,10 +91,8 @@ class AlignmentData(LightningDataModule, ABC):
 
         wanted = getattr(module, "attributes", ())
         trees, _ = prepare(self.paths[split], self.format, chat, kind, self.max_lost, formats, show, wanted)
-        judged = kind == module.objective.takes  # else it is of responses that come later
-        self.trees[split] = (
-            mismatched(trees, self.max_length) if judged and getattr(module, "mismatched", False) else trees
-        )
+        paired = getattr(module, "mismatched", False) and kind != "responses"  # those that count come later
+        self.trees[split] = mismatched(trees, self.max_length) if paired else trees
 
     def kind(self, split: str) -> str:
         """What the rows of a split are read as."""

@@ -159,7 +159,7 @@ def test_what_can_be_evaluated_is_said(args, code, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(args)
     assert stopped.value.code == code
-    assert capsys.readouterr().err.endswith("; there are reward-bench, win-rate\n")
+    assert capsys.readouterr().err.endswith("; there are cross-modal, reward-bench, win-rate\n")
 
 
 def test_too_many_malformed_rows_stop_it_after_the_table(rows, tmp_path, capsys):
