@@ -91,7 +91,7 @@ class AlignmentData(LightningDataModule, ABC):
 
         wanted = getattr(module, "attributes", ())
         trees, _ = prepare(self.paths[split], self.format, chat, kind, self.max_lost, formats, show, wanted)
-        paired = getattr(module, "mismatched", False) and kind != "responses"  # those that count come later
+        paired = getattr(module, "mismatched", False) and kind not in ("prompts", "responses")  # those come later
         self.trees[split] = mismatched(trees, self.max_length) if paired else trees
 
     def kind(self, split: str) -> str:
