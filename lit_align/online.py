@@ -10,6 +10,7 @@ import json
 import random
 from collections import Counter
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -20,7 +21,7 @@ from lit_align.data.chat import Chat
 from lit_align.data.formats.groups import Groups, as_row
 from lit_align.data.mismatch import mismatched
 from lit_align.data.modules import LANES, AlignmentData
-from lit_align.data.prepare import SELECT, rated
+from lit_align.data.prepare import SELECT
 from lit_align.data.rounds import Kept, Rounds, Row
 from lit_align.errors import ConfigError, Malformed, Overlong, SetAside
 from lit_align.feedback import Feedback, Opinion
@@ -252,9 +253,8 @@ class Online(AlignmentData):
 
     def _tree(self, row: Row) -> Tree:
         """What a record stands for; sampled responses as the very tokens that were sampled."""
-        whole, takes = _group(row), self._module.objective.takes
-        chat = Chat(self._module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=True)
-        tree = chat.encode(rated(whole) if takes == "ratings" else SELECT[takes](whole)).tree
+        whole = _group(row)
+        tree = self._chat.encode(SELECT[self._module.objective.takes](whole)).tree
         known = [
             its and its[: self.max_length - len(tree.prompt)]
             for its in _ids(whole.responses, row[IDS], tree.group.responses)
@@ -276,6 +276,10 @@ class Online(AlignmentData):
         if self.feedback is not None and not self._attached:
             self.feedback.attach(self._module.roles, self._module.tokenizer)
             self._attached = True
+
+    @cached_property
+    def _chat(self) -> Chat:
+        return Chat(self._module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=True)
 
     @property
     def _module(self) -> Any:

@@ -6,6 +6,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+WORDS = "a b c d e f g".split()  # noqa: SIM905
+
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -50,4 +52,19 @@ def save(folder: Path, seed: int = 0) -> Path:
         torch.nn.init.normal_(parameter, std=0.12) if parameter.dim() > 1 else None
     model.save_pretrained(folder)
     tok.save_pretrained(folder)
+    return folder
+
+
+def words(folder: Path) -> Path:
+    """Write a random Llama over seven words and an end into ``folder``: so small that its answers can be listed."""
+    vocabulary = {word: i for i, word in enumerate([*WORDS, "<end>"])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<end>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", pad_token="<end>").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=8, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, eos_token_id=7, bos_token_id=None, initializer_range=0.2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
     return folder

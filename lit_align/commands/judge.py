@@ -50,9 +50,8 @@ def run(arguments: list[str], choose: Callable[[Path], Path]) -> dict[str, Any]:
             for opinion in opinions:
                 cost += sum(record.get("cost", 0.0) for record in opinion.records)
                 asked.writelines(json.dumps(record) + "\n" for record in opinion.records)
-                if (
-                    opinion.group is not None
-                ):  # a column from Parquet may be a date or bytes, which JSON has no word for
+                if opinion.group is not None:
+                    # a column from Parquet may be a date or bytes, which JSON has no word for
                     rows.write(json.dumps(as_row(opinion.group), ensure_ascii=False, default=str) + "\n")
             rows.flush()
             bar.update(task, advance=len(opinions), description=f"judging, cost {cost:.4f}")

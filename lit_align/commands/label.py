@@ -66,20 +66,16 @@ def _campaign(arguments: Sequence[str]) -> Campaign:
 def answered(runs: Sequence[str], groups: Sequence[Group]) -> list[Group]:
     """The prompts of the groups with two answers: both of one run, or one of each of two; other columns are kept."""
     import lit_align
-    from lit_align.data.chat import Chat
     from lit_align.data.prepare import SELECT
     from lit_align.rewards.base import answer
-    from lit_align.rewards.reading import WHOLE
-    from lit_align.stages.answers import ask
+    from lit_align.stages.answers import replies
 
-    asked = made = [SELECT["prompts"](group) for group in groups]
+    made = [SELECT["prompts"](group) for group in groups]
     for run in runs:
         stage: Any = lit_align.load(run)
-        chat = Chat(stage.tokenizer, max_length=WHOLE)
-        prompts = [chat.encode(group).tree.prompt for group in asked]
-        said = ask(stage, prompts, samples=3 - len(runs), temperature=stage.temperature or 1.0)
+        said = replies(stage, groups, samples=3 - len(runs), temperature=stage.temperature or 1.0)
         made = [
-            group._replace(responses=[*group.responses, *(answer(group, text) for text, _ in several)])
+            group._replace(responses=[*group.responses, *(answer(group, text) for text in several)])
             for group, several in zip(made, said, strict=True)
         ]
         print(f"{len(made)} prompts answered by {run}")

@@ -14,7 +14,6 @@ import numpy as np
 import lit_align
 from lit_align.batches import Group, Text
 from lit_align.commands.understand import READING, shown, tell
-from lit_align.data.chat import Chat
 from lit_align.data.formats.groups import as_row
 from lit_align.data.prepare import imitable
 from lit_align.data.read import read
@@ -25,7 +24,6 @@ from lit_align.evaluation.win_rate import win_rate
 from lit_align.feedback import Feedback
 from lit_align.feedback.base import compared
 from lit_align.rewards.base import answer, text_of
-from lit_align.rewards.reading import WHOLE
 
 WHOSE = "the folder of a run, base for the model under the other one's run, or a file that predict wrote"
 
@@ -133,16 +131,14 @@ def _answers(who: str, other: str, made: Any, groups: Sequence[Group]) -> list[T
     """What ``who`` says to each prompt."""
     if Path(who).is_file() and not who.endswith(".ckpt"):
         return _written(who, groups)
-    from lit_align.stages.answers import ask
+    from lit_align.stages.answers import replies
 
     stage = lit_align.load(other if who == "base" else who)
-    chat = Chat(stage.tokenizer, max_length=WHOLE)
-    prompts = [chat.encode(group._replace(responses=[], pairs=())).tree.prompt for group in groups]
     options = {"max_new_tokens": made.max_new_tokens, "temperature": made.temperature}
-    said = ask(stage, prompts, "reference" if who == "base" else "policy", **options)
+    said = replies(stage, groups, "reference" if who == "base" else "policy", **options)
     del stage
     gc.collect()  # it refers to itself, and the judge needs the memory
-    return [answer(group, one.strip()) for group, ((one, _),) in zip(groups, said, strict=True)]
+    return [answer(group, one.strip()) for group, (one,) in zip(groups, said, strict=True)]
 
 
 def _written(file: str, groups: Sequence[Group]) -> list[Text]:

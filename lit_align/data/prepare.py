@@ -180,6 +180,7 @@ SELECT: dict[str, Callable[[Group], Group]] = {
     "demonstrations": imitable,
     "desirable": judged,
     "ranking": ranked,
+    "ratings": rated,
     "prompts": asked,
     "responses": lambda group: group,
 }

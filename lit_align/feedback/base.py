@@ -171,8 +171,7 @@ def selected(group: Group, takes: str) -> Group:
     Raises:
         SetAside: if there are none.
     """
-    group = group._replace(pairs=likelier(group.pairs))
-    return rated(group) if takes == "ratings" else SELECT[takes](group)
+    return SELECT[takes](group._replace(pairs=likelier(group.pairs)))
 
 
 def opinion(records: tuple[dict[str, Any], ...], label: Callable[[], Group]) -> Opinion:

@@ -12,8 +12,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lit_align.batches import Group, Tree
+from lit_align.data.chat import Chat
+from lit_align.data.prepare import SELECT
 from lit_align.errors import ConfigError
 from lit_align.models.generate import sample
+from lit_align.rewards.reading import WHOLE
 
 if TYPE_CHECKING:
     from lit_align.stages.base import AlignmentModule
@@ -34,6 +37,13 @@ def ask(
         [(str(decode(one.ids[: end[one.ended]], skip_special_tokens=True)), one.ended) for one in row]
         for row in sampled
     ]
+
+
+def replies(module: AlignmentModule, groups: Sequence[Group], role: str = "policy", **options: Any) -> list[list[str]]:
+    """What a role says to the prompts of groups, however long they are; ``options`` as for `ask`."""
+    chat = Chat(module.tokenizer, max_length=WHOLE)
+    prompts = [chat.encode(SELECT["prompts"](group)).tree.prompt for group in groups]
+    return [[text for text, _ in several] for several in ask(module, prompts, role, **options)]
 
 
 def records(module: AlignmentModule, numbered: list[tuple[int, Tree]]) -> list[dict[str, Any]]:

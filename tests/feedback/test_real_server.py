@@ -1,9 +1,9 @@
 """A real server of a real model on this machine: what it says is read, what it ignores is noticed."""
 
 import os
-import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from importlib.util import find_spec
@@ -33,7 +33,7 @@ def url(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    program = shutil.which("transformers") or "transformers"
+    program = str(Path(sys.executable).with_name("transformers"))
     command = [program, "serve", "./smollm2", "--host=127.0.0.1", f"--port={port}", "--device=cpu", "--dtype=float32"]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(

@@ -16,10 +16,8 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from torch.nn.functional import kl_div
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lit_align.batches import Pair
 from lit_align.feedback import Feedback, Opinion
@@ -29,9 +27,9 @@ from lit_align.models.roles import Lora
 from lit_align.objectives.dpo import DPO
 from lit_align.online import Online
 from lit_align.stages.preference import Preference
+from tests.tiny import WORDS, words
 
 HERE = Path(__file__).parent
-WORDS = "a b c d e f g".split()  # noqa: SIM905
 PROMPT = "d f"
 ANSWERS = [""] + [f"{a} {b}".strip() for a in WORDS for b in ["", *WORDS]]
 BETA, PROMPTS, RECORDED, ROUNDS = 0.5, 128, 48, 200
@@ -55,21 +53,6 @@ class Exact(Feedback):
             labelled = None if same else group._replace(pairs=(Pair(0, 1, chance),))
             opinions.append(Opinion(labelled, why="twice the same" if same else ""))
         return opinions
-
-
-def words(folder: Path) -> Path:
-    """A random Llama over seven words and an end."""
-    vocabulary = {word: i for i, word in enumerate([*WORDS, "<end>"])}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<end>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", pad_token="<end>").save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=8, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, eos_token_id=7, bos_token_id=None, initializer_range=0.2,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 def ids(answer: str) -> list[int]:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models
 from torch.nn.functional import kl_div
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -19,26 +19,13 @@ from lit_align.rewards.pattern import Pattern
 from lit_align.rewards.weighted import Weighted
 from lit_align.stages.critic import Critic
 from lit_align.stages.kl import KL
+from tests import tiny
 from tests.stages.on_policy import Alone
-
-WORDS = "a b c d e f g".split()  # noqa: SIM905
 
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory):
-    """A random Llama over seven words and an end, so small that all of its answers can be listed."""
-    folder = tmp_path_factory.mktemp("words")
-    vocabulary = {word: i for i, word in enumerate([*WORDS, "<end>"])}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<end>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", pad_token="<end>").save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=8, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, eos_token_id=7, bos_token_id=None, initializer_range=0.2,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return tiny.words(tmp_path_factory.mktemp("words"))
 
 
 def answers(module: Alone, tree: Tree, role: str) -> dict[tuple[int, ...], float]:
