@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,15 +49,10 @@ def understood(
     Raises:
         ConfigError: if the settings are not sound.
     """
-    parser = ArgumentParser(command, exit_on_error=False)
-    parser.add_argument("-c", "--config", action="config", help="YAML with these settings.")
+    parser = reader(command)
     for name, setting in settings.items():
         parser.add_argument(f"--{name}", **setting)
-    try:
-        parsed = parser.parse_args(arguments)
-        made = parser.instantiate(parsed)
-    except (ArgumentError, ValueError) as error:  # the latter is what a class says against its settings
-        raise ConfigError(explain(str(error), settings)) from error
+    made, parsed = parse(parser, arguments, settings)
     if "batch_size" in settings and (made.batch_size < 1 or not 0 <= made.max_lost <= 1):
         raise ConfigError(
             f"batch_size is {made.batch_size} and max_lost {made.max_lost}; they are at least 1, and from 0 to 1"
@@ -66,6 +61,26 @@ def understood(
     folder = choose(Path(made.run))
     parser.save(parsed, str(folder / "config.yaml"), skip_none=False)
     return made, folder
+
+
+def reader(command: str, description: str | None = None) -> ArgumentParser:
+    """What reads the settings of a command, from a YAML too."""
+    parser = ArgumentParser(command, description=description, exit_on_error=False)
+    parser.add_argument("-c", "--config", action="config", help="YAML with these settings.")
+    return parser
+
+
+def parse(parser: ArgumentParser, arguments: Sequence[str], names: Iterable[str]) -> tuple[Any, Any]:
+    """The settings with their classes made, and as they were parsed.
+
+    Raises:
+        ConfigError: if they are not sound.
+    """
+    try:
+        parsed = parser.parse_args(list(arguments))
+        return parser.instantiate(parsed), parsed
+    except (ArgumentError, ValueError) as error:  # the latter is what a class says against its settings
+        raise ConfigError(explain(str(error), names)) from error
 
 
 def shown(console: Console, folder: Path) -> Callable[[Ledger], None]:

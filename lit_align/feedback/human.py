@@ -98,7 +98,7 @@ def _heard(store: str, how: str, least: float, stamps: object) -> tuple[dict[Key
     every, keys = _pooled(votes.read(store))
     kept = votes.trusted(every, least)
     known, asked = defaultdict(list), defaultdict[int, list[Vote]](list)
-    for number, group in votes.labelled(kept, how):
+    for number, group in votes.groups(kept, how):
         known[keys[number]].append(group)
     for vote in every.latest:
         if not every.tasks[vote.task].gold:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from statistics import median
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import krippendorff
 import numpy as np
 
-from lit_align.labelling.votes import KINDS, Ballots, Item, Label, Vote, labels, reliability
+from lit_align.labelling.votes import KINDS, Ballots, Label, Vote, by_item, labels, reliability
 
 
 class Agreement(NamedTuple):
@@ -37,43 +37,34 @@ def agreement(given: Sequence[Label], ordinal: bool = False) -> Agreement:
         >>> agreement(both)
         Agreement(raw=1.0, cohen=1.0, fleiss=1.0, alpha=1.0)
     """
-    items, values = _by_item(given), sorted({label.value for label in given})
-    counts = np.array([[list(said.values()).count(value) for value in values] for said in items])
+    items, values = by_item(given).values(), sorted({label.value for label in given})
+    counts = np.array([[sum(one.value == value for one in of) for value in values] for of in items])
     counts = counts.reshape(len(items), len(values))
     votes, alpha = counts.sum(1), math.nan
     if counts[votes > 1].any(0).sum() > 1:
-        level: Any = "ordinal" if ordinal else "nominal"
-        alpha = float(krippendorff.alpha(value_counts=counts, value_domain=values, level_of_measurement=level))
+        alpha = float(krippendorff.alpha(None, counts, values, "ordinal" if ordinal else "nominal"))
     same, pairs = (counts * (counts - 1)).sum(), (votes * (votes - 1)).sum()
     return Agreement(_ratio(same, pairs), _cohen(items), _fleiss(counts), alpha)
-
-
-def _by_item(given: Iterable[Label]) -> Collection[dict[str, int]]:
-    """What each annotator says of each item."""
-    found: dict[Item, dict[str, int]] = defaultdict(dict)
-    for item, annotator, value, _ in given:
-        found[item][annotator] = value
-    return found.values()
 
 
 def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole else math.nan
 
 
-def _cohen(answers: Iterable[dict[str, int]]) -> float:
+def _cohen(items: Iterable[list[Label]]) -> float:
     """κ = (observed - expected) / (1 - expected) of each pair; two who only ever say one thing have none."""
     shared: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-    for said in answers:
-        for one, other in combinations(sorted(said), 2):
-            shared[one, other].append((said[one], said[other]))
-    total, items = 0.0, 0
+    for of in items:
+        for one, other in combinations(sorted(of, key=lambda label: label.annotator), 2):
+            shared[one.annotator, other.annotator].append((one.value, other.value))
+    total, count = 0.0, 0
     for both in shared.values():
         first, second = (Counter(column) for column in zip(*both, strict=True))
         expected = sum(first[value] * second[value] for value in first) / len(both)
         if expected < len(both):
             total += len(both) * (sum(a == b for a, b in both) - expected) / (len(both) - expected)
-            items += len(both)
-    return _ratio(total, items)
+            count += len(both)
+    return _ratio(total, count)
 
 
 def _fleiss(counts: Any) -> float:
@@ -100,10 +91,10 @@ def position_bias(ballots: Ballots) -> tuple[float, float, int]:
 def annotators(ballots: Ballots) -> list[dict[str, Any]]:
     """Of each: votes, skips, changes, seconds a task (the median), agreement with the others, gold right and seen."""
     gold, same, met = reliability(ballots), Counter[str](), Counter[str]()
-    for said in [said for kind in KINDS for said in _by_item(labels(ballots, kind))]:
-        for name, value in said.items():
-            same[name] += list(said.values()).count(value) - 1
-            met[name] += len(said) - 1
+    for of in [of for kind in KINDS for of in by_item(labels(ballots, kind)).values()]:
+        for one in of:
+            same[one.annotator] += sum(other.value == one.value for other in of) - 1
+            met[one.annotator] += len(of) - 1
     verdicts = Counter((vote.annotator, vote.verdict) for vote in ballots.latest)
     history: dict[str, list[Vote]] = defaultdict(list)
     for vote in ballots.history:

@@ -85,7 +85,8 @@ def paragraphs(text: Text) -> list[tuple[str, Markup]]:
 
 def _whose(role: str) -> Callable[[Request], int]:
     def person(request: Request) -> int:
-        found: int | None = request.app.state.store.person(request.cookies.get(role, ""), admin=role == "admin")
+        secret = request.cookies.get(_cookie(request, role), "")
+        found: int | None = request.app.state.store.person(secret, admin=role == "admin")
         if found is None:
             raise HTTPException(401)
         return found
@@ -134,12 +135,11 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
     @app.get("/in/{token}")
     def come_in(token: str, request: Request) -> Response:
         """Exchange the link for a cookie, so that the token is in no address that is copied or logged later."""
-        found = store.enter(token)
-        if found is None:
+        if (found := store.enter(token)) is None:
             raise HTTPException(404)
-        reply, name = RedirectResponse("/admin" if found[1] else "/", 303), "admin" if found[1] else "annotator"
-        secure = request.url.scheme == "https"
-        reply.set_cookie(name, found[0], max_age=90 * 86400, httponly=True, samesite="lax", secure=secure)
+        secret, role, home = found[0], *(("admin", "/admin") if found[1] else ("annotator", "/"))
+        reply, name, secure = RedirectResponse(home, 303), _cookie(request, role), request.url.scheme == "https"
+        reply.set_cookie(name, secret, max_age=90 * 86400, httponly=True, samesite="lax", secure=secure)
         return reply
 
     @app.get("/")
@@ -181,14 +181,18 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
 
     @app.get("/admin/groups.jsonl")
     def labelled(who: Admin, how: How = "share", least: Annotated[float, Query(ge=0, le=1)] = 0.0) -> Response:
-        return _lines(map(as_row, votes.groups(votes.trusted(votes.read(store.path), least), how)))
+        return _lines(as_row(group) for _, group in votes.groups(votes.trusted(votes.read(store.path), least), how))
 
     return app
 
 
+def _cookie(request: Request, role: str) -> str:
+    return f"{role}-{request.url.port}"  # a browser keeps one jar for all ports of a host
+
+
 def _csrf(request: Request, role: str) -> str:
     """What only a page that was made for this session knows."""
-    return hmac.new(request.cookies[role].encode(), b"form", hashlib.sha256).hexdigest()
+    return hmac.new(request.cookies[_cookie(request, role)].encode(), b"form", hashlib.sha256).hexdigest()
 
 
 def _same_page(given: str, request: Request, role: str) -> None:

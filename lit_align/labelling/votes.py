@@ -18,7 +18,7 @@ import json
 import math
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import combinations
 from pathlib import Path
@@ -28,17 +28,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lit_align.batches import Group, Pair
-from lit_align.errors import DataError
+from lit_align.errors import ConfigError, DataError
 
 KINDS = ("compare", "rank", "rate", "thumbs")
 
-Item = tuple[int, int, int]
-"""What is judged: a group and two of its responses, or one of them twice."""
-
-Belief = dict[int, float]
-"""Probability of each label; empty if nothing can be said."""
-
-TINY = 1e-10  # below which a probability does not fall, so that one vote never settles everything
+Item = tuple[int, int, int]  # what is judged: a group and two of its responses, or one of them twice
+Belief = dict[int, float]  # probability of each label; empty if nothing can be said
 
 
 class Asked(NamedTuple):
@@ -140,65 +135,51 @@ def said(kind: str, answer: dict[str, Any], shown: Sequence[int]) -> dict[tuple[
     return {(i, j): (a < b) - (a > b) for (i, a), (j, b) in placed}
 
 
-def majority(given: Iterable[Label]) -> dict[Item, Belief]:
+def majority(given: Sequence[Label]) -> dict[Item, Belief]:
     """The value that most annotators gave to each item, for certain; nothing where two have as many.
 
     Example:
         >>> majority([Label((1, 0, 1), name, value) for name, value in (("a", 1), ("b", 1), ("c", -1))])
         {(1, 0, 1): {1: 1.0}}
     """
-    most = {item: multimode(values) for item, values in _by_item(given).items()}
+    most = {item: multimode(one.value for one in of) for item, of in by_item(given).items()}
     return {item: {several[0]: 1.0} if len(several) == 1 else {} for item, several in most.items()}
 
 
-def share(given: Iterable[Label]) -> dict[Item, Belief]:
+def share(given: Sequence[Label]) -> dict[Item, Belief]:
     """How many of the annotators gave each value.
 
     Example:
         >>> share([Label((1, 0, 1), name, value) for name, value in (("a", 1), ("b", 1), ("c", -1), ("d", 0))])
         {(1, 0, 1): {1: 0.5, -1: 0.25, 0: 0.25}}
     """
-    items = _by_item(given).items()
-    return {item: {value: n / len(values) for value, n in Counter(values).items()} for item, values in items}
+    counts = {item: Counter(one.value for one in of) for item, of in by_item(given).items()}
+    return {item: {value: n / values.total() for value, n in values.items()} for item, values in counts.items()}
 
 
-def _by_item(given: Iterable[Label]) -> dict[Item, list[int]]:
+def by_item(given: Sequence[Label]) -> dict[Item, list[Label]]:
+    """The judgments of each item."""
     found = defaultdict(list)
     for label in given:
-        found[label.item].append(label.value)
+        found[label.item].append(label)
     return found
 
 
-def dawid_skene(given: Sequence[Label], rounds: int = 100) -> dict[Item, Belief]:
-    """How likely each value is the true one, given how often each annotator takes one value for another.
-
-    In each of the ``rounds`` the annotators are estimated from the items, and the items from the annotators.
-    """
+def dawid_skene(given: Sequence[Label]) -> dict[Item, Belief]:
+    """How likely each value is the true one, given how often each annotator takes one value for another."""
+    try:
+        from crowdkit.aggregation import DawidSkene
+        from pandas import DataFrame
+    except ImportError as error:
+        raise ConfigError(f"{error.name} is not installed; dawid_skene needs pip install 'lit-align[label]'") from error
     if not given:
         return {}
-    columns = [np.unique(column, axis=0, return_inverse=True) for column in list(zip(*given, strict=True))[:3]]
-    (items, people, values), (item, person, value) = zip(*columns, strict=True)
-    belief = np.zeros((len(items), len(values)))
-    np.add.at(belief, (item, value), 1.0)
-    belief /= belief.sum(1, keepdims=True)
-    ever = np.zeros((len(people), len(values), 1), dtype=bool)  # what an annotator ever said
-    ever[person, value] = True
-    for _ in range(rounds):
-        errs = np.zeros((len(people), len(values), len(values)))  # annotator, what was said, what is so
-        np.add.at(errs, (person, value), belief[item])
-        errs = np.where(ever, errs.clip(TINY), 0.0)
-        errs /= errs.sum(1, keepdims=True)
-        log = np.tile(np.log(belief.mean(0).clip(TINY)), (len(items), 1))
-        np.add.at(log, item, np.log(errs[person, value]))
-        belief = np.exp(log - log.max(1, keepdims=True))
-        belief /= belief.sum(1, keepdims=True)
-    found = zip(items.tolist(), belief.tolist(), strict=True)
-    return {(n, i, j): dict(zip(values.tolist(), row, strict=True)) for (n, i, j), row in found}
+    table = DataFrame([one[:3] for one in given], columns=["task", "worker", "label"])
+    found = DawidSkene(n_iter=100).fit_predict_proba(table)
+    return {item: {int(value): float(p) for value, p in row.items()} for item, row in found.iterrows()}
 
 
-HOW: dict[str, Callable[[list[Label]], dict[Item, Belief]]]
-HOW = {"majority": majority, "share": share, "dawid_skene": dawid_skene}
-"""The ways to make one label of several."""
+HOW = {"majority": majority, "share": share, "dawid_skene": dawid_skene}  # to make one label of several
 
 
 def reliability(ballots: Ballots) -> dict[str, tuple[int, int]]:
@@ -221,33 +202,28 @@ def trusted(ballots: Ballots, least: float) -> Ballots:
     return ballots._replace(history=[vote for vote in ballots.history if vote.annotator not in out])
 
 
-def groups(ballots: Ballots, how: str = "share") -> list[Group]:
-    """Every group of which the votes say something, as training takes it; ``how`` is a name in `HOW`.
+def groups(ballots: Ballots, how: str = "share") -> Iterator[tuple[int, Group]]:
+    """Every group of which the votes say something, as training takes it, with its number; ``how`` as in `HOW`.
 
     Comparisons and rankings become pairs, with the probability that they are right and the mean strength as margin,
     and, where all were compared with all, places by how many of the others a response is expected to beat; ratings
-    their mean, or the commonest, with the share of annotators who raised each flag; thumbs the likelier one.
+    their mean, or the commonest, with the share of annotators who raised each flag; thumbs the likelier one. A group
+    that was asked about in several ways comes as often.
     """
-    return [group for _, group in labelled(ballots, how)]
-
-
-def labelled(ballots: Ballots, how: str) -> Iterator[tuple[int, Group]]:
-    """The same with the number of each group; one that was asked about in several ways comes as often."""
     for kind in KINDS:
         given = labels(ballots, kind)
         beliefs, build = HOW[how](given), {"rate": _rated, "thumbs": _judged}.get(kind, _compared)
-        known: dict[int, dict[Item, list[Vote]]] = defaultdict(lambda: defaultdict(list))
-        for label in given:
-            known[label.item[0]][label.item].append(label.vote)
-        for number, items in sorted(known.items()):
-            found = build(ballots.groups[number], [(i, j, beliefs[n, i, j], of) for (n, i, j), of in items.items()])
+        known = defaultdict[int, Known](list)
+        for (number, i, j), of in by_item(given).items():
+            known[number].append((i, j, beliefs[number, i, j], [label.vote for label in of]))
+        for number, judged in sorted(known.items()):
+            found = build(ballots.groups[number], judged)
             if found.items:
-                count = len({(vote.annotator, vote.task) for of in items.values() for vote in of})
+                count = len({(vote.annotator, vote.task) for *_, of in judged for vote in of})
                 yield number, found._replace(extra={**found.extra, "votes": count})
 
 
-Known = list[tuple[int, int, Belief, list[Vote]]]
-"""Of a group: two of its responses, what is to be believed of them, and who said so."""
+Known = list[tuple[int, int, Belief, list[Vote]]]  # two responses, what is to be believed of them, who said so
 
 
 def _compared(group: Group, known: Known) -> Group:

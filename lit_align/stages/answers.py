@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from lit_align.data.chat import Chat
 from lit_align.data.prepare import SELECT
 from lit_align.errors import ConfigError
 from lit_align.models.generate import sample
+from lit_align.rewards.base import answer
 from lit_align.rewards.reading import WHOLE
 
 if TYPE_CHECKING:
@@ -40,10 +41,22 @@ def ask(
 
 
 def replies(module: AlignmentModule, groups: Sequence[Group], role: str = "policy", **options: Any) -> list[list[str]]:
-    """What a role says to the prompts of groups, however long they are; ``options`` as for `ask`."""
+    """What a role says to the prompts of groups, however long they are, without blanks around it; see `ask`."""
     chat = Chat(module.tokenizer, max_length=WHOLE)
     prompts = [chat.encode(SELECT["prompts"](group)).tree.prompt for group in groups]
-    return [[text for text, _ in several] for several in ask(module, prompts, role, **options)]
+    return [[text.strip() for text, _ in several] for several in ask(module, prompts, role, **options)]
+
+
+def answered(modules: Iterable[AlignmentModule], groups: Sequence[Group], samples: int = 1) -> list[Group]:
+    """The prompts of groups with so many responses of each module, which are never the likeliest each time."""
+    made = [SELECT["prompts"](group) for group in groups]
+    for module in modules:
+        said = replies(module, groups, samples=samples, temperature=module.temperature or 1.0)
+        made = [
+            group._replace(responses=[*group.responses, *(answer(group, text) for text in several)])
+            for group, several in zip(made, said, strict=True)
+        ]
+    return made
 
 
 def records(module: AlignmentModule, numbered: list[tuple[int, Tree]]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -210,9 +211,12 @@ def test_two_answer_side_by_side_each_with_its_own_memory(environment, tmp_path)
 
 def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves(environment):
     keyboard, terminal = pty.openpty()
-    process = subprocess.Popen(
-        command("--max_new_tokens=4000"), cwd=ROOT, env=environment, preexec_fn=lambda: os.login_tty(terminal)
-    )
+
+    def at_the_terminal():
+        os.login_tty(terminal)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which is ignored where the tests run in the background
+
+    process = subprocess.Popen(command("--max_new_tokens=4000"), cwd=ROOT, env=environment, preexec_fn=at_the_terminal)
     os.close(terminal)
 
     def write(keys, until):

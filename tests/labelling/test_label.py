@@ -8,10 +8,10 @@ import yaml
 
 import lit_align
 from lit_align.__main__ import main
-from lit_align.commands.label import answered
 from lit_align.evaluation.reward_bench import whole_groups
 from lit_align.labelling import votes
 from lit_align.labelling.campaign import checklist
+from lit_align.stages.answers import answered
 from tests.labelling.serving import Visitor
 from tests.labelling.test_crash import Page
 from tests.stages.runs import arguments, folder_of, write_pairs
@@ -90,15 +90,16 @@ def runs(tiny, tmp_path_factory):
 def test_answers_are_made_by_one_run_or_two(runs):
     pairs, (one, other) = runs
     rows = whole_groups([str(pairs)], None, "responses", 0.01, print)
-    alone, both = answered([one], rows), answered([one, other], rows)
+    load = lit_align.load
+    alone, both = answered([load(one)], rows, 2), answered(map(load, [one, other]), rows)
     for groups in (alone, both):
         assert len(groups) == 22
         assert all(len(group.responses) == 2 for group in groups)
         assert sum(group.responses[0] != group.responses[1] for group in groups) > 15
         assert all(turn["role"] == "assistant" for group in groups for (turn,) in group.responses)
     # the second answer of two runs is the other run's, whoever speaks before it
-    first = {str(group.prompt): group.responses for group in answered([other], rows)}
+    first = {str(group.prompt): group.responses for group in answered([load(other)], rows, 2)}
     shared = [group for group in both if str(group.prompt) in first]
     assert len(shared) == 22
     assert all(group.responses[1] == first[str(group.prompt)][0] for group in shared)
-    assert lit_align.load(one).max_new_tokens == 8
+    assert load(one).max_new_tokens == 8

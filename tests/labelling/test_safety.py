@@ -38,9 +38,12 @@ def page(tmp_path):
 
 def test_without_a_link_nobody_sees_anything(page):
     _, port, ada, _, boss = page
-    forged = "annotator=" + "A" * 43 + "; admin=" + "A" * 43
-    swapped = ada.cookie.replace("annotator=", "admin="), boss.cookie.replace("admin=", "annotator=")
-    for cookie in ("", "annotator=", "annotator=%00; admin='", forged):
+    name, other = f"annotator-{port}=", f"admin-{port}="
+    assert ada.cookie.startswith(name)
+    assert boss.cookie.startswith(other)
+    forged = f"{name}{'A' * 43}; {other}{'A' * 43}"
+    swapped = ada.cookie.replace("annotator-", "admin-"), boss.cookie.replace("admin-", "annotator-")
+    for cookie in ("", name, f"{name}%00; {other}'", forged):
         visitor = Visitor(port)
         visitor.cookie = cookie
         assert {visitor.ask("GET", path)[0] for path in INSIDE} == {401}
@@ -58,6 +61,14 @@ def test_without_a_link_nobody_sees_anything(page):
         assert Visitor(port).ask("GET", f"/in/{token}")[0] == 404
     for path in ("/docs", "/redoc", "/openapi.json"):
         assert ada.ask("GET", path)[0] == 404
+
+
+def test_one_browser_works_on_two_campaigns_of_one_host(tmp_path):
+    with serving(tmp_path / "one.db", some(2)) as (one, first), serving(tmp_path / "two.db", some(2)) as (two, second):
+        ada, bob = Visitor(first, one.invite("ada")), Visitor(second, two.invite("bob"))
+        for visitor in (ada, bob):  # a browser sends what it has to every port
+            visitor.cookie = f"{ada.cookie}; {bob.cookie}"
+            assert visitor.ask("GET", "/mine")[0] == 200
 
 
 def test_the_token_is_exchanged_for_a_cookie_and_logged_nowhere(tmp_path, capfd, caplog):

@@ -152,7 +152,7 @@ def test_gold_is_mixed_in_and_most_doubtful_comes_first(tmp_path):
     assert known == [0, 1, 2][: len(known)]  # one in every four, nobody knows where
     assert len(known) >= 2
     assert votes.reliability(votes.read(store.path)) == {"w0": (len(known), len(known))}
-    assert len(votes.groups(votes.read(store.path))) == 6
+    assert len(list(votes.groups(votes.read(store.path)))) == 6
 
 
 def test_tasks_that_are_added_again_keep_their_votes(store):
