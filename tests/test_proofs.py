@@ -68,8 +68,13 @@ def test_a_small_judge_says_where_a_response_stands_and_swapping_shows_it():
 
 
 def test_reward_models_learn_from_people():
-    """Held-out accuracy, seeds pooled, is above chance for certain; where words alone do better the figures say so."""
+    """Held-out accuracy, seeds pooled, is above chance for certain; where length alone does better the figures say so."""
     found = json.loads((PROOF.parent / "reward_models.json").read_text())
+    assert found.keys() == {"hh_harmless", "pandalm", "llmfao, share of votes", "llmfao, majority"}
+    for of in found.values():
+        assert of["pooled"]["longer_wins"] + of["pooled"]["shorter_wins"] <= 1
+        assert of["pooled"]["interval"][0] < of["pooled"]["accuracy"] < of["pooled"]["interval"][1]
+        assert 0 < of["pooled"]["calibration_error"] < 1
     assert len(found["hh_harmless"]["runs"]) == 3
     assert found["hh_harmless"]["pooled"]["interval"][0] > 0.5
 
