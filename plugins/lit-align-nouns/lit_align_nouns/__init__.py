@@ -13,10 +13,10 @@ from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import text_of
 
 ENDINGS = ("tion", "sion", "ness", "ment", "ity", "ship", "ism", "ance", "ence", "hood")
-OTHERWISE = frozenset(
-    "advance augment commence complement enhance experiment glance hence implement influence lament mention supplement "
-    "thence whence".split()
-)
+OTHERWISE = frozenset({
+    "advance", "augment", "commence", "complement", "enhance", "experiment", "glance", "hence", "implement",
+    "influence", "lament", "mention", "supplement", "thence", "whence",
+})  # fmt: skip
 """Words with such an ending that are verbs as often, or no nouns at all."""
 IRREGULAR = {
     "children": "child", "feet": "foot", "geese": "goose", "men": "man", "mice": "mouse", "teeth": "tooth",
