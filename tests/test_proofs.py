@@ -91,7 +91,7 @@ def test_four_ways_to_spend_as_many_gold_labels():
     for of in found["runs"].values():
         assert len({run["seed"] for run in of}) == 3
         for run in of:
-            assert (run["gold labels"], run["steps"]) == (60, 12)
+            assert (run["gold labels"], run["steps"]) == (60, 9)
             assert run["before"] == run["curve"][0] == pytest.approx(base)
             assert run["CPU seconds"] <= 180
     assert found["over the base"]["on-line, gold"]["interval"][0] > 0
