@@ -84,7 +84,7 @@ def test_each_way_of_on_line_training_reaches_what_it_aims_at():
 
 
 def test_four_ways_to_spend_as_many_gold_labels():
-    """Three seeds each within three CPU-minutes, from one base."""
+    """Three seeds each within three CPU-minutes; so few labels are better spent on pairs than on a judge."""
     found = json.loads((PROOF.parent / "nouns.json").read_text())
     base = sum(found["base"]) / len(found["base"])
     assert len(found["runs"]) == 4
@@ -94,7 +94,10 @@ def test_four_ways_to_spend_as_many_gold_labels():
             assert (run["gold labels"], run["steps"]) == (60, 9)
             assert run["before"] == run["curve"][0] == pytest.approx(base)
             assert run["CPU seconds"] <= 180
-    assert found["over the base"]["on-line, gold"]["interval"][0] > 0
+    assert found["over the base"]["off-line, gold"]["interval"][0] > 0
+    for judge in ("fixed", "learning"):
+        assert found["over each other"][f"on-line, gold over on-line, {judge} judge"]["interval"][0] > 0
+        assert found["over each other"][f"on-line, {judge} judge over off-line, gold"]["interval"][1] < 0
 
 
 def test_an_update_on_policy_costs_less_than_in_trl_and_is_the_same():
