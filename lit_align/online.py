@@ -240,7 +240,8 @@ class Online(AlignmentData):
     def _kept(self, number: int, prompts: list[Tree], past: list[Row]) -> list[Group]:
         """Responses as the data have them, or a draw of earlier records."""
         if self.responses == "replay":
-            drawn = random.Random(f"{self.seed} {number}").choices(past, k=len(prompts))
+            once = {json.dumps([row["source"], row[IDS]]): row for row in past}  # what was replayed is there again
+            drawn = random.Random(f"{self.seed} {number}").choices(list(once.values()), k=len(prompts))
             return [_group(row) for row in drawn]
         groups = [tree.group for tree in prompts]
         known = [group.extra.get(IDS) or [None] * len(group.responses) for group in groups]

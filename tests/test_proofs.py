@@ -88,6 +88,23 @@ def test_each_way_of_on_line_training_reaches_what_it_aims_at():
         assert of["interval"][0] > 0
 
 
+def test_four_ways_to_spend_as_many_gold_labels():
+    """Three seeds each within three CPU-minutes; so few labels are better spent on pairs than on a judge."""
+    found = json.loads((PROOF.parent / "nouns.json").read_text())
+    base = sum(found["base"]) / len(found["base"])
+    assert len(found["runs"]) == 4
+    for of in found["runs"].values():
+        assert len({run["seed"] for run in of}) == 3
+        for run in of:
+            assert (run["gold labels"], run["steps"]) == (60, 9)
+            assert run["before"] == run["curve"][0] == pytest.approx(base)
+            assert run["CPU seconds"] <= 180
+    assert found["over the base"]["off-line, gold"]["interval"][0] > 0
+    for judge in ("fixed", "learning"):
+        assert found["over each other"][f"on-line, gold over on-line, {judge} judge"]["interval"][0] > 0
+        assert found["over each other"][f"on-line, {judge} judge over off-line, gold"]["interval"][1] < 0
+
+
 def test_an_update_on_policy_costs_less_than_in_trl_and_is_the_same():
     found = json.loads((PROOF.parent / "rl_vs_trl.json").read_text())
     assert max(value for name, value in found["gate"].items() if "differ" in name) < 1e-4
