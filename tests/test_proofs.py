@@ -68,7 +68,7 @@ def test_a_small_judge_says_where_a_response_stands_and_swapping_shows_it():
 
 
 def test_reward_models_learn_from_people():
-    """Held-out accuracy, seeds pooled, is above chance for certain; where length alone does better the figures say so."""
+    """Held-out accuracy, seeds pooled, is above chance for certain; the figures say what length alone would get."""
     found = json.loads((PROOF.parent / "reward_models.json").read_text())
     assert found.keys() == {"hh_harmless", "pandalm", "llmfao, share of votes", "llmfao, majority"}
     for of in found.values():
