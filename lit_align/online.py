@@ -10,7 +10,6 @@ import json
 import random
 from collections import Counter
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -126,6 +125,7 @@ class Online(AlignmentData):
                 )
             running.fit_loop.max_epochs = self.rounds
         super().setup(stage)
+        self._chat = Chat(module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=True)
 
     def kind(self, split: str) -> str:
         """Rows are read for what is used of them; what is validated on carries labels as recorded."""
@@ -240,7 +240,9 @@ class Online(AlignmentData):
     def _kept(self, number: int, prompts: list[Tree], past: list[Row]) -> list[Group]:
         """Responses as the data have them, or a draw of earlier records."""
         if self.responses == "replay":
-            once = {json.dumps([row["source"], row[IDS]]): row for row in past}  # what was replayed is there again
+            once = {
+                json.dumps([row[of] for of in ("source", "responses", IDS)]): row for row in past
+            }  # what was replayed is there again
             drawn = random.Random(f"{self.seed} {number}").choices(list(once.values()), k=len(prompts))
             return [_group(row) for row in drawn]
         groups = [tree.group for tree in prompts]
@@ -277,10 +279,6 @@ class Online(AlignmentData):
         if self.feedback is not None and not self._attached:
             self.feedback.attach(self._module.roles, self._module.tokenizer)
             self._attached = True
-
-    @cached_property
-    def _chat(self) -> Chat:
-        return Chat(self._module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=True)
 
     @property
     def _module(self) -> Any:

@@ -79,6 +79,13 @@ def test_reward_models_learn_from_people():
     assert found["hh_harmless"]["pooled"]["interval"][0] > 0.5
 
 
+def test_scoring_costs_less_than_padded_rows():
+    found = json.loads((PROOF.parent / "reward_vs_trl.json").read_text())
+    for name in ("prompts twice as long as responses", "hh_harmless as it is"):
+        assert found[name]["scores differ by"] < 1e-4
+        assert found[name]["ratio"] >= found[name]["aim"]
+
+
 def test_each_way_of_on_line_training_reaches_what_it_aims_at():
     """On prompts that were not trained on, the bootstrap's interval of what was gained is above nothing."""
     found = json.loads((PROOF.parent / "targets.json").read_text())

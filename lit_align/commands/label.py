@@ -35,6 +35,7 @@ def run(arguments: list[str]) -> None:
         groups = whole_groups(paths, None, "responses", 0.01, lambda ledger: print(ledger.table()))
         if campaign.runs and not gold:  # two answers of one run, or one of each of two
             groups = answered(map(lit_align.load, campaign.runs), groups, 3 - len(campaign.runs))
+            what += f", answered by {' and '.join(campaign.runs)}"
         count = store.add(groups, campaign.ask, gold, "" if gold else campaign.uncertainty)
         if not count:
             raise ConfigError(f"{what} has nothing to {campaign.ask}; give prompts with responses, or --runs")

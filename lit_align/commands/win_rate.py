@@ -136,7 +136,7 @@ def _answers(who: str, other: str, made: Any, groups: Sequence[Group]) -> list[T
     said = replies(stage, groups, "reference" if who == "base" else "policy", **options)
     del stage
     gc.collect()  # it refers to itself, and the judge needs the memory
-    return [answer(group, one) for group, (one,) in zip(groups, said, strict=True)]
+    return [answer(group, one.strip()) for group, (one,) in zip(groups, said, strict=True)]
 
 
 def _written(file: str, groups: Sequence[Group]) -> list[Text]:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lit_align.errors import ModelError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 AGAIN = (408, 409, 425, 429)  # and everything from 500: the same question may be answered later
 HOPELESS = 10  # questions in a row without an answer, after all retries
 LONGEST = 30.0  # seconds between two attempts, unless the server names a time
-PATIENCE = 300.0  # seconds that it may name
+PATIENCE = 300.0  # seconds that it may name; after a longer time the question has no answer
 ONE = (400, 413, 422)  # what is said of one question that is too long, or not allowed, as well as of wrong settings
 
 
@@ -132,10 +132,14 @@ class Served(JudgeModel):
         names = [hashlib.sha256(json.dumps([self.url, one], sort_keys=True).encode()).hexdigest() for one in requests]
         known = {name: kept for name in names if (kept := self._answers.get(name))}
         new = {name: request for name, request in zip(names, requests, strict=True) if name not in known}
-        _ = self._client, self._state  # made before there are threads, which would each make one
+        _ = self._client  # made before there are threads, which would each make one
+        self._state.over.clear()
         pool = ThreadPoolExecutor(self.concurrency)
         try:
             came = dict(zip(new, pool.map(self._answer, new, new.values()), strict=True))
+        except BaseException:  # nobody is to wait for those who pause
+            self._state.over.set()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
         self._state.answers += len(known)
@@ -171,7 +175,7 @@ class Served(JudgeModel):
             if pause is None:
                 break
             if attempt < self.retries:
-                time.sleep(pause or min(0.5 * 2**attempt, LONGEST) * random.uniform(0.75, 1.0))
+                self._state.pause(pause or min(0.5 * 2**attempt, LONGEST) * random.uniform(0.75, 1.0))
         self._state.unanswered(why)
         return f"no answer ({why})"
 
@@ -193,8 +197,9 @@ class Served(JudgeModel):
                 raise ModelError(
                     f"the server at {self.url} refuses: {error}; correct the settings of Served"
                 ) from error
-            wait = error.response.headers.get("retry-after", "")
-            return f"status {error.status_code}", min(float(wait), PATIENCE) if wait.isdigit() else 0.0, None
+            named = error.response.headers.get("retry-after", "")
+            pause = float(named) if named.isdigit() else 0.0
+            return f"status {error.status_code}", pause if pause <= PATIENCE else None, None
         except openai.APITimeoutError:
             return f"no answer in {self.timeout:g} s", 0.0, None
         except (openai.APIError, ValueError) as error:  # the latter from a body that is no whole JSON
@@ -233,11 +238,13 @@ class _State:
 
     def __init__(self) -> None:
         self.lock, self.calls, self.cost, self.in_vain, self.last = Lock(), 0, 0.0, 0, ""
-        self.answers, self.refused = 0, ""
+        self.answers, self.refused, self.over = 0, "", Event()
 
     def stop(self, limits: Served) -> str:
         """Why not to make another attempt; counts one otherwise."""
         with self.lock:
+            if self.over.is_set():
+                return "stopped"
             if self.in_vain >= HOPELESS:
                 raise ModelError(
                     f"the server at {limits.url} left {self.in_vain} questions in a row without an answer (last: "
@@ -249,6 +256,9 @@ class _State:
                 return f"max_cost, {limits.max_cost:g}, is reached"
             self.calls += 1
             return ""
+
+    def pause(self, seconds: float) -> None:
+        self.over.wait(seconds)
 
     def answered(self, cost: float) -> None:
         with self.lock:

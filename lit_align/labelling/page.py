@@ -64,15 +64,14 @@ class Ballot(BaseModel):
     def answer(self, task: Task, flags: Iterable[str]) -> dict[str, Any]:
         """What it says of a task; raises what FastAPI does if that is no answer to it."""
         given = {int(shown): int(place) for shown, _, place in (entry.partition("-") for entry in self.place)}
-        count = len(task.order)
         answers: dict[str, dict[str, Any]] = {
             "compare": {"preference": self.preference},
-            "rank": {"places": [given.get(k, 0) for k in range(count)]},
+            "rank": {"places": [given.get(k, 0) for k in range(len(task.order))]},
             "rate": {"rating": self.rating, "flags": {flag: flag in self.flag for flag in flags}},
             "thumbs": {"up": self.up},
         }
         said = answers[task.kind]
-        if None in said.values() or not all(0 < place <= count for place in said.get("places", [])):
+        if None in said.values() or not all(0 < place <= len(task.order) for place in said.get("places", [])):
             raise RequestValidationError([])
         return said
 
@@ -186,8 +185,8 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
     return app
 
 
-def _cookie(request: Request, role: str) -> str:
-    return f"{role}-{request.url.port}"  # a browser keeps one jar for all ports of a host
+def _cookie(request: Request, role: str) -> str:  # a browser keeps one jar for all ports of a host
+    return f"{role}-{hashlib.sha256(bytes(request.app.state.store.path.resolve())).hexdigest()[:8]}"
 
 
 def _csrf(request: Request, role: str) -> str:

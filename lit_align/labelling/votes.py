@@ -175,7 +175,7 @@ def dawid_skene(given: Sequence[Label]) -> dict[Item, Belief]:
     if not given:
         return {}
     table = DataFrame([one[:3] for one in given], columns=["task", "worker", "label"])
-    found = DawidSkene(n_iter=100).fit_predict_proba(table)
+    found = DawidSkene(n_iter=100, tol=-math.inf).fit_predict_proba(table)
     return {item: {int(value): float(p) for value, p in row.items()} for item, row in found.iterrows()}
 
 

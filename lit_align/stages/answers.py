@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -41,14 +42,14 @@ def ask(
 
 
 def replies(module: AlignmentModule, groups: Sequence[Group], role: str = "policy", **options: Any) -> list[list[str]]:
-    """What a role says to the prompts of groups, however long they are, without blanks around it; see `ask`."""
+    """What a role says to the prompts of groups, however long they are; ``options`` as for `ask`."""
     chat = Chat(module.tokenizer, max_length=WHOLE)
     prompts = [chat.encode(SELECT["prompts"](group)).tree.prompt for group in groups]
-    return [[text.strip() for text, _ in several] for several in ask(module, prompts, role, **options)]
+    return [[text for text, _ in several] for several in ask(module, prompts, role, **options)]
 
 
 def answered(modules: Iterable[AlignmentModule], groups: Sequence[Group], samples: int = 1) -> list[Group]:
-    """The prompts of groups with so many responses of each module, which are never the likeliest each time."""
+    """The prompts of groups with so many responses of each module, sampled even if it answers greedily by itself."""
     made = [SELECT["prompts"](group) for group in groups]
     for module in modules:
         said = replies(module, groups, samples=samples, temperature=module.temperature or 1.0)
@@ -56,6 +57,8 @@ def answered(modules: Iterable[AlignmentModule], groups: Sequence[Group], sample
             group._replace(responses=[*group.responses, *(answer(group, text) for text in several)])
             for group, several in zip(made, said, strict=True)
         ]
+        del module
+        gc.collect()  # it refers to itself, and the next one needs the memory
     return made
 
 

@@ -43,7 +43,9 @@ class _Handler(BaseHTTPRequestHandler):
             plan = next((plan for part, plan in server.faults.items() if part in question), [])
             fault = plan.pop(0) if plan else None
         if isinstance(fault, int):
-            return self._send(fault, b'{"error": {"message": "as planned"}}', retry=fault == 429)
+            return self._send(fault, b'{"error": {"message": "as planned"}}', retry=70 if fault == 429 else 0)
+        if fault == "quota":
+            return self._send(429, b"{}", retry=86400)
         if fault == "slow":
             threading.Event().wait(2 * SHORT)
         whole = self._whole(question, "logprobs" in asked and server.top)
@@ -63,12 +65,12 @@ class _Handler(BaseHTTPRequestHandler):
         about = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
         return json.dumps({**about, "choices": [choice], "usage": usage}).encode()
 
-    def _send(self, status, body, kind="application/json", retry=False):
+    def _send(self, status, body, kind="application/json", retry=0):
         self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
         if retry:
-            self.send_header("retry-after", "70")
+            self.send_header("retry-after", str(retry))
         self.end_headers()
         self.wfile.write(body)
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 def pauses(monkeypatch) -> list[float]:
     """Pauses between attempts, which are noted and not made."""
     made: list[float] = []
-    monkeypatch.setattr(served.time, "sleep", made.append)
+    monkeypatch.setattr(served._State, "pause", lambda _, seconds: made.append(seconds))
     return made
 
 
@@ -157,6 +157,21 @@ def test_a_server_that_is_down_stops_it_and_what_came_is_kept(tmp_path, pauses):
         assert sum(server.calls.values()) == 3 + 2 * 10
         server.faults.clear()
         assert summary(Judge(by(server, tmp_path), swap=False)(groups(40), "pairs"))["cached"] == 3
+
+
+def test_a_server_that_asks_for_too_long_a_pause_is_asked_no_more(tmp_path, pauses):
+    with serving({"Question": ["quota"] * 9}) as server:
+        [opinion] = Judge(by(server, tmp_path), swap=False)(groups(1), "pairs")
+        assert (opinion.why, sum(server.calls.values()), pauses) == ("no answer (status 429)", 1, [])
+
+
+def test_nobody_waits_for_a_pause_once_it_is_over(tmp_path):
+    """One question is refused, the other is to be asked again in 70 seconds."""
+    with serving({"Question 0?": [401], "Question 1?": [429] * 9}) as server:
+        began = time.monotonic()
+        with pytest.raises(ModelError, match="refuses: Error code: 401"):
+            Judge(by(server, tmp_path, concurrency=2), swap=False)(groups(2), "pairs")
+        assert time.monotonic() - began < 60
 
 
 def test_a_refusal_is_not_repeated(tmp_path, pauses):

@@ -8,7 +8,8 @@ fresh pairs, labelled by a reward model that learned from those; the same with t
 rounds; and on fresh pairs labelled by gold. Figures go to ``nouns.json`` and ``nouns.png`` beside this file.
 
 Equal in all arms: 60 pairs that gold was asked about, ties included; 9 optimiser steps at one learning rate, in three
-rounds of 24 prompts; beginnings, seeds, the base's pairs and what is measured. Not equal: how many pairs a step has, at
+rounds of 24 prompts; beginnings, seeds and what is measured. Not equal: whose the gold pairs are (the base's, for the
+learning judge only the first 36, for gold on-line none), how many pairs a step has, at
 most 8, since a tie teaches nothing and reward models know no ties; how often gold pairs are seen, which the off-line
 arm goes round, and which the gold on-line arm replays, a quarter of a round after the first; labels of a reward model,
 72 beside the 60; and computing, of which reward models take more. Curves are of one answer to each held-out beginning

@@ -117,15 +117,16 @@ def train(name: str, groups: list[Group], held: list[Group], seed: int, *more: s
     return run, curve
 
 
-def verdicts(run: Path, held: list[Group]) -> Verdicts:
-    """What the trained model says of held-out comparisons."""
-    return judge(Trained(str(run / "adapter"), token_budget=4096), held, batch_size=32)[0]
+def verdicts(run: Path, held: list[Group], number: dict[str, int]) -> Verdicts:
+    """What the trained model says of held-out comparisons; ``number`` is each prompt's, the same for all seeds."""
+    part = judge(Trained(str(run / "adapter"), token_budget=4096), held, batch_size=32)[0]
+    asked = np.array([number[one] for one in dict.fromkeys(json.dumps(group.prompt) for group in held)])
+    return part._replace(prompt=asked[part.prompt])
 
 
 def joined(parts: list[Verdicts]) -> Verdicts:
-    """All of them, prompts of different seeds apart."""
-    named = [part._replace(prompt=part.prompt + 1_000_000 * k) for k, part in enumerate(parts)]
-    return Verdicts(*(np.concatenate(column) for column in zip(*named, strict=True)))
+    """All of them; a prompt that several seeds held out is still one, which the bootstrap draws or not."""
+    return Verdicts(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def judged(part: Verdicts) -> dict:
@@ -135,11 +136,17 @@ def judged(part: Verdicts) -> dict:
 
 def learn(name: str, groups: list[Group], seeds=SEEDS, *more: str) -> dict:
     """Train and judge once for each seed, two at a time."""
+    number = {prompt: k for k, prompt in enumerate(sorted({json.dumps(group.prompt) for group in groups}))}
 
     def one(seed: int):
         learned, held = split(groups, seed)
         run, curve = train(name, learned, held, seed, *more)
-        return verdicts(run, held), {"seed": seed, "trained": len(learned), "held_out": len(held), "curve": curve}
+        return verdicts(run, held, number), {
+            "seed": seed,
+            "trained": len(learned),
+            "held_out": len(held),
+            "curve": curve,
+        }
 
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(one, seeds))
