@@ -22,7 +22,7 @@ from lit_align.models.roles import Lora
 from lit_align.orca.bodies import Body, Fix, Tuning, body_of
 from lit_align.orca.distances import DatasetDistance
 from lit_align.orca.embedders import Embedder
-from lit_align.orca.heads import Head
+from lit_align.orca.heads import Head, measure
 from lit_align.orca.sources import SourceSet
 from lit_align.stages.alignment import Alignment, Cloud, Sample, align, cloud, folds_of, plot_clouds, settled, tried
 from lit_align.stages.settings import written
@@ -126,7 +126,7 @@ class CrossModal(Stage):
         body.tune(self.tune, self.lora, self.seed)
         self.body, self.inputs, self.target = body, inputs, target
         self.to(model.device)
-        self.losses, self.metric = MeanMetric(nan_strategy=float("nan")), self.head.measure()
+        self.losses, self.metric = MeanMetric(nan_strategy=float("nan")), measure(target)
 
     def trained(self) -> dict[str, torch.nn.Parameter]:
         """Embedder, head, and what is tuned of the body."""
