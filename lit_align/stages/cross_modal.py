@@ -171,7 +171,10 @@ class CrossModal(Stage):
         classes = self._classes(data.encoded("train"))
         index = stratified(classes, min(rows, len(classes)), torch.Generator().manual_seed(self.seed)).tolist()
         of = torch.unique(classes[index], return_inverse=True)[1]
-        units = units_of(data.parts["train"].take(index))
+        there = data.parts["train"].take(index)
+        units = units_of(there)
+        if len(set(units)) == 1:  # a single speaker is tried by recordings
+            units = units_of(there, same=True)
         folds = folds_of(units, of.tolist(), self.alignment.folds if self.alignment else 0, self.seed)
         batch = data.labelled("train", index)
         return Sample(*(one.to(self.device) for one in (*batch, of, torch.tensor(folds))))
