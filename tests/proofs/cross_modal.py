@@ -24,7 +24,31 @@ DATA = Path(os.environ.get("LIT_ALIGN_DATA", ROOT.parent / "shared" / "data"))
 TASKS = [f"configs/orca_{name}.yaml" for name in ("basic_motions", "japanese_vowels", "digits", "landsat")]
 MORE = [f"configs/orca_{name}.yaml" for name in ("ecg200", "ecg5000", "darcy", "spoken_digits")]
 MOLECULES = ROOT / "plugins/lit-align-molecules"
-PUBLISHED: dict = {}
+SIGNATURES = "Toth et al., 2023, https://arxiv.org/abs/2311.12214"
+BAKE_OFF = "Bagnall et al., 2017, https://arxiv.org/abs/1602.01711"
+PUBLISHED = {
+    "orca_basic_motions": {"RBF kernel": 0.975, "signature kernel": 1.0, "source": SIGNATURES},
+    "orca_japanese_vowels": {"RBF kernel": 0.981, "signature kernel": 0.986, "source": SIGNATURES},
+    "orca_digits": {"1-NN": 0.98, "source": "UCI's optdigits.names, 3823 to train on and all of ours to test on"},
+    "orca_landsat": {
+        "nearest neighbours": 0.906,
+        "linear discriminant": 0.829,
+        "source": "Statlog (Michie et al., 1994), 4435 to train on and 2000 to test on",
+    },
+    "orca_ecg200": {"1-NN": 0.88, "COTE": 0.88, "source": BAKE_OFF},
+    "orca_ecg5000": {"1-NN": 0.925, "COTE": 0.946, "source": BAKE_OFF},
+    "orca_darcy": {
+        "FNO": 0.0108,
+        "ORCA": 0.00728,
+        "source": "Li et al., 2020, https://arxiv.org/abs/2010.08895, and Shen et al., 2023; 85 by 85, ours 16 by 16",
+    },
+    "orca_spoken_digits": {"CNN": 0.97, "source": "https://adhishthite.github.io/sound-mnist, a tenth to test on"},
+    "orca_esol": {
+        "XGBoost": 0.582,
+        "message passing": 0.7,
+        "source": "Jiang et al., 2021, https://doi.org/10.1186/s13321-020-00479-8, a tenth to test on",
+    },
+}
 ONCE = ["--arms", "naive", "gated", "--lrs", "3e-4", "--seeds", "1"]
 
 
