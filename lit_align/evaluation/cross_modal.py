@@ -188,7 +188,7 @@ def _figure(run: dict[str, Any]) -> float:
 
 
 def plot_arms(found: dict[str, Any], picture: Path) -> None:
-    """Draw each task's arms, with the baselines as lines."""
+    """Draw each task's arms, mean and deviation over the dots of its seeds, with the baselines as lines."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -199,7 +199,10 @@ def plot_arms(found: dict[str, Any], picture: Path) -> None:
         arms = list(of["arms"])
         means, sds = ([of["arms"][arm][key] or 0.0 for arm in arms] for key in ("mean", "sd"))
         axis.errorbar(arms, means, sds, fmt="o", capsize=4)
-        for (name, value), style in zip(of["baselines"].items(), (":", "--", "-."), strict=False):
+        for arm, one in of["arms"].items():
+            axis.plot([arm] * one["seeds"], one["each"], "k.", alpha=0.4)
+        lines = list(of["baselines"].items())  # the mean target is far below, and drawn if there is nothing else
+        for (name, value), style in zip(lines[1:] or lines, ("--", ":"), strict=False):
             axis.axhline(value, linestyle=style, color="grey", label=f"{name}, {value:.3f}")
         axis.set(title=task, ylabel=f"{of['metric']} in the test")
         axis.grid(alpha=0.3)
