@@ -28,6 +28,8 @@ from lit_align.stages.alignment import Alignment, Cloud, Sample, align, cloud, f
 from lit_align.stages.settings import written
 from lit_align.stages.stage import Stage
 
+FIRST = 512  # training examples, about, whose tokens are given the model's moments
+
 
 class CrossModal(Stage):
     """Train a language model on data that are not text: an embedder makes tokens of them, a head reads the answer.
@@ -154,15 +156,15 @@ class CrossModal(Stage):
         targets = data.encoded("train")
         self.quantizer = None if self.target.kind == "class" else LabelQuantizer.fit(targets.float())
         if not resumed:
-            sample = self._sample(data, how.rows if how else 512)
-            self.embedder.init_from(self.body.spec.stats, sample.x, sample.mask)
+            first = self._sample(data, FIRST)  # as without an alignment, or refusing one would leave a trace
+            self.embedder.init_from(self.body.spec.stats, first.x, first.mask)
             self.report = {"kept": False}
         if how is None or (resumed and not (self.report["kept"] and how.joint)):
             return
         source = how.points(self.body, self.base, self.seed)
         if not resumed:
             self.eval()
-            self._align(sample, source, how)
+            self._align(self._sample(data, how.rows), source, how)
             self.train()
         if how.joint and self.report["kept"]:
             self.source, self.distance = source, settled(how.distance, self.report["before"])

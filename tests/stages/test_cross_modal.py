@@ -171,7 +171,7 @@ def test_an_alignment_that_helps_is_kept(tiny, tmp_path):
 
 
 def test_an_alignment_that_harms_is_refused_and_undone(tiny, tmp_path):
-    how = Alignment(steps=60, lr=0.05, distance=Drowned())
+    how = Alignment(steps=60, lr=0.05, rows=60, distance=Drowned())  # fewer than tokens begin by
     module = fitted(tiny, tmp_path, how)
     assert not module.report["kept"]
     assert module.report["probe"]["with"] > module.report["probe"]["without"]
