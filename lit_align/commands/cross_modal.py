@@ -90,7 +90,7 @@ def _once(results: str, name: str, task: dict[str, Any], steps: int, which: tupl
         for line in file.read_text("utf-8").splitlines():
             if (known := json.loads(line))["key"] == key:
                 return known  # type: ignore[no-any-return]
-    new = {"key": key, "task": name, **dict(zip(("arm", "lr", "seed"), which, strict=True))}
+    new: dict[str, Any] = {"key": key, "task": name, **dict(zip(("arm", "lr", "seed"), which, strict=True))}
     new |= trained(settings, steps) if steps else {"arm": "baselines", "baselines": baselines(settings)}
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as out:
