@@ -198,7 +198,7 @@ def plot_arms(found: dict[str, Any], picture: Path) -> None:
     for axis, (task, of) in zip(axes[0], found.items(), strict=True):
         arms = list(of["arms"])
         means, sds = ([of["arms"][arm][key] or 0.0 for arm in arms] for key in ("mean", "sd"))
-        axis.errorbar(arms, means, sds, fmt="o", capsize=4)
+        axis.errorbar(arms, means, sds, fmt="_", markersize=16, capsize=4)
         for arm, one in of["arms"].items():
             axis.plot([arm] * one["seeds"], one["each"], "k.", alpha=0.4)
         lines = list(of["baselines"].items())  # the mean target is far below, and drawn if there is nothing else
