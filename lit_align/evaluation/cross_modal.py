@@ -128,8 +128,11 @@ def random_convolutions(xs: Sequence[Tensor], seed: int) -> list[Tensor]:
         bias = 2 * torch.rand(20, generator=draw) - 1
         pad = (size - 1) * dilation // 2 if k % 2 else 0
         for x, column in zip(xs, columns, strict=True):
-            made = torch.nn.functional.conv1d(x, weight, bias, padding=pad, dilation=dilation)
-            column += [made.amax(2), (made > 0).float().mean(2)]
+            for_each = []
+            for rows in x.split(32):  # together, long series would take gigabytes
+                made = torch.nn.functional.conv1d(rows, weight, bias, padding=pad, dilation=dilation)
+                for_each.append(torch.cat([made.amax(2), (made > 0).float().mean(2)], 1))
+            column.append(torch.cat(for_each))
     features = [torch.cat(column, 1) for column in columns]
     std, mean = torch.std_mean(features[0], 0)
     return [(x - mean) / std.clamp_min(1e-6) for x in features]
