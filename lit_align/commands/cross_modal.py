@@ -64,15 +64,15 @@ def run(made: Any, folder: Path) -> dict[str, Any]:
         found[name] = {**figures, "arms": compared(chosen)}
         (folder / "cross_modal.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         plot_arms(found, folder / "cross_modal.png")
-    table = Table("task", "arm", "in the test", "sd", "p", "seconds", "CPU", "lr", "kept")
     for name, of in found.items():
+        table = Table("", of["metric"], "sd", "p", "seconds", "CPU", "lr", "kept", title=f"{name}, in the test")
         for arm, one in of["arms"].items():
             shown = [_number(one[key]) for key in ("mean", "sd", "against naive")]
             shown += [f"{one[key]:.0f}" for key in ("seconds", "cpu_seconds")]
-            table.add_row(f"{name}, {of['metric']}", arm, *shown, f"{one['lr']:g}", f"{one['kept']} of {one['seeds']}")
+            table.add_row(arm, *shown, f"{one['lr']:g}", f"{one['kept']} of {one['seeds']}")
         for baseline, value in of["baselines"].items():
-            table.add_row(name, baseline, f"{value:.4f}")
-    Console().print(table)
+            table.add_row(baseline, f"{value:.4f}")
+        Console().print(table)
     print(f"The run is in {folder}: cross_modal.json, cross_modal.png.")
     return found
 

@@ -1,8 +1,9 @@
 """Is aligning an embedder worth it? Real data of several kinds, SmolLM2 cut to two layers, every arm with its own rate.
 
-``python -m tests.proofs.cross_modal RESULTS`` runs what is not yet in the file RESULTS (about half an hour of a core;
-it may be stopped and called again), and keeps figures and plot as ``cross_modal.json`` and ``cross_modal.png`` beside
-this file. Tasks whose files are not there are left out and named.
+``python -m tests.proofs.cross_modal RESULTS`` runs what is not yet in the file RESULTS (three quarters of an hour of a
+core; it may be stopped and called again), and keeps figures and plot as ``cross_modal.json`` and ``cross_modal.png``
+beside this file. Tasks whose files are not there are left out and named. Seconds are those of training, alignment and
+the question whether it helps included.
 """
 
 import json
