@@ -69,7 +69,7 @@ def test_numbers_have_baselines_in_the_measure_of_the_arms(tmp_path):
 
     signs = np.tile([-1.0, 1.0], 20)
     x = signs[:, None] * np.arange(1, 41)[:, None] + np.zeros((40, 4))
-    np.savez(tmp_path / "table.npz", x_train=x, y_train=signs + 2, x_test=x[:10] / 2, y_test=signs[:10] + 2)
+    np.savez(tmp_path / "table.npz", x_train=x, y_train=signs + 2, x_test=1.01 * x[30:], y_test=signs[30:] + 2)
     given = {
         "train": str(tmp_path / "table.npz"),
         "test": str(tmp_path / "table.npz"),
