@@ -129,7 +129,7 @@ def random_convolutions(xs: Sequence[Tensor], seed: int) -> list[Tensor]:
         pad = (size - 1) * dilation // 2 if k % 2 else 0
         for x, column in zip(xs, columns, strict=True):
             for_each = []
-            for rows in x.split(32):  # together, long series would take gigabytes
+            for rows in torch.split(x, 32):  # together, long series would take gigabytes
                 made = torch.nn.functional.conv1d(rows, weight, bias, padding=pad, dilation=dilation)
                 for_each.append(torch.cat([made.amax(2), (made > 0).float().mean(2)], 1))
             column.append(torch.cat(for_each))
