@@ -26,6 +26,7 @@ proofs: .venv/dev  ## long experiments behind the figures in README.md
 	$(BIN)/python -m tests.proofs.on_policy
 	$(BIN)/python -m tests.benchmarks.rl_vs_trl
 	$(BIN)/python -m tests.proofs.targets
+	$(BIN)/python -m tests.proofs.nouns
 	$(BIN)/python -m tests.proofs.judges
 	$(BIN)/python -m tests.proofs.poisoning
 	$(BIN)/python -m tests.proofs.labelling

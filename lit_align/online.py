@@ -21,7 +21,7 @@ from lit_align.data.chat import Chat
 from lit_align.data.formats.groups import Groups, as_row
 from lit_align.data.mismatch import mismatched
 from lit_align.data.modules import LANES, AlignmentData
-from lit_align.data.prepare import SELECT
+from lit_align.data.prepare import SELECT, held_up
 from lit_align.data.rounds import Kept, Rounds, Row
 from lit_align.errors import ConfigError, Malformed, Overlong, SetAside
 from lit_align.feedback import Feedback, Opinion
@@ -228,7 +228,7 @@ class Online(AlignmentData):
             group = tree.group
             held: list[Text] = []
             with suppress(SetAside):  # what is then to be said of the fresh ones, the feedback knows
-                held = SELECT["demonstrations"](group).responses[:1] if self.answer else []
+                held = [held_up(group)] if self.answer else []
             texts = [str(module.tokenizer.decode(one.ids, skip_special_tokens=True)) for one in said]
             extra = {name: value for name, value in group.extra.items() if name not in OLD}
             extra[IDS] = [*([None] * len(held)), *(one.ids for one in said)]
@@ -240,7 +240,8 @@ class Online(AlignmentData):
     def _kept(self, number: int, prompts: list[Tree], past: list[Row]) -> list[Group]:
         """Responses as the data have them, or a draw of earlier records."""
         if self.responses == "replay":
-            drawn = random.Random(f"{self.seed} {number}").choices(past, k=len(prompts))
+            once = {json.dumps([row["source"], row[IDS]]): row for row in past}  # what was replayed is there again
+            drawn = random.Random(f"{self.seed} {number}").choices(list(once.values()), k=len(prompts))
             return [_group(row) for row in drawn]
         groups = [tree.group for tree in prompts]
         known = [group.extra.get(IDS) or [None] * len(group.responses) for group in groups]

@@ -183,6 +183,13 @@ def test_earlier_rounds_may_be_replayed(tiny, pairs, tmp_path):
     assert before + after == seen
 
 
+def test_what_was_replayed_often_is_no_likelier_to_be_replayed_again(pairs):
+    row = {"prompt": "one", "responses": ["two", "three"], "pairs": [[0, 1]], "tokens": [[1], [2]], "source": "rows:1"}
+    past = [{**row, "round": number} for number in range(99)] + [{**row, "round": 0, "tokens": [[3], [4]]}]
+    drawn = online(pairs, responses="replay", share=0.5)._kept(1, [None] * 400, past)
+    assert 150 < sum(group.extra["tokens"] == [[3], [4]] for group in drawn) < 250  # 200, and 10 is a deviation
+
+
 @pytest.mark.parametrize("objective", [IPO(), KTO(), PlackettLuceDPO(), CrossEntropy()], ids=repr)
 def test_any_objective_learns_from_rounds(objective, tiny, pairs, tmp_path):
     _, seen = fit(tiny, tmp_path, online(pairs, rounds=2, round_size=6, validation=str(pairs)), objective)

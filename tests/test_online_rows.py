@@ -121,6 +121,12 @@ def test_a_row_without_an_answer_to_hold_up_is_set_aside(tiny, tmp_path):
     assert whys.count("no response is held up as the answer") == 4
 
 
+def test_the_target_of_a_row_is_the_answer_that_is_held_up(tiny, tmp_path):
+    rows = [{"prompt": f"{k} {say(k, 2)}?", "responses": ["one", "two"], "target": 1} for k in range(8)]
+    fit(tiny, tmp_path, online(write(tmp_path / "rows.jsonl", rows), SelfPlay(), rounds=1, samples=1, answer=True))
+    assert [row["responses"][0] for row in rounds(tmp_path)[0]] == ["two"] * 8
+
+
 def test_what_was_sampled_is_no_longer_than_max_length(tiny, prompts, tmp_path):
     """With overlong: truncate the ids lose their end as the text does."""
     data = online(prompts, rounds=1, max_length=20, overlong="truncate")

@@ -68,8 +68,13 @@ def test_a_small_judge_says_where_a_response_stands_and_swapping_shows_it():
 
 
 def test_reward_models_learn_from_people():
-    """Held-out accuracy, seeds pooled, is above chance for certain; where words alone do better the figures say so."""
+    """Held-out accuracy, seeds pooled, is above chance for certain; the figures say what length alone would get."""
     found = json.loads((PROOF.parent / "reward_models.json").read_text())
+    assert found.keys() == {"hh_harmless", "pandalm", "llmfao, share of votes", "llmfao, majority"}
+    for of in found.values():
+        assert of["pooled"]["longer_wins"] + of["pooled"]["shorter_wins"] <= 1
+        assert of["pooled"]["interval"][0] < of["pooled"]["accuracy"] < of["pooled"]["interval"][1]
+        assert 0 < of["pooled"]["calibration_error"] < 1
     assert len(found["hh_harmless"]["runs"]) == 3
     assert found["hh_harmless"]["pooled"]["interval"][0] > 0.5
 
@@ -81,6 +86,23 @@ def test_each_way_of_on_line_training_reaches_what_it_aims_at():
     for of in found.values():
         assert of["steps"] == 6
         assert of["interval"][0] > 0
+
+
+def test_four_ways_to_spend_as_many_gold_labels():
+    """Three seeds each within three CPU-minutes; so few labels are better spent on pairs than on a judge."""
+    found = json.loads((PROOF.parent / "nouns.json").read_text())
+    base = sum(found["base"]) / len(found["base"])
+    assert len(found["runs"]) == 4
+    for of in found["runs"].values():
+        assert len({run["seed"] for run in of}) == 3
+        for run in of:
+            assert (run["gold labels"], run["steps"]) == (60, 9)
+            assert run["before"] == run["curve"][0] == pytest.approx(base)
+            assert run["CPU seconds"] <= 180
+    assert found["over the base"]["off-line, gold"]["interval"][0] > 0
+    for judge in ("fixed", "learning"):
+        assert found["over each other"][f"on-line, gold over on-line, {judge} judge"]["interval"][0] > 0
+        assert found["over each other"][f"on-line, {judge} judge over off-line, gold"]["interval"][1] < 0
 
 
 def test_an_update_on_policy_costs_less_than_in_trl_and_is_the_same():

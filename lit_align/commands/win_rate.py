@@ -15,7 +15,7 @@ import lit_align
 from lit_align.batches import Group, Text
 from lit_align.commands.understand import READING, shown, tell
 from lit_align.data.formats.groups import as_row
-from lit_align.data.prepare import imitable
+from lit_align.data.prepare import held_up
 from lit_align.data.read import read
 from lit_align.errors import ConfigError, DataError, SetAside
 from lit_align.evaluation.asked import label, summary
@@ -119,11 +119,9 @@ def _duels(made: Any, groups: Sequence[Group]) -> list[Group]:
 
 
 def _best(group: Group) -> Text:
-    if group.target is not None:
-        return group.responses[group.target]
     try:
-        return imitable(group).responses[0]
-    except (SetAside, IndexError):
+        return held_up(group)
+    except SetAside:
         raise DataError(f"{group.source} has no response to compare with; name in b who answers") from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from lit_align.batches import UNRANKED, Group, Pair, Tree
+from lit_align.batches import UNRANKED, Group, Pair, Text, Tree
 from lit_align.data.chat import Chat
 from lit_align.data.formats import Format, Row, recognise
 from lit_align.data.ledger import Ledger
@@ -135,6 +135,11 @@ def imitable(group: Group) -> Group:
     if not worth:
         raise SetAside("no response worth imitating")
     return _only(group._replace(pairs=(), desirable=(), ranking=(), ratings=(), target=None), worth)
+
+
+def held_up(group: Group) -> Text:
+    """The answer: the target, else the first response worth imitating."""
+    return group.responses[group.target] if group.target is not None else imitable(group).responses[0]
 
 
 def judged(group: Group) -> Group:

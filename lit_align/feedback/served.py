@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 AGAIN = (408, 409, 425, 429)  # and everything from 500: the same question may be answered later
 HOPELESS = 10  # questions in a row without an answer, after all retries
-LONGEST = 30.0  # seconds between two attempts
+LONGEST = 30.0  # seconds between two attempts, unless the server names a time
+PATIENCE = 300.0  # seconds that it may name
 ONE = (400, 413, 422)  # what is said of one question that is too long, or not allowed, as well as of wrong settings
 
 
@@ -193,7 +194,7 @@ class Served(JudgeModel):
                     f"the server at {self.url} refuses: {error}; correct the settings of Served"
                 ) from error
             wait = error.response.headers.get("retry-after", "")
-            return f"status {error.status_code}", min(float(wait), LONGEST) if wait.isdigit() else 0.0, None
+            return f"status {error.status_code}", min(float(wait), PATIENCE) if wait.isdigit() else 0.0, None
         except openai.APITimeoutError:
             return f"no answer in {self.timeout:g} s", 0.0, None
         except (openai.APIError, ValueError) as error:  # the latter from a body that is no whole JSON

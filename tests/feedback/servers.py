@@ -68,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
         if retry:
-            self.send_header("retry-after", "7")
+            self.send_header("retry-after", "70")
         self.end_headers()
         self.wfile.write(body)
 

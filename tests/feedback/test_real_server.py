@@ -58,17 +58,26 @@ def _wait(health: str, server: subprocess.Popen, log: Path) -> None:
     raise AssertionError(f"the server did not start: {log.read_text()[-2000:]}")
 
 
-def test_a_real_server_judges_and_is_asked_once(url, tmp_path):
-    said = [Group("What is the capital of France?", ["Paris.", "I like bananas."])]
+def sums(count: int) -> list[Group]:
+    """Questions with a right answer and one that has nothing to do with them, in turn first."""
+    asked = [(f"What is {k} + {k}?", [f"It is {2 * k}.", "I like bananas."]) for k in range(1, count + 1)]
+    return [Group(prompt, answers[:: (-1, 1)[k % 2]]) for k, (prompt, answers) in enumerate(asked)]
+
+
+def test_a_real_server_judges_fifty_pairs_and_is_asked_once(url, tmp_path):
     by = Served(url, "./smollm2", max_tokens=4, timeout=100, cache=str(tmp_path / "answers.sqlite"))
-    first = Judge(by)(said, "pairs")
+    first = Judge(by)(sums(50), "pairs")
     told = summary(first)
-    assert (told["questions"], told["attempts"], told["cached"]) == (2, 2, 0)
-    assert all(record["said"] for record in first[0].records)
-    assert told["labelled"] + sum(told["set_aside"].values()) == 1
-    again = Judge(Served(url, "./smollm2", max_tokens=4, cache=str(tmp_path / "answers.sqlite")))(said, "pairs")
-    assert summary(again)["cached"] == 2
-    assert again[0].group == first[0].group
+    assert (told["groups"], told["questions"], told["attempts"], told["cached"]) == (50, 100, 100, 0)
+    assert all(record["said"] for one in first for record in one.records)
+    assert told["labelled"] + sum(told["set_aside"].values()) == 50
+    again = Judge(Served(url, "./smollm2", max_tokens=4, cache=str(tmp_path / "answers.sqlite")))(sums(50), "pairs")
+    assert (summary(again)["attempts"], summary(again)["cached"]) == (0, 100)
+    assert [one.group for one in again] == [one.group for one in first]
+
+
+def test_what_a_real_server_ignores_or_refuses_is_noticed(url):
+    said = sums(1)
     with pytest.raises(ModelError, match="ignores that it is asked for log-probabilities; set read of Served to text"):
         Judge(Served(url, "./smollm2", read="logprobs", timeout=100, cache=None), swap=False)(said, "pairs")
     with pytest.raises(ModelError, match="refuses: Error code: 400"):
