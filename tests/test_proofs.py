@@ -139,3 +139,24 @@ def test_a_run_that_fools_its_reward_is_told_so():
     of = json.loads((PROOF.parent / "on_policy.json").read_text())["runs"]["RLOO, KL free"]
     assert of["last"] - of["first"] >= 0.2
     assert any("nats a response from its reference" in words for words in of["warnings"])
+
+
+def test_alignment_is_compared_fairly_and_its_gate_does_no_harm():
+    """Every arm has a rate of its own among three and three seeds; what the gate refuses leaves no trace."""
+    found = json.loads((PROOF.parent / "cross_modal.json").read_text())
+    assert {*found["tasks"]} == {f"orca_{name}" for name in ("basic_motions", "japanese_vowels", "digits", "landsat")}
+    for of in found["tasks"].values():
+        arms = of["arms"]
+        assert [*arms] == ["scratch", "naive", "orca", "otdd", "gated"]
+        assert len(of["lrs"]) == 3
+        assert all(one["lr"] in of["lrs"] and len(one["each"]) == one["seeds"] == 3 for one in arms.values())
+        naive, gated = arms["naive"], arms["gated"]
+        assert naive["mean"] > of["baselines"]["mean target"]
+        assert gated["mean"] >= naive["mean"] or (gated["against naive"] or 1) > 0.05
+        if not gated["kept"]:
+            assert (gated["lr"], gated["each"]) == (naive["lr"], naive["each"])
+        assert gated["cpu_seconds"] > naive["cpu_seconds"]  # the question has its price
+    assert len(found["once each"]) == 5
+    assert {*found["published"]} == {*found["tasks"], *found["once each"]}
+    assert not found["left out"]
+    assert found["all runs"]["cpu_seconds"] < 2400

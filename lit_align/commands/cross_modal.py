@@ -16,9 +16,9 @@ from lit_align.explain import near
 SETTINGS: dict[str, dict[str, Any]] = {
     "tasks": {"type": str, "nargs": "+", "required": True, "help": "YAMLs of fit with CrossModal, one for each task."},
     "arms": {"type": str, "nargs": "+", "default": [*ARMS], "help": f"What is compared: {', '.join(ARMS)}."},
-    "lrs": {"type": float, "nargs": "+", "default": [1e-4, 5e-4, 2e-3], "help": "Learning rates to choose from."},
+    "lrs": {"type": float, "nargs": "+", "default": [1e-4, 3e-4, 1e-3], "help": "Learning rates to choose from."},
     "seeds": {"type": int, "default": 5, "help": "Of initial weights, splits and order; the first one chooses the lr."},
-    "steps": {"type": int, "default": 200, "help": "Optimiser steps of each run."},
+    "steps": {"type": int, "help": "Optimiser steps of each run; none takes trainer.max_steps of the YAML."},
     "results": {
         "type": str,
         "default": "runs/cross_modal.jsonl",
@@ -36,7 +36,7 @@ def refuse(made: Any) -> None:
     """
     if strange := set(made.arms) - ARMS.keys():
         raise ConfigError(f"there is no arm {min(strange)!r}{near(min(strange), ARMS)}")
-    if made.seeds < 1 or made.steps < 1:
+    if made.seeds < 1 or (made.steps is not None and made.steps < 1):
         raise ConfigError(f"seeds is {made.seeds} and steps {made.steps}; both are at least 1")
     for file in made.tasks:
         if not Path(file).is_file():
@@ -51,25 +51,28 @@ def run(made: Any, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for file in made.tasks:
         name, task = Path(file).stem, yaml.safe_load(Path(file).read_text("utf-8"))
+        if not (steps := made.steps or task.get("trainer", {}).get("max_steps")):
+            raise ConfigError(f"{file} has no trainer.max_steps; state it there, or give --steps")
         chosen = []
         for arm in made.arms:
-            tried = [_once(made, name, task, arm, lr, 0) for lr in made.lrs]
+            tried = [_once(made.results, name, task, steps, (arm, lr, 0)) for lr in made.lrs]
             lr = min(tried, key=lambda one: one["eval_loss"])["lr"]
-            chosen += [_once(made, name, task, arm, lr, seed) for seed in range(made.seeds)]
-        of_seed = [baselines(settings_of(task, "naive", 1.0, seed)) for seed in range(made.seeds)]
+            chosen += [_once(made.results, name, task, steps, (arm, lr, seed)) for seed in range(made.seeds)]
+        of_seed = [_once(made.results, name, task, 0, ("naive", 1.0, seed))["baselines"] for seed in range(made.seeds)]
         means = {key: sum(one[key] for one in of_seed) / len(of_seed) for key in of_seed[0]}
-        found[name] = {"steps": made.steps, "lrs": made.lrs, "baselines": means, "arms": compared(chosen)}
+        figures = {"metric": chosen[0]["metric"], "steps": steps, "lrs": made.lrs, "baselines": means}
+        found[name] = {**figures, "arms": compared(chosen)}
         (folder / "cross_modal.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         plot_arms(found, folder / "cross_modal.png")
-    table = Table("task", "arm", "accuracy", "sd", "p against naive", "seconds", "lr", "kept")
     for name, of in found.items():
+        table = Table("", of["metric"], "sd", "p", "seconds", "CPU", "lr", "kept", title=f"{name}, in the test")
         for arm, one in of["arms"].items():
-            p = one["against naive"]
-            cells = [f"{one['mean']:.4f}", _number(one["sd"]), _number(p), f"{one['seconds']:.1f}", f"{one['lr']:g}"]
-            table.add_row(name, arm, *cells, f"{one['kept']} of {one['seeds']}")
+            shown = [_number(one[key]) for key in ("mean", "sd", "against naive")]
+            shown += [f"{one[key]:.0f}" for key in ("seconds", "cpu_seconds")]
+            table.add_row(arm, *shown, f"{one['lr']:g}", f"{one['kept']} of {one['seeds']}")
         for baseline, value in of["baselines"].items():
-            table.add_row(name, baseline, f"{value:.4f}")
-    Console().print(table)
+            table.add_row(baseline, f"{value:.4f}")
+        Console().print(table)
     print(f"The run is in {folder}: cross_modal.json, cross_modal.png.")
     return found
 
@@ -78,18 +81,21 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _once(made: Any, name: str, task: dict[str, Any], arm: str, lr: float, seed: int) -> dict[str, Any]:
-    """A run, from the results if it is there."""
-    settings = settings_of(task, arm, lr, seed)
-    key = hashlib.sha256(json.dumps([settings, made.steps], sort_keys=True).encode()).hexdigest()[:16]
-    file = Path(made.results)
+def _once(results: str, name: str, task: dict[str, Any], steps: int, which: tuple[str, float, int]) -> dict[str, Any]:
+    """A run of arm, learning rate and seed, or (no steps) the baselines, from the results if it is there."""
+    settings = settings_of(task, *which)
+    made_of = [settings, steps] if steps else settings["data"]
+    key, file = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16], Path(results)
     if file.exists():
         for line in file.read_text("utf-8").splitlines():
             if (known := json.loads(line))["key"] == key:
                 return known  # type: ignore[no-any-return]
-    new = {"key": key, "task": name, "arm": arm, "lr": lr, "seed": seed, **trained(settings, made.steps)}
+    new: dict[str, Any] = {"key": key, "task": name, **dict(zip(("arm", "lr", "seed"), which, strict=True))}
+    new |= trained(settings, steps) if steps else {"arm": "baselines", "baselines": baselines(settings)}
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as out:
         out.write(json.dumps(new) + "\n")
-    print(f"{name} {arm} lr {lr:g} seed {seed}: {new['test_accuracy']:.4f} in {new['seconds']:.0f} s", flush=True)
+    if steps:
+        told = f"validation loss {new['eval_loss']:.4f} in {new['seconds']:.0f} s"
+        print(f"{name} {new['arm']} lr {new['lr']:g} seed {new['seed']}: {told}", flush=True)
     return new

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lit_align.data.cross_modal import CrossModalData
-from lit_align.errors import ConfigError
+from lit_align.data.modalities import TargetSpec
+from lit_align.orca.heads import measure
 
 ORCA_STEPS: dict[str, Any] = {"steps": 60, "lr": 1e-3, "folds": 0}  # one an epoch, as its settings have it
 
@@ -63,27 +64,43 @@ def trained(settings: dict[str, Any], steps: int) -> dict[str, Any]:
         *trainer.test(made.model, made.data, verbose=False),
     ):
         figures |= {name: float(value) for name, value in found.items()}
-    return {**figures, "alignment": made.model.report}
+    return {**figures, "metric": made.model.head.metric, "alignment": made.model.report}
 
 
 def baselines(settings: dict[str, Any]) -> dict[str, float]:
-    """Accuracy in the test of the nearest neighbour, and of random convolutions."""
+    """What is reached in the test without a model: by the mean target, the nearest neighbour and random convolutions.
+
+    Inputs that are no numbers have no neighbours and no convolutions.
+    """
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--data", type=CrossModalData)
     data = parser.instantiate(parser.parse_object({"data": settings["data"]})).data
     data.setup("test")
-    if data.target.kind != "class":
-        raise ConfigError(f"the targets of {data.paths['train']} are no classes, which the arms are compared by")
-    parts = [data.labelled(part) for part in ("train", "validation", "test")]
-    (x, *others), y = _alike([part.x.float() for part in parts]), [part.y for part in parts]
-    near = torch.cdist(others[1].flatten(1), x.flatten(1)).argmin(1)
-    found = {"nearest neighbour": _share(y[0][near] == y[2])}
-    train, validation, test = random_convolutions([x, *others], int(settings["data"]["init_args"]["seed"]))
-    fits = [ridge(train, y[0], 10.0**k) for k in range(-2, 6)]
-    best = max(fits, key=lambda fit: _share(fit(validation) == y[1]))
-    return {**found, "random convolutions": _share(best(test) == y[2])}
+    train, validation, test = (data.labelled(part) for part in ("train", "validation", "test"))
+    wanted, aim = (_numbers(part.y, data.target) for part in (train, validation))
+
+    def scored(predicted: Tensor) -> float:
+        metric = measure(data.target)
+        metric.update(predicted.float().view(-1, *(train.y.shape[1:] or wanted.shape[1:])), test.y)
+        return float(metric.compute())
+
+    found = {"mean target": scored(wanted.mean(0).expand(len(test.y), -1))}
+    if not train.x.is_floating_point():
+        return found
+    xs = _alike([part.x for part in (train, validation, test)])
+    found["nearest neighbour"] = scored(wanted[torch.cdist(xs[2].flatten(1), xs[0].flatten(1)).argmin(1)])
+    x, chosen_by, tested = random_convolutions(xs, int(settings["data"]["init_args"]["seed"]))
+    fits = [ridge(x, wanted, 10.0**k) for k in range(-2, 6)]
+    best = min(fits, key=lambda fit: float((fit(chosen_by) - aim).square().mean()))
+    return {**found, "random convolutions": scored(best(tested))}
+
+
+def _numbers(y: Tensor, target: TargetSpec) -> Tensor:
+    """Targets ``[n, numbers]``: of a class, 1 where it is and -1 where it is not."""
+    named = torch.nn.functional.one_hot(y, target.outputs) * 2 - 1 if target.kind == "class" else y
+    return named.flatten(1).double()
 
 
 def _alike(xs: Sequence[Tensor]) -> list[Tensor]:
@@ -111,34 +128,33 @@ def random_convolutions(xs: Sequence[Tensor], seed: int) -> list[Tensor]:
         bias = 2 * torch.rand(20, generator=draw) - 1
         pad = (size - 1) * dilation // 2 if k % 2 else 0
         for x, column in zip(xs, columns, strict=True):
-            made = torch.nn.functional.conv1d(x, weight, bias, padding=pad, dilation=dilation)
-            column += [made.amax(2), (made > 0).float().mean(2)]
+            for_each = []
+            for rows in torch.split(x, 32):  # together, long series would take gigabytes
+                made = torch.nn.functional.conv1d(rows, weight, bias, padding=pad, dilation=dilation)
+                for_each.append(torch.cat([made.amax(2), (made > 0).float().mean(2)], 1))
+            column.append(torch.cat(for_each))
     features = [torch.cat(column, 1) for column in columns]
     std, mean = torch.std_mean(features[0], 0)
     return [(x - mean) / std.clamp_min(1e-6) for x in features]
 
 
-def ridge(x: Tensor, y: Tensor, strength: float) -> Callable[[Tensor], Tensor]:
-    """A classifier by least squares on one-hot classes with a ridge; it gives the class of each row."""
-    targets = torch.nn.functional.one_hot(y).double() * 2 - 1
+def ridge(x: Tensor, targets: Tensor, strength: float) -> Callable[[Tensor], Tensor]:
+    """Least squares with a ridge, from rows ``[n, d]`` to ``[n, numbers]``; it gives the numbers of other rows."""
     rows = x.double()
     kernel = rows @ rows.T + strength * torch.eye(len(rows), dtype=torch.float64)
     weights = rows.T @ torch.linalg.solve(kernel, targets - targets.mean(0))
-    return lambda z: (z.double() @ weights + targets.mean(0)).argmax(1)
-
-
-def _share(right: Tensor) -> float:
-    return float(right.double().mean())
+    return lambda z: z.double() @ weights + targets.mean(0)
 
 
 def compared(runs: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Each arm of a task over its seeds: accuracy, seconds, and a paired t-test against ``naive``.
+    """Each arm of a task over its seeds: its metric, seconds, and a paired t-test against ``naive``.
 
     Args:
         runs: of the learning rate that was chosen for their arm, with ``arm``, ``seed``, ``lr`` and figures.
 
     Example:
-        >>> made = [{"arm": arm, "seed": seed, "lr": 0.1, "seconds": 1.0, "test_accuracy": a, "alignment": {}}
+        >>> every = {"lr": 0.1, "seconds": 1.0, "cpu_seconds": 1.0, "metric": "accuracy", "alignment": {}}
+        >>> made = [{"arm": arm, "seed": seed, "test_accuracy": a, **every}
         ...         for arm, row in {"naive": (0.5, 0.6, 0.7), "otdd": (0.6, 0.8, 0.7)}.items()
         ...         for seed, a in enumerate(row)]
         >>> found = compared(made)["otdd"]
@@ -153,9 +169,9 @@ def compared(runs: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         arms.setdefault(run["arm"], {})[run["seed"]] = run
     found = {}
     for arm, of in arms.items():
-        values = np.array([run["test_accuracy"] for run in of.values()])
+        values = np.array([_figure(run) for run in of.values()])
         both = sorted(of.keys() & arms.get("naive", {}).keys()) if arm != "naive" else []
-        pairs = np.array([[of[s]["test_accuracy"], arms["naive"][s]["test_accuracy"]] for s in both])
+        pairs = np.array([[_figure(of[s]), _figure(arms["naive"][s])] for s in both])
         differ = len(both) > 1 and float(np.ptp(pairs[:, 0] - pairs[:, 1])) > 0
         found[arm] = {
             "lr": next(iter(of.values()))["lr"],
@@ -163,14 +179,19 @@ def compared(runs: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "mean": float(values.mean()),
             "sd": float(values.std(ddof=1)) if len(of) > 1 else None,
             "against naive": float(ttest_rel(*pairs.T).pvalue) if differ else None,
-            "seconds": float(np.mean([run["seconds"] for run in of.values()])),
+            "each": values.tolist(),
+            **{name: float(np.mean([run[name] for run in of.values()])) for name in ("seconds", "cpu_seconds")},
             "kept": sum(bool(run["alignment"].get("kept")) for run in of.values()),
         }
     return found
 
 
+def _figure(run: dict[str, Any]) -> float:
+    return float(run[f"test_{run['metric']}"])
+
+
 def plot_arms(found: dict[str, Any], picture: Path) -> None:
-    """Draw each task's arms, with the baselines as lines."""
+    """Draw each task's arms, mean and deviation over the dots of its seeds, with the baselines as lines."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -180,10 +201,13 @@ def plot_arms(found: dict[str, Any], picture: Path) -> None:
     for axis, (task, of) in zip(axes[0], found.items(), strict=True):
         arms = list(of["arms"])
         means, sds = ([of["arms"][arm][key] or 0.0 for arm in arms] for key in ("mean", "sd"))
-        axis.errorbar(arms, means, sds, fmt="o", capsize=4)
-        for (name, value), style in zip(of["baselines"].items(), ("--", ":"), strict=True):
+        axis.errorbar(arms, means, sds, fmt="_", markersize=16, capsize=4)
+        for arm, one in of["arms"].items():
+            axis.plot([arm] * one["seeds"], one["each"], "k.", alpha=0.4)
+        lines = list(of["baselines"].items())  # the mean target is far below, and drawn if there is nothing else
+        for (name, value), style in zip(lines[1:] or lines, ("--", ":"), strict=False):
             axis.axhline(value, linestyle=style, color="grey", label=f"{name}, {value:.3f}")
-        axis.set(title=task, ylabel="accuracy in the test")
+        axis.set(title=task, ylabel=f"{of['metric']} in the test")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     figure.savefig(picture, dpi=120)

@@ -88,17 +88,6 @@ class Head(nn.Module):
             return binary_cross_entropy_with_logits(predicted, y.to(predicted), reduction="none").mean(1)
         return relative_l2(predicted, y) if kind == "dense" else ((predicted - y) / self.std).square().mean(1)
 
-    def measure(self) -> Metric:
-        """A fresh metric, called ``metric``, to update with predictions and targets."""
-        n = self.target.outputs
-        made: dict[str, Callable[[], Metric]] = {
-            "class": lambda: MulticlassAccuracy(n, average="micro"),
-            "multilabel": lambda: MultilabelAveragePrecision(n),
-            "regression": lambda: MeanSquaredError(squared=False),
-            "dense": RelativeL2,
-        }
-        return made[self.target.kind]()
-
 
 def relative_l2(predicted: Tensor, y: Tensor) -> Tensor:
     """Norm of the error over the norm of the target, ``[n]`` (Li et al., 2020, https://arxiv.org/abs/2010.08895)."""
@@ -112,3 +101,15 @@ class RelativeL2(MeanMetric):
     def update(self, predicted: Tensor, y: Tensor) -> None:  # type: ignore[override]
         """Take a batch."""
         super().update(relative_l2(predicted, y))
+
+
+def measure(target: TargetSpec) -> Metric:
+    """A fresh metric, the one that ``METRICS`` names, to update with predictions and targets."""
+    n = target.outputs
+    made: dict[str, Callable[[], Metric]] = {
+        "class": lambda: MulticlassAccuracy(n, average="micro"),
+        "multilabel": lambda: MultilabelAveragePrecision(n),
+        "regression": lambda: MeanSquaredError(squared=False),
+        "dense": RelativeL2,
+    }
+    return made[target.kind]()

@@ -22,11 +22,13 @@ from lit_align.models.roles import Lora
 from lit_align.orca.bodies import Body, Fix, Tuning, body_of
 from lit_align.orca.distances import DatasetDistance
 from lit_align.orca.embedders import Embedder
-from lit_align.orca.heads import Head
+from lit_align.orca.heads import Head, measure
 from lit_align.orca.sources import SourceSet
 from lit_align.stages.alignment import Alignment, Cloud, Sample, align, cloud, folds_of, plot_clouds, settled, tried
 from lit_align.stages.settings import written
 from lit_align.stages.stage import Stage
+
+FIRST = 512  # training examples, about, whose tokens are given the model's moments
 
 
 class CrossModal(Stage):
@@ -126,7 +128,7 @@ class CrossModal(Stage):
         body.tune(self.tune, self.lora, self.seed)
         self.body, self.inputs, self.target = body, inputs, target
         self.to(model.device)
-        self.losses, self.metric = MeanMetric(nan_strategy=float("nan")), self.head.measure()
+        self.losses, self.metric = MeanMetric(nan_strategy=float("nan")), measure(target)
 
     def trained(self) -> dict[str, torch.nn.Parameter]:
         """Embedder, head, and what is tuned of the body."""
@@ -154,15 +156,15 @@ class CrossModal(Stage):
         targets = data.encoded("train")
         self.quantizer = None if self.target.kind == "class" else LabelQuantizer.fit(targets.float())
         if not resumed:
-            sample = self._sample(data, how.rows if how else 512)
-            self.embedder.init_from(self.body.spec.stats, sample.x, sample.mask)
+            first = self._sample(data, FIRST)  # as without an alignment, or refusing one would leave a trace
+            self.embedder.init_from(self.body.spec.stats, first.x, first.mask)
             self.report = {"kept": False}
         if how is None or (resumed and not (self.report["kept"] and how.joint)):
             return
         source = how.points(self.body, self.base, self.seed)
         if not resumed:
             self.eval()
-            self._align(sample, source, how)
+            self._align(self._sample(data, how.rows), source, how)
             self.train()
         if how.joint and self.report["kept"]:
             self.source, self.distance = source, settled(how.distance, self.report["before"])
@@ -171,7 +173,10 @@ class CrossModal(Stage):
         classes = self._classes(data.encoded("train"))
         index = stratified(classes, min(rows, len(classes)), torch.Generator().manual_seed(self.seed)).tolist()
         of = torch.unique(classes[index], return_inverse=True)[1]
-        units = units_of(data.parts["train"].take(index))
+        there = data.parts["train"].take(index)
+        units = units_of(there)
+        if len(set(units)) == 1:  # a single speaker is tried by recordings
+            units = units_of(there, same=True)
         folds = folds_of(units, of.tolist(), self.alignment.folds if self.alignment else 0, self.seed)
         batch = data.labelled("train", index)
         return Sample(*(one.to(self.device) for one in (*batch, of, torch.tensor(folds))))

@@ -9,6 +9,7 @@ import yaml
 from lit_align.cli import main
 from lit_align.data.cross_modal import CrossModalData
 from lit_align.data.modalities.images import Images
+from lit_align.data.modalities.tables import Tables
 from lit_align.evaluation.cross_modal import ARMS, baselines, compared, random_convolutions, ridge, settings_of
 
 pytest.importorskip("sklearn")
@@ -55,8 +56,30 @@ def test_the_nearest_neighbour_and_the_ridge_are_those_of_scikit_learn(task):
     theirs = KNeighborsClassifier(1, algorithm="brute").fit(x, train.y).score(z, test.y)
     assert found["nearest neighbour"] == pytest.approx(theirs, abs=3 / len(z))  # ties
     assert found["random convolutions"] > 0.5
+    commonest = train.y.bincount().argmax()
+    assert found["mean target"] == pytest.approx(float((test.y == commonest).double().mean()))
     wanted = RidgeClassifier(10.0).fit(x - x.mean(0), train.y).predict(z - x.mean(0))
-    assert (ridge(x - x.mean(0), train.y, 10.0)(z - x.mean(0)).numpy() == wanted).mean() > 0.995
+    classes = torch.nn.functional.one_hot(train.y).double() * 2 - 1
+    assert (ridge(x - x.mean(0), classes, 10.0)(z - x.mean(0)).argmax(1).numpy() == wanted).mean() > 0.995
+
+
+def test_numbers_have_baselines_in_the_measure_of_the_arms(tmp_path):
+    """Twenty rows whose target is 1 or 3 as their sign is: the mean, 2, is 1 off, and neighbours are right."""
+    import numpy as np
+
+    signs = np.tile([-1.0, 1.0], 20)
+    x = signs[:, None] * np.arange(1, 41)[:, None] + np.zeros((40, 4))
+    np.savez(tmp_path / "table.npz", x_train=x, y_train=signs + 2, x_test=1.01 * x[30:], y_test=signs[30:] + 2)
+    given = {
+        "train": str(tmp_path / "table.npz"),
+        "test": str(tmp_path / "table.npz"),
+        "modality": f"{Tables.__module__}.Tables",
+        "seed": 0,
+    }
+    found = baselines({"data": {"class_path": "CrossModalData", "init_args": given}})
+    assert found["mean target"] == pytest.approx(1.0, abs=1e-6)
+    assert found["nearest neighbour"] == pytest.approx(0.0, abs=1e-6)
+    assert found["random convolutions"] < 0.5
 
 
 def test_random_convolutions_are_drawn_from_the_seed_and_measured_on_the_first_set():
@@ -68,30 +91,33 @@ def test_random_convolutions_are_drawn_from_the_seed_and_measured_on_the_first_s
 
 
 def test_arms_without_a_difference_have_no_p():
-    run = {"lr": 0.1, "seconds": 1.0, "test_accuracy": 0.5, "alignment": {"kept": True}}
+    run = {"lr": 0.1, "seconds": 1.0, "cpu_seconds": 1.0, "metric": "rmse", "test_rmse": 0.5, "alignment": {"kept": 1}}
     found = compared([{**run, "arm": arm, "seed": seed} for arm in ("naive", "otdd") for seed in (0, 1)])
     assert found["otdd"]["against naive"] is None
     assert (found["otdd"]["kept"], found["otdd"]["sd"]) == (2, 0.0)
 
 
 def test_runs_are_made_once(task, tmp_path, capsys):
-    (tmp_path / "digits.yaml").write_text(yaml.safe_dump(task))
+    (tmp_path / "digits.yaml").write_text(yaml.safe_dump(task | {"trainer": {"max_steps": 2}}))
     given = [
         *("evaluate", "cross-modal", "--tasks", str(tmp_path / "digits.yaml"), "--arms", "naive", "otdd"),
-        *("--lrs", "0.001", "0.003", "--seeds", "2", "--steps", "2", "--results", str(tmp_path / "runs.jsonl")),
+        *("--lrs", "0.001", "0.003", "--seeds", "2", "--results", str(tmp_path / "runs.jsonl")),
     ]
     main([*given, "--run", str(tmp_path / "run")])
-    runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
-    assert len(runs) == len({run["key"] for run in runs}) == 6  # two rates of one seed, and a second seed, in two arms
+    lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    runs = [line for line in lines if "metric" in line]
+    assert len(runs) == 6  # two rates of one seed, and a second seed, in two arms
+    assert len(lines) == len({line["key"] for line in lines}) == 8  # and baselines of two seeds
     assert all(run["seconds"] > 0 and 0 <= run["test_accuracy"] <= 1 for run in runs)
     found = json.loads((tmp_path / "run/0/cross_modal.json").read_text())["digits"]
     chosen = min((run for run in runs if run["arm"] == "naive" and run["seed"] == 0), key=lambda run: run["eval_loss"])
     assert found["arms"]["naive"]["lr"] == chosen["lr"]
+    assert (found["steps"], found["metric"]) == (2, "accuracy")
     assert (tmp_path / "run/0/cross_modal.png").exists()
     capsys.readouterr()
     main([*given, "--run", str(tmp_path / "run")])
     assert json.loads((tmp_path / "run/1/cross_modal.json").read_text())["digits"] == found
-    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 6
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 8
 
 
 @pytest.mark.parametrize(
@@ -100,10 +126,11 @@ def test_runs_are_made_once(task, tmp_path, capsys):
         (["--arms", "nave"], "there is no arm 'nave'; did you mean naive?"),
         (["--steps", "0"], "seeds is 5 and steps 0; both are at least 1"),
         (["--tasks", "none.yaml"], "there is no file none.yaml; give the YAML of a task"),
+        ([], "a.yaml has no trainer.max_steps; state it there, or give --steps"),
     ],
 )
 def test_refusals(more, sentence, tmp_path, capsys):
-    (tmp_path / "a.yaml").write_text("")
+    (tmp_path / "a.yaml").write_text("model: {}")
     with pytest.raises(SystemExit, match="2"):
         main(["evaluate", "cross-modal", "--tasks", str(tmp_path / "a.yaml"), *more])
     assert sentence in capsys.readouterr().err

@@ -9,7 +9,7 @@ from lit_align.data.modalities import TargetSpec
 from lit_align.errors import ConfigError
 from lit_align.orca.embedders.patches import Patches
 from lit_align.orca.embedders.tabular import Tabular
-from lit_align.orca.heads import Head, relative_l2
+from lit_align.orca.heads import Head, measure, relative_l2
 
 HIDDEN = torch.tensor([[[1.0, 0.0], [3.0, 2.0], [9.0, 9.0]], [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]])
 TOKENS = Embedded(HIDDEN, torch.tensor([[True, True, False], [True, True, True]]))
@@ -41,7 +41,7 @@ def test_numbers_come_in_their_own_units_and_the_loss_in_deviations():
     assert predicted.tolist() == [[130.0], [140.0]]  # 100 + 10 * (3, 4)
     y = torch.tensor([[110.0], [140.0]])
     assert head.loss(predicted, y).tolist() == [4.0, 0.0]  # ((130 - 110) / 10)^2
-    rmse = head.measure()
+    rmse = measure(head.target)
     rmse.update(predicted, y)
     torch.testing.assert_close(rmse.compute(), torch.tensor(200.0).sqrt())
     assert rmse.higher_is_better is False
@@ -51,7 +51,7 @@ def test_classes():
     head = Head(TargetSpec("class", 3, classes=("a", "b", "c")), Tabular(), 2)
     logits, y = torch.tensor([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]), torch.tensor([1, 2])
     torch.testing.assert_close(head.loss(logits, y)[0], torch.tensor(3.0).log())
-    accuracy = head.measure()
+    accuracy = measure(head.target)
     accuracy.update(torch.tensor([[0.0, 1.0, 0.0], [9.0, 0.0, 0.0]]), y)
     assert accuracy.compute() == 0.5
     assert accuracy.higher_is_better
@@ -61,7 +61,7 @@ def test_labels():
     """Average precision of a label: of the ranked examples 1 0 1, the precisions at the hits are 1 and 2/3."""
     head = Head(TargetSpec("multilabel", 2), Tabular(), 2)
     torch.testing.assert_close(head.loss(torch.zeros(1, 2), torch.tensor([[1, 0]])), torch.tensor([2.0]).log())
-    precision = head.measure()
+    precision = measure(head.target)
     precision.update(torch.tensor([[3.0, 1.0], [2.0, 2.0], [1.0, 3.0]]), torch.tensor([[1, 0], [0, 0], [1, 1]]))
     torch.testing.assert_close(precision.compute(), torch.tensor((5 / 6 + 1) / 2))
 
@@ -83,7 +83,7 @@ def test_dense_series():
     found = head(hidden, Embedded(hidden, torch.ones(2, 3, dtype=torch.bool), (3,)))
     torch.testing.assert_close(found, head.linear(hidden).flatten(1)[:, None, :5])
     y = torch.ones(2, 1, 5)
-    error = head.measure()
+    error = measure(head.target)
     error.update(3 * y, y)
     error.update(y[:1], y[:1])
     torch.testing.assert_close(error.compute(), torch.tensor(4 / 3))  # 2, 2 and 0

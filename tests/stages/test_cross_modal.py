@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -154,12 +154,12 @@ class Given(Modality):
         return self.examples
 
 
-def fitted(tiny, tmp_path, alignment, **settings):
+def fitted(tiny, tmp_path, alignment, groups=None, **settings):
     """A run of one step, on series."""
     given = {"tune": "frozen", "optimizer": lambda groups: torch.optim.SGD(groups, lr=0.0)} | settings
     module = CrossModal(Base(str(tiny), "none", "float32"), Patches(4), alignment, **given)
     trainer = Trainer(max_steps=1, default_root_dir=tmp_path, plugins=[SafeIO()], callbacks=[LastCheckpoint()], **QUIET)
-    trainer.fit(module, CrossModalData("made up", Given(bars())))
+    trainer.fit(module, CrossModalData("made up", Given(replace(bars(), groups=groups))))
     return module
 
 
@@ -171,7 +171,7 @@ def test_an_alignment_that_helps_is_kept(tiny, tmp_path):
 
 
 def test_an_alignment_that_harms_is_refused_and_undone(tiny, tmp_path):
-    how = Alignment(steps=60, lr=0.05, distance=Drowned())
+    how = Alignment(steps=60, lr=0.05, rows=60, distance=Drowned())  # fewer than tokens begin by
     module = fitted(tiny, tmp_path, how)
     assert not module.report["kept"]
     assert module.report["probe"]["with"] > module.report["probe"]["without"]
@@ -180,6 +180,14 @@ def test_an_alignment_that_harms_is_refused_and_undone(tiny, tmp_path):
         assert torch.equal(weight, plain.embedder.state_dict()[name])
     forced = fitted(tiny, tmp_path, Alignment(steps=60, lr=0.05, distance=Drowned(), folds=0))
     assert not torch.equal(forced.embedder.shift, plain.embedder.shift)
+
+
+def test_the_only_group_left_to_train_on_is_tried_by_its_inputs(tiny, tmp_path):
+    """Of three speakers one is tested on, and one validated on."""
+    how = Alignment(steps=1, folds=2, distance=Sinkhorn())
+    told = fitted(tiny, tmp_path, how, groups=["abc"[k // 50] for k in range(150)]).report["probe"]
+    assert told["without"] > 0
+    assert told["error"] > 0
 
 
 def test_the_probe_is_a_logistic_regression(tiny, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lit_align_molecules import ATOM, SLOTS, Atoms, Molecules, graph
 
+from lit_align.cli import main
 from lit_align.errors import DataError
 from lit_align.testing import check_embedder
 
@@ -98,3 +99,10 @@ def test_a_table_of_molecules(tmp_path):
     found = Molecules(target="y")(str(file), "train")
     assert found.targets.tolist() == [[1.5], [2.0]]
     assert torch.equal(found.inputs[0], graph("CCO"))
+
+
+def test_its_configuration_parses(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["fit", "-c", str(Path(__file__).parents[1] / "orca_esol.yaml"), "--print_config"])
+    assert not exit.value.code
+    assert "lit_align_molecules.Atoms" in capsys.readouterr().out
