@@ -33,6 +33,7 @@ proofs: .venv/dev  ## long experiments behind the figures in README.md
 	$(BIN)/python -m tests.benchmarks.reward_vs_trl
 	$(BIN)/python -m tests.benchmarks.otdd
 	$(BIN)/python -m tests.proofs.reward_models
+	$(BIN)/python -m tests.proofs.cross_modal .cache/cross_modal.jsonl
 
 # torch comes first and exactly: a looser request takes another build
 .venv/base: pyproject.toml constraints.txt
@@ -49,6 +50,7 @@ proofs: .venv/dev  ## long experiments behind the figures in README.md
 
 .venv/dev: .venv/demo
 	$(PIP) --no-build-isolation -e '.[dev,peers]'
+	$(PIP) --no-deps aeon  # for its files
 	touch $@
 
 clean:

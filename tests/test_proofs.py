@@ -152,7 +152,7 @@ def test_alignment_is_compared_fairly_and_its_gate_does_no_harm():
         assert all(one["lr"] in of["lrs"] and len(one["each"]) == one["seeds"] == 3 for one in arms.values())
         naive, gated = arms["naive"], arms["gated"]
         assert naive["mean"] > of["baselines"]["mean target"]
-        assert gated["mean"] >= naive["mean"] or (gated["against naive"] or 1) > 0.05
+        assert gated["mean"] > naive["mean"] - naive["sd"]
         if not gated["kept"]:
             assert (gated["lr"], gated["each"]) == (naive["lr"], naive["each"])
         assert gated["cpu_seconds"] > naive["cpu_seconds"]  # the question has its price

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,11 @@ def refuse(made: Any) -> None:
     for file in made.tasks:
         if not Path(file).is_file():
             raise ConfigError(f"there is no file {file}; give the YAML of a task")
+        task = yaml.safe_load(Path(file).read_text("utf-8"))
+        if not isinstance(task, dict) or not {"model", "data"} <= task.keys():
+            raise ConfigError(f"{file} has no model and data; give the YAML of a task")
+        if not made.steps and _steps(task) < 1:
+            raise ConfigError(f"{file} has no trainer.max_steps above 0; state it there, or give --steps")
 
 
 def run(made: Any, folder: Path) -> dict[str, Any]:
@@ -51,14 +57,12 @@ def run(made: Any, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for file in made.tasks:
         name, task = Path(file).stem, yaml.safe_load(Path(file).read_text("utf-8"))
-        if not (steps := made.steps or task.get("trainer", {}).get("max_steps")):
-            raise ConfigError(f"{file} has no trainer.max_steps; state it there, or give --steps")
-        chosen = []
+        steps, results, chosen = made.steps or _steps(task), Path(made.results), []
         for arm in made.arms:
-            tried = [_once(made.results, name, task, steps, (arm, lr, 0)) for lr in made.lrs]
+            tried = [_trial(results, name, task, steps, arm, lr, 0) for lr in made.lrs]
             lr = min(tried, key=lambda one: one["eval_loss"])["lr"]
-            chosen += [_once(made.results, name, task, steps, (arm, lr, seed)) for seed in range(made.seeds)]
-        of_seed = [_once(made.results, name, task, 0, ("naive", 1.0, seed))["baselines"] for seed in range(made.seeds)]
+            chosen += [_trial(results, name, task, steps, arm, lr, seed) for seed in range(made.seeds)]
+        of_seed = [_without(results, name, task, seed) for seed in range(made.seeds)]
         means = {key: sum(one[key] for one in of_seed) / len(of_seed) for key in of_seed[0]}
         figures = {"metric": chosen[0]["metric"], "steps": steps, "lrs": made.lrs, "baselines": means}
         found[name] = {**figures, "arms": compared(chosen)}
@@ -81,21 +85,41 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _once(results: str, name: str, task: dict[str, Any], steps: int, which: tuple[str, float, int]) -> dict[str, Any]:
-    """A run of arm, learning rate and seed, or (no steps) the baselines, from the results if it is there."""
-    settings = settings_of(task, *which)
-    made_of = [settings, steps] if steps else settings["data"]
-    key, file = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16], Path(results)
-    if file.exists():
-        for line in file.read_text("utf-8").splitlines():
+def _steps(task: dict[str, Any]) -> int:
+    return int((task.get("trainer") or {}).get("max_steps") or 0)
+
+
+def _trial(
+    results: Path, name: str, task: dict[str, Any], steps: int, arm: str, lr: float, seed: int
+) -> dict[str, Any]:
+    """A run of an arm."""
+
+    def make() -> dict[str, Any]:
+        figures = trained(settings, steps)
+        told = f"validation loss {figures['eval_loss']:.4f} in {figures['seconds']:.0f} s"
+        print(f"{name} {arm} lr {lr:g} seed {seed}: {told}", flush=True)
+        return {"task": name, "arm": arm, "lr": lr, "seed": seed, **figures}
+
+    settings = settings_of(task, arm, lr, seed)
+    return _once(results, [settings, steps], make)
+
+
+def _without(results: Path, name: str, task: dict[str, Any], seed: int) -> dict[str, float]:
+    """What needs no model, on the same split."""
+    data = settings_of(task, "naive", 0.0, seed)["data"]
+    found = _once(results, data, lambda: {"task": name, "seed": seed, "baselines": baselines(data)})
+    return dict(found["baselines"])
+
+
+def _once(results: Path, made_of: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A line of the results by what it is made of; it is made unless it is there."""
+    key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    if results.exists():
+        for line in results.read_text("utf-8").splitlines():
             if (known := json.loads(line))["key"] == key:
                 return known  # type: ignore[no-any-return]
-    new: dict[str, Any] = {"key": key, "task": name, **dict(zip(("arm", "lr", "seed"), which, strict=True))}
-    new |= trained(settings, steps) if steps else {"arm": "baselines", "baselines": baselines(settings)}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as out:
+    new = {"key": key, **make()}
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with results.open("a", encoding="utf-8") as out:
         out.write(json.dumps(new) + "\n")
-    if steps:
-        told = f"validation loss {new['eval_loss']:.4f} in {new['seconds']:.0f} s"
-        print(f"{name} {new['arm']} lr {new['lr']:g} seed {new['seed']}: {told}", flush=True)
     return new

@@ -67,7 +67,7 @@ def trained(settings: dict[str, Any], steps: int) -> dict[str, Any]:
     return {**figures, "metric": made.model.head.metric, "alignment": made.model.report}
 
 
-def baselines(settings: dict[str, Any]) -> dict[str, float]:
+def baselines(given: dict[str, Any]) -> dict[str, float]:
     """What is reached in the test without a model: by the mean target, the nearest neighbour and random convolutions.
 
     Inputs that are no numbers have no neighbours and no convolutions.
@@ -76,7 +76,7 @@ def baselines(settings: dict[str, Any]) -> dict[str, float]:
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--data", type=CrossModalData)
-    data = parser.instantiate(parser.parse_object({"data": settings["data"]})).data
+    data = parser.instantiate(parser.parse_object({"data": given})).data
     data.setup("test")
     train, validation, test = (data.labelled(part) for part in ("train", "validation", "test"))
     wanted, aim = (_numbers(part.y, data.target) for part in (train, validation))
@@ -91,7 +91,7 @@ def baselines(settings: dict[str, Any]) -> dict[str, float]:
         return found
     xs = _alike([part.x for part in (train, validation, test)])
     found["nearest neighbour"] = scored(wanted[torch.cdist(xs[2].flatten(1), xs[0].flatten(1)).argmin(1)])
-    x, chosen_by, tested = random_convolutions(xs, int(settings["data"]["init_args"]["seed"]))
+    x, chosen_by, tested = random_convolutions(xs, int(given["init_args"]["seed"]))
     fits = [ridge(x, wanted, 10.0**k) for k in range(-2, 6)]
     best = min(fits, key=lambda fit: float((fit(chosen_by) - aim).square().mean()))
     return {**found, "random convolutions": scored(best(tested))}
@@ -204,7 +204,7 @@ def plot_arms(found: dict[str, Any], picture: Path) -> None:
         axis.errorbar(arms, means, sds, fmt="_", markersize=16, capsize=4)
         for arm, one in of["arms"].items():
             axis.plot([arm] * one["seeds"], one["each"], "k.", alpha=0.4)
-        lines = list(of["baselines"].items())  # the mean target is far below, and drawn if there is nothing else
+        lines = list(of["baselines"].items())  # two say enough: the mean target is drawn if it is the only one
         for (name, value), style in zip(lines[1:] or lines, ("--", ":"), strict=False):
             axis.axhline(value, linestyle=style, color="grey", label=f"{name}, {value:.3f}")
         axis.set(title=task, ylabel=f"{of['metric']} in the test")

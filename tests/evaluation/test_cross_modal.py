@@ -1,6 +1,7 @@
 """The harness of arms: what an arm changes, baselines against scikit-learn, and runs that are made once."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_the_nearest_neighbour_and_the_ridge_are_those_of_scikit_learn(task):
     data.setup("test")
     train, test = data.labelled("train"), data.labelled("test")
     x, z = train.x.flatten(1), test.x.flatten(1)
-    found = baselines(settings_of(task, "naive", 1.0, 3))
+    found = baselines(settings_of(task, "naive", 1.0, 3)["data"])
     theirs = KNeighborsClassifier(1, algorithm="brute").fit(x, train.y).score(z, test.y)
     assert found["nearest neighbour"] == pytest.approx(theirs, abs=3 / len(z))  # ties
     assert found["random convolutions"] > 0.5
@@ -64,7 +65,7 @@ def test_the_nearest_neighbour_and_the_ridge_are_those_of_scikit_learn(task):
 
 
 def test_numbers_have_baselines_in_the_measure_of_the_arms(tmp_path):
-    """Twenty rows whose target is 1 or 3 as their sign is: the mean, 2, is 1 off, and neighbours are right."""
+    """Forty rows whose target is 1 or 3 as their sign is: the mean, 2, is 1 off, and neighbours are right."""
     import numpy as np
 
     signs = np.tile([-1.0, 1.0], 20)
@@ -76,7 +77,7 @@ def test_numbers_have_baselines_in_the_measure_of_the_arms(tmp_path):
         "modality": f"{Tables.__module__}.Tables",
         "seed": 0,
     }
-    found = baselines({"data": {"class_path": "CrossModalData", "init_args": given}})
+    found = baselines({"class_path": "CrossModalData", "init_args": given})
     assert found["mean target"] == pytest.approx(1.0, abs=1e-6)
     assert found["nearest neighbour"] == pytest.approx(0.0, abs=1e-6)
     assert found["random convolutions"] < 0.5
@@ -126,11 +127,14 @@ def test_runs_are_made_once(task, tmp_path, capsys):
         (["--arms", "nave"], "there is no arm 'nave'; did you mean naive?"),
         (["--steps", "0"], "seeds is 5 and steps 0; both are at least 1"),
         (["--tasks", "none.yaml"], "there is no file none.yaml; give the YAML of a task"),
-        ([], "a.yaml has no trainer.max_steps; state it there, or give --steps"),
+        ([], "a.yaml has no trainer.max_steps above 0; state it there, or give --steps"),
+        (["--tasks", "empty.yaml"], "empty.yaml has no model and data; give the YAML of a task"),
     ],
 )
-def test_refusals(more, sentence, tmp_path, capsys):
-    (tmp_path / "a.yaml").write_text("model: {}")
+def test_refusals(more, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("model: {}\ndata: {}\ntrainer:")
+    Path("empty.yaml").write_text("")
     with pytest.raises(SystemExit, match="2"):
-        main(["evaluate", "cross-modal", "--tasks", str(tmp_path / "a.yaml"), *more])
+        main(["evaluate", "cross-modal", "--tasks", "a.yaml", *more])
     assert sentence in capsys.readouterr().err
