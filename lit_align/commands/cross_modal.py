@@ -43,8 +43,10 @@ def refuse(made: Any) -> None:
         if not Path(file).is_file():
             raise ConfigError(f"there is no file {file}; give the YAML of a task")
         task = yaml.safe_load(Path(file).read_text("utf-8"))
-        if not isinstance(task, dict) or not {"model", "data"} <= task.keys():
+        if not isinstance(task, dict) or not all(isinstance(task.get(one), dict) for one in ("model", "data")):
             raise ConfigError(f"{file} has no model and data; give the YAML of a task")
+        if (stage := str(task["model"].get("class_path")).rpartition(".")[2]) != "CrossModal":
+            raise ConfigError(f"{file} is of {stage}, not of CrossModal; give the YAML of a task")
         if not made.steps and _steps(task) < 1:
             raise ConfigError(f"{file} has no trainer.max_steps above 0; state it there, or give --steps")
 

@@ -50,6 +50,9 @@ def run(arguments: list[str], choose: Callable[[Path], Path]) -> None:
         "win-rate": (win_rate.SETTINGS, win_rate.refuse, win_rate.run),
     }
     name = " ".join(arguments[:1])
+    if name in ("-h", "--help"):
+        print(f"lit-align evaluate {' | '.join(evaluations)}; each of them has --help")
+        return
     if name not in evaluations:
         raise ConfigError(f"there is no evaluation {name!r}{near('', evaluations)}")
     settings, refuse, evaluate = evaluations[name]

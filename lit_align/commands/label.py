@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from lit_align.commands.understand import parse, reader
+from lit_align.commands.understand import check_free, parse, reader
 from lit_align.errors import ConfigError
 from lit_align.labelling.campaign import Campaign
 
@@ -27,12 +27,13 @@ def run(arguments: list[str]) -> None:
     from lit_align.labelling.store import Store
     from lit_align.stages.answers import answered
 
+    check_free(campaign.host, campaign.port)
     store = Store(campaign.store, campaign.votes, campaign.gold_every)
     for paths, gold in ((campaign.tasks, False), (campaign.gold, True)):
         if not paths:
             continue
         what = ", ".join(paths)
-        groups = whole_groups(paths, None, "responses", 0.01, lambda ledger: print(ledger.table()))
+        groups = whole_groups(paths, None, "responses", 1.0, lambda ledger: print(ledger.table()))
         if campaign.runs and not gold:  # two answers of one run, or one of each of two
             groups = answered(map(lit_align.load, campaign.runs), groups, 3 - len(campaign.runs))
             what += f", answered by {' and '.join(campaign.runs)}"

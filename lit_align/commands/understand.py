@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,18 @@ def parse(parser: ArgumentParser, arguments: Sequence[str], names: Iterable[str]
         return parser.instantiate(parsed), parsed
     except (ArgumentError, ValueError) as error:  # the latter is what a class says against its settings
         raise ConfigError(explain(str(error), names)) from error
+
+
+def check_free(host: str, port: int) -> None:
+    """Refuse an address that nobody can listen at.
+
+    Raises:
+        ConfigError: with the system's reason.
+    """
+    try:
+        socket.create_server((host, port)).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"nobody can listen at port {port} of {host}: {error}; name another one") from error
 
 
 def shown(console: Console, folder: Path) -> Callable[[Ledger], None]:

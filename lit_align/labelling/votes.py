@@ -14,13 +14,13 @@ of the annotators beforehand, and one who is usually wrong counts the other way 
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import combinations
+from json import loads
 from pathlib import Path
 from statistics import multimode
 from typing import Any, NamedTuple
@@ -105,11 +105,10 @@ def read(store: str | Path) -> Ballots:
             groups, tasks, rows = (db.execute(query).fetchall() for query in queries)
     except sqlite3.Error as error:
         raise DataError(f"{store} is not a store of votes: {error}; name the file of lit-align label") from error
-    load = json.loads
     return Ballots(
-        {n: Group(load(prompt), load(given), source=at, extra=load(extra)) for n, prompt, given, at, extra in groups},
-        {n: Asked(kind, group, tuple(load(members)), gold and load(gold)) for n, kind, group, members, gold in tasks},
-        [Vote._make((*one[:4], load(one[4]), tuple(load(one[5])), *one[6:])) for one in rows],
+        {n: Group(loads(prompt), loads(given), source=at, extra=loads(more)) for n, prompt, given, at, more in groups},
+        {n: Asked(kind, group, tuple(loads(members)), gold and loads(gold)) for n, kind, group, members, gold in tasks},
+        [Vote._make((*one[:4], loads(one[4]), tuple(loads(one[5])), *one[6:])) for one in rows],
     )
 
 

@@ -205,7 +205,7 @@ class CrossModal(Stage):
         why = (
             "not asked"
             if not told
-            else "probe {without:.4f} without, {with:.4f} with, error {error:.4f}".format(**told)
+            else "loss of the probe {without:.4f} without, {with:.4f} with, error {error:.4f}".format(**told)
         )
         moved = ", ".join(
             f"{name} {before.figures[name]:.3g} to {after.figures[name]:.3g}"

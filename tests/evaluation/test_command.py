@@ -162,6 +162,13 @@ def test_what_can_be_evaluated_is_said(args, code, capsys):
     assert capsys.readouterr().err.endswith("; there are cross-modal, reward-bench, win-rate\n")
 
 
+def test_help_says_what_can_be_evaluated(capsys):
+    main(["evaluate", "--help"])
+    assert (
+        capsys.readouterr().out == "lit-align evaluate reward-bench | cross-modal | win-rate; each of them has --help\n"
+    )
+
+
 def test_too_many_malformed_rows_stop_it_after_the_table(rows, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["evaluate", "reward-bench", f"--data={rows}", f"--run={tmp_path / 'runs'}", *SHORTER])

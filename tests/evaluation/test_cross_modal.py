@@ -128,12 +128,14 @@ def test_runs_are_made_once(task, tmp_path, capsys):
         (["--steps", "0"], "seeds is 5 and steps 0; both are at least 1"),
         (["--tasks", "none.yaml"], "there is no file none.yaml; give the YAML of a task"),
         ([], "a.yaml has no trainer.max_steps above 0; state it there, or give --steps"),
+        (["--tasks", "text.yaml"], "text.yaml is of Preference, not of CrossModal; give the YAML of a task"),
         (["--tasks", "empty.yaml"], "empty.yaml has no model and data; give the YAML of a task"),
     ],
 )
 def test_refusals(more, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("a.yaml").write_text("model: {}\ndata: {}\ntrainer:")
+    Path("a.yaml").write_text("model: {class_path: CrossModal}\ndata: {}\ntrainer:")
+    Path("text.yaml").write_text("model: {class_path: Preference}\ndata: {}")
     Path("empty.yaml").write_text("")
     with pytest.raises(SystemExit, match="2"):
         main(["evaluate", "cross-modal", "--tasks", "a.yaml", *more])

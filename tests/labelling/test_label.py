@@ -32,6 +32,7 @@ def refused(capsys, *arguments):
         (["--tasks=alone.jsonl"], "alone.jsonl has nothing to compare; give prompts with responses, or --runs"),
         (["--tasks=pairs.jsonl", "--uncertainty=doubt"], "'doubt'; uncertainty needs a number there"),
         (["--ask=guess"], "ask is 'guess'; choose from 'compare'"),
+        (["--port=99999"], "nobody can listen at port 99999 of 127.0.0.1"),
         (["--votes=0"], "votes is 0; it must be at least 1"),
         (["--voters=3"], "'voters'; did you mean votes?"),
         (["--store=pairs.jsonl"], "pairs.jsonl cannot be used as a store"),

@@ -83,7 +83,7 @@ def test_it_learns_validates_and_tests(tiny, tmp_path, capsys, caplog):
     before, after = found["alignment"]["before"], found["alignment"]["after"]
     assert after["distance"] < before["distance"]
     assert len(before["nearest"]) == 10
-    assert re.search(r"alignment is (kept|refused) \(probe", caplog.text)
+    assert re.search(r"alignment is (kept|refused) \(loss of the probe", caplog.text)
     config, last = f"{folder}/config.yaml", f"{folder}/checkpoints/last.ckpt"
     saved = torch.load(last, weights_only=True)
     assert not any("embed_tokens" in name or "base_layer" in name for name in saved["state_dict"])
