@@ -91,7 +91,7 @@ def check_free(host: str, port: int) -> None:
         ConfigError: with the system's reason.
     """
     try:
-        socket.create_server((host, port)).close()
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(f"nobody can listen at port {port} of {host}: {error}; name another one") from error
 
