@@ -281,4 +281,5 @@ def test_how_it_looks_and_whom_it_shuts_out(browser, tmp_path, artefacts, device
                     looks(page, artefacts, f"admin-{device}-{scheme}")
                     page.get_by_label("Name").fill("Grace Hopper")
                     page.get_by_role("button", name="Make a link").click()
+                    page.wait_for_url("**/admin/link")
                     looks(page, artefacts, f"link-{device}-{scheme}")
