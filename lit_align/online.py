@@ -240,9 +240,8 @@ class Online(AlignmentData):
     def _kept(self, number: int, prompts: list[Tree], past: list[Row]) -> list[Group]:
         """Responses as the data have them, or a draw of earlier records."""
         if self.responses == "replay":
-            once = {
-                json.dumps([row[of] for of in ("source", "responses", IDS)]): row for row in past
-            }  # what was replayed is there again
+            # what was replayed is there again
+            once = {json.dumps([row[of] for of in ("source", "responses", IDS)]): row for row in past}
             drawn = random.Random(f"{self.seed} {number}").choices(list(once.values()), k=len(prompts))
             return [_group(row) for row in drawn]
         groups = [tree.group for tree in prompts]

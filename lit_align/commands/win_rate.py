@@ -130,11 +130,8 @@ def _answers(who: str, other: str, made: Any, groups: Sequence[Group]) -> list[T
     if Path(who).is_file() and not who.endswith(".ckpt"):
         return _written(who, groups)
     from lit_align.stages.answers import replies
-    from lit_align.stages.reward_model import RewardModel
 
     stage = lit_align.load(other if who == "base" else who)
-    if isinstance(stage, RewardModel):
-        raise ConfigError(f"{other if who == 'base' else who} is a reward model, which scores and does not answer")
     options = {"max_new_tokens": made.max_new_tokens, "temperature": made.temperature}
     said = replies(stage, groups, "reference" if who == "base" else "policy", **options)
     del stage

@@ -42,17 +42,23 @@ def settings_of(task: dict[str, Any], arm: str, lr: float, seed: int) -> dict[st
     return {"model": model, "data": data}
 
 
+def _made(settings: dict[str, Any], **kinds: type) -> Any:
+    """What the settings describe, by its name."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    for name, kind in kinds.items():
+        parser.add_argument(f"--{name}", type=kind)
+    return parser.instantiate(parser.parse_object(settings))
+
+
 def trained(settings: dict[str, Any], steps: int) -> dict[str, Any]:
     """Train for so many steps, and what came of it; seconds are of the whole, alignment included."""
-    from jsonargparse import ArgumentParser
     from lightning.pytorch import Trainer
 
     from lit_align.stages.cross_modal import CrossModal
 
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--model", type=CrossModal)
-    parser.add_argument("--data", type=CrossModalData)
-    made = parser.instantiate(parser.parse_object(settings))
+    made = _made(settings, model=CrossModal, data=CrossModalData)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     trainer = Trainer(max_steps=steps, logger=False, limit_val_batches=0, **quiet)  # type: ignore[arg-type]
     start, work = time.perf_counter(), time.process_time()
@@ -72,11 +78,7 @@ def baselines(given: dict[str, Any]) -> dict[str, float]:
 
     Inputs that are no numbers have no neighbours and no convolutions.
     """
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--data", type=CrossModalData)
-    data = parser.instantiate(parser.parse_object({"data": given})).data
+    data = _made({"data": given}, data=CrossModalData).data
     data.setup("test")
     train, validation, test = (data.labelled(part) for part in ("train", "validation", "test"))
     wanted, aim = (_numbers(part.y, data.target) for part in (train, validation))

@@ -16,7 +16,7 @@ from lit_align.batches import Batch, Group, Tree
 from lit_align.errors import ModelError
 from lit_align.feedback.asking import JudgeModel, Reply
 from lit_align.models.forward import Forward
-from lit_align.models.generate import sample
+from lit_align.models.generate import Sample, sample
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.rewards.reading import longest, scored
 
@@ -109,15 +109,14 @@ class Local(JudgeModel):
             short = [ids for ids in prompts if len(ids) <= room]
             said = iter(sample(seat.model, seat.tokenizer, short, **how))
         seconds = (perf_counter() - began) / max(len(questions), 1)
-        replies = []
-        for ids in prompts:
-            if len(ids) > room:
-                replies.append(Reply(None, "", _spent(seconds), TOO_LONG))
-                continue
-            [one] = next(said)
-            text = str(seat.tokenizer.decode(one.ids, skip_special_tokens=True)).strip()
-            replies.append(Reply(None, text, _spent(seconds), cut=not one.ended))
-        return replies
+        return [
+            self._told(next(said)[0], seconds) if len(ids) <= room else Reply(None, "", _spent(seconds), TOO_LONG)
+            for ids in prompts
+        ]
+
+    def _told(self, one: Sample, seconds: float) -> Reply:
+        text = str(self._seat.tokenizer.decode(one.ids, skip_special_tokens=True)).strip()
+        return Reply(None, text, _spent(seconds), cut=not one.ended)
 
     def _whole(self, batch: Batch) -> Tensor:
         """Log-probability of each option as a whole, ``[responses]``."""

@@ -30,7 +30,12 @@ def ask(
     """What a role says to prompts of token ids, blanks included, and whether it came to an end before the limit did.
 
     ``options`` of `sample` go before the stage's.
+
+    Raises:
+        ConfigError: if there is no policy to ask.
     """
+    if role == "policy" and role not in module.roles.trains:
+        raise ConfigError(f"a run of {type(module).__name__} has no policy and answers nothing; name one that has")
     ours = {name: getattr(module, name) for name in ("max_new_tokens", "temperature", "seed")}
     with module.roles.play(role, training=False) as model:
         sampled = sample(model, module.tokenizer, prompts, **{**ours, **options})

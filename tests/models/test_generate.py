@@ -42,21 +42,26 @@ def scored(model, prompt, ids, temperature=1.0):
     return logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0]
 
 
+SMALL = {
+    "vocab_size": 128,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.15,
+    "eos_token_id": 1,
+}
+
+
 def recurrent():
     """A model whose convolutions keep a state that cannot be copied to several samples."""
     from transformers import Lfm2Config, Lfm2ForCausalLM
 
     torch.manual_seed(0)
     config = Lfm2Config(
-        vocab_size=128,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **SMALL,
         layer_types=["conv", "full_attention"],
-        initializer_range=0.15,
-        eos_token_id=1,
     )
     return Lfm2ForCausalLM(config).eval()
 
@@ -200,17 +205,10 @@ def sliding():
 
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=128,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **SMALL,
         layer_types=["sliding_attention", "full_attention"],
         use_sliding_window=True,
         sliding_window=4,
-        initializer_range=0.15,
-        eos_token_id=1,
     )
     return Qwen2ForCausalLM(config).eval()
 
