@@ -28,8 +28,14 @@ Start with: lit-align fit -c configs/tiny/dpo.yaml
 """
 
 
-OWN = ("chat", "export", "label", "plugins")
-"""Commands that need no trainer: the files of their names in `lit_align.commands`."""
+OWN = {
+    "chat": "lit_align.cli.chat",
+    "export": "lit_align.cli.export",
+    "label": "lit_align.labelling.command",
+    "plugins": "lit_align.cli.plugins",
+    "inspect": "lit_align.cli.inspect_rounds",
+}
+"""Commands that need no trainer, and the modules that run them; inspect only of the rounds of a run."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -45,19 +51,18 @@ def main(arguments: list[str] | None = None) -> None:
         from lit_align import __version__
 
         print(f"lit-align {__version__}")
-    elif arguments[0] in OWN or arguments[:2] == ["inspect", "--rounds"]:
+    elif arguments[0] in OWN and (arguments[0] != "inspect" or arguments[1:2] == ["--rounds"]):
         from importlib import import_module
 
         from lit_align.errors import LitAlignError, ModelError
 
         try:
-            own = arguments[0] if arguments[0] in OWN else "rounds"
-            import_module(f"lit_align.commands.{own}").run(arguments[1:])
+            import_module(OWN[arguments[0]]).run(arguments[1:])
         except LitAlignError as error:
             print(f"lit-align: {error}", file=sys.stderr)
             sys.exit(1 if isinstance(error, ModelError) else 2)
     else:
-        from lit_align.cli import main as run
+        from lit_align.cli.main import main as run
 
         run(arguments)
 

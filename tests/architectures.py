@@ -6,7 +6,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
-from tests.orchard import VOCABULARY
+from tests.strategies import VOCABULARY
 
 SIZE = {
     "vocab_size": VOCABULARY,

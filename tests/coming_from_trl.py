@@ -72,7 +72,7 @@ ROWS = [
             f"{OBJECTIVE}.init_args.desirable_weight": 1.0,
             f"{OBJECTIVE}.init_args.undesirable_weight": 1.5,
         },
-        "the data module Thumbs; any batch size, shuffled",
+        "the data module BinaryLabels; any batch size, shuffled",
         ("KTO",),
     ),
     Row(
@@ -85,7 +85,7 @@ ROWS = [
 
 CLASSES = {
     "DPO": {"model.class_path": "Preference", "data.class_path": "Comparisons"},
-    "KTO": {"model.class_path": "Preference", "data.class_path": "Thumbs"},
+    "KTO": {"model.class_path": "Preference", "data.class_path": "BinaryLabels"},
     "SFT": {"model.class_path": "SFT", "data.class_path": "Demonstrations"},
 }
 

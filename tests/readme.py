@@ -5,9 +5,9 @@ import json
 import textwrap
 from pathlib import Path
 
-from lit_align.commands.plugins import of_objective
+from lit_align.cli.plugins import of_objective
 from lit_align.plugins import load_plugins
-from tests import zoo
+from tests import objective_registry
 from tests.benchmarks.report import notes
 
 ROOT = Path(__file__).parents[1]
@@ -34,10 +34,12 @@ def named(name: str) -> str:
 def objectives() -> str:
     """Table of every objective, packaged ones included."""
     rows = []
-    for name, cls in sorted(zoo.classes().items(), key=lambda item: (item[1].__module__.split(".")[0], item[0])):
+    for name, cls in sorted(
+        objective_registry.classes().items(), key=lambda item: (item[1].__module__.split(".")[0], item[0])
+    ):
         package = cls.__module__.split(".")[0].replace("lit_align_zoo", "lit-align-zoo")
-        family, takes, reference = of_objective(cls).values()
-        rows.append(f"| `{name}` | {family} | {takes} | {reference} | {first_line(cls)} | {package} |")
+        family, label_kind, reference = of_objective(cls).values()
+        rows.append(f"| `{name}` | {family} | {label_kind} | {reference} | {first_line(cls)} | {package} |")
     head = "| objective | family | takes | reference? | | package |"
     return "\n".join([head, "|---|---|---|---|---|---|", *rows])
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lit_align.cli import main
-from tests import zoo
+from lit_align.cli.main import main
+from tests import objective_registry
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
-OBJECTIVES = zoo.classes()
+OBJECTIVES = objective_registry.classes()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT).as_posix())

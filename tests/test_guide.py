@@ -98,9 +98,9 @@ def test_every_call_of_the_kit_is_in_the_guide():
     rows = {call: row for call, *row in ROW.findall(GUIDE)}
     assert rows.keys() == set(testing.__all__)
     rooms = vars(objectives) | vars(formats) | vars(rewards) | vars(feedback) | vars(embedders)
-    for call, (takes, base, given) in rows.items():
+    for call, (label_kind, base, given) in rows.items():
         needed = [one.name for one in parameters(getattr(testing, call)) if one.default is inspect.Parameter.empty]
-        assert takes.split(", ") == needed
+        assert label_kind.split(", ") == needed
         method = getattr(rooms[base], "forward", rooms[base].__call__)  # torch calls a module's forward
         assert given.split(", ") == [one.name for one in parameters(method) if one.name != "self"]
 

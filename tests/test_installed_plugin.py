@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from lit_align.data.ledger import Ledger
-from lit_align.data.read import read
+from lit_align.data.readers import read
 from lit_align.errors import Malformed, SetAside
-from tests import zoo
+from tests import objective_registry
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,7 +29,7 @@ LOAD = """
 import sys, lit_align
 stage = lit_align.load(sys.argv[1])
 print(type(stage).__name__, stage.objective)
-print(sum(float(p.double().abs().sum()) for p in stage.roles.trainable().values()))
+print(sum(float(p.double().abs().sum()) for p in stage.adapters.trainable().values()))
 """
 
 
@@ -84,7 +84,9 @@ def environment(tmp_path_factory) -> Environment:
 def test_all_are_listed(environment):
     found = json.loads(environment.run("-m", "lit_align", "plugins", "--json"))
     brought = [(one["name"], *one["provides"].items()) for one in found if one["version"] == "0.1.0"]
-    packaged = {name for name, cls in zoo.classes().items() if cls.__module__.startswith("lit_align_zoo")}
+    packaged = {
+        name for name, cls in objective_registry.classes().items() if cls.__module__.startswith("lit_align_zoo")
+    }
     assert len(packaged) == 15
     assert sorted(brought) == sorted([
         ("lit-align-mine", ("objective", ["Hinge"])),

@@ -100,7 +100,7 @@ with contextlib.redirect_stderr(io.StringIO()) as trace:
 answers["trace"] = trace.getvalue()
 load()
 
-from lit_align.cli import main
+from lit_align.cli.main import main
 
 with contextlib.redirect_stderr(io.StringIO()) as error:
     try:

@@ -55,20 +55,22 @@ def test_a_command_of_the_readme_runs(command, tmp_path):
 def test_each_step_of_the_pipeline_starts_where_another_ended(tmp_path):
     """Both rewards of PPO are reported, the one of weight 0 is not in what is learned from, and all share one base."""
     said = {command.split()[-1]: run(command, tmp_path) for command in commands(chained=True)}
-    sft, reward, ppo, dpo = (f"configs/tiny/pipeline/{name}.yaml" for name in ("1-sft", "2-reward", "3-ppo", "3-dpo"))
+    init_adapter, reward, ppo, dpo = (
+        f"configs/tiny/pipeline/{name}.yaml" for name in ("1-sft", "2-reward", "3-ppo", "3-dpo")
+    )
     settings = {name: yaml.safe_load((ROOT / name).read_text())["model"]["init_args"] for name in (reward, ppo, dpo)}
     for of in settings.values():
-        assert f"a stage that starts from it has model.sft: {of['sft']}." in said[sft]
+        assert f"a stage that starts from it has model.init_adapter: {of['sft']}." in said[init_adapter]
     trained = settings[ppo]["reward"]["init_args"]["rewards"][0]["init_args"]["folder"]
-    assert f"RL that is rewarded by it has model.reward: Trained, folder: {trained}." in said[reward]
+    assert f"RL that is rewarded by it has model.reward: RewardModelScore, folder: {trained}." in said[reward]
     assert "loads that one for itself" not in said[ppo]
-    assert "only the better response of a comparison is imitated" in said[sft]
+    assert "only the better response of a comparison is imitated" in said[init_adapter]
     with (tmp_path / "runs/tiny-pipeline/3-ppo/0/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[0]["objective/kl"]) == 0  # before it has learned anything it is the policy of step 1
     assert len({row["rewards/Length"] for row in rows} - {""}) > 1
     for row in rows:
-        assert float(row["objective/scores"]) == pytest.approx(float(row["rewards/Trained"]))
+        assert float(row["objective/scores"]) == pytest.approx(float(row["rewards/RewardModelScore"]))
 
 
 def test_generated_parts_are_fresh():

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from lit_align.batches import Group, Pair
 from lit_align.data.formats import Format
 from lit_align.objectives import (
     PairwiseObjective,
@@ -19,6 +18,7 @@ from lit_align.objectives import (
 from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.objectives.dpo import DPO
 from lit_align.testing import check_format, check_objective, check_ranked, check_rated, check_supervised, check_unpaired
+from lit_align.types import Group, Pair
 
 
 def margin(chosen, rejected):
@@ -216,7 +216,7 @@ ROW = {"question": "Why?", "good": "Because.", "bad": "No."}
 
 @dataclass(frozen=True)
 class Sound(Format):
-    gives: ClassVar = frozenset({"pairs"})
+    label_kinds: ClassVar = frozenset({"pairs"})
 
     def recognises(self, row):
         return "question" in row
@@ -236,11 +236,11 @@ class Blind(Sound):
 
 
 class Silent(Sound):
-    gives: ClassVar = frozenset({"demonstrations"})
+    label_kinds: ClassVar = frozenset({"demonstrations"})
 
 
 class Nothing(Sound):
-    gives: ClassVar = frozenset()
+    label_kinds: ClassVar = frozenset()
 
 
 class Consuming(Sound):
@@ -273,7 +273,7 @@ class OneThumb(Sound):
         return Group(row["question"], [row["good"], row["bad"]], desirable=(True,))
 
 
-class Thumbs(Sound):
+class BinaryLabels(Sound):
     def __call__(self, row):
         return Group(row["question"], [row["good"]], desirable=(True,))
 
@@ -291,7 +291,7 @@ class Thumbs(Sound):
         (Pointless, "compares Pair"),
         (Backwards, "a probability that is not over 0.5"),
         (OneThumb, "1 thumbs to 2 responses"),
-        (Thumbs, "gives thumbs, but"),
+        (BinaryLabels, "gives thumbs, but"),
     ],
 )
 def test_a_wrong_format_is_caught(layout, broken):

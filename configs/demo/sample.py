@@ -13,7 +13,7 @@ import json
 import random
 from pathlib import Path
 
-from lit_align.functional.answers import is_short
+from lit_align.functional.text_metrics import is_short
 from lit_align.models.generate import generate
 from lit_align.models.load import Base, load_model, load_tokenizer
 

@@ -61,13 +61,13 @@ class Advantage(ABC):
 
     Class attributes:
         needs_critic: True if it reads ``values``; False lets the stage do without a critic.
-        samples: responses to a prompt that it needs at least.
-        whitens: True if advantages are to have mean 0 and deviation 1 over an iteration's tokens.
+        min_generations: responses to a prompt that it needs at least.
+        whiten: True if advantages are to have mean 0 and deviation 1 over an iteration's tokens.
     """
 
     needs_critic: ClassVar[bool] = False
-    samples: ClassVar[int] = 1
-    whitens: bool = False
+    min_generations: ClassVar[int] = 1
+    whiten: bool = False
 
     @abstractmethod
     def __call__(self, rollouts: Rollouts) -> Tensor:

@@ -20,7 +20,7 @@ class GAE(Advantage):
     Args:
         gamma: γ: what a reward loses with each token that it is late.
         lam: λ: 0 trusts the critic, 1 trusts the samples.
-        whitens: bring advantages to mean 0 and deviation 1 over an iteration.
+        whiten: bring advantages to mean 0 and deviation 1 over an iteration.
 
     Raises:
         ValueError: unless gamma and lam are from 0 to 1.
@@ -36,7 +36,7 @@ class GAE(Advantage):
 
     gamma: float = 1.0
     lam: float = 0.95
-    whitens: bool = True
+    whiten: bool = True
     needs_critic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ class GRPO(Advantage):
     """
 
     std: bool = True
-    samples: ClassVar[int] = 2
+    min_generations: ClassVar[int] = 2
 
     def __call__(self, rollouts: Rollouts) -> Tensor:
         centred = rollouts.totals - rollouts.among(rollouts.totals)

@@ -15,7 +15,7 @@ class Reinforce(Advantage):
     .. math:: A_t = R - b
 
     Args:
-        whitens: bring advantages to mean 0 and deviation 1 over an iteration.
+        whiten: bring advantages to mean 0 and deviation 1 over an iteration.
 
     Example:
         >>> import torch
@@ -24,7 +24,7 @@ class Reinforce(Advantage):
         tensor([[0.7500, 0.7500]])
     """
 
-    whitens: bool = False
+    whiten: bool = False
 
     def __call__(self, rollouts: Rollouts) -> Tensor:
         return (rollouts.totals - rollouts.baseline)[:, None] * rollouts.mask

@@ -17,7 +17,7 @@ class RLOO(Advantage):
     .. math:: A_t = R_i - \frac{1}{K-1}\sum_{j \ne i} R_j \quad \text{(eq. 9)}
 
     Args:
-        whitens: bring advantages to mean 0 and deviation 1 over an iteration.
+        whiten: bring advantages to mean 0 and deviation 1 over an iteration.
 
     Example:
         >>> rewards, there = torch.tensor([[3.0], [1.0], [2.0]]), torch.ones(3, 1, dtype=torch.bool)
@@ -25,8 +25,8 @@ class RLOO(Advantage):
         tensor([[ 1.5000, -1.5000,  0.0000]])
     """
 
-    whitens: bool = False
-    samples: ClassVar[int] = 2
+    whiten: bool = False
+    min_generations: ClassVar[int] = 2
 
     def __call__(self, rollouts: Rollouts) -> Tensor:
         count = torch.bincount(rollouts.prompt)[rollouts.prompt]

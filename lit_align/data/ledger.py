@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lit_align.batches import Tree
 from lit_align.errors import DataError
+from lit_align.types import Tree
 
 FATES = ("kept", "truncated", "malformed", "set aside", "overlong")
 EXAMPLES = 3  # places kept of each reason
@@ -72,8 +72,8 @@ class Ledger:
             counts[fate] += count
         return counts
 
-    def check(self, max_lost: float) -> None:
-        """Refuse data of which more than the share ``max_lost`` is malformed, or of which nothing is left.
+    def check(self, max_malformed: float) -> None:
+        """Refuse data of which more than the share ``max_malformed`` is malformed, or of which nothing is left.
 
         Raises:
             DataError: with the commonest reason and where it first occurs.
@@ -83,10 +83,10 @@ class Ledger:
             raise RuntimeError(f"{self.rows} rows of {self.name} were read, but {sum(fates.values())} have a fate")
         if not self.rows:
             raise DataError(f"{self.name} has no rows; give a file that has")
-        if fates["malformed"] > max_lost * self.rows:
+        if fates["malformed"] > max_malformed * self.rows:
             raise DataError(
-                f"{_share(fates['malformed'], self.rows)} of {self.name} are malformed, over max_lost {max_lost:.2%}; "
-                f"mostly {self._commonest('malformed')}; mend them or raise max_lost"
+                f"{_share(fates['malformed'], self.rows)} of {self.name} are malformed, over max_malformed {max_malformed:.2%}; "
+                f"mostly {self._commonest('malformed')}; mend them or raise max_malformed"
             )
         if not fates["kept"] + fates["truncated"]:
             raise DataError(f"none of the {self.rows} rows of {self.name} can be trained on; {self._commonest()}")

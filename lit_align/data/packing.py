@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from lit_align.batches import UNRANKED, Batch, PackedTrees, PairLabels, RankLabels, ThumbLabels, Tree
 from lit_align.errors import DataError
+from lit_align.types import UNRANKED, Batch, PackedTrees, PairLabels, RankLabels, Tree, UnpairedLabels
 
 
 def pack(trees: Sequence[Tree], budget: int, multiple: int = 1, dense: bool = False) -> list[Batch]:
@@ -26,7 +26,7 @@ def pack(trees: Sequence[Tree], budget: int, multiple: int = 1, dense: bool = Fa
         DataError: if a tree alone is larger than the budget.
 
     Example:
-        >>> from lit_align.batches import Group
+        >>> from lit_align.types import Group
         >>> tree = Tree([1, 2], [[3]], [[True]], Group("", [""]))
         >>> [batch.trees.input_ids.tolist() for batch in pack([tree] * 3, budget=7)]
         [[[1, 2, 3, 1, 2, 3]], [[1, 2, 3]]]
@@ -92,7 +92,7 @@ class _Labels:
 
     def __init__(self) -> None:
         self.pairs: list[tuple[int, int, float, float, int]] = []
-        self.thumbs: list[tuple[int, bool]] = []
+        self.unpaired: list[tuple[int, bool]] = []
         self.mismatched: list[int] = []
         self.rankings: list[list[tuple[int, int]]] = []  # (place, response)
 
@@ -101,23 +101,23 @@ class _Labels:
         group, end = tree.group, first + len(tree.responses)
         target = -1 if group.target is None else first + group.target
         self.pairs += [(first + a, first + b, probability, margin, target) for a, b, probability, margin in group.pairs]
-        self.thumbs += [(first + i, thumb) for i, thumb in enumerate(group.desirable)]
+        self.unpaired += [(first + i, thumb) for i, thumb in enumerate(group.desirable)]
         self.mismatched += range(end - tree.mismatched, end)
         if group.ranking:
             self.rankings.append(sorted((place or UNRANKED, first + i) for i, place in enumerate(group.ranking)))
 
-    def tensors(self) -> tuple[PairLabels | None, ThumbLabels | None, RankLabels | None]:
+    def tensors(self) -> tuple[PairLabels | None, UnpairedLabels | None, RankLabels | None]:
         """The columns, each None where there is nothing."""
         longest = max(map(len, self.rankings), default=0)
         ranked = [one + [(UNRANKED, -1)] * (longest - len(one)) for one in self.rankings]
         return (
             PairLabels(*map(torch.tensor, zip(*self.pairs, strict=True))) if self.pairs else None,
-            ThumbLabels(
-                torch.tensor([response for response, _ in self.thumbs]),
-                torch.tensor([thumb for _, thumb in self.thumbs]),
+            UnpairedLabels(
+                torch.tensor([response for response, _ in self.unpaired]),
+                torch.tensor([thumb for _, thumb in self.unpaired]),
                 torch.tensor(self.mismatched).long(),
             )
-            if self.thumbs
+            if self.unpaired
             else None,
             RankLabels(*torch.tensor(ranked).permute(2, 0, 1).flip(0)) if ranked else None,
         )

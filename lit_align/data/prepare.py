@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from lit_align.batches import UNRANKED, Group, Pair, Text, Tree
-from lit_align.data.chat import Chat
 from lit_align.data.formats import Format, Row, recognise
 from lit_align.data.ledger import Ledger
-from lit_align.data.read import Found, read
+from lit_align.data.readers import Found, read
+from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import DataError, Malformed, Overlong, SetAside
+from lit_align.types import UNRANKED, Group, Pair, Text, Tree
 
 
 def prepare(
     paths: Sequence[str],
     format: Format | None,
-    chat: Chat,
-    takes: str,
-    max_lost: float,
+    chat: ChatTokenizer,
+    label_kind: str,
+    max_malformed: float,
     formats: Sequence[Format] = (),
     show: Callable[[Ledger], object] = lambda ledger: None,
     attributes: Sequence[str] = (),
@@ -29,9 +29,9 @@ def prepare(
         paths: files or hub data sets.
         format: the layout of the rows; None finds it, for each path, from the first row that has one.
         chat: turns groups into ids.
-        takes: the label that is trained on: ``"pairs"``, ``"demonstrations"``, ``"desirable"``, ``"ranking"``,
+        label_kind: the label that is trained on: ``"pairs"``, ``"demonstrations"``, ``"desirable"``, ``"ranking"``,
             ``"ratings"``, ``"prompts"``, or ``"responses"`` for the groups as they are.
-        max_lost: largest share of malformed rows, of all paths together.
+        max_malformed: largest share of malformed rows, of all paths together.
         formats: the layouts to choose from if ``format`` is None.
         show: is given the ledger before it is checked: it is needed most when the data are refused.
         attributes: which ratings are trained on; any if empty.
@@ -39,22 +39,22 @@ def prepare(
     Raises:
         DataError: if a path, or the data as a whole, cannot be used.
     """
-    select = partial(rated, attributes=attributes) if takes == "ratings" else SELECT[takes]
+    select = partial(rated, attributes=attributes) if label_kind == "ratings" else SELECT[label_kind]
     ledger = Ledger(", ".join(paths))
     trees: list[Tree] = []
     for path in paths:
         rows = list(read(path))
         layout = format or _layout(rows, formats, path)
-        if not layout.gives & FROM[takes]:
+        if not layout.label_kinds & FROM[label_kind]:
             raise DataError(
-                f"{path} has the layout {type(layout).__name__}, which gives {' and '.join(sorted(layout.gives))}, but "
-                f"{takes} are needed; use other data or another objective"
+                f"{path} has the layout {type(layout).__name__}, which gives {' and '.join(sorted(layout.label_kinds))}, but "
+                f"{label_kind} are needed; use other data or another objective"
             )
         ledger.rows += len(rows)
         for source, row in rows:
             _enter(source, row, layout, select, chat, trees, ledger)
     show(ledger)
-    ledger.check(max_lost)
+    ledger.check(max_malformed)
     return trees, ledger
 
 
@@ -78,7 +78,7 @@ def _enter(
     row: Row | Malformed,
     layout: Format,
     select: Callable[[Group], Group],
-    chat: Chat,
+    chat: ChatTokenizer,
     trees: list[Tree],
     ledger: Ledger,
 ) -> None:
@@ -150,8 +150,8 @@ def judged(group: Group) -> Group:
     better, worse = {pair.better for pair in pairs}, {pair.worse for pair in pairs}
     if not better ^ worse:
         raise SetAside("no thumb up or down")
-    thumbs = tuple(i in better for i in range(len(group.responses)))
-    return _only(group._replace(pairs=(), ranking=(), ratings=(), target=None, desirable=thumbs), better ^ worse)
+    unpaired = tuple(i in better for i in range(len(group.responses)))
+    return _only(group._replace(pairs=(), ranking=(), ratings=(), target=None, desirable=unpaired), better ^ worse)
 
 
 def ranked(group: Group) -> Group:

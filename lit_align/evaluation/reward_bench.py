@@ -18,17 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lit_align.batches import Group, Tree
-from lit_align.data.chat import Chat, Encoded
 from lit_align.data.formats import Format
 from lit_align.data.ledger import Ledger
 from lit_align.data.prepare import likelier, prepare
+from lit_align.data.tokenize import ChatTokenizer, Encoded
 from lit_align.errors import SetAside
-from lit_align.feedback import Opinion
+from lit_align.feedback import FeedbackResult
 from lit_align.feedback.base import compared
 from lit_align.plugins import load_plugins
 from lit_align.rewards import Reward
 from lit_align.rewards.base import checked, text_of
+from lit_align.types import Group, Tree
 
 SECTIONS: dict[str, dict[str, int]] = {
     "Chat": {"mt-bench-easy": 28, "mt-bench-med": 40}
@@ -240,21 +240,21 @@ class _Compared(_Whole):
 
 
 def whole_groups(
-    paths: Sequence[str], format: Format | None, takes: str, max_lost: float, show: Callable[[Ledger], object]
+    paths: Sequence[str], format: Format | None, label_kind: str, max_malformed: float, show: Callable[[Ledger], object]
 ) -> list[Group]:
     """The groups to judge, as text; arguments as for ``prepare``."""
     known = load_plugins().formats.classes()
     ready = [one for one in known if all(f.default is not f.empty for f in signature(one).parameters.values())]
-    chat = cast(Chat, _Compared() if takes == "pairs" else _Whole())
-    trees, _ = prepare(paths, format, chat, takes, max_lost, [one() for one in ready], show)
+    chat = cast(ChatTokenizer, _Compared() if label_kind == "pairs" else _Whole())
+    trees, _ = prepare(paths, format, chat, label_kind, max_malformed, [one() for one in ready], show)
     return [tree.group for tree in trees]
 
 
 def comparisons(
-    paths: Sequence[str], format: Format | None, max_lost: float, show: Callable[[Ledger], object]
+    paths: Sequence[str], format: Format | None, max_malformed: float, show: Callable[[Ledger], object]
 ) -> list[Group]:
     """The groups to judge, with the comparisons they carry or their rankings imply; arguments as for ``prepare``."""
-    return whole_groups(paths, format, "pairs", max_lost, show)
+    return whole_groups(paths, format, "pairs", max_malformed, show)
 
 
 def judge(
@@ -285,7 +285,7 @@ def judge(
     return Verdicts(*(np.array(column) for column in zip(*columns, strict=True))), cut
 
 
-def agreement(groups: Sequence[Group], opinions: Sequence[Opinion]) -> tuple[Verdicts, int]:
+def agreement(groups: Sequence[Group], opinions: Sequence[FeedbackResult]) -> tuple[Verdicts, int]:
     """What opinions make of the comparisons that groups carry, and of how many of them nothing is known.
 
     A comparison scores as the log-odds of the chance that it was given; half for each side, with opposite signs. One of

@@ -1,6 +1,6 @@
 """Who says which response is better: one file each, and nothing else to edit."""
 
-from lit_align.batches import Group
-from lit_align.feedback.base import Feedback, Opinion
+from lit_align.feedback.base import Feedback, FeedbackResult
+from lit_align.types import Group
 
-__all__ = ["Feedback", "Group", "Opinion"]
+__all__ = ["Feedback", "FeedbackResult", "Group"]

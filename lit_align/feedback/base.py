@@ -9,20 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lit_align.batches import Group, Pair
 from lit_align.data.prepare import SELECT, likelier, rated
 from lit_align.errors import SetAside
+from lit_align.types import Group, Pair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from lit_align.models.roles import Roles
+    from lit_align.models.adapter_set import AdapterSet
 
 TIE = "a tie"
 """Why a group without a label was set aside, where it was read and nothing is better than anything else."""
 
 
-class Opinion(NamedTuple):
+class FeedbackResult(NamedTuple):
     """What somebody thinks of one group.
 
     Args:
@@ -46,7 +46,7 @@ class Feedback(ABC):
     It judges text, and knows nothing of the objective but which labels that takes.
     """
 
-    def attach(self, roles: Roles, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most need nothing
+    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most need nothing
         """Take what it needs of the model that is in memory; called once, before the first question.
 
         Args:
@@ -62,25 +62,25 @@ class Feedback(ABC):
         """Take back what `state` gave."""
 
     @abstractmethod
-    def __call__(self, groups: Sequence[Group], takes: str) -> list[Opinion]:
+    def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
         """An opinion of each group, in order.
 
         Args:
             groups: prompts with responses; labels that they carry are only looked at by who says so.
-            takes: the label that is asked for: ``"pairs"``, ``"desirable"``, ``"ranking"``, ``"ratings"`` or
+            label_kind: the label that is asked for: ``"pairs"``, ``"desirable"``, ``"ranking"``, ``"ratings"`` or
                 ``"demonstrations"``.
         """
 
 
 def from_scores(
-    group: Group, scores: Sequence[float], takes: str, *, threshold: float | None = None, every: bool = False
+    group: Group, scores: Sequence[float], label_kind: str, *, threshold: float | None = None, every: bool = False
 ) -> Group:
-    """The group with labels of the kind ``takes``, and those of its responses that have one.
+    """The group with labels of the kind ``label_kind``, and those of its responses that have one.
 
     Args:
         group: whose labels, if it has any, are replaced.
         scores: of each response, higher for a better one.
-        takes: pairs are the best against the worst; desirable is what lies above the threshold, and undesirable what
+        label_kind: pairs are the best against the worst; desirable is what lies above the threshold, and undesirable what
             lies below; a ranking has ties; ratings are the ``score`` itself; the demonstration is the best response, of
             equal ones the first, unless it lies below the threshold.
         threshold: what a desirable response is worth; the mean of the prompt's responses if None.
@@ -103,22 +103,22 @@ def from_scores(
     group = bare(group)
     best = max(range(len(scores)), key=scores.__getitem__)
     worst = min(range(len(scores)), key=scores.__getitem__)
-    if takes == "ratings":
+    if label_kind == "ratings":
         return rated(group._replace(ratings=tuple({"score": score} for score in scores)))
-    if takes == "demonstrations":
+    if label_kind == "demonstrations":
         if threshold is not None and scores[best] < threshold:
             raise SetAside("no response is worth imitating")
         return group._replace(responses=[group.responses[best]])
-    if takes == "desirable" and (threshold is not None or scores[best] != scores[worst]):
+    if label_kind == "desirable" and (threshold is not None or scores[best] != scores[worst]):
         line = sum(scores) / len(scores) if threshold is None else threshold
         keep = [i for i, score in enumerate(scores) if score != line]
         if not keep:
             raise SetAside(TIE)
-        thumbs = tuple(scores[i] > line for i in keep)
-        return group._replace(responses=[group.responses[i] for i in keep], desirable=thumbs)
+        unpaired = tuple(scores[i] > line for i in keep)
+        return group._replace(responses=[group.responses[i] for i in keep], desirable=unpaired)
     if scores[best] == scores[worst]:
         raise SetAside(TIE)
-    if takes == "ranking":
+    if label_kind == "ranking":
         return group._replace(ranking=tuple(1 + sum(other > score for other in scores) for score in scores))
     ways = combinations(range(len(scores)), 2) if every else [(best, worst)]
     pairs = [
@@ -129,8 +129,8 @@ def from_scores(
     return SELECT["pairs"](group._replace(pairs=tuple(pairs)))
 
 
-def from_chances(group: Group, chances: Mapping[tuple[int, int], float], takes: str) -> Group:
-    """The group with labels of the kind ``takes``, from comparisons of its responses.
+def from_chances(group: Group, chances: Mapping[tuple[int, int], float], label_kind: str) -> Group:
+    """The group with labels of the kind ``label_kind``, from comparisons of its responses.
 
     Pairs are those that were compared, the likelier way round and as probable as they are; for any other kind the score
     of a response is the chance that it wins against one of those it was compared with, and 1/2 the threshold. One that
@@ -139,7 +139,7 @@ def from_chances(group: Group, chances: Mapping[tuple[int, int], float], takes: 
     Args:
         group: whose labels, if it has any, are replaced.
         chances: that the first of two responses, by index, is better than the second.
-        takes: as for `from_scores`.
+        label_kind: as for `from_scores`.
 
     Raises:
         SetAside: if all of them are coin tosses.
@@ -154,7 +154,7 @@ def from_chances(group: Group, chances: Mapping[tuple[int, int], float], takes: 
     pairs = likelier(tuple(Pair(i, j, chance) for (i, j), chance in chances.items()))
     if not pairs:
         raise SetAside(TIE)
-    if takes == "pairs":
+    if label_kind == "pairs":
         return SELECT["pairs"](bare(group)._replace(pairs=pairs))
     won: dict[int, list[float]] = {}
     for (i, j), chance in chances.items():
@@ -162,24 +162,24 @@ def from_chances(group: Group, chances: Mapping[tuple[int, int], float], takes: 
         won.setdefault(j, []).append(1 - chance)
     group = bare(group)._replace(responses=[group.responses[i] for i in sorted(won)])
     scores = [sum(won[i]) / len(won[i]) for i in sorted(won)]
-    return from_scores(group, scores, takes, threshold=0.5 if takes == "desirable" else None)
+    return from_scores(group, scores, label_kind, threshold=0.5 if label_kind == "desirable" else None)
 
 
-def selected(group: Group, takes: str) -> Group:
-    """The labels of the kind ``takes`` that the group carries or that its own imply, and the responses that have one.
+def selected(group: Group, label_kind: str) -> Group:
+    """The labels of the kind ``label_kind`` that the group carries or that its own imply, and the responses that have one.
 
     Raises:
         SetAside: if there are none.
     """
-    return SELECT[takes](group._replace(pairs=likelier(group.pairs)))
+    return SELECT[label_kind](group._replace(pairs=likelier(group.pairs)))
 
 
-def opinion(records: tuple[dict[str, Any], ...], label: Callable[[], Group]) -> Opinion:
+def opinion(records: tuple[dict[str, Any], ...], label: Callable[[], Group]) -> FeedbackResult:
     """What ``label`` gives, or why it sets the group aside."""
     try:
-        return Opinion(label(), records)
+        return FeedbackResult(label(), records)
     except SetAside as reason:
-        return Opinion(None, records, str(reason))
+        return FeedbackResult(None, records, str(reason))
 
 
 def means(records: Sequence[dict[str, Any]]) -> dict[tuple[int, int], float]:
@@ -200,7 +200,7 @@ def _read(verdicts: Sequence[float | None]) -> list[float]:
     return [p for p in verdicts if p is not None]
 
 
-def compared(group: Group, opinion: Opinion) -> dict[tuple[int, int], float]:
+def compared(group: Group, opinion: FeedbackResult) -> dict[tuple[int, int], float]:
     """What an opinion says of two responses of ``group``: the chance that the first is better, 1/2 for a tie.
 
     From the comparisons or the scores on record; else from the pairs it came to.

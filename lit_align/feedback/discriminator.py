@@ -10,16 +10,16 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lit_align import Register, hookimpl
-from lit_align.batches import Batch
-from lit_align.feedback import Feedback, Group, Opinion
-from lit_align.feedback.ranked import Ranked
-from lit_align.rewards.reading import longest, read, scored
-from lit_align.rewards.trained import Trained
+from lit_align.data.scoring import longest, read, scored
+from lit_align.feedback import Feedback, FeedbackResult, Group
+from lit_align.feedback.from_reward import FromReward
+from lit_align.rewards.reward_model import RewardModelScore
+from lit_align.types import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from lit_align.models.roles import Roles
+    from lit_align.models.adapter_set import AdapterSet
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Discriminator(Feedback):
     Args:
         reward: the reward model as it is at first; what it learns stays in memory and in the checkpoint.
         gold: whose labels are bought, such as a Judge.
-        labels: prompts of a round that are labelled by gold.
+        label_budget: prompts of a round that are labelled by gold.
         epochs: passes over them.
         batch_size: prompts in an update.
         lr: learning rate.
@@ -41,28 +41,28 @@ class Discriminator(Feedback):
         ValueError: if a number is out of range.
     """
 
-    reward: Trained
+    reward: RewardModelScore
     gold: Feedback
-    labels: int = 32
+    label_budget: int = 32
     epochs: int = 1
     batch_size: int = 8
     lr: float = 1e-4
 
     def __post_init__(self) -> None:
-        if min(self.labels, self.epochs, self.batch_size) < 1 or not self.lr > 0:
+        if min(self.label_budget, self.epochs, self.batch_size) < 1 or not self.lr > 0:
             raise ValueError(
                 "labels, epochs and batch_size must be at least 1 and lr above 0, got "
-                f"{self.labels}, {self.epochs}, {self.batch_size} and {self.lr}"
+                f"{self.label_budget}, {self.epochs}, {self.batch_size} and {self.lr}"
             )
 
-    def attach(self, roles: Roles, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.reward.attach(roles, tokenizer)
-        self.gold.attach(roles, tokenizer)
+    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.reward.attach(adapters, tokenizer)
+        self.gold.attach(adapters, tokenizer)
 
-    def __call__(self, groups: Sequence[Group], takes: str) -> list[Opinion]:
-        bought = self.gold(groups[: self.labels], "pairs")
+    def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
+        bought = self.gold(groups[: self.label_budget], "pairs")
         self._learn([opinion.group for opinion in bought if opinion.group is not None])
-        found = Ranked(self.reward)(groups, takes)
+        found = FromReward(self.reward)(groups, label_kind)
         found[: len(bought)] = [
             mine._replace(records=(*theirs.records, *mine.records)) for theirs, mine in zip(bought, found, strict=False)
         ]
@@ -73,17 +73,17 @@ class Discriminator(Feedback):
         if not groups:  # the round had nothing but ties
             return
         seat = self.reward.seat
-        trees, _ = read(groups, seat.tokenizer, longest(seat.roles.model, self.reward.max_length))
+        trees, _ = read(groups, seat.tokenizer, longest(seat.adapters.model, self.reward.max_length))
         for member in seat.members:
-            weights = seat.roles.parameters_of(member)
+            weights = seat.adapters.parameters_for(member)
             optimizer = torch.optim.AdamW(weights, self.lr, weight_decay=0.0)
             draw = torch.Generator().manual_seed(len(groups))
-            head = seat.roles.head(member)
+            head = seat.adapters.head(member)
 
             def score(batch: Batch, head: Any = head) -> torch.Tensor:
-                return head.one(head(seat.read.last(batch.trees.to(seat.roles.model.device))))  # type: ignore[no-any-return]
+                return head.one(head(seat.read.last(batch.trees.to(seat.adapters.model.device))))  # type: ignore[no-any-return]
 
-            with seat.roles.play(member, training=True), torch.enable_grad():
+            with seat.adapters.activate(member, training=True), torch.enable_grad():
                 for weight in weights:
                     weight.requires_grad_(True)
                 for _ in range(self.epochs):
@@ -100,14 +100,15 @@ class Discriminator(Feedback):
     def state(self) -> dict[str, Any]:
         seat = self.reward.seat
         return {
-            member: [seat.roles.weights(member), dict(seat.roles.head(member).state_dict())] for member in seat.members
+            member: [seat.adapters.weights(member), dict(seat.adapters.head(member).state_dict())]
+            for member in seat.members
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        roles = self.reward.seat.roles
+        adapters = self.reward.seat.adapters
         for member, (weights, head) in state.items():
-            roles.put(member, weights)
-            roles.head(member).load_state_dict(head)
+            adapters.put(member, weights)
+            adapters.head(member).load_state_dict(head)
 
 
 def _loss(scores: torch.Tensor, groups: Sequence[Group]) -> torch.Tensor:

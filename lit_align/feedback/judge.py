@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lit_align import Register, hookimpl
 from lit_align.errors import SetAside
-from lit_align.feedback import Feedback, Group, Opinion
-from lit_align.feedback.asking import JudgeModel, luck, template, told
+from lit_align.feedback import Feedback, FeedbackResult, Group
 from lit_align.feedback.base import from_chances, means, opinion, prompt_name
-from lit_align.feedback.constitution import principles
+from lit_align.feedback.critique_revise import principles
+from lit_align.judges.base import JudgeModel, luck, template, told
 from lit_align.rewards.base import text_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from lit_align.models.roles import Roles
+    from lit_align.models.adapter_set import AdapterSet
 
 
 class Question(NamedTuple):
@@ -44,49 +44,49 @@ class Judge(Feedback):
     the place alone decides. Without, the content of the pair draws the order.
 
     Args:
-        by: who is asked.
+        model: who is asked.
         template: the wording: ``compare``, or the path of a Jinja file with ``prompt``, ``a``, ``b`` and ``principle``.
         principles: a YAML list of rules, ``constitution`` for the one that comes along; the content of each pair draws
             one (Bai et al., 2022, https://arxiv.org/abs/2212.08073). Null asks for what is better on the whole.
         swap: show each pair both ways, for two questions.
-        doubt: how far from 1/2 a probability must be to be no tie.
+        tie_margin: how far from 1/2 a probability must be to be no tie.
 
     Raises:
         ValueError: unless doubt is from 0 to 1/2.
     """
 
-    by: JudgeModel
+    model: JudgeModel
     template: str = "compare"
     principles: str | None = None
     swap: bool = True
-    doubt: float = 0.0
+    tie_margin: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.doubt < 0.5:
-            raise ValueError(f"doubt must be from 0 to less than 1/2, got {self.doubt}")
+        if not 0 <= self.tie_margin < 0.5:
+            raise ValueError(f"doubt must be from 0 to less than 1/2, got {self.tie_margin}")
 
-    def attach(self, roles: Roles, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.by.attach(roles, tokenizer)
+    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model.attach(adapters, tokenizer)
 
-    def __call__(self, groups: Sequence[Group], takes: str) -> list[Opinion]:
+    def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
         asked = [question for k, group in enumerate(groups) for question in self._questions(k, group)]
-        replies = self.by.choose([one.text for one in asked], ("A", "B")) if asked else []
+        replies = self.model.choose([one.text for one in asked], ("A", "B")) if asked else []
         records: list[list[dict[str, Any]]] = [[] for _ in groups]
         for one, reply in zip(asked, replies, strict=True):
             records[one.group].append(
                 {
-                    "source": f"{type(self.by).__name__} {self.template}",
+                    "source": f"{type(self.model).__name__} {self.template}",
                     "prompt": prompt_name(groups[one.group]),
                     "responses": one.shown,
                     "probability": reply.chances and reply.chances[0],
-                    **({"doubt": self.doubt} if self.doubt else {}),
+                    **({"doubt": self.tie_margin} if self.tie_margin else {}),
                     **reply.record,
                     **({"said": reply.text} if reply.text else {}),
                     **({"why": reply.why} if reply.why else {}),
                 }
             )
         return [
-            opinion(told_of, partial(self._label, group, told_of, takes))
+            opinion(told_of, partial(self._label, group, told_of, label_kind))
             for group, told_of in zip(groups, map(tuple, records), strict=True)
         ]
 
@@ -104,11 +104,11 @@ class Judge(Feedback):
                 asked.append(Question(k, (a, b), text))
         return asked
 
-    def _label(self, group: Group, records: Sequence[dict[str, Any]], takes: str) -> Group:
+    def _label(self, group: Group, records: Sequence[dict[str, Any]], label_kind: str) -> Group:
         chances = means(records)
         if not chances:
             raise SetAside(next((one["why"] for one in records if "why" in one), "no two responses that differ"))
-        return from_chances(group, chances, takes)
+        return from_chances(group, chances, label_kind)
 
 
 @hookimpl

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from lit_align import Register, hookimpl
-from lit_align.feedback import Feedback, Group, Opinion
+from lit_align.feedback import Feedback, FeedbackResult, Group
 from lit_align.feedback.base import opinion, selected
 
 
@@ -14,15 +14,15 @@ class Recorded(Feedback):
     """The labels that a row carries, or those that they imply.
 
     Example:
-        >>> from lit_align.batches import Pair
+        >>> from lit_align.types import Pair
         >>> row = Group("Name a bird.", ["An owl.", "A bat."], (Pair(0, 1),))
         >>> [opinion] = Recorded()([row], "desirable")
         >>> opinion.group.desirable
         (True, False)
     """
 
-    def __call__(self, groups: Sequence[Group], takes: str) -> list[Opinion]:
-        return [opinion((), partial(selected, group, takes)) for group in groups]
+    def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
+        return [opinion((), partial(selected, group, label_kind)) for group in groups]
 
 
 @hookimpl

@@ -6,7 +6,7 @@ from functools import partial
 
 from lit_align import Register, hookimpl
 from lit_align.errors import SetAside
-from lit_align.feedback import Feedback, Group, Opinion
+from lit_align.feedback import Feedback, FeedbackResult, Group
 from lit_align.feedback.base import bare, from_scores, opinion, selected
 from lit_align.rewards.base import text_of
 
@@ -23,19 +23,19 @@ class SelfPlay(Feedback):
         (Pair(better=0, worse=1, probability=1.0, margin=0.0),)
     """
 
-    def __call__(self, groups: Sequence[Group], takes: str) -> list[Opinion]:
-        return [opinion((), partial(_label, group, takes)) for group in groups]
+    def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
+        return [opinion((), partial(_label, group, label_kind)) for group in groups]
 
 
-def _label(group: Group, takes: str) -> Group:
+def _label(group: Group, label_kind: str) -> Group:
     if group.target is None:
         raise SetAside("no response is held up as the answer")
     answer = group.responses[group.target]
     others = [one for one in group.responses if text_of(one).strip() != text_of(answer).strip()]
     made = bare(group)._replace(responses=[answer, *others])
-    if takes == "ratings":
-        return from_scores(made, [1.0, *(0.0 for _ in others)], takes)
-    return selected(made._replace(ranking=(1, *(2 for _ in others))), takes)
+    if label_kind == "ratings":
+        return from_scores(made, [1.0, *(0.0 for _ in others)], label_kind)
+    return selected(made._replace(ranking=(1, *(2 for _ in others))), label_kind)
 
 
 @hookimpl

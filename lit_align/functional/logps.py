@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lit_align.batches import TokenLogps
+from lit_align.types import TokenLogps
 
 
 class Finish(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_align.batches import PackedTrees
+from lit_align.types import PackedTrees
 
 
 def visible(trees: PackedTrees, window: int | None = None) -> Tensor:

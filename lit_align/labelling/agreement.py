@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import krippendorff
 import numpy as np
 
-from lit_align.labelling.votes import KINDS, Ballots, Label, Vote, by_item, labels, reliability
+from lit_align.labelling.aggregation import KINDS, Ballots, Label, Vote, by_item, labels, reliability
 
 
 class Agreement(NamedTuple):

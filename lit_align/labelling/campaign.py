@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import yaml
 
-from lit_align.batches import Group
 from lit_align.data.prepare import ranked
 from lit_align.errors import ConfigError, SetAside
+from lit_align.types import Group
 
 
 def checklist() -> dict[str, str]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from lit_align.batches import Group, Text
 from lit_align.errors import ConfigError, DataError, LitAlignError
 from lit_align.labelling.campaign import known, questions, urgency
+from lit_align.types import Group, Text
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 LEASE = 900.0  # seconds that a task shown to somebody is not offered to more people than are to vote

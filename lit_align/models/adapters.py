@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lit_align import __version__
+from lit_align._version import __version__
 from lit_align.errors import ModelError
-from lit_align.models.folders import whole_folder
+from lit_align.models.atomic_folder import whole_folder
 from lit_align.models.heads import ScoreHead
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from lit_align.errors import ModelError
-from lit_align.models.folders import whole_folder
+from lit_align.models.atomic_folder import whole_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from lit_align.models.roles import Roles
+    from lit_align.models.adapter_set import AdapterSet
 
 TEXTS = (
     "The boat left the harbour at six, and by noon nobody on the pier could see it any more.",
@@ -56,7 +56,7 @@ class Merged(NamedTuple):
 
 
 @torch.no_grad()
-def merge(roles: Roles, role: str, tokenizer: PreTrainedTokenizerBase, folder: Path, bound: float) -> Merged:
+def merge(adapters: AdapterSet, role: str, tokenizer: PreTrainedTokenizerBase, folder: Path, bound: float) -> Merged:
     """Write ``role`` as whole weights with its tokenizer; the roles are used up.
 
     Weights in 4 bits are unpacked first and the adapter is added to those, not to the ones that were once packed: it
@@ -72,10 +72,10 @@ def merge(roles: Roles, role: str, tokenizer: PreTrainedTokenizerBase, folder: P
     Raises:
         ModelError: if the merged model says something else; nothing is written then.
     """
-    ids = [torch.tensor([tokenizer(text).input_ids], device=roles.model.device) for text in TEXTS]
-    with roles.play(role, training=False) as model:
+    ids = [torch.tensor([tokenizer(text).input_ids], device=adapters.model.device) for text in TEXTS]
+    with adapters.activate(role, training=False) as model:
         trained = [model(input_ids=one).logits[0].float().cpu() for one in ids]
-    whole = _merged(roles, role)
+    whole = _merged(adapters, role)
     cost = Merged.of(trained, [whole(input_ids=one).logits[0].float().cpu() for one in ids])
     if not cost.largest <= bound:
         raise ModelError(
@@ -85,16 +85,16 @@ def merge(roles: Roles, role: str, tokenizer: PreTrainedTokenizerBase, folder: P
     with whole_folder(folder) as made:
         whole.save_pretrained(made)
         tokenizer.save_pretrained(made)
-        record = {"base": roles.base, "role": role, "bound": bound, **cost._asdict(), "texts": TEXTS}
+        record = {"base": adapters.base, "role": role, "bound": bound, **cost._asdict(), "texts": TEXTS}
         (made / "merge.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     return cost
 
 
-def _merged(roles: Roles, role: str) -> PreTrainedModel:
+def _merged(adapters: AdapterSet, role: str) -> PreTrainedModel:
     """The base with ``role`` inside its weights, all of them whole."""
     from peft.tuners.lora import LoraLayer
 
-    with roles.play(role, training=False) as base:
+    with adapters.activate(role, training=False) as base:
         model: Any = base
     for name, layer in list(model.named_modules()):
         if isinstance(layer, LoraLayer):

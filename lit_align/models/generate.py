@@ -37,7 +37,7 @@ def generate(
     *,
     max_new_tokens: int,
     temperature: float = 0.0,
-    samples: int = 1,
+    num_generations: int = 1,
     seed: int = 0,
     places: Sequence[int] | None = None,
     batch_size: int = 32,
@@ -49,7 +49,7 @@ def generate(
         prompts,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
-        samples=samples,
+        num_generations=num_generations,
         seed=seed,
         places=places,
         batch_size=batch_size,
@@ -64,7 +64,7 @@ def sample(
     *,
     max_new_tokens: int,
     temperature: float = 1.0,
-    samples: int = 1,
+    num_generations: int = 1,
     seed: int = 0,
     places: Sequence[int] | None = None,
     batch_size: int = 32,
@@ -99,14 +99,16 @@ def sample(
     check_room(model.config, max(map(len, prompts), default=0), max_new_tokens)
     places, ends = range(len(prompts)) if places is None else places, stop_ids(model, tokenizer)
     longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # out of memory at once, or not at all
-    together = max(1, batch_size // samples)
+    together = max(1, batch_size // num_generations)
     found: dict[int, list[Sample]] = {}
     with _evaluating(model):
         for start in range(0, len(prompts), together):
             chosen = longest_first[start : start + together]
-            luck = torch.stack([_luck(seed, places[i], samples, max_new_tokens) for i in chosen]).to(model.device)
+            luck = torch.stack([_luck(seed, places[i], num_generations, max_new_tokens) for i in chosen]).to(
+                model.device
+            )
             rows = _decode(model, [prompts[i] for i in chosen], luck, temperature, ends, token_budget)
-            found.update({i: rows[k * samples : (k + 1) * samples] for k, i in enumerate(chosen)})
+            found.update({i: rows[k * num_generations : (k + 1) * num_generations] for k, i in enumerate(chosen)})
     return [found[i] for i in range(len(prompts))]
 
 
@@ -174,10 +176,10 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
     return sorted(found)
 
 
-def _luck(seed: int, place: int, samples: int, new: int) -> Tensor:
+def _luck(seed: int, place: int, num_generations: int, new: int) -> Tensor:
     """A number for every token that could be drawn, ``[samples, new]``, whichever rows are dropped meanwhile."""
     random = torch.Generator().manual_seed((seed * 1_000_003 + place) % 2**63)  # it takes no more bits
-    return torch.rand(samples, new, generator=random, dtype=torch.float64)
+    return torch.rand(num_generations, new, generator=random, dtype=torch.float64)
 
 
 @contextmanager
@@ -202,7 +204,7 @@ def _decode(
     """Decode ``luck``'s ``[prompts, samples, new]`` responses together; finished ones leave the batch."""
     from transformers import DynamicCache
 
-    device, (_, samples, new) = model.device, luck.shape
+    device, (_, num_generations, new) = model.device, luck.shape
     luck, width = luck.flatten(0, 1), max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
     seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
@@ -212,7 +214,7 @@ def _decode(
         hasattr(layer, "batch_repeat_interleave") for layer in cache.layers
     )  # recurrent states cannot be copied
     if not sharing:
-        ids, seen = ids.repeat_interleave(samples, 0), seen.repeat_interleave(samples, 0)
+        ids, seen = ids.repeat_interleave(num_generations, 0), seen.repeat_interleave(num_generations, 0)
     at = (seen.cumsum(-1) - 1).clamp(min=0)
     together = max(1, token_budget // width) if sharing else len(ids)  # nor can they be put together
     parts = [slice(k, k + together) for k in range(0, len(ids), together)]
@@ -220,8 +222,8 @@ def _decode(
     logits = torch.cat([_next(model, ids[p], seen[p], at[p], one) for p, one in zip(parts, caches, strict=True)])
     _join(caches)
     if sharing:
-        cache.batch_repeat_interleave(samples)
-        logits, seen, at = (x.repeat_interleave(samples, 0) for x in (logits, seen, at))
+        cache.batch_repeat_interleave(num_generations)
+        logits, seen, at = (x.repeat_interleave(num_generations, 0) for x in (logits, seen, at))
     at, live = at[:, -1:], torch.arange(len(luck), device=device)
     tokens = torch.zeros(len(luck), new, dtype=torch.long, device=device)
     logps = torch.zeros(len(luck), new, device=device)

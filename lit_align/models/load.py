@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lit_align.errors import ModelError
-from lit_align.models.folders import whole_folder
+from lit_align.models.atomic_folder import whole_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

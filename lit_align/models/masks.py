@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lit_align.batches import PackedTrees
 from lit_align.functional.trees import visible
+from lit_align.types import PackedTrees
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask

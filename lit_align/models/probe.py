@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lit_align.batches import PackedTrees, TokenLogps
 from lit_align.errors import ModelError
 from lit_align.functional.trees import unroll
 from lit_align.models.masks import unpackable
+from lit_align.types import PackedTrees, TokenLogps
 
 if TYPE_CHECKING:
-    from lit_align.models.forward import Forward
+    from lit_align.models.tree_forward import TreeForward
 
 TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3}
 """How far log-probabilities may be off, as a part of the largest logit; 3e-2 in half precision."""
@@ -26,7 +26,7 @@ REFUSALS = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @torch.no_grad()
-def probe(forward: Forward) -> None:
+def probe(forward: TreeForward) -> None:
     """Compare ``forward`` with ordinary passes over the same few tokens, and settle its layout and head.
 
     Raises:

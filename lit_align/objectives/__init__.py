@@ -1,6 +1,5 @@
 """Losses over log-probabilities: one file each, and nothing else to edit."""
 
-from lit_align.batches import ByToken, Logps, PolicyTokens
 from lit_align.objectives.base import (
     Objective,
     PairwiseObjective,
@@ -10,12 +9,13 @@ from lit_align.objectives.base import (
     SupervisedObjective,
     UnpairedObjective,
 )
+from lit_align.types import Logps, PerTokenLogps, PolicyTokens
 
 __all__ = [
-    "ByToken",
     "Logps",
     "Objective",
     "PairwiseObjective",
+    "PerTokenLogps",
     "PolicyObjective",
     "PolicyTokens",
     "RankedObjective",

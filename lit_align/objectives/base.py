@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from lit_align.batches import Logps, PolicyTokens
+from lit_align.types import LabelKind, Logps, PolicyTokens
 
 
 class Objective(ABC):
     """A loss that a stage makes smaller: a frozen dataclass whose fields are its settings.
 
     Class attributes:
-        takes: the label the data must carry: ``"pairs"``, ``"desirable"``, ``"ranking"``, ``"ratings"``,
+        label_kind: the label the data must carry: ``"pairs"``, ``"desirable"``, ``"ranking"``, ``"ratings"``,
             ``"demonstrations"`` or ``"prompts"`` for none.
         needs_reference: False lets the stage skip the reference model.
         couples_batch: True if the loss of one item depends on the others; a step must then fit in one micro-batch.
@@ -24,11 +25,11 @@ class Objective(ABC):
         per_token: fields of ``Logps.tokens`` that it reads, of ``"policy"``, ``"reference"`` and ``"collision"``.
     """
 
-    takes: ClassVar[str]
+    label_kind: ClassVar[LabelKind]
     needs_reference: ClassVar[bool] = True
     couples_batch: ClassVar[bool] = False
     weighs: ClassVar[bool] = False
-    of_scores: ClassVar[bool] = False
+    for_reward_model: ClassVar[bool] = False
     per_token: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
@@ -55,7 +56,7 @@ class PairwiseObjective(RewardingObjective):
             ``[pairs]``.
     """
 
-    takes = "pairs"
+    label_kind = LabelKind.PAIRS
     symmetric: ClassVar[bool] = False
     needs_target: ClassVar[bool] = False
     needs_margin: ClassVar[bool] = False
@@ -78,7 +79,7 @@ class UnpairedObjective(RewardingObjective):
             the mean rewards of both kinds; ``"none"``, 0.
     """
 
-    takes = "desirable"
+    label_kind = LabelKind.DESIRABLE
     baseline: ClassVar[Literal["none", "kl", "reward"]] = "none"
 
     @abstractmethod
@@ -89,7 +90,7 @@ class UnpairedObjective(RewardingObjective):
 class RankedObjective(RewardingObjective):
     """A loss over K responses in an order."""
 
-    takes = "ranking"
+    label_kind = LabelKind.RANKING
 
     @abstractmethod
     def __call__(self, responses: Logps, order: Tensor, place: Tensor) -> Tensor:
@@ -104,14 +105,12 @@ class RankedObjective(RewardingObjective):
 class RatedObjective(Objective):
     """A loss over responses that were rated one by one, by one attribute or several: for reward models."""
 
-    takes = "ratings"
+    label_kind = LabelKind.RATINGS
     needs_reference = False
-    of_scores = True
+    for_reward_model = True
 
-    @property
-    @abstractmethod
-    def attributes(self) -> tuple[str, ...]:
-        """What the data must have rated, one output of the head for each."""
+    attributes: Sequence[str]
+    """Attributes that the data must have ratings of, one output of the head for each."""
 
     @abstractmethod
     def __call__(self, scores: Tensor, ratings: Tensor) -> Tensor:
@@ -125,7 +124,7 @@ class RatedObjective(Objective):
 class SupervisedObjective(Objective):
     """A loss over demonstrations: imitate what is there."""
 
-    takes = "demonstrations"
+    label_kind = LabelKind.DEMONSTRATIONS
     needs_reference = False
 
     @abstractmethod
@@ -136,7 +135,7 @@ class SupervisedObjective(Objective):
 class PolicyObjective(Objective):
     """A loss over sampled tokens with advantages: PPO and its relatives. The price of KL is the stage's."""
 
-    takes = "prompts"
+    label_kind = LabelKind.PROMPTS
 
     @abstractmethod
     def __call__(self, tokens: PolicyTokens, advantages: Tensor) -> Tensor:
@@ -144,4 +143,4 @@ class PolicyObjective(Objective):
 
     def clipped(self, tokens: PolicyTokens) -> Tensor:
         """Which tokens have moved farther than the loss pays for, ``[n]``; logged, not trained on."""
-        return torch.zeros_like(tokens.new, dtype=torch.bool)
+        return torch.zeros_like(tokens.policy, dtype=torch.bool)

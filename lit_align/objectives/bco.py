@@ -33,7 +33,7 @@ class BCO(UnpairedObjective):
         Rewards of 1 and 0 with δ = 0: log(1 + 1/e) and log 2.
 
         >>> thumbs, zero = torch.tensor([True, False]), torch.zeros(())
-        >>> BCO(beta=0.1)(Logps.of([-10.0, -9.0], [-20.0, -9.0]), thumbs, zero)
+        >>> BCO(beta=0.1)(Logps.from_lists([-10.0, -9.0], [-20.0, -9.0]), thumbs, zero)
         tensor([0.3133, 0.6931])
     """
 

@@ -31,13 +31,13 @@ class BradleyTerry(PairwiseObjective):
         The chosen one leads by 1, and was to lead by 3: log(1 + e^2).
 
         >>> import torch
-        >>> BradleyTerry()(Logps.of([1.0]), Logps.of([0.0]), margin=torch.tensor([3.0]))
+        >>> BradleyTerry()(Logps.from_lists([1.0]), Logps.from_lists([0.0]), margin=torch.tensor([3.0]))
         tensor([2.1269])
     """
 
     margin: float = 1.0
     centre: float = 0.0
-    of_scores: ClassVar[bool] = True
+    for_reward_model: ClassVar[bool] = True
     needs_reference: ClassVar[bool] = False
     needs_margin: ClassVar[bool] = True
 

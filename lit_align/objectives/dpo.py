@@ -23,7 +23,7 @@ class DPO(PairwiseObjective):
         ValueError: if beta is not positive.
 
     Example:
-        >>> DPO(beta=0.1)(Logps.of([-10.0], [-10.0]), Logps.of([-30.0], [-20.0]))  # log(1 + 1/e)
+        >>> DPO(beta=0.1)(Logps.from_lists([-10.0], [-10.0]), Logps.from_lists([-30.0], [-20.0]))  # log(1 + 1/e)
         tensor([0.3133])
     """
 

@@ -25,7 +25,7 @@ class IPO(PairwiseObjective):
         ValueError: if beta is not positive.
 
     Example:
-        >>> IPO(beta=0.1)(Logps.of([-10.0], [-12.0]), Logps.of([-20.0], [-20.0]))  # (2 - 5) ** 2
+        >>> IPO(beta=0.1)(Logps.from_lists([-10.0], [-12.0]), Logps.from_lists([-20.0], [-20.0]))  # (2 - 5) ** 2
         tensor([9.])
     """
 

@@ -33,7 +33,7 @@ class KTO(UnpairedObjective):
         Rewards of 1 and 0 against a baseline of 0: 1 - σ(1), and half of 1 - σ(0).
 
         >>> thumbs, zero = torch.tensor([True, False]), torch.zeros(())
-        >>> KTO(beta=0.1, undesirable_weight=0.5)(Logps.of([-10.0, -9.0], [-20.0, -9.0]), thumbs, zero)
+        >>> KTO(beta=0.1, undesirable_weight=0.5)(Logps.from_lists([-10.0, -9.0], [-20.0, -9.0]), thumbs, zero)
         tensor([0.2689, 0.2500])
     """
 

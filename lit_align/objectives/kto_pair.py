@@ -31,7 +31,7 @@ class KTOPair(PairwiseObjective):
     Example:
         Log-ratios of 10 and -10: the sides' baselines are 10 and 0, so 1/2 (1 - σ(1)) + 1/2 (1 - σ(2)).
 
-        >>> KTOPair(beta=0.1)(Logps.of([-10.0], [-20.0]), Logps.of([-30.0], [-20.0]))
+        >>> KTOPair(beta=0.1)(Logps.from_lists([-10.0], [-20.0]), Logps.from_lists([-30.0], [-20.0]))
         tensor([0.1941])
     """
 

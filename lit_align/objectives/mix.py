@@ -29,12 +29,12 @@ class Mix(PairwiseObjective):
     Example:
         DPO at a margin of 1, and two nats a token: 0.3133 + 0.5 * 2.
 
-        >>> from lit_align.objectives import ByToken
+        >>> from lit_align.objectives import PerTokenLogps
         >>> from lit_align.objectives.cross_entropy import CrossEntropy
         >>> from lit_align.objectives.dpo import DPO
         >>> mix = Mix([DPO(beta=0.1), CrossEntropy()], [1.0, 0.5])
-        >>> tokens = ByToken(torch.full((1, 5), -2.0))
-        >>> mix(Logps.of([-10.0], [-10.0], [5])._replace(tokens=tokens), Logps.of([-30.0], [-20.0]))
+        >>> tokens = PerTokenLogps(torch.full((1, 5), -2.0))
+        >>> mix(Logps.from_lists([-10.0], [-10.0], [5])._replace(tokens=tokens), Logps.from_lists([-30.0], [-20.0]))
         tensor([1.3133])
     """
 
@@ -48,7 +48,7 @@ class Mix(PairwiseObjective):
             )
         if not self._pairwise:
             raise ValueError("objectives must hold a loss over comparisons; use the SFT stage to imitate alone")
-        if scoring := [type(part).__name__ for part in self.objectives if part.of_scores]:
+        if scoring := [type(part).__name__ for part in self.objectives if part.for_reward_model]:
             raise ValueError(f"objectives must be over log-probabilities, and {', '.join(scoring)} is over scores")
         parts, pairs = self.objectives, [part for part, _ in self._pairwise]
         of_parts = {

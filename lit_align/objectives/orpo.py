@@ -27,7 +27,7 @@ class ORPO(PairwiseObjective):
     Example:
         Probabilities of 1/2 and 1/4 a token: odds of 1 and 1/3, so log 2 + 0.1 log(1 + 1/3).
 
-        >>> ORPO(weight=0.1)(Logps.of([-1.38629], length=[2]), Logps.of([-4.15888], length=[3]))
+        >>> ORPO(weight=0.1)(Logps.from_lists([-1.38629], length=[2]), Logps.from_lists([-4.15888], length=[3]))
         tensor([0.7219])
     """
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lit_align import Register, hookimpl
-from lit_align.functional.rankings import plackett_luce
+from lit_align.functional.plackett_luce import plackett_luce
 from lit_align.objectives import Logps, RankedObjective
 
 
@@ -16,17 +16,17 @@ class PlackettLuce(RankedObjective):
 
     .. math:: -\sum_{k=1}^{K-1}\log\frac{\exp r_{\tau(k)}}{\sum_{j=k}^{K}\exp r_{\tau(j)}} \quad \text{(eq. 3)}
 
-    Ties and rankings of the first few of many: see `lit_align.functional.rankings.plackett_luce`.
+    Ties and rankings of the first few of many: see `lit_align.functional.plackett_luce.plackett_luce`.
 
     Example:
         Three responses of equal score: log 3 for the first draw and log 2 for the second, log 6 together.
 
         >>> import torch
-        >>> PlackettLuce()(Logps.of([0.0] * 3), torch.tensor([[2, 0, 1]]), torch.tensor([[1, 2, 3]]))
+        >>> PlackettLuce()(Logps.from_lists([0.0] * 3), torch.tensor([[2, 0, 1]]), torch.tensor([[1, 2, 3]]))
         tensor([1.7918])
     """
 
-    of_scores: ClassVar[bool] = True
+    for_reward_model: ClassVar[bool] = True
     needs_reference: ClassVar[bool] = False
 
     def reward(self, side: Logps) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lit_align import Register, hookimpl
-from lit_align.functional.rankings import plackett_luce
+from lit_align.functional.plackett_luce import plackett_luce
 from lit_align.objectives import Logps, RankedObjective
 
 
@@ -16,7 +16,7 @@ class PlackettLuceDPO(RankedObjective):
     .. math:: -\sum_{k=1}^{K-1}\log\frac{\exp r_{\tau(k)}}{\sum_{j=k}^{K}\exp r_{\tau(j)}},
         \quad r = \beta\log\tfrac{\pi}{\rho} \quad \text{(eq. 20)}
 
-    Ties and rankings of the first few of many: see `lit_align.functional.rankings.plackett_luce`.
+    Ties and rankings of the first few of many: see `lit_align.functional.plackett_luce.plackett_luce`.
 
     Args:
         beta: pull towards the reference.
@@ -29,7 +29,7 @@ class PlackettLuceDPO(RankedObjective):
 
         >>> import torch
         >>> order, place = torch.tensor([[2, 0, 1]]), torch.tensor([[1, 2, 3]])
-        >>> PlackettLuceDPO(beta=0.1)(Logps.of([-10.0] * 3, [-10.0] * 3), order, place)
+        >>> PlackettLuceDPO(beta=0.1)(Logps.from_lists([-10.0] * 3, [-10.0] * 3), order, place)
         tensor([1.7918])
     """
 

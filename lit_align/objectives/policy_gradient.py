@@ -24,7 +24,7 @@ class PolicyGradient(PolicyObjective):
     """
 
     def __call__(self, tokens: PolicyTokens, advantages: Tensor) -> Tensor:
-        return -advantages * tokens.new
+        return -advantages * tokens.policy
 
 
 @hookimpl

@@ -62,7 +62,7 @@ class PPO(PolicyObjective):
 
     def _ratios(self, tokens: PolicyTokens) -> tuple[Tensor, Tensor]:
         """As they are, and as far as they may go, ``[n]``."""
-        moved = tokens.new - tokens.old
+        moved = tokens.policy - tokens.old_policy
         if self.ratio == "sequence":
             moved = tokens.mean(moved)[tokens.owner]
         ratio = moved.clamp(-FARTHEST, FARTHEST).exp()

@@ -16,7 +16,7 @@ class Regression(RatedObjective):
     .. math:: \frac{1}{|A_y|}\sum_{a \in A_y}(r_a - z_a)^2, \qquad r = \sum_a w_a r_a
 
     Args:
-        of: attributes of the data, one output of the head for each.
+        attributes: attributes of the data, one output of the head for each.
         weights: of each attribute in the one score; 1 for all if empty.
 
     Raises:
@@ -30,18 +30,14 @@ class Regression(RatedObjective):
         tensor([5., 1.])
     """
 
-    of: list[str] = field(default_factory=lambda: ["rating"])
+    attributes: list[str] = field(default_factory=lambda: ["rating"])
     weights: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if not self.of or len(self.weights) not in (0, len(self.of)):
+        if not self.attributes or len(self.weights) not in (0, len(self.attributes)):
             raise ValueError(
-                f"of must name attributes, and weights be one for each or none, got {self.of} and {self.weights}"
+                f"attributes must not be empty, and weights be one for each or none, got {self.attributes} and {self.weights}"
             )
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        return tuple(self.of)
 
     def __call__(self, scores: Tensor, ratings: Tensor) -> Tensor:
         known = ratings.isfinite()
@@ -49,7 +45,7 @@ class Regression(RatedObjective):
         return errors.sum(1) / known.sum(1).clamp(min=1)
 
     def combined(self, scores: Tensor) -> Tensor:
-        return scores @ torch.tensor(self.weights or [1.0] * len(self.of)).to(scores)
+        return scores @ torch.tensor(self.weights or [1.0] * len(self.attributes)).to(scores)
 
 
 @hookimpl

@@ -27,7 +27,7 @@ class SimPO(PairwiseObjective):
     Example:
         A reward of -2 a token against -3.5, with a margin of 1.5: log 2 is left.
 
-        >>> SimPO(beta=2.0, gamma=1.5)(Logps.of([-10.0], length=[10]), Logps.of([-7.0], length=[4]))
+        >>> SimPO(beta=2.0, gamma=1.5)(Logps.from_lists([-10.0], length=[10]), Logps.from_lists([-7.0], length=[4]))
         tensor([0.6931])
     """
 

@@ -22,7 +22,7 @@ class SLiC(PairwiseObjective):
         relative: compare log-ratios to the reference instead of log-probabilities, as statistical rejection sampling
             (Liu et al., 2023, https://arxiv.org/abs/2309.06657) and TRL's "hinge" do.
         weight: λ, of the regularisation.
-        held: the response that regularises: "chosen", or the "target" that the data name besides the pair.
+        regularize_on: the response that regularises: "chosen", or the "target" that the data name besides the pair.
 
     Raises:
         ValueError: if delta or beta is not positive, or weight is negative.
@@ -30,7 +30,7 @@ class SLiC(PairwiseObjective):
     Example:
         A margin of 1 - (-10 + 10.4) = 0.6 and a regularisation of 0.1 * 10.
 
-        >>> SLiC(delta=1.0, weight=0.1)(Logps.of([-10.0]), Logps.of([-10.4]))
+        >>> SLiC(delta=1.0, weight=0.1)(Logps.from_lists([-10.0]), Logps.from_lists([-10.4]))
         tensor([1.6000])
     """
 
@@ -38,7 +38,7 @@ class SLiC(PairwiseObjective):
     beta: float = 1.0
     relative: bool = False
     weight: float = 0.1
-    held: Literal["chosen", "target"] = "chosen"
+    regularize_on: Literal["chosen", "target"] = "chosen"
 
     def __post_init__(self) -> None:
         if not (self.delta > 0 and self.beta > 0):
@@ -46,7 +46,7 @@ class SLiC(PairwiseObjective):
         if self.weight < 0:
             raise ValueError(f"weight must not be negative, got {self.weight}; 0 leaves the regularisation out")
         object.__setattr__(self, "needs_reference", self.relative)  # the class is frozen
-        object.__setattr__(self, "needs_target", self.held == "target")
+        object.__setattr__(self, "needs_target", self.regularize_on == "target")
 
     def reward(self, side: Logps) -> Tensor:
         return self.beta * (side.policy - side.reference if self.relative else side.policy)
@@ -56,7 +56,7 @@ class SLiC(PairwiseObjective):
         return behind + (self.imitation(chosen) if target is None else -self.weight * target.policy)
 
     def imitation(self, chosen: Logps) -> Tensor | float:
-        return 0.0 if self.held == "target" else -self.weight * chosen.policy
+        return 0.0 if self.regularize_on == "target" else -self.weight * chosen.policy
 
 
 @hookimpl

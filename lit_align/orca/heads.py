@@ -12,10 +12,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torchmetrics import MeanMetric, MeanSquaredError, Metric
 from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
 
-from lit_align.batches import Embedded
-from lit_align.data.modalities import TargetSpec
 from lit_align.errors import ConfigError
 from lit_align.orca.embedders import Embedder
+from lit_align.orca.modalities import TargetSpec
+from lit_align.orca.types import Embedded
 
 METRICS = {"class": "accuracy", "multilabel": "average_precision", "regression": "rmse", "dense": "relative_l2"}
 

@@ -7,7 +7,7 @@ import torch
 
 from lit_align import Register, hookimpl
 from lit_align.errors import DataError
-from lit_align.functional.answers import abstains
+from lit_align.functional.text_metrics import abstains
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import text_of
 
@@ -20,7 +20,7 @@ class Abstention(Reward):
     answers cannot be answered: there, abstaining earns 1.
 
     Args:
-        middle: m: what abstaining earns where there is an answer.
+        abstain_reward: m: what abstaining earns where there is an answer.
         column: of the data, where the known answers stand: a list of texts, one of which a right response holds.
 
     Raises:
@@ -33,12 +33,12 @@ class Abstention(Reward):
         tensor([ 1.,  0., -1.])
     """
 
-    middle: float = 0.0
+    abstain_reward: float = 0.0
     column: str = "answers"
 
     def __post_init__(self) -> None:
-        if not -1 <= self.middle <= 1:
-            raise ValueError(f"middle must be from -1 to 1, got {self.middle}")
+        if not -1 <= self.abstain_reward <= 1:
+            raise ValueError(f"middle must be from -1 to 1, got {self.abstain_reward}")
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         said = [(group, text_of(response)) for group in groups for response in group.responses]
@@ -50,7 +50,7 @@ class Abstention(Reward):
         if not isinstance(known, list):
             raise DataError(f"{group.source} has no list of answers in its column {self.column!r}; name another")
         if abstains(said):
-            return self.middle if known else 1.0
+            return self.abstain_reward if known else 1.0
         return 1.0 if any(str(one).lower() in said.lower() for one in known) else -1.0
 
 

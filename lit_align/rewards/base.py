@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lit_align.batches import Group, Scores, Text
 from lit_align.errors import ModelError
+from lit_align.types import Group, Scores, Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from lit_align.models.roles import Roles
+    from lit_align.models.adapter_set import AdapterSet
 
 
 class Reward(ABC):
@@ -21,7 +21,7 @@ class Reward(ABC):
     It judges text, so that it need not share a tokenizer with the model that wrote it.
     """
 
-    def attach(self, roles: Roles, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most need nothing
+    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most need nothing
         """Take what it needs of the model that is in memory; called once, before the first score.
 
         Args:

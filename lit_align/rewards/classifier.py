@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lit_align import Register, hookimpl
+from lit_align.data.scoring import longest
 from lit_align.errors import ModelError
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.reading import longest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,11 +12,11 @@ from torch import Tensor
 
 import lit_align
 from lit_align import Register, hookimpl
-from lit_align.batches import Batch, Logps
+from lit_align.data.scoring import longest, read, scored
 from lit_align.errors import ModelError
 from lit_align.objectives.base import RewardingObjective
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.reading import longest, read, scored
+from lit_align.types import Batch, Logps
 
 if TYPE_CHECKING:
     from lit_align.stages.preference import Preference
@@ -50,26 +50,26 @@ class Implicit(Reward):
 
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        trees, lost = read(groups, self._stage.tokenizer, longest(self._stage.roles.model, self.max_length))
+        trees, lost = read(groups, self._stage.tokenizer, longest(self._stage.adapters.model, self.max_length))
         total = scored(trees, self._rewards, self.token_budget, dense=not self._stage.block_sparse)
         return Scores(total, {"tokens_cut": lost})
 
     def _rewards(self, batch: Batch) -> Tensor:
         """What the objective pays each response of the batch, ``[responses]``."""
-        from lit_align.data.modules import to_device
+        from lit_align.data.datamodules import to_device
 
         stage, objective = self._stage, cast(RewardingObjective, self._stage.objective)
         batch = to_device(batch, stage.device)
-        with stage.roles.play("policy", training=False):
-            tokens = stage.read(batch.trees, statistics="collision" in objective.per_token)
+        with stage.adapters.activate("policy", training=False):
+            tokens = stage.tree_forward(batch.trees, statistics="collision" in objective.per_token)
             logps = stage.logps(batch, tokens)
         return objective.reward(logps if self.reference else _alone(logps)).float().cpu()
 
     @cached_property
     def _stage(self) -> Preference:
         stage = cast("Preference", lit_align.load(self.run))
-        if stage.objective.of_scores:
-            raise ModelError(f"{self.run} is a reward model; give its adapter/ folder to Trained")
+        if stage.objective.for_reward_model:
+            raise ModelError(f"{self.run} is a reward model; give its adapter/ folder to RewardModelScore")
         if not isinstance(stage.objective, RewardingObjective):
             raise ModelError(
                 f"{self.run} is a run of {type(stage.objective).__name__}, which rewards no response; give one of an "

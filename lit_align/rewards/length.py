@@ -17,8 +17,8 @@ class Length(Reward):
     .. math:: r = -\frac{\max(0,\; |y| - \text{most},\; \text{least} - |y|)}{\text{most}}
 
     Args:
-        most: words that a response may have.
-        least: words that it should have.
+        max_words: words that a response may have.
+        min_words: words that it should have.
 
     Raises:
         ValueError: unless 0 <= least <= most, and most is at least 1.
@@ -30,16 +30,18 @@ class Length(Reward):
         tensor([-0.5000,  0.0000])
     """
 
-    most: int
-    least: int = 0
+    max_words: int
+    min_words: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.least <= self.most or not self.most:
-            raise ValueError(f"least must be from 0 to most, and most at least 1, got {self.least} and {self.most}")
+        if not 0 <= self.min_words <= self.max_words or not self.max_words:
+            raise ValueError(
+                f"least must be from 0 to most, and most at least 1, got {self.min_words} and {self.max_words}"
+            )
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         words = [len(text_of(response).split()) for group in groups for response in group.responses]
-        off = [max(0, n - self.most, self.least - n) / self.most for n in words]
+        off = [max(0, n - self.max_words, self.min_words - n) / self.max_words for n in words]
         return Scores(torch.tensor([-x if x else 0.0 for x in off]))
 
 

@@ -15,7 +15,7 @@ from lit_align.rewards.base import checked
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from lit_align.models.roles import Roles
+    from lit_align.models.adapter_set import AdapterSet
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Weighted(Reward):
         if not self.rewards or not all(one > 0 for one in self.deviations or ()):
             raise ValueError("rewards must not be empty, and deviations must be positive")
 
-    def attach(self, roles: Roles, tokenizer: PreTrainedTokenizerBase) -> None:
+    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         for reward in self.rewards:
-            reward.attach(roles, tokenizer)
+            reward.attach(adapters, tokenizer)
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         means, deviations = self.means or [0.0] * len(self.rewards), self.deviations or [1.0] * len(self.rewards)

@@ -1,310 +1,160 @@
-"""What every stage shares: the roles, one exact optimiser step, metrics, checkpoints."""
+"""What all training shares, of text or not: one optimiser step, seeds by step, checkpoints of what was trained."""
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import time
-from abc import abstractmethod
-from collections import defaultdict
-from contextlib import AbstractContextManager, nullcontext
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, cast
 
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from lit_align.batches import Batch, Step, Tree
-from lit_align.errors import ConfigError, ModelError
-from lit_align.models.forward import Forward
-from lit_align.models.load import Base, load_model, load_tokenizer
-from lit_align.models.memory import explained
-from lit_align.models.roles import Lora, Roles
-from lit_align.objectives import Objective
-from lit_align.plugins import load_plugins
-from lit_align.stages.answers import ask, records
-from lit_align.stages.best_of import BestOf
-from lit_align.stages.checkpoints import SafeIO
-from lit_align.stages.families import Sums
-from lit_align.stages.stage import Stage
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from lit_align.data.formats import Format
+from lit_align.errors import ModelError, TrainingError
+from lit_align.stages.checkpoints import reopen
+from lit_align.stages.hparams import differences, written
 
 
-class AlignmentModule(Stage):
-    """One stage of alignment: an objective, and the roles on one frozen base that it trains.
-
-    One training step is one optimiser step. It runs over the step's micro-batches, each within the token budget, and
-    divides by the count of the whole step: the loss and its gradient do not depend on the budget or the number of
-    processes.
+class Stage(LightningModule, ABC):
+    """Something to train on a frozen base; one training step is one optimiser step.
 
     Args:
-        objective: the loss to make smaller, by its name.
-        base: the model to align, frozen.
-        lora: the adapter to train on it.
-        sft: folder of a PEFT adapter to start from; the reference is then a frozen copy of it.
-        chat_template: "chatml", a Jinja file, or null for the tokenizer's own.
         optimizer: the optimiser and its settings.
         lr_scheduler: the schedule, stepped after each optimiser step.
         max_grad_norm: gradients are scaled down to this norm; 0 leaves them alone.
-        checkpointing: recompute activations in the backward pass: a third more compute for far less memory.
         max_bad_steps: stop after so many steps in a row whose loss or gradient was not finite.
-        max_new_tokens: longest answer that ``predict`` writes.
-        temperature: of ``predict``'s sampling; 0 takes the likeliest token.
-        best_of: sample several answers to each prompt, and keep the one that a reward prefers.
-        seed: of the adapter's initial weights, dropout and sampling.
-
-    Class attributes:
-        validated: what is measured in validation; the loss and ``reports`` if empty.
+        seed: of all that is drawn.
     """
-
-    validated: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
-        objective: Objective,
-        base: Base,
-        lora: Lora,
-        sft: str | None = None,
-        chat_template: str | None = None,
-        optimizer: OptimizerCallable = torch.optim.AdamW,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        max_grad_norm: float = 1.0,
-        checkpointing: bool = True,
-        max_bad_steps: int = 3,
-        max_new_tokens: int = 256,
-        temperature: float = 0.0,
-        best_of: BestOf | None = None,
-        seed: int = 0,
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None,
+        max_grad_norm: float,
+        max_bad_steps: int,
+        seed: int,
     ) -> None:
-        super().__init__(optimizer, lr_scheduler, max_grad_norm, max_bad_steps, seed)
-        self.objective, self.base, self.lora, self.sft, self.chat_template = objective, base, lora, sft, chat_template
-        self.checkpointing, self.max_new_tokens = checkpointing, max_new_tokens
-        self.temperature, self.best_of = temperature, best_of
-        self.answered = 0  # prompts that a stopped run of predict got to
-        if best_of is not None and best_of.n > 1 and temperature == 0:
-            raise ConfigError(
-                f"best_of.n is {best_of.n} and temperature 0, so all answers would be alike; set temperature"
-            )
-        self._roles: Roles | None = None
-        self.tokens_seen = 0
-        # NaN is kept: means of what is left would look sound. ("disable", made for that, forgets the weights.)
-        means: dict[str, Metric | MetricCollection] = {
-            name: MeanMetric(nan_strategy=float("nan")) for name in self.validated or ("loss", *self.reports)
-        }
-        self.validation = MetricCollection(means, prefix="eval_")
-        self._tokenizer: PreTrainedTokenizerBase | None = None
-        self._read: Forward | None = None
-
-    # ------------------------------------------------------------------ what a stage defines
-
-    @property
-    @abstractmethod
-    def reports(self) -> tuple[str, ...]:
-        """Metrics that ``losses`` reports, in a fixed order so that ranks without data agree."""
+        super().__init__()
+        self.save_hyperparameters()
+        if "_instantiator" not in self.hparams:  # made in Python: noted as LightningCLI would, so that it loads again
+            given = dict(self.hparams)
+            kept = written(type(self), given)
+            self.save_hyperparameters(kept, ignore=[*given.keys() - kept.keys()])
+        self.automatic_optimization = False
+        self.strict_loading = False  # checkpoints hold what was trained, never the base
+        self.optimizer, self.lr_scheduler, self.max_grad_norm = optimizer, lr_scheduler, max_grad_norm
+        self.max_bad_steps, self.seed = max_bad_steps, seed
+        self.bad_steps = self.skipped = 0
 
     @abstractmethod
-    def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
-        """Summed loss of one micro-batch, and sums of its metrics."""
-
-    @abstractmethod
-    def count(self, step: Step) -> int:
-        """What a step's summed loss is divided by: scored tokens or labels, of all ranks together."""
-
-    def after_step(self, metrics: dict[str, float], sums: dict[str, tuple[float, float]]) -> None:
-        """Look at the means of a step, and the sums and counts behind them, all ranks together; may add metrics."""
-
     def trained(self) -> dict[str, torch.nn.Parameter]:
-        """The adapters, and their heads."""
-        return {f"_roles.{name}": weight for name, weight in self.roles.trainable().items()}
+        """What is trained, by its name in ``state_dict``."""
 
-    def casting(self) -> dict[str, Any]:
-        """Which roles are trained, and how many scores they give, where that is not a policy."""
-        return {}
+    @abstractmethod
+    def _origin(self) -> dict[str, Any]:
+        """What the trained weights mean nothing without, as plain values."""
 
-    # ------------------------------------------------------------------ model
-
-    @property
-    def roles(self) -> Roles:
-        """The base and the roles on it; only once the model is configured."""
-        if self._roles is None:
-            raise ModelError(f"{type(self).__name__} has no model yet; configure_model() loads it")
-        return self._roles
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The base's tokenizer with the chosen chat template; needs no weights."""
-        if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.base, self.chat_template)
-        return self._tokenizer
-
-    @property
-    def read(self) -> Forward:
-        """How the base reads packed trees; only once the model is configured."""
-        if self._read is None:
-            raise ModelError(f"{type(self).__name__} has no model yet; configure_model() loads it")
-        return self._read
-
-    @property
-    def block_sparse(self) -> bool:
-        """Whether attention skips what is not seen, so that trees belong into one long row."""
-        return self.base.attention == "flex_attention"
-
-    def formats(self) -> list[Format]:
-        """Layouts of rows to choose from, plugins' included; those that need settings must be named in the YAML."""
-        known = load_plugins().formats.classes()
-        settings = {layout: inspect.signature(layout).parameters.values() for layout in known}
-        return [layout() for layout in known if all(one.default is not one.empty for one in settings[layout])]
-
+    @abstractmethod
     def check_data(self, data: Any) -> None:
-        """Refuse a data module that carries another label than the objective takes.
+        """Refuse data that it cannot learn from."""
 
-        Raises:
-            ConfigError: naming both.
-        """
-        carries = getattr(data, "carries", self.objective.takes)
-        if carries not in (self.objective.takes, "responses"):
-            raise ConfigError(
-                f"{type(self.objective).__name__} learns from {self.objective.takes}, and the data module "
-                f"{type(data).__name__} carries {carries}; change one of the two"
-            )
+    def setup(self, stage: str) -> None:
+        """Refuse such data before any weights are loaded."""
+        self.check_data(self._running.datamodule)
 
-    def configure_model(self) -> None:
-        """Load the base and put the roles on it; called again by validate and test, it does nothing."""
-        if self._roles is not None:
-            return
-        model = load_model(self.base, self._destination())
-        more = {"sft": self.sft, "seed": self.seed, "checkpointing": self.checkpointing, **self.casting()}
-        self._roles = Roles(model, self.lora, **more)
-        self._read = Forward(self._roles.model)
-        self._read.probe()
-
-    def _destination(self) -> torch.device | None:
-        """Where the trainer will want the model; loading it elsewhere first would need room twice."""
-        return self.trainer.strategy.root_device if self._trainer is not None else None
-
-    # ------------------------------------------------------------------ one step
-
-    def on_fit_start(self) -> None:
-        """Put the model in train mode: Lightning leaves it as it was loaded, and checkpointing would be off."""
-        self.roles.peft.train()
-        if isinstance(self.trainer.strategy.checkpoint_io, SafeIO):
-            self.trainer.strategy.checkpoint_io.beside = self.save_adapter
-
-    def training_step(self, step: Step, batch_idx: int) -> None:
-        """Learn from one step, if there is anything in it."""
-        if step.groups:
-            # asked of Lightning, which counts over epochs: other steps' figures would be logged as this one's
-            metrics, norm = self.update(step, self._running._logger_connector.should_update_logs)
-            self._log_step(step, metrics, norm)
-
-    def update(self, step: Step, statistics: bool) -> tuple[dict[str, float], Tensor]:
-        """Sum over the micro-batches, divide by the global count, update once; the metrics and the gradient's norm."""
-        count = self.count(step)
-        totals: Sums = defaultdict(lambda: (torch.zeros((), device=self.device), torch.zeros((), device=self.device)))
-        block = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
-        for batch in step.batches:
-            # ranks hold different numbers of micro-batches: gradients are summed over ranks once, below
-            with block(), self._explained(batch):
-                loss, sums = self.losses(batch, statistics)
-                self.manual_backward(loss / count)
-            for name, (total, n) in {"loss": (loss.detach(), torch.zeros_like(loss)), **sums}.items():
-                totals[name] = (totals[name][0] + total.detach().float(), totals[name][1] + n)
-        reduced = self._reduced(totals, count)
-        metrics = {name: total / n for name, (total, n) in reduced.items() if n}
-        self._sum_over_ranks(list(self.trained().values()))
-        norm, taken = self.take_step(metrics["loss"])
-        if taken:
-            self.after_step(metrics, reduced)
-        return metrics, norm
-
-    def _explained(self, batch: Batch) -> AbstractContextManager[None]:
-        """Says which settings would have made it fit when memory runs out."""
-        return explained(self.roles, self.base, self.lora, batch.trees, self.checkpointing)
-
-    def _reduced(self, totals: Sums, count: int) -> dict[str, tuple[float, float]]:
-        """Sums and counts of the whole step, all micro-batches and ranks together."""
-        names = ("loss", *self.reports)
-        flat = torch.stack([value for name in names for value in totals[name]])
-        flat = self._running.strategy.reduce(flat, reduce_op="sum")
-        values = {name: (total, n) for name, (total, n) in zip(names, flat.view(-1, 2).tolist(), strict=True)}
-        return {**values, "loss": (values["loss"][0], count)}  # the mean of the step, whatever this rank held of it
-
-    def _sum_over_ranks(self, parameters: list[torch.nn.Parameter]) -> None:
-        if self.trainer.world_size > 1:  # a rank that had nothing to do adds zeros
-            flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
-            flat = self._running.strategy.reduce(flat, reduce_op="sum")
-            for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-                parameter.grad = part.view_as(parameter).clone()
-
-    def _log_step(self, step: Step, metrics: dict[str, float], norm: Tensor) -> None:
-        self.tokens_seen += step.tokens
-        speed = sum(tree.tokens for batch in step.batches for tree in batch.source) * self.trainer.world_size
-        self.log("loss", metrics.pop("loss"), prog_bar=True)
-        self.log("tokens/s", speed / (time.perf_counter() - self._started), prog_bar=True)
-        counts = {"num_tokens": float(self.tokens_seen), "skipped_steps": float(self.skipped)}
-        self.log_dict({**metrics, "grad_norm": norm, **counts})
-
-    # ------------------------------------------------------------------ validation and answers
-
-    def validation_step(self, step: Step, batch_idx: int) -> None:
-        """Add one step's figures to the validation metrics."""
-        for batch in step.batches:
-            with self.roles.play(self.roles.trains[0], training=False):
-                loss, sums = self.losses(batch, statistics=True)
-            count = loss.new_tensor(float(self.count(Step.of((batch,)))))
-            for name, (total, n) in {**sums, "loss": (sums.get("loss", (loss,))[0], count)}.items():
-                if n:
-                    self.validation[name].update(total / n, weight=n.clone())  # where NaN is, it is overwritten
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the metrics over the whole validation set, all ranks together."""
-        self.log_dict(self.validation.compute())
-        self.validation.reset()
-
-    test_step = validation_step
-    on_test_epoch_end = on_validation_epoch_end
-
-    def on_predict_start(self) -> None:
-        """Let the reward take what it needs of the model."""
-        if self.best_of is not None:
-            self.best_of.reward.attach(self.roles, self.tokenizer)
-
-    def predict_step(self, numbered: list[tuple[int, Tree]], batch_idx: int) -> list[dict[str, Any]]:
-        """Answer prompts, each with its place in the data; each answer as a JSON-able record."""
-        return records(self, numbered)
-
-    def answer(self, prompts: list[list[int]], role: str = "policy", max_new_tokens: int | None = None) -> list[str]:
-        """What a role says to prompts of token ids."""
-        limit = max_new_tokens or self.max_new_tokens
-        return [one.strip() for ((one, _),) in ask(self, prompts, role, max_new_tokens=limit)]
-
-    # ------------------------------------------------------------------ what is kept
+    def clipped(self) -> list[list[torch.nn.Parameter]]:
+        """Parameters whose gradient is scaled down together."""
+        return [list(self.trained().values())]
 
     def counts(self) -> dict[str, int]:
-        """Steps that were not taken, and tokens."""
-        return {**super().counts(), "tokens_seen": self.tokens_seen}
+        """Attributes that go on counting when a run is resumed."""
+        return {"skipped": self.skipped}
 
-    def _origin(self) -> dict[str, Any]:
-        """What the trained weights mean nothing without; dropout and precision may change."""
-        lora = self.roles.settings(self.roles.trains[0])  # with sft, that adapter's
-        template = hashlib.sha256(str(self.tokenizer.chat_template).encode()).hexdigest()[:16]
-        return {
-            **{f"lora.{name}": value for name, value in lora.items()},
-            "base.path": self.base.path,
-            "sft": self.sft,
-            "chat_template (hash)": template,
-        }
+    @property
+    def _running(self) -> Any:
+        return self.trainer
 
-    def save_adapter(self, folder: Path) -> None:
-        """Write the policy's adapter as an ordinary PEFT folder with a record of where it came from."""
-        self.roles.save(folder, provenance=self.provenance())
+    def groups(self) -> list[Any]:
+        """What the optimiser moves, in groups where their settings differ."""
+        return list(self.trained().values())
 
-    def provenance(self) -> dict[str, Any]:
-        """Where an adapter comes from."""
-        return {"stage": type(self).__name__, "objective": repr(self.objective), "steps": self.global_step}
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser, over all that is trained."""
+        return self.optimizer(self.groups())
+
+    def configure_optimizers(self) -> Any:
+        """One optimiser over what is trained, and its schedule."""
+        optimizer = self.make_optimizer()
+        if self.lr_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Begin a new epoch where the old one was complete: with max_steps Lightning would run it again, empty."""
+        loop = self._running.fit_loop
+        epoch = loop.epoch_progress.current
+        if loop.epoch_loop.restarted_on_last and epoch.processed == epoch.started:
+            loop.epoch_loop.restarting = False
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed dropout by the step: a resumed run draws what the uninterrupted one did, with no saved state.
+
+        Not by epoch and batch: a run stopped after an epoch's last batch resumes within that epoch's count.
+        """
+        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 64 + self.global_rank)
+        self._started = time.perf_counter()
+
+    def take_step(self, loss: float) -> tuple[Tensor, bool]:
+        """Update once from the gradients that are there; their norm, and whether they were finite and so taken."""
+        optimizer, scheduler = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.trained().values() if p.grad is not None])
+        if taken := self._finite(loss, norm):
+            for group in self.clipped() if self.max_grad_norm > 0 else ():
+                torch.nn.utils.clip_grad_norm_(group, self.max_grad_norm)
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+        optimizer.zero_grad()
+        return norm, taken
+
+    def _finite(self, loss: float, norm: Tensor) -> bool:
+        """Whether this step may be taken; counts those that may not, and stops the run after too many in a row."""
+        if bool(torch.isfinite(norm)) and abs(loss) < float("inf"):
+            self.bad_steps = 0
+            return True
+        self.bad_steps += 1
+        self.skipped += 1
+        if self.bad_steps >= self.max_bad_steps:
+            path = Path(self.trainer.default_root_dir) / "checkpoints" / "stopped.ckpt"
+            self.trainer.save_checkpoint(path)
+            raise TrainingError(
+                f"loss {loss} and gradient norm {norm.item()} were not finite in {self.bad_steps} steps in a row; the "
+                f"state before them is in {path}; lower the learning rate or look at the rows with `lit-align inspect`"
+            )
+        return False
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what was trained; the base stays where it came from."""
+        keep = self.trained()
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in keep}
+        checkpoint["origin"], checkpoint["counts"] = self._origin(), self.counts()
+        reopen(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model: its weights would be lacking, or mean something else here."""
+        self.configure_model()
+        differ = differences(self._origin(), checkpoint.get("origin", {}))
+        here = {name: weight.shape for name, weight in self.trained().items()}
+        there = {name: weight.shape for name, weight in checkpoint["state_dict"].items()}
+        if here != there:
+            wrong = sorted(name for name in {**here, **there} if here.get(name) != there.get(name))
+            differ.append(f"{len(wrong)} parameters differ, such as {wrong[0]}")
+        if differ:
+            raise ModelError(
+                f"the checkpoint does not fit this adapter: {', '.join(differ)}; "
+                "use the settings of the run that wrote it (config.yaml beside it)"
+            )
+        for name, value in checkpoint.get("counts", {}).items():
+            setattr(self, name, value)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lit_align.batches import Group
 from lit_align.errors import ConfigError
 from lit_align.rewards import Reward
 from lit_align.rewards.base import answer, checked
+from lit_align.types import Group
 
 
 @dataclass

@@ -9,21 +9,31 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from lit_align.batches import Batch, ByToken, Logps, PackedTrees, PairLabels, RankLabels, Step, ThumbLabels, TokenLogps
 from lit_align.errors import ConfigError, DataError, TrainingError
 from lit_align.functional.logps import by_response, response_logps
 from lit_align.models.load import tokenizer_fingerprint
-from lit_align.models.reference import ReferenceCache
+from lit_align.models.reference_cache import ReferenceCache
 from lit_align.objectives import Objective, PairwiseObjective, RankedObjective, UnpairedObjective
-from lit_align.stages import families
-from lit_align.stages.base import AlignmentModule
-from lit_align.stages.baseline import Baseline
-from lit_align.stages.families import Judged, Sums
+from lit_align.stages import preference_losses
+from lit_align.stages.kto_baseline import RunningBaseline
+from lit_align.stages.language_model_stage import LanguageModelStage
+from lit_align.stages.preference_losses import Judged, Sums
+from lit_align.types import (
+    Batch,
+    Logps,
+    PackedTrees,
+    PairLabels,
+    PerTokenLogps,
+    RankLabels,
+    Step,
+    TokenLogps,
+    UnpairedLabels,
+)
 
 RARER = -1.0  # nats a chosen response may lose before that is worth a line
 
 
-class Preference(AlignmentModule):
+class Preference(LanguageModelStage):
     """Fine-tune on feedback without a reward model: DPO and its family, KTO, rankings.
 
     The loss is the mean over the comparisons, thumbs or rankings of a whole step. A label that is right with
@@ -49,11 +59,11 @@ class Preference(AlignmentModule):
         **settings: Any,
     ) -> None:
         super().__init__(objective, **settings)
-        if objective.takes == "demonstrations":
+        if objective.label_kind == "demonstrations":
             raise ConfigError(f"{type(objective).__name__} learns from demonstrations; use the stage SFT")
-        if objective.takes == "prompts":
+        if objective.label_kind == "prompts":
             raise ConfigError(f"{type(objective).__name__} learns from rewards of what is sampled; use the stage RL")
-        if objective.of_scores:
+        if objective.for_reward_model:
             raise ConfigError(f"{type(objective).__name__} learns scores of a reward model; use the stage RewardModel")
         if not 0 <= label_noise < 0.5:
             raise ConfigError(
@@ -69,19 +79,19 @@ class Preference(AlignmentModule):
                 f"cache_reference keeps a number a response, but {type(objective).__name__} reads tokens; leave it out"
             )
         self.label_noise, self.cache_reference = label_noise, cache_reference
-        self.baseline = Baseline(baseline_size)
+        self.baseline = RunningBaseline(baseline_size)
         self._cache: ReferenceCache | None = None
         self._warned = False
 
     @property
     def reports(self) -> tuple[str, ...]:
         """Metric names, as dashboards know them."""
-        more: tuple[str, ...] = families.COMPARED
+        more: tuple[str, ...] = preference_losses.COMPARED
         if isinstance(self.objective, UnpairedObjective):
             more = ("kl",)
         elif isinstance(self.objective, PairwiseObjective) and self.objective.needs_reference:
-            more += families.SHIFTS
-        return (*families.SIDES, *more, *families.TOKENS)
+            more += preference_losses.SHIFTS
+        return (*preference_losses.SIDES, *more, *preference_losses.TOKENS)
 
     @property
     def mismatched(self) -> bool:
@@ -104,9 +114,11 @@ class Preference(AlignmentModule):
 
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
         """Summed loss of the labels."""
-        tokens = self.read(batch.trees, statistics=statistics or "collision" in self.objective.per_token)
+        tokens = self.tree_forward(batch.trees, statistics=statistics or "collision" in self.objective.per_token)
         judged = self.judged(batch, tokens)
-        sums = {**judged.sums, **families.dashboard(batch.trees, tokens, judged)} if statistics else judged.sums
+        sums = (
+            {**judged.sums, **preference_losses.dashboard(batch.trees, tokens, judged)} if statistics else judged.sums
+        )
         return judged.losses.sum(), sums
 
     def judged(self, batch: Batch, tokens: TokenLogps) -> Judged:
@@ -115,12 +127,12 @@ class Preference(AlignmentModule):
         match self.objective, batch:
             case PairwiseObjective() as pairwise, Batch(pairs=PairLabels() as labels):
                 self._check_target(pairwise, batch)
-                return families.pairs(pairwise, labels, logps, self.label_noise)
-            case UnpairedObjective() as unpaired, Batch(thumbs=ThumbLabels() as labels):
+                return preference_losses.pairs(pairwise, labels, logps, self.label_noise)
+            case UnpairedObjective() as unpaired, Batch(unpaired=UnpairedLabels() as labels):
                 baseline = self.baseline().to(logps.policy)
-                return families.thumbs(unpaired, labels, logps, self.label_noise, baseline)
+                return preference_losses.unpaired(unpaired, labels, logps, self.label_noise, baseline)
             case RankedObjective() as ranked, Batch(rankings=RankLabels() as labels):
-                return families.rankings(ranked, labels, logps)
+                return preference_losses.rankings(ranked, labels, logps)
             case other, _:
                 raise DataError(f"{batch.source[0].group.source} carries no label that {other} takes; use other data")
 
@@ -174,7 +186,7 @@ class Preference(AlignmentModule):
         fields = {"policy": tokens.logps, "reference": by_token, "collision": tokens.collision}
         asked = {name: value for name, value in fields.items() if value is not None}
         spread = {name: by_response(value, trees.owner, trees.responses) for name, value in asked.items()}
-        return Logps(policy, reference, length, ByToken(**spread))
+        return Logps(policy, reference, length, PerTokenLogps(**spread))
 
     def reference(self, batch: Batch) -> Tensor:
         """Log-probabilities under the reference, ``[responses]``."""
@@ -186,11 +198,11 @@ class Preference(AlignmentModule):
         if self.cache_reference is None:
             return compute()
         if self._cache is None:
-            fingerprint = f"{self.roles.fingerprint('reference')}-{tokenizer_fingerprint(self.tokenizer)}"
+            fingerprint = f"{self.adapters.fingerprint('reference')}-{tokenizer_fingerprint(self.tokenizer)}"
             self._cache = ReferenceCache(Path(self.cache_reference), fingerprint, self.global_rank)
         return self._cache.of(batch.source, compute).to(self.device)
 
     def _score(self, trees: PackedTrees) -> Tensor:
         """Log-probabilities of the scored tokens under the reference, ``[n]``."""
-        with torch.no_grad(), self.roles.play("reference", training=False):
-            return self.read(trees).logps
+        with torch.no_grad(), self.adapters.activate("reference", training=False):
+            return self.tree_forward(trees).logps

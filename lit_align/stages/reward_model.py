@@ -11,22 +11,22 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lit_align.batches import Batch, Logps, PackedTrees, PairLabels, RankLabels, Step, Tree
+from lit_align.callbacks.predictions import record
 from lit_align.data.prepare import likelier
+from lit_align.data.scoring import scored
 from lit_align.errors import ConfigError, DataError
 from lit_align.models.load import tokenizer_fingerprint
 from lit_align.objectives import Objective, PairwiseObjective, RankedObjective, RatedObjective
-from lit_align.rewards.reading import scored
-from lit_align.stages import families
-from lit_align.stages.answers import record
-from lit_align.stages.base import AlignmentModule
-from lit_align.stages.families import Judged, Sums
+from lit_align.stages import preference_losses
+from lit_align.stages.language_model_stage import LanguageModelStage
+from lit_align.stages.preference_losses import Judged, Sums
+from lit_align.types import Batch, Logps, PackedTrees, PairLabels, RankLabels, Step, Tree
 
 NORMAL = 256  # groups on whose responses mean and scale are measured
 SMALLEST = 1e-4  # a spread of scores that is no noise
 
 
-class RewardModel(AlignmentModule):
+class RewardModel(LanguageModelStage):
     """Train a reward model: an adapter with a head that reads the last token of each response.
 
     All comparisons of one prompt count as one, so that a prompt with many responses weighs as much as one with two. The
@@ -41,7 +41,7 @@ class RewardModel(AlignmentModule):
     """
 
     def __init__(self, objective: Objective, members: int = 1, **settings: Any) -> None:
-        if not objective.of_scores:
+        if not objective.for_reward_model:
             raise ConfigError(
                 f"{type(objective).__name__} is a loss over log-probabilities, and a reward model gives scores; use "
                 "BradleyTerry, PlackettLuce or Regression"
@@ -61,11 +61,11 @@ class RewardModel(AlignmentModule):
         spread = ("rewards/std",) if len(self.members) > 1 else ()
         if self.attributes:
             return (*(f"errors/{name}" for name in self.attributes), *spread)
-        return ("rewards/chosen", "rewards/rejected", *families.COMPARED, *spread)
+        return ("rewards/chosen", "rewards/rejected", *preference_losses.COMPARED, *spread)
 
-    def casting(self) -> dict[str, Any]:
+    def adapter_roles(self) -> dict[str, Any]:
         """One role for each member."""
-        return {"trains": self.members, "outputs": dict.fromkeys(self.members, len(self.attributes) or 1)}
+        return {"trained_roles": self.members, "head_sizes": dict.fromkeys(self.members, len(self.attributes) or 1)}
 
     def configure_model(self) -> None:
         """Load the base, put the members on it, and tell their heads what each output counts."""
@@ -73,7 +73,7 @@ class RewardModel(AlignmentModule):
         if isinstance(self.objective, RatedObjective):
             combine = self.objective.combined(torch.eye(len(self.attributes)))
             for member in self.members:
-                self.roles.head(member).combine.copy_(combine)
+                self.adapters.head(member).combine.copy_(combine)
 
     def count(self, step: Step) -> int:
         """Prompts, or rated responses."""
@@ -81,12 +81,12 @@ class RewardModel(AlignmentModule):
 
     def clipped(self) -> list[list[torch.nn.Parameter]]:
         """Each member for itself, so that it learns as it would alone."""
-        named = self.roles.trainable()
+        named = self.adapters.trainable()
         return [[p for name, p in named.items() if f".{member}." in name] for member in self.members]
 
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
         """Summed loss of the labels, of all members together; what is shown is their mean."""
-        training = self.roles.peft.training
+        training = self.adapters.peft.training
         raw = [self.raw(member, batch.trees, training) for member in self.members]
         losses = torch.stack([self._judged(batch, one).losses.sum() for one in raw])
         sums: Sums = {"loss": (losses.detach().mean(), torch.zeros_like(losses[0]))}
@@ -102,8 +102,8 @@ class RewardModel(AlignmentModule):
 
     def raw(self, member: str, trees: PackedTrees, training: bool) -> Tensor:
         """What a member's head says of each response, ``[responses, outputs]``, before normalisation."""
-        with self.roles.play(member, training):
-            scores: Tensor = self.roles.head(member)(self.read.last(trees))
+        with self.adapters.activate(member, training):
+            scores: Tensor = self.adapters.head(member)(self.tree_forward.last(trees))
             return scores
 
     def _judged(self, batch: Batch, scores: Tensor) -> Judged:
@@ -111,11 +111,11 @@ class RewardModel(AlignmentModule):
         one = Logps(scores[:, 0], torch.zeros_like(scores[:, 0]), torch.ones_like(scores[:, 0]))
         match self.objective, batch:
             case PairwiseObjective() as pairwise, Batch(pairs=PairLabels() as labels):
-                judged = families.pairs(pairwise, labels, one, noise=0.0)
+                judged = preference_losses.pairs(pairwise, labels, one, noise=0.0)
                 weight = [1 / len(tree.group.pairs) for tree in batch.source for _ in tree.group.pairs]
                 return judged._replace(losses=judged.losses * judged.losses.new_tensor(weight))
             case RankedObjective() as ranked, Batch(rankings=RankLabels() as order):
-                return families.rankings(ranked, order, one)
+                return preference_losses.rankings(ranked, order, one)
             case RatedObjective() as rated, _ if all(tree.group.ratings for tree in batch.source):
                 return self._rated(rated, scores, scores.new_tensor(self._ratings(batch.source)))
             case other, _:
@@ -146,7 +146,7 @@ class RewardModel(AlignmentModule):
         """Set each member's mean and scale to those of its scores of the preferred responses in ``trees``."""
         kept = torch.tensor([like for tree in trees for like in preferred(tree)])
         for member in self.members:
-            head = self.roles.head(member)
+            head = self.adapters.head(member)
 
             def score(batch: Batch, member: str = member) -> Tensor:
                 return self.raw(member, batch.trees.to(self.device), training=False).cpu()
@@ -177,12 +177,14 @@ class RewardModel(AlignmentModule):
     def _score(self, batch: Batch) -> Tensor:
         """The mean over members of each response's normalised score, ``[responses]``."""
         trees = batch.trees.to(self.device)
-        return torch.stack([self.roles.head(m).one(self.raw(m, trees, training=False)) for m in self.members]).mean(0)
+        return torch.stack([self.adapters.head(m).one(self.raw(m, trees, training=False)) for m in self.members]).mean(
+            0
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was measured too."""
         super().on_save_checkpoint(checkpoint)
-        normal = {m: (self.roles.head(m).mean.item(), self.roles.head(m).scale.item()) for m in self.members}
+        normal = {m: (self.adapters.head(m).mean.item(), self.adapters.head(m).scale.item()) for m in self.members}
         checkpoint["normal"], checkpoint["normalised_at"] = normal, self.normalised_at
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -190,8 +192,8 @@ class RewardModel(AlignmentModule):
         super().on_load_checkpoint(checkpoint)
         self.normalised_at = checkpoint["normalised_at"]
         for member, (mean, scale) in checkpoint["normal"].items():
-            self.roles.head(member).mean.fill_(mean)
-            self.roles.head(member).scale.fill_(scale)
+            self.adapters.head(member).mean.fill_(mean)
+            self.adapters.head(member).scale.fill_(scale)
 
     def _origin(self) -> dict[str, Any]:
         """The rows of a head mean nothing without their attributes."""
@@ -211,14 +213,14 @@ class RewardModel(AlignmentModule):
     def save_adapter(self, folder: Path) -> None:
         """Write adapter, head, normalisation and provenance; one folder for each member."""
         for member in self.members:
-            self.roles.save(folder if len(self.members) == 1 else folder / member, member, self.provenance())
+            self.adapters.save(folder if len(self.members) == 1 else folder / member, member, self.provenance())
 
 
 def preferred(tree: Tree) -> list[bool]:
     """Which responses nobody found worse than another.
 
     Example:
-        >>> from lit_align.batches import Group, Pair
+        >>> from lit_align.types import Group, Pair
         >>> preferred(Tree([1], [[2], [3]], [[True], [True]], Group("", ["", ""], (Pair(1, 0),))))
         [False, True]
     """

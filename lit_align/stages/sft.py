@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_align.batches import Batch, Step
 from lit_align.objectives import SupervisedObjective
-from lit_align.stages import families
-from lit_align.stages.base import AlignmentModule
-from lit_align.stages.families import Sums
+from lit_align.stages import preference_losses
+from lit_align.stages.language_model_stage import LanguageModelStage
+from lit_align.stages.preference_losses import Sums
+from lit_align.types import Batch, Step
 
 
-class SFT(AlignmentModule):
+class SFT(LanguageModelStage):
     """Fine-tune on demonstrations: every assistant turn is learned, nothing else is.
 
     The loss is the mean over the scored tokens of a whole step, however they fall into micro-batches.
@@ -29,7 +29,7 @@ class SFT(AlignmentModule):
     @property
     def reports(self) -> tuple[str, ...]:
         """Metric names, as dashboards know them."""
-        return families.TOKENS
+        return preference_losses.TOKENS
 
     def count(self, step: Step) -> int:
         """Scored tokens."""
@@ -37,7 +37,7 @@ class SFT(AlignmentModule):
 
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
         """Summed loss of the scored tokens."""
-        tokens = self.read(batch.trees, statistics=statistics)
+        tokens = self.tree_forward(batch.trees, statistics=statistics)
         loss = self.objective(tokens.logps).sum()
         if tokens.top1 is None or tokens.entropy is None:
             return loss, {}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from lit_align.batches import Group, Pair
 from lit_align.errors import SetAside
-from lit_align.feedback import Feedback, Opinion
+from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.base import selected
 from lit_align.testing.formats import check_pair
-from lit_align.testing.promises import require
+from lit_align.testing.objective_checks import require
 from lit_align.testing.rewards import TURN
+from lit_align.types import Group, Pair
 
 KINDS = ("pairs", "desirable", "ranking", "ratings", "demonstrations")
 GROUPS = tuple(
@@ -46,22 +46,24 @@ def check_feedback(feedback: Feedback, groups: Sequence[Group] = GROUPS, kinds: 
         >>> check_feedback(Recorded())
     """
     name, before = type(feedback).__name__, repr(groups)
-    for takes in kinds:
-        found = feedback(groups, takes)
+    for label_kind in kinds:
+        found = feedback(groups, label_kind)
         require(len(found) == len(groups), f"{name} has {len(found)} opinions of {len(groups)} groups")
         for group, opinion in zip(groups, found, strict=True):
-            _check_opinion(name, group, opinion, takes)
+            _check_opinion(name, group, opinion, label_kind)
         told = [opinion.group for opinion in found]
         for how, again in {
-            "again": feedback(groups, takes),
-            "in another order": feedback(groups[::-1], takes)[::-1],
-            "one by one": [feedback([group], takes)[0] for group in groups],
+            "again": feedback(groups, label_kind),
+            "in another order": feedback(groups[::-1], label_kind)[::-1],
+            "one by one": [feedback([group], label_kind)[0] for group in groups],
         }.items():
-            require([one.group for one in again] == told, f"{name} has other opinions when asked {how} for {takes}")
+            require(
+                [one.group for one in again] == told, f"{name} has other opinions when asked {how} for {label_kind}"
+            )
     require(repr(groups) == before, f"{name} changes the groups it is given")
 
 
-def _check_opinion(name: str, asked: Group, opinion: Opinion, takes: str) -> None:
+def _check_opinion(name: str, asked: Group, opinion: FeedbackResult, label_kind: str) -> None:
     try:
         json.dumps(opinion.records)
     except TypeError as error:
@@ -73,9 +75,9 @@ def _check_opinion(name: str, asked: Group, opinion: Opinion, takes: str) -> Non
     require(group.prompt == asked.prompt and group.source == asked.source, f"{name} changes the prompt, or its source")
     require(bool(group.responses), f"{name} gives a group without responses")
     try:
-        same = selected(group, takes) == group
+        same = selected(group, label_kind) == group
     except SetAside as reason:
-        raise AssertionError(f"{name} was asked for {takes} and gives {reason}") from reason
-    require(same, f"{name} was asked for {takes} and gives other labels or responses besides: {group}")
+        raise AssertionError(f"{name} was asked for {label_kind} and gives {reason}") from reason
+    require(same, f"{name} was asked for {label_kind} and gives other labels or responses besides: {group}")
     for pair in group.pairs:
         check_pair(name, pair, len(group.responses))

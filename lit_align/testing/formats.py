@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lit_align.batches import Group, Pair
 from lit_align.data.formats import Format, Row
-from lit_align.testing.promises import require
+from lit_align.testing.objective_checks import require
+from lit_align.types import Group, Pair
 
 LABELS = {"pairs", "demonstrations", "desirable", "ranking", "ratings"}
 
@@ -25,7 +25,7 @@ def check_format(layout: Format, row: Row) -> Group:
         [[{'role': 'assistant', 'content': 'Owl.'}]]
     """
     name = type(layout).__name__
-    require(bool(layout.gives) and layout.gives <= LABELS, f"{name}.gives is wrong")
+    require(bool(layout.label_kinds) and layout.label_kinds <= LABELS, f"{name}.gives is wrong")
     require(layout.recognises(row) is True, f"{name} does not recognise the row")
     require(layout.recognises({}) is False, f"{name} recognises a row without columns")
     before = repr(row)
@@ -38,9 +38,10 @@ def check_format(layout: Format, row: Row) -> Group:
     for pair in group.pairs:
         check_pair(name, pair, count)
     require(len(group.desirable) in (0, count), f"{name} gives {len(group.desirable)} thumbs to {count} responses")
-    require(not group.pairs or "pairs" in layout.gives, f"{name} gives pairs, but {name}.gives does not say so")
+    require(not group.pairs or "pairs" in layout.label_kinds, f"{name} gives pairs, but {name}.gives does not say so")
     require(
-        not group.desirable or "desirable" in layout.gives, f"{name} gives thumbs, but {name}.gives does not say so"
+        not group.desirable or "desirable" in layout.label_kinds,
+        f"{name} gives thumbs, but {name}.gives does not say so",
     )
     return group
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from lit_align.batches import Group
 from lit_align.rewards import Reward
-from lit_align.testing.promises import require
+from lit_align.testing.objective_checks import require
+from lit_align.types import Group
 
 TURN = [{"role": "user", "content": "Name a bird."}]
 GROUPS = (

@@ -8,15 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lit_align import Register, hookimpl
-from lit_align.batches import Group
 from lit_align.errors import SetAside
-from lit_align.feedback import Feedback, Opinion
+from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.base import compared, from_chances, opinion
+from lit_align.types import Group
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from lit_align.models.roles import Roles
+    from lit_align.models.adapter_set import AdapterSet
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Jury(Feedback):
     Example:
         Of two who count words one wants few and one wants many: a tie. A third decides.
 
-        >>> from lit_align.feedback.ranked import Ranked
+        >>> from lit_align.feedback.from_reward import FromReward
         >>> from lit_align.rewards.length import Length
-        >>> few, many = Ranked(Length(most=1)), Ranked(Length(most=9, least=9))
+        >>> few, many = FromReward(Length(most=1)), FromReward(Length(most=9, least=9))
         >>> said = [Group("Name a bird.", ["An owl.", "It is an owl."])]
         >>> [Jury(members)(said, "pairs")[0].why for members in ([few, many], [few, many, few])]
         ['a tie', '']
@@ -48,21 +48,21 @@ class Jury(Feedback):
         if not 1 <= self.quorum <= len(self.members):
             raise ValueError(f"quorum must be from 1 to the {len(self.members)} members, got {self.quorum}")
 
-    def attach(self, roles: Roles, tokenizer: PreTrainedTokenizerBase) -> None:
+    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         for member in self.members:
-            member.attach(roles, tokenizer)
+            member.attach(adapters, tokenizer)
 
-    def __call__(self, groups: Sequence[Group], takes: str) -> list[Opinion]:
+    def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
         said = zip(*(member(groups, "pairs") for member in self.members), strict=True)
         return [
             opinion(
                 tuple(record for one in opinions for record in one.records),
-                partial(self._label, group, opinions, takes),
+                partial(self._label, group, opinions, label_kind),
             )
             for group, opinions in zip(groups, said, strict=True)
         ]
 
-    def _label(self, group: Group, opinions: Sequence[Opinion], takes: str) -> Group:
+    def _label(self, group: Group, opinions: Sequence[FeedbackResult], label_kind: str) -> Group:
         votes: dict[tuple[int, int], list[float]] = {}
         for one in opinions:
             for pair, chance in compared(group, one).items():
@@ -70,7 +70,7 @@ class Jury(Feedback):
         chances = {pair: sum(of) / len(of) for pair, of in votes.items() if len(of) >= self.quorum}
         if not chances:
             raise SetAside("no quorum")
-        return from_chances(group, chances, takes)
+        return from_chances(group, chances, label_kind)
 
 
 @hookimpl

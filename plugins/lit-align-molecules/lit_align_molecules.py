@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from lit_align import Register, hookimpl
-from lit_align.data.modalities import Examples, Modality
-from lit_align.data.modalities.base import column, rows_of
 from lit_align.errors import DataError
 from lit_align.orca.embedders import Embedded, Embedder, InputSpec
+from lit_align.orca.modalities import Examples, Modality
+from lit_align.orca.modalities.base import column, rows_of
 
 ELEMENTS = ("?", "C", "N", "O", "S", "P", "F", "Cl", "Br", "I", "B", "Si", "Se", "H")
 BONDS = {"-": 1, "/": 1, "\\": 1, "=": 2, "#": 3, ":": 4}
@@ -124,7 +124,7 @@ class Atoms(Embedder):
         width: numbers in an atom's state before it becomes a token.
     """
 
-    takes = frozenset({"molecule"})
+    input_kinds = frozenset({"molecule"})
 
     def __init__(self, rounds: int = 3, width: int = 64) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ class Hinge(PairwiseObjective):
         beta: what a nat is worth.
 
     Example:
-        >>> Hinge(beta=0.1)(Logps.of([-10.0], [-12.0]), Logps.of([-20.0], [-20.0]))  # 1 - 0.1 * 2
+        >>> Hinge(beta=0.1)(Logps.from_lists([-10.0], [-12.0]), Logps.from_lists([-20.0], [-20.0]))  # 1 - 0.1 * 2
         tensor([0.8000])
     """
 

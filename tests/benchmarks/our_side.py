@@ -9,12 +9,12 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-from lit_align.batches import Group, Pair, Tree
-from lit_align.data.modules import Comparisons
+from lit_align.data.datamodules import Comparisons
+from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
-from lit_align.models.roles import Lora
 from lit_align.objectives.dpo import DPO
 from lit_align.stages.preference import Preference
+from lit_align.types import Group, Pair, Tree
 
 from .meter import Meter
 
@@ -51,14 +51,14 @@ def stage(job: dict) -> Preference:
         base=Base(job["model"], quantization="none", dtype=job["dtype"], attention=job["attention"]),
         lora=Lora(r=16, alpha=32, dropout=0.0),
         optimizer=partial(torch.optim.AdamW, lr=job["lr"], weight_decay=0.0, fused=job["device"] == "cuda"),
-        checkpointing=job["checkpointing"],
+        gradient_checkpointing=job["checkpointing"],
         max_grad_norm=job["max_grad_norm"],
         cache_reference=tempfile.mkdtemp() if job["reference"] == "precomputed" else None,
     )
     made.configure_model()
     if job["layout"] == "rows":
         made.read.layout = "rows"
-    set_peft_model_state_dict(made.roles.peft, job["adapter"], adapter_name="policy")
+    set_peft_model_state_dict(made.adapters.peft, job["adapter"], adapter_name="policy")
     return made
 
 
@@ -94,5 +94,5 @@ def run(job: dict, rows: list[dict]) -> tuple[dict, dict[str, torch.Tensor]]:
     )
     warnings.filterwarnings("ignore")
     trainer.fit(made, data(job, rows))
-    weights = get_peft_model_state_dict(made.roles.peft, adapter_name="policy")
+    weights = get_peft_model_state_dict(made.adapters.peft, adapter_name="policy")
     return {**meter.result(), "setup": reference.seconds}, weights

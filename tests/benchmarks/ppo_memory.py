@@ -67,13 +67,13 @@ def ours(folder: Path) -> None:
     from lightning.pytorch import Trainer
 
     from lit_align.advantages.gae import GAE
-    from lit_align.data.modules import Prompts
-    from lit_align.models.roles import Lora
+    from lit_align.data.datamodules import Prompts
+    from lit_align.models.adapter_set import Lora
     from lit_align.objectives.bradley_terry import BradleyTerry
     from lit_align.objectives.ppo import PPO
-    from lit_align.rewards.trained import Trained
+    from lit_align.rewards.reward_model import RewardModelScore
+    from lit_align.rl.stage import RL, Critic, KLControl
     from lit_align.stages.reward_model import RewardModel
-    from lit_align.stages.rl import KL, RL, Critic
 
     base, lora = Base(inputs.SMOL, quantization="none", dtype="float32"), Lora(r=16, alpha=32)
     if not (folder / "reward").exists():
@@ -84,8 +84,8 @@ def ours(folder: Path) -> None:
     ids = inputs.text(PROMPT, RESPONSE, 1)[0]["prompt_ids"]
     (folder / "prompts.jsonl").write_text(json.dumps({"prompt": load_tokenizer(base).decode(ids)}) + "\n")
     stage = RL(
-        PPO(), Trained(str(folder / "reward")), GAE(), KL(), Critic(), samples=SAMPLES, max_new_tokens=RESPONSE,
-        base=base, lora=lora, checkpointing=False,
+        PPO(), RewardModelScore(str(folder / "reward")), GAE(), KLControl(), Critic(), num_generations=SAMPLES, max_new_tokens=RESPONSE,
+        base=base, lora=lora, gradient_checkpointing=False,
     )  # fmt: skip
     trainer = Trainer(
         accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,

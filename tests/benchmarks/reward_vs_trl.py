@@ -19,14 +19,14 @@ from pathlib import Path
 
 import torch
 
-from lit_align.batches import Tree
-from lit_align.data.chat import Chat
 from lit_align.data.formats.hh import HH
 from lit_align.data.packing import pack
+from lit_align.data.scoring import scored
+from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import Malformed
-from lit_align.models.forward import Forward
 from lit_align.models.load import Base, load_model, load_tokenizer
-from lit_align.rewards.reading import scored
+from lit_align.models.tree_forward import TreeForward
+from lit_align.types import Tree
 
 from . import inputs
 from .our_side import tree
@@ -40,7 +40,7 @@ AIMS = {"prompts twice as long as responses": 1.35, "hh_harmless as it is": 2.0}
 def hh_harmless(rows: int) -> list[Tree]:
     """Pairs of the real set, whatever their length, in the order of a shuffled epoch."""
     data = Path(os.environ.get("LIT_ALIGN_DATA", ROOT.parent / "shared" / "data"))
-    chat, found = Chat(load_tokenizer(Base(inputs.SMOL)), max_length=2**20), []
+    chat, found = ChatTokenizer(load_tokenizer(Base(inputs.SMOL)), max_length=2**20), []
     with gzip.open(data / "hh_harmless" / "harmless-base-test.jsonl.gz", "rt") as file:
         lines = random.Random(0).sample(file.readlines(), 2 * rows)
     for line in lines:
@@ -80,13 +80,13 @@ class Ours:
     """Packed trees and a head that reads the last token of each response."""
 
     def __init__(self, body: torch.nn.Module, head: torch.Tensor):
-        self.read, self.head = Forward(body), head
+        self.tree_forward, self.head = TreeForward(body), head
 
     @torch.no_grad()
     def __call__(self, trees: list[Tree]) -> torch.Tensor:
         """``[pairs, 2]``"""
         budget = sum(one.tokens for one in trees[:BATCH])  # as much at once as theirs, prompts counted once
-        return scored(trees, lambda b: self.read.last(b.trees) @ self.head.T, budget, dense=True).view(-1, 2)
+        return scored(trees, lambda b: self.tree_forward.last(b.trees) @ self.head.T, budget, dense=True).view(-1, 2)
 
 
 def compare(name: str, trees: list[Tree], theirs: Theirs, ours: Ours) -> dict:

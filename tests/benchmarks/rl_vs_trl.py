@@ -25,13 +25,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lit_align.advantages.grpo import GRPO
-from lit_align.batches import Group, Scores, Tree
+from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base, load_model
-from lit_align.models.roles import Lora
 from lit_align.objectives.ppo import PPO
 from lit_align.rewards.pattern import Pattern
-from lit_align.stages.rl import KL, RL, Critic
-from lit_align.stages.rollouts import Sampled
+from lit_align.rl.rollouts import RolloutBatch
+from lit_align.rl.stage import RL, Critic, KLControl
+from lit_align.types import Group, Scores, Tree
 
 from . import inputs
 
@@ -138,21 +138,21 @@ class Ours:
 
     def __init__(self, model: str, tree: Tree, adapter: dict[str, Tensor]):
         self.stage = Offline(
-            PPO(), Pattern(""), GRPO(), KL(BETA, where="loss", estimator="k3"), Critic(), samples=SAMPLES,
+            PPO(), Pattern(""), GRPO(), KLControl(BETA, where="loss", estimator="k3"), Critic(), samples=SAMPLES,
             base=Base(model, "none", "float32"), lora=Lora(r=16), checkpointing=False,
         )  # fmt: skip
         self.stage.configure_model()
         self.start(adapter)
         there = torch.zeros(SAMPLES, len(tree.responses[0]))
-        self.now = Sampled([tree], [], torch.ones(SAMPLES, dtype=torch.bool), there, Scores(SCORES))
+        self.now = RolloutBatch([tree], [], torch.ones(SAMPLES, dtype=torch.bool), there, Scores(SCORES))
         self.stage._now = self.now
-        self.stage.roles.peft.train()
+        self.stage.adapters.peft.train()
         self.score()
         (self.step,) = self.stage._updates(self.now)
 
     def start(self, adapter: dict[str, Tensor]) -> None:
         """Put the adapter in."""
-        set_peft_model_state_dict(self.stage.roles.peft, adapter, adapter_name="policy")
+        set_peft_model_state_dict(self.stage.adapters.peft, adapter, adapter_name="policy")
 
     def score(self) -> None:
         """All that the stage works out before it learns: policy with entropy, reference, advantages."""
@@ -161,8 +161,8 @@ class Ours:
     @torch.no_grad()
     def reference(self) -> Tensor:
         """Its log-probabilities, ``[responses, length]``."""
-        with self.stage.roles.play("reference", training=False):
-            found = [self.stage.read(batch.trees).logps for batch in self.step.batches]
+        with self.stage.adapters.activate("reference", training=False):
+            found = [self.stage.tree_forward(batch.trees).logps for batch in self.step.batches]
         return torch.cat(found).view(SAMPLES, -1)
 
     def update(self) -> float:
@@ -177,7 +177,7 @@ class Ours:
 
     def gradients(self) -> dict[str, Tensor]:
         """Of the adapter, as PEFT names it."""
-        return _gradients(self.stage.roles.peft, "policy")
+        return _gradients(self.stage.adapters.peft, "policy")
 
 
 def _gradients(peft: torch.nn.Module, adapter: str) -> dict[str, Tensor]:

@@ -12,16 +12,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_align.advantages.gae import GAE
 from lit_align.advantages.rloo import RLOO
-from lit_align.batches import Group, TokenLogps, Tree
 from lit_align.data.packing import pack
+from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
-from lit_align.models.roles import Lora
 from lit_align.objectives.ppo import PPO
 from lit_align.rewards.pattern import Pattern
-from lit_align.stages.rl import KL, RL, Critic
-from lit_align.stages.rollouts import Sampled
+from lit_align.rl.rollouts import RolloutBatch
+from lit_align.rl.stage import RL, Critic, KLControl
+from lit_align.types import Group, TokenLogps, Tree
 from tests import tiny
-from tests.orchard import padded, padded_logps
+from tests.strategies import padded, padded_logps
 
 from .flops import counted
 
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 
 
 class Rows:
-    """An ordinary padded pass, a row for each response, in the place of `Forward`."""
+    """An ordinary padded pass, a row for each response, in the place of `TreeForward`."""
 
     def __init__(self, model, trees):
         self.model, self.trees = model, trees
@@ -61,30 +61,30 @@ class Rows:
 def stage(request, folder):
     """A stage in the middle of an iteration, its adapters no longer zero."""
     module = RL(
-        PPO(), Pattern("a"), request.param, KL(), Critic(), samples=RESPONSES, lora=Lora(r=16), checkpointing=False,
+        PPO(), Pattern("a"), request.param, KLControl(), Critic(), num_generations=RESPONSES, lora=Lora(r=16), gradient_checkpointing=False,
         base=Base(str(folder), "none", "float32"),
     )  # fmt: skip
     module.configure_model()
     draw = torch.Generator().manual_seed(0)
-    for weight in module.roles.trainable().values():
+    for weight in module.adapters.trainable().values():
         weight.data += 0.01 * torch.randn(weight.shape, generator=draw)
     ids = lambda count: torch.randint(5, VOCABULARY, (count,), generator=draw).tolist()  # noqa: E731
     scored = [[True] * RESPONSE] * RESPONSES
     tree = Tree(ids(PROMPT), [ids(RESPONSE) for _ in scored], scored, Group("", []))
-    module._now = now = Sampled([tree], [], torch.ones(0), torch.zeros(0), None)
-    new = module.read(pack([tree], 10**6)[0].trees).logps.detach().view(RESPONSES, RESPONSE)
+    module._now = now = RolloutBatch([tree], [], torch.ones(0), torch.zeros(0), None)
+    new = module.tree_forward(pack([tree], 10**6)[0].trees).logps.detach().view(RESPONSES, RESPONSE)
     for name in ("policy", "reference"):
         now.tokens[name] = new + 0.2 * torch.randn(new.shape, generator=draw)  # some ratios are clipped, most are not
     for name in ("advantage", "value", "return"):
         now.tokens[name] = torch.randn(new.shape, generator=draw)
-    module.roles.peft.train()
+    module.adapters.peft.train()
     return module
 
 
 def test_the_update_costs_less_than_half_of_padded_rows(stage):
     """Losses and gradients first: those of packed trees are those of padded rows."""
     batch = pack(stage._now.trees, 10**6)[0]
-    readers = {"trees": stage.read, "rows": Rows(stage.roles.model, batch.source)}
+    readers = {"trees": stage.tree_forward, "rows": Rows(stage.adapters.model, batch.source)}
     losses, gradients, flops = {}, {}, {}
     for name, reader in readers.items():
         stage._read = reader
@@ -95,7 +95,7 @@ def test_the_update_costs_less_than_half_of_padded_rows(stage):
 
         stage.zero_grad()
         flops[name] = counted(step)
-        gradients[name] = torch.cat([p.grad.flatten() for p in stage.roles.trainable().values()])
+        gradients[name] = torch.cat([p.grad.flatten() for p in stage.adapters.trainable().values()])
     torch.testing.assert_close(losses["trees"], losses["rows"], rtol=1e-5, atol=1e-5)
     assert gradients["rows"].norm() > 1
     assert (gradients["trees"] - gradients["rows"]).norm() < 1e-5 * gradients["rows"].norm()

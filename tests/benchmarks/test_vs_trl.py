@@ -47,7 +47,7 @@ def test_loss_and_gradients_are_those_of_trl(tmp_path: Path, layout: str) -> Non
     theirs.backward()
 
     stage = our_side.stage(job)
-    stage.roles.peft.train()
+    stage.adapters.peft.train()
     ours = torch.zeros(())
     for batch in pack([our_side.tree(row) for row in rows], budget=64, dense=True):
         loss = stage.losses(batch, statistics=False)[0] / len(rows)
@@ -56,7 +56,7 @@ def test_loss_and_gradients_are_those_of_trl(tmp_path: Path, layout: str) -> Non
 
     assert abs(theirs.item() - 0.6931) > 0.02  # the policy is not the reference
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-6)
-    gradients = [_gradients(trainer.model, "default"), _gradients(stage.roles.peft, "policy")]
+    gradients = [_gradients(trainer.model, "default"), _gradients(stage.adapters.peft, "policy")]
     assert gradients[0].keys() == gradients[1].keys()
     a, b = (torch.cat([g.flatten() for g in one.values()]) for one in gradients)
     assert (a - b).norm() < 1e-5 * a.norm()

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from lit_align.batches import Group, Tree
 from lit_align.data.ledger import Ledger
 from lit_align.errors import DataError
+from lit_align.types import Group, Tree
 
 
 @pytest.fixture
@@ -46,8 +46,10 @@ def test_json_says_the_same(ledger):
 
 def test_too_many_malformed_rows_stop_the_run(ledger):
     ledger.check(0.5)
-    message = r"4 of 8 rows \(50.00%\) of a.jsonl are malformed, over max_lost 49.00%; mostly malformed: empty response"
-    with pytest.raises(DataError, match=message + r" \(4\), first at some/a.jsonl:1; mend them or raise max_lost"):
+    message = (
+        r"4 of 8 rows \(50.00%\) of a.jsonl are malformed, over max_malformed 49.00%; mostly malformed: empty response"
+    )
+    with pytest.raises(DataError, match=message + r" \(4\), first at some/a.jsonl:1; mend them or raise max_malformed"):
         ledger.check(0.49)
 
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_align.batches import Batch, Group, Pair, Tree
 from lit_align.data.packing import pack, pack_rows
 from lit_align.errors import DataError
+from lit_align.types import Batch, Group, Pair, Tree
 
 
 def tree(prompt, *responses, pairs=(), source="a:1", scored=None):

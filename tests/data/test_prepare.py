@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from lit_align.batches import Group, Pair
-from lit_align.data.chat import Chat
 from lit_align.data.formats import built_in
 from lit_align.data.prepare import compared, imitable, judged, prepare, ranked, rated
+from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import DataError, SetAside
+from lit_align.types import Group, Pair
 
 GOOD = {"prompt": "a", "chosen": "bc", "rejected": "bd"}
 HOSTILE = [
@@ -31,7 +31,7 @@ HOSTILE = [
 def test_hostile_rows_have_one_fate_each(tmp_path, tokenizer):
     path = tmp_path / "hostile.jsonl"
     path.write_text("\n".join(HOSTILE))
-    chat = Chat(tokenizer(), max_length=20, overlong="truncate")
+    chat = ChatTokenizer(tokenizer(), max_length=20, overlong="truncate")
     trees, ledger = prepare([str(path)], None, chat, "pairs", 0.5, built_in())
     assert ledger.fates == {"kept": 9, "truncated": 1, "malformed": 8, "set aside": 0, "overlong": 1}
     assert ledger.rows == sum(ledger.fates.values()) == len(HOSTILE) - 1
@@ -45,16 +45,16 @@ def test_hostile_rows_have_one_fate_each(tmp_path, tokenizer):
 
 
 def test_files_of_different_layouts_make_one_set(tmp_path, tokenizer):
-    pairs, thumbs = tmp_path / "pairs.jsonl", tmp_path / "thumbs.json"
+    pairs, unpaired = tmp_path / "pairs.jsonl", tmp_path / "thumbs.json"
     pairs.write_text(json.dumps(GOOD))
-    thumbs.write_text(json.dumps([{"prompt": "a", "completion": "b", "label": label} for label in (True, False)]))
-    chat = Chat(tokenizer(), max_length=20)
-    trees, ledger = prepare([str(pairs), str(thumbs)], None, chat, "demonstrations", 0, built_in())
+    unpaired.write_text(json.dumps([{"prompt": "a", "completion": "b", "label": label} for label in (True, False)]))
+    chat = ChatTokenizer(tokenizer(), max_length=20)
+    trees, ledger = prepare([str(pairs), str(unpaired)], None, chat, "demonstrations", 0, built_in())
     assert [tree.group.responses for tree in trees] == [["bc"], ["b"]]
     assert ledger.fates["set aside"] == 1
     assert "         1  only the better response of a comparison is imitated" in ledger.table().splitlines()
     with pytest.raises(DataError, match=r"thumbs.json has the layout Completions, which gives .* but pairs are needed"):
-        prepare([str(thumbs)], None, chat, "pairs", 0, built_in())
+        prepare([str(unpaired)], None, chat, "pairs", 0, built_in())
 
 
 def test_labels_decide_which_responses_stay():
@@ -73,7 +73,7 @@ def test_no_readable_row_is_refused_with_the_first_reason(tmp_path, tokenizer):
     path = tmp_path / "a.jsonl"
     path.write_text("{\n{")
     with pytest.raises(DataError, match=r"none of the 2 rows of .* \(the first, .*a.jsonl:1, is not JSON\)"):
-        prepare([str(path)], None, Chat(tokenizer(), max_length=9), "pairs", 1, built_in())
+        prepare([str(path)], None, ChatTokenizer(tokenizer(), max_length=9), "pairs", 1, built_in())
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def test_no_readable_row_is_refused_with_the_first_reason(tmp_path, tokenizer):
         ("llamafactory_demo/alpaca_en_demo.json", "demonstrations", 995, {}),
     ],
 )
-def test_real_sets_lose_no_row_unseen(shared_data, smollm2, file, takes, rows, lost):
-    chat = Chat(smollm2, max_length=10_000)
-    trees, ledger = prepare([str(shared_data / file)], None, chat, takes, 0.01, built_in())
+def test_real_sets_lose_no_row_unseen(shared_data, smollm2, file, label_kind, rows, lost):
+    chat = ChatTokenizer(smollm2, max_length=10_000)
+    trees, ledger = prepare([str(shared_data / file)], None, chat, label_kind, 0.01, built_in())
     manifest = [line.split("\t") for line in (shared_data / "MANIFEST.tsv").read_text().splitlines()]
     assert str(rows) in {row[2] for row in manifest if f"{row[0]}/{row[1]}" == file}
     assert ledger.rows == rows

@@ -52,11 +52,11 @@ def evaluate(folder, *more) -> dict:
     return json.loads((newest / "reward_bench.json").read_text())
 
 
-SHORTER = ("--reward=Length", "--reward.most=1")  # -(words - 1): fewer are better
+SHORTER = ("--reward=Length", "--reward.max_words=1")  # -(words - 1): fewer are better
 
 
 def test_figures_ledger_and_table(rows, tmp_path, capsys):
-    found = evaluate(tmp_path / "runs", *SHORTER, "--max_lost=0.2", "--batch_size=3", "--data", rows)
+    found = evaluate(tmp_path / "runs", *SHORTER, "--max_malformed=0.2", "--batch_size=3", "--data", rows)
     go, even = found["subsets"]["hep-go"], found["subsets"]["donotanswer"]
     assert (go["comparisons"], go["prompts"], go["accuracy"]) == (3, 2, pytest.approx(2 / 3))
     assert go["longer_wins"] == pytest.approx(1 / 3)
@@ -77,10 +77,10 @@ def test_figures_ledger_and_table(rows, tmp_path, capsys):
 
 def test_a_judge_of_pairs_is_judged_as_a_reward_is(rows, tmp_path, capsys):
     """Who prefers the shorter response, with certainty: its accuracy is the reward's, and its questions are counted."""
-    more = ("--max_lost=0.2", "--data", rows)
+    more = ("--max_malformed=0.2", "--data", rows)
     reward = evaluate(tmp_path / "reward", *SHORTER, *more)
     found = evaluate(
-        tmp_path / "judge", "--feedback=Ranked", *(word.replace("--", "--feedback.") for word in SHORTER), *more
+        tmp_path / "judge", "--feedback=FromReward", *(word.replace("--", "--feedback.") for word in SHORTER), *more
     )
     for part in ("subsets", "sections"):
         assert {name: of["accuracy"] for name, of in found[part].items()} == {
@@ -93,7 +93,7 @@ def test_a_judge_of_pairs_is_judged_as_a_reward_is(rows, tmp_path, capsys):
 
 
 def test_a_yaml_and_the_settings_it_saves_give_the_same_figures(rows, tmp_path):
-    settings = {"reward": {"class_path": "Length", "init_args": {"most": 1}}, "data": [rows], "max_lost": 0.2}
+    settings = {"reward": {"class_path": "Length", "init_args": {"max_words": 1}}, "data": [rows], "max_malformed": 0.2}
     (tmp_path / "judge.yaml").write_text(yaml.safe_dump(settings))
     runs = tmp_path / "runs"
     first = evaluate(runs, "-c", str(tmp_path / "judge.yaml"))
@@ -109,7 +109,11 @@ SETS = {"llmbar": real.llmbar, "pandalm": real.pandalm, "llmfao": real.llmfao, "
 def test_on_real_comparisons_the_judge_of_length_is_the_baseline(name, shared_data, tmp_path):
     data = SETS[name](shared_data, tmp_path)
     longer = evaluate(
-        tmp_path / "longer", "--reward=Length", "--reward.most=100000", "--reward.least=100000", f"--data={data}"
+        tmp_path / "longer",
+        "--reward=Length",
+        "--reward.max_words=100000",
+        "--reward.min_words=100000",
+        f"--data={data}",
     )
     shorter = evaluate(tmp_path / "shorter", *SHORTER, f"--data={data}")
     for found, baseline in ((longer, "longer_wins"), (shorter, "shorter_wins")):
@@ -133,12 +137,12 @@ def test_on_real_comparisons_the_judge_of_length_is_the_baseline(name, shared_da
         (["--reward=DPO"], "DPO is of another kind than what is asked for here; there are "),
         (["--reward=Length"], "Length needs most; set it in the YAML or on the command line"),
         ([*SHORTER, "--reward.mst=2"], "Length takes no 'mst'; did you mean most?"),
-        (["--reward=Length", "--reward.most=0"], "least must be from 0 to most, and most at least 1, got 0 and 0"),
+        (["--reward=Length", "--reward.max_words=0"], "least must be from 0 to most, and most at least 1, got 0 and 0"),
         (["--reward=os.system"], "os.system may not be named in settings, since it can run anything; remove it"),
         ([*SHORTER, "--format=RewardBensh"], "nothing is called 'RewardBensh'; did you mean RewardBench?"),
         ([*SHORTER, "--batchsize=2"], "unknown key 'batchsize'; did you mean batch_size?"),
-        ([*SHORTER, "--batch_size=0"], "batch_size is 0 and max_lost 0.01; they are at least 1, and from 0 to 1"),
-        ([*SHORTER, "--max_lost=much"], "max_lost is 'much', which is no float; correct it"),
+        ([*SHORTER, "--batch_size=0"], "batch_size is 0 and max_malformed 0.01; they are at least 1, and from 0 to 1"),
+        ([*SHORTER, "--max_malformed=much"], "max_malformed is 'much', which is no float; correct it"),
         (["-c", "nowhere.yaml"], "there is no file "),
         ([], "there is no judge; give --reward or --feedback"),
         ([*SHORTER, "--feedback=Recorded"], "there are two judges; give --reward or --feedback"),
@@ -175,5 +179,5 @@ def test_too_many_malformed_rows_stop_it_after_the_table(rows, tmp_path, capsys)
     assert stopped.value.code == 1
     out, error = capsys.readouterr()
     assert "malformed            1" in out
-    assert "are malformed, over max_lost 1.00%" in error
+    assert "are malformed, over max_malformed 1.00%" in error
     assert (tmp_path / "runs" / "0" / "ledger.json").exists()

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_calibration_error
 
-from lit_align.batches import Group, Pair
 from lit_align.data.formats import built_in, recognise
 from lit_align.errors import ModelError
 from lit_align.evaluation.reward_bench import (
@@ -25,6 +24,7 @@ from lit_align.evaluation.reward_bench import (
     spearman,
 )
 from lit_align.rewards import Reward, Scores
+from lit_align.types import Group, Pair
 
 
 def verdicts(margins, prompts=None, subset="own", words=None) -> Verdicts:

@@ -12,7 +12,7 @@ from lit_align.evaluation.win_rate import PRIOR, length_controlled, win_rate
 from tests.evaluation.real import write
 from tests.stages.runs import arguments, write_pairs
 
-SHORTER = ("--feedback=Ranked", "--feedback.reward=Length", "--feedback.reward.most=1")
+SHORTER = ("--feedback=FromReward", "--feedback.reward=Length", "--feedback.reward.max_words=1")
 
 
 def drawn(n=400, theta=0.4, phi=1.5, seed=0):

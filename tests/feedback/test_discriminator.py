@@ -5,15 +5,15 @@ import copy
 import pytest
 import torch
 
-from lit_align.batches import Group, Pair
-from lit_align.cli import main
-from lit_align.feedback import Feedback, Opinion
+from lit_align.cli.main import main
+from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.discriminator import Discriminator, _loss
-from lit_align.feedback.ranked import Ranked
+from lit_align.feedback.from_reward import FromReward
+from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.load import Base, load_model, load_tokenizer
-from lit_align.models.roles import Lora, Roles
 from lit_align.rewards.length import Length
-from lit_align.rewards.trained import Trained
+from lit_align.rewards.reward_model import RewardModelScore
+from lit_align.types import Group, Pair
 from tests.stages.runs import folder_of, say, write_pairs
 
 
@@ -22,10 +22,12 @@ class Vowels(Feedback):
 
     asked = 0
 
-    def __call__(self, groups, takes):
-        assert takes == "pairs"
+    def __call__(self, groups, label_kind):
+        assert label_kind == "pairs"
         self.asked += len(groups)
-        return [Opinion(group._replace(pairs=(self.compare(group),)), ({"source": "vowels"},)) for group in groups]
+        return [
+            FeedbackResult(group._replace(pairs=(self.compare(group),)), ({"source": "vowels"},)) for group in groups
+        ]
 
     def compare(self, group):
         a, b = (response.count("e") for response in group.responses)
@@ -50,11 +52,11 @@ def folder(tiny, tmp_path_factory):
 def seated(tiny, folder):
     """It, on a base that a policy shares; texts to judge."""
     base = Base(str(tiny), "none", "float32")
-    roles = Roles(load_model(base), Lora(r=8), checkpointing=False)
-    made = Discriminator(Trained(str(folder)), Vowels(), labels=6, epochs=8, lr=0.02)
-    made.attach(roles, load_tokenizer(base))
+    adapters = AdapterSet(load_model(base), Lora(r=8), gradient_checkpointing=False)
+    made = Discriminator(RewardModelScore(str(folder)), Vowels(), label_budget=6, epochs=8, lr=0.02)
+    made.attach(adapters, load_tokenizer(base))
     groups = [Group(f"{k} {say(k, 3)}?", [say(k + 1, 3), say(k + 5, 3)]) for k in range(10)]
-    return made, roles, [group for group in groups if len({one.count("e") for one in group.responses}) == 2]
+    return made, adapters, [group for group in groups if len({one.count("e") for one in group.responses}) == 2]
 
 
 def right(opinions):
@@ -64,23 +66,23 @@ def right(opinions):
 
 
 def test_it_learns_what_it_is_told_and_touches_nothing_else(seated):
-    made, roles, groups = seated
-    before = {name: weight.clone() for name, weight in roles.named_parameters()}
+    made, adapters, groups = seated
+    before = {name: weight.clone() for name, weight in adapters.named_parameters()}
     opinions = made(groups, "pairs")
     assert made.gold.asked == 6
     assert right(opinions[:6]) == 1  # by now it knows what it was trained on
     assert [[record["source"] for record in one.records] for one in opinions[5:7]] == [
         ["vowels", repr(made.reward)], [repr(made.reward)]
     ]  # fmt: skip
-    for name, weight in roles.named_parameters():
+    for name, weight in adapters.named_parameters():
         learns = "trained0" in name and not name.endswith("bias")  # the bias drops out of every difference
         assert torch.equal(weight, before[name]) != learns
-    assert not any("trained0" in name for name in roles.trainable())
+    assert not any("trained0" in name for name in adapters.trainable())
 
 
 def test_a_round_of_ties_teaches_nothing(seated):
     made, _, groups = seated
-    ties = Discriminator(made.reward, Ranked(Length(most=99)))
+    ties = Discriminator(made.reward, FromReward(Length(max_words=99)))
     before = made.reward(groups).total
     opinions = ties(groups, "pairs")
     assert torch.equal(made.reward(groups).total, before)
@@ -92,8 +94,8 @@ def test_what_it_learned_comes_back(seated, tiny, folder):
     made(groups, "pairs")
     state, wanted = copy.deepcopy(made.state()), made.reward(groups).total
     base = Base(str(tiny), "none", "float32")
-    again = Discriminator(Trained(str(folder)), Vowels())
-    again.attach(Roles(load_model(base), Lora(r=8), checkpointing=False), load_tokenizer(base))
+    again = Discriminator(RewardModelScore(str(folder)), Vowels())
+    again.attach(AdapterSet(load_model(base), Lora(r=8), gradient_checkpointing=False), load_tokenizer(base))
     assert not torch.equal(again.reward(groups).total, wanted)
     again.restore(state)
     assert torch.equal(again.reward(groups).total, wanted)

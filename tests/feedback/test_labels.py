@@ -5,21 +5,21 @@ import json
 import pytest
 import torch
 
-from lit_align.batches import Group, Pair
 from lit_align.errors import ModelError, SetAside
-from lit_align.evaluation.asked import agrees, label, summary
-from lit_align.feedback.asking import JudgeModel, Reply
+from lit_align.feedback.agreement import agrees, label, summary
 from lit_align.feedback.base import TIE, compared, from_chances, from_scores
-from lit_align.feedback.constitution import Revised
+from lit_align.feedback.critique_revise import CritiqueRevise
 from lit_align.feedback.discriminator import Discriminator
+from lit_align.feedback.from_reward import FromReward
 from lit_align.feedback.judge import Judge
-from lit_align.feedback.local import Local
-from lit_align.feedback.ranked import Ranked
 from lit_align.feedback.recorded import Recorded
-from lit_align.feedback.served import Served
+from lit_align.judges.base import JudgeModel, Reply
+from lit_align.judges.local_model import LocalModel
+from lit_align.judges.openai_server import OpenAIServer
 from lit_align.models.load import Base
 from lit_align.rewards import Reward, Scores
-from tests.feedback.servers import SHORT, serving
+from lit_align.types import Group, Pair
+from tests.judges.servers import SHORT, serving
 
 THREE = Group("Name a bird.", ["owl", "bat", "crow"])
 
@@ -59,17 +59,17 @@ class Noisy(Reward):
         ("desirable", "desirable", (True, False)),
     ],
 )
-def test_what_was_compared_with_nothing_has_no_label(takes, field, wanted):
-    made = from_chances(THREE, {(0, 2): 0.75}, takes)
+def test_what_was_compared_with_nothing_has_no_label(label_kind, field, wanted):
+    made = from_chances(THREE, {(0, 2): 0.75}, label_kind)
     assert (made.responses, getattr(made, field)) == (["owl", "crow"], wanted)
     [opinion] = Judge(Sure(0.9, 0.1, blind="> bat"))([THREE], "ranking")
     assert (opinion.group.responses, opinion.group.ranking) == (["owl", "crow"], (1, 2))
 
 
 @pytest.mark.parametrize("takes", ["pairs", "desirable", "ranking", "ratings", "demonstrations"])
-def test_coin_tosses_say_nothing_of_any_kind(takes):
+def test_coin_tosses_say_nothing_of_any_kind(label_kind):
     with pytest.raises(SetAside, match=TIE):
-        from_chances(THREE, {(0, 1): 0.5, (0, 2): 0.5, (1, 2): 0.5}, takes)
+        from_chances(THREE, {(0, 1): 0.5, (0, 2): 0.5, (1, 2): 0.5}, label_kind)
 
 
 def test_three_equal_scores_are_a_tie_although_their_mean_is_rounded():
@@ -80,10 +80,10 @@ def test_three_equal_scores_are_a_tie_although_their_mean_is_rounded():
 
 
 @pytest.mark.parametrize("takes", ["pairs", "desirable", "ranking"])
-def test_the_same_words_are_no_better_than_themselves(takes):
-    [opinion] = Ranked(Noisy())([Group("Bird?", ["owl", "owl", "owl"])], takes)
+def test_the_same_words_are_no_better_than_themselves(label_kind):
+    [opinion] = FromReward(Noisy())([Group("Bird?", ["owl", "owl", "owl"])], label_kind)
     assert (opinion.group, opinion.why) == (None, TIE)
-    [opinion] = Ranked(Noisy())([Group("Bird?", ["owl", "owl", "bat"])], "ranking")
+    [opinion] = FromReward(Noisy())([Group("Bird?", ["owl", "owl", "bat"])], "ranking")
     assert opinion.group.ranking == (2, 2, 1)
 
 
@@ -92,7 +92,7 @@ def test_a_verdict_in_doubt_is_a_tie_wherever_it_is_counted():
     said = Group("Bird?", ["owl", "bat"], (Pair(0, 1),))
     by = Sure(0.6, 0.4)
     assert compared(said, Judge(by)([said], "pairs")[0]) == {(0, 1): pytest.approx(0.6)}
-    [opinion] = Judge(by, doubt=0.25)([said], "pairs")
+    [opinion] = Judge(by, tie_margin=0.25)([said], "pairs")
     assert (opinion.why, compared(said, opinion)) == (TIE, {(0, 1): 0.5})
     assert agrees([said], [opinion])["ties"] == 1
 
@@ -113,13 +113,13 @@ def test_kappa_is_that_of_another_library():
 
 
 def test_a_revision_that_was_cut_is_not_held_up():
-    [opinion] = Revised(Sure(0.5))([Group("Bird?", ["A bat."])], "demonstrations")
+    [opinion] = CritiqueRevise(Sure(0.5))([Group("Bird?", ["A bat."])], "demonstrations")
     assert opinion.group is None
     assert summary([opinion])["unread"] == {"a revision that max_tokens cut": 1}
 
 
 def test_a_model_in_memory_says_whether_it_was_cut(tiny):
-    by = Local(Base(str(tiny), "none", "float32"))
+    by = LocalModel(Base(str(tiny), "none", "float32"))
     [few] = by.say(["Bird?"], 3)
     assert few.cut
     [many, none] = by.say(["Bird?", "Bird? " * 100], 400)
@@ -133,12 +133,14 @@ def test_a_model_that_thinks_aloud_is_asked_for_its_verdict(tiny, tmp_path):
     template.write_text(
         "{{ messages[0].content }}!{% if enable_thinking is defined and not enable_thinking %}<no thought>{% endif %}"
     )
-    by = Local(Base(str(tiny), "none", "float32"), chat_template=str(template))
+    by = LocalModel(Base(str(tiny), "none", "float32"), chat_template=str(template))
     assert by._seat.tokenizer.decode(by._prompt("Bird?")) == "Bird?!<no thought>"
 
 
-def served(server, tmp_path, **more) -> Served:
-    return Served(server.url, "m", **{"timeout": SHORT, "cache": str(tmp_path / "a.sqlite"), "concurrency": 1, **more})
+def served(server, tmp_path, **more) -> OpenAIServer:
+    return OpenAIServer(
+        server.url, "m", **{"timeout": SHORT, "cache": str(tmp_path / "a.sqlite"), "concurrency": 1, **more}
+    )
 
 
 def test_a_question_that_alone_is_refused_costs_only_its_label(tmp_path):
@@ -168,9 +170,9 @@ def test_an_answer_that_was_cut_is_known_as_such_also_from_the_file(tmp_path):
 
 def test_a_discriminator_with_an_odd_number_is_refused():
     with pytest.raises(ValueError, match="labels, epochs and batch_size must be at least 1 and lr above 0, got 0, 1"):
-        Discriminator(Noisy(), Recorded(), labels=0)
+        Discriminator(Noisy(), Recorded(), label_budget=0)
 
 
 def test_records_of_doubt_can_be_written_down():
-    [opinion] = Judge(Sure(0.6), doubt=0.25)([Group("Bird?", ["owl", "bat"])], "pairs")
+    [opinion] = Judge(Sure(0.6), tie_margin=0.25)([Group("Bird?", ["owl", "bat"])], "pairs")
     assert [json.loads(json.dumps(record))["doubt"] for record in opinion.records] == [0.25, 0.25]

@@ -2,36 +2,39 @@
 
 import pytest
 
-from lit_align.batches import Group, Pair
 from lit_align.errors import SetAside
 from lit_align.feedback.base import TIE, from_chances, from_scores
-from lit_align.feedback.ranked import Ranked
+from lit_align.feedback.from_reward import FromReward
 from lit_align.feedback.recorded import Recorded
 from lit_align.feedback.self_play import SelfPlay
 from lit_align.rewards.length import Length
 from lit_align.testing import check_feedback
+from lit_align.types import Group, Pair
 
 THREE = Group("Name a bird.", ["one two three four", "one", "one two"], source="here:1")
-SHORT = Ranked(Length(most=1))  # -(words - 1): -3, 0, -1
+SHORT = FromReward(Length(max_words=1))  # -(words - 1): -3, 0, -1
 
 
-@pytest.mark.parametrize("feedback", [Recorded(), SHORT, Ranked(Length(most=1), "all", -0.5), SelfPlay()])
+@pytest.mark.parametrize("feedback", [Recorded(), SHORT, FromReward(Length(max_words=1), "all", -0.5), SelfPlay()])
 def test_they_keep_the_promises(feedback):
     check_feedback(feedback)
 
 
 def test_a_reward_gives_every_kind_of_label():
-    def labelled(takes, source=SHORT):
-        [opinion] = source([THREE], takes)
+    def labelled(label_kind, source=SHORT):
+        [opinion] = source([THREE], label_kind)
         assert opinion.group.source == "here:1"
         return opinion.group
 
     assert labelled("pairs").responses == ["one two three four", "one"]
     assert labelled("pairs").pairs == (Pair(1, 0, 1.0, 3.0),)
-    every = labelled("pairs", Ranked(Length(most=1), pairs="all")).pairs
+    every = labelled("pairs", FromReward(Length(max_words=1), pairs="all")).pairs
     assert every == (Pair(1, 0, 1.0, 3.0), Pair(2, 0, 1.0, 2.0), Pair(1, 2, 1.0, 1.0))
     assert labelled("desirable").desirable == (False, True, True)  # the mean is -4/3
-    assert labelled("desirable", Ranked(Length(most=1), threshold=-1.0)).desirable == (False, True)  # -1 is neither
+    assert labelled("desirable", FromReward(Length(max_words=1), threshold=-1.0)).desirable == (
+        False,
+        True,
+    )  # -1 is neither
     assert labelled("ranking").ranking == (3, 1, 2)
     assert labelled("ratings").ratings == ({"score": -3.0}, {"score": 0.0}, {"score": -1.0})
     assert labelled("demonstrations").responses == ["one"]
@@ -39,11 +42,11 @@ def test_a_reward_gives_every_kind_of_label():
 
 def test_what_cannot_be_said_is_set_aside_with_its_record():
     alike = Group("Name a bird.", ["one two", "two one"])
-    for takes in ("pairs", "desirable", "ranking"):
-        [opinion] = SHORT([alike], takes)
+    for label_kind in ("pairs", "desirable", "ranking"):
+        [opinion] = SHORT([alike], label_kind)
         assert (opinion.group, opinion.why) == (None, TIE)
         assert opinion.records[0]["scores"] == [-1.0, -1.0]
-    [opinion] = Ranked(Length(most=1), threshold=-0.5)([alike], "demonstrations")
+    [opinion] = FromReward(Length(max_words=1), threshold=-0.5)([alike], "demonstrations")
     assert opinion.why == "no response is worth imitating"
     with pytest.raises(SetAside, match=TIE):
         from_chances(alike, {(0, 1): 0.5}, "pairs")

@@ -4,7 +4,7 @@ from torch.nn.functional import logsigmoid
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_align.functional.logps import Finish, response_logps, token_logps
-from tests.peak import Peak
+from tests.peak_memory import Peak
 
 FINISHES = [Finish(), Finish(scale=0.4), Finish(softcap=2.5), Finish(scale=1.7, softcap=3.0)]
 

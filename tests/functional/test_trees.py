@@ -2,10 +2,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_align.batches import Group, Tree
 from lit_align.data.packing import pack_rows
 from lit_align.functional.trees import lengthen, unroll, visible
-from tests.orchard import layouts, padded
+from lit_align.types import Group, Tree
+from tests.strategies import layouts, padded
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lit_align.models.forward import Forward
+from lit_align.memory.planner import Plan, Preview
+from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.generate import sample
 from lit_align.models.load import Base, load_config, load_model
-from lit_align.models.phases import Plan, Preview
-from lit_align.models.roles import Lora, Roles
-from tests.models.test_memory import llama_8b, packed
+from lit_align.models.tree_forward import TreeForward
+from tests.memory.test_memory import llama_8b, packed
 from tests.tiny import tokenizer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -40,25 +40,27 @@ def test_ppo_allocates_what_was_predicted(config, tmp_path):
         torch.set_default_dtype(torch.float32)
     torch.cuda.empty_cache()
     base, lora = Base(str(tmp_path), dtype="bfloat16"), Lora()
-    roles = Roles(load_model(base, device), lora, trains=("policy", "critic"), outputs={"critic": 1}).train()
-    optimizer = torch.optim.AdamW(roles.trainable().values())
-    read, trees = Forward(roles.model), packed(512, [512], 2).trees.to(device)
+    adapters = AdapterSet(
+        load_model(base, device), lora, trained_roles=("policy", "critic"), outputs={"critic": 1}
+    ).train()
+    optimizer = torch.optim.AdamW(adapters.trainable().values())
+    read, trees = TreeForward(adapters.model), packed(512, [512], 2).trees.to(device)
 
     def learn():
         loss = read(trees).logps.sum()
-        with roles.play("critic", True):
-            loss = loss + roles.head("critic")(read.hidden(trees)).square().sum()
+        with adapters.activate("critic", True):
+            loss = loss + adapters.head("critic")(read.hidden(trees)).square().sum()
         loss.backward()
         optimizer.step()
 
     def ask(new):
         asked = [list(range(5, 517))] * 32
-        with roles.play("policy", training=False) as model:
+        with adapters.activate("policy", training=False) as model:
             sample(model, tokenizer(), asked, max_new_tokens=new, batch_size=32, token_budget=2048)
 
     @torch.no_grad()
     def score():
-        with roles.play("policy", training=False):
+        with adapters.activate("policy", training=False):
             read(trees, statistics=True)
 
     learn()  # makes the moments
@@ -73,7 +75,7 @@ def test_ppo_allocates_what_was_predicted(config, tmp_path):
         torch.cuda.reset_peak_memory_stats()
         run()
         measured[phase] = torch.cuda.max_memory_allocated()
-    plan = Plan(base, lora, 2048, 32, 512, trained=2, samples=1, max_new_tokens=512)
+    plan = Plan(base, lora, 2048, 32, 512, trained=2, num_generations=1, max_new_tokens=512)
     memory = {name: one.total for name, one in Preview(load_config(base)).phases(plan).items()}
     found = {name: memory[name] for name in ("prefill", "score", "update")}
     found["sampling"] = max(memory["prefill"], memory["decode"])

@@ -10,10 +10,10 @@ from urllib.parse import urlencode
 
 import uvicorn
 
-from lit_align.batches import Group
+from lit_align.labelling.app import build
 from lit_align.labelling.campaign import Campaign
-from lit_align.labelling.page import build
 from lit_align.labelling.store import Store
+from lit_align.types import Group
 
 CHATTY = [{"role": "user", "content": "What do bees make?"}]
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from lit_align.batches import Group
-from lit_align.labelling import votes
+from lit_align.labelling import aggregation
+from lit_align.types import Group
 from tests.labelling.serving import serving, some
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
@@ -74,7 +74,7 @@ def settled(page, done: int) -> None:
 
 
 def answers(path):
-    return [vote.answer for vote in votes.read(path).votes]
+    return [vote.answer for vote in aggregation.read(path).votes]
 
 
 def test_comparing_with_keys(browser, tmp_path):
@@ -88,7 +88,7 @@ def test_comparing_with_keys(browser, tmp_path):
             page.keyboard.press("Enter")
         settled(page, 10)
         assert "That was all" in page.content()
-        said = [vote.answer["preference"] for vote in votes.read(tmp_path / "l.db").votes]
+        said = [vote.answer["preference"] for vote in aggregation.read(tmp_path / "l.db").votes]
         assert said == [-2, 2, 0, -3, 3, -1, -1, 1, 3, -3]
         page.keyboard.press("u")  # and the last is open again, with its answer gone
         page.wait_for_selector("#vote")
@@ -97,7 +97,7 @@ def test_comparing_with_keys(browser, tmp_path):
         page.reload()
         page.keyboard.press("s")
         settled(page, 10)
-        assert [vote.verdict for vote in votes.read(tmp_path / "l.db").history[-3:]] == ["vote", "undo", "skip"]
+        assert [vote.verdict for vote in aggregation.read(tmp_path / "l.db").history[-3:]] == ["vote", "undo", "skip"]
 
 
 def test_comparing_with_a_pointer_and_changing_an_answer(browser, tmp_path):
@@ -120,7 +120,7 @@ def test_comparing_with_a_pointer_and_changing_an_answer(browser, tmp_path):
         page.locator("textarea").fill("Both are fine. <b>u</b>")
         page.get_by_role("button", name="Change").click()
         settled(page, 10)
-        found = votes.read(tmp_path / "l.db")
+        found = aggregation.read(tmp_path / "l.db")
         first = [vote for vote in found.history if vote.task == 1]
         assert [(vote.revision, vote.answer["preference"]) for vote in first] == [(1, -3), (2, 0)]
         assert first[1].note == "Both are fine. <b>u</b>"
@@ -153,7 +153,7 @@ def test_ranking_with_keys_and_by_dragging(browser, tmp_path):
             assert [page.locator("select").nth(k).input_value() for k in range(4)] == ["3-1", "0-2", "1-3", "2-4"]
             page.keyboard.press("Enter") if done % 3 == 0 else page.get_by_role("button", name="Answer").last.click()
         settled(page, 10)
-        for vote in votes.read(tmp_path / "l.db").votes:
+        for vote in aggregation.read(tmp_path / "l.db").votes:
             assert vote.answer["places"] == [2, 3, 4, 1]
 
 
@@ -203,7 +203,7 @@ def test_an_impatient_click_is_one_vote(browser, tmp_path):
         settled(page, 1)
         page.go_back()
         page.go_forward()
-        assert [vote.revision for vote in votes.read(tmp_path / "l.db").history] == [1]
+        assert [vote.revision for vote in aggregation.read(tmp_path / "l.db").history] == [1]
 
 
 def test_what_a_model_wrote_is_text(browser, tmp_path):
@@ -237,12 +237,12 @@ def test_without_javascript(browser, tmp_path):
         for place in range(3):
             page.locator("select").nth(place).select_option(str((2, 1, 1)[place]))
         page.get_by_role("button", name="Answer").last.click()
-        (vote,) = votes.read(tmp_path / "l.db").votes
+        (vote,) = aggregation.read(tmp_path / "l.db").votes
         assert vote.answer["places"] == [2, 1, 1]
         page.get_by_role("button", name="Undo").click()
-        assert votes.read(tmp_path / "l.db").votes == []
+        assert aggregation.read(tmp_path / "l.db").votes == []
         page.get_by_role("button", name="Skip").click()
-        assert [vote.verdict for vote in votes.read(tmp_path / "l.db").history] == ["vote", "undo", "skip"]
+        assert [vote.verdict for vote in aggregation.read(tmp_path / "l.db").history] == ["vote", "undo", "skip"]
 
 
 def looks(page, folder, name):

@@ -8,10 +8,10 @@ import yaml
 
 import lit_align
 from lit_align.__main__ import main
+from lit_align.callbacks.predictions import answered
 from lit_align.evaluation.reward_bench import whole_groups
-from lit_align.labelling import votes
+from lit_align.labelling import aggregation
 from lit_align.labelling.campaign import checklist
-from lit_align.stages.answers import answered
 from tests.labelling.serving import Visitor
 from tests.labelling.test_crash import Page
 from tests.stages.runs import arguments, folder_of, write_pairs
@@ -65,7 +65,7 @@ def test_the_command_serves_and_goes_on(tmp_path):
     page.start()
     assert "w0: has a link" in page.said
     assert visitor.task()["revision"] == "1"
-    assert len(votes.read(page.store).votes) == 1
+    assert len(aggregation.read(page.store).votes) == 1
     assert Visitor(page.port).ask("GET", f"/in/{old}")[0] == 404  # a fresh link for the admin with every start
     boss = Visitor(page.port, page.tokens["admin"])
     (row,) = [json.loads(line) for line in boss.get("/admin/groups.jsonl?how=majority").splitlines()]

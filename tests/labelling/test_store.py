@@ -5,13 +5,13 @@ from collections import Counter
 
 import pytest
 
-from lit_align.batches import Group, Pair
 from lit_align.errors import ConfigError, DataError
+from lit_align.labelling import aggregation
 from lit_align.labelling import store as module
-from lit_align.labelling import votes
 from lit_align.labelling.agreement import overview
 from lit_align.labelling.campaign import Campaign
 from lit_align.labelling.store import Stale, Store
+from lit_align.types import Group, Pair
 from tests.labelling.serving import some
 
 
@@ -71,7 +71,7 @@ def test_what_somebody_looks_at_is_offered_to_nobody_else_for_a_while(store, mon
     assert other.id == task.id
     answer(store, second, other)
     answer(store, first, task)  # late, and counted all the same
-    assert len(votes.read(store.path).votes) == 2
+    assert len(aggregation.read(store.path).votes) == 2
 
 
 def test_a_skip_goes_to_somebody_else_and_an_undo_comes_back(store):
@@ -88,8 +88,8 @@ def test_a_skip_goes_to_somebody_else_and_an_undo_comes_back(store):
     again = store.next(second)
     assert (again.id, again.revision, again.answer) == (task.id, 3, {})
     answer(store, second, again)
-    assert [vote.verdict for vote in votes.read(store.path).history] == ["skip", "vote", "undo", "vote"]
-    found = overview(votes.read(store.path), 1)
+    assert [vote.verdict for vote in aggregation.read(store.path).history] == ["skip", "vote", "undo", "vote"]
+    found = overview(aggregation.read(store.path), 1)
     assert (found["complete"], found["votes"]) == (1, 1)
     assert [(one["vote"], one["skip"], one["changed"]) for one in found["annotators"]] == [(0, 1, 0), (1, 0, 2)]
 
@@ -100,7 +100,7 @@ def test_an_answer_is_recorded_once_and_never_written_over(store):
     task = store.next(who)
     for _ in range(3):
         answer(store, who, task, preference=1)
-    assert len(votes.read(store.path).history) == 1
+    assert len(aggregation.read(store.path).history) == 1
     with pytest.raises(Stale):  # another answer under the same revision: an old window
         answer(store, who, task, preference=-1)
     with pytest.raises(Stale):  # one is missing before it
@@ -110,7 +110,7 @@ def test_an_answer_is_recorded_once_and_never_written_over(store):
     with pytest.raises(Stale):  # nothing to take back
         store.record(who, task.number, 3, "undo", {})
     store.record(who, task.number, 2, "vote", {"preference": -2})
-    found = votes.read(store.path)
+    found = aggregation.read(store.path)
     assert [vote.answer["preference"] for vote in found.history] == [1, -2]
     assert [vote.answer["preference"] for vote in found.votes] == [-2]
     for query in ("UPDATE votes SET answer = '{}'", "DELETE FROM votes"):
@@ -129,7 +129,7 @@ def test_the_order_is_drawn_once_and_says_nothing(store):
             assert task.responses == [f"Answer {task.id - 1}.{i}" for i in task.order]
             first.append(task.order[0])
             answer(store, who, task)
-    assert [vote.shown[0] for vote in votes.read(store.path).history] == first
+    assert [vote.shown[0] for vote in aggregation.read(store.path).history] == first
     assert abs(sum(first) / 1000 - 0.5) < 4 * 0.5 / 1000**0.5
 
 
@@ -151,8 +151,8 @@ def test_gold_is_mixed_in_and_most_doubtful_comes_first(tmp_path):
     known = [k // 4 for k, prompt in enumerate(asked) if prompt.startswith("Known")]
     assert known == [0, 1, 2][: len(known)]  # one in every four, nobody knows where
     assert len(known) >= 2
-    assert votes.reliability(votes.read(store.path)) == {"w0": (len(known), len(known))}
-    assert len(list(votes.groups(votes.read(store.path)))) == 6
+    assert aggregation.reliability(aggregation.read(store.path)) == {"w0": (len(known), len(known))}
+    assert len(list(aggregation.groups(aggregation.read(store.path)))) == 6
 
 
 def test_tasks_that_are_added_again_keep_their_votes(store):
@@ -161,7 +161,7 @@ def test_tasks_that_are_added_again_keep_their_votes(store):
     (who,) = people(store, 1)
     answer(store, who, store.next(who))
     assert store.add(twice, "compare") == 3
-    found = votes.read(store.path)
+    found = aggregation.read(store.path)
     assert (len(found.tasks), len(found.votes)) == (3, 1)
 
 
@@ -243,7 +243,7 @@ def test_all_is_done_when_nothing_is_left(tmp_path):
 def test_gold_that_was_wrong_is_corrected(store):
     for better in (0, 1):
         assert store.add([Group("?", ["x", "y"], (Pair(better, 1 - better),))], "compare", gold=True) == 1
-    (task,) = votes.read(store.path).tasks.values()
+    (task,) = aggregation.read(store.path).tasks.values()
     assert task.gold == {"preference": 1}
 
 
@@ -256,7 +256,7 @@ def test_a_night_is_no_time_to_answer(store, monkeypatch):
     task = store.next(who)
     monkeypatch.setattr(module.time, "time", lambda: now - 30_000)  # a clock that was set
     answer(store, who, task)
-    assert [vote.seconds for vote in votes.read(store.path).votes] == [module.LEASE, 0.0]
+    assert [vote.seconds for vote in aggregation.read(store.path).votes] == [module.LEASE, 0.0]
 
 
 def test_what_says_the_same_is_not_compared(store):
@@ -282,4 +282,4 @@ def test_a_task_has_one_answer_whatever_window_it_is_in(store):
         answer(store, who, second, preference=-1)
     store.record(who, first.number, 2, "undo", {})
     answer(store, who, first, preference=1)  # sent again long after: it is the answer of then
-    assert votes.read(store.path).votes == []
+    assert aggregation.read(store.path).votes == []

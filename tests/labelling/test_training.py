@@ -2,12 +2,12 @@
 
 import json
 
-from lit_align.batches import Group
-from lit_align.cli import main
-from lit_align.labelling import votes
-from tests.feedback.test_human import human
+from lit_align.cli.main import main
+from lit_align.labelling import aggregation
+from lit_align.types import Group
 from tests.labelling.serving import serving
 from tests.labelling.test_browser import reply, settled, visiting
+from tests.labelling.test_human import human
 from tests.stages.runs import folder_of
 
 
@@ -32,7 +32,7 @@ def test_three_people_label_and_a_reward_model_and_a_policy_learn(browser, tiny,
             with page.expect_download() as found:
                 page.get_by_role("button", name="Download labels").click()
             found.value.save_as(labels)
-    assert len(votes.read(store).votes) == 30
+    assert len(aggregation.read(store).votes) == 30
     exported = [json.loads(line) for line in labels.read_text().splitlines()]
     assert [row["pairs"][0][:3] for row in exported] == [[0, 1, 1.0]] * 10
     for stage, objective in (("RewardModel", "BradleyTerry"), ("Preference", "DPO")):

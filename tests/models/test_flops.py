@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from lit_align.batches import Group, Tree
 from lit_align.data.packing import pack_rows
-from lit_align.models.forward import Forward
+from lit_align.models.tree_forward import TreeForward
+from lit_align.types import Group, Tree
 from tests.architectures import build
-from tests.orchard import padded, padded_logps
+from tests.strategies import padded, padded_logps
 
 D, F, LAYERS, HEADS, VOCABULARY = 128, 320, 3, 8, 2048
 BODY = LAYERS * (2 * D * D + 2 * D * D // 2 + 3 * D * F)  # q and o; k and v with half the heads; gate, up and down
@@ -68,7 +68,7 @@ def expected(tokens, rows, length, heads, passes):
 def test_a_packed_step_costs_what_its_trees_hold(model, train_body):
     """The body sees each prompt once, the head scored tokens only; frozen weights need no gradient of their own."""
     model.model.layers.requires_grad_(train_body)
-    forward = Forward(model)
+    forward = TreeForward(model)
     trees = pack_rows([TREES[:2], TREES[2:]]).trees
     rows, length = trees.input_ids.shape
     should = expected(rows * length, rows, length, len(trees.target), passes=3 if train_body else 2)
@@ -85,7 +85,7 @@ def test_an_ordinary_step_costs_a_prompt_for_each_response_and_a_head_for_each_t
 def test_unrolled_rows_are_what_sharing_saves(model):
     """Six responses to three prompts of 40 tokens: rows of 75 columns for each of them against two rows."""
     model.model.layers.requires_grad_(True)
-    forward = Forward(model)
+    forward = TreeForward(model)
     forward.layout = "rows"
     trees = pack_rows([TREES[:2], TREES[2:]]).trees
     should = expected(6 * 75, 6, 75, len(trees.target), passes=3)

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from lit_align.batches import Group, Tree
 from lit_align.data.packing import pack
 from lit_align.errors import ModelError
-from lit_align.models.forward import Forward
+from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.generate import generate, sample, stop_ids, stream
 from lit_align.models.load import Base, load_model, load_tokenizer
-from lit_align.models.roles import Lora, Roles
+from lit_align.models.tree_forward import TreeForward
+from lit_align.types import Group, Tree
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [15, 16]]
 
@@ -80,7 +80,7 @@ def placed():
 def test_sampled_logps_are_those_of_the_training_pass(model, tokenizer, kind, temperature):
     model = {"attention": lambda: model, "recurrent": recurrent, "placed": placed}[kind]()
     model.generation_config.eos_token_id = list(range(1, 30))  # responses end at different times
-    rows = sample(model, tokenizer, PROMPTS, max_new_tokens=8, temperature=temperature, samples=3)
+    rows = sample(model, tokenizer, PROMPTS, max_new_tokens=8, temperature=temperature, num_generations=3)
     assert [len(row) for row in rows] == [3] * 4
     assert len({len(one.ids) for row in rows for one in row}) > 2
     for prompt, row in zip(PROMPTS, rows, strict=True):
@@ -134,7 +134,7 @@ def test_between_two_tokens_another_may_speak(model, tokenizer):
 
 def test_tokens_come_as_often_as_they_are_likely(model, tokenizer):
     n, temperature = 4000, 0.7
-    rows = sample(model, tokenizer, [[5, 6, 7]], max_new_tokens=1, temperature=temperature, samples=n)
+    rows = sample(model, tokenizer, [[5, 6, 7]], max_new_tokens=1, temperature=temperature, num_generations=n)
     found = torch.bincount(torch.tensor([one.ids[0] for one in rows[0]]), minlength=128) / n
     with torch.no_grad():
         p = (model(torch.tensor([[5, 6, 7]])).logits[0, -1] / temperature).softmax(-1)
@@ -145,21 +145,21 @@ def test_one_pass_over_each_prompt_and_finished_rows_leave(model, tokenizer):
     seen = []
     model.model.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[0]))
     model.generation_config.eos_token_id = list(range(1, 30))
-    rows = sample(model, tokenizer, PROMPTS, max_new_tokens=8, samples=3)
+    rows = sample(model, tokenizer, PROMPTS, max_new_tokens=8, num_generations=3)
     lengths = [len(one.ids) for row in rows for one in row]
     assert seen == [4] + [sum(length > step for length in lengths) for step in range(1, max(lengths))]
 
 
 def test_who_plays_is_who_answers_and_the_mode_stays(tiny, tokenizer):
-    roles = Roles(load_model(Base(tiny, "none", "float32"), torch.device("cpu")), Lora(r=4, alpha=8)).train()
+    adapters = AdapterSet(load_model(Base(tiny, "none", "float32"), torch.device("cpu")), Lora(r=4, alpha=8)).train()
     plain = generate(load_model(Base(tiny, "none", "float32")), tokenizer, PROMPTS, max_new_tokens=8)
-    for parameter in roles.trainable().values():
+    for parameter in adapters.trainable().values():
         parameter.data.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
-    assert generate(roles.model, tokenizer, PROMPTS, max_new_tokens=8) != plain
-    with roles.play("reference"):
-        assert generate(roles.model, tokenizer, PROMPTS, max_new_tokens=8) == plain
-        assert all(module.training for module in roles.model.modules())
-    assert roles.now == "policy"
+    assert generate(adapters.model, tokenizer, PROMPTS, max_new_tokens=8) != plain
+    with adapters.activate("reference"):
+        assert generate(adapters.model, tokenizer, PROMPTS, max_new_tokens=8) == plain
+        assert all(module.training for module in adapters.model.modules())
+    assert adapters.now == "policy"
 
 
 def test_every_token_that_ends_a_turn_ends_a_response(model, tokenizer, tiny):
@@ -186,14 +186,14 @@ def test_a_real_model_samples_what_its_training_pass_reads(smollm2):
     asked = ("Name a bird.", "Why does rain fall, and where?", "2 + 2 =")
     prompts = [tokenizer.encode(text) for text in asked]
     for temperature in (1.0, 0.7):
-        rows = sample(model, tokenizer, prompts, max_new_tokens=32, samples=2, temperature=temperature)
+        rows = sample(model, tokenizer, prompts, max_new_tokens=32, num_generations=2, temperature=temperature)
         trees = [
             Tree(prompt, [one.ids for one in row], [[True] * len(one.ids) for one in row], Group(text, ["", ""]))
             for prompt, row, text in zip(prompts, rows, asked, strict=True)
         ]
         (batch,) = pack(trees, budget=1000)
         with torch.no_grad():
-            read = Forward(model)(batch.trees, temperature=temperature).logps
+            read = TreeForward(model)(batch.trees, temperature=temperature).logps
         drawn = {id(tree): [p for one in row for p in one.logps] for tree, row in zip(trees, rows, strict=True)}
         drawn = torch.tensor([p for tree in batch.source for p in drawn[id(tree)]])
         assert (read - drawn).abs().max() <= 1e-4

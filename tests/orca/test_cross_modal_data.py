@@ -12,14 +12,14 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lit_align.data.cross_modal import CrossModalData, split
-from lit_align.data.modalities import Examples, Modality, TargetSpec
-from lit_align.data.modalities.images import Images
-from lit_align.data.modalities.series import Series
-from lit_align.data.modalities.strings import Strings
-from lit_align.data.modalities.tables import Tables
-from lit_align.data.modalities.waveforms import Waveforms
 from lit_align.errors import ConfigError, DataError
+from lit_align.orca.datamodule import CrossModalData, split
+from lit_align.orca.modalities import Examples, Modality, TargetSpec
+from lit_align.orca.modalities.images import Images
+from lit_align.orca.modalities.series import Series
+from lit_align.orca.modalities.strings import Strings
+from lit_align.orca.modalities.tables import Tables
+from lit_align.orca.modalities.waveforms import Waveforms
 
 
 class Given(Modality):
@@ -107,7 +107,7 @@ def test_idx_and_what_is_none(tmp_path):
 
 def test_a_table(tmp_path):
     file = write(tmp_path / "x.csv", "id,a,b,y\n1,0.5,,u\n2,1,2,v\n")
-    found = Tables(target="y", leave=("id",))(file, "train")
+    found = Tables(target="y", ignore=("id",))(file, "train")
     assert found.targets == ["u", "v"]
     assert found.inputs[1].tolist() == [1.0, 2.0]
     assert found.inputs[0].isnan().tolist() == [False, True]

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from lit_align.batches import BodySpec, Embedded, Stats
-from lit_align.data.modalities import InputSpec, collate
 from lit_align.errors import ConfigError, DataError
 from lit_align.orca.embedders import Embedder
 from lit_align.orca.embedders.patches import Patches
 from lit_align.orca.embedders.spectrogram import Spectrogram
 from lit_align.orca.embedders.symbols import Symbols
 from lit_align.orca.embedders.tabular import Tabular
+from lit_align.orca.modalities import InputSpec, collate
+from lit_align.orca.types import BodySpec, Embedded, Stats
 from lit_align.plugins import load_plugins
 from lit_align.testing import check_embedder
 
@@ -64,7 +64,7 @@ def attached(embedder, kind, inputs, body=BODY):
     [((96,), 64, 2, 48), ((521,), 64, 9, 58), ((64,), 64, 1, 64), ((28, 28), 64, 4, 49), ((17, 16), 64, 3, 36)],
 )
 def test_the_smallest_patch_that_makes_few_enough_tokens(shape, most, size, tokens):
-    embedder = attached(Patches(most=most), "image", [torch.zeros(1, *shape)])
+    embedder = attached(Patches(max_patches=most), "image", [torch.zeros(1, *shape)])
     assert embedder.patch == (size,) * len(shape)
     assert embedder.n_tokens(InputSpec("image", 1, shape)) == tokens
 
@@ -130,7 +130,7 @@ def test_refusals():
 
 
 class Plain(Embedder):
-    takes = frozenset({"series"})
+    input_kinds = frozenset({"series"})
 
     def build(self, inputs, width):
         self.project = nn.Linear(inputs.channels, width)

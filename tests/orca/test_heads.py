@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.nn.functional import fold
 
-from lit_align.batches import Embedded
-from lit_align.data.modalities import TargetSpec
 from lit_align.errors import ConfigError
 from lit_align.orca.embedders.patches import Patches
 from lit_align.orca.embedders.tabular import Tabular
 from lit_align.orca.heads import Head, measure, relative_l2
+from lit_align.orca.modalities import TargetSpec
+from lit_align.orca.types import Embedded
 
 HIDDEN = torch.tensor([[[1.0, 0.0], [3.0, 2.0], [9.0, 9.0]], [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]])
 TOKENS = Embedded(HIDDEN, torch.tensor([[True, True, False], [True, True, True]]))

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 import yaml
 
-from lit_align.cli import main
+from lit_align.cli.main import main
 from tests.coming_from_trl import CLASSES, nested, rows_of
 
 trl = pytest.importorskip("trl", reason="needs TRL: pip install -e .[peers]")

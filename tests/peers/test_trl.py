@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_align.batches import ByToken, Logps
 from lit_align.objectives import Objective, UnpairedObjective
 from lit_align.objectives.bco import BCO
 from lit_align.objectives.cross_entropy import CrossEntropy
@@ -22,12 +21,13 @@ from lit_align.objectives.mix import Mix
 from lit_align.objectives.orpo import ORPO
 from lit_align.objectives.simpo import SimPO
 from lit_align.objectives.slic import SLiC
-from tests import zoo
+from lit_align.types import Logps, PerTokenLogps
+from tests import objective_registry
 from tests.peers import trl_code
 from tests.peers.trl_code import PAIRS, Drawn, drawn
 
 pytest.importorskip("trl", reason="needs TRL: pip install -e .[peers]")
-ZOO = zoo.classes()
+ZOO = objective_registry.classes()
 SEEDS = range(3)
 
 
@@ -49,7 +49,7 @@ class Parity(NamedTuple):
 def sides(given: Drawn) -> list[Logps]:
     """Chosen and rejected responses as our objectives see them."""
     length = given.mask.sum(1)
-    tokens = ByToken(given.policy, given.reference, given.collision)
+    tokens = PerTokenLogps(given.policy, given.reference, given.collision)
     every = Logps(given.policy.sum(1), given.reference.sum(1), length, tokens)
     index = torch.arange(2 * PAIRS)
     return [every.take(index[:PAIRS]), every.take(index[PAIRS:])]

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lit_align.batches import Logps, PairLabels
 from lit_align.objectives.bradley_terry import BradleyTerry
-from lit_align.stages.families import pairs
+from lit_align.stages.preference_losses import pairs
+from lit_align.types import Logps, PairLabels
 
 pytest.importorskip("trl", reason="needs TRL: pip install -e .[peers]")
 PAIRS = 6

@@ -22,7 +22,7 @@ def main() -> None:
         command = [
             *(sys.executable, "-m", "lit_align", "predict", "-c", "configs/tiny/dpo.yaml", f"--run={folder}/run"),
             *(f"--data.validation={folder}/prompts.jsonl", "--model.temperature=1", "--model.max_new_tokens=48"),
-            *("--model.best_of.n=16", "--model.best_of.reward=Length", "--model.best_of.reward.most=12"),
+            *("--model.best_of.n=16", "--model.best_of.reward=Length", "--model.best_of.reward.max_words=12"),
         ]
         subprocess.run(command, cwd=HERE.parents[1], check=True)
         for file in ("best_of.json", "best_of.png"):

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import yaml
 
-from lit_align.data.modalities.base import existing
 from lit_align.errors import DataError
+from lit_align.orca.modalities.base import existing
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -14,17 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lit_align.batches import Group
 from lit_align.data.formats.groups import Groups
-from lit_align.evaluation.asked import agrees, label, summary
-from lit_align.feedback import Opinion
+from lit_align.feedback import FeedbackResult
+from lit_align.feedback.agreement import agrees, label, summary
 from lit_align.feedback.base import means
-from lit_align.feedback.graded import Graded
+from lit_align.feedback.from_reward import FromReward
 from lit_align.feedback.judge import Judge
-from lit_align.feedback.local import Local
-from lit_align.feedback.ranked import Ranked
+from lit_align.judges.local_model import LocalModel
 from lit_align.models.load import Base
+from lit_align.rewards.judge_score import JudgeScore
 from lit_align.rewards.length import Length
+from lit_align.types import Group
 from tests.evaluation import real
 
 HERE = Path(__file__).parent
@@ -43,7 +43,7 @@ def drawn(path: str) -> list[Group]:
     return random.Random(SEED).sample(short, PAIRS)
 
 
-def one_order(opinion: Opinion, first: int) -> Opinion:
+def one_order(opinion: FeedbackResult, first: int) -> FeedbackResult:
     """What the judge would have said if only the order had been shown in which response ``first`` is A."""
     return opinion._replace(records=tuple(one for one in opinion.records if one["responses"][0] == first))
 
@@ -54,7 +54,7 @@ def attacked(group: Group) -> Group:
     return group._replace(responses=[text + ATTACK * (k == worse) for k, text in enumerate(group.responses)])
 
 
-def chance_of_worse(groups: Sequence[Group], opinions: Sequence[Opinion]) -> float:
+def chance_of_worse(groups: Sequence[Group], opinions: Sequence[FeedbackResult]) -> float:
     """Mean probability of the worse response, both orders together."""
     found = [
         (means(opinion.records)[0, 1], group.pairs[0].worse) for group, opinion in zip(groups, opinions, strict=True)
@@ -77,14 +77,14 @@ def person(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     """Ask, count, keep."""
     began, found = time.process_time(), dict[str, Any]()
-    judge = Judge(Local(MODEL))
+    judge = Judge(LocalModel(MODEL))
     for name, read in {"pandalm": real.pandalm, "llmbar": real.llmbar}.items():
         with tempfile.TemporaryDirectory() as folder:
             groups = drawn(read(DATA, Path(folder)))
         both = label(judge, groups, "pairs", 8)
         first = [one_order(opinion, group.pairs[0].better) for group, opinion in zip(groups, both, strict=True)]
         last = [one_order(opinion, group.pairs[0].worse) for group, opinion in zip(groups, both, strict=True)]
-        longer = Ranked(Length(most=10**5, least=10**5))
+        longer = FromReward(Length(max_words=10**5, min_words=10**5))
         some = groups[:ATTACKED]
         told = summary(both)
         records = [record for opinion in both for record in opinion.records]
@@ -94,7 +94,9 @@ def main() -> None:
             "judge, better one shown first": agrees(groups, first),
             "judge, better one shown last": agrees(groups, last),
             "judge, both orders": agrees(groups, both),
-            "marks 1 to 10": agrees(groups[:MARKED], label(Ranked(Graded(judge.by)), groups[:MARKED], "pairs", 8)),
+            "marks 1 to 10": agrees(
+                groups[:MARKED], label(FromReward(JudgeScore(judge.by)), groups[:MARKED], "pairs", 8)
+            ),
             "order_dependent": told["order_dependent"],
             "first_wins": told["first_wins"],
             "mass_on_a_verdict": sum(record["mass"] for record in records) / len(records),

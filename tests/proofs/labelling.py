@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.labelling.serving import Visitor
+from tests.labelling.test_aggregation import check_replay
 from tests.labelling.test_crash import Page, check_crash
-from tests.labelling.test_votes import check_replay
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("LIT_ALIGN_DATA", HERE.parents[2] / "shared" / "data"))

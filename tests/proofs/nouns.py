@@ -33,26 +33,26 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from lit_align.batches import Group, Tree
-from lit_align.data.chat import Chat
+from lit_align.data.datamodules import Comparisons
 from lit_align.data.formats.groups import as_row
-from lit_align.data.modules import Comparisons
 from lit_align.data.prepare import SELECT
+from lit_align.data.scoring import scored
+from lit_align.data.tokenize import ChatTokenizer
 from lit_align.feedback import Feedback
 from lit_align.feedback.discriminator import Discriminator
-from lit_align.feedback.ranked import Ranked
+from lit_align.feedback.from_reward import FromReward
 from lit_align.functional.logps import response_logps
+from lit_align.models.adapter_set import Lora
 from lit_align.models.generate import sample
 from lit_align.models.load import Base
-from lit_align.models.roles import Lora
 from lit_align.objectives.bradley_terry import BradleyTerry
 from lit_align.objectives.dpo import DPO
-from lit_align.online import Online
+from lit_align.online.datamodule import Online
 from lit_align.rewards import Reward
-from lit_align.rewards.reading import scored
-from lit_align.rewards.trained import Trained
+from lit_align.rewards.reward_model import RewardModelScore
 from lit_align.stages.preference import Preference
 from lit_align.stages.reward_model import RewardModel
+from lit_align.types import Group, Tree
 from tests.proofs.on_policy import FRAMES, LEARNED
 from tests.proofs.targets import gain
 
@@ -87,9 +87,9 @@ class Gold(Feedback):
     def __init__(self):
         self.asked = 0
 
-    def __call__(self, groups, takes):
+    def __call__(self, groups, label_kind):
         self.asked += len(groups)
-        return Ranked(Nouns())(groups, takes)
+        return FromReward(Nouns())(groups, label_kind)
 
 
 def beginnings(things: tuple[str, ...]) -> list[str]:
@@ -111,10 +111,12 @@ def policy(seed: int, lr: float) -> Preference:
 
 def said(module: Preference, prompts: list[str], samples: int, seed: int) -> list[Group]:
     """Answers of the policy, with their ids and log-probabilities."""
-    chat = Chat(module.tokenizer, max_length=256)
+    chat = ChatTokenizer(module.tokenizer, max_length=256)
     asked = [chat.encode(SELECT["prompts"](Group(prompt, []))).tree.prompt for prompt in prompts]
-    with module.roles.play("policy", training=False) as model:
-        found = sample(model, module.tokenizer, asked, max_new_tokens=WORDS, samples=samples, seed=seed, batch_size=96)
+    with module.adapters.activate("policy", training=False) as model:
+        found = sample(
+            model, module.tokenizer, asked, max_new_tokens=WORDS, num_generations=samples, seed=seed, batch_size=96
+        )
     groups = []
     for prompt, before, row in zip(prompts, asked, found, strict=True):
         ids = [one.ids for one in row]
@@ -129,8 +131,8 @@ def nats(module: Preference, groups: list[Group]) -> float:
     """How far the policy is from the base on what it said, for each response."""
 
     def likelihoods(batch):
-        with module.roles.play("reference", training=False):
-            return response_logps(module.read(batch.trees).logps, batch.trees.owner, batch.trees.responses)
+        with module.adapters.activate("reference", training=False):
+            return response_logps(module.tree_forward(batch.trees).logps, batch.trees.owner, batch.trees.responses)
 
     told = [(group.extra["prompt ids"], group.extra["tokens"]) for group in groups]
     trees = [Tree(*one, [[True] * len(ids) for ids in one[1]], group) for one, group in zip(told, groups, strict=True)]
@@ -162,13 +164,13 @@ def labelled(file: Path, gold: Gold, groups: list[Group]) -> Path:
     return write(file, rows)
 
 
-def learned(file: Path, seed: int, lr: float, epochs: int) -> Trained:
+def learned(file: Path, seed: int, lr: float, epochs: int) -> RewardModelScore:
     """The reward model that labelled pairs make."""
     module = RewardModel(BradleyTerry(), **settings(seed, lr))
     trainer = Trainer(default_root_dir=file.parent, enable_checkpointing=False, max_epochs=epochs, **QUIET)
     trainer.fit(module, Comparisons(str(file), seed=seed, **DATA))
     module.save_adapter(file.parent / "judge")
-    return Trained(str(file.parent / "judge"))
+    return RewardModelScore(str(file.parent / "judge"))
 
 
 class Watched(Callback):
@@ -194,13 +196,13 @@ def learn(name: str, seed: int, lr: float, held: list[str], base: list[float]) -
             first = FIRST if name == LEARNING else BUDGET
             labelled(file, gold, said(module, prompts[:first], 2, seed=1000 + seed))
         if name == OFF:
-            data = Online(str(file), responses="dataset", labels="recorded", **usual)
+            data = Online(str(file), responses="dataset", relabel="recorded", **usual)
         elif name == GOLD:
-            data = Online(train, gold, responses="replay", labels="recorded", share=0.75, **usual)
+            data = Online(train, gold, responses="replay", relabel="recorded", fresh_fraction=0.75, **usual)
         else:
             judge = learned(file, seed, **JUDGE)
-            more = Discriminator(judge, gold, labels=LATER, batch_size=BATCH, **JUDGE)
-            data = Online(train, more if name == LEARNING else Ranked(judge), **usual)
+            more = Discriminator(judge, gold, label_budget=LATER, batch_size=BATCH, **JUDGE)
+            data = Online(train, more if name == LEARNING else FromReward(judge), **usual)
         watched = Watched(held)
         trainer = Trainer(default_root_dir=at, callbacks=[watched], enable_checkpointing=False, **QUIET)
         trainer.fit(module, data)

@@ -43,7 +43,12 @@ COMMON = (
         "--trainer.num_sanity_val_steps=0",
     ),
     *("--trainer.enable_progress_bar=false", "--model.reward=lit_align_vader.Vader", "--model.max_new_tokens=16"),
-    *("--model.samples=4", "--model.minibatches=2", "--model.checkpointing=false", "--model.optimizer.lr=1e-3"),
+    *(
+        "--model.num_generations=4",
+        "--model.num_minibatches=2",
+        "--model.gradient_checkpointing=false",
+        "--model.optimizer.lr=1e-3",
+    ),
     *("--model.lora.r=16", "--model.lora.alpha=32", "--data.batch_size=4", "--data.token_budget=4096"),
 )
 RUNS: dict[str, tuple[int, tuple[str, ...]]] = {

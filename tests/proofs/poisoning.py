@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_align.labelling.votes import HOW, Label
+from lit_align.labelling.aggregation import HOW, Label
 
 HERE = Path(__file__).parent
 TASKS, PEOPLE, VOTES, CAMPAIGNS = 400, 30, 5, 20

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lit_align.batches import Group, Pair
 from lit_align.data.formats.hh import HH
 from lit_align.errors import Malformed
 from lit_align.evaluation.reward_bench import Verdicts, draws, estimate, figures, judge
 from lit_align.models.load import Base, load_tokenizer
-from lit_align.rewards.trained import Trained
+from lit_align.rewards.reward_model import RewardModelScore
+from lit_align.types import Group, Pair
 from tests.evaluation import real
 
 HERE = Path(__file__).parent
@@ -105,7 +105,7 @@ def train(name: str, groups: list[Group], held: list[Group], seed: int, *more: s
         *("--trainer.max_steps=-1", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"),
         *(f"--model.seed={seed}", f"--data.seed={seed}", "--model.lora.r=16", "--model.lora.alpha=32"),
         *(f"--data.train={at}/train.jsonl", "--data.validation=null", "--data.batch_size=16"),
-        *("--data.token_budget=4096", "--data.max_length=4096", "--model.checkpointing=false", *more),
+        *("--data.token_budget=4096", "--data.max_length=4096", "--model.gradient_checkpointing=false", *more),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True, check=False)
@@ -119,7 +119,7 @@ def train(name: str, groups: list[Group], held: list[Group], seed: int, *more: s
 
 def verdicts(run: Path, held: list[Group], number: dict[str, int]) -> Verdicts:
     """What the trained model says of held-out comparisons; ``number`` is each prompt's, the same for all seeds."""
-    part = judge(Trained(str(run / "adapter"), token_budget=4096), held, batch_size=32)[0]
+    part = judge(RewardModelScore(str(run / "adapter"), token_budget=4096), held, batch_size=32)[0]
     asked = np.array([number[one] for one in dict.fromkeys(json.dumps(group.prompt) for group in held)])
     return part._replace(prompt=asked[part.prompt])
 

@@ -19,14 +19,14 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from lit_align.batches import Pair
-from lit_align.feedback import Feedback, Opinion
+from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.self_play import SelfPlay
+from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
-from lit_align.models.roles import Lora
 from lit_align.objectives.dpo import DPO
-from lit_align.online import Online
+from lit_align.online.datamodule import Online
 from lit_align.stages.preference import Preference
+from lit_align.types import Pair
 from tests.tiny import WORDS, words
 
 HERE = Path(__file__).parent
@@ -41,17 +41,17 @@ def gold(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class Exact(Feedback):
+class LastNumber(Feedback):
     """Preferences as Bradley and Terry have them."""
 
-    def __call__(self, groups, takes):
+    def __call__(self, groups, label_kind):
         opinions = []
         for group in groups:
             a, b = (gold(text) for text in group.responses)
             chance = torch.tensor(a - b).sigmoid().item()
             same = group.responses[0] == group.responses[1]
             labelled = None if same else group._replace(pairs=(Pair(0, 1, chance),))
-            opinions.append(Opinion(labelled, why="twice the same" if same else ""))
+            opinions.append(FeedbackResult(labelled, why="twice the same" if same else ""))
         return opinions
 
 
@@ -65,7 +65,7 @@ def ids(answer: str) -> list[int]:
 def spoken(module: Preference, role: str = "policy") -> Tensor:
     """Log-probability of every answer."""
     prompt = [WORDS.index(word) for word in PROMPT.split()]
-    with module.roles.play(role, training=False) as model:
+    with module.adapters.activate(role, training=False) as model:
         first = model(input_ids=torch.tensor([prompt])).logits[0, -1].double().log_softmax(-1)
         rows = torch.tensor([[*prompt, word] for word in range(len(WORDS))])
         second = model(input_ids=rows).logits[:, -1].double().log_softmax(-1)
@@ -82,7 +82,7 @@ def module_of(base: Path) -> Preference:
     """What is trained in each arm."""
     fading = partial(torch.optim.lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.02, total_iters=ROUNDS)
     return Preference(
-        DPO(BETA), base=Base(str(base), "none", "float32"), lora=Lora(r=8), max_new_tokens=2, checkpointing=False,
+        DPO(BETA), base=Base(str(base), "none", "float32"), lora=Lora(r=8), max_new_tokens=2, gradient_checkpointing=False,
         optimizer=partial(torch.optim.Adam, lr=0.01), lr_scheduler=fading,
     )  # fmt: skip
 
@@ -138,8 +138,8 @@ def main() -> None:
         fresh = {"samples": 2, "responses": "fresh"}
         arms = {
             "recorded pairs": (optimum, pairs, None, {"responses": "dataset", "labels": "recorded"}),
-            "the same, labelled anew": (optimum, pairs, Exact(), {"responses": "dataset"}),
-            "fresh pairs": (optimum, prompts, Exact(), fresh),
+            "the same, labelled anew": (optimum, pairs, LastNumber(), {"responses": "dataset"}),
+            "fresh pairs": (optimum, prompts, LastNumber(), fresh),
         }
         # people speak otherwise than the model: a Zipf-like distribution over shuffled answers
         order = random.Random(1).sample(range(len(ANSWERS)), len(ANSWERS))

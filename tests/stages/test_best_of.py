@@ -9,13 +9,13 @@ import time
 import pytest
 import torch
 
-from lit_align.batches import Group, Scores
-from lit_align.cli import main
+from lit_align.cli.main import main
 from lit_align.errors import ModelError
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.rewards.base import Reward, text_of
 from lit_align.rewards.length import Length
 from lit_align.stages.best_of import BestOf, best_of_curve
+from lit_align.types import Group, Scores
 from tests.stages.runs import arguments, folder_of, start, write_pairs
 from tests.stages.test_resume import wait_for
 
@@ -23,8 +23,8 @@ N = 6
 BEST = (
     f"--model.best_of.n={N}",
     "--model.best_of.reward=Length",
-    "--model.best_of.reward.most=4",
-    "--model.best_of.reward.least=4",
+    "--model.best_of.reward.max_words=4",
+    "--model.best_of.reward.min_words=4",
 )
 
 
@@ -81,7 +81,7 @@ def test_a_score_that_is_no_number_is_no_best():
 
 def test_the_best_of_each_prompt_is_kept(whole):
     _, folder = whole
-    reward = Length(most=4, least=4)
+    reward = Length(max_words=4, min_words=4)
     for row in rows(folder):
         assert len(row["answers"]) == len(row["scores"]) == N
         responses = [[{"role": "assistant", "content": answer}] for answer in row["answers"]]
@@ -121,8 +121,8 @@ class Calls(Reward):
     def __init__(self) -> None:
         self.attached, self.groups = [], []
 
-    def attach(self, roles, tokenizer) -> None:
-        self.attached.append((roles, tokenizer))
+    def attach(self, adapters, tokenizer) -> None:
+        self.attached.append((adapters, tokenizer))
 
     def __call__(self, groups):
         self.groups += groups
@@ -132,8 +132,8 @@ class Calls(Reward):
 def test_a_reward_is_attached_once_and_sees_whole_groups(tiny, tmp_path):
     from lightning.pytorch import Trainer
 
-    from lit_align.data.modules import Comparisons
-    from lit_align.models.roles import Lora
+    from lit_align.data.datamodules import Comparisons
+    from lit_align.models.adapter_set import Lora
     from lit_align.objectives.dpo import DPO
     from lit_align.stages.preference import Preference
 
@@ -147,7 +147,7 @@ def test_a_reward_is_attached_once_and_sees_whole_groups(tiny, tmp_path):
         module, Comparisons(str(data), str(data), batch_size=4, token_budget=256, max_length=256)
     )
     assert [len(one) for one in lists] == [10, 3]  # 32 answers are written together
-    assert reward.attached == [(module.roles, module.tokenizer)]
+    assert reward.attached == [(module.adapters, module.tokenizer)]
     assert [len(group.responses) for group in reward.groups] == [3] * 13
     assert [group.source for group in reward.groups] == [f"{data}:{k + 1}" for k in range(13)]
     assert all("answers" not in row and len(row["scores"]) == 3 for one in lists for row in one)
@@ -156,7 +156,7 @@ def test_a_reward_is_attached_once_and_sees_whole_groups(tiny, tmp_path):
 def test_of_equal_ones_the_first():
     groups = [Group([{"role": "user", "content": "a?"}], []), Group("b?", [])]
     said = [["x y z", "x", "y"], ["x", "y", "x y z"]]
-    found = BestOf(3, Length(most=1), keep_all=True).choose(groups, [[(one, True) for one in row] for row in said])
+    found = BestOf(3, Length(max_words=1), keep_all=True).choose(groups, [[(one, True) for one in row] for row in said])
     assert [one["answer"] for one in found] == ["x", "x"]
     assert [one["answers"] for one in found] == said
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lit_align.cli import main
+from lit_align.cli.main import main
 from tests.stages.runs import arguments, start, trace, write_chats, write_pairs
 
 

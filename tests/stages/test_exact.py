@@ -4,17 +4,17 @@ import hashlib
 
 import pytest
 import torch
+from lit_align.stages.init_adapter import SFT
 
-from lit_align.batches import Group, Pair, Step, Tree
 from lit_align.data.packing import pack
+from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
-from lit_align.models.reference import ReferenceCache
-from lit_align.models.roles import Lora
+from lit_align.models.reference_cache import ReferenceCache
 from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.objectives.dpo import DPO
 from lit_align.objectives.ipo import IPO
 from lit_align.stages.preference import Preference
-from lit_align.stages.sft import SFT
+from lit_align.types import Group, Pair, Step, Tree
 
 
 def trees(count: int, responses: int = 2, seed: int = 0) -> list[Tree]:
@@ -35,15 +35,15 @@ def trees(count: int, responses: int = 2, seed: int = 0) -> list[Tree]:
 
 
 def step(rows: list[Tree], budget: int) -> Step:
-    return Step.of(tuple(pack(rows, budget)))
+    return Step.from_batches(tuple(pack(rows, budget)))
 
 
 def stage(cls, objective, tiny, **settings):
     made = cls(objective, base=Base(str(tiny), "none", "float32"), lora=Lora(r=4), **settings)
     made.configure_model()
-    for parameter in made.roles.trainable().values():  # both halves of an adapter, so that it does something
+    for parameter in made.adapters.trainable().values():  # both halves of an adapter, so that it does something
         torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
-    made.roles.peft.train()
+    made.adapters.peft.train()
     return made
 
 
@@ -53,7 +53,7 @@ def gradient(module, one: Step) -> tuple[float, torch.Tensor]:
         loss, _ = module.losses(batch, statistics=False)
         (loss / module.count(one)).backward()
         total += loss.item() / module.count(one)
-    flat = torch.cat([p.grad.flatten() for p in module.roles.trainable().values()])
+    flat = torch.cat([p.grad.flatten() for p in module.adapters.trainable().values()])
     module.zero_grad()
     return total, flat
 
@@ -98,7 +98,7 @@ def test_before_the_first_step_the_divergence_is_exactly_zero(tiny):
     module = Preference(DPO(), base=Base(str(tiny), "none", "float32"), lora=Lora(r=4))
     module.configure_model()
     batch = pack(trees(6), 10_000)[0]
-    logps = module.logps(batch, module.read(batch.trees))
+    logps = module.logps(batch, module.tree_forward(batch.trees))
     assert torch.equal(logps.policy, logps.reference)
 
 
@@ -106,16 +106,16 @@ def test_before_the_first_step_the_divergence_is_exactly_zero(tiny):
 def test_training_leaves_the_base_as_it_was(quantization, tiny):
     module = Preference(DPO(), base=Base(str(tiny), quantization, "float32"), lora=Lora(r=4))
     module.configure_model()
-    module.roles.peft.train()
+    module.adapters.peft.train()
 
     def digest() -> str:
-        frozen = (p for p in module.roles.parameters() if not p.requires_grad)
+        frozen = (p for p in module.adapters.parameters() if not p.requires_grad)
         return hashlib.sha256(
             b"".join(p.detach().contiguous().view(torch.uint8).numpy().tobytes() for p in frozen)
         ).hexdigest()
 
     before, one = digest(), step(trees(4), 10_000)
-    optimizer = torch.optim.AdamW(module.roles.trainable().values(), lr=0.1)
+    optimizer = torch.optim.AdamW(module.adapters.trainable().values(), lr=0.1)
     losses = []
     for _ in range(3):
         loss, _ = module.losses(one.batches[0], statistics=False)
@@ -168,8 +168,8 @@ def test_a_broken_line_costs_only_itself(line, tmp_path):
 def test_another_adapter_has_another_cache(tiny, tmp_path):
     one = step(trees(5), 10_000)
     plain = stage(Preference, DPO(), tiny)
-    plain.roles.save(tmp_path / "sft")
-    for sft in (None, str(tmp_path / "sft")):
-        module = stage(Preference, DPO(), tiny, cache_reference=str(tmp_path / "cache"), sft=sft)
+    plain.adapters.save(tmp_path / "sft")
+    for init_adapter in (None, str(tmp_path / "sft")):
+        module = stage(Preference, DPO(), tiny, cache_reference=str(tmp_path / "cache"), init_adapter=init_adapter)
         gradient(module, one)
     assert len(list((tmp_path / "cache").iterdir())) == 2

@@ -11,7 +11,7 @@ from statistics import mean
 import pytest
 import torch
 
-from lit_align.cli import main
+from lit_align.cli.main import main
 from lit_align.models.load import Base, load_model, load_tokenizer
 from tests.stages.runs import folder_of, trace
 
@@ -61,7 +61,7 @@ def ranking(rows: list[dict]) -> dict:
     ("stage", "objective", "data", "name", "rows", "batch_size", "max_length"),
     [
         ("Preference", "DPO", "Comparisons", "dpo", 299, 4, 44),
-        ("Preference", "KTO", "Thumbs", "kto", 300, 4, 44),
+        ("Preference", "KTO", "BinaryLabels", "kto", 300, 4, 44),
         ("Preference", "PlackettLuceDPO", "Rankings", "realsumm", ARTICLES, 2, 28),
         ("SFT", "CrossEntropy", "Demonstrations", "alpaca", 995, 4, 44),
     ],

@@ -8,12 +8,12 @@ import math
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lit_align.stages.init_adapter import SFT
 from safetensors.torch import load_file
 
-from lit_align.batches import Group
-from lit_align.cli import main
-from lit_align.stages.answers import record
-from lit_align.stages.sft import SFT
+from lit_align.callbacks.predictions import record
+from lit_align.cli.main import main
+from lit_align.types import Group
 from tests import tiny as make
 from tests.stages.runs import arguments, folder_of, trace, write_chats, write_pairs
 
@@ -26,13 +26,13 @@ class Poison(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, *args) -> None:
         self.seen += 1
-        self.kept = [p.detach().clone() for p in pl_module.roles.trainable().values()]
+        self.kept = [p.detach().clone() for p in pl_module.adapters.trainable().values()]
         if self.seen in self.steps:
-            next(iter(pl_module.roles.trainable().values())).data.fill_(float("nan"))
+            next(iter(pl_module.adapters.trainable().values())).data.fill_(float("nan"))
 
     def on_train_batch_end(self, trainer, pl_module, *args) -> None:
         if self.seen in self.steps:
-            for parameter, before in zip(pl_module.roles.trainable().values(), self.kept, strict=True):
+            for parameter, before in zip(pl_module.adapters.trainable().values(), self.kept, strict=True):
                 parameter.data.copy_(before)
 
 
@@ -70,7 +70,7 @@ class Spoil(Callback):
     """Make the adapter's output not finite in the first validation batch."""
 
     def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, *args) -> None:
-        parameter = next(iter(pl_module.roles.trainable().values()))
+        parameter = next(iter(pl_module.adapters.trainable().values()))
         if batch_idx == 0:
             self.kept = parameter.detach().clone()
         parameter.data.copy_(self.kept if batch_idx else torch.full_like(self.kept, float("nan")))
@@ -96,7 +96,7 @@ def test_validation_that_is_not_finite_shows(tiny, tmp_path):
 
 
 def test_label_and_objective_that_do_not_fit_are_refused_before_weights_load(tiny, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lit_align.stages.base.load_model", None)  # loading would fail otherwise
+    monkeypatch.setattr("lit_align.stages.language_model_stage.load_model", None)  # loading would fail otherwise
     pairs, chats = write_pairs(tmp_path / "pairs.jsonl"), write_chats(tmp_path / "chats.jsonl")
     message = refused(capsys, tiny, pairs, tmp_path / "run", "--data=Demonstrations", f"--data.train={pairs}")
     assert "DPO learns from pairs" in message
@@ -135,14 +135,14 @@ def test_too_many_malformed_rows_stop_the_run_and_show_the_table(tiny, tmp_path,
         file.write('{"prompt": "x", "chosen": "same", "rejected": "same"}\nnot json\n')
     with caplog.at_level("INFO"):
         message = refused(capsys, tiny, train, tmp_path / "run")
-    assert "max_lost" in message
+    assert "max_malformed" in message
     assert "malformed            2    8.33%" in caplog.text  # the table
     book = json.loads((folder_of(tmp_path / "run") / "ledger.json").read_text())["train"]
     assert book["fates"]["malformed"] == 2
     with pytest.raises(SystemExit):
         main(["inspect", *arguments(tiny, train, tmp_path / "run")[1:]])
     assert "malformed            2    8.33%" in capsys.readouterr().out
-    main(arguments(tiny, train, tmp_path / "run", "--data.max_lost=0.2", "--trainer.max_steps=1"))
+    main(arguments(tiny, train, tmp_path / "run", "--data.max_malformed=0.2", "--trainer.max_steps=1"))
     book = json.loads((folder_of(tmp_path / "run") / "ledger.json").read_text())["train"]
     assert book["rows"] == 24
 
@@ -178,7 +178,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_what_differs(tiny, tmp_path
         "--model.lora.r=8": "lora.r was 4 and is 8",
         "--model.lora.alpha=999": "lora.alpha was 32 and is 999",
         f"--model.base.path={other}": f"base.path was '{tiny}' and is '{other}'",
-        f"--model.sft={adapter}": f"sft was None and is '{adapter}'",
+        f"--model.init_adapter={adapter}": f"sft was None and is '{adapter}'",
         f"--model.chat_template={template}": "chat_template (hash) was ",
     }.items():
         with pytest.raises(SystemExit):

@@ -9,10 +9,10 @@ import torch
 from lightning.pytorch import Trainer
 
 import lit_align
-from lit_align.cli import main
-from lit_align.data.modules import Comparisons
+from lit_align.cli.main import main
+from lit_align.data.datamodules import Comparisons
+from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
-from lit_align.models.roles import Lora
 from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.objectives.dpo import DPO
 from lit_align.objectives.mix import Mix
@@ -116,8 +116,8 @@ def test_a_run_made_in_python_loads(kind, tiny, tmp_path):
     again = lit_align.load(tmp_path / "checkpoints" / "last.ckpt")
     assert (again.objective, again.label_noise, again.lora) == (objective, 0.1, Lora(r=2))
     assert type(again) is Preference
-    for name, weight in again.roles.trainable().items():
-        assert torch.equal(weight, module.roles.trainable()[name])
+    for name, weight in again.adapters.trainable().items():
+        assert torch.equal(weight, module.adapters.trainable()[name])
     (group,) = again.configure_optimizers().param_groups
     assert kind != "partial" or (group["lr"], group["betas"]) == (0.01, (0.8, 0.9))
     assert kind != "class" or "betas" not in group

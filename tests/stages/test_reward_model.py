@@ -15,33 +15,33 @@ from safetensors.torch import load_file
 
 import lit_align
 from lit_align.__main__ import main as command
-from lit_align.batches import Group, Pair, Tree
-from lit_align.cli import main
+from lit_align.cli.main import main
 from lit_align.data.packing import pack
 from lit_align.errors import ModelError
+from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.heads import ScoreHead
 from lit_align.models.load import Base, load_model, load_tokenizer
-from lit_align.models.roles import Lora, Roles
 from lit_align.objectives.bradley_terry import BradleyTerry
 from lit_align.objectives.dpo import DPO
 from lit_align.objectives.plackett_luce import PlackettLuce
 from lit_align.objectives.regression import Regression
 from lit_align.rewards.implicit import Implicit
-from lit_align.rewards.trained import Trained
+from lit_align.rewards.reward_model import RewardModelScore
 from lit_align.stages.preference import Preference
 from lit_align.stages.reward_model import RewardModel
 from lit_align.testing import check_reward
+from lit_align.types import Group, Pair, Tree
 from tests.stages.runs import ROOT, arguments, folder_of, say, start, trace, write_pairs
 from tests.stages.test_exact import gradient, stage, step, trees
-from tests.stages.test_families import labelled
+from tests.stages.test_preference_losses import labelled
 
 K = 4
 
 
 def plain_scores(module: RewardModel, tree: Tree, member: str = "reward") -> torch.Tensor:
     """Each response in a row of its own, through the model as transformers calls it, and the head by hand."""
-    head = module.roles.head(member)
-    with torch.no_grad(), module.roles.play(member, training=False) as model:
+    head = module.adapters.head(member)
+    with torch.no_grad(), module.adapters.activate(member, training=False) as model:
         last = [
             model.base_model(input_ids=torch.tensor([tree.prompt + response])).last_hidden_state[0, -1]
             for response in tree.responses
@@ -82,7 +82,7 @@ def test_a_doubtful_label_with_a_margin_is_the_cross_entropy_of_its_chance(tiny)
 )
 def test_micro_batches_change_neither_loss_nor_gradient(objective, tiny):
     module = stage(RewardModel, objective, tiny, members=2)
-    rows = all_pairs(7) if objective.takes == "pairs" else labelled(objective.takes, 7)
+    rows = all_pairs(7) if objective.label_kind == "pairs" else labelled(objective.label_kind, 7)
     parts = step(rows, max(tree.tokens for tree in rows))
     assert len(parts.batches) >= 4
     (loss, grad), (loss_, grad_) = gradient(module, step(rows, 10_000)), gradient(module, parts)
@@ -94,8 +94,8 @@ def test_members_differ_and_each_learns_as_if_alone(tiny):
     base, rows = Base(str(tiny), "none", "float32"), labelled("pairs")
     module = RewardModel(BradleyTerry(), members=2, base=base, lora=Lora(r=4))
     module.configure_model()
-    assert not torch.equal(*(module.roles.head(member).weight for member in module.members))
-    adapters = [[p for n, p in module.roles.trainable().items() if f"A.{m}." in n] for m in module.members]
+    assert not torch.equal(*(module.adapters.head(member).weight for member in module.members))
+    adapters = [[p for n, p in module.adapters.trainable().items() if f"A.{m}." in n] for m in module.members]
     assert len(adapters[0]) == len(adapters[1]) > 0
     assert not any(map(torch.equal, *adapters))
     (batch,) = pack(rows, 10_000)
@@ -126,7 +126,9 @@ def test_rows_without_the_rating_that_is_learned_are_set_aside(tiny, tmp_path):
         for k in range(9)
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    args = reward_arguments(tiny, tmp_path / "rows.jsonl", tmp_path / "run", "--model.objective.of=[helpfulness]")
+    args = reward_arguments(
+        tiny, tmp_path / "rows.jsonl", tmp_path / "run", "--model.objective.attributes=[helpfulness]"
+    )
     other = {"--model.objective=BradleyTerry": "--model.objective=Regression", "--data=Comparisons": "--data=Ratings"}
     main([other.get(word, word) for word in args])
     ledger = json.loads((folder_of(tmp_path / "run") / "ledger.json").read_text())["train"]
@@ -142,7 +144,7 @@ def test_attributes_may_not_change_places_in_a_checkpoint(tiny, tmp_path):
 
     def run(*of):
         args = reward_arguments(
-            tiny, tmp_path / "rows.jsonl", tmp_path / "run", f"--model.objective.of=[{','.join(of)}]"
+            tiny, tmp_path / "rows.jsonl", tmp_path / "run", f"--model.objective.attributes=[{','.join(of)}]"
         )
         return [other.get(word, word) for word in args]
 
@@ -166,7 +168,7 @@ def test_an_ordinary_score_is_measured_whatever_the_labels(kind, tiny, monkeypat
     else:
         with pytest.warns(UserWarning, match="reward scores all preferred responses alike"):
             module.normalise([rows[0]] * 3)
-    head = module.roles.head("reward")
+    head = module.adapters.head("reward")
     every = torch.cat([plain_scores(module, tree) for tree in (rows if kind == "cyclic" else rows[:1])])
     kept = every if kind == "cyclic" else every[:1]
     assert head.mean.item() == pytest.approx(kept.mean().item(), rel=1e-4)
@@ -215,9 +217,9 @@ def texts(count: int) -> list[Group]:
 SCORE = """
 import json, sys
 from lit_align.rewards.implicit import Implicit
-from lit_align.rewards.trained import Trained
+from lit_align.rewards.reward_model import RewardModelScore
 from tests.stages.test_reward_model import texts
-print("SCORES", json.dumps(Trained(sys.argv[1])(texts(500)).total.tolist()))
+print("SCORES", json.dumps(RewardModelScore(sys.argv[1])(texts(500)).total.tolist()))
 """
 
 
@@ -230,7 +232,7 @@ def trained(tiny, tmp_path_factory) -> Path:
 
 
 def test_a_fresh_process_gives_the_same_scores_bit_for_bit(trained):
-    here = Trained(str(trained / "adapter"))(texts(500)).total
+    here = RewardModelScore(str(trained / "adapter"))(texts(500)).total
     assert len(here) == 999
     there = subprocess.run(
         [sys.executable, "-c", SCORE, str(trained / "adapter")],
@@ -248,9 +250,9 @@ def test_the_folder_scores_as_the_run_did(trained):
     """Adapter, head, normalisation: against the module that the checkpoint gives, and the plain pass."""
     module = lit_align.load(trained)
     groups = texts(6)
-    found = Trained(str(trained / "adapter"))(groups).total
-    chat = lit_align.data.chat.Chat(module.tokenizer, max_length=1000)
-    head = module.roles.head("reward")
+    found = RewardModelScore(str(trained / "adapter"))(groups).total
+    chat = lit_align.data.tokenize.ChatTokenizer(module.tokenizer, max_length=1000)
+    head = module.adapters.head("reward")
     wanted = torch.cat([plain_scores(module, chat.encode(group).tree) for group in groups])
     torch.testing.assert_close(found.double(), (wanted - head.mean) / head.scale, rtol=1e-4, atol=1e-4)
 
@@ -258,28 +260,28 @@ def test_the_folder_scores_as_the_run_did(trained):
 def test_zero_is_an_ordinary_preferred_response(trained):
     """22 rows were trained on and none held out: mean 0 and deviation 1 over their chosen responses."""
     rows = [json.loads(line) for line in (trained.parents[1] / "pairs.jsonl").read_text().splitlines()]
-    scores = Trained(str(trained / "adapter"))([Group(row["prompt"], [row["chosen"]]) for row in rows]).total
+    scores = RewardModelScore(str(trained / "adapter"))([Group(row["prompt"], [row["chosen"]]) for row in rows]).total
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-4)
     assert scores.std(correction=0).item() == pytest.approx(1.0, abs=1e-4)
 
 
 def test_it_keeps_the_promises_of_a_reward(trained):
-    check_reward(Trained(str(trained / "adapter")))
+    check_reward(RewardModelScore(str(trained / "adapter")))
 
 
 def test_it_shares_the_base_that_is_there(trained, tiny):
     groups = texts(5)
-    alone = Trained(str(trained / "adapter"))(groups).total
+    alone = RewardModelScore(str(trained / "adapter"))(groups).total
     policy = stage(Preference, DPO(), tiny)
-    reward, again = Trained(str(trained / "adapter")), Trained(str(trained / "adapter"))
+    reward, again = RewardModelScore(str(trained / "adapter")), RewardModelScore(str(trained / "adapter"))
     before = sum(p.numel() for p in policy.parameters())
     for one in (reward, again):
-        one.attach(policy.roles, policy.tokenizer)
-        assert one.seat.roles is policy.roles
+        one.attach(policy.adapters, policy.tokenizer)
+        assert one.seat.adapters is policy.adapters
         torch.testing.assert_close(one(groups).total, alone, rtol=1e-5, atol=1e-5)
-    assert policy.roles.now == "policy"
+    assert policy.adapters.now == "policy"
     assert sum(p.numel() for p in policy.parameters()) < 1.5 * before
-    assert set(policy.roles.trainable()) == set(stage(Preference, DPO(), tiny).roles.trainable())
+    assert set(policy.adapters.trainable()) == set(stage(Preference, DPO(), tiny).adapters.trainable())
 
 
 @pytest.mark.parametrize("other", ["template", "numbers"])
@@ -288,20 +290,21 @@ def test_it_brings_its_own_base_where_the_one_there_is_another(other, trained, t
     base = Base(str(tiny), "nf4" if other == "numbers" else "none", "float32")
     if other == "template":
         tokenizer.chat_template = f"{tokenizer.chat_template} "
-    policy = Roles(load_model(base), Lora(r=4))
-    reward = Trained(str(trained / "adapter"))
+    policy = AdapterSet(load_model(base), Lora(r=4))
+    reward = RewardModelScore(str(trained / "adapter"))
     alone = reward(texts(3)).total
-    again = Trained(str(trained / "adapter"))
+    again = RewardModelScore(str(trained / "adapter"))
     with pytest.warns(UserWarning, match="it loads that one for itself"):
         again.attach(policy, tokenizer)
-    assert again.seat.roles is not policy
+    assert again.seat.adapters is not policy
     assert torch.equal(again(texts(3)).total, alone)
 
 
 def test_an_exported_reward_model_is_one(trained, tmp_path):
     command(["export", str(trained), str(tmp_path / "out")])
     assert torch.equal(
-        Trained(str(tmp_path / "out"))(texts(3)).total, Trained(str(trained / "adapter"))(texts(3)).total
+        RewardModelScore(str(tmp_path / "out"))(texts(3)).total,
+        RewardModelScore(str(trained / "adapter"))(texts(3)).total,
     )
 
 
@@ -311,15 +314,15 @@ def test_one_that_ended_before_an_epoch_did_says_so(trained, tmp_path):
     assert record["normalised_at"] == 6
     (tmp_path / "early/provenance.json").write_text(json.dumps({**record, "normalised_at": None}))
     with pytest.warns(UserWarning, match="ended before it measured an ordinary score"):
-        Trained(str(tmp_path / "early"))
+        RewardModelScore(str(tmp_path / "early"))
     del record["loads"]
     (tmp_path / "early/provenance.json").write_text(json.dumps(record))
     with pytest.raises(ModelError, match="does not say loads, so no RewardModel run wrote it"):
-        Trained(str(tmp_path / "early"))
+        RewardModelScore(str(tmp_path / "early"))
 
 
 def test_where_somebody_must_speak_it_is_refused(trained, tiny, tmp_path, capsys):
-    with pytest.raises(ModelError, match="is a reward model; give its adapter/ folder to Trained"):
+    with pytest.raises(ModelError, match="is a reward model; give its adapter/ folder to RewardModelScore"):
         Implicit(str(trained))(texts(1))
     with pytest.raises(SystemExit):
         command(["chat", "--adapter", str(trained / "adapter"), "--base", str(tiny), "--quantization", "none"])
@@ -328,13 +331,13 @@ def test_where_somebody_must_speak_it_is_refused(trained, tiny, tmp_path, capsys
     best = [
         "--model.best_of.n=2",
         "--model.best_of.reward=Length",
-        "--model.best_of.reward.most=3",
+        "--model.best_of.reward.max_words=3",
         "--model.temperature=1",
     ]
     with pytest.raises(SystemExit):
         main(reward_arguments(tiny, pairs, tmp_path / "run", *best))
     assert "a reward model answers nothing; leave it out" in capsys.readouterr().err
-    asking = '--trainer.callbacks={"class_path": "lit_align.stages.report.Report", "init_args": {"questions": 2}}'
+    asking = '--trainer.callbacks={"class_path": "lit_align.callbacks.report.Report", "init_args": {"questions": 2}}'
     with pytest.raises(SystemExit):
         main(reward_arguments(tiny, pairs, tmp_path / "run", asking))
     assert "trains nobody who could answer" in capsys.readouterr().err
@@ -344,9 +347,9 @@ def test_an_adapter_without_its_head_is_no_reward_model(trained, tmp_path):
     shutil.copytree(trained / "adapter", tmp_path / "headless")
     (tmp_path / "headless" / "head.safetensors").unlink()
     with pytest.raises(ModelError, match=r"headless' has no head.safetensors"):
-        Trained(str(tmp_path / "headless"))
+        RewardModelScore(str(tmp_path / "headless"))
     with pytest.raises(ModelError, match="no reward model in"):
-        Trained(str(tmp_path))
+        RewardModelScore(str(tmp_path))
 
 
 def test_a_head_of_another_width_and_another_tokenizer_are_refused(trained, tmp_path):
@@ -359,19 +362,21 @@ def test_a_head_of_another_width_and_another_tokenizer_are_refused(trained, tmp_
             record = json.loads((folder / broken).read_text())
             (folder / broken).write_text(json.dumps({**record, "tokenizer": "another"}))
     with pytest.raises(ModelError, match=r"width' reads 33 numbers, and .* gives 32; give the base"):
-        Trained(str(tmp_path / "width"))(texts(1))
+        RewardModelScore(str(tmp_path / "width"))(texts(1))
     with pytest.raises(ModelError, match=r"is not the one that .* was trained with"):
-        Trained(str(tmp_path / "words"))(texts(1))
+        RewardModelScore(str(tmp_path / "words"))(texts(1))
 
 
 def test_it_starts_from_what_was_imitated(tiny, tmp_path):
     pairs = write_pairs(tmp_path / "pairs.jsonl")
     main(arguments(tiny, pairs, tmp_path / "policy"))
-    sft = folder_of(tmp_path / "policy") / "adapter"
-    module = RewardModel(BradleyTerry(), base=Base(str(tiny), "none", "float32"), lora=Lora(r=4), sft=str(sft))
+    init_adapter = folder_of(tmp_path / "policy") / "adapter"
+    module = RewardModel(
+        BradleyTerry(), base=Base(str(tiny), "none", "float32"), lora=Lora(r=4), init_adapter=str(init_adapter)
+    )
     module.configure_model()
     module.save_adapter(tmp_path / "start")
-    before, after = (load_file(at / "adapter_model.safetensors") for at in (sft, tmp_path / "start"))
+    before, after = (load_file(at / "adapter_model.safetensors") for at in (init_adapter, tmp_path / "start"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -386,7 +391,10 @@ def test_peft_loads_the_adapter(trained, tiny):
 
 def test_what_is_cut_is_counted(trained):
     group = Group([{"role": "user", "content": "Why?"}], [[{"role": "assistant", "content": "long " * 50}]])
-    length = {n: Trained(str(trained / "adapter"), max_length=n)([group]).parts["tokens_cut"].item() for n in (64, 512)}
+    length = {
+        n: RewardModelScore(str(trained / "adapter"), max_length=n)([group]).parts["tokens_cut"].item()
+        for n in (64, 512)
+    }
     assert length[64] > 200  # one token a byte
     assert length[512] == 0
 
@@ -396,8 +404,8 @@ def test_an_ensemble_doubts_where_its_members_disagree(tiny, tmp_path):
     main([*args, "--trainer.max_steps=2"])
     adapter = folder_of(tmp_path / "run") / "adapter"
     assert sorted(path.name for path in adapter.iterdir()) == ["reward0", "reward1", "reward2"]
-    each = torch.stack([Trained(str(adapter / f"reward{i}"))(texts(4)).total for i in range(3)])
-    scores = Trained(str(adapter), doubt=0.5)(texts(4))
+    each = torch.stack([RewardModelScore(str(adapter / f"reward{i}"))(texts(4)).total for i in range(3)])
+    scores = RewardModelScore(str(adapter), uncertainty_penalty=0.5)(texts(4))
     torch.testing.assert_close(scores.parts["trained/mean"], each.mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(scores.parts["trained/std"], each.std(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(scores.total, each.mean(0) - 0.5 * each.std(0), rtol=1e-4, atol=1e-5)
@@ -413,7 +421,7 @@ def test_predict_writes_the_scores(trained, tiny, tmp_path, capsys):
     groups = [Group(row["prompt"], row["responses"]) for row in rows]
     assert len(rows) == 5
     found = torch.tensor([score for row in rows for score in row["scores"]])
-    torch.testing.assert_close(found, Trained(str(trained / "adapter"))(groups).total, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, RewardModelScore(str(trained / "adapter"))(groups).total, rtol=1e-4, atol=1e-4)
 
 
 def test_a_killed_run_goes_on_bit_for_bit(tiny, tmp_path):

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
-from lit_align.cli import _folder, main
+from lit_align.cli.main import _folder, main
 from tests.stages.runs import arguments, trace, write_pairs
 
 
@@ -56,7 +56,7 @@ def test_inspect_makes_no_folder(tiny, tmp_path):
 
 def test_a_plot_that_fails_is_a_warning(tiny, tmp_path, monkeypatch):
     train = write_pairs(tmp_path / "pairs.jsonl")
-    monkeypatch.setattr("lit_align.stages.report.plot_margins", None)
+    monkeypatch.setattr("lit_align.callbacks.report.plot_margins", None)
     with pytest.warns(UserWarning, match=r"margins.png could not be drawn: TypeError"):
         main(arguments(tiny, train, tmp_path / "run", "--trainer.max_steps=1"))
     assert (tmp_path / "run" / "0" / "summary.json").exists()
@@ -67,7 +67,7 @@ def test_a_report_that_fails_does_not_cost_what_was_trained(tiny, tmp_path, monk
         raise OSError("No space left on device")
 
     train = write_pairs(tmp_path / "pairs.jsonl")
-    monkeypatch.setattr("lit_align.stages.report.Report._write", no_room)
+    monkeypatch.setattr("lit_align.callbacks.report.Report._write", no_room)
     with pytest.raises(OSError, match="No space"):
         main(arguments(tiny, train, tmp_path / "run", "--trainer.max_steps=1"))
     for file in ("checkpoints/last.ckpt", "adapter/adapter_model.safetensors"):

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
-from lit_align.batches import Group, Message
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.conversations import demonstrated
 from lit_align.data.formats.fields import flag, text, unused
 from lit_align.data.formats.preferences import compared
 from lit_align.errors import Malformed
+from lit_align.types import Group, Message
 
 READ = ("instruction", "input", "output", "chosen", "rejected", "system", "history", "kto_tag")
 
@@ -28,7 +28,7 @@ class Alpaca(Format):
         [{'role': 'user', 'content': 'Translate.\nchat'}]
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations", "desirable"})
+    label_kinds: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations", "desirable"})
 
     def recognises(self, row: Row) -> bool:
         """``instruction`` with an answer or two."""

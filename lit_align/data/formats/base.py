@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
-from lit_align.batches import Group
 from lit_align.errors import DataError
+from lit_align.types import Group
 
 Row = dict[str, Any]
 """One record of a data set, as found."""
@@ -19,10 +19,10 @@ class Format(ABC):
     """One layout of raw rows: a frozen dataclass whose fields, if any, are its settings.
 
     Class attributes:
-        gives: the labels its rows carry, of ``"pairs"``, ``"demonstrations"``, ``"desirable"`` and ``"ranking"``.
+        label_kinds: the labels its rows carry, of ``"pairs"``, ``"demonstrations"``, ``"desirable"`` and ``"ranking"``.
     """
 
-    gives: ClassVar[frozenset[str]]
+    label_kinds: ClassVar[frozenset[str]]
 
     @abstractmethod
     def recognises(self, row: Row) -> bool:

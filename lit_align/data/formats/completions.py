@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lit_align import Register, hookimpl
-from lit_align.batches import Group
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import checked_prompt, checked_response, flag, text_or_messages, unused
 from lit_align.errors import Malformed
+from lit_align.types import Group
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Completions(Format):
         (True,)
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"demonstrations", "desirable"})
+    label_kinds: ClassVar[frozenset[str]] = frozenset({"demonstrations", "desirable"})
 
     def recognises(self, row: Row) -> bool:
         """``prompt`` and ``completion``."""

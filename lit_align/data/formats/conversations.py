@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lit_align import Register, hookimpl
-from lit_align.batches import Group, Message
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import checked_prompt, checked_response, flag, found, messages, unused
 from lit_align.errors import Malformed
+from lit_align.types import Group, Message
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Conversations(Format):
         [[{'role': 'assistant', 'content': '4'}]]
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"demonstrations", "desirable"})
+    label_kinds: ClassVar[frozenset[str]] = frozenset({"demonstrations", "desirable"})
 
     def recognises(self, row: Row) -> bool:
         """``messages``."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from lit_align.batches import Message, Text
 from lit_align.data.formats.base import Row
 from lit_align.errors import Malformed
+from lit_align.types import Message, Text
 
 ROLES = {"system", "developer", "user", "assistant", "tool"}
 SAME: Mapping[str, str] = MappingProxyType({})

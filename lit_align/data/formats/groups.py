@@ -7,10 +7,10 @@ from itertools import zip_longest
 from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
-from lit_align.batches import Group, Pair, Text
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import checked_prompt, checked_response, found, rating, text_or_messages, unused
 from lit_align.errors import Malformed
+from lit_align.types import Group, Pair, Text
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Groups(Format):
         (Pair(better=0, worse=1, probability=0.9, margin=0.0),)
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations", "desirable", "ranking", "ratings"})
+    label_kinds: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations", "desirable", "ranking", "ratings"})
 
     def recognises(self, row: Row) -> bool:
         """``prompt`` and ``responses``."""

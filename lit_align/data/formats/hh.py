@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lit_align import Register, hookimpl
-from lit_align.batches import Group, Message
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import text, unused
 from lit_align.data.formats.preferences import compared, split
 from lit_align.errors import Malformed
+from lit_align.types import Group, Message
 
 TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -29,7 +29,7 @@ class HH(Format):
         [{'role': 'user', 'content': '2 + 2?'}]
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations"})
+    label_kinds: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations"})
 
     def recognises(self, row: Row) -> bool:
         """Two dialogues and no prompt."""

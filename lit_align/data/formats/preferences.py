@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
-from lit_align.batches import Group, Message, Pair, Text
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import checked_prompt, checked_response, text_or_messages, unused
 from lit_align.errors import Malformed
+from lit_align.types import Group, Message, Pair, Text
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Preferences(Format):
         ('The sky is', [' blue.', ' green.'])
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations"})
+    label_kinds: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations"})
 
     def recognises(self, row: Row) -> bool:
         """``chosen`` and ``rejected`` that no more specific layout would claim."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lit_align import Register, hookimpl
-from lit_align.batches import Group
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import checked_prompt, text, text_or_messages, unused
+from lit_align.types import Group
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Questions(Format):
         {'answer': '4'}
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"prompts"})
+    label_kinds: ClassVar[frozenset[str]] = frozenset({"prompts"})
     responses: ClassVar[frozenset[str]] = frozenset(
         {"completion", "response", "responses", "chosen", "rejected", "output", "messages", "conversations"}
     )

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from lit_align import Register, hookimpl
-from lit_align.batches import Group
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import checked_prompt, checked_response, rating, text_or_messages, unused
 from lit_align.errors import Malformed
+from lit_align.types import Group
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Rated(Format):
         ({'helpfulness': 4.0},)
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"ratings"})
+    label_kinds: ClassVar[frozenset[str]] = frozenset({"ratings"})
     attributes: list[str] = field(
         default_factory=lambda: ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
     )

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lit_align import Register, hookimpl
-from lit_align.batches import Group
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import text, unused
 from lit_align.data.formats.preferences import compared
+from lit_align.types import Group
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class RewardBench(Format):
         [{'role': 'user', 'content': '2 + 2?'}]
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations"})
+    label_kinds: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations"})
 
     def recognises(self, row: Row) -> bool:
         """The columns of the published set, its ``chosen_model`` and ``rejected_model`` among them."""

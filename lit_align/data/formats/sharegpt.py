@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lit_align import Register, hookimpl
-from lit_align.batches import Group, Message
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.conversations import demonstrated
 from lit_align.data.formats.fields import flag, found, message, messages, text, unused
 from lit_align.data.formats.preferences import compared
 from lit_align.errors import SetAside
+from lit_align.types import Group, Message
 
 ROLES = {
     "human": "user",
@@ -36,7 +36,7 @@ class ShareGPT(Format):
         [{'role': 'user', 'content': '2 + 2?'}]
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations", "desirable"})
+    label_kinds: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations", "desirable"})
 
     def recognises(self, row: Row) -> bool:
         """``conversations``."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lit_align import Register, hookimpl
-from lit_align.batches import Group
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import checked_response, text, unused
+from lit_align.types import Group
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Texts(Format):
         ['The sky is blue.']
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"demonstrations"})
+    label_kinds: ClassVar[frozenset[str]] = frozenset({"demonstrations"})
 
     def recognises(self, row: Row) -> bool:
         """``text``, without a prompt, turns or a label that would give it another meaning."""

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lit_align.batches import BodySpec, Embedded, Stats
-from lit_align.data.modalities import InputSpec
 from lit_align.errors import ConfigError, DataError
+from lit_align.orca.modalities import InputSpec
+from lit_align.orca.types import BodySpec, Embedded, Stats
 
 
 class Embedder(nn.Module, ABC):
@@ -20,14 +20,16 @@ class Embedder(nn.Module, ABC):
     moments that the body is used to. Positions and norms are the body's own.
     """
 
-    takes: ClassVar[frozenset[str]]  # kinds of input
+    input_kinds: ClassVar[frozenset[str]]  # kinds of input
     patch: tuple[int, ...] | None = None  # what a token covers, where tokens tile the input; a dense head needs it
 
     def attach(self, inputs: InputSpec, body: BodySpec) -> None:
         """Make the weights; called once, before the first input."""
         name = type(self).__name__
-        if inputs.kind not in self.takes:
-            raise ConfigError(f"{name} takes {' or '.join(sorted(self.takes))} data, not {inputs.kind}; choose another")
+        if inputs.kind not in self.input_kinds:
+            raise ConfigError(
+                f"{name} takes {' or '.join(sorted(self.input_kinds))} data, not {inputs.kind}; choose another"
+            )
         self.build(inputs, body.d_model)
         if (tokens := self.n_tokens(inputs)) > body.max_tokens:
             raise ConfigError(f"{name} makes {tokens} tokens, the body reads {body.max_tokens}; make it coarser")

@@ -18,19 +18,19 @@ class Patches(Embedder):
 
     Args:
         size: length of a piece in each dimension; None takes the smallest that makes at most ``most`` tokens.
-        most: tokens of the longest input.
+        max_patches: tokens of the longest input.
     """
 
-    takes = frozenset({"series", "image"})
+    input_kinds = frozenset({"series", "image"})
 
-    def __init__(self, size: int | None = None, most: int = 64) -> None:
+    def __init__(self, size: int | None = None, max_patches: int = 64) -> None:
         super().__init__()
-        if (size is not None and size < 1) or most < 1:
-            raise ConfigError(f"size is {size} and most is {most}; both must be at least 1")
-        self.size, self.most = size, most
+        if (size is not None and size < 1) or max_patches < 1:
+            raise ConfigError(f"size is {size} and most is {max_patches}; both must be at least 1")
+        self.size, self.max_patches = size, max_patches
 
     def build(self, inputs: InputSpec, width: int) -> None:
-        fits = (side for side in count(1) if prod(-(-n // side) for n in inputs.shape) <= self.most)
+        fits = (side for side in count(1) if prod(-(-n // side) for n in inputs.shape) <= self.max_patches)
         self.patch = (self.size or next(fits),) * len(inputs.shape)
         self.gaps = inputs.ragged or inputs.missing
         self.project = nn.Linear(inputs.channels * prod(self.patch) * (2 if self.gaps else 1), width)

@@ -17,7 +17,7 @@ class Spectrogram(Embedder):
         floor: power below which nothing is told apart; that of the data is 1.
     """
 
-    takes = frozenset({"series"})
+    input_kinds = frozenset({"series"})
 
     def __init__(self, window: int = 256, hop: int = 128, floor: float = 1e-4) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from lit_align.orca.embedders import Embedded, Embedder, InputSpec
 class Symbols(Embedder):
     """A learned vector for each symbol that training knows, and one for all others."""
 
-    takes = frozenset({"symbols"})
+    input_kinds = frozenset({"symbols"})
 
     def build(self, inputs: InputSpec, width: int) -> None:
         self.table = nn.Embedding(inputs.categories, width)

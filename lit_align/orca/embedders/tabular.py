@@ -10,7 +10,7 @@ from lit_align.orca.embedders import Embedded, Embedder, InputSpec
 class Tabular(Embedder):
     """A token for each feature: its value times a vector of its own, plus another; a missing value is no token."""
 
-    takes = frozenset({"tabular"})
+    input_kinds = frozenset({"tabular"})
 
     def build(self, inputs: InputSpec, width: int) -> None:
         self.weight, self.bias = (nn.Parameter(torch.randn(inputs.channels, width)) for _ in range(2))

@@ -3,13 +3,13 @@
 import pytest
 from lit_align_jury import Jury
 
-from lit_align.batches import Group, Pair
-from lit_align.feedback.ranked import Ranked
+from lit_align.feedback.from_reward import FromReward
 from lit_align.feedback.recorded import Recorded
 from lit_align.rewards.length import Length
 from lit_align.testing import check_feedback
+from lit_align.types import Group, Pair
 
-FEW, MANY = Ranked(Length(most=1)), Ranked(Length(most=9, least=9))
+FEW, MANY = FromReward(Length(max_words=1)), FromReward(Length(max_words=9, min_words=9))
 SAID = Group("Name a bird.", ["one two three", "one", "one two"], (Pair(0, 1, 0.7),))
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lit_align_molecules import ATOM, SLOTS, Atoms, Molecules, graph
 
-from lit_align.cli import main
+from lit_align.cli.main import main
 from lit_align.errors import DataError
 from lit_align.testing import check_embedder
 

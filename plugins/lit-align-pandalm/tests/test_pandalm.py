@@ -3,9 +3,9 @@
 import pytest
 from lit_align_pandalm import VOTES, PandaLM
 
-from lit_align.batches import Pair
 from lit_align.errors import Malformed, SetAside
 from lit_align.testing import check_format
+from lit_align.types import Pair
 
 
 def row(*votes, **columns):

@@ -29,7 +29,7 @@ class AOT(PairwiseObjective):
     Example:
         The policy has margins of 30 and 10, the reference 0 and 20: sorted, 10 over 0 and 30 over 20.
 
-        >>> AOT(beta=0.1)(Logps.of([-10.0, -10.0], [-10.0, -10.0]), Logps.of([-40.0, -20.0], [-10.0, -30.0]))
+        >>> AOT(beta=0.1)(Logps.from_lists([-10.0, -10.0], [-10.0, -10.0]), Logps.from_lists([-40.0, -20.0], [-10.0, -30.0]))
         tensor([0.3133, 0.3133])
     """
 

@@ -29,7 +29,7 @@ class AOTUnpaired(PairwiseObjective):
     Example:
         Log-ratios of 30 and 10 for the chosen, of 0 and 20 for the rejected: sorted, 10 over 0 and 30 over 20.
 
-        >>> AOTUnpaired(beta=0.1)(Logps.of([-10.0, -10.0], [-40.0, -20.0]), Logps.of([-10.0, -10.0], [-10.0, -30.0]))
+        >>> AOTUnpaired(beta=0.1)(Logps.from_lists([-10.0, -10.0], [-40.0, -20.0]), Logps.from_lists([-10.0, -10.0], [-10.0, -30.0]))
         tensor([0.3133, 0.3133])
     """
 

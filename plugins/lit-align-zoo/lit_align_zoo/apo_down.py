@@ -26,7 +26,7 @@ class APODown(PairwiseObjective):
     Example:
         Rewards of 0 and -1: 1/2 for where the chosen response stands, and 1 - σ(1) = 0.2689 for the margin.
 
-        >>> APODown(beta=0.1)(Logps.of([-10.0], [-10.0]), Logps.of([-30.0], [-20.0]))
+        >>> APODown(beta=0.1)(Logps.from_lists([-10.0], [-10.0]), Logps.from_lists([-30.0], [-20.0]))
         tensor([0.7689])
     """
 

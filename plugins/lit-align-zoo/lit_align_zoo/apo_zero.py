@@ -26,7 +26,7 @@ class APOZero(PairwiseObjective):
     Example:
         Rewards of 1 and -1: twice 1 - σ(1) = 0.2689.
 
-        >>> APOZero(beta=0.1)(Logps.of([-10.0], [-20.0]), Logps.of([-30.0], [-20.0]))
+        >>> APOZero(beta=0.1)(Logps.from_lists([-10.0], [-20.0]), Logps.from_lists([-30.0], [-20.0]))
         tensor([0.5379])
     """
 

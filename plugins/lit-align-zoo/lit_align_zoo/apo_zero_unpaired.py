@@ -31,7 +31,7 @@ class APOZeroUnpaired(UnpairedObjective):
         Rewards of 1 and 0: 1 - σ(1), and half of σ(0).
 
         >>> thumbs, zero = torch.tensor([True, False]), torch.zeros(())
-        >>> APOZeroUnpaired(beta=0.1, undesirable_weight=0.5)(Logps.of([-10.0, -9.0], [-20.0, -9.0]), thumbs, zero)
+        >>> APOZeroUnpaired(beta=0.1, undesirable_weight=0.5)(Logps.from_lists([-10.0, -9.0], [-20.0, -9.0]), thumbs, zero)
         tensor([0.2689, 0.2500])
     """
 

@@ -29,7 +29,7 @@ class CPO(PairwiseObjective):
     Example:
         A margin of 0.1 * 10 costs log(1 + 1/e) = 0.3133, and imitation 10 nats over 10 tokens.
 
-        >>> CPO(beta=0.1, weight=1.0)(Logps.of([-10.0], length=[10]), Logps.of([-20.0]))
+        >>> CPO(beta=0.1, weight=1.0)(Logps.from_lists([-10.0], length=[10]), Logps.from_lists([-20.0]))
         tensor([1.3133])
     """
 

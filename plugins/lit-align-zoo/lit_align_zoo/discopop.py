@@ -31,7 +31,7 @@ class DiscoPOP(PairwiseObjective):
     Example:
         At margins of -1, 0 and 1: the logistic loss, the mean of log 2 and 1, and 1/e.
 
-        >>> DiscoPOP(beta=0.05)(Logps.of([-30.0, -10.0, -10.0]), Logps.of([-10.0, -10.0, -30.0]))
+        >>> DiscoPOP(beta=0.05)(Logps.from_lists([-30.0, -10.0, -10.0]), Logps.from_lists([-10.0, -10.0, -30.0]))
         tensor([1.3133, 0.8466, 0.3679])
     """
 

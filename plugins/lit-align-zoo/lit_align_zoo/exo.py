@@ -32,7 +32,7 @@ class EXO(PairwiseObjective):
     Example:
         At a margin of 0, q is 1/2: half of log(0.5 / 0.8) + log(0.5 / 0.2), which is log 1.25.
 
-        >>> EXO(label_smoothing=0.2)(Logps.of([-10.0], [-10.0]), Logps.of([-20.0], [-20.0]))
+        >>> EXO(label_smoothing=0.2)(Logps.from_lists([-10.0], [-10.0]), Logps.from_lists([-20.0], [-20.0]))
         tensor([0.2231])
     """
 

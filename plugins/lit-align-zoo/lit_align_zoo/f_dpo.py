@@ -36,7 +36,7 @@ class FDPO(PairwiseObjective):
         The policy makes one response 3 times as likely, the other 1/3 as likely: log 6/4 - log (2/3) / (4/3) = log 3,
         and a loss of log(1 + 1/3).
 
-        >>> FDPO(beta=1.0)(Logps.of([-10.0], [-11.0986]), Logps.of([-11.0986], [-10.0]))
+        >>> FDPO(beta=1.0)(Logps.from_lists([-10.0], [-11.0986]), Logps.from_lists([-11.0986], [-10.0]))
         tensor([0.2877])
     """
 

@@ -31,10 +31,10 @@ class LDDPO(PairwiseObjective):
         The chosen response gains 4 nats in each of 3 tokens and the rejected one loses 2 in its only one: a margin of
         4 + 0.5 * 8 + 2, and log(1 + 1/e).
 
-        >>> from lit_align.objectives import ByToken
-        >>> chosen = ByToken(torch.tensor([[-1.0, -1.0, -1.0]]), torch.tensor([[-5.0, -5.0, -5.0]]))
-        >>> rejected = ByToken(torch.tensor([[-4.0, 0.0, 0.0]]), torch.tensor([[-2.0, 0.0, 0.0]]))
-        >>> sides = Logps.of([-3.0], [-15.0], length=[3]), Logps.of([-4.0], [-2.0], length=[1])
+        >>> from lit_align.objectives import PerTokenLogps
+        >>> chosen = PerTokenLogps(torch.tensor([[-1.0, -1.0, -1.0]]), torch.tensor([[-5.0, -5.0, -5.0]]))
+        >>> rejected = PerTokenLogps(torch.tensor([[-4.0, 0.0, 0.0]]), torch.tensor([[-2.0, 0.0, 0.0]]))
+        >>> sides = Logps.from_lists([-3.0], [-15.0], length=[3]), Logps.from_lists([-4.0], [-2.0], length=[1])
         >>> LDDPO(beta=0.1, alpha=0.5)(sides[0]._replace(tokens=chosen), sides[1]._replace(tokens=rejected))
         tensor([0.3133])
     """

@@ -26,7 +26,7 @@ class LengthNormalizedDPO(PairwiseObjective):
     Example:
         0.2 nats a token against -0.3, times 2: log(1 + 1/e).
 
-        >>> chosen, rejected = Logps.of([-10.0], [-12.0], length=[10]), Logps.of([-7.2], [-6.0], length=[4])
+        >>> chosen, rejected = Logps.from_lists([-10.0], [-12.0], length=[10]), Logps.from_lists([-7.2], [-6.0], length=[4])
         >>> LengthNormalizedDPO(beta=2.0)(chosen, rejected)
         tensor([0.3133])
     """

@@ -28,7 +28,7 @@ class NCA(PairwiseObjective):
     Example:
         Rewards of 1 and -1 cost 0.3133, half of 1.3133 and half of 0.3133.
 
-        >>> NCA(beta=0.1)(Logps.of([-10.0], [-20.0]), Logps.of([-30.0], [-20.0]))
+        >>> NCA(beta=0.1)(Logps.from_lists([-10.0], [-20.0]), Logps.from_lists([-30.0], [-20.0]))
         tensor([1.1265])
     """
 

@@ -27,12 +27,12 @@ class RobustDPO(PairwiseObjective):
     Example:
         At a margin of 0 both orders cost log 2, and so does their difference of weights 1.
 
-        >>> RobustDPO(flipped=0.1)(Logps.of([-10.0], [-10.0]), Logps.of([-20.0], [-20.0]))
+        >>> RobustDPO(flipped=0.1)(Logps.from_lists([-10.0], [-10.0]), Logps.from_lists([-20.0], [-20.0]))
         tensor([0.6931])
 
         At a margin of 1 they cost 0.3133 and 1.3133, and (0.9 * 0.3133 - 0.1 * 1.3133) / 0.8 = 0.1883.
 
-        >>> RobustDPO(flipped=0.1)(Logps.of([-10.0], [-10.0]), Logps.of([-30.0], [-20.0]))
+        >>> RobustDPO(flipped=0.1)(Logps.from_lists([-10.0], [-10.0]), Logps.from_lists([-30.0], [-20.0]))
         tensor([0.1883])
     """
 

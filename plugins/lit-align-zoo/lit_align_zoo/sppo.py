@@ -27,7 +27,7 @@ class SPPO(PairwiseObjective):
     Example:
         Log-ratios of 3 and -4 where 5 and -5 are wanted: 4 + 1.
 
-        >>> SPPO(beta=0.1)(Logps.of([-10.0], [-13.0]), Logps.of([-24.0], [-20.0]))
+        >>> SPPO(beta=0.1)(Logps.from_lists([-10.0], [-13.0]), Logps.from_lists([-24.0], [-20.0]))
         tensor([5.])
     """
 

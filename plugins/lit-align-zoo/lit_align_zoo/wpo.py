@@ -31,10 +31,10 @@ class WPO(PairwiseObjective):
         rejected one just that: weights of 1/2 and 1.
 
         >>> import torch
-        >>> from lit_align.objectives import ByToken
-        >>> chosen = ByToken(torch.tensor([[-1.3863, -1.3863]]), collision=torch.tensor([[-0.6931, -0.6931]]))
-        >>> rejected = ByToken(torch.tensor([[-0.6931, 0.0]]), collision=torch.tensor([[-0.6931, 0.0]]))
-        >>> sides = Logps.of([-2.7726], [-2.7726], length=[2]), Logps.of([-0.6931], [-0.6931], length=[1])
+        >>> from lit_align.objectives import PerTokenLogps
+        >>> chosen = PerTokenLogps(torch.tensor([[-1.3863, -1.3863]]), collision=torch.tensor([[-0.6931, -0.6931]]))
+        >>> rejected = PerTokenLogps(torch.tensor([[-0.6931, 0.0]]), collision=torch.tensor([[-0.6931, 0.0]]))
+        >>> sides = Logps.from_lists([-2.7726], [-2.7726], length=[2]), Logps.from_lists([-0.6931], [-0.6931], length=[1])
         >>> WPO(beta=0.1)(sides[0]._replace(tokens=chosen), sides[1]._replace(tokens=rejected))
         tensor([0.3466])
     """

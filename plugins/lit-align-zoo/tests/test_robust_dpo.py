@@ -16,7 +16,10 @@ def test_robust_dpo_conforms(flipped):
 
 def test_flipped_labels_do_not_bias_it():
     """Over a share ε of flipped labels, the mean loss is that of DPO on the true labels (Lemma 3.1)."""
-    better, worse = Logps.of([-3.0, -20.0, -7.0], [-4.0, -18.0, -7.0]), Logps.of([-9.0, -6.0, -2.0], [-8.0, -9.0, -2.5])
+    better, worse = (
+        Logps.from_lists([-3.0, -20.0, -7.0], [-4.0, -18.0, -7.0]),
+        Logps.from_lists([-9.0, -6.0, -2.0], [-8.0, -9.0, -2.5]),
+    )
     loss = RobustDPO(beta=0.3, flipped=0.2)
     mean = 0.8 * loss(better, worse) + 0.2 * loss(worse, better)
     torch.testing.assert_close(mean, DPO(beta=0.3)(better, worse))

@@ -24,7 +24,7 @@ from lit_align_zoo.sppo import SPPO
 from lit_align_zoo.wpo import WPO
 from torch.testing import assert_close
 
-from lit_align.objectives import ByToken, Logps
+from lit_align.objectives import Logps, PerTokenLogps
 from lit_align.objectives.dpo import DPO
 from lit_align.objectives.kto import KTO
 from lit_align.testing import check_objective, check_unpaired
@@ -170,7 +170,7 @@ def drawn(seed, pairs=7, longest=9):
         -torch.rand(pairs, longest, generator=draw, dtype=torch.float64) * most for most in (1.5, 1.5, 1.0)
     )
     leaf = policy.requires_grad_()
-    tokens = ByToken(*(inside * field for field in (leaf, reference, collision)))
+    tokens = PerTokenLogps(*(inside * field for field in (leaf, reference, collision)))
     return Logps(tokens.policy.sum(1), tokens.reference.sum(1), length, tokens), leaf
 
 
@@ -190,11 +190,11 @@ def test_loss_and_gradient_are_the_formulas(made, formula, settings, seed):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_apo_on_thumbs_is_the_formula(seed):
     responses, leaf = drawn(seed)
-    thumbs = torch.arange(len(responses.length)) % 3 == 0
+    unpaired = torch.arange(len(responses.length)) % 3 == 0
     settings = {"beta": 0.2, "desirable_weight": 1.5, "undesirable_weight": 0.5}
-    losses = APOZeroUnpaired(**settings)(responses, thumbs, torch.zeros(()))
-    gains = [sigma(0.2 * ratio(responses, i)) for i in range(len(thumbs))]
-    wanted = torch.stack([1.5 * (1 - gain) if up else 0.5 * gain for gain, up in zip(gains, thumbs, strict=True)])
+    losses = APOZeroUnpaired(**settings)(responses, unpaired, torch.zeros(()))
+    gains = [sigma(0.2 * ratio(responses, i)) for i in range(len(unpaired))]
+    wanted = torch.stack([1.5 * (1 - gain) if up else 0.5 * gain for gain, up in zip(gains, unpaired, strict=True)])
     assert_close(losses, wanted)
     assert_close(
         torch.autograd.grad(losses.sum(), leaf, retain_graph=True),
@@ -212,7 +212,7 @@ def of(chosen, rejected=None):
     sides = [torch.tensor(values, dtype=torch.float64) for values in (chosen, rejected or chosen)]
     one = torch.ones(len(chosen), dtype=torch.long)
     return tuple(
-        Logps(side, torch.zeros_like(side), one, ByToken(side[:, None], 0 * side[:, None], side[:, None]))
+        Logps(side, torch.zeros_like(side), one, PerTokenLogps(side[:, None], 0 * side[:, None], side[:, None]))
         for side in sides
     )
 
@@ -262,7 +262,7 @@ def test_finite_in_single_precision_however_far_apart(objective):
     far = [(up, down) for up in (-2e4, -100.0, 0.0, 100.0, 2e4) for down in (-2e4, -100.0, 0.0, 100.0, 2e4)]
     leaves = [torch.tensor(side).requires_grad_() for side in zip(*far, strict=True)]
     zero, one = torch.zeros(len(far)), torch.ones(len(far), dtype=torch.long)
-    tokens = [ByToken(leaf[:, None], zero[:, None], leaf.detach()[:, None].clamp(min=-12)) for leaf in leaves]
+    tokens = [PerTokenLogps(leaf[:, None], zero[:, None], leaf.detach()[:, None].clamp(min=-12)) for leaf in leaves]
     sides = [Logps(leaf, zero, one, by) for leaf, by in zip(leaves, tokens, strict=True)]
     losses = objective(*sides)
     assert losses.isfinite().all()

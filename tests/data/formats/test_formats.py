@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_align.batches import Group, Pair
 from lit_align.data.formats import built_in, recognise
 from lit_align.errors import DataError, Malformed, SetAside
+from lit_align.types import Group, Pair
 
 FORMATS = {type(layout).__name__: layout for layout in built_in()}
 
@@ -162,7 +162,7 @@ def test_sound_rows(case):
     thumb = row.get("label", row.get("kto_tag"))
     assert group.desirable == (() if thumb is None else (thumb,))
     given = {"pairs": group.pairs, "desirable": group.desirable}
-    assert {label for label, value in given.items() if value} <= layout.gives
+    assert {label for label, value in given.items() if value} <= layout.label_kinds
 
 
 def test_labels_of_groups():

@@ -1,0 +1,1 @@
+"""Lightning callbacks: the report at the end of a run, predictions, likelihood displacement."""

@@ -1,0 +1,1 @@
+"""The command lit-align: one file a command; training commands are LightningCLI."""

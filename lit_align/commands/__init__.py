@@ -1,1 +1,0 @@
-"""What lit-align can do besides training: one file a command."""

@@ -1,0 +1,1 @@
+"""Language models as judges: in this process, or behind an OpenAI-compatible server."""

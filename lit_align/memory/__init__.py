@@ -1,0 +1,1 @@
+"""GPU memory: predicted by phase before a run, explained when it runs out."""

@@ -1,0 +1,1 @@
+"""On-line training: rounds of sampling, labelling and training."""

@@ -1,0 +1,12 @@
+"""Data that are not text: one kind of file reader each, and what they are read into."""
+
+from lit_align.orca.modalities.base import (
+    Examples,
+    InputSpec,
+    Labelled,
+    Modality,
+    TargetSpec,
+    collate,
+)
+
+__all__ = ["Examples", "InputSpec", "Labelled", "Modality", "TargetSpec", "collate"]

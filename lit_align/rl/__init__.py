@@ -1,0 +1,1 @@
+"""On-policy reinforcement learning: experience, policy update, critic, KL control."""

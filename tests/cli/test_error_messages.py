@@ -1,0 +1,78 @@
+"""What is said of a class or a value that does not fit where it stands; the parser itself makes each mistake."""
+
+import pytest
+
+from lit_align.cli.main import main
+
+FIT = ["fit", "--model=Preference", "--model.objective=DPO", "--data=Comparisons", "--data.train=none.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        # short names: the suggestion is of the kind that fits there, not of any kind
+        ("--model.optimizer=adamw", "nothing is called 'adamw'; did you mean AdamW?"),
+        ("--model.lr_scheduler=CosineAnealingLR", "nothing is called 'CosineAnealingLR'; did you mean CosineAnnealing"),
+        ("--trainer.callbacks+=EarlyStoping", "nothing is called 'EarlyStoping'; did you mean EarlyStopping?"),
+        ("--data.format=alpaca", "nothing is called 'alpaca'; did you mean Alpaca?"),
+        ("--data.format=DPO", "DPO is of another kind than what is asked for here; "),
+        ("--model.objective=CrossEntropy", "CrossEntropy learns from demonstrations; use the stage SFT"),
+        ("--model.objective=PDO", "nothing is called 'PDO'; did you mean DPO?"),
+        # their settings
+        ("--model.optimizer={class_path: torch.optim.AdamW, init_args: {lrr: 1}}", "AdamW takes no 'lrr'; did you"),
+        ("--model.optimizer={class_path: torch.optim.AdamW, init_args: {lr: fast}}", "lr is 'fast', which is no float"),
+        ("--trainer.callbacks+={class_path: EarlyStopping, init_args: {monitr: x}}", "EarlyStopping takes no 'monitr'"),
+        # full paths
+        ("--model.objective=my_loss.Hinge", "my_loss.Hinge cannot be imported: there is no module 'my_loss'; "),
+        ("--model.objective=lit_align.objectives.dpo.DPA", "lit_align.objectives.dpo has no 'DPA'; did you mean DPO?"),
+        ("--model.objective=torch.nn.Linear", "torch.nn.Linear is no Objective; name a class that"),
+        # values of several types
+        ("--data.train={a: 1}", "train is {'a': 1}, which is none of str, list[str]; correct it"),
+        ("--trainer.deterministic=often", "trainer.deterministic is often, which is none of bool, "),
+        ("--trainer.precision=17", "trainer.precision is 17, which is none of 64, 32, 16, "),
+        # what the trainer itself refuses
+        ("--trainer.max_epochs=-7", "`max_epochs` must be a non-negative integer or -1. You passed in -7; "),
+        ("--trainer.devices=some", "`devices` selected with `CPUAccelerator` should be an int > 0; change it"),
+        # what no setting may name, whoever wrote it
+        ("--model.objective=os.system", "os.system may not be named in settings, since it can run anything"),
+        ("--model.optimizer=subprocess.run", "subprocess.run may not be named in settings, since it can run anything"),
+        ("--trainer.logger=os.system", "os.system may not be named in settings, since it can run anything"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit(capsys, more, sentence):
+    with pytest.raises(SystemExit) as stopped:
+        main([*FIT, "--model.base.path=none", "--trainer.accelerator=cpu", more])
+    answer = [line for line in capsys.readouterr().err.splitlines() if " available: " not in line]  # Lightning's
+    assert answer[0].startswith(f"lit-align: {sentence}")
+    assert len(answer) == 1
+    assert stopped.value.code == 2
+
+
+def test_no_command(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["-c", "configs/tiny/dpo.yaml"])
+    assert capsys.readouterr().err.startswith("lit-align: the command is missing; start with one of fit, validate, ")
+
+
+def test_a_yaml_that_is_none(capsys, tmp_path):
+    (tmp_path / "open.yaml").write_text("data: {class_path: [\n")
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "-c", str(tmp_path / "open.yaml")])
+    (answer,) = capsys.readouterr().err.splitlines()
+    assert answer.startswith("lit-align: the YAML cannot be read: while parsing a flow node")
+    assert "line 2, column 1" in answer
+
+
+@pytest.mark.parametrize(
+    ("objective", "sentence"),
+    [
+        ("DPO", "DPO learns from pairs; use the stage Preference"),
+        ("Mix", "Mix learns from pairs; use the stage Preference"),
+        ("BradleyTerry", "BradleyTerry learns from pairs; use the stage RewardModel"),
+        ("PPO", "PPO learns from prompts; use the stage RL"),
+    ],
+)
+def test_an_objective_of_another_stage_names_that_stage(objective, sentence, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "--model=SFT", f"--model.objective={objective}", *FIT[3:], "--model.base.path=none"])
+    assert capsys.readouterr().err == f"lit-align: {sentence}\n"

@@ -1,0 +1,49 @@
+"""``lit-align inspect`` says what a run will need, on a machine that has none of it."""
+
+import json
+
+import pytest
+
+from lit_align.cli.main import main
+
+
+@pytest.fixture
+def rows(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    row = {"prompt": "What do bees make? ", "chosen": "Honey.", "rejected": "Milk, mostly."}
+    file.write_text("".join(json.dumps(row) + "\n" for _ in range(8)))
+    return str(file)
+
+
+def inspected(capsys, *args):
+    main(["inspect", *args])
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_for_a_gpu_is_looked_at_without_one(tiny, rows, capsys):
+    words = ["--model", "Preference", "--model.objective", "DPO", "--model.base.path", str(tiny)]
+    words += ["--data", "Comparisons", "--data.train", rows, "--trainer.accelerator", "gpu", "--trainer.devices", "1"]
+    said = inspected(capsys, *words)
+    for phase in ("load", "score", "update"):
+        assert f"│ {phase}" in said
+    assert "prefill" not in said
+    assert "on a card of 24 GiB. model.gradient_checkpointing could be false: " in said
+    assert "It does not fit: " in inspected(capsys, *words, "--card", "1.5")
+
+
+def test_rl_shows_sampling_and_the_reward(tiny, rows, capsys):
+    words = ["--model", "RL", "--model.objective", "PPO", "--model.advantage", "GAE", "--model.reward", "Length"]
+    words += [
+        "--model.reward.max_words",
+        "8",
+        "--model.base.path",
+        str(tiny),
+        "--data",
+        "Prompts",
+        "--data.train",
+        rows,
+    ]
+    said = inspected(capsys, *words)
+    for phase in ("load", "prefill", "decode", "score", "update"):
+        assert f"│ {phase}" in said
+    assert "What Length loads for itself, if anything, is not counted." in said

@@ -1,0 +1,85 @@
+"""On-policy learning for tests: short runs of the command, and a module that learns outside of Lightning."""
+
+import csv
+import json
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import torch
+
+from lit_align.advantages.rloo import RLOO
+from lit_align.models.adapter_set import Lora
+from lit_align.models.load import Base
+from lit_align.objectives.ppo import PPO
+from lit_align.rl.critic import Critic
+from lit_align.rl.kl_control import KLControl
+from lit_align.rl.stage import RL
+from lit_align.types import Tree
+from tests.stages.runs import arguments, folder_of, say
+
+
+def write_prompts(path, rows=8):
+    path.write_text(
+        "".join(
+            json.dumps({"prompt": [{"role": "user", "content": f"{k} {say(k, 2 + k % 5)}?"}]}) + "\n"
+            for k in range(rows)
+        )
+    )
+    return path
+
+
+def rl_arguments(tiny, train, run, *more):
+    usual = [
+        word
+        for word in arguments(tiny, train, run, *more)
+        if not word.startswith(("--model.objective", "--model.lora.dropout"))
+    ]
+    other = {"--model=Preference": "--model=RL", "--data=Comparisons": "--data=Prompts"}
+    settings = (
+        *("--model.objective=PPO", "--model.reward=Pattern", "--model.reward.regex=a|e|i", "--model.advantage=GAE"),
+        *("--model.max_new_tokens=8", "--model.num_iterations=2", "--model.num_minibatches=2"),
+    )
+    made = [other.get(word, word) for word in usual]
+    at = made.index("--model=RL") + 1
+    return [*made[:at], *settings, *made[at:]]
+
+
+def table(run, *names):
+    """Figures of each iteration as they were written."""
+    with (folder_of(run) / "metrics.csv").open() as file:
+        return [tuple(row[name] for name in names) for row in csv.DictReader(file) if row.get("objective/scores")]
+
+
+def stage(tiny, reward, advantage=RLOO(), critic=None, cls=RL, **settings):  # noqa: B008 - frozen
+    base = Base(str(tiny), "none", "float32")
+    settings = {"lora": Lora(r=4), **settings}
+    return cls(PPO(), reward, advantage, KLControl(), critic or Critic(), base=base, **settings)
+
+
+class Alone(RL):
+    """The same, outside of Lightning's loop."""
+
+    trainer = property(lambda self: Loop())
+    _running = trainer
+    global_step = 0
+
+    def learn(self, trees: list[Tree], iterations: int, lr: float) -> None:
+        optimizer = torch.optim.Adam(self.adapters.trainable().values(), lr=lr)
+        for number in range(iterations):
+            for group in optimizer.param_groups:
+                group["lr"] = lr * (1 - number / iterations)
+            self._now = self.sampled(trees, number)
+            self.score(self._now)
+            for step in self._updates(self._now):
+                loss, _ = self.losses(step.batches[0], statistics=False)
+                optimizer.zero_grad()
+                (loss / self.count(step)).backward()
+                optimizer.step()
+
+
+@dataclass
+class Loop:
+    """As much of a trainer as sampling asks for."""
+
+    default_root_dir: str = "/nowhere"
+    datamodule: object = field(default_factory=lambda: SimpleNamespace(batch_size=1, token_budget=100_000))

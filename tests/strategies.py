@@ -1,0 +1,57 @@
+"""Random trees, and what an ordinary padded pass makes of them: the yardstick for every packed one."""
+
+import torch
+from hypothesis import strategies as st
+
+from lit_align.types import Group, Tree
+
+VOCABULARY = 61
+
+_token = st.integers(0, VOCABULARY - 1)
+_scored_token = st.tuples(_token, st.booleans())
+
+
+@st.composite
+def trees(draw, vocabulary=VOCABULARY):
+    """A prompt of up to 9 tokens, up to four responses of up to 7, some tokens not scored."""
+    prompt = draw(st.lists(_token, min_size=1, max_size=9))
+    responses = draw(st.lists(st.lists(_scored_token, min_size=1, max_size=7), min_size=1, max_size=4))
+    return Tree(
+        prompt,
+        [[token for token, _ in response] for response in responses],
+        [[scored for _, scored in response] for response in responses],
+        Group("", [""] * len(responses)),
+    )
+
+
+def layouts():
+    """Up to three rows of up to three trees, with a scored token somewhere."""
+    rows = st.lists(st.lists(trees(), min_size=1, max_size=3), min_size=1, max_size=3)
+    return rows.filter(lambda rows: any(any(map(any, tree.scored)) for row in rows for tree in row))
+
+
+def padded(rows):
+    """One response a row: ids, attention mask, and (row, column, id) of each scored token in the order of trees."""
+    texts = [
+        (tree.prompt, response, scored)
+        for row in rows
+        for tree in row
+        for response, scored in zip(tree.responses, tree.scored, strict=True)
+    ]
+    longest = max(len(prompt) + len(response) for prompt, response, _ in texts)
+    ids = torch.zeros(len(texts), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    where = []
+    for at, (prompt, response, scored) in enumerate(texts):
+        ids[at, : len(prompt) + len(response)] = torch.tensor(prompt + response)
+        mask[at, : len(prompt) + len(response)] = 1
+        where += [(at, len(prompt) + i, response[i]) for i, learned in enumerate(scored) if learned]
+    return ids, mask, torch.tensor(where)
+
+
+def padded_logps(model, rows):
+    """Log-probability of each scored token, by the model's own logits over padded rows."""
+    ids, mask, where = padded(rows)
+    logps = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().log_softmax(-1)
+    row, column, token = where.T
+    return logps[row, column - 1, token]
