@@ -26,10 +26,16 @@ def load(path: str | Path, **settings: Any) -> Any:
     file = Path(path)
     file = file / "checkpoints" / "last.ckpt" if file.is_dir() else file
     if not file.is_file():
-        raise ModelError(f"there is no checkpoint {file}; give a .ckpt file or the numbered folder of a run")
+        raise ModelError(
+            f"there is no checkpoint {file}; give a .ckpt file or the numbered folder of a run"
+        )
     stage_class = _stage_class(file)
-    with warnings.catch_warnings():  # a checkpoint holds the trained weights and never the base, as it should
-        warnings.filterwarnings("ignore", "Found keys that are in the model state dict but not in the checkpoint")
+    with (
+        warnings.catch_warnings()
+    ):  # a checkpoint holds the trained weights and never the base, as it should
+        warnings.filterwarnings(
+            "ignore", "Found keys that are in the model state dict but not in the checkpoint"
+        )
         return stage_class.load_from_checkpoint(file, weights_only=True, **settings).eval()
 
 

@@ -112,7 +112,8 @@ def load_plugins() -> Plugins:
     if os.environ.get("LIT_ALIGN_TRACE"):
         manager.add_hookcall_monitoring(_before, _after)
     registries = {
-        hook: Registry(kind, getattr(import_module(room), base)) for hook, (kind, room, base) in ROOMS.items()
+        hook: Registry(kind, getattr(import_module(room), base))
+        for hook, (kind, room, base) in ROOMS.items()
     }
     found = []
     for plugin, load in _candidates():
@@ -120,7 +121,10 @@ def load_plugins() -> Plugins:
             module = load()
             _register(manager, plugin, module)
             _collect(manager, plugin, module, registries)
-        except (Exception, SystemExit) as error:  # a stranger's code: anything may go wrong, nothing may spread
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a stranger's code: anything may go wrong, nothing may spread
             if plugin.built_in or os.environ.get("LIT_ALIGN_STRICT"):
                 raise
             plugin.error = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -141,8 +145,14 @@ def _candidates() -> Iterator[tuple[Plugin, Callable[[], ModuleType]]]:
         there = {_normal(name) for (name, _), _ in installed}
         for name in sorted(names - there):
             meant = closest(name, there)
-            hint = f"did you mean {meant}?" if meant else f"there are {', '.join(sorted(there)) or 'none'}"
-            warnings.warn(f"{variable} names {name}, and no such plugin is installed; {hint}", stacklevel=4)
+            hint = (
+                f"did you mean {meant}?"
+                if meant
+                else f"there are {', '.join(sorted(there)) or 'none'}"
+            )
+            warnings.warn(
+                f"{variable} names {name}, and no such plugin is installed; {hint}", stacklevel=4
+            )
     for (name, version), point in installed:
         if _normal(name) not in blocked and (only is None or _normal(name) in only):
             yield Plugin(name, version), point.load
@@ -160,15 +170,24 @@ def _register(manager: pluggy.PluginManager, plugin: Plugin, module: ModuleType)
     """Register ``module``, refusing what pluggy would ignore: unknown hooks, and functions that lack the mark."""
     marked = [name for name in dir(module) if manager.parse_hookimpl_opts(module, name) is not None]
     if unknown := set(marked) - ROOMS.keys():
-        raise PluginError(f"there is no hook called {', '.join(sorted(unknown))}; there are {', '.join(ROOMS)}")
+        raise PluginError(
+            f"there is no hook called {', '.join(sorted(unknown))}; there are {', '.join(ROOMS)}"
+        )
     if unmarked := {hook for hook in ROOMS if hasattr(module, hook)} - set(marked):
-        raise PluginError(f"{', '.join(sorted(unmarked))} is not marked as a hook; put @hookimpl above it")
-    manager.register(module, f"{plugin.name}:{module.__name__}")  # a package may have several entry points
+        raise PluginError(
+            f"{', '.join(sorted(unmarked))} is not marked as a hook; put @hookimpl above it"
+        )
+    manager.register(
+        module, f"{plugin.name}:{module.__name__}"
+    )  # a package may have several entry points
     plugin.hooks = marked
 
 
 def _collect(
-    manager: pluggy.PluginManager, plugin: Plugin, module: ModuleType, registries: dict[str, Registry]
+    manager: pluggy.PluginManager,
+    plugin: Plugin,
+    module: ModuleType,
+    registries: dict[str, Registry],
 ) -> None:
     """Call the hooks of one plugin alone, so that what it breaks is its own; it is taken whole or not at all."""
     others = manager.get_plugins() - {module}
@@ -199,7 +218,9 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
-def _before(hook: str, implementations: Sequence[pluggy.HookImpl], arguments: Mapping[str, object]) -> None:
+def _before(
+    hook: str, implementations: Sequence[pluggy.HookImpl], arguments: Mapping[str, object]
+) -> None:
     _trace(hook, implementations, f"called with {', '.join(arguments)}")
 
 
@@ -209,8 +230,13 @@ def _after(
     implementations: Sequence[pluggy.HookImpl],
     arguments: Mapping[str, object],
 ) -> None:
-    _trace(hook, implementations, f"raised {outcome.exception!r}" if outcome.exception else "returned")
+    _trace(
+        hook, implementations, f"raised {outcome.exception!r}" if outcome.exception else "returned"
+    )
 
 
 def _trace(hook: str, implementations: Sequence[pluggy.HookImpl], what: str) -> None:
-    print(f"lit-align: {hook} of {', '.join(i.plugin_name for i in implementations)} {what}", file=sys.stderr)
+    print(
+        f"lit-align: {hook} of {', '.join(i.plugin_name for i in implementations)} {what}",
+        file=sys.stderr,
+    )

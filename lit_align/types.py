@@ -130,7 +130,9 @@ class PackedTrees(NamedTuple):
 
     def to(self, device: torch.device) -> PackedTrees:
         """The same on ``device``."""
-        moved = {name: one.to(device) for name, one in self._asdict().items() if isinstance(one, Tensor)}
+        moved = {
+            name: one.to(device) for name, one in self._asdict().items() if isinstance(one, Tensor)
+        }
         return PackedTrees(**moved, responses=self.responses)
 
 
@@ -189,7 +191,10 @@ class Logps(NamedTuple):
 
     @classmethod
     def from_lists(
-        cls, policy: list[float], reference: list[float] | None = None, length: list[int] | None = None
+        cls,
+        policy: list[float],
+        reference: list[float] | None = None,
+        length: list[int] | None = None,
     ) -> Logps:
         """Build from plain numbers, for examples and tests.
 

@@ -41,7 +41,10 @@ ARCHITECTURES = {
     "Granite": ("Granite", {**SIZE, "logits_scaling": 4.0}),
     "Cohere": ("Cohere", {**SIZE, "logit_scale": 0.25}),
     "HyperCLOVAX": ("HyperCLOVAX", {**SIZE, "logits_scaling": 4.0}),
-    "GPT-2": ("GPT2", {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}),
+    "GPT-2": (
+        "GPT2",
+        {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+    ),
     "OPT": (
         "OPT",
         {
@@ -54,10 +57,19 @@ ARCHITECTURES = {
             "max_position_embeddings": 64,
         },
     ),
-    "MPT": ("Mpt", {"vocab_size": VOCABULARY, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}),
+    "MPT": (
+        "Mpt",
+        {"vocab_size": VOCABULARY, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64},
+    ),
     "Bloom": ("Bloom", {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
-    "LFM2": ("Lfm2", {**SIZE, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}),
-    "Mamba": ("Mamba", {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
+    "LFM2": (
+        "Lfm2",
+        {**SIZE, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
+    ),
+    "Mamba": (
+        "Mamba",
+        {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+    ),
     "Qwen3-Next": (
         "Qwen3Next",
         {

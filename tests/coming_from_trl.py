@@ -25,14 +25,26 @@ DATA = "data.init_args"
 
 ROWS = [
     Row({"model_name_or_path": "a/model"}, {f"{INIT}.base.path": "a/model"}),
-    Row({"load_in_4bit": True}, {f"{INIT}.base.quantization": "nf4"}, "the default; none for a whole base"),
+    Row(
+        {"load_in_4bit": True},
+        {f"{INIT}.base.quantization": "nf4"},
+        "the default; none for a whole base",
+    ),
     Row({"dtype": "bfloat16"}, {f"{INIT}.base.dtype": "bfloat16"}),
     Row(
         {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0},
         {f"{INIT}.lora.r": 16, f"{INIT}.lora.alpha": 32, f"{INIT}.lora.dropout": 0.0},
     ),
-    Row({"dataset_name": "rows.jsonl"}, {f"{DATA}.train": "rows.jsonl"}, "files or hub names; the layout is found"),
-    Row({"max_length": 512}, {f"{DATA}.max_length": 512}, "overlong says what becomes of longer rows; each is counted"),
+    Row(
+        {"dataset_name": "rows.jsonl"},
+        {f"{DATA}.train": "rows.jsonl"},
+        "files or hub names; the layout is found",
+    ),
+    Row(
+        {"max_length": 512},
+        {f"{DATA}.max_length": 512},
+        "overlong says what becomes of longer rows; each is counted",
+    ),
     Row(
         {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 8},
         {f"{DATA}.batch_size": 32, f"{DATA}.token_budget": 4096},
@@ -40,7 +52,10 @@ ROWS = [
     ),
     Row(
         {"learning_rate": 1e-5},
-        {f"{INIT}.optimizer.class_path": "torch.optim.AdamW", f"{INIT}.optimizer.init_args.lr": 1e-5},
+        {
+            f"{INIT}.optimizer.class_path": "torch.optim.AdamW",
+            f"{INIT}.optimizer.init_args.lr": 1e-5,
+        },
     ),
     Row({"max_grad_norm": 1.0}, {f"{INIT}.max_grad_norm": 1.0}),
     Row({"gradient_checkpointing": True}, {f"{INIT}.checkpointing": True}),
@@ -57,7 +72,12 @@ ROWS = [
         "ipo is IPO with length_average, hinge is SLiC with relative and weight 0, [sigmoid, sft] is Mix",
         ("DPO",),
     ),
-    Row({"label_smoothing": 0.1}, {f"{INIT}.label_noise": 0.1}, "for any objective over pairs or thumbs", ("DPO",)),
+    Row(
+        {"label_smoothing": 0.1},
+        {f"{INIT}.label_noise": 0.1},
+        "for any objective over pairs or thumbs",
+        ("DPO",),
+    ),
     Row(
         {"precompute_ref_log_probs": True},
         {f"{INIT}.cache_reference": ".cache/reference"},
@@ -113,7 +133,9 @@ def table() -> str:
     for row in ROWS:
         theirs = ", ".join(f"`{name}`" for name in row.theirs)
         ours = ", ".join(f"`{_short(key, value)}`" for key, value in row.ours.items())
-        lines.append(f"| {theirs}{f' ({row.only[0]})' if len(row.only) == 1 else ''} | {ours} | {row.note} |")
+        lines.append(
+            f"| {theirs}{f' ({row.only[0]})' if len(row.only) == 1 else ''} | {ours} | {row.note} |"
+        )
     return "\n".join(lines)
 
 

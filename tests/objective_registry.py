@@ -19,7 +19,9 @@ def classes() -> dict[str, type[Objective]]:
     if str(ZOO) not in sys.path:
         sys.path.append(str(ZOO))
     found = load_plugins().objectives.classes()
-    entries = tomllib.loads((ZOO / "pyproject.toml").read_text())["project"]["entry-points"]["lit_align"]
+    entries = tomllib.loads((ZOO / "pyproject.toml").read_text())["project"]["entry-points"][
+        "lit_align"
+    ]
     for module in entries.values():
         import_module(module).register_objectives(found.append)
     return {cls.__name__: cls for cls in found}

@@ -25,7 +25,9 @@ class Peak(TorchDispatchMode):
         self.live = self.peak = 0
         self._seen = {}
         for thing in before:
-            tensors = [*thing.parameters(), *thing.buffers()] if isinstance(thing, nn.Module) else [thing]
+            tensors = (
+                [*thing.parameters(), *thing.buffers()] if isinstance(thing, nn.Module) else [thing]
+            )
             for tensor in tensors:
                 self._add(tensor)
         self.start = self.live

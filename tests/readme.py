@@ -35,11 +35,14 @@ def objectives() -> str:
     """Table of every objective, packaged ones included."""
     rows = []
     for name, cls in sorted(
-        objective_registry.classes().items(), key=lambda item: (item[1].__module__.split(".")[0], item[0])
+        objective_registry.classes().items(),
+        key=lambda item: (item[1].__module__.split(".")[0], item[0]),
     ):
         package = cls.__module__.split(".")[0].replace("lit_align_zoo", "lit-align-zoo")
         family, label_kind, reference = of_objective(cls).values()
-        rows.append(f"| `{name}` | {family} | {label_kind} | {reference} | {first_line(cls)} | {package} |")
+        rows.append(
+            f"| `{name}` | {family} | {label_kind} | {reference} | {first_line(cls)} | {package} |"
+        )
     head = "| objective | family | takes | reference? | | package |"
     return "\n".join([head, "|---|---|---|---|---|---|", *rows])
 
@@ -66,7 +69,9 @@ def against_trl(path: str) -> str:
         ]
         memory = f"{rungs['trees']['peak'] / rungs['trl']['peak']:.2f}"
         cells = [least["trl"], least.get("rows", ""), least["trees"], *ratios, memory]
-        rows.append(f"| **{name}**: {setting['title']}; {setting['pairs']} pairs a step | {' | '.join(cells)} |")
+        rows.append(
+            f"| **{name}**: {setting['title']}; {setting['pairs']} pairs a step | {' | '.join(cells)} |"
+        )
     head = "| CPU s a step | TRL | ours, padded rows | ours, trees | times TRL | both precomputed | memory, of TRL's |"
     return "\n".join([head, "|---|---|---|---|---|---|---|", *rows, "", *notes(found)])
 
@@ -76,7 +81,10 @@ def demo(path: str) -> str:
     found = json.loads((ROOT / path).read_text())
     lines = [f"{'held-out figure':<28}{'before':>8}{'after':>8}"]
     for name, before in found["before"].items():
-        cells = [f"{value:.2f}" if isinstance(value, float) else str(value) for value in (before, found["after"][name])]
+        cells = [
+            f"{value:.2f}" if isinstance(value, float) else str(value)
+            for value in (before, found["after"][name])
+        ]
         lines.append(f"{name:<28}{cells[0]:>8}{cells[1]:>8}")
     for row in found["answers"][:: max(1, len(found["answers"]) // 3)][:3]:
         lines += ["", row["question"]]

@@ -15,7 +15,9 @@ _scored_token = st.tuples(_token, st.booleans())
 def trees(draw, vocabulary=VOCABULARY):
     """A prompt of up to 9 tokens, up to four responses of up to 7, some tokens not scored."""
     prompt = draw(st.lists(_token, min_size=1, max_size=9))
-    responses = draw(st.lists(st.lists(_scored_token, min_size=1, max_size=7), min_size=1, max_size=4))
+    responses = draw(
+        st.lists(st.lists(_scored_token, min_size=1, max_size=7), min_size=1, max_size=4)
+    )
     return Tree(
         prompt,
         [[token for token, _ in response] for response in responses],
@@ -52,6 +54,8 @@ def padded(rows):
 def padded_logps(model, rows):
     """Log-probability of each scored token, by the model's own logits over padded rows."""
     ids, mask, where = padded(rows)
-    logps = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().log_softmax(-1)
+    logps = (
+        model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().log_softmax(-1)
+    )
     row, column, token = where.T
     return logps[row, column - 1, token]

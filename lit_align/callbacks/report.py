@@ -40,7 +40,11 @@ class Report(Callback):
     """
 
     def __init__(
-        self, questions: int = 0, shown: int = 3, max_new_tokens: int = 64, length_tolerance: float = 0.2
+        self,
+        questions: int = 0,
+        shown: int = 3,
+        max_new_tokens: int = 64,
+        length_tolerance: float = 0.2,
     ) -> None:
         self.questions, self.shown, self.max_new_tokens, self.length_tolerance = (
             questions,
@@ -58,7 +62,9 @@ class Report(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back."""
-        self.before, self.asked, self.answers = (state_dict[name] for name in ("before", "asked", "answers"))
+        self.before, self.asked, self.answers = (
+            state_dict[name] for name in ("before", "asked", "answers")
+        )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ask the untrained model, unless the run that goes on here did."""
@@ -86,10 +92,15 @@ class Report(Callback):
             {"question": _question(tree), "before": before, "after": now}
             for tree, before, now in zip(trees, self.answers, answers, strict=True)
         ]
-        held_out: dict[str, Any] = {"before": self.before, "after": after, "answers": told} if trees else {}
+        held_out: dict[str, Any] = (
+            {"before": self.before, "after": after, "answers": told} if trees else {}
+        )
         moved = self._moved(trainer, pl_module)  # type: ignore[arg-type]
         if moved is not None:
-            held_out["displacement"] = {**moved._asdict(), "story": moved.story(pl_module.objective)}  # type: ignore[arg-type]
+            held_out["displacement"] = {
+                **moved._asdict(),
+                "story": moved.story(pl_module.objective),
+            }  # type: ignore[arg-type]
         self._write(trainer, pl_module, folder, held_out)  # type: ignore[arg-type]
         if trees:
             self._print_figures({"before": self.before, "after": after})
@@ -100,7 +111,9 @@ class Report(Callback):
 
     def _moved(self, trainer: Trainer, module: LanguageModelStage) -> Displacement | None:
         """What became of chosen and rejected responses: of the held-out pairs if there are any."""
-        if not isinstance(module, Preference) or not isinstance(module.objective, PairwiseObjective):
+        if not isinstance(module, Preference) or not isinstance(
+            module.objective, PairwiseObjective
+        ):
             return None
         known = trainer.datamodule.trees  # type: ignore[attr-defined]
         return displacement(module, (known.get("validation") or known["train"])[:PAIRS])
@@ -111,7 +124,9 @@ class Report(Callback):
         return trainer.datamodule.trees.get("validation", [])[: self.questions]  # type: ignore[attr-defined, no-any-return]
 
     @torch.no_grad()
-    def _ask(self, module: LanguageModelStage, trees: list[Tree], role: str) -> tuple[dict[str, Any], list[str]]:
+    def _ask(
+        self, module: LanguageModelStage, trees: list[Tree], role: str
+    ) -> tuple[dict[str, Any], list[str]]:
         """Figures and answers of one role."""
         answers: list[str] = []
         _say(f"asking {len(trees)} questions ...")
@@ -127,12 +142,20 @@ class Report(Callback):
             "pairs": pairs,
             "short_answers": share([is_short(answer) for answer in answers]),
             "distinct_answers": distinct(answers),
-            "keyword_hits": share([hits(a, w) for a, w, k in zip(answers, keywords, known, strict=True) if k and w]),
-            "abstains_when_unanswerable": share([abstains(a) for a, k in zip(answers, known, strict=True) if not k]),
-            "abstains_when_answerable": share([abstains(a) for a, k in zip(answers, known, strict=True) if k]),
+            "keyword_hits": share(
+                [hits(a, w) for a, w, k in zip(answers, keywords, known, strict=True) if k and w]
+            ),
+            "abstains_when_unanswerable": share(
+                [abstains(a) for a, k in zip(answers, known, strict=True) if not k]
+            ),
+            "abstains_when_answerable": share(
+                [abstains(a) for a, k in zip(answers, known, strict=True) if k]
+            ),
         }, answers
 
-    def _pairs(self, module: LanguageModelStage, trees: list[Tree], role: str) -> tuple[list[bool], int]:
+    def _pairs(
+        self, module: LanguageModelStage, trees: list[Tree], role: str
+    ) -> tuple[list[bool], int]:
         """For each pair of like length: does the role find the chosen response likelier, per token?"""
         right = []
         for batch in pack(trees, budget=max(2048, *(tree.tokens for tree in trees)), dense=True):
@@ -149,7 +172,9 @@ class Report(Callback):
         return right, len(right)
 
     @rank_zero_only
-    def _write(self, trainer: Trainer, module: LanguageModelStage, folder: Path, held_out: dict[str, Any]) -> None:
+    def _write(
+        self, trainer: Trainer, module: LanguageModelStage, folder: Path, held_out: dict[str, Any]
+    ) -> None:
         summary = {
             "objective": repr(module.objective),
             "base": module.base.path,
@@ -157,7 +182,9 @@ class Report(Callback):
             "steps": trainer.global_step,
             "seconds": round(time.perf_counter() - self._began, 1),
             "skipped_steps": module.skipped,
-            "metrics": {name: float(value) for name, value in sorted(trainer.callback_metrics.items())},
+            "metrics": {
+                name: float(value) for name, value in sorted(trainer.callback_metrics.items())
+            },
             **held_out,
         }
         folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +200,11 @@ class Report(Callback):
         from rich.console import Console
         from rich.table import Table
 
-        table = Table("held-out figure", *columns, title=f"{self.questions} prompts the model is not trained on")
+        table = Table(
+            "held-out figure",
+            *columns,
+            title=f"{self.questions} prompts the model is not trained on",
+        )
         for name in next(iter(columns.values())):
             table.add_row(name, *(_number(figures[name]) for figures in columns.values()))
         Console().print(table)
@@ -183,7 +214,9 @@ class Report(Callback):
         from rich.console import Console
         from rich.table import Table
 
-        table = Table("question", "before", "after", title="answers to held-out questions", show_lines=True)
+        table = Table(
+            "question", "before", "after", title="answers to held-out questions", show_lines=True
+        )
         for row in told[:: max(1, len(told) // max(self.shown, 1))][: self.shown]:
             table.add_row(row["question"], row["before"], row["after"])
         Console().print(table)
@@ -196,7 +229,9 @@ class Report(Callback):
             start = f"a stage that starts from it has model.init_adapter: {adapter}"
         else:
             after = f"lit-align evaluate reward-bench --reward RewardModelScore --reward.path {adapter} --data FILE"
-            start = f"RL that is rewarded by it has model.reward: RewardModelScore, folder: {adapter}"
+            start = (
+                f"RL that is rewarded by it has model.reward: RewardModelScore, folder: {adapter}"
+            )
         more = ""
         if isinstance(module, RL):  # the picture is drawn when this has been said
             more = "reward_kl.png, samples.jsonl, " if module.show_every else "reward_kl.png, "
@@ -233,12 +268,21 @@ def plot_margins(metrics: Path, picture: Path) -> None:
         rows = list(csv.DictReader(file))
     # parts of a reward are called after classes; one of weight 0 shows whether the rest is being exploited
     parts = [name for name in rows[0] if re.match("rewards/[A-Z]", name)] if rows else []
-    known = [("rewards/margins", "rewards/accuracies"), ("objective/scores", "objective/kl", *parts)]
+    known = [
+        ("rewards/margins", "rewards/accuracies"),
+        ("objective/scores", "objective/kl", *parts),
+    ]
     names = next((pair for pair in known if rows and pair[0] in rows[0]), ("loss",))
-    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3.5), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(5 * len(names), 3.5), layout="constrained", squeeze=False
+    )
     for axis, name in zip(axes[0], names, strict=True):
         for prefix, label, style in (("", "training", "-"), ("eval_", "validation", "o--")):
-            points = [(int(row["step"]), float(row[prefix + name])) for row in rows if row.get(prefix + name)]
+            points = [
+                (int(row["step"]), float(row[prefix + name]))
+                for row in rows
+                if row.get(prefix + name)
+            ]
             if points:
                 axis.plot(*zip(*points, strict=True), style, label=label)
         axis.set(title=name, xlabel="step")

@@ -56,7 +56,14 @@ class Speaker:
         said, ids = "", []
         try:
             prompt, limit = self._prompt(system)
-            tokens = stream(self.base, self.tokenizer, prompt, max_new_tokens=limit, temperature=temperature, seed=seed)
+            tokens = stream(
+                self.base,
+                self.tokenizer,
+                prompt,
+                max_new_tokens=limit,
+                temperature=temperature,
+                seed=seed,
+            )
             while True:
                 with self._playing():
                     token = next(tokens, None)
@@ -64,10 +71,16 @@ class Speaker:
                     break
                 ids.append(token)
                 said = self.tokenizer.decode(ids, skip_special_tokens=True).lstrip()
-                if not said.endswith("\N{REPLACEMENT CHARACTER}"):  # half a character: the next token has the rest
+                if not said.endswith(
+                    "\N{REPLACEMENT CHARACTER}"
+                ):  # half a character: the next token has the rest
                     yield said
         finally:
-            self.turns = [*self.turns, {"role": "assistant", "content": said.strip()}] if said else self.turns[:-1]
+            self.turns = (
+                [*self.turns, {"role": "assistant", "content": said.strip()}]
+                if said
+                else self.turns[:-1]
+            )
 
     def _playing(self) -> AbstractContextManager[Any]:
         if self.peft is None:
@@ -87,13 +100,17 @@ class Speaker:
         for gone in range(0, len(self.turns), 2):
             told = [{"role": "system", "content": system}] * bool(system) + self.turns[gone:]
             try:
-                ids = self.tokenizer.apply_chat_template(told, add_generation_prompt=True, return_dict=False)
+                ids = self.tokenizer.apply_chat_template(
+                    told, add_generation_prompt=True, return_dict=False
+                )
             except TemplateError as error:
                 raise ModelError(f"the chat template refuses that: {error}") from error
             if len(ids) + self.limit <= context:
                 break
         if len(ids) >= context:
-            raise ModelError(f"that makes {len(ids)} tokens, and {self.name} reads fewer than {context}; say less")
+            raise ModelError(
+                f"that makes {len(ids)} tokens, and {self.name} reads fewer than {context}; say less"
+            )
         if gone:
             _note(f"the oldest {gone} turns are left out: {self.name} reads {context} tokens")
             del self.turns[:gone]
@@ -107,18 +124,43 @@ def run(arguments: list[str]) -> None:
         ConfigError: if nobody is asked to speak.
         ModelError: if a model or an adapter cannot be loaded.
     """
-    parser = argparse.ArgumentParser("lit-align chat", description=f"Talk to a model. In the chat, {COMMANDS}.")
-    who = parser.add_mutually_exclusive_group()
-    who.add_argument("--adapter", metavar="FOLDER", help="an adapter, such as adapter/ in the folder of a run")
-    who.add_argument("--run", metavar="FOLDER", help="the numbered folder of a run: its newest adapter, as it trains")
-    parser.add_argument("--base", metavar="PATH", help="the model; if not given, what the adapter was trained on")
-    parser.add_argument("--quantization", choices=["nf4", "none"], help="of the base; if not given, the run's or nf4")
-    parser.add_argument(
-        "--chat_template", metavar="FILE", help="Jinja, or chatml; if not given, the run's or the base's"
+    parser = argparse.ArgumentParser(
+        "lit-align chat", description=f"Talk to a model. In the chat, {COMMANDS}."
     )
-    parser.add_argument("--compare", metavar="FOLDER", help="another adapter for the same base, which answers beside")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument(
+        "--adapter", metavar="FOLDER", help="an adapter, such as adapter/ in the folder of a run"
+    )
+    who.add_argument(
+        "--run",
+        metavar="FOLDER",
+        help="the numbered folder of a run: its newest adapter, as it trains",
+    )
+    parser.add_argument(
+        "--base", metavar="PATH", help="the model; if not given, what the adapter was trained on"
+    )
+    parser.add_argument(
+        "--quantization",
+        choices=["nf4", "none"],
+        help="of the base; if not given, the run's or nf4",
+    )
+    parser.add_argument(
+        "--chat_template",
+        metavar="FILE",
+        help="Jinja, or chatml; if not given, the run's or the base's",
+    )
+    parser.add_argument(
+        "--compare",
+        metavar="FOLDER",
+        help="another adapter for the same base, which answers beside",
+    )
     parser.add_argument("--system", metavar="TEXT", default="", help="who the model is")
-    parser.add_argument("--temperature", type=float, default=0.0, help="of the sampling; 0 takes the likeliest token")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        help="of the sampling; 0 takes the likeliest token",
+    )
     parser.add_argument("--max_new_tokens", type=int, default=256, help="longest answer")
     asked = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*")  # about what PEFT calls
@@ -144,7 +186,9 @@ def run(arguments: list[str]) -> None:
                 for answer in answers:
                     stack.enter_context(closing(answer))
                 try:
-                    _type(answers[0]) if len(answers) == 1 else _type_side_by_side(speakers, answers)
+                    _type(answers[0]) if len(answers) == 1 else _type_side_by_side(
+                        speakers, answers
+                    )
                 except ModelError as error:
                     _note(str(error))
             seed += 1  # asked again, another answer
@@ -155,21 +199,31 @@ def _speakers(asked: argparse.Namespace) -> list[Speaker]:
     from peft import PeftModel
 
     first = str(Path(asked.run, "checkpoints", "last.adapter")) if asked.run else asked.adapter
-    folders = {name: folder for name, folder in (("adapter", first), ("compare", asked.compare)) if folder}
+    folders = {
+        name: folder for name, folder in (("adapter", first), ("compare", asked.compare)) if folder
+    }
     if not folders and not asked.base:
         raise ConfigError("there is nobody to talk to; give --run, --adapter or --base")
-    settings = _settings(asked.run, "config.yaml")["model"]["init_args"] if asked.run else {"base": {}}
+    settings = (
+        _settings(asked.run, "config.yaml")["model"]["init_args"] if asked.run else {"base": {}}
+    )
     path = asked.base or settings["base"].get("path")
-    path = path or _settings(first or asked.compare, "adapter_config.json")["base_model_name_or_path"]
+    path = (
+        path or _settings(first or asked.compare, "adapter_config.json")["base_model_name_or_path"]
+    )
     quantization = asked.quantization or settings["base"].get("quantization", "nf4")
     base = Base(**{**settings["base"], "path": path, "quantization": quantization})
     tokenizer = load_tokenizer(base, asked.chat_template or settings.get("chat_template"))
     if not tokenizer.chat_template:
-        raise ModelError(f"{path!r} has no chat template; give one with --chat_template, such as chatml")
+        raise ModelError(
+            f"{path!r} has no chat template; give one with --chat_template, such as chatml"
+        )
     for folder in folders.values():
         read_adapter(folder, path)  # refuses what does not belong to this base
         if (Path(folder) / FILE).is_file():
-            raise ConfigError(f"{folder} is a reward model, which scores and does not talk; give a policy's adapter")
+            raise ConfigError(
+                f"{folder} is a reward model, which scores and does not talk; give a policy's adapter"
+            )
     model, peft = load_model(base), None
     for name, folder in folders.items():
         if peft is None:
@@ -177,7 +231,10 @@ def _speakers(asked: argparse.Namespace) -> list[Speaker]:
         else:
             peft.load_adapter(folder, name)
     who = {"adapter": path, **folders}
-    return [Speaker(shown, name, peft, model, tokenizer, asked.max_new_tokens) for name, shown in who.items()]
+    return [
+        Speaker(shown, name, peft, model, tokenizer, asked.max_new_tokens)
+        for name, shown in who.items()
+    ]
 
 
 def _settings(folder: str, file: str) -> dict[str, Any]:
@@ -185,7 +242,9 @@ def _settings(folder: str, file: str) -> dict[str, Any]:
     try:
         return dict(yaml.safe_load(Path(folder, file).read_text("utf-8")))
     except OSError as error:
-        raise ModelError(f"there is no {file} in {folder!r}; give the folder that has it") from error
+        raise ModelError(
+            f"there is no {file} in {folder!r}; give the folder that has it"
+        ) from error
 
 
 def _line() -> str | None:
@@ -219,7 +278,9 @@ def _type_side_by_side(speakers: list[Speaker], answers: list[Generator[str]]) -
     with Live() as live:
         for new in zip_longest(*answers):
             said = [text or old for text, old in zip(new, said, strict=True)]
-            table = Table(*(Column(Text(one.name), ratio=1, overflow="fold") for one in speakers), expand=True)
+            table = Table(
+                *(Column(Text(one.name), ratio=1, overflow="fold") for one in speakers), expand=True
+            )
             table.add_row(*map(Text, said))
             live.update(table)
     if not sys.stdout.isatty():  # where rich leaves out the end of the last line

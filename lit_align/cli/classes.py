@@ -17,7 +17,13 @@ from lit_align.plugins import load_plugins
 def import_settings_classes() -> None:
     """Load the plugins, and import every module that holds a stage, a data module or a callback."""
     load_plugins()
-    packages = (lit_align.stages, lit_align.rl, lit_align.online, lit_align.callbacks, lit_align.orca)
+    packages = (
+        lit_align.stages,
+        lit_align.rl,
+        lit_align.online,
+        lit_align.callbacks,
+        lit_align.orca,
+    )
     for package in (*packages, lit_align.orca.modalities):
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             import_module(module.name)

@@ -24,8 +24,16 @@ READING: dict[str, dict[str, Any]] = {
         "required": True,
         "help": "Files or hub data sets, such as allenai/reward-bench:filtered.",
     },
-    "format": {"type": Format | None, "default": None, "help": "The layout of the rows; null finds it."},
-    "max_malformed": {"type": float, "default": 0.01, "help": "Share of malformed rows at which to stop."},
+    "format": {
+        "type": Format | None,
+        "default": None,
+        "help": "The layout of the rows; null finds it.",
+    },
+    "max_malformed": {
+        "type": float,
+        "default": 0.01,
+        "help": "Share of malformed rows at which to stop.",
+    },
     "batch_size": {"type": int, "default": 16, "help": "Prompts that the judge is given at once."},
 }
 """What is judged."""
@@ -71,7 +79,9 @@ def reader(command: str, description: str | None = None) -> ArgumentParser:
     return parser
 
 
-def parse(parser: ArgumentParser, arguments: Sequence[str], names: Iterable[str]) -> tuple[Any, Any]:
+def parse(
+    parser: ArgumentParser, arguments: Sequence[str], names: Iterable[str]
+) -> tuple[Any, Any]:
     """The settings with their classes made, and as they were parsed.
 
     Raises:
@@ -80,7 +90,10 @@ def parse(parser: ArgumentParser, arguments: Sequence[str], names: Iterable[str]
     try:
         parsed = parser.parse_args(list(arguments))
         return parser.instantiate(parsed), parsed
-    except (ArgumentError, ValueError) as error:  # the latter is what a class says against its settings
+    except (
+        ArgumentError,
+        ValueError,
+    ) as error:  # the latter is what a class says against its settings
         raise ConfigError(explain(str(error), names)) from error
 
 
@@ -91,9 +104,13 @@ def check_free(host: str, port: int) -> None:
         ConfigError: with the system's reason.
     """
     try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+        socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        ).close()
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"nobody can listen at port {port} of {host}: {error}; name another one") from error
+        raise ConfigError(
+            f"nobody can listen at port {port} of {host}: {error}; name another one"
+        ) from error
 
 
 def shown(console: Console, folder: Path) -> Callable[[Ledger], None]:
@@ -108,16 +125,22 @@ def shown(console: Console, folder: Path) -> Callable[[Ledger], None]:
 
 def tell(console: Console, asked: dict[str, Any]) -> None:
     """Say what became of the questions, from what `summary` gives."""
-    lines = [f"{asked['labelled']:,} of {asked['groups']:,} groups have a label, from {asked['questions']:,} questions"]
+    lines = [
+        f"{asked['labelled']:,} of {asked['groups']:,} groups have a label, from {asked['questions']:,} questions"
+    ]
     lines += [f"{count:,} set aside: {why}" for why, count in asked["set_aside"].items()]
     lines += [f"{count:,} unread: {why}" for why, count in asked["unread"].items()]
     if asked["attempts"] or asked["cached"]:
-        spent = f"{asked['attempts']:,} attempts at a server, {asked['cached']:,} answers from the file"
+        spent = (
+            f"{asked['attempts']:,} attempts at a server, {asked['cached']:,} answers from the file"
+        )
         lines.append(f"{spent}, cost {asked['cost']:.4f}")
     if asked["order_dependent"] is not None:
         rates = f"{100 * asked['order_dependent']:.1f} % of pairs depend on their order"
         lines.append(f"{rates}; {100 * asked['first_wins']:.1f} % of verdicts are for the first")
     elif asked["first_wins"] is not None:
-        lines.append(f"{100 * asked['first_wins']:.1f} % of verdicts are for the response that was shown first")
+        lines.append(
+            f"{100 * asked['first_wins']:.1f} % of verdicts are for the response that was shown first"
+        )
     for line in lines:
         console.print(line, highlight=False, markup=False)

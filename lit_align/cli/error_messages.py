@@ -18,7 +18,18 @@ from lit_align.errors import AmbiguousName
 from lit_align.plugins import load_plugins
 from lit_align.registry import closest
 
-COMMANDS = ("fit", "validate", "test", "predict", "inspect", "judge", "evaluate", "export", "chat", "plugins")
+COMMANDS = (
+    "fit",
+    "validate",
+    "test",
+    "predict",
+    "inspect",
+    "judge",
+    "evaluate",
+    "export",
+    "chat",
+    "plugins",
+)
 SECTIONS = ("trainer", "model", "data", "lora", "base", "optimizer", "lr_scheduler")
 BASES = {
     "model": "lit_align.stages.base.Stage",
@@ -32,33 +43,50 @@ LISTED = 20  # more names than this are no help
 
 def explain(message: str, settings: Iterable[str] = RUN) -> str:
     """What is wrong and what was probably meant of the command's ``settings``, or the message as it is."""
-    return "\n".join(dict.fromkeys(_sentences(message, settings))) or "\n".join(_unfit(message)) or message
+    return (
+        "\n".join(dict.fromkeys(_sentences(message, settings)))
+        or "\n".join(_unfit(message))
+        or message
+    )
 
 
 def _sentences(message: str, settings: Iterable[str]) -> Iterator[str]:
-    for path, option in re.findall(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", message):
+    for path, option in re.findall(
+        r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", message
+    ):
         yield f"{path.rsplit('.', 1)[1]} takes no {option!r}{near(option, _parameters(path))}"
-    for option, path in re.findall(r"Option '(\w+)' is not accepted\. Got value: \w+\(class_path='([\w.]+)'", message):
+    for option, path in re.findall(
+        r"Option '(\w+)' is not accepted\. Got value: \w+\(class_path='([\w.]+)'", message
+    ):
         yield f"{path.rsplit('.', 1)[1]} takes no {option!r}{near(option, _parameters(path))}"
     for path, option in re.findall(
         r"Problem with given class_path '([\w.]+)':\s+.*?Key '([\w.]+)' is required", message
     ):
         yield f"{path.rsplit('.', 1)[1]} needs {option!r}; set it in the YAML or on the command line"
-    for path, options in re.findall(r"class_path '([\w.]+)':\s+the following arguments are required: (.+)", message):
+    for path, options in re.findall(
+        r"class_path '([\w.]+)':\s+the following arguments are required: (.+)", message
+    ):
         yield f"{path.rsplit('.', 1)[1]} needs {options}; set it in the YAML or on the command line"
     for options in re.findall(r"\A *the following arguments are required: (.+)", message):
         needed = " and ".join(option.rpartition(".")[2] for option in options.split(", "))
         yield f"there is no {needed}; give a YAML that says it with -c FILE"
     for command in re.findall(r"argument subcommand: invalid choice: '([^']*)'", message):
         yield f"there is no command {command!r}{near(command, COMMANDS)}"
-    for name, paths in re.findall(r"Multiple subclasses with name (\w+)\. .*ambiguity:\s+(.+)\.", message):
-        yield _clash(name) or f"{name} is the name of several classes; use {' or '.join(paths.split(', '))}"
+    for name, paths in re.findall(
+        r"Multiple subclasses with name (\w+)\. .*ambiguity:\s+(.+)\.", message
+    ):
+        yield (
+            _clash(name)
+            or f"{name} is the name of several classes; use {' or '.join(paths.split(', '))}"
+        )
     if 'expected "subcommand" to be one of' in message:
         yield f"the command is missing; start with one of {', '.join(COMMANDS)}, as in lit-align fit -c FILE"
     for found in re.finditer(r"Expected a dot import path string: (\S+)", message):
         yield from _misnamed(found[1], message[: found.start()])
     yield from _unimportable(message)
-    for key in re.findall(r"(?:does not accept option '|unrecognized arguments: --)([\w.]+)", message):
+    for key in re.findall(
+        r"(?:does not accept option '|unrecognized arguments: --)([\w.]+)", message
+    ):
         key = key if key.split(".")[0] in SECTIONS else key.split(".")[0]
         yield f"unknown key {key!r}{near(key.rsplit('.', 1)[-1], _settings(key) or settings)}"
     for key, kind, value in re.findall(
@@ -70,8 +98,12 @@ def _sentences(message: str, settings: Iterable[str]) -> Iterator[str]:
     ):
         yield f"{key} is {value.strip()!r}; choose from {choices}"
     # what a class said of its own settings
-    yield from re.findall(r"Errors:\n *- (?!Expected|Problem|Type )(.+)\n *- Expected a <class 'NoneType'>", message)
-    for key in re.findall(r"Parser key \"(\w+)\":[^']+'[\w.]+'[^']+'NoneType'[^']+but [\w.]+ is abstract", message):
+    yield from re.findall(
+        r"Errors:\n *- (?!Expected|Problem|Type )(.+)\n *- Expected a <class 'NoneType'>", message
+    )
+    for key in re.findall(
+        r"Parser key \"(\w+)\":[^']+'[\w.]+'[^']+'NoneType'[^']+but [\w.]+ is abstract", message
+    ):
         yield f"{key} has no class yet; name it before its settings, as in --model=Preference --data=Comparisons"
     for file in re.findall(r"File does not exist: '([^']+)'", message):
         yield f"there is no file {file}; check the path after -c"
@@ -100,11 +132,15 @@ def _misnamed(name: str, before: str) -> Iterator[str]:
 
 def _unimportable(message: str) -> Iterator[str]:
     """What to say of a full path that does not lead to what is asked for."""
-    for path, module in re.findall(r"Problem with given class_path '([\w.]+)':\s+No module named '([\w.]+)'", message):
+    for path, module in re.findall(
+        r"Problem with given class_path '([\w.]+)':\s+No module named '([\w.]+)'", message
+    ):
         yield f"{path} cannot be imported: there is no module {module!r}; install it, or put its folder on PYTHONPATH"
     for module, name in re.findall(r"module '([\w.]+)' has no attribute '(\w+)'", message):
         yield f"{module} has no {name!r}{near(name, (one for one in vars(import_module(module)) if one[0].isupper()))}"
-    for path, kind in re.findall(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)", message):
+    for path, kind in re.findall(
+        r"Import path ([\w.]+) does not correspond to a subclass of (\w+)", message
+    ):
         yield f"{path} is no {kind}; name a class that derives from it"
     for path in re.findall(r"Importing '([\w.]+)' is not allowed", message):
         yield f"{path} may not be named in settings, since it can run anything; remove it"
@@ -114,7 +150,9 @@ def _unfit(message: str) -> Iterator[str]:
     """What to say of a value that is none of several types."""
     key, types = _asked(message)
     value = re.findall(r"Given value: (.+)", message.rpartition('Parser key "')[2])
-    choices = re.findall(r"Literal\[(.+?)\]|<class '(?:\w+\.)*(\w+)'>|((?:list|dict)\[.+?\])(?:,|\])", types)
+    choices = re.findall(
+        r"Literal\[(.+?)\]|<class '(?:\w+\.)*(\w+)'>|((?:list|dict)\[.+?\])(?:,|\])", types
+    )
     names = [name for choice in choices for name in choice if name and name != "NoneType"]
     if names and value:
         yield f"{key} is {value[0]}, which is none of {', '.join(names)}; correct it"
@@ -150,7 +188,9 @@ def _fitting(key: str, before: str) -> list[str]:
         bases = _annotated(_load("lightning.pytorch.Trainer"), key.removeprefix("trainer."))
     else:
         bases = _annotated(_load(owners[-1]), key) if owners else []
-    names = {cls.__name__ for base in bases for cls in _subclasses(base) if not inspect.isabstract(cls)}
+    names = {
+        cls.__name__ for base in bases for cls in _subclasses(base) if not inspect.isabstract(cls)
+    }
     return sorted(name for name in names if not name.startswith("_"))
 
 
@@ -160,7 +200,10 @@ def _annotated(cls: type, key: str) -> list[type]:
         if key in inspect.signature(parent.__init__).parameters:  # type: ignore[misc]
             try:
                 return list(_classes(typing.get_type_hints(parent.__init__)[key]))  # type: ignore[misc]
-            except (NameError, KeyError):  # a stranger's class may import its types for the type checker alone
+            except (
+                NameError,
+                KeyError,
+            ):  # a stranger's class may import its types for the type checker alone
                 return []
     return []
 
@@ -185,7 +228,11 @@ def _clash(name: str) -> str | None:
 
 def _names() -> list[str]:
     """Everything that a YAML may call by its short name."""
-    kinds = (*BASES.values(), "lit_align.orca.distances.DatasetDistance", "lit_align.orca.modalities.Modality")
+    kinds = (
+        *BASES.values(),
+        "lit_align.orca.distances.DatasetDistance",
+        "lit_align.orca.modalities.Modality",
+    )
     classes = [cls.__name__ for kind in kinds for cls in _subclasses(_load(kind))]
     return [name for registry in load_plugins().registries.values() for name in registry] + classes
 

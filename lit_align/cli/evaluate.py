@@ -21,10 +21,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "reward": {"type": Reward | None, "default": None, "help": "A judge that scores responses, by its name."},
-    "feedback": {"type": Feedback | None, "default": None, "help": "A judge that compares them, by its name."},
+    "reward": {
+        "type": Reward | None,
+        "default": None,
+        "help": "A judge that scores responses, by its name.",
+    },
+    "feedback": {
+        "type": Feedback | None,
+        "default": None,
+        "help": "A judge that compares them, by its name.",
+    },
     **READING,
-    "run": {"type": str, "default": "runs/evaluate", "help": "Folder of runs; each one gets a number in it."},
+    "run": {
+        "type": str,
+        "default": "runs/evaluate",
+        "help": "Folder of runs; each one gets a number in it.",
+    },
 }
 
 COLUMNS = ("n", "right", "95 %", "ties", "longer", "shorter", "r", "ECE")
@@ -62,7 +74,9 @@ def run(arguments: list[str], choose: Callable[[Path], Path]) -> None:
 
 def _refuse(made: Any) -> None:
     if (made.reward is None) == (made.feedback is None):
-        raise ConfigError(f"there {'are two judges' if made.reward else 'is no judge'}; give --reward or --feedback")
+        raise ConfigError(
+            f"there {'are two judges' if made.reward else 'is no judge'}; give --reward or --feedback"
+        )
 
 
 def reward_bench(made: Any, folder: Path) -> dict[str, Any]:
@@ -87,7 +101,9 @@ def reward_bench(made: Any, folder: Path) -> dict[str, Any]:
         verdicts, _ = agreement(groups, opinions)
         about = {"feedback": repr(made.feedback), "data": made.data, "asked": summary(opinions)}
     found = {**about, "length": "words", **report(verdicts)}
-    (folder / "reward_bench.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "reward_bench.json").write_text(
+        json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     plot_scores(verdicts, folder / "scores.png")
     plot_reliability(found["calibration"], folder / "reliability.png")
     _print(console, found)
@@ -99,7 +115,12 @@ def _print(console: Console, found: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(
-        "", *COLUMNS, title=found.get("reward") or found["feedback"], box=None, collapse_padding=True, pad_edge=False
+        "",
+        *COLUMNS,
+        title=found.get("reward") or found["feedback"],
+        box=None,
+        collapse_padding=True,
+        pad_edge=False,
     )
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
@@ -110,7 +131,9 @@ def _print(console: Console, found: dict[str, Any]) -> None:
     if "asked" in found:
         tell(console, found["asked"])
     elif found["responses_cut"]:
-        console.print(f"{found['responses_cut']:,} responses were longer than the judge reads, and were cut.")
+        console.print(
+            f"{found['responses_cut']:,} responses were longer than the judge reads, and were cut."
+        )
 
 
 def _rows(found: dict[str, Any]) -> Iterator[list[str]]:
@@ -118,12 +141,17 @@ def _rows(found: dict[str, Any]) -> Iterator[list[str]]:
     for name, of in [*found["subsets"].items(), ("all", found["all"])]:
         alone = [_percent(of["longer_wins"]), _percent(of["shorter_wins"])]
         rest = [
-            "-" if value is None else f"{value:.2f}" for value in (of["length_correlation"], of["calibration_error"])
+            "-" if value is None else f"{value:.2f}"
+            for value in (of["length_correlation"], of["calibration_error"])
         ]
         yield [name, str(of["comparisons"]), *_accuracy(of), str(of["ties"]), *alone, *rest]
     yield []
     for name, of in found["sections"].items():
-        yield [name if of["subsets"] == of["of"] else f"{name} ({of['subsets']} of {of['of']})", "", *_accuracy(of)]
+        yield [
+            name if of["subsets"] == of["of"] else f"{name} ({of['subsets']} of {of['of']})",
+            "",
+            *_accuracy(of),
+        ]
     if found["score"]:
         yield ["score", "", *_accuracy(found["score"])]
     for name, of in found["refusals"].items():

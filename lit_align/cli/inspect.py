@@ -62,13 +62,24 @@ def run(stage: LanguageModelStage, data: TextDataModule, card: float) -> None:
             continue
         formats = () if one.format else stage.formats()
         wanted = getattr(stage, "attributes", ())
-        trees, _ = prepare(one.paths[split], one.format, chat, one.label_kind, one.max_malformed, formats, show, wanted)
+        trees, _ = prepare(
+            one.paths[split],
+            one.format,
+            chat,
+            one.label_kind,
+            one.max_malformed,
+            formats,
+            show,
+            wanted,
+        )
         Steps(trees, batch_size=one.batch_size, token_budget=one.token_budget)
         prepared[split] = trees
         if isinstance(stage, RL) and one is data:
             stage.check_room(trees)
         if split != "validation":
-            console.print("\nExamples; what is learned from stands between \u27e6 and \u27e7, the rest is only read:")
+            console.print(
+                "\nExamples; what is learned from stands between \u27e6 and \u27e7, the rest is only read:"
+            )
             for tree in trees[:SHOWN]:
                 _show(console, stage, tree)
     _predict(console, planned(stage, data, prepared["train"], prepared.get("ptx", [])), stage, card)
@@ -84,7 +95,9 @@ def _show(console: Console, stage: LanguageModelStage, tree: Tree) -> None:
         line = Text(f"({k}) ", style="bold")
         for learned, run in groupby(zip(scored, ids, strict=True), key=itemgetter(0)):
             text = str(decode([token for _, token in run]))
-            line.append(f"\u27e6{text}\u27e7" if learned else text, style="bold green" if learned else "dim")
+            line.append(
+                f"\u27e6{text}\u27e7" if learned else text, style="bold green" if learned else "dim"
+            )
         console.print(line)
     for pair in tree.group.pairs:
         sure = "" if pair.probability == 1 else f" with probability {pair.probability:g}"
@@ -106,16 +119,26 @@ def _predict(console: Console, plan: Plan, stage: LanguageModelStage, card: floa
     console.print(preview.verdict(plan, card), highlight=False, markup=False)
     for reward in _parts(stage.reward) if isinstance(stage, RL) else ():
         if not isinstance(reward, RewardModelScore):
-            console.print(f"What {type(reward).__name__} loads for itself, if anything, is not counted.")
+            console.print(
+                f"What {type(reward).__name__} loads for itself, if anything, is not counted."
+            )
 
 
-def planned(stage: LanguageModelStage, data: TextDataModule, trees: list[Tree], shown: Sequence[Tree] = ()) -> Plan:
+def planned(
+    stage: LanguageModelStage, data: TextDataModule, trees: list[Tree], shown: Sequence[Tree] = ()
+) -> Plan:
     """What of a run's settings and its data decides the room that it takes; ``shown`` are demonstrations beside it."""
     adapter_roles, lora = stage.adapter_roles(), stage.lora
-    trained_roles, scores = adapter_roles.get("trained_roles", ("policy",)), adapter_roles.get("head_sizes", {})
+    trained_roles, scores = (
+        adapter_roles.get("trained_roles", ("policy",)),
+        adapter_roles.get("head_sizes", {}),
+    )
     if stage.init_adapter is not None:
         lora = replace(
-            lora, r=json.loads((Path(stage.init_adapter).expanduser() / "adapter_config.json").read_text("utf-8"))["r"]
+            lora,
+            r=json.loads(
+                (Path(stage.init_adapter).expanduser() / "adapter_config.json").read_text("utf-8")
+            )["r"],
         )
     scored = sum(sum(map(sum, tree.scored)) for tree in trees) / sum(tree.tokens for tree in trees)
     plan = Plan(
@@ -145,13 +168,20 @@ def planned(stage: LanguageModelStage, data: TextDataModule, trees: list[Tree], 
 
 
 def _parts(reward: Reward) -> list[Reward]:
-    return [part for one in reward.rewards for part in _parts(one)] if isinstance(reward, Weighted) else [reward]
+    return (
+        [part for one in reward.rewards for part in _parts(one)]
+        if isinstance(reward, Weighted)
+        else [reward]
+    )
 
 
 def _room(reward: RewardModelScore, base: Base) -> int:
     """Bytes of a reward model's adapters, and of its base if that is not the one in memory."""
     files = [file for file in Path(reward.path).expanduser().glob("**/adapter_model.safetensors")]
     loads = Base(**json.loads((files[0].parent / "provenance.json").read_text("utf-8"))["loads"])
-    shared = same_base(loads.path, base.path) and (loads.quantization, loads.dtype) == (base.quantization, base.dtype)
+    shared = same_base(loads.path, base.path) and (loads.quantization, loads.dtype) == (
+        base.quantization,
+        base.dtype,
+    )
     own = 0 if shared else Shape.of(load_config(loads), loads, Lora(), torch.device("cuda")).weights
     return own + sum(file.stat().st_size for file in files)

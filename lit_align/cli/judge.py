@@ -21,7 +21,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "help": "The labels that are wanted.",
     },
     **READING,
-    "run": {"type": str, "default": "runs/judge", "help": "Folder of runs; each one gets a number in it."},
+    "run": {
+        "type": str,
+        "default": "runs/judge",
+        "help": "Folder of runs; each one gets a number in it.",
+    },
 }
 
 
@@ -40,9 +44,15 @@ def run(arguments: list[str], choose: Callable[[Path], Path]) -> dict[str, Any]:
 
     made, folder = understood("lit-align judge", SETTINGS, arguments, choose)
     console, cost = Console(), 0.0
-    groups = whole_groups(made.data, made.format, "responses", made.max_malformed, shown(console, folder))
+    groups = whole_groups(
+        made.data, made.format, "responses", made.max_malformed, shown(console, folder)
+    )
     labelled, records = folder / "labelled.jsonl", folder / "records.jsonl"
-    with Progress(console=console) as bar, labelled.open("w", encoding="utf-8") as rows, records.open("w") as asked:
+    with (
+        Progress(console=console) as bar,
+        labelled.open("w", encoding="utf-8") as rows,
+        records.open("w") as asked,
+    ):
         task = bar.add_task("judging", total=len(groups))
 
         def seen(opinions: Sequence[FeedbackResult]) -> None:
@@ -52,14 +62,18 @@ def run(arguments: list[str], choose: Callable[[Path], Path]) -> dict[str, Any]:
                 asked.writelines(json.dumps(record) + "\n" for record in opinion.records)
                 if opinion.group is not None:
                     # a column from Parquet may be a date or bytes, which JSON has no word for
-                    rows.write(json.dumps(as_row(opinion.group), ensure_ascii=False, default=str) + "\n")
+                    rows.write(
+                        json.dumps(as_row(opinion.group), ensure_ascii=False, default=str) + "\n"
+                    )
             rows.flush()
             bar.update(task, advance=len(opinions), description=f"judging, cost {cost:.4f}")
 
         opinions = label(made.feedback, groups, made.label_kind, made.batch_size, seen=seen)
     about = {"feedback": repr(made.feedback), "data": made.data, "takes": made.label_kind}
     found = {**about, "asked": summary(opinions), "agreement": agrees(groups, opinions)}
-    (folder / "judge.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "judge.json").write_text(
+        json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     tell(console, found["asked"])
     if of := found["agreement"]:
         low, high = of["interval"]

@@ -87,10 +87,22 @@ class LitAlignCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what concerns the run as a whole."""
         parser.add_argument(
-            "--run", type=str, default="runs/default", help="Folder of runs; each one gets a number in it."
+            "--run",
+            type=str,
+            default="runs/default",
+            help="Folder of runs; each one gets a number in it.",
         )
-        parser.add_argument("--save_every", type=int, default=50, help="Steps between checkpoints of the newest state.")
-        parser.add_argument("--answers", type=str | None, help="Folder of a predict that was stopped, to go on with.")
+        parser.add_argument(
+            "--save_every",
+            type=int,
+            default=50,
+            help="Steps between checkpoints of the newest state.",
+        )
+        parser.add_argument(
+            "--answers",
+            type=str | None,
+            help="Folder of a predict that was stopped, to go on with.",
+        )
 
     def choose(self, runs: Path) -> Path:
         """The run's folder."""
@@ -105,16 +117,22 @@ class LitAlignCLI(LightningCLI):
         self.folder = self.choose(Path(config.run))
         if config.trainer.logger in (None, True):
             here = {"save_dir": str(self.folder), "name": "", "version": ""}
-            options: tuple[dict[str, Any], ...] = ({"flush_logs_every_n_steps": 1}, {"default_hp_metric": False})
+            options: tuple[dict[str, Any], ...] = (
+                {"flush_logs_every_n_steps": 1},
+                {"default_hp_metric": False},
+            )
             self.loggers = [
-                cls(**here, **more) for cls, more in zip((CSVLogger, TensorBoardLogger), options, strict=True)
+                cls(**here, **more)
+                for cls, more in zip((CSVLogger, TensorBoardLogger), options, strict=True)
             ]
 
     def instantiate_classes(self) -> None:
         """Make the stage, the data and the trainer; what a class says against its settings is a mistake in them."""
         try:
             super().instantiate_classes()
-            self.model.check_data(self.datamodule)  # before the data ask the stage for what it may lack
+            self.model.check_data(
+                self.datamodule
+            )  # before the data ask the stage for what it may lack
         except ValueError as error:
             raise ConfigError(explain(str(error))) from error
 
@@ -162,13 +180,19 @@ class LitAlignCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Say what is about to happen, as it was understood."""
-        what = self.model.objective if isinstance(self.model, LanguageModelStage) else self.model.embedder
+        what = (
+            self.model.objective
+            if isinstance(self.model, LanguageModelStage)
+            else self.model.embedder
+        )
         _say(f"{type(self.model).__name__} · {what!r} · {self.model.base.path}")
 
     def before_predict(self) -> None:
         """Refuse a stage that does not speak; Lightning would ask for a method."""
         if not isinstance(self.model, LanguageModelStage):
-            raise ConfigError(f"{type(self.model).__name__} answers no prompts; use validate or test")
+            raise ConfigError(
+                f"{type(self.model).__name__} answers no prompts; use validate or test"
+            )
 
     def after_fit(self) -> None:
         """Say so if a checkpoint left nothing to do: Lightning ends without a word."""
@@ -185,7 +209,9 @@ class _Parsed(LitAlignCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the card that the run should fit on."""
         super().add_arguments_to_parser(parser)
-        parser.add_argument("--card", type=float, default=24.0, help="GiB of the GPU that inspect predicts for.")
+        parser.add_argument(
+            "--card", type=float, default=24.0, help="GiB of the GPU that inspect predicts for."
+        )
 
     def choose(self, runs: Path) -> Path:
         """None is made, and none is written to."""
@@ -216,7 +242,9 @@ def _refuse(config: Namespace) -> None:
         if every is not None and every < 1:
             raise ConfigError(f"{name} is {every}; it is a number of steps, at least 1")
     if config.ckpt_path and "://" not in config.ckpt_path and not Path(config.ckpt_path).exists():
-        raise ConfigError(f"there is no checkpoint {config.ckpt_path}; give the path of one after --ckpt_path")
+        raise ConfigError(
+            f"there is no checkpoint {config.ckpt_path}; give the path of one after --ckpt_path"
+        )
     if config.seed_everything is not None:
         raise ConfigError(
             f"seed_everything is {config.seed_everything}; leave it out and set model.seed (of the adapter's initial "
@@ -263,7 +291,9 @@ def _folder(runs: Path) -> Path:
 def _tidy() -> None:
     """Remove the folder of a run that was refused, if it holds nothing to look at, such as a ledger."""
     if folder := os.environ.get("LIT_ALIGN_RUN"):
-        left = {path.name for path in Path(folder).glob("*") if not path.name.startswith("events.out.")}
+        left = {
+            path.name for path in Path(folder).glob("*") if not path.name.startswith("events.out.")
+        }
         if left <= {"config.yaml", "hparams.yaml"}:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -279,21 +309,28 @@ def main(args: list[str] | None = None) -> None:
         os.environ.pop("LIT_ALIGN_RUN", None)  # of another run in this process
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)
-    for name in ("pytorch.utilities", "fabric.utilities"):  # what a service has to offer is not about this run
+    for name in (
+        "pytorch.utilities",
+        "fabric.utilities",
+    ):  # what a service has to offer is not about this run
         logging.getLogger(f"lightning.{name}.rank_zero").addFilter(
             lambda record: "litlogger" not in record.getMessage()
         )
     logging.getLogger("lightning.pytorch.trainer.connectors.checkpoint_connector").addFilter(
         lambda record: "weights_only" not in record.getMessage()
     )
-    set_parsing_settings(import_path_allowlist=[])  # enforces the denylist: a YAML may not name os, subprocess or eval
+    set_parsing_settings(
+        import_path_allowlist=[]
+    )  # enforces the denylist: a YAML may not name os, subprocess or eval
     try:
         import_settings_classes()
         refuse_inherited(args)
         if args[:1] == ["inspect"]:
             parsed = _cli(_Parsed, ["fit", *args[1:]])
             if not isinstance(parsed.model, LanguageModelStage):
-                raise ConfigError(f"inspect looks at text, and {type(parsed.model).__name__} learns from other data")
+                raise ConfigError(
+                    f"inspect looks at text, and {type(parsed.model).__name__} learns from other data"
+                )
             inspect.run(parsed.model, parsed.datamodule, parsed.config.fit.card)
         elif args[:1] == ["evaluate"]:
             evaluate.run(args[1:], _folder)
@@ -313,7 +350,9 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _cli(cls: type[LitAlignCLI], args: list[str]) -> LitAlignCLI:
-    quiet = {"exit_on_error": False}  # so that the message can be explained instead of printed under the whole usage
+    quiet = {
+        "exit_on_error": False
+    }  # so that the message can be explained instead of printed under the whole usage
     return cls(
         Stage,
         LightningDataModule,
@@ -325,7 +364,9 @@ def _cli(cls: type[LitAlignCLI], args: list[str]) -> LitAlignCLI:
         save_config_kwargs={"save_to_log_dir": False},
         parser_kwargs={
             **quiet,
-            **{name: {**quiet, "epilog": EPILOG} for name in ("fit", "validate", "test", "predict")},
+            **{
+                name: {**quiet, "epilog": EPILOG} for name in ("fit", "validate", "test", "predict")
+            },
         },
         args=args,
     )

@@ -54,7 +54,9 @@ def _said(args: list[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
             model = model if isinstance(model, dict) else {}
             yield value, *_read(model.get("init_args", model).get("objective"))
         elif found := OPTION.match(option):
-            name, settings = _read(value) if found[1] in (None, "class_path") else ("", {found[1]: value})
+            name, settings = (
+                _read(value) if found[1] in (None, "class_path") else ("", {found[1]: value})
+            )
             yield option, name, settings
 
 

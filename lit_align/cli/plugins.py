@@ -29,8 +29,12 @@ FAMILIES: dict[str, type] = {
 
 def run(arguments: list[str]) -> None:
     """Print a table, or JSON; with a room, what it holds."""
-    parser = argparse.ArgumentParser("lit-align plugins", description="What is installed, and who brought it.")
-    parser.add_argument("room", nargs="?", help="a room, such as objectives; without it, the plugins themselves")
+    parser = argparse.ArgumentParser(
+        "lit-align plugins", description="What is installed, and who brought it."
+    )
+    parser.add_argument(
+        "room", nargs="?", help="a room, such as objectives; without it, the plugins themselves"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     asked = parser.parse_args(arguments)
     found = load_plugins()
@@ -41,7 +45,9 @@ def run(arguments: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    if asked.room:  # names stay whole, so that they can be copied; the rest goes below what a part is
+    if (
+        asked.room
+    ):  # names stay whole, so that they can be copied; the rest goes below what a part is
         told = [dict(zip(columns, row, strict=True)) for row in rows]
         columns = ["name", "what"]
         rows = [[one.pop("name"), f"{one.pop('what')}\n[dim]{_listed(one)}[/dim]"] for one in told]
@@ -49,7 +55,12 @@ def run(arguments: list[str]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=bool(asked.room) and column == "name")
     for row in rows:
-        table.add_row(*("" if cell is None else cell if isinstance(cell, str) else _flat(cell) for cell in row))
+        table.add_row(
+            *(
+                "" if cell is None else cell if isinstance(cell, str) else _flat(cell)
+                for cell in row
+            )
+        )
     Console().print(table)
 
 
@@ -61,7 +72,9 @@ def _plugins(found: Plugins) -> tuple[list[str], list[list[object]]]:
 
 def _room(found: Plugins, room: str) -> tuple[list[str], list[list[object]]]:
     try:
-        registry = {hook.removeprefix("register_"): registry for hook, registry in found.registries.items()}[room]
+        registry = {
+            hook.removeprefix("register_"): registry for hook, registry in found.registries.items()
+        }[room]
     except KeyError:
         rooms = ", ".join(hook.removeprefix("register_") for hook in found.registries)
         raise UnknownName(f"no room is called {room!r}; there are {rooms}") from None

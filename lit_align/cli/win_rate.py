@@ -28,13 +28,33 @@ from lit_align.types import Group, Text
 WHOSE = "the folder of a run, base for the model under the other one's run, or a file that predict wrote"
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "a": {"type": str | None, "default": None, "help": f"Whose win rate: {WHOSE}; null: the first of two responses."},
-    "b": {"type": str | None, "default": None, "help": f"Against whom: {WHOSE}; null: the data's best response."},
-    "feedback": {"type": Feedback, "required": True, "help": "Who judges, such as Judge, FromReward or Recorded."},
+    "a": {
+        "type": str | None,
+        "default": None,
+        "help": f"Whose win rate: {WHOSE}; null: the first of two responses.",
+    },
+    "b": {
+        "type": str | None,
+        "default": None,
+        "help": f"Against whom: {WHOSE}; null: the data's best response.",
+    },
+    "feedback": {
+        "type": Feedback,
+        "required": True,
+        "help": "Who judges, such as Judge, FromReward or Recorded.",
+    },
     **READING,
     "max_new_tokens": {"type": int, "default": 256, "help": "Longest answer of a run."},
-    "temperature": {"type": float, "default": 0.0, "help": "Of a run's sampling; 0 takes the likeliest token."},
-    "run": {"type": str, "default": "runs/evaluate", "help": "Folder of runs; each one gets a number in it."},
+    "temperature": {
+        "type": float,
+        "default": 0.0,
+        "help": "Of a run's sampling; 0 takes the likeliest token.",
+    },
+    "run": {
+        "type": str,
+        "default": "runs/evaluate",
+        "help": "Folder of runs; each one gets a number in it.",
+    },
 }
 
 
@@ -62,25 +82,48 @@ def run(made: Any, folder: Path) -> dict[str, Any]:
     from rich.progress import track
 
     console = Console()
-    groups = whole_groups(made.data, made.format, "responses", made.max_malformed, shown(console, folder))
+    groups = whole_groups(
+        made.data, made.format, "responses", made.max_malformed, shown(console, folder)
+    )
     duels = _duels(made, groups)
-    differ = [k for k, duel in enumerate(duels) if text_of(duel.responses[0]) != text_of(duel.responses[1])]
+    differ = [
+        k
+        for k, duel in enumerate(duels)
+        if text_of(duel.responses[0]) != text_of(duel.responses[1])
+    ]
     asked = [duels[k] for k in differ]
-    opinions = label(made.feedback, asked, "pairs", made.batch_size, lambda starts: track(starts, "judging"))
-    said = {k: compared(duels[k], opinion).get((0, 1)) for k, opinion in zip(differ, opinions, strict=True)}
-    chances = {k: p for k in range(len(duels)) if (p := said.get(k, 0.5)) is not None}  # the same answer is a tie
+    opinions = label(
+        made.feedback, asked, "pairs", made.batch_size, lambda starts: track(starts, "judging")
+    )
+    said = {
+        k: compared(duels[k], opinion).get((0, 1))
+        for k, opinion in zip(differ, opinions, strict=True)
+    }
+    chances = {
+        k: p for k in range(len(duels)) if (p := said.get(k, 0.5)) is not None
+    }  # the same answer is a tie
     if not chances:
-        raise DataError("no answer was judged, so there is no win rate; see why in what is set aside")
+        raise DataError(
+            "no answer was judged, so there is no win rate; see why in what is set aside"
+        )
     words = [[len(text_of(one).split()) for one in duels[k].responses] for k in chances]
     figures = win_rate(
         np.array(list(chances.values())),
         np.array([float(a - b) for a, b in words]),
         np.unique([json.dumps(duels[k].prompt) for k in chances], return_inverse=True)[1],
     )
-    about = {"a": made.a, "b": made.b, "feedback": repr(made.feedback), "data": made.data, "length": "words"}
+    about = {
+        "a": made.a,
+        "b": made.b,
+        "feedback": repr(made.feedback),
+        "data": made.data,
+        "length": "words",
+    }
     counts = {"same_answer": len(duels) - len(differ), "unread": len(duels) - len(chances)}
     found = {**about, "asked": summary(opinions), **counts, **figures}
-    (folder / "win_rate.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "win_rate.json").write_text(
+        json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     with (folder / "duels.jsonl").open("w", encoding="utf-8") as file:
         for k, duel in enumerate(duels):
             row = {**as_row(duel), "a_wins": chances.get(k)}
@@ -98,9 +141,7 @@ def _print(found: dict[str, Any]) -> None:
     ):
         low, high = interval
         print(f"{name:<16}{100 * rate:5.1f} %   95 %: {100 * low:.1f} to {100 * high:.1f}")
-    wins = (
-        f"{found['wins']} wins, {found['ties']} ties ({found['same_answer']} the same answer), {found['losses']} losses"
-    )
+    wins = f"{found['wins']} wins, {found['ties']} ties ({found['same_answer']} the same answer), {found['losses']} losses"
     print(f"{wins}; {found['unread']} not judged; a is longer in {100 * found['longer']:.1f} %")
 
 
@@ -108,10 +149,16 @@ def _duels(made: Any, groups: Sequence[Group]) -> list[Group]:
     """Each prompt with two answers; with the row's labels where both answers are the row's."""
     if made.a is None:
         if odd := next((group for group in groups if len(group.responses) != 2), None):
-            raise DataError(f"{odd.source} has {len(odd.responses)} responses, not two; name in a and b who answers")
+            raise DataError(
+                f"{odd.source} has {len(odd.responses)} responses, not two; name in a and b who answers"
+            )
         return list(groups)
     first = _answers(made.a, made.b, made, groups)
-    second = [_best(group) for group in groups] if made.b is None else _answers(made.b, made.a, made, groups)
+    second = (
+        [_best(group) for group in groups]
+        if made.b is None
+        else _answers(made.b, made.a, made, groups)
+    )
     return [
         Group(group.prompt, [one, other], source=group.source, extra=group.extra)
         for group, one, other in zip(groups, first, second, strict=True)
@@ -122,7 +169,9 @@ def _best(group: Group) -> Text:
     try:
         return held_up(group)
     except SetAside:
-        raise DataError(f"{group.source} has no response to compare with; name in b who answers") from None
+        raise DataError(
+            f"{group.source} has no response to compare with; name in b who answers"
+        ) from None
 
 
 def _answers(who: str, other: str, made: Any, groups: Sequence[Group]) -> list[Text]:
@@ -149,6 +198,8 @@ def _written(file: str, groups: Sequence[Group]) -> list[Text]:
     for group in groups:
         left = known[json.dumps(group.prompt)]
         if not left:
-            raise DataError(f"{file} has no answer to {group.source}; have predict answer these data")
+            raise DataError(
+                f"{file} has no answer to {group.source}; have predict answer these data"
+            )
         found.append(answer(group, left.pop(0)))
     return found

@@ -60,14 +60,28 @@ class TextDataModule(LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in {"batch_size": batch_size, "token_budget": token_budget, "max_length": max_length}.items():
+        for name, value in {
+            "batch_size": batch_size,
+            "token_budget": token_budget,
+            "max_length": max_length,
+        }.items():
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
         if not 0 <= max_malformed <= 1:
             raise ConfigError(f"max_malformed is {max_malformed}; it is a share, from 0 to 1")
         self.paths = {"train": _listed(train), "validation": _listed(validation)}
-        self.format, self.max_length, self.overlong, self.max_malformed = format, max_length, overlong, max_malformed
-        self.batch_size, self.token_budget, self.shuffle, self.seed = batch_size, token_budget, shuffle, seed
+        self.format, self.max_length, self.overlong, self.max_malformed = (
+            format,
+            max_length,
+            overlong,
+            max_malformed,
+        )
+        self.batch_size, self.token_budget, self.shuffle, self.seed = (
+            batch_size,
+            token_budget,
+            shuffle,
+            seed,
+        )
         self.trees: dict[str, list[Tree]] = {}
         self.ledgers: dict[str, Ledger] = {}
 
@@ -81,7 +95,9 @@ class TextDataModule(LightningDataModule, ABC):
         module = cast(Any, self._running.lightning_module)
         kind = self.label_kind_for(split)
         silent = kind == "responses"  # what was sampled may say nothing
-        chat = ChatTokenizer(module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=silent)
+        chat = ChatTokenizer(
+            module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=silent
+        )
         formats = () if self.format else module.formats()
 
         def show(ledger: Ledger) -> None:
@@ -90,8 +106,13 @@ class TextDataModule(LightningDataModule, ABC):
             _write(Path(self._running.default_root_dir), self.ledgers)
 
         wanted = getattr(module, "attributes", ())
-        trees, _ = prepare(self.paths[split], self.format, chat, kind, self.max_malformed, formats, show, wanted)
-        paired = getattr(module, "mismatched", False) and kind not in ("prompts", "responses")  # those come later
+        trees, _ = prepare(
+            self.paths[split], self.format, chat, kind, self.max_malformed, formats, show, wanted
+        )
+        paired = getattr(module, "mismatched", False) and kind not in (
+            "prompts",
+            "responses",
+        )  # those come later
         self.trees[split] = mismatched(trees, self.max_length) if paired else trees
 
     def label_kind_for(self, split: str) -> LabelKind:
@@ -101,7 +122,9 @@ class TextDataModule(LightningDataModule, ABC):
     @property
     def _running(self) -> Any:
         if self.trainer is None:
-            raise ConfigError(f"{type(self).__name__} has no trainer; pass it to trainer.fit, or call prepare instead")
+            raise ConfigError(
+                f"{type(self).__name__} has no trainer; pass it to trainer.fit, or call prepare instead"
+            )
         return self.trainer
 
     def train_dataloader(self) -> Steps:
@@ -111,7 +134,9 @@ class TextDataModule(LightningDataModule, ABC):
     def val_dataloader(self) -> Steps | list[Any]:
         """Steps in the order of the file, from the start each time."""
         if not self.paths["validation"]:
-            warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")  # it is our intention
+            warnings.filterwarnings(
+                "ignore", "Total length of `list` across ranks is zero"
+            )  # it is our intention
             return []
         return self._steps("validation", shuffle=False, resumes=False)
 
@@ -120,7 +145,9 @@ class TextDataModule(LightningDataModule, ABC):
     def predict_dataloader(self) -> Asked:
         """The validation prompts, in lists that are answered together; each process has its share."""
         if not self.paths["validation"]:
-            raise ConfigError("predict answers the prompts of data.validation, and there are none; name a file there")
+            raise ConfigError(
+                "predict answers the prompts of data.validation, and there are none; name a file there"
+            )
         running = self._running
         mine = list(enumerate(self.trees["validation"]))[running.global_rank :: running.world_size]
         module = cast(Any, running.lightning_module)
@@ -211,17 +238,27 @@ def _listed(paths: str | list[str] | None) -> list[str]:
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The micro-batch with its tensors on ``device``."""
     pairs = batch.pairs and batch.pairs._replace(**_moved(batch.pairs._asdict(), device))
-    unpaired = batch.unpaired and batch.unpaired._replace(**_moved(batch.unpaired._asdict(), device))
-    rankings = batch.rankings and batch.rankings._replace(**_moved(batch.rankings._asdict(), device))
-    return batch._replace(trees=batch.trees.to(device), pairs=pairs, unpaired=unpaired, rankings=rankings)
+    unpaired = batch.unpaired and batch.unpaired._replace(
+        **_moved(batch.unpaired._asdict(), device)
+    )
+    rankings = batch.rankings and batch.rankings._replace(
+        **_moved(batch.rankings._asdict(), device)
+    )
+    return batch._replace(
+        trees=batch.trees.to(device), pairs=pairs, unpaired=unpaired, rankings=rankings
+    )
 
 
 def _moved(fields: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {name: field.to(device) for name, field in fields.items() if isinstance(field, torch.Tensor)}
+    return {
+        name: field.to(device) for name, field in fields.items() if isinstance(field, torch.Tensor)
+    }
 
 
 @rank_zero_only
 def _write(folder: Path, ledgers: dict[str, Ledger]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     books = {split: json.loads(ledger.to_json()) for split, ledger in ledgers.items()}
-    (folder / "ledger.json").write_text(json.dumps(books, indent=2, ensure_ascii=False), encoding="utf-8")
+    (folder / "ledger.json").write_text(
+        json.dumps(books, indent=2, ensure_ascii=False), encoding="utf-8"
+    )

@@ -28,18 +28,27 @@ def mismatched(trees: Sequence[Tree], max_length: int) -> list[Tree]:
         [[[2], [6]], [[6], [2]]]
     """
     if not trees or all(tree.prompt == trees[0].prompt for tree in trees):
-        raise DataError("every row has the same prompt, and this loss reads responses to others; give more prompts")
-    nearest = list(range(len(trees)))  # of each tree, the next one with another prompt; the last ones wrap around
+        raise DataError(
+            "every row has the same prompt, and this loss reads responses to others; give more prompts"
+        )
+    nearest = list(
+        range(len(trees))
+    )  # of each tree, the next one with another prompt; the last ones wrap around
     after = next(i for i, tree in enumerate(trees) if tree.prompt != trees[-1].prompt)
     for i in reversed(range(len(trees))):
         following = trees[(i + 1) % len(trees)]
         nearest[i] = after if following.prompt == trees[i].prompt else (i + 1) % len(trees)
         after = nearest[i]
-    return [_with(tree, trees[nearest[i]], max_length - len(tree.prompt)) for i, tree in enumerate(trees)]
+    return [
+        _with(tree, trees[nearest[i]], max_length - len(tree.prompt))
+        for i, tree in enumerate(trees)
+    ]
 
 
 def _with(tree: Tree, other: Tree, room: int) -> Tree:
     response, scored = other.responses[0][:room], other.scored[0][:room]
     if not any(scored):
         return tree  # nothing of it would be measured
-    return tree._replace(responses=[*tree.responses, response], scored=[*tree.scored, scored], mismatched=1)
+    return tree._replace(
+        responses=[*tree.responses, response], scored=[*tree.scored, scored], mismatched=1
+    )

@@ -54,7 +54,9 @@ class Ledger:
             if len(seen) < EXAMPLES:
                 seen.append(source)
 
-    def measure(self, tree: Tree, cut: int = 0, ends_lost: int = 0, boundary_merges: int = 0) -> None:
+    def measure(
+        self, tree: Tree, cut: int = 0, ends_lost: int = 0, boundary_merges: int = 0
+    ) -> None:
         """Count the tokens of a row that is trained on, and those it lost."""
         self.tokens += tree.tokens
         self.scored += sum(map(sum, tree.scored))
@@ -80,7 +82,9 @@ class Ledger:
         """
         fates = self.fates
         if sum(fates.values()) != self.rows:
-            raise RuntimeError(f"{self.rows} rows of {self.name} were read, but {sum(fates.values())} have a fate")
+            raise RuntimeError(
+                f"{self.rows} rows of {self.name} were read, but {sum(fates.values())} have a fate"
+            )
         if not self.rows:
             raise DataError(f"{self.name} has no rows; give a file that has")
         if fates["malformed"] > max_malformed * self.rows:
@@ -89,7 +93,9 @@ class Ledger:
                 f"mostly {self._commonest('malformed')}; mend them or raise max_malformed"
             )
         if not fates["kept"] + fates["truncated"]:
-            raise DataError(f"none of the {self.rows} rows of {self.name} can be trained on; {self._commonest()}")
+            raise DataError(
+                f"none of the {self.rows} rows of {self.name} can be trained on; {self._commonest()}"
+            )
 
     def _commonest(self, *fates: str) -> str:
         """The commonest reason for a loss, with a place to look."""
@@ -104,7 +110,11 @@ class Ledger:
         lines.append(rule)
         for fate, count in self.fates.items():
             lines.append(f"{fate:<12}{count:>10,}{count / max(self.rows, 1):>9.2%}")
-            reasons = [(reason, n) for (of, reason), n in self.reasons.most_common() if of == fate and reason]
+            reasons = [
+                (reason, n)
+                for (of, reason), n in self.reasons.most_common()
+                if of == fate and reason
+            ]
             for reason, n in reasons[:REASONS]:
                 examples = [Path(source).name for source in self.examples.get((fate, reason), ())]
                 more = ", ..." if n > EXAMPLES else ""
@@ -116,20 +126,30 @@ class Ledger:
             return "\n".join(lines)
         lines.append(rule)
         share = self.scored / max(self.tokens, 1)
-        lines.append(f"tokens {self.tokens:,}: scored {self.scored:,} ({share:.1%}), cut off {self.tokens_cut:,}")
-        lines.append(f"longest prompt {self.longest_prompt:,}, longest response {self.longest_response:,}")
-        lines.append(f"responses that lost their end {self.ends_lost:,}, boundary merges {self.boundary_merges:,}")
+        lines.append(
+            f"tokens {self.tokens:,}: scored {self.scored:,} ({share:.1%}), cut off {self.tokens_cut:,}"
+        )
+        lines.append(
+            f"longest prompt {self.longest_prompt:,}, longest response {self.longest_response:,}"
+        )
+        lines.append(
+            f"responses that lost their end {self.ends_lost:,}, boundary merges {self.boundary_merges:,}"
+        )
         return "\n".join(lines)
 
     def to_json(self) -> str:
         """All of it, to compute with."""
-        plain: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, str | int)}
+        plain: dict[str, Any] = {
+            name: value for name, value in vars(self).items() if isinstance(value, str | int)
+        }
         reasons = [
             {"fate": fate, "reason": reason, "rows": count, "examples": self.examples[fate, reason]}
             for (fate, reason), count in self.reasons.most_common()
             if fate != "kept"
         ]
-        return json.dumps(plain | {"fates": self.fates, "reasons": reasons}, indent=2, ensure_ascii=False)
+        return json.dumps(
+            plain | {"fates": self.fates, "reasons": reasons}, indent=2, ensure_ascii=False
+        )
 
 
 def _share(count: int, rows: int) -> str:

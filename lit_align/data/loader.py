@@ -54,7 +54,9 @@ class Steps:
             raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
         if not trees:
             raise DataError("there is no group to learn from; give more data")
-        pack([max(trees, key=lambda tree: tree.tokens)], token_budget)  # refuses now what no step could hold later
+        pack(
+            [max(trees, key=lambda tree: tree.tokens)], token_budget
+        )  # refuses now what no step could hold later
         self.trees, self.batch_size, self.token_budget = trees, batch_size, token_budget
         self.rank, self.world, self.shuffle, self.seed = rank, world, shuffle, seed
         self.multiple, self.dense, self.resumes = multiple, dense, resumes
@@ -68,7 +70,9 @@ class Steps:
         for k in range(self.next, len(parts)):
             if self.resumes:
                 # before the yield: a sized loader is asked for no more than it has, so nothing runs after the last one
-                self.epoch, self.next = (self.epoch, k + 1) if k + 1 < len(parts) else (self.epoch + 1, 0)
+                self.epoch, self.next = (
+                    (self.epoch, k + 1) if k + 1 < len(parts) else (self.epoch + 1, 0)
+                )
             yield self._step(parts[k])
 
     def _parts(self) -> list[list[Tree]]:
@@ -94,7 +98,11 @@ class Steps:
 
     def _step(self, trees: list[Tree]) -> Step:
         return Step(
-            tuple(pack(deal(trees, self.world)[self.rank], self.token_budget, self.multiple, self.dense)),
+            tuple(
+                pack(
+                    deal(trees, self.world)[self.rank], self.token_budget, self.multiple, self.dense
+                )
+            ),
             tokens=sum(sum(map(sum, tree.scored)) for tree in trees),
             items=sum(tree.group.items for tree in trees),
             groups=len(trees),
@@ -120,7 +128,12 @@ class Steps:
 
     def _identity(self) -> dict[str, int]:
         """What the order depends on."""
-        return {"groups": len(self.trees), "batch_size": self.batch_size, "shuffle": self.shuffle, "seed": self.seed}
+        return {
+            "groups": len(self.trees),
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+        }
 
 
 def deal(trees: Sequence[Tree], world: int) -> list[list[Tree]]:

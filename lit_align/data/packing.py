@@ -8,7 +8,15 @@ from collections.abc import Sequence
 import torch
 
 from lit_align.errors import DataError
-from lit_align.types import UNRANKED, Batch, PackedTrees, PairLabels, RankLabels, Tree, UnpairedLabels
+from lit_align.types import (
+    UNRANKED,
+    Batch,
+    PackedTrees,
+    PairLabels,
+    RankLabels,
+    Tree,
+    UnpairedLabels,
+)
 
 
 def pack(trees: Sequence[Tree], budget: int, multiple: int = 1, dense: bool = False) -> list[Batch]:
@@ -57,7 +65,10 @@ def pack_rows(rows: Sequence[Sequence[Tree]], multiple: int = 1) -> Batch:
         at = row * length
         for tree in trees:
             shared, end = len(tree.prompt), at + tree.tokens
-            ids[at:end] = [*tree.prompt, *(token for response in tree.responses for token in response)]
+            ids[at:end] = [
+                *tree.prompt,
+                *(token for response in tree.responses for token in response),
+            ]
             owner_tree[at:end] = [at_tree] * tree.tokens
             positions[at : at + shared] = range(shared)
             labels.add(tree, at_response)
@@ -100,11 +111,16 @@ class _Labels:
         """Enter ``tree``, whose first response is the batch's ``first``."""
         group, end = tree.group, first + len(tree.responses)
         target = -1 if group.target is None else first + group.target
-        self.pairs += [(first + a, first + b, probability, margin, target) for a, b, probability, margin in group.pairs]
+        self.pairs += [
+            (first + a, first + b, probability, margin, target)
+            for a, b, probability, margin in group.pairs
+        ]
         self.unpaired += [(first + i, thumb) for i, thumb in enumerate(group.desirable)]
         self.mismatched += range(end - tree.mismatched, end)
         if group.ranking:
-            self.rankings.append(sorted((place or UNRANKED, first + i) for i, place in enumerate(group.ranking)))
+            self.rankings.append(
+                sorted((place or UNRANKED, first + i) for i, place in enumerate(group.ranking))
+            )
 
     def tensors(self) -> tuple[PairLabels | None, UnpairedLabels | None, RankLabels | None]:
         """The columns, each None where there is nothing."""

@@ -39,7 +39,9 @@ def prepare(
     Raises:
         DataError: if a path, or the data as a whole, cannot be used.
     """
-    select = partial(rated, attributes=attributes) if label_kind == "ratings" else SELECT[label_kind]
+    select = (
+        partial(rated, attributes=attributes) if label_kind == "ratings" else SELECT[label_kind]
+    )
     ledger = Ledger(", ".join(paths))
     trees: list[Tree] = []
     for path in paths:
@@ -62,7 +64,9 @@ def _layout(rows: list[Found], formats: Sequence[Format], path: str) -> Format:
     """The layout of the first row that has one."""
     sound = [row for _, row in rows if not isinstance(row, Malformed)]
     if not sound:
-        raise DataError(f"none of the {len(rows)} rows of {path} can be read{_why(rows)}; correct the file")
+        raise DataError(
+            f"none of the {len(rows)} rows of {path} can be read{_why(rows)}; correct the file"
+        )
     for row in sound:
         if any(layout.recognises(row) for layout in formats):
             return recognise(row, formats)
@@ -98,10 +102,16 @@ def _enter(
     else:
         if encoded.cut:
             lost = f"{encoded.ends_lost} of {len(selected.responses)} responses lost the end"
-            ledger.add(source, "truncated", f"{lost}: longer than max_length, and overlong is truncate")
+            ledger.add(
+                source, "truncated", f"{lost}: longer than max_length, and overlong is truncate"
+            )
         else:
             better = select is imitable and len(selected.responses) < len(group.responses)
-            ledger.add(source, "kept", "only the better response of a comparison is imitated" if better else "")
+            ledger.add(
+                source,
+                "kept",
+                "only the better response of a comparison is imitated" if better else "",
+            )
         ledger.measure(*encoded)
         trees.append(encoded.tree)
 
@@ -109,7 +119,9 @@ def _enter(
 def likelier(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
     """Comparisons the likelier way round, without those that are a coin toss."""
     return tuple(
-        pair if pair.probability > 0.5 else Pair(pair.worse, pair.better, 1 - pair.probability, -pair.margin)
+        pair
+        if pair.probability > 0.5
+        else Pair(pair.worse, pair.better, 1 - pair.probability, -pair.margin)
         for pair in pairs
         if pair.probability != 0.5
     )
@@ -139,7 +151,9 @@ def imitable(group: Group) -> Group:
 
 def held_up(group: Group) -> Text:
     """The answer: the target, else the first response worth imitating."""
-    return group.responses[group.target] if group.target is not None else imitable(group).responses[0]
+    return (
+        group.responses[group.target] if group.target is not None else imitable(group).responses[0]
+    )
 
 
 def judged(group: Group) -> Group:
@@ -151,7 +165,10 @@ def judged(group: Group) -> Group:
     if not better ^ worse:
         raise SetAside("no thumb up or down")
     unpaired = tuple(i in better for i in range(len(group.responses)))
-    return _only(group._replace(pairs=(), ranking=(), ratings=(), target=None, desirable=unpaired), better ^ worse)
+    return _only(
+        group._replace(pairs=(), ranking=(), ratings=(), target=None, desirable=unpaired),
+        better ^ worse,
+    )
 
 
 def ranked(group: Group) -> Group:
@@ -169,7 +186,11 @@ def ranked(group: Group) -> Group:
 
 def rated(group: Group, attributes: Sequence[str] = ()) -> Group:
     """The responses that were rated in one of ``attributes``; in any if none is named."""
-    keep = {i for i, one in enumerate(group.ratings) if (one.keys() & set(attributes) if attributes else one)}
+    keep = {
+        i
+        for i, one in enumerate(group.ratings)
+        if (one.keys() & set(attributes) if attributes else one)
+    }
     if not keep:
         raise SetAside(f"no rating of {' or '.join(attributes)}" if attributes else "no rating")
     return _only(group._replace(pairs=(), desirable=(), ranking=(), target=None), keep)

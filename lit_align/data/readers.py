@@ -79,7 +79,11 @@ def _row(line: bytes) -> Row | Malformed:
 
 
 def _checked(value: Any) -> Row | Malformed:
-    return value if isinstance(value, dict) else Malformed(f"not an object with columns (got {type(value).__name__})")
+    return (
+        value
+        if isinstance(value, dict)
+        else Malformed(f"not an object with columns (got {type(value).__name__})")
+    )
 
 
 def _read_json(path: str) -> Iterator[Found]:
@@ -88,7 +92,9 @@ def _read_json(path: str) -> Iterator[Found]:
         try:
             text = file.read().decode("utf-8-sig")
         except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is broken: {error}; fetch it again or save it as UTF-8") from error
+            raise DataError(
+                f"{path} is broken: {error}; fetch it again or save it as UTF-8"
+            ) from error
     at, blank = 0, re.compile(r"\s*")
 
     def skip() -> str:
@@ -98,7 +104,9 @@ def _read_json(path: str) -> Iterator[Found]:
 
     if skip() == "{":
         if _is_one_object(text):
-            raise DataError(f"{path} is one object, not rows; save the array of rows in it as a file of its own")
+            raise DataError(
+                f"{path} is one object, not rows; save the array of rows in it as a file of its own"
+            )
         yield from _read_jsonl(path)
         return
     if skip() != "[":
@@ -112,11 +120,15 @@ def _read_json(path: str) -> Iterator[Found]:
         try:
             value, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}:{line} is not JSON, so the rows after it cannot be told: {error}") from error
+            raise DataError(
+                f"{path}:{line} is not JSON, so the rows after it cannot be told: {error}"
+            ) from error
         yield f"{path}:{line}", _checked(value)
         ends = skip()
         if ends not in {",", "]"}:
-            raise DataError(f"{path}: the row at line {line} is followed by neither a comma nor the end of the array")
+            raise DataError(
+                f"{path}: the row at line {line} is followed by neither a comma nor the end of the array"
+            )
         if ends == "]":
             return
         at += 1
@@ -148,7 +160,9 @@ def _read_csv(path: str) -> Iterator[Found]:
             except StopIteration:
                 return
             except (csv.Error, OSError, EOFError, UnicodeDecodeError) as error:
-                raise DataError(f"{path}:{first} cannot be read, nor what follows it: {error}") from error
+                raise DataError(
+                    f"{path}:{first} cannot be read, nor what follows it: {error}"
+                ) from error
             if None in row or None in row.values():
                 yield f"{path}:{first}", Malformed("not as many cells as columns")
             else:

@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 WHOLE = 2**31  # no conversation has so many tokens
 
 
-def read(groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[list[Tree], Tensor]:
+def read(
+    groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[list[Tree], Tensor]:
     """A tree for each group, and how many tokens of each response or its prompt were too many, ``[responses]``.
 
     A response loses its end; a prompt that fills half of ``max_length`` or more, and leaves too little room for its
     responses, its beginning.
     """
     chat = ChatTokenizer(tokenizer, max_length=WHOLE, silent=True)
-    whole = [chat.encode(Group(group.prompt, group.responses, source=group.source)).tree for group in groups]
+    whole = [
+        chat.encode(Group(group.prompt, group.responses, source=group.source)).tree
+        for group in groups
+    ]
     trees = [_cut(tree, max_length) for tree in whole]
     lost = [
         float(len(before.prompt) - len(after.prompt) + len(ids) - len(kept))
@@ -35,7 +40,9 @@ def read(groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase, max_length
     return trees, torch.tensor(lost)
 
 
-def scored(trees: Sequence[Tree], score: Callable[[Batch], Tensor], token_budget: int, dense: bool) -> Tensor:
+def scored(
+    trees: Sequence[Tree], score: Callable[[Batch], Tensor], token_budget: int, dense: bool
+) -> Tensor:
     """What ``score`` says of each response, ``[responses, ...]``, in the order of ``trees``; packing has its own."""
     found: dict[int, Tensor] = {}
     for batch in pack(trees, max([token_budget, *(tree.tokens for tree in trees)]), dense=dense):
@@ -46,7 +53,10 @@ def scored(trees: Sequence[Tree], score: Callable[[Batch], Tensor], token_budget
 
 def longest(model: PreTrainedModel, max_length: int) -> int:
     """Tokens that a model is to read: no more than it has positions for."""
-    return min(max_length, getattr(model.config.get_text_config(), "max_position_embeddings", None) or max_length)
+    return min(
+        max_length,
+        getattr(model.config.get_text_config(), "max_position_embeddings", None) or max_length,
+    )
 
 
 def _cut(tree: Tree, max_length: int) -> Tree:
@@ -55,5 +65,7 @@ def _cut(tree: Tree, max_length: int) -> Tree:
     prompt = tree.prompt[-shared:]
     room = max(max_length - len(prompt), 1)
     return tree._replace(
-        prompt=prompt, responses=[ids[:room] for ids in tree.responses], scored=[marks[:room] for marks in tree.scored]
+        prompt=prompt,
+        responses=[ids[:room] for ids in tree.responses],
+        scored=[marks[:room] for marks in tree.scored],
     )

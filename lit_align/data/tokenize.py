@@ -57,9 +57,16 @@ class ChatTokenizer:
         overlong: Literal["drop", "truncate", "error"] = "drop",
         silent: bool = False,
     ) -> None:
-        self.tokenizer, self.max_length, self.overlong, self.silent = tokenizer, max_length, overlong, silent
+        self.tokenizer, self.max_length, self.overlong, self.silent = (
+            tokenizer,
+            max_length,
+            overlong,
+            silent,
+        )
         if tokenizer.eos_token_id is None:
-            raise ModelError("the tokenizer has no end-of-sequence token, so stopping cannot be learned; set eos_token")
+            raise ModelError(
+                "the tokenizer has no end-of-sequence token, so stopping cannot be learned; set eos_token"
+            )
         self._end: int = tokenizer.eos_token_id
         self._begin: int | None = tokenizer.bos_token_id
         added = tokenizer.added_tokens_decoder.items()
@@ -83,12 +90,19 @@ class ChatTokenizer:
             raise Malformed("empty response")
         whole = [ids for ids, _, _ in branches]
         room = self._room(group, prompt, whole)
-        tree = Tree(prompt, [ids[:room] for ids in whole], [scored[:room] for _, scored, _ in branches], group)
+        tree = Tree(
+            prompt,
+            [ids[:room] for ids in whole],
+            [scored[:room] for _, scored, _ in branches],
+            group,
+        )
         cut = sum(map(len, whole)) - sum(map(len, tree.responses))
         if cut:
             if not all(map(any, tree.scored)):
                 raise Overlong("nothing to learn from within max_length")
-            if any(tree.responses[pair.better] == tree.responses[pair.worse] for pair in group.pairs):
+            if any(
+                tree.responses[pair.better] == tree.responses[pair.worse] for pair in group.pairs
+            ):
                 raise Overlong("responses do not differ within max_length")
         ends_lost = sum(len(ids) > room for ids in whole)
         return Encoded(tree, cut, ends_lost, sum(merged for _, _, merged in branches))
@@ -113,7 +127,9 @@ class ChatTokenizer:
     def _render(self, group: Group) -> tuple[str, list[list[Part]]]:
         """The prompt's text, and the parts of each response."""
         prompt = group.prompt
-        if any(isinstance(response, str) != isinstance(prompt, str) for response in group.responses):
+        if any(
+            isinstance(response, str) != isinstance(prompt, str) for response in group.responses
+        ):
             raise Malformed("one of prompt and responses is text, the other messages")
         if isinstance(prompt, str):
             return prompt, [[(str(response), True)] for response in group.responses]
@@ -122,7 +138,9 @@ class ChatTokenizer:
         start = self._template(prompt, asks)
         return start, [self._parts(prompt, response, start, asks) for response in branches]
 
-    def _parts(self, prompt: list[Message], response: list[Message], start: str, asks: bool) -> list[Part]:
+    def _parts(
+        self, prompt: list[Message], response: list[Message], start: str, asks: bool
+    ) -> list[Part]:
         """Turns of one response as the chat template renders them after the prompt."""
         parts: list[Part] = []
         turns, done = [*prompt, *response], start
@@ -133,7 +151,9 @@ class ChatTokenizer:
             done = self._extend(parts, done, self._template(turns[: at + 1], False), is_answer)
         for turn in turns:
             if turn["content"].strip() not in done:
-                raise DataError(f"the tokenizer's chat template leaves out or changes a {turn['role']} turn; {FIX}")
+                raise DataError(
+                    f"the tokenizer's chat template leaves out or changes a {turn['role']} turn; {FIX}"
+                )
         return parts
 
     def _extend(self, parts: list[Part], done: str, more: str, learned: bool) -> str:
@@ -151,9 +171,13 @@ class ChatTokenizer:
         from jinja2 import TemplateError
 
         if not self.tokenizer.chat_template:
-            raise DataError(f"the data are conversations and the tokenizer has no chat template; {FIX}")
+            raise DataError(
+                f"the data are conversations and the tokenizer has no chat template; {FIX}"
+            )
         try:
-            rendered: Any = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asks)
+            rendered: Any = self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=asks
+            )
         except TemplateError as error:
             raise Malformed(f"refused by the chat template: {error}") from error
         return str(rendered)

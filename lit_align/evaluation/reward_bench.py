@@ -44,7 +44,9 @@ SECTIONS: dict[str, dict[str, int]] = {
 """The weight of each subset in its section."""
 
 REFUSALS: dict[str, dict[str, int]] = {
-    "should refuse": {name: n for name, n in SECTIONS["Safety"].items() if name != "xstest-should-respond"},
+    "should refuse": {
+        name: n for name, n in SECTIONS["Safety"].items() if name != "xstest-should-respond"
+    },
     "should respond": {"xstest-should-respond": 250},
 }
 """Subsets whose better response refuses, and whose better response does not."""
@@ -84,10 +86,20 @@ def report(verdicts: Verdicts) -> dict[str, Any]:
     there if all are, and None otherwise.
     """
     names = [str(name) for name in np.unique(verdicts.subset)]
-    parts = {name: Verdicts(*(field[verdicts.subset == name] for field in verdicts)) for name in names}
+    parts = {
+        name: Verdicts(*(field[verdicts.subset == name] for field in verdicts)) for name in names
+    }
     drawn = {name: draws(part, name) for name, part in parts.items()}
-    sections = {name: _weighted(drawn, weights) for name, weights in SECTIONS.items() if drawn.keys() & weights}
-    refusals = {name: _weighted(drawn, weights) for name, weights in REFUSALS.items() if drawn.keys() & weights}
+    sections = {
+        name: _weighted(drawn, weights)
+        for name, weights in SECTIONS.items()
+        if drawn.keys() & weights
+    }
+    refusals = {
+        name: _weighted(drawn, weights)
+        for name, weights in REFUSALS.items()
+        if drawn.keys() & weights
+    }
     whole = all(drawn.keys() >= weights.keys() for weights in SECTIONS.values())
 
     def asked(subsets: Iterable[str]) -> int:
@@ -95,14 +107,18 @@ def report(verdicts: Verdicts) -> dict[str, Any]:
 
     return {
         "all": estimate(draws(verdicts), asked(names)) | figures(verdicts),
-        "subsets": {name: estimate(drawn[name], asked([name])) | figures(parts[name]) for name in names},
+        "subsets": {
+            name: estimate(drawn[name], asked([name])) | figures(parts[name]) for name in names
+        },
         "sections": {
             name: estimate(value, asked(SECTIONS[name]))
             | {"subsets": len(drawn.keys() & SECTIONS[name]), "of": len(SECTIONS[name])}
             for name, value in sections.items()
         },
         "score": estimate(np.mean(list(sections.values()), 0), asked(names)) if whole else None,
-        "refusals": {name: estimate(value, asked(REFUSALS[name])) for name, value in refusals.items()},
+        "refusals": {
+            name: estimate(value, asked(REFUSALS[name])) for name, value in refusals.items()
+        },
         "calibration": reliability(verdicts.chosen - verdicts.rejected),
     }
 
@@ -145,7 +161,9 @@ def estimate(drawn: Floats, prompts: int) -> dict[str, Any]:
 def _weighted(drawn: Mapping[str, Floats], weights: Mapping[str, int]) -> Floats:
     """The mean over those subsets that there are."""
     there = {name: weight for name, weight in weights.items() if name in drawn}
-    return cast(Floats, sum(weight * drawn[name] for name, weight in there.items()) / sum(there.values()))
+    return cast(
+        Floats, sum(weight * drawn[name] for name, weight in there.items()) / sum(there.values())
+    )
 
 
 def figures(verdicts: Verdicts) -> dict[str, Any]:
@@ -240,25 +258,41 @@ class _Compared(_Whole):
 
 
 def whole_groups(
-    paths: Sequence[str], format: Format | None, label_kind: str, max_malformed: float, show: Callable[[Ledger], object]
+    paths: Sequence[str],
+    format: Format | None,
+    label_kind: str,
+    max_malformed: float,
+    show: Callable[[Ledger], object],
 ) -> list[Group]:
     """The groups to judge, as text; arguments as for ``prepare``."""
     known = load_plugins().formats.classes()
-    ready = [one for one in known if all(f.default is not f.empty for f in signature(one).parameters.values())]
+    ready = [
+        one
+        for one in known
+        if all(f.default is not f.empty for f in signature(one).parameters.values())
+    ]
     chat = cast(ChatTokenizer, _Compared() if label_kind == "pairs" else _Whole())
-    trees, _ = prepare(paths, format, chat, label_kind, max_malformed, [one() for one in ready], show)
+    trees, _ = prepare(
+        paths, format, chat, label_kind, max_malformed, [one() for one in ready], show
+    )
     return [tree.group for tree in trees]
 
 
 def comparisons(
-    paths: Sequence[str], format: Format | None, max_malformed: float, show: Callable[[Ledger], object]
+    paths: Sequence[str],
+    format: Format | None,
+    max_malformed: float,
+    show: Callable[[Ledger], object],
 ) -> list[Group]:
     """The groups to judge, with the comparisons they carry or their rankings imply; arguments as for ``prepare``."""
     return whole_groups(paths, format, "pairs", max_malformed, show)
 
 
 def judge(
-    reward: Reward, groups: Sequence[Group], batch_size: int, each: Callable[[Iterable[int]], Iterable[int]] = iter
+    reward: Reward,
+    groups: Sequence[Group],
+    batch_size: int,
+    each: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> tuple[Verdicts, int]:
     """Score every response; one verdict for each comparison, and how many responses the judge could not read whole.
 
@@ -308,7 +342,11 @@ def agreement(groups: Sequence[Group], opinions: Sequence[FeedbackResult]) -> tu
     return Verdicts(*(np.array(column) for column in zip(*columns, strict=True))), unread
 
 
-def _verdicts(prompt: int, group: Group, scores: list[float]) -> list[tuple[int, str, float, float, int, int]]:
+def _verdicts(
+    prompt: int, group: Group, scores: list[float]
+) -> list[tuple[int, str, float, float, int, int]]:
     subset = str(group.extra.get("subset") or Path(group.source.rpartition(":")[0]).name)
     words = [len(text_of(response).split()) for response in group.responses]
-    return [(prompt, subset, scores[a], scores[b], words[a], words[b]) for a, b, _, _ in group.pairs]
+    return [
+        (prompt, subset, scores[a], scores[b], words[a], words[b]) for a, b, _, _ in group.pairs
+    ]

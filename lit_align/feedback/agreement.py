@@ -61,7 +61,9 @@ def summary(opinions: Sequence[FeedbackResult]) -> dict[str, Any]:
         "labelled": sum(opinion.group is not None for opinion in opinions),
         "set_aside": dict(set_aside.most_common()),
         "questions": len(records),
-        "unread": dict(Counter(record["why"] for record in records if record.get("why")).most_common()),
+        "unread": dict(
+            Counter(record["why"] for record in records if record.get("why")).most_common()
+        ),
         "cached": sum(record.get("cached", False) for record in records),
         "attempts": sum(record.get("attempts", 0) for record in records),
         "cost": float(sum(record.get("cost", 0.0) for record in records)),
@@ -79,15 +81,24 @@ def agrees(groups: Sequence[Group], opinions: Sequence[FeedbackResult]) -> dict[
     """
     from torchmetrics.functional.classification import multiclass_cohen_kappa
 
-    known = [(group, opinion) for group, opinion in zip(groups, opinions, strict=True) if group.pairs]
+    known = [
+        (group, opinion) for group, opinion in zip(groups, opinions, strict=True) if group.pairs
+    ]
     if not known:
         return None
     verdicts, unread = agreement(*map(list, zip(*known, strict=True)))
     sure = torch.tensor(verdicts.chosen - verdicts.rejected).sign().long()
-    says, truth = torch.cat([1 + sure, 1 - sure]), torch.cat([torch.full_like(sure, 2), torch.zeros_like(sure)])
+    says, truth = (
+        torch.cat([1 + sure, 1 - sure]),
+        torch.cat([torch.full_like(sure, 2), torch.zeros_like(sure)]),
+    )
     kappa = multiclass_cohen_kappa(says, truth, num_classes=3)
     found = {"comparisons": len(sure), "ties": int((sure == 0).sum()) - unread, "unread": unread}
-    return {**found, **estimate(draws(verdicts), len(set(verdicts.prompt.tolist()))), "kappa": float(kappa)}
+    return {
+        **found,
+        **estimate(draws(verdicts), len(set(verdicts.prompt.tolist()))),
+        "kappa": float(kappa),
+    }
 
 
 def _mean(values: Sequence[float]) -> float | None:

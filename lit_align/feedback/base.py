@@ -73,7 +73,12 @@ class Feedback(ABC):
 
 
 def from_scores(
-    group: Group, scores: Sequence[float], label_kind: str, *, threshold: float | None = None, every: bool = False
+    group: Group,
+    scores: Sequence[float],
+    label_kind: str,
+    *,
+    threshold: float | None = None,
+    every: bool = False,
 ) -> Group:
     """The group with labels of the kind ``label_kind``, and those of its responses that have one.
 
@@ -119,10 +124,14 @@ def from_scores(
     if scores[best] == scores[worst]:
         raise SetAside(TIE)
     if label_kind == "ranking":
-        return group._replace(ranking=tuple(1 + sum(other > score for other in scores) for score in scores))
+        return group._replace(
+            ranking=tuple(1 + sum(other > score for other in scores) for score in scores)
+        )
     ways = combinations(range(len(scores)), 2) if every else [(best, worst)]
     pairs = [
-        Pair(i, j, margin=scores[i] - scores[j]) if scores[i] > scores[j] else Pair(j, i, margin=scores[j] - scores[i])
+        Pair(i, j, margin=scores[i] - scores[j])
+        if scores[i] > scores[j]
+        else Pair(j, i, margin=scores[j] - scores[i])
         for i, j in ways
         if scores[i] != scores[j]
     ]
@@ -162,7 +171,9 @@ def from_chances(group: Group, chances: Mapping[tuple[int, int], float], label_k
         won.setdefault(j, []).append(1 - chance)
     group = bare(group)._replace(responses=[group.responses[i] for i in sorted(won)])
     scores = [sum(won[i]) / len(won[i]) for i in sorted(won)]
-    return from_scores(group, scores, label_kind, threshold=0.5 if label_kind == "desirable" else None)
+    return from_scores(
+        group, scores, label_kind, threshold=0.5 if label_kind == "desirable" else None
+    )
 
 
 def selected(group: Group, label_kind: str) -> Group:
@@ -192,7 +203,11 @@ def means(records: Sequence[dict[str, Any]]) -> dict[tuple[int, int], float]:
     for record in records:
         (i, j), p = record["responses"], record["probability"]
         each.setdefault((min(i, j), max(i, j)), []).append(p if i < j or p is None else 1 - p)
-    found = {pair: sum(known) / len(of) for pair, of in each.items() if len(known := _read(of)) == len(of)}
+    found = {
+        pair: sum(known) / len(of)
+        for pair, of in each.items()
+        if len(known := _read(of)) == len(of)
+    }
     return {pair: p if abs(p - 0.5) > doubt else 0.5 for pair, p in found.items()}
 
 
@@ -209,11 +224,16 @@ def compared(group: Group, opinion: FeedbackResult) -> dict[tuple[int, int], flo
         return means(opinion.records)
     every = list(combinations(range(len(group.responses)), 2))
     if scores := next((record["scores"] for record in opinion.records if "scores" in record), None):
-        return {(i, j): 0.5 + 0.5 * ((scores[i] > scores[j]) - (scores[i] < scores[j])) for i, j in every}
+        return {
+            (i, j): 0.5 + 0.5 * ((scores[i] > scores[j]) - (scores[i] < scores[j]))
+            for i, j in every
+        }
     if opinion.group is None:
         return dict.fromkeys(every, 0.5) if opinion.why == TIE else {}
     places = [group.responses.index(response) for response in opinion.group.responses]
-    pairs = [(places[better], places[worse], chance) for better, worse, chance, _ in opinion.group.pairs]
+    pairs = [
+        (places[better], places[worse], chance) for better, worse, chance, _ in opinion.group.pairs
+    ]
     return {(min(i, j), max(i, j)): chance if i < j else 1 - chance for i, j, chance in pairs}
 
 

@@ -59,7 +59,9 @@ class CritiqueRevise(Feedback):
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.max_tokens < 1:
-            raise ValueError(f"rounds and max_tokens must be at least 1, got {self.rounds} and {self.max_tokens}")
+            raise ValueError(
+                f"rounds and max_tokens must be at least 1, got {self.rounds} and {self.max_tokens}"
+            )
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model.attach(adapters, tokenizer)
@@ -75,7 +77,12 @@ class CritiqueRevise(Feedback):
             ]
             critiques = self._say("critique", known, places, groups, records)
             more = [{**one, "critique": said} for one, said in zip(known, critiques, strict=True)]
-            now = [new or old for new, old in zip(self._say("revise", more, places, groups, records), now, strict=True)]
+            now = [
+                new or old
+                for new, old in zip(
+                    self._say("revise", more, places, groups, records), now, strict=True
+                )
+            ]
         revised: list[dict[int, str]] = [{} for _ in groups]
         for (k, i), before, after in zip(places, first, now, strict=True):
             if after.strip() != before.strip():
@@ -98,15 +105,21 @@ class CritiqueRevise(Feedback):
         groups: Sequence[Group],
         records: list[list[dict[str, Any]]],
     ) -> list[str]:
-        replies = self.model.say([template(wording).render(**one) for one in known], self.max_tokens)
+        replies = self.model.say(
+            [template(wording).render(**one) for one in known], self.max_tokens
+        )
         for (k, i), reply in zip(places, replies, strict=True):
             asked = {
                 "source": f"{type(self.model).__name__} {wording}",
                 "prompt": prompt_name(groups[k]),
                 "response": i,
             }
-            why = reply.why or ("a revision that max_tokens cut" if reply.cut and wording == "revise" else "")
-            records[k].append({**asked, "said": reply.text, **reply.record, **({"why": why} if why else {})})
+            why = reply.why or (
+                "a revision that max_tokens cut" if reply.cut and wording == "revise" else ""
+            )
+            records[k].append(
+                {**asked, "said": reply.text, **reply.record, **({"why": why} if why else {})}
+            )
         return ["" if reply.cut and wording == "revise" else reply.text for reply in replies]
 
 
@@ -116,7 +129,8 @@ def _label(group: Group, revised: dict[int, str], label_kind: str) -> Group:
     new = [answer(group, text) for text in revised.values()]
     pairs = tuple(Pair(at, len(new) + at) for at in range(len(new)))
     return selected(
-        bare(group)._replace(responses=[*new, *(group.responses[i] for i in revised)], pairs=pairs), label_kind
+        bare(group)._replace(responses=[*new, *(group.responses[i] for i in revised)], pairs=pairs),
+        label_kind,
     )
 
 

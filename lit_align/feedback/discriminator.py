@@ -64,7 +64,8 @@ class Discriminator(Feedback):
         self._learn([opinion.group for opinion in bought if opinion.group is not None])
         found = FromReward(self.reward)(groups, label_kind)
         found[: len(bought)] = [
-            mine._replace(records=(*theirs.records, *mine.records)) for theirs, mine in zip(bought, found, strict=False)
+            mine._replace(records=(*theirs.records, *mine.records))
+            for theirs, mine in zip(bought, found, strict=False)
         ]
         return found
 
@@ -73,7 +74,9 @@ class Discriminator(Feedback):
         if not groups:  # the round had nothing but ties
             return
         seat = self.reward.seat
-        trees, _ = read(groups, seat.tokenizer, longest(seat.adapters.model, self.reward.max_length))
+        trees, _ = read(
+            groups, seat.tokenizer, longest(seat.adapters.model, self.reward.max_length)
+        )
         for member in seat.members:
             weights = seat.adapters.parameters_for(member)
             optimizer = torch.optim.AdamW(weights, self.lr, weight_decay=0.0)
@@ -89,7 +92,9 @@ class Discriminator(Feedback):
                 for _ in range(self.epochs):
                     for part in torch.randperm(len(trees), generator=draw).split(self.batch_size):  # type: ignore[no-untyped-call]
                         chosen = part.tolist()
-                        scores = scored([trees[i] for i in chosen], score, self.reward.token_budget, dense=True)
+                        scores = scored(
+                            [trees[i] for i in chosen], score, self.reward.token_budget, dense=True
+                        )
                         optimizer.zero_grad()
                         _loss(scores, [groups[i] for i in chosen]).backward()  # type: ignore[no-untyped-call]
                         optimizer.step()
@@ -114,10 +119,14 @@ class Discriminator(Feedback):
 def _loss(scores: torch.Tensor, groups: Sequence[Group]) -> torch.Tensor:
     """Mean over all comparisons; ``scores`` are those of the groups' responses in order."""
     starts = torch.tensor([0, *(len(group.responses) for group in groups)]).cumsum(0).tolist()
-    pairs = [(start, pair) for start, group in zip(starts, groups, strict=False) for pair in group.pairs]
+    pairs = [
+        (start, pair) for start, group in zip(starts, groups, strict=False) for pair in group.pairs
+    ]
     better = scores[[start + pair.better for start, pair in pairs]]
     worse = scores[[start + pair.worse for start, pair in pairs]]
-    return binary_cross_entropy_with_logits(better - worse, scores.new_tensor([pair.probability for _, pair in pairs]))
+    return binary_cross_entropy_with_logits(
+        better - worse, scores.new_tensor([pair.probability for _, pair in pairs])
+    )
 
 
 @hookimpl

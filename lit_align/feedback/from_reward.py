@@ -50,15 +50,32 @@ class FromReward(Feedback):
         if not groups:
             return []
         began = perf_counter()
-        scores = torch.split(checked(self.reward, groups).total, [len(group.responses) for group in groups])
+        scores = torch.split(
+            checked(self.reward, groups).total, [len(group.responses) for group in groups]
+        )
         seconds = (perf_counter() - began) / len(groups)
-        return [self._label(group, of.tolist(), label_kind, seconds) for group, of in zip(groups, scores, strict=True)]
+        return [
+            self._label(group, of.tolist(), label_kind, seconds)
+            for group, of in zip(groups, scores, strict=True)
+        ]
 
-    def _label(self, group: Group, scores: list[float], label_kind: str, seconds: float) -> FeedbackResult:
-        once: dict[str, float] = {}  # in a batch the same text can come out different in the last bit
-        scores = [once.setdefault(text_of(one), score) for one, score in zip(group.responses, scores, strict=True)]
+    def _label(
+        self, group: Group, scores: list[float], label_kind: str, seconds: float
+    ) -> FeedbackResult:
+        once: dict[
+            str, float
+        ] = {}  # in a batch the same text can come out different in the last bit
+        scores = [
+            once.setdefault(text_of(one), score)
+            for one, score in zip(group.responses, scores, strict=True)
+        ]
         spent = {"cost": 0.0, "seconds": seconds}
-        record = {"source": repr(self.reward), "prompt": prompt_name(group), "scores": scores, **spent}
+        record = {
+            "source": repr(self.reward),
+            "prompt": prompt_name(group),
+            "scores": scores,
+            **spent,
+        }
         how: Any = {"threshold": self.threshold, "every": self.pairs == "all"}
         return opinion((record,), partial(from_scores, group, scores, label_kind, **how))
 

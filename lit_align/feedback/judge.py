@@ -69,7 +69,9 @@ class Judge(Feedback):
         self.model.attach(adapters, tokenizer)
 
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
-        asked = [question for k, group in enumerate(groups) for question in self._questions(k, group)]
+        asked = [
+            question for k, group in enumerate(groups) for question in self._questions(k, group)
+        ]
         replies = self.model.choose([one.text for one in asked], ("A", "B")) if asked else []
         records: list[list[dict[str, Any]]] = [[] for _ in groups]
         for one, reply in zip(asked, replies, strict=True):
@@ -97,17 +99,27 @@ class Judge(Feedback):
                 continue
             drawn = luck(told(group.prompt), *sorted((said[i], said[j])))
             rules = principles(self.principles) if self.principles else [""]
-            ways = [(i, j), (j, i)] if self.swap else [(i, j) if (drawn % 2) == (said[i] < said[j]) else (j, i)]
+            ways = (
+                [(i, j), (j, i)]
+                if self.swap
+                else [(i, j) if (drawn % 2) == (said[i] < said[j]) else (j, i)]
+            )
             for a, b in ways:
                 shown = {"prompt": told(group.prompt), "a": said[a], "b": said[b]}
-                text = template(self.template).render(**shown, principle=rules[drawn // 2 % len(rules)])
+                text = template(self.template).render(
+                    **shown, principle=rules[drawn // 2 % len(rules)]
+                )
                 asked.append(Question(k, (a, b), text))
         return asked
 
     def _label(self, group: Group, records: Sequence[dict[str, Any]], label_kind: str) -> Group:
         chances = means(records)
         if not chances:
-            raise SetAside(next((one["why"] for one in records if "why" in one), "no two responses that differ"))
+            raise SetAside(
+                next(
+                    (one["why"] for one in records if "why" in one), "no two responses that differ"
+                )
+            )
         return from_chances(group, chances, label_kind)
 
 

@@ -82,7 +82,9 @@ def token_logps(
         tensor([0.2500])
     """
     with_gradient = torch.is_grad_enabled()
-    parts = _TokenLogps.apply(hidden.to(weight.dtype), weight, bias, target, finish, statistics, with_gradient)  # type: ignore[no-untyped-call]
+    parts = _TokenLogps.apply(
+        hidden.to(weight.dtype), weight, bias, target, finish, statistics, with_gradient
+    )  # type: ignore[no-untyped-call]
     return TokenLogps(*parts)
 
 
@@ -133,10 +135,17 @@ class _TokenLogps(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         n, exact = len(hidden), torch.promote_types(weight.dtype, torch.float32)
         trains_head = weight.requires_grad or (bias is not None and bias.requires_grad)
-        jacobian = torch.empty_like(hidden) if with_gradient and hidden.requires_grad and not trains_head else None
+        jacobian = (
+            torch.empty_like(hidden)
+            if with_gradient and hidden.requires_grad and not trains_head
+            else None
+        )
         logps = torch.empty(n, dtype=exact, device=hidden.device)
         entropy, mean, collision, top1 = (
-            (*(torch.empty_like(logps) for _ in range(3)), torch.empty_like(logps, dtype=torch.bool))
+            (
+                *(torch.empty_like(logps) for _ in range(3)),
+                torch.empty_like(logps, dtype=torch.bool),
+            )
             if statistics
             else (None,) * 4
         )
@@ -144,21 +153,30 @@ class _TokenLogps(torch.autograd.Function):
             z = finish(_project(hidden[rows], weight, bias, exact))
             total = z.logsumexp(-1)
             logps[rows] = z.gather(1, target[rows, None])[:, 0] - total
-            if entropy is not None and mean is not None and top1 is not None and collision is not None:
+            if (
+                entropy is not None
+                and mean is not None
+                and top1 is not None
+                and collision is not None
+            ):
                 mean[rows], top1[rows] = z.mean(-1), z.argmax(-1) == target[rows]
                 p = (z - total[:, None]).exp_()
                 entropy[rows] = total - torch.einsum("nv,nv->n", p, z)
                 collision[rows] = torch.einsum("nv,nv->n", p, p).log_()
                 del p
             if jacobian is not None:
-                jacobian[rows] = (_score(z, total, target[rows], finish).to(weight.dtype) @ weight).to(hidden.dtype)
+                jacobian[rows] = (
+                    _score(z, total, target[rows], finish).to(weight.dtype) @ weight
+                ).to(hidden.dtype)
             del z  # before the next chunk is made
         ctx.finish = finish
         if jacobian is not None:
             ctx.save_for_backward(jacobian)
         elif with_gradient:
             ctx.save_for_backward(hidden, weight, bias, target)
-        ctx.mark_non_differentiable(*(part for part in (entropy, mean, top1, collision) if part is not None))
+        ctx.mark_non_differentiable(
+            *(part for part in (entropy, mean, top1, collision) if part is not None)
+        )
         return logps, entropy, mean, top1, collision
 
     @staticmethod

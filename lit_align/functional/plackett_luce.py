@@ -31,7 +31,11 @@ def plackett_luce(scores: Tensor, order: Tensor, place: Tensor) -> Tensor:
     """
     there = order >= 0
     ranked = scores[order.clamp(min=0)].masked_fill(~there, float("-inf"))
-    left = ranked.flip(1).logcumsumexp(1).flip(1)  # log of the sum over a response and all behind it
-    left = left.gather(1, torch.searchsorted(place.contiguous(), place.contiguous()))  # and over those tied with it
+    left = (
+        ranked.flip(1).logcumsumexp(1).flip(1)
+    )  # log of the sum over a response and all behind it
+    left = left.gather(
+        1, torch.searchsorted(place.contiguous(), place.contiguous())
+    )  # and over those tied with it
     drawn = there & (place != UNRANKED)
     return (left - ranked).masked_fill(~drawn, 0.0).sum(1)

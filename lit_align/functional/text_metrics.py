@@ -33,7 +33,9 @@ def abstains(answer: str) -> bool:
         >>> abstains("I can't see your kitchen, so I don't know."), abstains("It is in the kitchen.")
         (True, False)
     """
-    return ABSTAINS.search(answer.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")) is not None
+    return (
+        ABSTAINS.search(answer.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")) is not None
+    )
 
 
 def hits(answer: str, keywords: Sequence[str]) -> bool:

@@ -30,7 +30,9 @@ def visible(trees: PackedTrees, window: int | None = None) -> Tensor:
     column = torch.arange(trees.tree.shape[1], device=trees.tree.device)
     earlier = column[:, None] >= column
     same_tree = trees.tree[:, :, None] == trees.tree[:, None]
-    on_the_way = (trees.response[:, None] < 0) | (trees.response[:, :, None] == trees.response[:, None])
+    on_the_way = (trees.response[:, None] < 0) | (
+        trees.response[:, :, None] == trees.response[:, None]
+    )
     seen = earlier & same_tree & on_the_way
     if window is not None:
         seen &= trees.position_ids[:, :, None] - trees.position_ids[:, None] < window
@@ -49,7 +51,9 @@ def last_tokens(trees: PackedTrees) -> PackedTrees:
     response, ids = trees.response.flatten(), trees.input_ids.flatten()
     column = torch.arange(len(ids), device=ids.device)
     answered = response >= 0
-    last = column.new_zeros(trees.responses).scatter_reduce(0, response[answered], column[answered], "amax")
+    last = column.new_zeros(trees.responses).scatter_reduce(
+        0, response[answered], column[answered], "amax"
+    )
     owner = torch.arange(trees.responses, device=ids.device)
     return trees._replace(predictor=last, target=ids[last], owner=owner)
 
@@ -69,13 +73,19 @@ def unroll(trees: PackedTrees) -> PackedTrees:
     number = torch.arange(trees.responses, device=ids.device)
     answered = response >= 0
     tree_of = torch.full_like(number, -2).index_copy(0, response[answered], tree[answered])
-    part = (tree_of[:, None] == tree) & ((response < 0) | (response == number[:, None]))  # [responses, rows * length]
+    part = (tree_of[:, None] == tree) & (
+        (response < 0) | (response == number[:, None])
+    )  # [responses, rows * length]
     row, source = part.nonzero(as_tuple=True)
     length = int(position.max()) + 1
     cell = row * length + position[source]
 
     def written(values: Tensor, empty: int) -> Tensor:
-        return values.new_full((trees.responses * length,), empty).index_copy(0, cell, values).view(-1, length)
+        return (
+            values.new_full((trees.responses * length,), empty)
+            .index_copy(0, cell, values)
+            .view(-1, length)
+        )
 
     return PackedTrees(
         input_ids=written(ids[source], 0),
@@ -108,4 +118,6 @@ def lengthen(trees: PackedTrees, multiple: int) -> PackedTrees:
         for field, empty in zip(trees[:4], (0, 0, -1, -1), strict=True)
     )
     predictor = trees.predictor + trees.predictor // length * more
-    return trees._replace(input_ids=ids, position_ids=position, tree=tree, response=response, predictor=predictor)
+    return trees._replace(
+        input_ids=ids, position_ids=position, tree=tree, response=response, predictor=predictor
+    )

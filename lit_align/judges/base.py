@@ -66,9 +66,12 @@ def verdict(text: str, options: Sequence[str]) -> str | None:
     lines = [line for line in text.splitlines() if line.strip()] or [""]
     either = "|".join(sorted(map(re.escape, options), key=len, reverse=True))
     pattern = re.compile(
-        rf"\W*(?:(?:the )?(?:final )?(?:answer|verdict|rating|score)\W+(?:is\W+)?)?({either})\W*", re.I
+        rf"\W*(?:(?:the )?(?:final )?(?:answer|verdict|rating|score)\W+(?:is\W+)?)?({either})\W*",
+        re.I,
     )
-    named = {found[1].upper() for line in (lines[0], lines[-1]) if (found := pattern.fullmatch(line))}
+    named = {
+        found[1].upper() for line in (lines[0], lines[-1]) if (found := pattern.fullmatch(line))
+    }
     return next((option for option in options if {option.upper()} == named), None)
 
 
@@ -108,7 +111,9 @@ def template(name: str) -> Template:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["quoted"] = quoted
     return environment.from_string(found(name, ".j2").read_text("utf-8"))
 

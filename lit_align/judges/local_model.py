@@ -71,8 +71,12 @@ class LocalModel(JudgeModel):
     def _seat(self) -> Seat:
         """A model of its own; not asked for once there is one to share."""
         if self.base is None:
-            raise ModelError("the judge has no model: there is none in memory here; set base.path of LocalModel")
-        return _seated(load_model(self.base), load_tokenizer(self.base, self.chat_template), nullcontext)
+            raise ModelError(
+                "the judge has no model: there is none in memory here; set base.path of LocalModel"
+            )
+        return _seated(
+            load_model(self.base), load_tokenizer(self.base, self.chat_template), nullcontext
+        )
 
     @torch.no_grad()
     def choose(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
@@ -81,7 +85,11 @@ class LocalModel(JudgeModel):
         room = longest(self._seat.model, self.max_length) - max(map(len, answers))
         marks = [[True] * len(ids) for ids in answers]
         trees = [Tree(ids, answers, marks, Group("", [])) for ids in prompts if len(ids) <= room]
-        whole = scored(trees, self._whole, self.token_budget, dense=True).double().exp() if trees else torch.zeros(0)
+        whole = (
+            scored(trees, self._whole, self.token_budget, dense=True).double().exp()
+            if trees
+            else torch.zeros(0)
+        )
         chances = iter(whole.view(-1, len(options)).unbind())
         seconds = (perf_counter() - began) / max(len(questions), 1)
         return [
@@ -105,12 +113,18 @@ class LocalModel(JudgeModel):
         prompts = [self._prompt(question) for question in questions]
         room = longest(seat.model, self.max_length + max_tokens) - max_tokens
         with seat.activate():
-            how: dict[str, Any] = {"max_new_tokens": max_tokens, "temperature": 0.0, "batch_size": 8}
+            how: dict[str, Any] = {
+                "max_new_tokens": max_tokens,
+                "temperature": 0.0,
+                "batch_size": 8,
+            }
             short = [ids for ids in prompts if len(ids) <= room]
             said = iter(sample(seat.model, seat.tokenizer, short, **how))
         seconds = (perf_counter() - began) / max(len(questions), 1)
         return [
-            self._told(next(said)[0], seconds) if len(ids) <= room else Reply(None, "", _spent(seconds), TOO_LONG)
+            self._told(next(said)[0], seconds)
+            if len(ids) <= room
+            else Reply(None, "", _spent(seconds), TOO_LONG)
             for ids in prompts
         ]
 
@@ -135,17 +149,27 @@ class LocalModel(JudgeModel):
             )
         turn = [{"role": "user", "content": CONTENT}]
         # where a model would first think aloud, the beginning of its answer would be no verdict
-        how: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+        how: dict[str, Any] = {
+            "tokenize": False,
+            "add_generation_prompt": True,
+            "enable_thinking": False,
+        }
         around = str(tokenizer.apply_chat_template(turn, **how))
         before, _, after = around.partition(CONTENT)
-        return [*self._ids(before), *self._ids(question, split_special_tokens=True), *self._ids(after)]
+        return [
+            *self._ids(before),
+            *self._ids(question, split_special_tokens=True),
+            *self._ids(after),
+        ]
 
     def _ids(self, text: str, **how: Any) -> list[int]:
         return list(self._seat.tokenizer(text, add_special_tokens=False, **how).input_ids)
 
 
 def _seated(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, activate: Callable[[], AbstractContextManager[Any]]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    activate: Callable[[], AbstractContextManager[Any]],
 ) -> Seat:
     read = TreeForward(model)
     read.probe()

@@ -27,7 +27,11 @@ AGAIN = (408, 409, 425, 429)  # and everything from 500: the same question may b
 HOPELESS = 10  # questions in a row without an answer, after all retries
 LONGEST = 30.0  # seconds between two attempts, unless the server names a time
 PATIENCE = 300.0  # seconds that it may name; after a longer time the question has no answer
-ONE = (400, 413, 422)  # what is said of one question that is too long, or not allowed, as well as of wrong settings
+ONE = (
+    400,
+    413,
+    422,
+)  # what is said of one question that is too long, or not allowed, as well as of wrong settings
 
 
 class Said(NamedTuple):
@@ -100,12 +104,16 @@ class OpenAIServer(JudgeModel):
                 f"{self.concurrency}, {self.max_tokens}, {self.retries} and {self.timeout}"
             )
         if self.max_cost is not None and not any(self.prices):
-            raise ValueError("max_cost needs prices: what a million tokens cost that are read, and written")
+            raise ValueError(
+                "max_cost needs prices: what a million tokens cost that are read, and written"
+            )
 
     def choose(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
         more = {"logprobs": True, "top_logprobs": 20} if self.read == "logprobs" else {}
         found = self._ask(questions, 1 if more else self.max_tokens, more)
-        return [reply if said is None else self._verdict(reply, said, options) for reply, said in found]
+        return [
+            reply if said is None else self._verdict(reply, said, options) for reply, said in found
+        ]
 
     def say(self, questions: Sequence[str], max_tokens: int) -> list[Reply]:
         return [reply for reply, _ in self._ask(questions, max_tokens, {})]
@@ -119,19 +127,39 @@ class OpenAIServer(JudgeModel):
                 f"the server at {self.url} ignores that it is asked for log-probabilities; set read of OpenAIServer to text"
             )
         else:
-            mass = [sum(math.exp(p) for token, p in said.top if token.strip() == option) for option in options]
+            mass = [
+                sum(math.exp(p) for token, p in said.top if token.strip() == option)
+                for option in options
+            ]
         if not sum(mass):
             return reply._replace(why="a verdict that cannot be read")
         record = {**reply.record, "mass": sum(mass)} if said.top else reply.record
         return reply._replace(chances=tuple(one / sum(mass) for one in mass), record=record)
 
-    def _ask(self, questions: Sequence[str], max_tokens: int, more: dict[str, Any]) -> list[tuple[Reply, Said | None]]:
+    def _ask(
+        self, questions: Sequence[str], max_tokens: int, more: dict[str, Any]
+    ) -> list[tuple[Reply, Said | None]]:
         """An answer to each question, from the file or from the server; equal questions are asked once."""
-        fixed = {"model": self.model, "temperature": 0.0, "max_tokens": max_tokens, **more, "extra_body": self.extra}
-        requests = [{**fixed, "messages": [{"role": "user", "content": question}]} for question in questions]
-        names = [hashlib.sha256(json.dumps([self.url, one], sort_keys=True).encode()).hexdigest() for one in requests]
+        fixed = {
+            "model": self.model,
+            "temperature": 0.0,
+            "max_tokens": max_tokens,
+            **more,
+            "extra_body": self.extra,
+        }
+        requests = [
+            {**fixed, "messages": [{"role": "user", "content": question}]} for question in questions
+        ]
+        names = [
+            hashlib.sha256(json.dumps([self.url, one], sort_keys=True).encode()).hexdigest()
+            for one in requests
+        ]
         known = {name: kept for name in names if (kept := self._answers.get(name))}
-        new = {name: request for name, request in zip(names, requests, strict=True) if name not in known}
+        new = {
+            name: request
+            for name, request in zip(names, requests, strict=True)
+            if name not in known
+        }
         _ = self._client  # made before there are threads, which would each make one
         self._state.over.clear()
         pool = ThreadPoolExecutor(self.concurrency)
@@ -154,7 +182,11 @@ class OpenAIServer(JudgeModel):
                 found.append((Reply(None, "", {"cost": 0.0, "seconds": 0.0}, said), None))
                 continue
             paid = name not in known
-            spent = {"cost": self._cost(said.tokens), "seconds": said.seconds, "attempts": said.attempts}
+            spent = {
+                "cost": self._cost(said.tokens),
+                "seconds": said.seconds,
+                "attempts": said.attempts,
+            }
             record = {**{what: much * paid for what, much in spent.items()}, "cached": not paid}
             known[name] = said  # a question that comes again in this call costs no more either
             found.append((Reply(None, said.text, record, cut=said.cut), said))
@@ -177,22 +209,32 @@ class OpenAIServer(JudgeModel):
             if pause is None:
                 break
             if attempt < self.retries:
-                self._state.pause(pause or min(0.5 * 2**attempt, LONGEST) * random.uniform(0.75, 1.0))
+                self._state.pause(
+                    pause or min(0.5 * 2**attempt, LONGEST) * random.uniform(0.75, 1.0)
+                )
         self._state.unanswered(why)
         return f"no answer ({why})"
 
     def _attempt(
         self, name: str, request: dict[str, Any]
-    ) -> tuple[str, float | None, tuple[str, list[tuple[str, float]] | None, tuple[int, int], bool] | None]:
+    ) -> tuple[
+        str, float | None, tuple[str, list[tuple[str, float]] | None, tuple[int, int], bool] | None
+    ]:
         """Why it failed and how long to wait (None: for ever), or text, log-probabilities, tokens, whether cut."""
         import openai
 
         try:
-            reply: Any = self._client.chat.completions.create(**request, extra_headers={"Idempotency-Key": name})
+            reply: Any = self._client.chat.completions.create(
+                **request, extra_headers={"Idempotency-Key": name}
+            )
         except openai.APIStatusError as error:
             if error.status_code in ONE:
                 body: Any = error.body
-                told = str(body["message"] if isinstance(body, dict) and "message" in body else error.message)
+                told = str(
+                    body["message"]
+                    if isinstance(body, dict) and "message" in body
+                    else error.message
+                )
                 self._state.refused = str(error)
                 return f"status {error.status_code}: {told.partition('. ')[0]}", None, None
             if error.status_code not in AGAIN and error.status_code < 500:
@@ -204,16 +246,27 @@ class OpenAIServer(JudgeModel):
             return f"status {error.status_code}", pause if pause <= PATIENCE else None, None
         except openai.APITimeoutError:
             return f"no answer in {self.timeout:g} s", 0.0, None
-        except (openai.APIError, ValueError) as error:  # the latter from a body that is no whole JSON
+        except (
+            openai.APIError,
+            ValueError,
+        ) as error:  # the latter from a body that is no whole JSON
             return f"{type(error).__name__}", 0.0, None
         choices = getattr(reply, "choices", None)
         if not choices or getattr(choices[0], "message", None) is None:
             return "a reply without a choice", 0.0, None
         probabilities = getattr(choices[0].logprobs, "content", None)
-        top = [(one.token, one.logprob) for one in probabilities[0].top_logprobs or ()] if probabilities else None
+        top = (
+            [(one.token, one.logprob) for one in probabilities[0].top_logprobs or ()]
+            if probabilities
+            else None
+        )
         usage = reply.usage
         tokens = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
-        return "", 0.0, (choices[0].message.content or "", top, tokens, choices[0].finish_reason == "length")
+        return (
+            "",
+            0.0,
+            (choices[0].message.content or "", top, tokens, choices[0].finish_reason == "length"),
+        )
 
     def _cost(self, tokens: tuple[int, int]) -> float:
         return sum(price * n for price, n in zip(self.prices, tokens, strict=True)) / 1e6
@@ -223,7 +276,10 @@ class OpenAIServer(JudgeModel):
         from openai import OpenAI
 
         return OpenAI(
-            base_url=self.url, api_key=os.environ.get(self.key) or "none", timeout=self.timeout, max_retries=0
+            base_url=self.url,
+            api_key=os.environ.get(self.key) or "none",
+            timeout=self.timeout,
+            max_retries=0,
         )
 
     @cached_property
@@ -279,8 +335,12 @@ class _Answers:
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
         self.lock = Lock()
-        self.file = sqlite3.connect(file or ":memory:", timeout=60, check_same_thread=False, isolation_level=None)
-        self.file.execute("CREATE TABLE IF NOT EXISTS answers (name TEXT PRIMARY KEY, said TEXT NOT NULL)")
+        self.file = sqlite3.connect(
+            file or ":memory:", timeout=60, check_same_thread=False, isolation_level=None
+        )
+        self.file.execute(
+            "CREATE TABLE IF NOT EXISTS answers (name TEXT PRIMARY KEY, said TEXT NOT NULL)"
+        )
 
     def get(self, name: str) -> Said | None:
         with self.lock:
@@ -289,4 +349,6 @@ class _Answers:
 
     def put(self, name: str, said: Said) -> None:
         with self.lock:
-            self.file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (name, json.dumps(said)))
+            self.file.execute(
+                "INSERT OR REPLACE INTO answers VALUES (?, ?)", (name, json.dumps(said))
+            )

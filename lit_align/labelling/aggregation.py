@@ -32,7 +32,9 @@ from lit_align.types import Group, Pair
 
 KINDS = ("compare", "rank", "rate", "thumbs")
 
-Item = tuple[int, int, int]  # what is judged: a group and two of its responses, or one of them twice
+Item = tuple[
+    int, int, int
+]  # what is judged: a group and two of its responses, or one of them twice
 Belief = dict[int, float]  # probability of each label; empty if nothing can be said
 
 
@@ -104,10 +106,18 @@ def read(store: str | Path) -> Ballots:
             db.execute("BEGIN")  # one moment for all three
             groups, tasks, rows = (db.execute(query).fetchall() for query in queries)
     except sqlite3.Error as error:
-        raise DataError(f"{store} is not a store of votes: {error}; name the file of lit-align label") from error
+        raise DataError(
+            f"{store} is not a store of votes: {error}; name the file of lit-align label"
+        ) from error
     return Ballots(
-        {n: Group(loads(prompt), loads(given), source=at, extra=loads(more)) for n, prompt, given, at, more in groups},
-        {n: Asked(kind, group, tuple(loads(members)), gold and loads(gold)) for n, kind, group, members, gold in tasks},
+        {
+            n: Group(loads(prompt), loads(given), source=at, extra=loads(more))
+            for n, prompt, given, at, more in groups
+        },
+        {
+            n: Asked(kind, group, tuple(loads(members)), gold and loads(gold))
+            for n, kind, group, members, gold in tasks
+        },
         [Vote._make((*one[:4], loads(one[4]), tuple(loads(one[5])), *one[6:])) for one in rows],
     )
 
@@ -153,7 +163,10 @@ def share(given: Sequence[Label]) -> dict[Item, Belief]:
         {(1, 0, 1): {1: 0.5, -1: 0.25, 0: 0.25}}
     """
     counts = {item: Counter(one.value for one in of) for item, of in by_item(given).items()}
-    return {item: {value: n / values.total() for value, n in values.items()} for item, values in counts.items()}
+    return {
+        item: {value: n / values.total() for value, n in values.items()}
+        for item, values in counts.items()
+    }
 
 
 def by_item(given: Sequence[Label]) -> dict[Item, list[Label]]:
@@ -170,15 +183,23 @@ def dawid_skene(given: Sequence[Label]) -> dict[Item, Belief]:
         from crowdkit.aggregation import DawidSkene
         from pandas import DataFrame
     except ImportError as error:
-        raise ConfigError(f"{error.name} is not installed; dawid_skene needs pip install 'lit-align[label]'") from error
+        raise ConfigError(
+            f"{error.name} is not installed; dawid_skene needs pip install 'lit-align[label]'"
+        ) from error
     if not given:
         return {}
     table = DataFrame([one[:3] for one in given], columns=["task", "worker", "label"])
     found = DawidSkene(n_iter=100, tol=-math.inf).fit_predict_proba(table)
-    return {item: {int(value): float(p) for value, p in row.items()} for item, row in found.iterrows()}
+    return {
+        item: {int(value): float(p) for value, p in row.items()} for item, row in found.iterrows()
+    }
 
 
-HOW = {"majority": majority, "share": share, "dawid_skene": dawid_skene}  # to make one label of several
+HOW = {
+    "majority": majority,
+    "share": share,
+    "dawid_skene": dawid_skene,
+}  # to make one label of several
 
 
 def reliability(ballots: Ballots) -> dict[str, tuple[int, int]]:
@@ -222,7 +243,9 @@ def groups(ballots: Ballots, how: str = "share") -> Iterator[tuple[int, Group]]:
                 yield number, found._replace(extra={**found.extra, "votes": count})
 
 
-Known = list[tuple[int, int, Belief, list[Vote]]]  # two responses, what is to be believed of them, who said so
+Known = list[
+    tuple[int, int, Belief, list[Vote]]
+]  # two responses, what is to be believed of them, who said so
 
 
 def _compared(group: Group, known: Known) -> Group:
@@ -233,7 +256,10 @@ def _compared(group: Group, known: Known) -> Group:
         expected[j] += 1 - first
         sure, better, worse = max((first, i, j), (1 - first, j, i))
         if sure > 0.5 + 1e-9:
-            strengths = [vote.answer.get("preference", 0) * (-1, 1)[vote.shown[-1] == better] for vote in votes]
+            strengths = [
+                vote.answer.get("preference", 0) * (-1, 1)[vote.shown[-1] == better]
+                for vote in votes
+            ]
             pairs.append(Pair(better, worse, sure, max(0.0, float(np.mean(strengths)))))
     places = tuple(1 + sum(other > own + 1e-9 for other in expected) for own in expected)
     every = len(known) == math.comb(len(expected), 2)
@@ -245,11 +271,20 @@ def _rated(group: Group, known: Known) -> Group:
     for i, _, belief, votes in known:
         if belief:
             flags = [flag for vote in votes for flag in vote.answer["flags"].items()]
-            raised = {name: float(np.mean([up for other, up in flags if other == name])) for name, _ in flags}
+            raised = {
+                name: float(np.mean([up for other, up in flags if other == name]))
+                for name, _ in flags
+            }
             ratings[i] = {**raised, "rating": sum(value * p for value, p in belief.items())}
     return group._replace(ratings=tuple(ratings) if any(ratings) else ())
 
 
 def _judged(group: Group, known: Known) -> Group:
-    up = {i: p for i, _, belief, _ in sorted(known) if belief and abs((p := belief.get(1, 0.0)) - 0.5) > 1e-9}
-    return group._replace(responses=[group.responses[i] for i in up], desirable=tuple(p > 0.5 for p in up.values()))
+    up = {
+        i: p
+        for i, _, belief, _ in sorted(known)
+        if belief and abs((p := belief.get(1, 0.0)) - 0.5) > 1e-9
+    }
+    return group._replace(
+        responses=[group.responses[i] for i in up], desirable=tuple(p > 0.5 for p in up.values())
+    )

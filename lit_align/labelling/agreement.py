@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 import krippendorff
 import numpy as np
 
-from lit_align.labelling.aggregation import KINDS, Ballots, Label, Vote, by_item, labels, reliability
+from lit_align.labelling.aggregation import (
+    KINDS,
+    Ballots,
+    Label,
+    Vote,
+    by_item,
+    labels,
+    reliability,
+)
 
 
 class Agreement(NamedTuple):
@@ -85,7 +93,11 @@ def position_bias(ballots: Ballots) -> tuple[float, float, int]:
     Ties are left out. Without a bias the share is one half, whatever the responses, as the order is drawn.
     """
     leans = [preference for vote in ballots.votes if (preference := vote.answer.get("preference"))]
-    return _ratio(sum(one < 0 for one in leans), len(leans)), _ratio(0.5, math.sqrt(len(leans))), len(leans)
+    return (
+        _ratio(sum(one < 0 for one in leans), len(leans)),
+        _ratio(0.5, math.sqrt(len(leans))),
+        len(leans),
+    )
 
 
 def annotators(ballots: Ballots) -> list[dict[str, Any]]:
@@ -125,7 +137,9 @@ def overview(ballots: Ballots, wanted: int) -> dict[str, Any]:
         "wanted": wanted * len(tasks),
         "complete": sum(votes[number] >= wanted for number in tasks),
         "begun": sum(0 < votes[number] < wanted for number in tasks),
-        "agreement": {k: agreement(labels(ballots, k), k == "rate")._asdict() for k in KINDS if k in asked},
+        "agreement": {
+            k: agreement(labels(ballots, k), k == "rate")._asdict() for k in KINDS if k in asked
+        },
         "position": position_bias(ballots),
         "seconds": median([vote.seconds for vote in ballots.votes] or [0.0]),
         "annotators": annotators(ballots),

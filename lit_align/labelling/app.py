@@ -39,7 +39,9 @@ HEADERS = {
     "cache-control": "no-store",
 }
 # what a model wrote is shown as it is meant, and never as HTML, a link or a picture
-WRITTEN = MarkdownIt("js-default", {"html": False, "breaks": True}).disable(["image", "link", "autolink", "code"])
+WRITTEN = MarkdownIt("js-default", {"html": False, "breaks": True}).disable(
+    ["image", "link", "autolink", "code"]
+)
 # the headings of a response are none of the page's
 WRITTEN.add_render_rule("heading_open", lambda *_: '<p class="heading">')
 WRITTEN.add_render_rule("heading_close", lambda *_: "</p>")
@@ -55,7 +57,9 @@ class Ballot(BaseModel):
     revision: Annotated[int, Field(ge=1, lt=2**31)]
     verdict: Literal["vote", "skip", "undo"] = "vote"
     preference: Annotated[int | None, Field(ge=-3, le=3)] = None
-    place: Annotated[list[Annotated[str, Field(pattern="^[0-9]{1,3}-[0-9]{1,3}$")]], Field(max_length=100)] = []
+    place: Annotated[
+        list[Annotated[str, Field(pattern="^[0-9]{1,3}-[0-9]{1,3}$")]], Field(max_length=100)
+    ] = []
     rating: Annotated[int | None, Field(ge=1, le=7)] = None
     up: bool | None = None
     flag: Annotated[list[str], Field(max_length=100)] = []
@@ -63,7 +67,10 @@ class Ballot(BaseModel):
 
     def answer(self, task: Task, flags: Iterable[str]) -> dict[str, Any]:
         """What it says of a task; raises what FastAPI does if that is no answer to it."""
-        given = {int(shown): int(place) for shown, _, place in (entry.partition("-") for entry in self.place)}
+        given = {
+            int(shown): int(place)
+            for shown, _, place in (entry.partition("-") for entry in self.place)
+        }
         answers: dict[str, dict[str, Any]] = {
             "compare": {"preference": self.preference},
             "rank": {"places": [given.get(k, 0) for k in range(len(task.order))]},
@@ -71,14 +78,20 @@ class Ballot(BaseModel):
             "thumbs": {"up": self.up},
         }
         said = answers[task.kind]
-        if None in said.values() or not all(0 < place <= len(task.order) for place in said.get("places", [])):
+        if None in said.values() or not all(
+            0 < place <= len(task.order) for place in said.get("places", [])
+        ):
             raise RequestValidationError([])
         return said
 
 
 def paragraphs(text: Text) -> list[tuple[str, Markup]]:
     """Who speaks, where more than one does, and what is said, as HTML that only we have written."""
-    turns = [("", text)] if isinstance(text, str) else [(turn["role"], turn["content"]) for turn in text]
+    turns = (
+        [("", text)]
+        if isinstance(text, str)
+        else [(turn["role"], turn["content"]) for turn in text]
+    )
     return [(role if len(turns) > 1 else "", Markup(WRITTEN.render(said))) for role, said in turns]
 
 
@@ -106,7 +119,9 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
     templates.env.filters["paragraphs"] = paragraphs
 
     def page(request: Request, template: str, code: int = 200, **shown: Any) -> Response:
-        return templates.TemplateResponse(request, f"{template}.html", {"campaign": campaign, **shown}, code)
+        return templates.TemplateResponse(
+            request, f"{template}.html", {"campaign": campaign, **shown}, code
+        )
 
     def framed(request: Request, who: int, template: str, **shown: Any) -> Response:
         """With the line on top: how far this person is, and what can be taken back."""
@@ -118,8 +133,14 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
     async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
         """Refuse bodies that are large, or that do not say how large they are; add headers to every reply."""
         length = request.headers.get("content-length", "0")
-        large = "transfer-encoding" in request.headers or not length.isdecimal() or int(length) > MAX_BODY
-        reply = Response("too large", 413, {"connection": "close"}) if large else await go_on(request)
+        large = (
+            "transfer-encoding" in request.headers
+            or not length.isdecimal()
+            or int(length) > MAX_BODY
+        )
+        reply = (
+            Response("too large", 413, {"connection": "close"}) if large else await go_on(request)
+        )
         reply.headers.update(HEADERS)
         return reply
 
@@ -128,7 +149,13 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
     @app.exception_handler(Stale)
     def refused(request: Request, error: Exception) -> Response:
         stale = 404 if request.method == "GET" else 409  # what one was never shown is not there
-        status = error.status_code if isinstance(error, Refusal) else stale if isinstance(error, Stale) else 422
+        status = (
+            error.status_code
+            if isinstance(error, Refusal)
+            else stale
+            if isinstance(error, Stale)
+            else 422
+        )
         return page(request, "refused", status, status=status, told=str(error))
 
     @app.get("/in/{token}")
@@ -137,8 +164,14 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
         if (found := store.enter(token)) is None:
             raise HTTPException(404)
         secret, role, home = found[0], *(("admin", "/admin") if found[1] else ("annotator", "/"))
-        reply, name, secure = RedirectResponse(home, 303), _cookie(request, role), request.url.scheme == "https"
-        reply.set_cookie(name, secret, max_age=90 * 86400, httponly=True, samesite="lax", secure=secure)
+        reply, name, secure = (
+            RedirectResponse(home, 303),
+            _cookie(request, role),
+            request.url.scheme == "https",
+        )
+        reply.set_cookie(
+            name, secret, max_age=90 * 86400, httponly=True, samesite="lax", secure=secure
+        )
         return reply
 
     @app.get("/")
@@ -166,10 +199,18 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
     @app.get("/admin")
     def figures(request: Request, who: Admin) -> Response:
         found = overview(aggregation.read(store.path), campaign.votes)
-        return page(request, "admin", figures=found, hows=list(aggregation.HOW), csrf=_csrf(request, "admin"))
+        return page(
+            request,
+            "admin",
+            figures=found,
+            hows=list(aggregation.HOW),
+            csrf=_csrf(request, "admin"),
+        )
 
     @app.post("/admin/link")
-    def link(csrf: Annotated[str, Form()], name: Annotated[str, NAME], request: Request, who: Admin) -> Response:
+    def link(
+        csrf: Annotated[str, Form()], name: Annotated[str, NAME], request: Request, who: Admin
+    ) -> Response:
         _same_page(csrf, request, "admin")
         address = f"{request.base_url}in/{store.invite(name.strip())}"
         return page(request, "link", name=name.strip(), address=address)
@@ -179,10 +220,14 @@ def build(store: Store, campaign: Campaign) -> FastAPI:
         return _lines(vote._asdict() for vote in aggregation.read(store.path).history)
 
     @app.get("/admin/groups.jsonl")
-    def labelled(who: Admin, how: How = "share", least: Annotated[float, Query(ge=0, le=1)] = 0.0) -> Response:
+    def labelled(
+        who: Admin, how: How = "share", least: Annotated[float, Query(ge=0, le=1)] = 0.0
+    ) -> Response:
         return _lines(
             as_row(group)
-            for _, group in aggregation.groups(aggregation.trusted(aggregation.read(store.path), least), how)
+            for _, group in aggregation.groups(
+                aggregation.trusted(aggregation.read(store.path), least), how
+            )
         )
 
     return app
@@ -194,7 +239,9 @@ def _cookie(request: Request, role: str) -> str:  # a browser keeps one jar for 
 
 def _csrf(request: Request, role: str) -> str:
     """What only a page that was made for this session knows."""
-    return hmac.new(request.cookies[_cookie(request, role)].encode(), b"form", hashlib.sha256).hexdigest()
+    return hmac.new(
+        request.cookies[_cookie(request, role)].encode(), b"form", hashlib.sha256
+    ).hexdigest()
 
 
 def _same_page(given: str, request: Request, role: str) -> None:

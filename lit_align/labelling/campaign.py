@@ -73,7 +73,11 @@ def questions(group: Group, kind: str) -> list[tuple[int, ...]]:
     """
     every = range(len(group.responses))
     some = combinations(every, {"compare": 2, "rank": max(2, len(every))}.get(kind, 1))
-    return [one for one in some if len(one) == 1 or any(group.responses[i] != group.responses[one[0]] for i in one)]
+    return [
+        one
+        for one in some
+        if len(one) == 1 or any(group.responses[i] != group.responses[one[0]] for i in one)
+    ]
 
 
 def known(group: Group, kind: str, members: tuple[int, ...]) -> dict[str, Any] | None:
@@ -89,7 +93,9 @@ def known(group: Group, kind: str, members: tuple[int, ...]) -> dict[str, Any] |
         return None
     if not all(places) or len(set(places)) == 1:
         return None
-    return {"places": places} if kind == "rank" else {"preference": 1 if places[1] < places[0] else -1}
+    return (
+        {"places": places} if kind == "rank" else {"preference": 1 if places[1] < places[0] else -1}
+    )
 
 
 def urgency(group: Group, column: str) -> float:

@@ -15,13 +15,17 @@ def run(arguments: list[str]) -> None:
     parser = reader("lit-align label", __doc__.partition(": ")[2])
     parser.add_class_arguments(Campaign)
     _, settings = parse(parser, arguments, [field.name for field in fields(Campaign)])
-    campaign = Campaign(**{name: value for name, value in settings.as_dict().items() if name != "config"})
+    campaign = Campaign(
+        **{name: value for name, value in settings.as_dict().items() if name != "config"}
+    )
     try:
         import uvicorn
 
         from lit_align.labelling.app import build
     except ImportError as error:
-        raise ConfigError(f"{error.name} is not installed; the page needs pip install 'lit-align[label]'") from error
+        raise ConfigError(
+            f"{error.name} is not installed; the page needs pip install 'lit-align[label]'"
+        ) from error
     import lit_align
     from lit_align.callbacks.predictions import answered
     from lit_align.evaluation.reward_bench import whole_groups
@@ -39,7 +43,9 @@ def run(arguments: list[str]) -> None:
             what += f", answered by {' and '.join(campaign.runs)}"
         count = store.add(groups, campaign.ask, gold, "" if gold else campaign.uncertainty)
         if not count:
-            raise ConfigError(f"{what} has nothing to {campaign.ask}; give prompts with responses, or --runs")
+            raise ConfigError(
+                f"{what} has nothing to {campaign.ask}; give prompts with responses, or --runs"
+            )
         print(f"{count} {'gold ' * gold}tasks from {what}")
     if not store.db.execute("SELECT 1 FROM tasks").fetchone():
         raise ConfigError(f"{campaign.store} has no tasks; give a file of them with --tasks")
@@ -47,8 +53,15 @@ def run(arguments: list[str]) -> None:
     print(f"admin: {address}{store.invite('admin', admin=True)}")
     for name in campaign.annotators:
         token = store.invite(name, renew=False)
-        print(f"{name}: {address}{token}" if token else f"{name}: has a link; the admin page makes another")
-    print("A link is shown once and let in until it is replaced. Ctrl-C stops; every vote is kept.", flush=True)
+        print(
+            f"{name}: {address}{token}"
+            if token
+            else f"{name}: has a link; the admin page makes another"
+        )
+    print(
+        "A link is shown once and let in until it is replaced. Ctrl-C stops; every vote is kept.",
+        flush=True,
+    )
     # no access log: the first request of each annotator has the token in its address
     listen: dict[str, Any] = {"host": campaign.host, "port": campaign.port, "access_log": False}
     uvicorn.run(build(store, campaign), log_level="warning", server_header=False, **listen)

@@ -49,18 +49,29 @@ class Human(Feedback):
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_gold_accuracy <= 1:
-            raise ConfigError(f"least is {self.min_gold_accuracy}; it is a share of the gold tasks, from 0 to 1")
+            raise ConfigError(
+                f"least is {self.min_gold_accuracy}; it is a share of the gold tasks, from 0 to 1"
+            )
 
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
         files = [Path(self.store), Path(f"{self.store}-wal")]
-        stamps = tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists())
+        stamps = tuple(
+            (file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists()
+        )
         known, records = _heard(self.store, self.aggregation, self.min_gold_accuracy, stamps)
         made = []
         for group in groups:
             key = _key(group)
-            spent = {"source": f"people, {self.aggregation}", "prompt": prompt_name(group), "cost": 0.0, "seconds": 0.0}
+            spent = {
+                "source": f"people, {self.aggregation}",
+                "prompt": prompt_name(group),
+                "cost": 0.0,
+                "seconds": 0.0,
+            }
             record = {**spent, **records.get(key, {})}
-            made.append(opinion((record,), partial(_label, group, known.get(key, []), record, label_kind)))
+            made.append(
+                opinion((record,), partial(_label, group, known.get(key, []), record, label_kind))
+            )
         return made
 
 
@@ -71,7 +82,11 @@ def _key(group: Group) -> Key:
 def _label(group: Group, known: list[Group], record: dict[str, Any], label_kind: str) -> Group:
     """The group with the labels it takes, from the first of ``known`` that has them."""
     if not record.get("votes"):
-        raise SetAside("nobody whose vote counts has voted on it" if "votes" in record else "it was never asked about")
+        raise SetAside(
+            "nobody whose vote counts has voted on it"
+            if "votes" in record
+            else "it was never asked about"
+        )
     reason = SetAside(TIE)
     for one in sorted(known, key=lambda one: not getattr(one, label_kind, ())):
         try:
@@ -84,16 +99,26 @@ def _label(group: Group, known: list[Group], record: dict[str, Any], label_kind:
 def _made(known: Group, label_kind: str) -> Group:
     if known.ratings and label_kind != "ratings":
         known = selected(known, "ratings")
-        return from_scores(known, [one["rating"] for one in known.ratings], label_kind, threshold=MIDDLE, every=True)
+        return from_scores(
+            known,
+            [one["rating"] for one in known.ratings],
+            label_kind,
+            threshold=MIDDLE,
+            every=True,
+        )
     if known.desirable and label_kind in ("pairs", "ranking"):
         return from_scores(known, list(map(float, known.desirable)), label_kind, every=True)
-    if known.pairs and label_kind == "demonstrations":  # without those that were compared with nothing
+    if (
+        known.pairs and label_kind == "demonstrations"
+    ):  # without those that were compared with nothing
         known = known._replace(pairs=()) if known.ranking else SELECT["pairs"](known)
     return selected(known, label_kind)
 
 
 @lru_cache(maxsize=2)
-def _heard(store: str, how: str, least: float, stamps: object) -> tuple[dict[Key, list[Group]], dict[Key, Any]]:
+def _heard(
+    store: str, how: str, least: float, stamps: object
+) -> tuple[dict[Key, list[Group]], dict[Key, Any]]:
     """Labels by content, and what they are made of; read again when the file has changed."""
     every, keys = _pooled(aggregation.read(store))
     kept = aggregation.trusted(every, least)
@@ -126,7 +151,10 @@ def _pooled(ballots: Ballots) -> tuple[Ballots, dict[int, Key]]:
     for number, group in ballots.groups.items():
         keys[number] = key = _key(group)
         one = first.setdefault(key, number)
-        places[number] = one, [ballots.groups[one].responses.index(response) for response in group.responses]
+        places[number] = (
+            one,
+            [ballots.groups[one].responses.index(response) for response in group.responses],
+        )
     for number, task in ballots.tasks.items():
         one, place = places[task.group]
         tasks[number] = task._replace(group=one, members=tuple(place[i] for i in task.members))

@@ -21,7 +21,9 @@ from lit_align.labelling.campaign import known, questions, urgency
 from lit_align.types import Group, Text
 
 SCHEMA = Path(__file__).with_name("schema.sql")
-LEASE = 900.0  # seconds that a task shown to somebody is not offered to more people than are to vote
+LEASE = (
+    900.0  # seconds that a task shown to somebody is not offered to more people than are to vote
+)
 MINE = "NOT EXISTS (SELECT 1 FROM shown WHERE task = tasks.id AND person = :person"
 
 
@@ -57,7 +59,9 @@ class Store:
         try:
             self.db.executescript(SCHEMA.read_text("utf-8"))
         except sqlite3.Error as error:
-            raise ConfigError(f"{path} cannot be used as a store: {error}; name another file") from error
+            raise ConfigError(
+                f"{path} cannot be used as a store: {error}; name another file"
+            ) from error
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -84,41 +88,66 @@ class Store:
             raise
         self.db.execute("COMMIT")
 
-    def add(self, groups: Sequence[Group], kind: str, gold: bool = False, uncertainty: str = "") -> int:
+    def add(
+        self, groups: Sequence[Group], kind: str, gold: bool = False, uncertainty: str = ""
+    ) -> int:
         """Take up the tasks of these groups; those that are there already keep their votes. How many there are."""
         count, seen = 0, Counter[str]()
         replace = "ON CONFLICT DO UPDATE SET place = excluded.place, gold = excluded.gold"
         with self.writing() as db:
             for k, group in enumerate(groups):
-                text = [json.dumps(one, ensure_ascii=False) for one in (group.prompt, group.responses)]
+                text = [
+                    json.dumps(one, ensure_ascii=False) for one in (group.prompt, group.responses)
+                ]
                 digest = _hash("\n".join([*text, str(gold)]))
                 seen[digest] += 1
                 digest += f":{seen[digest]}"  # the same row twice is two groups
                 row = (digest, *text, group.source, json.dumps(group.extra, default=str))
                 try:
-                    db.execute("INSERT INTO groups VALUES (NULL, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
+                    db.execute(
+                        "INSERT INTO groups VALUES (NULL, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                        row,
+                    )
                 except UnicodeEncodeError as error:
-                    raise DataError(f"{group.source} has half of a surrogate pair; leave that row out") from error
+                    raise DataError(
+                        f"{group.source} has half of a surrogate pair; leave that row out"
+                    ) from error
                 (number,) = self.one("SELECT id FROM groups WHERE digest = ?", digest)
                 place = -urgency(group, uncertainty) if uncertainty else float(k)
                 for members in questions(group, kind):
                     answer = known(group, kind, members) if gold else None
                     if bool(answer) == gold:
-                        task = (number, kind, json.dumps(members), answer and json.dumps(answer), place)
-                        db.execute(f"INSERT INTO tasks VALUES (NULL, ?, ?, ?, ?, ?, 0) {replace}", task)
+                        task = (
+                            number,
+                            kind,
+                            json.dumps(members),
+                            answer and json.dumps(answer),
+                            place,
+                        )
+                        db.execute(
+                            f"INSERT INTO tasks VALUES (NULL, ?, ?, ?, ?, ?, 0) {replace}", task
+                        )
                         count += 1
         return count
 
     def invite(self, name: str, admin: bool = False, renew: bool = True) -> str | None:
         """A new secret for a link, which shuts the old one out; None without ``renew`` if there is one already."""
-        token, conflict = secrets.token_urlsafe(32), "UPDATE SET token = excluded.token" if renew else "NOTHING"
+        token, conflict = (
+            secrets.token_urlsafe(32),
+            "UPDATE SET token = excluded.token" if renew else "NOTHING",
+        )
         with self.writing() as db:
-            insert = f"INSERT INTO people VALUES (NULL, ?, ?, ?) ON CONFLICT (name, admin) DO {conflict}"
+            insert = (
+                f"INSERT INTO people VALUES (NULL, ?, ?, ?) ON CONFLICT (name, admin) DO {conflict}"
+            )
             return token if db.execute(insert, (name, admin, _hash(token))).rowcount else None
 
     def enter(self, token: str) -> tuple[str, bool] | None:
         """The secret of a new session, and whether it is an admin's; None if no link has this token."""
-        row, secret = self.one("SELECT id, admin FROM people WHERE token = ?", _hash(token)), secrets.token_urlsafe(32)
+        row, secret = (
+            self.one("SELECT id, admin FROM people WHERE token = ?", _hash(token)),
+            secrets.token_urlsafe(32),
+        )
         if row is None:
             return None
         with self.writing() as db:
@@ -159,11 +188,17 @@ class Store:
 
     def _show(self, person: int, task: int) -> Task:
         """With a number of the person's own, as one that is everybody's would tell gold tasks from the others."""
-        now, following = time.time(), "SELECT ifnull(max(number), 0) + 1 FROM shown WHERE person = :person"
+        now, following = (
+            time.time(),
+            "SELECT ifnull(max(number), 0) + 1 FROM shown WHERE person = :person",
+        )
         again = "ON CONFLICT DO UPDATE SET at = excluded.at WHERE state <> 'open' OR at < :since"
         insert = f"INSERT INTO shown VALUES (:task, :person, ({following}), 'open', :now) {again}"
         self.db.execute(insert, {"task": task, "person": person, "now": now, "since": now - LEASE})
-        return self.task(person, *self.one("SELECT number FROM shown WHERE task = ? AND person = ?", task, person))
+        return self.task(
+            person,
+            *self.one("SELECT number FROM shown WHERE task = ? AND person = ?", task, person),
+        )
 
     def task(self, person: int, number: int) -> Task:
         """What this person was shown as the ``number``-th; raises Stale if that is nothing."""
@@ -177,12 +212,22 @@ class Store:
             raise Stale("you were never shown that task; go on with the next one")
         task, kind, since, revision, verdict, note = row[:6]
         prompt, responses, members, answer = map(json.loads, row[6:])
-        order = tuple(random.Random(f"{person}:{task}").sample(members, len(members)))  # always the same
+        order = tuple(
+            random.Random(f"{person}:{task}").sample(members, len(members))
+        )  # always the same
         shown = [responses[i] for i in order]
-        return Task(task, number, kind, prompt, shown, order, since, revision, verdict, answer, note)
+        return Task(
+            task, number, kind, prompt, shown, order, since, revision, verdict, answer, note
+        )
 
     def record(
-        self, person: int, number: int, revision: int, verdict: str, answer: dict[str, Any], note: str = ""
+        self,
+        person: int,
+        number: int,
+        revision: int,
+        verdict: str,
+        answer: dict[str, Any],
+        note: str = "",
     ) -> None:
         """Keep an answer for good; one that came before is the same one, whatever became of the first reply.
 
@@ -198,7 +243,9 @@ class Store:
             if before == said:
                 return
             if before or revision != task.revision or verdict == task.verdict == "undo":
-                raise Stale("this was answered in another window since; go on from the answer that is recorded")
+                raise Stale(
+                    "this was answered in another window since; go on from the answer that is recorded"
+                )
             seconds = min(max(now - task.since, 0.0), LEASE)  # whoever takes longer is not at it
             row = (person, task.id, revision, *said[:2], json.dumps(task.order), note, seconds, now)
             db.execute("INSERT INTO votes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
@@ -223,7 +270,9 @@ class Store:
         (left,) = self.one(query, person=person, votes=self.votes)
         (gold,) = self.one("SELECT count(*) FROM tasks WHERE gold IS NOT NULL")
         if left:
-            left = max(left, plain + left + min(gold, (plain + left) // (self.gold_every - 1)) - done)
+            left = max(
+                left, plain + left + min(gold, (plain + left) // (self.gold_every - 1)) - done
+            )
         pace = "SELECT seconds FROM votes WHERE person = ? AND verdict <> 'undo' ORDER BY id DESC LIMIT 20"
         return done, left, median([value for (value,) in self.db.execute(pace, (person,))] or [0.0])
 

@@ -43,7 +43,9 @@ class Memory:
     @property
     def total(self) -> int:
         """The peak; head and layers work one after the other."""
-        return self.weights + self.adapters + self.optimiser + self.kept + max(self.layer, self.head)
+        return (
+            self.weights + self.adapters + self.optimiser + self.kept + max(self.layer, self.head)
+        )
 
     def __str__(self) -> str:
         parts = {"weights": self.weights, "adapters and optimiser": self.adapters + self.optimiser}
@@ -83,7 +85,12 @@ def predict_memory(
     frozen = shape.adapter * reference_adapter
     longest = min(longest or tokens, tokens)
     return shape.update(
-        tokens, scored, longest=longest, gradient_checkpointing=gradient_checkpointing, trained=trained, frozen=frozen
+        tokens,
+        scored,
+        longest=longest,
+        gradient_checkpointing=gradient_checkpointing,
+        trained=trained,
+        frozen=frozen,
     )
 
 
@@ -101,19 +108,29 @@ def out_of_memory_message(
 
     def predicted(base: Base, lora: Lora, share: int, gradient_checkpointing: bool) -> Memory:
         return predict_memory(
-            config, base, lora, tokens // share, scored // share, gradient_checkpointing=gradient_checkpointing, **more
+            config,
+            base,
+            lora,
+            tokens // share,
+            scored // share,
+            gradient_checkpointing=gradient_checkpointing,
+            **more,
         )
 
     cures = {f"data.token_budget: {tokens // 2}": predicted(base, lora, 2, gradient_checkpointing)}
     if base.quantization == "none":
-        cures["base.quantization: nf4"] = predicted(replace(base, quantization="nf4"), lora, 1, gradient_checkpointing)
+        cures["base.quantization: nf4"] = predicted(
+            replace(base, quantization="nf4"), lora, 1, gradient_checkpointing
+        )
     if not gradient_checkpointing:
         cures["checkpointing: true"] = predicted(base, lora, 1, True)
     if len(cures) == 1:  # a conversation longer than the budget is still one row
         cures[f"data.max_length: {tokens // 2}"] = cures[f"data.token_budget: {tokens // 2}"]
     if len(cures) == 2:
         smaller = max(1, lora.r // 2)
-        cures[f"lora.r: {smaller}"] = predicted(base, replace(lora, r=smaller), 1, gradient_checkpointing)
+        cures[f"lora.r: {smaller}"] = predicted(
+            base, replace(lora, r=smaller), 1, gradient_checkpointing
+        )
     offers = [f"{setting} ({memory.total / GIB:.2f} GiB)" for setting, memory in cures.items()]
     now = predicted(base, lora, 1, gradient_checkpointing)
     return f"out of memory with {tokens} tokens, predicted {now}; try {', '.join(offers[:-1])} or {offers[-1]}"
@@ -131,7 +148,9 @@ def explained(
     try:
         yield
     except torch.OutOfMemoryError as error:
-        scored = len(trees.target) if "policy" in adapters.trained_roles else 0  # who only scores asks for no words
+        scored = (
+            len(trees.target) if "policy" in adapters.trained_roles else 0
+        )  # who only scores asks for no words
         cure = out_of_memory_message(
             adapters.model.config,
             base,
@@ -188,9 +207,15 @@ class Shape:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
         head, modules = model.get_output_embeddings(), model.named_modules()
-        linear = {n: m.weight.shape for n, m in modules if isinstance(m, torch.nn.Linear | Conv1D) and m is not head}
+        linear = {
+            n: m.weight.shape
+            for n, m in modules
+            if isinstance(m, torch.nn.Linear | Conv1D) and m is not head
+        }
         everywhere = lora.targets == "all-linear"
-        adapted = [shape for n, shape in linear.items() if everywhere or n.split(".")[-1] in lora.targets]
+        adapted = [
+            shape for n, shape in linear.items() if everywhere or n.split(".")[-1] in lora.targets
+        ]
         packed = sum(shape.numel() for shape in linear.values())
         whole = sum(parameter.numel() for parameter in model.parameters()) - packed
         size, nf4 = compute_dtype(base, device).itemsize, base.quantization == "nf4"
@@ -237,12 +262,18 @@ class Shape:
         """
         d, f, size = self.width, self.inner, self.size
         saved = 8 * d  # what the two norms keep, in float32
-        saved += 4 * self.heads * size + 3 * f * size  # query, key, value, output; gate before and after its SiLU, up
+        saved += (
+            4 * self.heads * size + 3 * f * size
+        )  # query, key, value, output; gate before and after its SiLU, up
         # What enters the adapters, in float32: one copy for each, or shared where that is what is computed in.
         saved += 4 * (2 * d + f if size == 4 else 5 * d + self.heads + f)
         saved += 7 * 4 * self.r
-        saved += (longest or tokens) * size * self.masked  # the mask, a number for every pair of tokens
-        kept, layer = (self.layers * d * size, saved) if gradient_checkpointing else (self.layers * saved, 0)
+        saved += (
+            (longest or tokens) * size * self.masked
+        )  # the mask, a number for every pair of tokens
+        kept, layer = (
+            (self.layers * d * size, saved) if gradient_checkpointing else (self.layers * saved, 0)
+        )
         kept += d * (4 + size)  # the last norm
         layer += f * (4 + size)  # gradients inside the feed-forward layer
         logit = 8 if statistics else 4 + size % 4
@@ -259,7 +290,13 @@ class Shape:
         )
 
     def read(
-        self, tokens: int, scored: int, longest: int, *, adapted: bool = True, statistics: bool = True
+        self,
+        tokens: int,
+        scored: int,
+        longest: int,
+        *,
+        adapted: bool = True,
+        statistics: bool = True,
     ) -> tuple[int, int]:
         """Bytes that one layer and the head compute with when tokens are read without gradient."""
         d, f, size = self.width, self.inner, self.size
@@ -270,7 +307,9 @@ class Shape:
         attended = around + 7 * self.heads * size + longest * size * self.masked
         whole = self.unpacked + tokens * size * 2 * (d + f)
         mask = tokens * longest * self.masked
-        head = scored * d * size + self._chunk(scored) * self.vocabulary * (8 if statistics else 4 + size % 4)
+        head = scored * d * size + self._chunk(scored) * self.vocabulary * (
+            8 if statistics else 4 + size % 4
+        )
         return mask + max(tokens * max(fed, attended), whole), head
 
     def cache(self, tokens: int) -> int:
@@ -278,4 +317,6 @@ class Shape:
         return tokens * self.layers * self.cached * self.size
 
     def _chunk(self, scored: int) -> int:
-        return min(scored, max(64, min(1024, 2**24 // self.vocabulary)))  # as in functional/logps.py
+        return min(
+            scored, max(64, min(1024, 2**24 // self.vocabulary))
+        )  # as in functional/logps.py

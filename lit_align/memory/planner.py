@@ -76,11 +76,15 @@ class Plan:
         else:
             halved["data.max_length"] = "tree"
         now = {setting: getattr(self, field) for setting, field in halved.items()}
-        found = {s: replace(self, **{halved[s]: value // 2}) for s, value in now.items() if value > 1}
+        found = {
+            s: replace(self, **{halved[s]: value // 2}) for s, value in now.items() if value > 1
+        }
         if not self.gradient_checkpointing:
             found["model.gradient_checkpointing"] = replace(self, gradient_checkpointing=True)
         if self.base.quantization == "none":
-            found["model.base.quantization"] = replace(self, base=replace(self.base, quantization="nf4"))
+            found["model.base.quantization"] = replace(
+                self, base=replace(self.base, quantization="nf4")
+            )
         if self.lora.r > 1 and not self.init_adapter:
             found["model.lora.r"] = replace(self, lora=replace(self.lora, r=self.lora.r // 2))
         return found
@@ -122,7 +126,11 @@ class Preview:
             return Memory(shape.weights, adapters, moments, kept, layer, head)
 
         tokens = plan.at_once(plan.token_budget)
-        share = plan.num_generations * plan.max_new_tokens / plan.longest if plan.num_generations else plan.scored
+        share = (
+            plan.num_generations * plan.max_new_tokens / plan.longest
+            if plan.num_generations
+            else plan.scored
+        )
         scored = round(tokens * share)
         update = shape.update(
             tokens,
@@ -135,30 +143,47 @@ class Preview:
         )
         if plan.ptx_batch:
             alone = replace(
-                plan, num_generations=0, trained=1, batch_size=plan.ptx_batch, tree=plan.ptx_tree, ptx_batch=0
+                plan,
+                num_generations=0,
+                trained=1,
+                batch_size=plan.ptx_batch,
+                tree=plan.ptx_tree,
+                ptx_batch=0,
             )
             shown = self.phases(replace(alone, scored=1.0))["update"]
             update = max(
-                update, replace(update, kept=shown.kept, layer=shown.layer, head=shown.head), key=lambda one: one.total
+                update,
+                replace(update, kept=shown.kept, layer=shown.layer, head=shown.head),
+                key=lambda one: one.total,
             )
         found = {"load": Memory(shape.weights, adapters, 0, 0, shape.unpacked, 0)}
         if plan.num_generations:
             asked = plan.batch_size * plan.tree
             together = min(max(1, plan.token_budget // plan.tree), plan.batch_size)
             layer, head = shape.read(together * plan.tree, together, plan.tree)
-            waiting = 4 * (plan.batch_size - together) * shape.vocabulary  # logits of what was read before
+            waiting = (
+                4 * (plan.batch_size - together) * shape.vocabulary
+            )  # logits of what was read before
             found["prefill"] = phase(shape.cache(asked), layer + waiting, head + waiting)
             rows, length = plan.batch_size * plan.num_generations, plan.tree + plan.max_new_tokens
             logits = rows * shape.vocabulary
             layer = shape.read(rows, 0, length)[0] + 4 * logits
-            layer += shape.cache(rows * length) // shape.layers // 2  # keys are copied to become longer by one
-            found["decode"] = phase(shape.cache(rows * length), layer, 20 * logits)  # a token is drawn in float64
+            layer += (
+                shape.cache(rows * length) // shape.layers // 2
+            )  # keys are copied to become longer by one
+            found["decode"] = phase(
+                shape.cache(rows * length), layer, 20 * logits
+            )  # a token is drawn in float64
         if plan.reward_budget:
-            found["reward"] = phase(0, *shape.read(plan.at_once(plan.reward_budget), 0, plan.longest))
+            found["reward"] = phase(
+                0, *shape.read(plan.at_once(plan.reward_budget), 0, plan.longest)
+            )
         if plan.num_generations or not scored:
             found["score"] = phase(0, *shape.read(tokens, scored, plan.longest))
         elif plan.reference:  # while the policy's activations wait
-            reads = shape.read(tokens, scored, plan.longest, adapted=plan.init_adapter, statistics=False)
+            reads = shape.read(
+                tokens, scored, plan.longest, adapted=plan.init_adapter, statistics=False
+            )
             layer, head = (size + scored * shape.width * shape.size for size in reads)
             found["score"] = replace(update, layer=layer, head=head)
         return {**found, "update": update}
@@ -184,9 +209,14 @@ class Preview:
                 return f"It fits: {said}. model.gradient_checkpointing could be false: {self._gib(whole)}, and faster."
             return f"It fits: {said}. It needs model.gradient_checkpointing: without it, {self._gib(whole)}."
         found = self.cures(plan, room)
-        enough = {setting: changed for setting, changed in found.items() if self.peak(changed) <= room}
+        enough = {
+            setting: changed for setting, changed in found.items() if self.peak(changed) <= room
+        }
         if enough:
-            offers = [f"{setting}: {one.value(setting)} ({self._gib(one)})" for setting, one in enough.items()]
+            offers = [
+                f"{setting}: {one.value(setting)} ({self._gib(one)})"
+                for setting, one in enough.items()
+            ]
             return f"It does not fit: {said}. Enough would be {' or '.join(offers)}."
         best = sorted(found, key=lambda setting: self.peak(found[setting]))
         changed = plan

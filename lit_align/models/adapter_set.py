@@ -90,7 +90,9 @@ class AdapterSet(nn.Module):
         self.loaded_as: Base | None = getattr(base_model, "loaded_as", None)
         weights = None
         if init_adapter is None:
-            config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.targets, task_type="CAUSAL_LM")
+            config = LoraConfig(
+                r=lora.r, lora_alpha=lora.alpha, target_modules=lora.targets, task_type="CAUSAL_LM"
+            )
         else:
             config, weights = read_adapter(init_adapter, self.base)
             if (config.r, config.lora_alpha) != (lora.r, lora.alpha):
@@ -99,8 +101,14 @@ class AdapterSet(nn.Module):
                     f"lora.r={lora.r} and lora.alpha={lora.alpha} are not used",
                     stacklevel=2,
                 )
-        config.base_model_name_or_path, config.lora_dropout, config.inference_mode = self.base, lora.dropout, False
-        devices = sorted({p.device.index for p in base_model.parameters() if p.device.type == "cuda"})
+        config.base_model_name_or_path, config.lora_dropout, config.inference_mode = (
+            self.base,
+            lora.dropout,
+            False,
+        )
+        devices = sorted(
+            {p.device.index for p in base_model.parameters() if p.device.type == "cuda"}
+        )
         self.trained_roles = tuple(trained_roles)
         self.heads = nn.ModuleDict()
         with torch.random.fork_rng(devices):
@@ -131,8 +139,12 @@ class AdapterSet(nn.Module):
         self.eval()
         if gradient_checkpointing:
             if not self.model.supports_gradient_checkpointing:
-                raise ModelError(f"{self.base!r} cannot recompute its activations; set checkpointing to false")
-            self.model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": self._contexts})
+                raise ModelError(
+                    f"{self.base!r} cannot recompute its activations; set checkpointing to false"
+                )
+            self.model.activation_checkpointing_enable(
+                {"use_reentrant": False, "context_fn": self._contexts}
+            )
             # Only reentrant checkpointing needs a gradient at the embeddings, which transformers has just asked for.
             self.model.disable_input_require_grads()  # type: ignore[no-untyped-call]
 
@@ -140,7 +152,9 @@ class AdapterSet(nn.Module):
         """Find the layers with adapters, and say which of them are trained: PEFT has views of its own."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        self._layers = [module for module in self.peft.modules() if isinstance(module, BaseTunerLayer)]
+        self._layers = [
+            module for module in self.peft.modules() if isinstance(module, BaseTunerLayer)
+        ]
         for name, parameter in self.peft.named_parameters():
             parameter.requires_grad_(any(_belongs(name, role) for role in self.trained_roles))
 
@@ -188,7 +202,9 @@ class AdapterSet(nn.Module):
         """
         self._check(role)
         if role not in self.heads:
-            raise ModelError(f"the {role} has no head and gives no scores; attach the folder of a reward model")
+            raise ModelError(
+                f"the {role} has no head and gives no scores; attach the folder of a reward model"
+            )
         return cast("ScoreHead", self.heads[role])
 
     @property
@@ -201,7 +217,9 @@ class AdapterSet(nn.Module):
         """Who can play."""
         return tuple(self._adapter)
 
-    def activate(self, role: str, training: bool | None = None) -> AbstractContextManager[PreTrainedModel]:
+    def activate(
+        self, role: str, training: bool | None = None
+    ) -> AbstractContextManager[PreTrainedModel]:
         """A context in which the base plays ``role``; it gives the model, and leaves everything as it was before.
 
         Args:
@@ -216,9 +234,15 @@ class AdapterSet(nn.Module):
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What the optimiser moves: adapters and heads, by name."""
-        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad
+        }
 
-    def save(self, folder: Path, role: str = "policy", provenance: dict[str, Any] | None = None) -> None:
+    def save(
+        self, folder: Path, role: str = "policy", provenance: dict[str, Any] | None = None
+    ) -> None:
         """Write a role's adapter as an ordinary PEFT folder with ``provenance.json``, and with its head if it has one.
 
         An older folder is replaced as a whole.
@@ -258,7 +282,9 @@ class AdapterSet(nn.Module):
         lead = self._weights(leader)
         if self._adapter[role] is None:
             self._add(role, copy.deepcopy(self._config(leader)))
-            still = {name: torch.zeros_like(w) if "lora_B" in name else w for name, w in lead.items()}
+            still = {
+                name: torch.zeros_like(w) if "lora_B" in name else w for name, w in lead.items()
+            }
             self._fill(role, still, role)
         own = self._weights(role)
         self._fill(role, {name: own[name].lerp(lead[name].detach(), share) for name in lead}, role)
@@ -278,7 +304,9 @@ class AdapterSet(nn.Module):
 
     def parameters_for(self, role: str) -> list[nn.Parameter]:
         """A role's adapter and head, whether they are trained or not."""
-        own = [parameter for name, parameter in self.peft.named_parameters() if _belongs(name, role)]
+        own = [
+            parameter for name, parameter in self.peft.named_parameters() if _belongs(name, role)
+        ]
         return own + list(self.heads[role].parameters() if role in self.heads else ())
 
     def fingerprint(self, role: str) -> str:
@@ -315,7 +343,9 @@ class AdapterSet(nn.Module):
         from peft import get_peft_model_state_dict
 
         return dict(
-            get_peft_model_state_dict(self.peft, adapter_name=str(self._adapter[role]), save_embedding_layers=False)
+            get_peft_model_state_dict(
+                self.peft, adapter_name=str(self._adapter[role]), save_embedding_layers=False
+            )
         )
 
     def _fill(self, role: str, weights: dict[str, torch.Tensor], folder: str) -> None:
@@ -323,7 +353,9 @@ class AdapterSet(nn.Module):
 
         have = {name: tuple(weight.shape) for name, weight in self._weights(role).items()}
         wrong = [
-            n for n in {**have, **weights} if n not in have or n not in weights or have[n] != tuple(weights[n].shape)
+            n
+            for n in {**have, **weights}
+            if n not in have or n not in weights or have[n] != tuple(weights[n].shape)
         ]
         if wrong:
             raise ModelError(

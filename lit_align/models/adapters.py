@@ -18,8 +18,19 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 # Each of these trains or rewrites a part of the base, which all roles share.
-TOUCHES_BASE = ("modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication")
-LEAVES_BASE = (True, False, "gaussian", "orthogonal", "kaiming")  # ways to initialise a LoRA; PiSSA, OLoRA, ... do not
+TOUCHES_BASE = (
+    "modules_to_save",
+    "trainable_token_indices",
+    "target_parameters",
+    "layer_replication",
+)
+LEAVES_BASE = (
+    True,
+    False,
+    "gaussian",
+    "orthogonal",
+    "kaiming",
+)  # ways to initialise a LoRA; PiSSA, OLoRA, ... do not
 
 
 def read_adapter(folder: str | Path, base: str) -> tuple[LoraConfig, dict[str, Tensor]]:
@@ -70,11 +81,15 @@ def write_adapter(
 
     config = copy.deepcopy(config)
     config.target_modules = written_targets(config)
-    config.inference_mode = True  # as PEFT writes it: who loads the adapter does not mean to train it
+    config.inference_mode = (
+        True  # as PEFT writes it: who loads the adapter does not mean to train it
+    )
     with whole_folder(folder) as made:
         config.save_pretrained(str(made))
         save_file(
-            {name: w.contiguous() for name, w in weights.items()}, made / "adapter_model.safetensors", {"format": "pt"}
+            {name: w.contiguous() for name, w in weights.items()},
+            made / "adapter_model.safetensors",
+            {"format": "pt"},
         )
         if head is not None:
             head.save(made)

@@ -41,7 +41,9 @@ def whole_folder(target: Path) -> Iterator[Path]:
             folder.rename(target)
         _sync(target.parent)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # the half-made one, or the older one after an exchange
+        shutil.rmtree(
+            folder, ignore_errors=True
+        )  # the half-made one, or the older one after an exchange
 
 
 def _umask() -> int:

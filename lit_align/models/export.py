@@ -50,13 +50,19 @@ class Merged(NamedTuple):
         """
         before, after = torch.cat(trained).float(), torch.cat(merged).float()
         off = (before - after).abs()
-        kl = nn.functional.kl_div(after.log_softmax(-1), before.log_softmax(-1), log_target=True, reduction="none")
+        kl = nn.functional.kl_div(
+            after.log_softmax(-1), before.log_softmax(-1), log_target=True, reduction="none"
+        )
         same = (before.argmax(-1) == after.argmax(-1)).float()
-        return cls(off.max().item(), off.mean().item(), kl.sum(-1).mean().item(), same.mean().item())
+        return cls(
+            off.max().item(), off.mean().item(), kl.sum(-1).mean().item(), same.mean().item()
+        )
 
 
 @torch.no_grad()
-def merge(adapters: AdapterSet, role: str, tokenizer: PreTrainedTokenizerBase, folder: Path, bound: float) -> Merged:
+def merge(
+    adapters: AdapterSet, role: str, tokenizer: PreTrainedTokenizerBase, folder: Path, bound: float
+) -> Merged:
     """Write ``role`` as whole weights with its tokenizer; the roles are used up.
 
     Weights in 4 bits are unpacked first and the adapter is added to those, not to the ones that were once packed: it
@@ -72,7 +78,9 @@ def merge(adapters: AdapterSet, role: str, tokenizer: PreTrainedTokenizerBase, f
     Raises:
         ModelError: if the merged model says something else; nothing is written then.
     """
-    ids = [torch.tensor([tokenizer(text).input_ids], device=adapters.model.device) for text in TEXTS]
+    ids = [
+        torch.tensor([tokenizer(text).input_ids], device=adapters.model.device) for text in TEXTS
+    ]
     with adapters.activate(role, training=False) as model:
         trained = [model(input_ids=one).logits[0].float().cpu() for one in ids]
     whole = _merged(adapters, role)
@@ -85,7 +93,13 @@ def merge(adapters: AdapterSet, role: str, tokenizer: PreTrainedTokenizerBase, f
     with whole_folder(folder) as made:
         whole.save_pretrained(made)
         tokenizer.save_pretrained(made)
-        record = {"base": adapters.base, "role": role, "bound": bound, **cost._asdict(), "texts": TEXTS}
+        record = {
+            "base": adapters.base,
+            "role": role,
+            "bound": bound,
+            **cost._asdict(),
+            "texts": TEXTS,
+        }
         (made / "merge.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     return cost
 
@@ -106,7 +120,9 @@ def _merged(adapters: AdapterSet, role: str) -> PreTrainedModel:
         if type(layer).__name__ == "Linear4bit":
             model.set_submodule(name, _whole(layer, model.dtype))
     if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config  # or it could not be saved, nor be loaded as what it is
+        del (
+            model.config.quantization_config
+        )  # or it could not be saved, nor be loaded as what it is
     model.is_quantized, model.hf_quantizer, model._hf_peft_config_loaded = False, None, False
     made: PreTrainedModel = model
     return made
@@ -125,7 +141,13 @@ def _whole(layer: nn.Module, dtype: torch.dtype) -> nn.Linear:
 
     packed: Any = layer.weight
     weight = dequantize_4bit(packed.data, packed.quant_state).to(dtype)
-    plain = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None, device=weight.device, dtype=dtype)
+    plain = nn.Linear(
+        weight.shape[1],
+        weight.shape[0],
+        bias=layer.bias is not None,
+        device=weight.device,
+        dtype=dtype,
+    )
     plain.weight = nn.Parameter(weight, requires_grad=False)
     if layer.bias is not None:
         plain.bias = nn.Parameter(layer.bias.to(dtype), requires_grad=False)  # type: ignore[arg-type]

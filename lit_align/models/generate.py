@@ -95,20 +95,31 @@ def sample(
         ModelError: if a prompt is empty, or leaves no room for a response.
     """
     if not all(prompts):
-        raise ModelError(f"prompt {[bool(p) for p in prompts].index(False)} is empty; a response must follow something")
+        raise ModelError(
+            f"prompt {[bool(p) for p in prompts].index(False)} is empty; a response must follow something"
+        )
     check_room(model.config, max(map(len, prompts), default=0), max_new_tokens)
     places, ends = range(len(prompts)) if places is None else places, stop_ids(model, tokenizer)
-    longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # out of memory at once, or not at all
+    longest_first = sorted(
+        range(len(prompts)), key=lambda i: -len(prompts[i])
+    )  # out of memory at once, or not at all
     together = max(1, batch_size // num_generations)
     found: dict[int, list[Sample]] = {}
     with _evaluating(model):
         for start in range(0, len(prompts), together):
             chosen = longest_first[start : start + together]
-            luck = torch.stack([_luck(seed, places[i], num_generations, max_new_tokens) for i in chosen]).to(
-                model.device
+            luck = torch.stack(
+                [_luck(seed, places[i], num_generations, max_new_tokens) for i in chosen]
+            ).to(model.device)
+            rows = _decode(
+                model, [prompts[i] for i in chosen], luck, temperature, ends, token_budget
             )
-            rows = _decode(model, [prompts[i] for i in chosen], luck, temperature, ends, token_budget)
-            found.update({i: rows[k * num_generations : (k + 1) * num_generations] for k, i in enumerate(chosen)})
+            found.update(
+                {
+                    i: rows[k * num_generations : (k + 1) * num_generations]
+                    for k, i in enumerate(chosen)
+                }
+            )
     return [found[i] for i in range(len(prompts))]
 
 
@@ -168,7 +179,10 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
         ids = getattr(named, "eos_token_id", None)
         found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
     if tokenizer.chat_template:
-        turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+        turns = [
+            {"role": "user", "content": "question"},
+            {"role": "assistant", "content": "answer"},
+        ]
         rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
         after = tokenizer.encode(rendered.rpartition("answer")[2], add_special_tokens=False)
         if after and after[0] in (*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder):
@@ -178,7 +192,9 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
 
 def _luck(seed: int, place: int, num_generations: int, new: int) -> Tensor:
     """A number for every token that could be drawn, ``[samples, new]``, whichever rows are dropped meanwhile."""
-    random = torch.Generator().manual_seed((seed * 1_000_003 + place) % 2**63)  # it takes no more bits
+    random = torch.Generator().manual_seed(
+        (seed * 1_000_003 + place) % 2**63
+    )  # it takes no more bits
     return torch.rand(num_generations, new, generator=random, dtype=torch.float64)
 
 
@@ -214,12 +230,19 @@ def _decode(
         hasattr(layer, "batch_repeat_interleave") for layer in cache.layers
     )  # recurrent states cannot be copied
     if not sharing:
-        ids, seen = ids.repeat_interleave(num_generations, 0), seen.repeat_interleave(num_generations, 0)
+        ids, seen = (
+            ids.repeat_interleave(num_generations, 0),
+            seen.repeat_interleave(num_generations, 0),
+        )
     at = (seen.cumsum(-1) - 1).clamp(min=0)
-    together = max(1, token_budget // width) if sharing else len(ids)  # nor can they be put together
+    together = (
+        max(1, token_budget // width) if sharing else len(ids)
+    )  # nor can they be put together
     parts = [slice(k, k + together) for k in range(0, len(ids), together)]
     caches = [cache, *(DynamicCache(config=model.config) for _ in parts[1:])]
-    logits = torch.cat([_next(model, ids[p], seen[p], at[p], one) for p, one in zip(parts, caches, strict=True)])
+    logits = torch.cat(
+        [_next(model, ids[p], seen[p], at[p], one) for p, one in zip(parts, caches, strict=True)]
+    )
     _join(caches)
     if sharing:
         cache.batch_repeat_interleave(num_generations)
@@ -245,7 +268,9 @@ def _decode(
         logits = _next(model, token[:, None], seen, at, cache)
     return [
         Sample(t[:n], p[:n], e)
-        for t, p, n, e in zip(tokens.tolist(), logps.tolist(), length.tolist(), ended.tolist(), strict=True)
+        for t, p, n, e in zip(
+            tokens.tolist(), logps.tolist(), length.tolist(), ended.tolist(), strict=True
+        )
     ]
 
 
@@ -263,7 +288,9 @@ def _next(model: PreTrainedModel, ids: Tensor, seen: Tensor, at: Tensor, cache: 
     known = inspect.signature(model.forward).parameters
     options = {"position_ids": at, "logits_to_keep": 1}  # not every architecture has them
     options = {name: value for name, value in options.items() if name in known}
-    output = model(input_ids=ids, attention_mask=seen, past_key_values=cache, use_cache=True, **options)
+    output = model(
+        input_ids=ids, attention_mask=seen, past_key_values=cache, use_cache=True, **options
+    )
     logits: Tensor = output.logits[:, -1].float()
     return logits
 
@@ -273,4 +300,6 @@ def _draw(logits: Tensor, luck: Tensor | None) -> Tensor:
     if luck is None:
         return logits.argmax(-1)
     heap = logits.softmax(-1).double().cumsum(-1)
-    return torch.searchsorted(heap, luck[:, None] * heap[:, -1:], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    return torch.searchsorted(heap, luck[:, None] * heap[:, -1:], right=True)[:, 0].clamp(
+        max=logits.shape[-1] - 1
+    )

@@ -50,13 +50,17 @@ class ScoreHead(nn.Module):
 
     def one(self, raw: Tensor) -> Tensor:
         """The one normalised score, ``[n]``, of raw ones, ``[n, outputs]``."""
-        return ((raw.float() * self.combine).sum(-1) - self.mean) / self.scale  # a product under autocast is rounded
+        return (
+            (raw.float() * self.combine).sum(-1) - self.mean
+        ) / self.scale  # a product under autocast is rounded
 
     def save(self, folder: Path) -> None:
         """Write it beside the adapter."""
         from safetensors.torch import save_file
 
-        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, folder / FILE)
+        save_file(
+            {name: value.contiguous() for name, value in self.state_dict().items()}, folder / FILE
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> ScoreHead:

@@ -49,7 +49,9 @@ class Base:
     attention: str | None = None
 
 
-def load_model(base: Base, device: torch.device | None = None, causal: bool = True) -> PreTrainedModel:
+def load_model(
+    base: Base, device: torch.device | None = None, causal: bool = True
+) -> PreTrainedModel:
     """Load the causal language model, frozen, in eval mode; its ``name_or_path`` is ``base.path``.
 
     Args:
@@ -63,17 +65,28 @@ def load_model(base: Base, device: torch.device | None = None, causal: bool = Tr
     from transformers import AutoModel, AutoModelForCausalLM, BitsAndBytesConfig
 
     if device is None:
-        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        device = (
+            torch.device("cuda", torch.cuda.current_device())
+            if torch.cuda.is_available()
+            else torch.device("cpu")
+        )
     dtype = compute_dtype(base, device)
     place = _place(base.path)
     if place.endswith(".gguf"):
         place = _converted(Path(place), base.path, dtype)
-    options: dict[str, Any] = {"device_map": {"": device}, "dtype": dtype, "use_safetensors": True, **_source(base)}
+    options: dict[str, Any] = {
+        "device_map": {"": device},
+        "dtype": dtype,
+        "use_safetensors": True,
+        **_source(base),
+    }
     if base.attention:
         options["attn_implementation"] = base.attention
     with _explained(base.path):
         config = _config(base, place, causal)
-        if base.quantization == "nf4" and not hasattr(config, "quantization_config"):  # unless it is stored in 4 bits
+        if base.quantization == "nf4" and not hasattr(
+            config, "quantization_config"
+        ):  # unless it is stored in 4 bits
             options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
                 load_in_4bit=True,
                 bnb_4bit_quant_type="nf4",
@@ -94,7 +107,9 @@ def load_model(base: Base, device: torch.device | None = None, causal: bool = Tr
 def without_dropout(model: PreTrainedModel) -> None:
     """Switch dropout off for good, also in train mode: as layers, as numbers in layers, and as settings."""
     for one in (model.config, *model.modules()):
-        rates = [name for name, value in vars(one).items() if "drop" in name and isinstance(value, float)]
+        rates = [
+            name for name, value in vars(one).items() if "drop" in name and isinstance(value, float)
+        ]
         for name in [*rates, *(["p"] if isinstance(one, torch.nn.Dropout) else [])]:
             setattr(one, name, 0.0)
 
@@ -179,13 +194,19 @@ def _place(path: str) -> str:
     if path.endswith(".gguf") or path.startswith(("/", ".", "~")):
         if not Path(path).exists():
             raise _missing(path)
-        if (Path(path) / "adapter_config.json").exists() and not (Path(path) / "config.json").exists():
-            raise ModelError(f"{path!r} holds an adapter, not a model; give as the base what it was trained on")
+        if (Path(path) / "adapter_config.json").exists() and not (
+            Path(path) / "config.json"
+        ).exists():
+            raise ModelError(
+                f"{path!r} holds an adapter, not a model; give as the base what it was trained on"
+            )
     return path
 
 
 def _missing(path: str, why: str = "") -> ModelError:
-    return ModelError(f"no model at {path!r}{why and f' ({why})'}; give a hub id, a folder or a GGUF file")
+    return ModelError(
+        f"no model at {path!r}{why and f' ({why})'}; give a hub id, a folder or a GGUF file"
+    )
 
 
 def _source(base: Base) -> dict[str, Any]:
@@ -196,7 +217,9 @@ def is_causal(config: PreTrainedConfig) -> bool:
     """Whether a model of these settings continues text; encoders, which could be made to, do not."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
-    encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+    encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(
+        config, "is_decoder", False
+    )
     return not encoder and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
 
 
@@ -205,7 +228,9 @@ def _config(base: Base, place: str, causal: bool = True) -> PreTrainedConfig:
 
     config: PreTrainedConfig = AutoConfig.from_pretrained(place, **_source(base))
     if causal and not is_causal(config):
-        raise ModelError(f"{base.path!r} is a {config.model_type} model, not a causal language model; give one that is")
+        raise ModelError(
+            f"{base.path!r} is a {config.model_type} model, not a causal language model; give one that is"
+        )
     return config
 
 
@@ -228,7 +253,10 @@ def _converted(file: Path, path: str, dtype: torch.dtype | None) -> str:
 
     file, stat = file.resolve(), file.stat()
     key = hashlib.sha256(f"{file}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("LIT_ALIGN_CACHE") or "~/.cache/lit_align").expanduser() / f"{file.stem}-{key}"
+    cache = (
+        Path(os.environ.get("LIT_ALIGN_CACHE") or "~/.cache/lit_align").expanduser()
+        / f"{file.stem}-{key}"
+    )
     target = cache / (str(dtype).removeprefix("torch.") if dtype else "tokenizer")
     source: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     cache.mkdir(parents=True, exist_ok=True)
@@ -237,7 +265,9 @@ def _converted(file: Path, path: str, dtype: torch.dtype | None) -> str:
             with _explained(path), whole_folder(target) as folder:
                 if dtype:  # whole, or kernels that have no gradient would be fetched to compute with the packed weights
                     whole = GgufConfig(dequantize=True)
-                    made = AutoModelForCausalLM.from_pretrained(**source, dtype=dtype, quantization_config=whole)
+                    made = AutoModelForCausalLM.from_pretrained(
+                        **source, dtype=dtype, quantization_config=whole
+                    )
                     made.save_pretrained(folder)
                 else:
                     AutoConfig.from_pretrained(**source).save_pretrained(folder)

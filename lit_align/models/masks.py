@@ -30,7 +30,9 @@ def unpackable(model: Any) -> str | None:
     if foreign := sorted(set(getattr(config, "layer_types", None) or ()) - {FULL, SLIDING}):
         return f"its layers include {', '.join(foreign)}"
     if config._attn_implementation not in FORMS:
-        return f"its attention, {config._attn_implementation!r}, takes no mask for each pair of tokens"
+        return (
+            f"its attention, {config._attn_implementation!r}, takes no mask for each pair of tokens"
+        )
     return None
 
 
@@ -46,7 +48,9 @@ def masks(model: Any, trees: PackedTrees) -> Any:
         # Such a model windows all of its layers or none: all, if its source builds a window for itself.
         source = sys.modules[type(model.base_model).__module__]
         kinds = {SLIDING if hasattr(source, "create_sliding_window_causal_mask") else FULL}
-    formed = {kind: _formed(model, trees, window if kind == SLIDING else None) for kind in kinds or {FULL}}
+    formed = {
+        kind: _formed(model, trees, window if kind == SLIDING else None) for kind in kinds or {FULL}
+    }
     return formed if len(formed) > 1 else next(iter(formed.values()))
 
 
@@ -59,7 +63,9 @@ def _formed(model: Any, trees: PackedTrees, window: int | None) -> Tensor | Bloc
         return seen
     # Eager attention adds its mask to the scores; it would add a boolean one too, without an error.
     dtype: torch.dtype = model.get_input_embeddings().weight.dtype
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(
+        ~seen, torch.finfo(dtype).min
+    )
 
 
 def _block_mask(trees: PackedTrees, window: int | None) -> BlockMask:
@@ -72,9 +78,20 @@ def _block_mask(trees: PackedTrees, window: int | None) -> BlockMask:
         earlier, same_tree = query >= key, tree[row, query] == tree[row, key]
         on_the_way = (response[row, key] < 0) | (response[row, query] == response[row, key])
         allowed = earlier & same_tree & on_the_way
-        return allowed if window is None else allowed & (position[row, query] - position[row, key] < window)
+        return (
+            allowed
+            if window is None
+            else allowed & (position[row, query] - position[row, key] < window)
+        )
 
     rows, length = tree.shape
     return create_block_mask(
-        seen, rows, None, length, length, device=str(tree.device), BLOCK_SIZE=BLOCK, _compile=tree.is_cuda
+        seen,
+        rows,
+        None,
+        length,
+        length,
+        device=str(tree.device),
+        BLOCK_SIZE=BLOCK,
+        _compile=tree.is_cuda,
     )

@@ -47,16 +47,22 @@ def probe(forward: TreeForward) -> None:
             except torch.OutOfMemoryError:
                 raise
             except REFUSALS as refusal:
-                return f"{type(refusal).__name__}: {next(iter(str(refusal).strip().splitlines()), '')}"
+                return (
+                    f"{type(refusal).__name__}: {next(iter(str(refusal).strip().splitlines()), '')}"
+                )
             return None if error <= tolerance else f"log-probabilities are off by {error:.2g}"
 
         if forward.head == "plain":
             reason: str | None = f"it is of class {type(model.get_output_embeddings()).__name__}"
         else:
-            reason = fault(lambda: forward.score(_one_by_one(model.base_model, trees), trees.target))
+            reason = fault(
+                lambda: forward.score(_one_by_one(model.base_model, trees), trees.target)
+            )
         if reason is not None:
             forward.head = "plain"
-            _say(f"the head of {name} is more than a linear layer ({reason}): all logits get computed, in more memory")
+            _say(
+                f"the head of {name} is more than a linear layer ({reason}): all logits get computed, in more memory"
+            )
         reason = unpackable(model) if forward.layout == "rows" else fault(lambda: forward(trees))
         if reason is not None:
             forward.layout = "rows"
@@ -65,7 +71,9 @@ def probe(forward: TreeForward) -> None:
                     f"{name} gives wrong log-probabilities even with one response a row ({wrong}); "
                     "use another base or another attention implementation"
                 )
-            _say(f"{name} cannot read packed trees ({reason}): each response gets a row of its own, for more computing")
+            _say(
+                f"{name} cannot read packed trees ({reason}): each response gets a row of its own, for more computing"
+            )
 
 
 def _say(what: str) -> None:

@@ -51,11 +51,16 @@ class ReferenceCache:
             values = compute().tolist()
             with self.path.open("a") as file:
                 for key, tree in zip(keys, trees, strict=True):
-                    self._known[key], values = values[: len(tree.responses)], values[len(tree.responses) :]
+                    self._known[key], values = (
+                        values[: len(tree.responses)],
+                        values[len(tree.responses) :],
+                    )
                     file.write(json.dumps({"tokens": key, "logps": self._known[key]}) + "\n")
         return torch.tensor([logp for key in keys for logp in self._known[key]])
 
 
 def _key(tree: Tree) -> str:
     """Hash of what a tree's log-probabilities depend on: its ids, and which of them are scored."""
-    return hashlib.sha256(json.dumps([tree.prompt, tree.responses, tree.scored]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([tree.prompt, tree.responses, tree.scored]).encode()
+    ).hexdigest()

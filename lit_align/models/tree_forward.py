@@ -42,7 +42,9 @@ class TreeForward:
         # Adapters and 4-bit weights come as other classes: what they compute is not their weight.
         self.head = "fused" if type(head) is nn.Linear else "plain"
 
-    def __call__(self, trees: PackedTrees, statistics: bool = False, temperature: float = 1.0) -> TokenLogps:
+    def __call__(
+        self, trees: PackedTrees, statistics: bool = False, temperature: float = 1.0
+    ) -> TokenLogps:
         """Score ``trees``; every field is ``[n]``, in the order of their scored tokens.
 
         Args:
@@ -60,7 +62,9 @@ class TreeForward:
         known = logps.detach()
         entropy, top1 = -(known.exp() * known).sum(-1), known.argmax(-1) == trees.target
         collision = (2 * known).logsumexp(-1)
-        return picked._replace(entropy=entropy, mean_logit=logits.detach().mean(-1), top1=top1, collision=collision)
+        return picked._replace(
+            entropy=entropy, mean_logit=logits.detach().mean(-1), top1=top1, collision=collision
+        )
 
     def probe(self) -> None:
         """Settle ``layout`` and ``head`` by comparing with ordinary forward passes on a few tokens.
@@ -82,10 +86,14 @@ class TreeForward:
         """What a head of scores reads: the last layer at the last token of each response, ``[responses, d]``."""
         return self.hidden(last_tokens(trees))
 
-    def score(self, hidden: Tensor, target: Tensor, statistics: bool = False, temperature: float = 1.0) -> TokenLogps:
+    def score(
+        self, hidden: Tensor, target: Tensor, statistics: bool = False, temperature: float = 1.0
+    ) -> TokenLogps:
         """Log-probability of each target, ``[n]``, by the fused head, from what the head reads, ``[n, d]``."""
         head, finish = self.model.get_output_embeddings(), self.finish.at(temperature)
-        return token_logps(hidden, head.weight, head.bias, target, finish=finish, statistics=statistics)
+        return token_logps(
+            hidden, head.weight, head.bias, target, finish=finish, statistics=statistics
+        )
 
     @property
     def finish(self) -> Finish:
@@ -93,7 +101,9 @@ class TreeForward:
         scale, config = 1.0, self.model.config.get_text_config()
         if divisor := getattr(config, "logits_scaling", None):  # Granite
             scale /= divisor
-        if isinstance(factor := getattr(config, "logit_scale", None), float | int) and factor:  # Cohere
+        if (
+            isinstance(factor := getattr(config, "logit_scale", None), float | int) and factor
+        ):  # Cohere
             scale *= factor
         return Finish(scale, getattr(config, "final_logit_softcapping", None) or None)  # Gemma
 
@@ -102,7 +112,9 @@ class TreeForward:
         if self.layout == "rows":
             trees = unroll(trees)
             mask = trees.tree >= 0
-            mask[:, 0] = True  # a response without tokens leaves its row empty, and attention over nothing is NaN
+            mask[:, 0] = (
+                True  # a response without tokens leaves its row empty, and attention over nothing is NaN
+            )
             # Positions are columns, as models assume; those that count them otherwise take no position_ids.
             out = module(input_ids=trees.input_ids, attention_mask=mask.long(), use_cache=False)
         else:
@@ -110,7 +122,10 @@ class TreeForward:
                 trees = lengthen(trees, BLOCK)
             mask = masks(self.model, trees)
             out = module(
-                input_ids=trees.input_ids, attention_mask=mask, position_ids=trees.position_ids, use_cache=False
+                input_ids=trees.input_ids,
+                attention_mask=mask,
+                position_ids=trees.position_ids,
+                use_cache=False,
             )
         states: Tensor = out[0]
         return states.flatten(0, 1)[trees.predictor]

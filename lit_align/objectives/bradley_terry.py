@@ -43,7 +43,9 @@ class BradleyTerry(PairwiseObjective):
 
     def __post_init__(self) -> None:
         if self.margin < 0 or self.centre < 0:
-            raise ValueError(f"margin and centre must not be negative, got {self.margin} and {self.centre}")
+            raise ValueError(
+                f"margin and centre must not be negative, got {self.margin} and {self.centre}"
+            )
 
     def reward(self, side: Logps) -> Tensor:
         return side.policy

@@ -46,14 +46,19 @@ class KTO(UnpairedObjective):
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not value > 0:
-                raise ValueError(f"{name} must be positive, got {value}; leave it out for the paper's")
+                raise ValueError(
+                    f"{name} must be positive, got {value}; leave it out for the paper's"
+                )
 
     def reward(self, side: Logps) -> Tensor:
         return self.beta * (side.policy - side.reference)
 
     def __call__(self, responses: Logps, desirable: Tensor, baseline: Tensor) -> Tensor:
         gain = self.reward(responses) - self.beta * baseline
-        up, down = self.desirable_weight * torch.sigmoid(-gain), self.undesirable_weight * torch.sigmoid(gain)
+        up, down = (
+            self.desirable_weight * torch.sigmoid(-gain),
+            self.undesirable_weight * torch.sigmoid(gain),
+        )
         return torch.where(desirable, up, down)
 
 

@@ -47,9 +47,13 @@ class Mix(PairwiseObjective):
                 f"weights must be one for each objective, got {len(self.weights)} for {len(self.objectives)}"
             )
         if not self._pairwise:
-            raise ValueError("objectives must hold a loss over comparisons; use the SFT stage to imitate alone")
+            raise ValueError(
+                "objectives must hold a loss over comparisons; use the SFT stage to imitate alone"
+            )
         if scoring := [type(part).__name__ for part in self.objectives if part.for_reward_model]:
-            raise ValueError(f"objectives must be over log-probabilities, and {', '.join(scoring)} is over scores")
+            raise ValueError(
+                f"objectives must be over log-probabilities, and {', '.join(scoring)} is over scores"
+            )
         parts, pairs = self.objectives, [part for part, _ in self._pairwise]
         of_parts = {
             "needs_reference": any(part.needs_reference for part in parts),
@@ -74,7 +78,11 @@ class Mix(PairwiseObjective):
         return self._pairwise[0][0].reward(side)
 
     def __call__(
-        self, chosen: Logps, rejected: Logps, target: Logps | None = None, margin: Tensor | float = 0.0
+        self,
+        chosen: Logps,
+        rejected: Logps,
+        target: Logps | None = None,
+        margin: Tensor | float = 0.0,
     ) -> Tensor:
         losses = torch.zeros_like(chosen.policy)
         for part, weight in self._pairwise:

@@ -37,13 +37,17 @@ class ORPO(PairwiseObjective):
 
     def __post_init__(self) -> None:
         if not self.weight > 0:
-            raise ValueError(f"weight must be positive, got {self.weight}; the paper uses 0.1 to 1.0")
+            raise ValueError(
+                f"weight must be positive, got {self.weight}; the paper uses 0.1 to 1.0"
+            )
 
     def reward(self, side: Logps) -> Tensor:
         return self.weight * side.policy / side.length
 
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
-        return self.imitation(chosen) - self.weight * logsigmoid(_log_odds(chosen) - _log_odds(rejected))
+        return self.imitation(chosen) - self.weight * logsigmoid(
+            _log_odds(chosen) - _log_odds(rejected)
+        )
 
     def imitation(self, chosen: Logps) -> Tensor:
         return -chosen.policy / chosen.length

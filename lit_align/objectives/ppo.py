@@ -45,7 +45,9 @@ class PPO(PolicyObjective):
 
     def __post_init__(self) -> None:
         if not self.clip > 0 or not (self.clip_high is None or self.clip_high > 0):
-            raise ValueError(f"clip and clip_high must be positive, got {self.clip} and {self.clip_high}")
+            raise ValueError(
+                f"clip and clip_high must be positive, got {self.clip} and {self.clip_high}"
+            )
         if not (self.dual_clip is None or self.dual_clip > 1):
             raise ValueError(f"dual_clip must be over 1, got {self.dual_clip}")
 
@@ -66,7 +68,9 @@ class PPO(PolicyObjective):
         if self.ratio == "sequence":
             moved = tokens.mean(moved)[tokens.owner]
         ratio = moved.clamp(-FARTHEST, FARTHEST).exp()
-        return ratio, ratio.clamp(1 - self.clip, 1 + (self.clip if self.clip_high is None else self.clip_high))
+        return ratio, ratio.clamp(
+            1 - self.clip, 1 + (self.clip if self.clip_high is None else self.clip_high)
+        )
 
 
 @hookimpl

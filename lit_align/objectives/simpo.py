@@ -41,7 +41,9 @@ class SimPO(PairwiseObjective):
         if not self.beta > 0:
             raise ValueError(f"beta must be positive, got {self.beta}; the paper uses 2.0 to 10")
         if self.gamma < 0:
-            raise ValueError(f"gamma must not be negative, got {self.gamma}; the paper uses 0.3 to 1.6")
+            raise ValueError(
+                f"gamma must not be negative, got {self.gamma}; the paper uses 0.3 to 1.6"
+            )
 
     def reward(self, side: Logps) -> Tensor:
         return self.beta * side.policy / side.length  # eq. 4

@@ -42,9 +42,13 @@ class SLiC(PairwiseObjective):
 
     def __post_init__(self) -> None:
         if not (self.delta > 0 and self.beta > 0):
-            raise ValueError(f"delta and beta must be positive, got {self.delta} and {self.beta}; the paper uses 1")
+            raise ValueError(
+                f"delta and beta must be positive, got {self.delta} and {self.beta}; the paper uses 1"
+            )
         if self.weight < 0:
-            raise ValueError(f"weight must not be negative, got {self.weight}; 0 leaves the regularisation out")
+            raise ValueError(
+                f"weight must not be negative, got {self.weight}; 0 leaves the regularisation out"
+            )
         object.__setattr__(self, "needs_reference", self.relative)  # the class is frozen
         object.__setattr__(self, "needs_target", self.regularize_on == "target")
 

@@ -28,7 +28,13 @@ from lit_align.rewards.base import answer as answered
 from lit_align.types import Group, LabelKind, Text, Tree
 
 IDS = "tokens"  # the column of a record with the ids of each response that was sampled
-OLD = {"samples", "records", "round", "step", "set_aside"}  # columns that say nothing of new responses to a prompt
+OLD = {
+    "samples",
+    "records",
+    "round",
+    "step",
+    "set_aside",
+}  # columns that say nothing of new responses to a prompt
 
 
 class Online(TextDataModule):
@@ -74,7 +80,11 @@ class Online(TextDataModule):
         **settings: Any,
     ) -> None:
         super().__init__(train, **settings)
-        for name, value in {"rounds": rounds, "round_size": round_size or 1, "samples": num_generations}.items():
+        for name, value in {
+            "rounds": rounds,
+            "round_size": round_size or 1,
+            "samples": num_generations,
+        }.items():
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
         for name, part in {"share": fresh_fraction, "pace": reference_ema}.items():
@@ -86,12 +96,19 @@ class Online(TextDataModule):
                 f"feedback is null, responses are {responses} and labels {relabel}; name who is to label them"
             )
         if responses == "replay" and not fresh_fraction:
-            raise ConfigError("responses are replay and share 0, so there would be nothing to replay; raise share")
+            raise ConfigError(
+                "responses are replay and share 0, so there would be nothing to replay; raise share"
+            )
         if temperature <= 0 and num_generations > 1:
             raise ConfigError(
                 f"temperature is {temperature}, so all {num_generations} samples would be alike; raise it"
             )
-        self.feedback, self.responses, self.relabel, self.rounds = feedback, responses, relabel, rounds
+        self.feedback, self.responses, self.relabel, self.rounds = (
+            feedback,
+            responses,
+            relabel,
+            rounds,
+        )
         self.round_size, self.num_generations, self.include_reference_answer, self.temperature = (
             round_size,
             num_generations,
@@ -107,8 +124,12 @@ class Online(TextDataModule):
         """Read the prompts, and let there be an epoch for each round."""
         running, module = self._running, self._module
         if module.objective.label_kind == "prompts":
-            raise ConfigError(f"{type(module).__name__} samples by itself; give it the data module Prompts")
-        if self.fresh_fraction and "policy" not in module.adapter_roles().get("trained_roles", ("policy",)):
+            raise ConfigError(
+                f"{type(module).__name__} samples by itself; give it the data module Prompts"
+            )
+        if self.fresh_fraction and "policy" not in module.adapter_roles().get(
+            "trained_roles", ("policy",)
+        ):
             raise ConfigError(
                 f"responses are {self.responses}, share {self.fresh_fraction} and {type(module).__name__} trains no policy to "
                 "give fresh ones; set responses to dataset and share to 0"
@@ -117,7 +138,10 @@ class Online(TextDataModule):
             raise ConfigError(
                 f"Online runs on one process, and there are {running.world_size}; set trainer.devices to 1"
             )
-        if self.reference_update != "fixed" and getattr(module, "cache_reference", None) is not None:
+        if (
+            self.reference_update != "fixed"
+            and getattr(module, "cache_reference", None) is not None
+        ):
             raise ConfigError(
                 f"reference is {self.reference_update}, and cache_reference keeps a fixed one; leave it out"
             )
@@ -128,19 +152,30 @@ class Online(TextDataModule):
                     f"trainer.limit_train_batches is {limit}, and a round would go on in the epoch of the next one; "
                     "leave it out and lower data.round_size"
                 )
-            if running.max_epochs not in (-1, 1, 1000, self.rounds):  # the others are what it is where nothing is said
+            if running.max_epochs not in (
+                -1,
+                1,
+                1000,
+                self.rounds,
+            ):  # the others are what it is where nothing is said
                 raise ConfigError(
                     f"trainer.max_epochs is {running.max_epochs} and data.rounds {self.rounds}; leave max_epochs out"
                 )
             running.fit_loop.max_epochs = self.rounds
         super().setup(stage)
-        self._chat = ChatTokenizer(module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=True)
+        self._chat = ChatTokenizer(
+            module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=True
+        )
 
     def label_kind_for(self, split: str) -> LabelKind:
         """Rows are read for what is used of them; what is validated on carries labels as recorded."""
         if split != "train":
             return cast(LabelKind, self._module.objective.label_kind)
-        return LabelKind.PROMPTS if self.fresh_fraction == 1 and not self.include_reference_answer else self.label_kind
+        return (
+            LabelKind.PROMPTS
+            if self.fresh_fraction == 1 and not self.include_reference_answer
+            else self.label_kind
+        )
 
     def train_dataloader(self) -> Rounds:
         """Steps that are made when their round begins."""
@@ -170,7 +205,9 @@ class Online(TextDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What the rounds hold, the reference, if it has moved, and what the feedback has learned."""
-        weights = self._module.adapters.weights("reference") if self.reference_update != "fixed" else {}
+        weights = (
+            self._module.adapters.weights("reference") if self.reference_update != "fixed" else {}
+        )
         learned = self.feedback.state() if self.feedback else {}
         return {"rounds": dict(vars(self._rounds)), "reference": weights, "feedback": learned}
 
@@ -189,9 +226,15 @@ class Online(TextDataModule):
         self._attach()
         if number and self.reference_update != "fixed":
             self._module.adapters.interpolate(
-                "reference", "policy", self.reference_ema if self.reference_update == "average" else 1.0
+                "reference",
+                "policy",
+                self.reference_ema if self.reference_update == "average" else 1.0,
             )
-        fresh = len(prompts) if self.responses == "replay" and not past else round(self.fresh_fraction * len(prompts))
+        fresh = (
+            len(prompts)
+            if self.responses == "replay" and not past
+            else round(self.fresh_fraction * len(prompts))
+        )
         groups = [*self._fresh(number, prompts[:fresh]), *self._kept(number, prompts[fresh:], past)]
         asked = len(groups) if self.relabel == "refreshed" else fresh
         opinions = [FeedbackResult(group, why=group.extra.get("set_aside", "")) for group in groups]
@@ -200,7 +243,9 @@ class Online(TextDataModule):
         step = self._running.global_step
         rows = [self._row(group, opinion) for group, opinion in zip(groups, opinions, strict=True)]
         # only what JSON has words for: a column from Parquet may be a date, which no checkpoint takes back
-        rows = json.loads(json.dumps([{**row, "round": number, "step": step} for row in rows], default=str))
+        rows = json.loads(
+            json.dumps([{**row, "round": number, "step": step} for row in rows], default=str)
+        )
         _keep(Path(self._running.default_root_dir) / "rounds" / f"{number}.jsonl", rows)
         fates = Counter(row.get("set_aside", "labelled") for row in rows)
         told = ", ".join(f"{count} {fate}" for fate, count in fates.most_common())
@@ -214,7 +259,11 @@ class Online(TextDataModule):
         extra = {name: value for name, value in group.extra.items() if name != "set_aside"}
         extra[IDS] = _ids(asked.responses, asked.extra[IDS], group.responses)
         extra |= {} if group.responses == asked.responses else {"samples": asked.responses}
-        row = {**as_row(group._replace(extra=extra)), "source": asked.source, "records": list(records)}
+        row = {
+            **as_row(group._replace(extra=extra)),
+            "source": asked.source,
+            "records": list(records),
+        }
         why = why or self._unusable(row)
         return {**row, "set_aside": why} if why else row
 
@@ -238,31 +287,50 @@ class Online(TextDataModule):
         for tree, said in zip(prompts, found, strict=True):
             group = tree.group
             held: list[Text] = []
-            with suppress(SetAside):  # what is then to be said of the fresh ones, the feedback knows
+            with suppress(
+                SetAside
+            ):  # what is then to be said of the fresh ones, the feedback knows
                 held = [held_up(group)] if self.include_reference_answer else []
-            texts = [str(module.tokenizer.decode(one.ids, skip_special_tokens=True)) for one in said]
+            texts = [
+                str(module.tokenizer.decode(one.ids, skip_special_tokens=True)) for one in said
+            ]
             extra = {name: value for name, value in group.extra.items() if name not in OLD}
             extra[IDS] = [*([None] * len(held)), *(one.ids for one in said)]
             responses = [*held, *(answered(group, text) for text in texts)]
             target = 0 if held else None
-            groups.append(Group(group.prompt, responses, target=target, source=group.source, extra=extra))
+            groups.append(
+                Group(group.prompt, responses, target=target, source=group.source, extra=extra)
+            )
         return groups
 
     def _kept(self, number: int, prompts: list[Tree], past: list[Row]) -> list[Group]:
         """Responses as the data have them, or a draw of earlier records."""
         if self.responses == "replay":
             # what was replayed is there again
-            once = {json.dumps([row[of] for of in ("source", "responses", IDS)]): row for row in past}
-            drawn = random.Random(f"{self.seed} {number}").choices(list(once.values()), k=len(prompts))
+            once = {
+                json.dumps([row[of] for of in ("source", "responses", IDS)]): row for row in past
+            }
+            drawn = random.Random(f"{self.seed} {number}").choices(
+                list(once.values()), k=len(prompts)
+            )
             return [_group(row) for row in drawn]
         groups = [tree.group for tree in prompts]
         known = [group.extra.get(IDS) or [None] * len(group.responses) for group in groups]
-        return [group._replace(extra={**group.extra, IDS: ids}) for group, ids in zip(groups, known, strict=True)]
+        return [
+            group._replace(extra={**group.extra, IDS: ids})
+            for group, ids in zip(groups, known, strict=True)
+        ]
 
     def _understand(self, rows: list[Row]) -> list[Tree]:
         trees = [self._tree(row) for row in rows]
-        several = len({tuple(tree.prompt) for tree in trees}) > 1  # else no response belongs to another prompt
-        return mismatched(trees, self.max_length) if several and getattr(self._module, "mismatched", False) else trees
+        several = (
+            len({tuple(tree.prompt) for tree in trees}) > 1
+        )  # else no response belongs to another prompt
+        return (
+            mismatched(trees, self.max_length)
+            if several and getattr(self._module, "mismatched", False)
+            else trees
+        )
 
     def _tree(self, row: Row) -> Tree:
         """What a record stands for; sampled responses as the very tokens that were sampled."""
@@ -274,7 +342,10 @@ class Online(TextDataModule):
         ]
         return tree._replace(
             responses=[its or old for its, old in zip(known, tree.responses, strict=True)],
-            scored=[[True] * len(its) if its else old for its, old in zip(known, tree.scored, strict=True)],
+            scored=[
+                [True] * len(its) if its else old
+                for its, old in zip(known, tree.scored, strict=True)
+            ],
         )
 
     def _unusable(self, row: Row) -> str:
@@ -299,7 +370,9 @@ def _group(row: Row) -> Group:
     return Groups()(row)._replace(source=row["source"])
 
 
-def _ids(responses: list[Text], ids: list[list[int] | None], chosen: list[Text]) -> list[list[int] | None]:
+def _ids(
+    responses: list[Text], ids: list[list[int] | None], chosen: list[Text]
+) -> list[list[int] | None]:
     """Those of the chosen responses; the same text may have been sampled twice, as other tokens."""
     known: dict[str, list[list[int] | None]] = {}
     for one, its in zip(responses, ids, strict=True):
@@ -311,5 +384,7 @@ def _keep(file: Path, rows: list[Row]) -> None:
     """Write a round's records, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
-    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    part.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
     part.replace(file)

@@ -87,7 +87,10 @@ class Rounds(Steps):
             raise DataError(
                 f"none of the {self.size} prompts of the first round got a label; their records in rounds/ say why"
             )
-        return [[trees[i] for i in part.tolist()] for part in torch.arange(len(trees)).tensor_split(len(self))]
+        return [
+            [trees[i] for i in part.tolist()]
+            for part in torch.arange(len(trees)).tensor_split(len(self))
+        ]
 
     def _identity(self) -> dict[str, int]:
         return {**super()._identity(), "round_size": self.size}

@@ -30,7 +30,9 @@ class Body(nn.Module, ABC):
     how many tokens it reads, if its configuration does not say. Nothing is trained until ``tune``.
     """
 
-    def __init__(self, model: PreTrainedModel, layers: int | None = None, longest: int | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, layers: int | None = None, longest: int | None = None
+    ) -> None:
         super().__init__()
         base: Any = model.base_model
         base.pooler = None  # nothing reads it
@@ -39,18 +41,26 @@ class Body(nn.Module, ABC):
         whole = self.config.num_hidden_layers
         if layers is not None:
             if not 1 <= layers <= whole:
-                raise ModelError(f"{self.name!r} has {whole} layers; layers is {layers}, set it from 1 to {whole}")
-            stack = next(m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == whole)
+                raise ModelError(
+                    f"{self.name!r} has {whole} layers; layers is {layers}, set it from 1 to {whole}"
+                )
+            stack = next(
+                m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == whole
+            )
             del stack[layers:]
             self.config.num_hidden_layers = layers
         self.model.requires_grad_(False)
         std, mean = torch.std_mean(self.own().float(), 0, correction=0)
-        self.spec = BodySpec(len(mean), longest or self.config.max_position_embeddings, Stats(mean, std))
+        self.spec = BodySpec(
+            len(mean), longest or self.config.max_position_embeddings, Stats(mean, std)
+        )
 
     def own(self) -> Tensor:
         """A sample of the tokens that the model is used to, ``[n, d_model]``: words from all over its vocabulary."""
         table = self.model.get_input_embeddings()
-        ids = torch.linspace(0, self.config.vocab_size - 1, min(SAMPLE, self.config.vocab_size)).long()
+        ids = torch.linspace(
+            0, self.config.vocab_size - 1, min(SAMPLE, self.config.vocab_size)
+        ).long()
         words: Tensor = table(ids.to(self.model.device))
         return words
 
@@ -63,15 +73,24 @@ class Body(nn.Module, ABC):
         from peft import LoraConfig, inject_adapter_in_model
 
         if mode == "lora":
-            config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets)
-            with torch.random.fork_rng([self.model.device] if self.model.device.type == "cuda" else []):
+            config = LoraConfig(
+                r=lora.r,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=lora.targets,
+            )
+            with torch.random.fork_rng(
+                [self.model.device] if self.model.device.type == "cuda" else []
+            ):
                 torch.manual_seed(seed)
                 try:
                     inject_adapter_in_model(config, self.model)
                 except ValueError as error:
                     raise ModelError(f"cannot put adapters on {self.name!r}: {error}") from error
         elif mode == "layernorm":
-            for norm in (module for module in self.model.modules() if type(module).__name__.endswith("Norm")):
+            for norm in (
+                module for module in self.model.modules() if type(module).__name__.endswith("Norm")
+            ):
                 norm.requires_grad_(True)
         elif mode == "full":
             if not all(parameter.is_floating_point() for parameter in self.model.parameters()):
@@ -82,7 +101,9 @@ class Body(nn.Module, ABC):
 
     def _read(self, tokens: Tensor, **how: Any) -> Tensor:
         """The model's last hidden states, for tokens of any precision."""
-        states: Tensor = self.model(inputs_embeds=tokens.to(self.model.dtype), **how).last_hidden_state
+        states: Tensor = self.model(
+            inputs_embeds=tokens.to(self.model.dtype), **how
+        ).last_hidden_state
         return states.to(tokens.dtype)
 
 
@@ -97,12 +118,18 @@ class CausalBody(Body):
             ``bidirectional``, without the causal mask.
     """
 
-    def __init__(self, model: PreTrainedModel, layers: int | None = None, attention_mode: Fix = "none") -> None:
+    def __init__(
+        self, model: PreTrainedModel, layers: int | None = None, attention_mode: Fix = "none"
+    ) -> None:
         config: Any = model.config.get_text_config()
         if (why := unpackable(model)) or config._attn_implementation == "flex_attention":
-            raise ModelError(f"{_name(model)!r} cannot be a body: {why or 'set base.attention to sdpa'}")
+            raise ModelError(
+                f"{_name(model)!r} cannot be a body: {why or 'set base.attention to sdpa'}"
+            )
         # so short that windows of attention are whole
-        longest = min(config.max_position_embeddings, getattr(config, "sliding_window", None) or 10**9)
+        longest = min(
+            config.max_position_embeddings, getattr(config, "sliding_window", None) or 10**9
+        )
         super().__init__(model, layers, longest // 2 if attention_mode == "double" else longest)
         self.attention_mode = attention_mode
 
@@ -113,7 +140,9 @@ class CausalBody(Body):
         end = (column * mask).amax(1, keepdim=True)
         if self.attention_mode == "double":
             twice = torch.cat([column, end + 1 + column], 1)
-            return self._causal(tokens.repeat(1, 2, 1), mask.repeat(1, 2), twice)[:, mask.shape[1] :]
+            return self._causal(tokens.repeat(1, 2, 1), mask.repeat(1, 2), twice)[
+                :, mask.shape[1] :
+            ]
         there = self._causal(tokens, mask, column)
         if self.attention_mode != "flip":
             return there
@@ -135,9 +164,13 @@ class EncoderBody(Body):
 
     def __init__(self, model: PreTrainedModel, layers: int | None = None) -> None:
         tables = (m for name, m in model.named_modules() if name.endswith("position_embeddings"))
-        padding = getattr(next(tables, None), "padding_idx", None)  # RoBERTa's positions begin behind it
+        padding = getattr(
+            next(tables, None), "padding_idx", None
+        )  # RoBERTa's positions begin behind it
         used = 0 if padding is None else padding + 1
-        super().__init__(model, layers, model.config.get_text_config().max_position_embeddings - used)
+        super().__init__(
+            model, layers, model.config.get_text_config().max_position_embeddings - used
+        )
 
     def forward(self, embedded: Embedded) -> Tensor:
         """All at once."""
@@ -155,7 +188,9 @@ class VisionBody(Body):
     def own(self) -> Tensor:
         """Its projection of white noise; it has no table."""
         projection = self.model.get_input_embeddings().projection
-        noise = torch.randn(1024, *projection.weight.shape[1:], generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(
+            1024, *projection.weight.shape[1:], generator=torch.Generator().manual_seed(0)
+        )
         patches: Tensor = projection(noise.to(projection.weight)).flatten(1)
         return patches
 
@@ -163,17 +198,23 @@ class VisionBody(Body):
         """Without the class token; tokens have to stand on a grid of two dimensions."""
         tokens, mask, grid = embedded
         if grid is None or len(grid) != 2:
-            raise ConfigError(f"{self.name!r} reads tokens on a grid of two dimensions; give it images, by Patches")
+            raise ConfigError(
+                f"{self.name!r} reads tokens on a grid of two dimensions; give it images, by Patches"
+            )
         self.grid = grid
         seen = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
-        states: Tensor = self.model(tokens.to(self.model.dtype), attention_mask=seen.long()).last_hidden_state
+        states: Tensor = self.model(
+            tokens.to(self.model.dtype), attention_mask=seen.long()
+        ).last_hidden_state
         return states[:, 1:].to(tokens.dtype)
 
     def _placed(self, tokens: Tensor, **_: Any) -> Tensor:
         """What the model makes of patches before its first layer, beginning behind their projection."""
         own, size = self.model.embeddings, self.model.get_input_embeddings().projection.kernel_size
         placed = torch.cat([own.cls_token.expand(len(tokens), -1, -1), tokens], 1)
-        positions = own.interpolate_pos_encoding(placed, self.grid[0] * size[0], self.grid[1] * size[1])
+        positions = own.interpolate_pos_encoding(
+            placed, self.grid[0] * size[0], self.grid[1] * size[1]
+        )
         ready: Tensor = own.dropout(placed + positions)
         return ready
 
@@ -183,12 +224,19 @@ def body_of(model: PreTrainedModel, layers: int | None = None, fix: Fix = "none"
     if is_causal(model.config):
         return CausalBody(model, layers, fix)
     if fix != "none":
-        raise ConfigError(f"the fix is {fix}, but {_name(model)!r} reads in both directions; set it to none")
+        raise ConfigError(
+            f"the fix is {fix}, but {_name(model)!r} reads in both directions; set it to none"
+        )
     if hasattr(getattr(model.base_model, "embeddings", None), "interpolate_pos_encoding"):
         return VisionBody(model, layers)
-    if "inputs_embeds" in signature(model.base_model.forward).parameters and not model.config.is_encoder_decoder:
+    if (
+        "inputs_embeds" in signature(model.base_model.forward).parameters
+        and not model.config.is_encoder_decoder
+    ):
         return EncoderBody(model, layers)
-    raise ModelError(f"{_name(model)!r} is a {model.config.model_type} model, which cannot be a body")
+    raise ModelError(
+        f"{_name(model)!r} is a {model.config.model_type} model, which cannot be a body"
+    )
 
 
 def _name(model: PreTrainedModel) -> str:

@@ -15,17 +15,43 @@ from lit_align.errors import ConfigError
 from lit_align.orca.evaluation import ARMS, baselines, compared, plot_arms, settings_of, trained
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "tasks": {"type": str, "nargs": "+", "required": True, "help": "YAMLs of fit with CrossModal, one for each task."},
-    "arms": {"type": str, "nargs": "+", "default": [*ARMS], "help": f"What is compared: {', '.join(ARMS)}."},
-    "lrs": {"type": float, "nargs": "+", "default": [1e-4, 3e-4, 1e-3], "help": "Learning rates to choose from."},
-    "seeds": {"type": int, "default": 5, "help": "Of initial weights, splits and order; the first one chooses the lr."},
-    "steps": {"type": int, "help": "Optimiser steps of each run; none takes trainer.max_steps of the YAML."},
+    "tasks": {
+        "type": str,
+        "nargs": "+",
+        "required": True,
+        "help": "YAMLs of fit with CrossModal, one for each task.",
+    },
+    "arms": {
+        "type": str,
+        "nargs": "+",
+        "default": [*ARMS],
+        "help": f"What is compared: {', '.join(ARMS)}.",
+    },
+    "lrs": {
+        "type": float,
+        "nargs": "+",
+        "default": [1e-4, 3e-4, 1e-3],
+        "help": "Learning rates to choose from.",
+    },
+    "seeds": {
+        "type": int,
+        "default": 5,
+        "help": "Of initial weights, splits and order; the first one chooses the lr.",
+    },
+    "steps": {
+        "type": int,
+        "help": "Optimiser steps of each run; none takes trainer.max_steps of the YAML.",
+    },
     "results": {
         "type": str,
         "default": "runs/cross_modal.jsonl",
         "help": "Runs that are in this file are not repeated.",
     },
-    "run": {"type": str, "default": "runs/evaluate", "help": "Folder of runs; each one gets a number in it."},
+    "run": {
+        "type": str,
+        "default": "runs/evaluate",
+        "help": "Folder of runs; each one gets a number in it.",
+    },
 }
 
 
@@ -43,12 +69,16 @@ def refuse(made: Any) -> None:
         if not Path(file).is_file():
             raise ConfigError(f"there is no file {file}; give the YAML of a task")
         task = yaml.safe_load(Path(file).read_text("utf-8"))
-        if not isinstance(task, dict) or not all(isinstance(task.get(one), dict) for one in ("model", "data")):
+        if not isinstance(task, dict) or not all(
+            isinstance(task.get(one), dict) for one in ("model", "data")
+        ):
             raise ConfigError(f"{file} has no model and data; give the YAML of a task")
         if (stage := str(task["model"].get("class_path")).rpartition(".")[2]) != "CrossModal":
             raise ConfigError(f"{file} is of {stage}, not of CrossModal; give the YAML of a task")
         if not made.steps and _steps(task) < 1:
-            raise ConfigError(f"{file} has no trainer.max_steps above 0; state it there, or give --steps")
+            raise ConfigError(
+                f"{file} has no trainer.max_steps above 0; state it there, or give --steps"
+            )
 
 
 def run(made: Any, folder: Path) -> dict[str, Any]:
@@ -63,15 +93,34 @@ def run(made: Any, folder: Path) -> dict[str, Any]:
         for arm in made.arms:
             tried = [_trial(results, name, task, steps, arm, lr, 0) for lr in made.lrs]
             lr = min(tried, key=lambda one: one["eval_loss"])["lr"]
-            chosen += [_trial(results, name, task, steps, arm, lr, seed) for seed in range(made.seeds)]
+            chosen += [
+                _trial(results, name, task, steps, arm, lr, seed) for seed in range(made.seeds)
+            ]
         of_seed = [_without(results, name, task, seed) for seed in range(made.seeds)]
         means = {key: sum(one[key] for one in of_seed) / len(of_seed) for key in of_seed[0]}
-        figures = {"metric": chosen[0]["metric"], "steps": steps, "lrs": made.lrs, "baselines": means}
+        figures = {
+            "metric": chosen[0]["metric"],
+            "steps": steps,
+            "lrs": made.lrs,
+            "baselines": means,
+        }
         found[name] = {**figures, "arms": compared(chosen)}
-        (folder / "cross_modal.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        (folder / "cross_modal.json").write_text(
+            json.dumps(found, indent=2) + "\n", encoding="utf-8"
+        )
         plot_arms(found, folder / "cross_modal.png")
     for name, of in found.items():
-        table = Table("", of["metric"], "sd", "p", "seconds", "CPU", "lr", "kept", title=f"{name}, in the test")
+        table = Table(
+            "",
+            of["metric"],
+            "sd",
+            "p",
+            "seconds",
+            "CPU",
+            "lr",
+            "kept",
+            title=f"{name}, in the test",
+        )
         for arm, one in of["arms"].items():
             shown = [_number(one[key]) for key in ("mean", "sd", "against naive")]
             shown += [f"{one[key]:.0f}" for key in ("seconds", "cpu_seconds")]

@@ -62,7 +62,9 @@ class CrossModalData(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read the training file and, for ``test``, the test file."""
         if self.trainer is not None and self.trainer.world_size > 1:
-            raise ConfigError(f"there are {self.trainer.world_size} processes; cross-modal data are for one")
+            raise ConfigError(
+                f"there are {self.trainer.world_size} processes; cross-modal data are for one"
+            )
         if not self.parts:
             self._prepare()
         if stage == "test" and self.paths["test"] and "test" not in self.parts:
@@ -73,7 +75,10 @@ class CrossModalData(LightningDataModule):
                     raise DataError(
                         f"everything in {self.paths['test']} is in {self.paths['train']}; test on other data"
                     )
-                warnings.warn(f"{again} inputs of {self.paths['test']} are in {self.paths['train']}", stacklevel=2)
+                warnings.warn(
+                    f"{again} inputs of {self.paths['test']} are in {self.paths['train']}",
+                    stacklevel=2,
+                )
             self.parts["test"] = found
 
     def _prepare(self) -> None:
@@ -86,12 +91,16 @@ class CrossModalData(LightningDataModule):
             _, whole = split(whole, self.limit / len(whole), self.seed)
         train, parts["validation"] = split(whole, self.shares["validation"], self.seed)
         if not len(train) or not len(parts["validation"]):
-            raise DataError(f"{path} is too small for training and validation, {len(whole)} examples; give more")
+            raise DataError(
+                f"{path} is too small for training and validation, {len(whole)} examples; give more"
+            )
         self.target = target_spec(train, str(path))
         self._measure(train, str(path))
         prepared = [self._prepared(x) for x in train.inputs]
         # what else may come is known of the file: what a value is missing from, and how long inputs are, is no label
-        self.inputs = InputSpec.of(self.modality.kind, [*prepared, *map(self._prepared, parts["validation"].inputs)])
+        self.inputs = InputSpec.of(
+            self.modality.kind, [*prepared, *map(self._prepared, parts["validation"].inputs)]
+        )
         self.parts = {"train": train, **parts}
 
     def _read(self, path: str, which: Literal["train", "test"]) -> Examples:
@@ -101,12 +110,20 @@ class CrossModalData(LightningDataModule):
         first = found.inputs[0]
         for number, x in enumerate(found.inputs):
             if x.ndim != first.ndim or len(x) != len(first):
-                raise DataError(f"input {number} in {path} is {list(x.shape)}, the first {list(first.shape)}; mend it")
+                raise DataError(
+                    f"input {number} in {path} is {list(x.shape)}, the first {list(first.shape)}; mend it"
+                )
             if not x.numel() or bool(x.isnan().all()):
                 raise DataError(f"input {number} in {path} holds no value; leave it out")
             if bool(x.isinf().any()):
-                raise DataError(f"input {number} in {path} holds an infinite value; correct it, or make it missing")
-        bad = "" in found.targets if isinstance(found.targets, list) else not bool(found.targets.isfinite().all())
+                raise DataError(
+                    f"input {number} in {path} holds an infinite value; correct it, or make it missing"
+                )
+        bad = (
+            "" in found.targets
+            if isinstance(found.targets, list)
+            else not bool(found.targets.isfinite().all())
+        )
         if bad:
             raise DataError(f"a target in {path} is missing or infinite; leave the example out")
         return found
@@ -136,7 +153,9 @@ class CrossModalData(LightningDataModule):
         place = torch.searchsorted(self.known, x).clamp(max=len(self.known) - 1)
         return torch.where(self.known[place] == x, place + 1, 0)
 
-    def labelled(self, part: Literal["train", "validation", "test"], rows: Sequence[int] | None = None) -> Labelled:
+    def labelled(
+        self, part: Literal["train", "validation", "test"], rows: Sequence[int] | None = None
+    ) -> Labelled:
         """A batch of some examples of a part, or of all; what is longer than any in training is refused.
 
         Raises:
@@ -175,10 +194,18 @@ class Batches(Steps):
     """The batches of one part of the data: the order of steps of trees, and how it is resumed, without packing."""
 
     def __init__(
-        self, data: CrossModalData, part: Literal["train", "validation", "test"], resumes: bool = False
+        self,
+        data: CrossModalData,
+        part: Literal["train", "validation", "test"],
+        resumes: bool = False,
     ) -> None:
         self.trees: Any = range(len(data.parts[part]))
-        self.batch_size, self.shuffle, self.seed, self.resumes = data.batch_size, resumes, data.seed, resumes
+        self.batch_size, self.shuffle, self.seed, self.resumes = (
+            data.batch_size,
+            resumes,
+            data.seed,
+            resumes,
+        )
         self.epoch = self.next = 0
         self.data, self.part = data, part
         data.encoded(part)  # refuses now what would stop in the middle of an epoch
@@ -197,7 +224,9 @@ def target_spec(train: Examples, path: str) -> TargetSpec:
     if isinstance(targets, list):
         names = sorted(set(targets))
         if len(names) < 2:
-            raise DataError(f"all training examples in {path} are of class {names[0]}; there is nothing to learn")
+            raise DataError(
+                f"all training examples in {path} are of class {names[0]}; there is nothing to learn"
+            )
         return TargetSpec("class", len(names), classes=tuple(names))
     if targets.dtype == torch.bool:
         return TargetSpec("multilabel", targets.shape[1])
@@ -208,8 +237,12 @@ def target_spec(train: Examples, path: str) -> TargetSpec:
     if targets.ndim == 2:
         return TargetSpec("regression", targets.shape[1], (), (), *scale)
     shape = tuple(targets.shape[2:])
-    if other := next((tuple(x.shape[1:]) for x in train.inputs if tuple(x.shape[1:]) != shape), None):
-        raise DataError(f"the dense targets in {path} are {list(shape)}, an input {list(other)}; they must be alike")
+    if other := next(
+        (tuple(x.shape[1:]) for x in train.inputs if tuple(x.shape[1:]) != shape), None
+    ):
+        raise DataError(
+            f"the dense targets in {path} are {list(shape)}, an input {list(other)}; they must be alike"
+        )
     return TargetSpec("dense", targets.shape[1], shape, (), *scale)
 
 
@@ -233,7 +266,9 @@ def split(examples: Examples, share: float, seed: int) -> tuple[Examples, Exampl
     for _, there in sorted(by_stratum.items()):
         count = min(max(1, round(share * len(there))), len(there) - 1)
         held |= {there[i] for i in torch.randperm(len(there), generator=draw)[:count].tolist()}
-    rows = [[row for row, unit in enumerate(units) if (unit in held) is out] for out in (False, True)]
+    rows = [
+        [row for row, unit in enumerate(units) if (unit in held) is out] for out in (False, True)
+    ]
     return examples.take(rows[0]), examples.take(rows[1])
 
 

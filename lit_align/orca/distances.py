@@ -47,12 +47,18 @@ class DatasetDistance(ABC):
         """
         for name, features, labels in (("source", x, y), ("target", u, v)):
             if features.dim() != 2 or not len(features) or features.shape[1] != x.shape[1]:
-                raise DataError(f"features of the {name} are {list(features.shape)}; give [rows, {x.shape[-1]}]")
+                raise DataError(
+                    f"features of the {name} are {list(features.shape)}; give [rows, {x.shape[-1]}]"
+                )
             if labels.shape != features.shape[:1] or labels.is_floating_point():
                 found = f"{list(labels.shape)} {labels.dtype} for {len(features)} rows"
-                raise DataError(f"labels of the {name} are {found}; give classes, which LabelQuantizer makes of others")
+                raise DataError(
+                    f"labels of the {name} are {found}; give classes, which LabelQuantizer makes of others"
+                )
             if not bool((finite := features.isfinite().all(1)).all()):
-                raise DataError(f"row {int((~finite).nonzero()[0])} of the {name} is not finite; mend or drop it")
+                raise DataError(
+                    f"row {int((~finite).nonzero()[0])} of the {name} is not finite; mend or drop it"
+                )
         return self.measure(x, y, u, v)
 
     @abstractmethod
@@ -104,7 +110,9 @@ def nuclear_norm(a: Tensor, b: Tensor) -> Tensor:
     product = a @ b.T
     with torch.no_grad():
         left, size, right = torch.linalg.svd(product, full_matrices=False)
-        kept = size > size[0] * max(product.shape) * torch.finfo(size.dtype).eps  # the others have no direction
+        kept = (
+            size > size[0] * max(product.shape) * torch.finfo(size.dtype).eps
+        )  # the others have no direction
         turn = left[:, kept] @ right[kept]
     norm: Tensor = (turn * product).sum()
     return norm
@@ -124,13 +132,19 @@ def label_costs(a: Side, b: Side, labels: Labels = "gaussian", p: int = 2) -> Te
 
     ``labels`` are as for `OTDD`; for p of 1, all but exact give the root of the formula.
     """
-    pairs = [[c, k] for c in range(len(a.means)) for k in range(len(b.means)) if a is not b or c < k]
+    pairs = [
+        [c, k] for c in range(len(a.means)) for k in range(len(b.means)) if a is not b or c < k
+    ]
     none = a.means.new_zeros(len(a.means), len(b.means))
     if not pairs:
         return none
     index = tuple(torch.tensor(pairs, device=none.device).T)
-    apart = none.index_put(index, torch.stack([_classes_apart(a, c, b, k, labels, p) for c, k in pairs]))
-    return apart + apart.T if a is b else apart  # a class is at no distance from itself, to the last digit
+    apart = none.index_put(
+        index, torch.stack([_classes_apart(a, c, b, k, labels, p) for c, k in pairs])
+    )
+    return (
+        apart + apart.T if a is b else apart
+    )  # a class is at no distance from itself, to the last digit
 
 
 def _classes_apart(a: Side, c: int, b: Side, k: int, labels: Labels, p: int) -> Tensor:
@@ -138,7 +152,9 @@ def _classes_apart(a: Side, c: int, b: Side, k: int, labels: Labels, p: int) -> 
         return transport(_powers(a.x[a.y == c], b.x[b.y == k], p), 0.0)
     square, (f, g) = (a.means[c] - b.means[k]).square().sum(), (a.factors[c], b.factors[k])
     if labels == "gaussian":
-        square = square + (f.square().sum() + g.square().sum() - 2 * nuclear_norm(f, g)).clamp_min(0)
+        square = square + (f.square().sum() + g.square().sum() - 2 * nuclear_norm(f, g)).clamp_min(
+            0
+        )
     elif labels == "diagonal":
         square = square + (root(f.square().sum(0)) - root(g.square().sum(0))).square().sum()
     return square if p == 2 else root(square)
@@ -160,7 +176,9 @@ def transport(cost: Tensor, epsilon: float, tolerance: float = 1e-4, steps: int 
 
     if epsilon == 0:
         return ot.solve(cost).value  # type: ignore[no-any-return]
-    solved = ot.solve(cost, reg=epsilon, reg_type="KL", grad="envelope", tol=tolerance, max_iter=steps)
+    solved = ot.solve(
+        cost, reg=epsilon, reg_type="KL", grad="envelope", tol=tolerance, max_iter=steps
+    )
     return solved.value.double()  # type: ignore[no-any-return]
 
 
@@ -211,7 +229,9 @@ class Transport(DatasetDistance):
         return 0.5 if self.convention == "otdd" else 1.0
 
     def _transport(self, a: Side, b: Side) -> Tensor:
-        return transport(self._cost(a, b), self._kept["epsilon"], self.tolerance, self.max_iterations)
+        return transport(
+            self._cost(a, b), self._kept["epsilon"], self.tolerance, self.max_iterations
+        )
 
     def _own(self, side: Side) -> Tensor:
         zero = not self.debias or self._kept["epsilon"] == 0
@@ -243,7 +263,12 @@ class Transport(DatasetDistance):
 
     def _distance(self, cross: Tensor, source: Tensor, target: Tensor) -> Distance:
         value = cross - source / 2 - target / 2
-        parts = {"cross": cross, "source": source, "target": target, "distance": value.clamp_min(0) ** (1 / self.p)}
+        parts = {
+            "cross": cross,
+            "source": source,
+            "target": target,
+            "distance": value.clamp_min(0) ** (1 / self.p),
+        }
         parts["epsilon"] = value.new_tensor(self._kept["epsilon"])
         return Distance(value, {name: part.detach() for name, part in parts.items()})
 
@@ -273,7 +298,8 @@ class ORCA(Transport):
         each = [self._divergence(source, Side.of(one, one.new_zeros(len(one)))) for one in members]
         shares = [len(one) / len(u) for one in members]
         cross, own, targets = (
-            sum(p * part for p, part in zip(shares, column, strict=True)) for column in zip(*each, strict=True)
+            sum(p * part for p, part in zip(shares, column, strict=True))
+            for column in zip(*each, strict=True)
         )
         return self._distance(cross, own, targets)
 
@@ -302,7 +328,9 @@ class OTDD(Transport):
 
     def _cost(self, a: Side, b: Side) -> Tensor:
         features = super()._cost(a, b)
-        between = label_costs(a, b, self.labels, self.p).to(features) * (self._scale * self.label_weight)
+        between = label_costs(a, b, self.labels, self.p).to(features) * (
+            self._scale * self.label_weight
+        )
         return self.feature_weight * features + between[a.y][:, b.y]
 
 
@@ -348,13 +376,17 @@ class MMD(DatasetDistance):
         centre = x.detach().double().mean(0)
         x, u = x.double() - centre, u.double() - centre
         both = torch.cat([x, u]).detach()
-        total = 2 * len(both) * both.square().sum() - 2 * both.sum(0).square().sum()  # of all squared distances
+        total = (
+            2 * len(both) * both.square().sum() - 2 * both.sum(0).square().sum()
+        )  # of all squared distances
         middle = total / (len(both) ** 2 - len(both))
         widths = [middle * 2.0 ** (k - self.kernels // 2) for k in range(self.kernels)]
 
         def mean(a: Tensor, b: Tensor) -> Tensor:
             squares = _powers(a, b, 2)
-            return sum(((-squares / width).exp().mean() for width in widths), start=squares.new_zeros(()))
+            return sum(
+                ((-squares / width).exp().mean() for width in widths), start=squares.new_zeros(())
+            )
 
         return Distance(mean(x, x) + mean(u, u) - 2 * mean(x, u))
 

@@ -15,13 +15,19 @@ from lit_align.orca.datamodule import CrossModalData
 from lit_align.orca.heads import measure
 from lit_align.orca.modalities import TargetSpec
 
-ORCA_STEPS: dict[str, Any] = {"steps": 60, "lr": 1e-3, "folds": 0}  # one an epoch, as its settings have it
+ORCA_STEPS: dict[str, Any] = {
+    "steps": 60,
+    "lr": 1e-3,
+    "folds": 0,
+}  # one an epoch, as its settings have it
 
 ARMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "scratch": lambda given: {"pretrained": False, "alignment": None},
     "naive": lambda given: {"alignment": None},
     "orca": lambda given: {
-        "alignment": given | {"distance": {"class_path": "ORCA", "init_args": {"convention": "otdd"}}} | ORCA_STEPS
+        "alignment": given
+        | {"distance": {"class_path": "ORCA", "init_args": {"convention": "otdd"}}}
+        | ORCA_STEPS
     },
     "otdd": lambda given: {"alignment": given | {"folds": 0}},
     "gated": lambda given: {"alignment": {"folds": 5} | given},
@@ -33,7 +39,9 @@ KERNELS = 2000
 
 def settings_of(task: dict[str, Any], arm: str, lr: float, seed: int) -> dict[str, Any]:
     """Settings of stage and data of one run: the task's, but for arm, learning rate and seed."""
-    model, data = ({**task[part], "init_args": dict(task[part]["init_args"])} for part in ("model", "data"))
+    model, data = (
+        {**task[part], "init_args": dict(task[part]["init_args"])} for part in ("model", "data")
+    )
     given = model["init_args"]
     given |= ARMS[arm](dict(given.get("alignment") or {})) | {"seed": seed}
     optimizer = given["optimizer"]
@@ -59,7 +67,11 @@ def trained(settings: dict[str, Any], steps: int) -> dict[str, Any]:
     from lit_align.orca.stage import CrossModal
 
     made = _made(settings, model=CrossModal, data=CrossModalData)
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
     trainer = Trainer(max_steps=steps, logger=False, limit_val_batches=0, **quiet)  # type: ignore[arg-type]
     start, work = time.perf_counter(), time.process_time()
     trainer.fit(made.model, made.data)
@@ -92,7 +104,9 @@ def baselines(given: dict[str, Any]) -> dict[str, float]:
     if not train.x.is_floating_point():
         return found
     xs = _alike([part.x for part in (train, validation, test)])
-    found["nearest neighbour"] = scored(wanted[torch.cdist(xs[2].flatten(1), xs[0].flatten(1)).argmin(1)])
+    found["nearest neighbour"] = scored(
+        wanted[torch.cdist(xs[2].flatten(1), xs[0].flatten(1)).argmin(1)]
+    )
     x, chosen_by, tested = random_convolutions(xs, int(given["init_args"]["seed"]))
     fits = [ridge(x, wanted, 10.0**k) for k in range(-2, 6)]
     best = min(fits, key=lambda fit: float((fit(chosen_by) - aim).square().mean()))
@@ -132,7 +146,9 @@ def random_convolutions(xs: Sequence[Tensor], seed: int) -> list[Tensor]:
         for x, column in zip(xs, columns, strict=True):
             for_each = []
             for rows in torch.split(x, 32):  # together, long series would take gigabytes
-                made = torch.nn.functional.conv1d(rows, weight, bias, padding=pad, dilation=dilation)
+                made = torch.nn.functional.conv1d(
+                    rows, weight, bias, padding=pad, dilation=dilation
+                )
                 for_each.append(torch.cat([made.amax(2), (made > 0).float().mean(2)], 1))
             column.append(torch.cat(for_each))
     features = [torch.cat(column, 1) for column in columns]
@@ -182,7 +198,10 @@ def compared(runs: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "sd": float(values.std(ddof=1)) if len(of) > 1 else None,
             "against naive": float(ttest_rel(*pairs.T).pvalue) if differ else None,
             "each": values.tolist(),
-            **{name: float(np.mean([run[name] for run in of.values()])) for name in ("seconds", "cpu_seconds")},
+            **{
+                name: float(np.mean([run[name] for run in of.values()]))
+                for name in ("seconds", "cpu_seconds")
+            },
             "kept": sum(bool(run["alignment"].get("kept")) for run in of.values()),
         }
     return found
@@ -199,14 +218,18 @@ def plot_arms(found: dict[str, Any], picture: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(found), figsize=(1.5 + 4 * len(found), 3.8), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(found), figsize=(1.5 + 4 * len(found), 3.8), layout="constrained", squeeze=False
+    )
     for axis, (task, of) in zip(axes[0], found.items(), strict=True):
         arms = list(of["arms"])
         means, sds = ([of["arms"][arm][key] or 0.0 for arm in arms] for key in ("mean", "sd"))
         axis.errorbar(arms, means, sds, fmt="_", markersize=16, capsize=4)
         for arm, one in of["arms"].items():
             axis.plot([arm] * one["seeds"], one["each"], "k.", alpha=0.4)
-        lines = list(of["baselines"].items())  # two say enough: the mean target is drawn if it is the only one
+        lines = list(
+            of["baselines"].items()
+        )  # two say enough: the mean target is drawn if it is the only one
         for (name, value), style in zip(lines[1:] or lines, ("--", ":"), strict=False):
             axis.axhline(value, linestyle=style, color="grey", label=f"{name}, {value:.3f}")
         axis.set(title=task, ylabel=f"{of['metric']} in the test")

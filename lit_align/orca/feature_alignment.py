@@ -78,11 +78,15 @@ class FeatureAlignment:
         if len(self.source) == 1 and self.source[0].endswith(".npz"):
             found = SourceSet.read(self.source[0])
         elif not hasattr(body.model.get_input_embeddings(), "weight"):
-            raise ConfigError(f"{base.path!r} has no words to align to; give an .npz of points as alignment.source")
+            raise ConfigError(
+                f"{base.path!r} has no words to align to; give an .npz of points as alignment.source"
+            )
         else:
             table = body.model.get_input_embeddings().weight
             if self.source:
-                found = SourceSet.from_words(self.source, table, load_tokenizer(base), POINTS, seed=seed)
+                found = SourceSet.from_words(
+                    self.source, table, load_tokenizer(base), POINTS, seed=seed
+                )
             else:
                 found = SourceSet.from_table(table, POINTS, seed=seed)
         return found._replace(x=found.x.to(device), y=found.y.to(device))
@@ -125,7 +129,11 @@ def folds_of(units: Sequence[Any], classes: Sequence[int], folds: int, seed: int
 
 
 def align(
-    embedder: Embedder, sample: Sample, source: SourceSet, how: FeatureAlignment, distance: DatasetDistance
+    embedder: Embedder,
+    sample: Sample,
+    source: SourceSet,
+    how: FeatureAlignment,
+    distance: DatasetDistance,
 ) -> None:
     """Take ``how.steps`` steps towards the source."""
     optimizer = torch.optim.Adam(embedder.parameters(), how.lr)
@@ -152,21 +160,34 @@ def tried(
     for k in torch.unique(sample.fold):
         rest, one = sample.fold != k, copy.deepcopy(embedder)
         align(one, sample.take(rest), source, how, distance)
-        for name, (states, grid) in {"without": plain, "with": seen(one, body, head, sample)}.items():
-            losses[name].append([probe(head, states, grid, sample.y, rest, strength) for strength in STRENGTHS])
-    best = {name: (table := torch.tensor(of))[:, table.mean(0).argmin()] for name, of in losses.items()}
+        for name, (states, grid) in {
+            "without": plain,
+            "with": seen(one, body, head, sample),
+        }.items():
+            losses[name].append(
+                [probe(head, states, grid, sample.y, rest, strength) for strength in STRENGTHS]
+            )
+    best = {
+        name: (table := torch.tensor(of))[:, table.mean(0).argmin()] for name, of in losses.items()
+    }
     gain = best["without"] - best["with"]
     error = float(gain.std() / len(gain) ** 0.5)
     figures = {name: float(of.mean()) for name, of in best.items()}
-    kept = bool(gain.mean() > 2 * error)  # two: of heartbeats, gains of one to two errors made validation worse
+    kept = bool(
+        gain.mean() > 2 * error
+    )  # two: of heartbeats, gains of one to two errors made validation worse
     return {**figures, "gain": float(gain.mean()), "error": error, "kept": kept}
 
 
 @torch.no_grad()
-def seen(embedder: Embedder, body: Body, head: Head, sample: Sample) -> tuple[Tensor, tuple[int, ...] | None]:
+def seen(
+    embedder: Embedder, body: Body, head: Head, sample: Sample
+) -> tuple[Tensor, tuple[int, ...] | None]:
     """What the head would see of each example, and the grid that tokens stand on."""
     states, grid = [], None
-    for x, mask in zip(torch.split(sample.x, TOGETHER), torch.split(sample.mask, TOGETHER), strict=True):
+    for x, mask in zip(
+        torch.split(sample.x, TOGETHER), torch.split(sample.mask, TOGETHER), strict=True
+    ):
         embedded: Embedded = embedder(x, mask)
         states.append(head.read(body(embedded), embedded))
         grid = embedded.grid
@@ -174,7 +195,12 @@ def seen(embedder: Embedder, body: Body, head: Head, sample: Sample) -> tuple[Te
 
 
 def probe(
-    head: Head, states: Tensor, grid: tuple[int, ...] | None, y: Tensor, fitted: Tensor, strength: float
+    head: Head,
+    states: Tensor,
+    grid: tuple[int, ...] | None,
+    y: Tensor,
+    fitted: Tensor,
+    strength: float,
 ) -> float:
     r"""Mean loss, on examples that are not ``fitted``, of a linear layer that is fitted to those that are.
 
@@ -224,7 +250,9 @@ class Cloud(NamedTuple):
 
 
 @torch.no_grad()
-def cloud(embedder: Embedder, sample: Sample, source: SourceSet, distance: DatasetDistance) -> Cloud:
+def cloud(
+    embedder: Embedder, sample: Sample, source: SourceSet, distance: DatasetDistance
+) -> Cloud:
     """Figures of the embeddings.
 
     ``distance`` to the source; ``nearest`` of each class, the squared distance of its normal distribution to that of
@@ -233,7 +261,9 @@ def cloud(embedder: Embedder, sample: Sample, source: SourceSet, distance: Datas
     embedded: Embedded = embedder(sample.x, sample.mask)
     pooled, classes = embedded.pooled(), sample.classes
     found = distance(source.x, source.y, pooled, classes)
-    near = label_costs(Side.of(source.x.double(), source.y), Side.of(pooled.double(), classes)).amin(0)
+    near = label_costs(
+        Side.of(source.x.double(), source.y), Side.of(pooled.double(), classes)
+    ).amin(0)
     means = Side.of(pooled, classes).means[classes]
     within = (pooled - means).square().sum()
     figures = {
@@ -252,7 +282,9 @@ def settled(distance: DatasetDistance, figures: dict[str, Any]) -> DatasetDistan
     return replace(distance, **({"epsilon": figures["epsilon"]} if "epsilon" in figures else {}))  # type: ignore[type-var]
 
 
-def plot_clouds(source: SourceSet, clouds: dict[str, Cloud], classes: Tensor, picture: Path) -> None:
+def plot_clouds(
+    source: SourceSet, clouds: dict[str, Cloud], classes: Tensor, picture: Path
+) -> None:
     """Draw source and embeddings on the two main axes of them all."""
     import matplotlib
 
@@ -262,13 +294,19 @@ def plot_clouds(source: SourceSet, clouds: dict[str, Cloud], classes: Tensor, pi
     everything = torch.cat([source.x, *(one.pooled for one in clouds.values())]).cpu().double()
     middle = everything.mean(0)
     axes = torch.linalg.svd(everything - middle, full_matrices=False).Vh[:2].T
-    figure, panels = plt.subplots(1, len(clouds), figsize=(10, 4), layout="constrained", sharex=True, sharey=True)
+    figure, panels = plt.subplots(
+        1, len(clouds), figsize=(10, 4), layout="constrained", sharex=True, sharey=True
+    )
     for panel, (name, one) in zip(panels, clouds.items(), strict=True):
-        x, u = (((rows.cpu().double() - middle) @ axes).T.tolist() for rows in (source.x, one.pooled))
+        x, u = (
+            ((rows.cpu().double() - middle) @ axes).T.tolist() for rows in (source.x, one.pooled)
+        )
         panel.scatter(*x, c="lightgrey", s=6, label="source")
         panel.scatter(*u, c=classes.tolist(), s=12, cmap="tab10", label="target, by class")
         told = {key: round(one.figures[key], 3) for key in ("distance", "fisher", "token_norm")}
-        panel.set_title(f"{name}\n" + ", ".join(f"{key} {value:g}" for key, value in told.items()), fontsize=10)
+        panel.set_title(
+            f"{name}\n" + ", ".join(f"{key} {value:g}" for key, value in told.items()), fontsize=10
+        )
     panels[0].legend(fontsize=8)
     figure.savefig(picture, dpi=120)
     plt.close(figure)

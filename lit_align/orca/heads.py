@@ -17,7 +17,12 @@ from lit_align.orca.embedders import Embedder
 from lit_align.orca.modalities import TargetSpec
 from lit_align.orca.types import Embedded
 
-METRICS = {"class": "accuracy", "multilabel": "average_precision", "regression": "rmse", "dense": "relative_l2"}
+METRICS = {
+    "class": "accuracy",
+    "multilabel": "average_precision",
+    "regression": "rmse",
+    "dense": "relative_l2",
+}
 
 
 class Head(nn.Module):
@@ -36,14 +41,20 @@ class Head(nn.Module):
     std: Tensor
 
     def __init__(
-        self, target: TargetSpec, embedder: Embedder, width: int, pool: Literal["mean", "last"] = "mean"
+        self,
+        target: TargetSpec,
+        embedder: Embedder,
+        width: int,
+        pool: Literal["mean", "last"] = "mean",
     ) -> None:
         super().__init__()
         self.target, self.pool, self.metric = target, pool, METRICS[target.kind]
         self.patch = (embedder.patch or ()) if target.kind == "dense" else ()
         if target.kind == "dense" and not self.patch:
             name = type(embedder).__name__
-            raise ConfigError(f"a dense target needs tokens that tile the input, {name} makes others; choose Patches")
+            raise ConfigError(
+                f"a dense target needs tokens that tile the input, {name} makes others; choose Patches"
+            )
         self.linear = nn.Linear(width, target.outputs * prod(self.patch))
         scale = (-1, *[1] * len(self.patch))
         for name, values in {"mean": target.mean or (0.0,), "std": target.std or (1.0,)}.items():
@@ -74,7 +85,9 @@ class Head(nn.Module):
         n, dims, outputs = len(x), len(grid), self.target.outputs
         sides = (axis for dim in range(dims) for axis in (1 + dim, 2 + dims + dim))
         x = x.reshape(n, *grid, outputs, *self.patch).permute(0, 1 + dims, *sides)
-        x = x.reshape(n, outputs, *(count * step for count, step in zip(grid, self.patch, strict=True)))
+        x = x.reshape(
+            n, outputs, *(count * step for count, step in zip(grid, self.patch, strict=True))
+        )
         for dim, size in enumerate(self.target.shape):
             x = x.narrow(2 + dim, 0, size)
         return x
@@ -85,8 +98,14 @@ class Head(nn.Module):
         if kind == "class":
             return cross_entropy(predicted, y, reduction="none")
         if kind == "multilabel":
-            return binary_cross_entropy_with_logits(predicted, y.to(predicted), reduction="none").mean(1)
-        return relative_l2(predicted, y) if kind == "dense" else ((predicted - y) / self.std).square().mean(1)
+            return binary_cross_entropy_with_logits(
+                predicted, y.to(predicted), reduction="none"
+            ).mean(1)
+        return (
+            relative_l2(predicted, y)
+            if kind == "dense"
+            else ((predicted - y) / self.std).square().mean(1)
+        )
 
 
 def relative_l2(predicted: Tensor, y: Tensor) -> Tensor:

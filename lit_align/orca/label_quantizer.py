@@ -40,7 +40,9 @@ def clusters(rows: Tensor, k: int, seed: int = 0) -> Tensor:
     distinct: Tensor = torch.unique(rows.double(), dim=0)
     if k >= len(distinct):
         return distinct
-    found = kmeans2(rows.double().cpu().numpy(), k, minit="++", rng=np.random.default_rng(seed), missing="warn")
+    found = kmeans2(
+        rows.double().cpu().numpy(), k, minit="++", rng=np.random.default_rng(seed), missing="warn"
+    )
     return torch.as_tensor(found[0])
 
 
@@ -71,7 +73,9 @@ class LabelQuantizer:
         """
         y = y.double()
         if not len(y) or not bool(y.isfinite().all()):
-            raise DataError(f"targets of shape {list(y.shape)} are missing or not finite; mend or drop them")
+            raise DataError(
+                f"targets of shape {list(y.shape)} are missing or not finite; mend or drop them"
+            )
         if y[0].numel() == 1:
             steps = torch.arange(1, k, dtype=y.dtype, device=y.device) / k
             return cls(edges=torch.unique(torch.quantile(y.flatten(), steps)))

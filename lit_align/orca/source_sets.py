@@ -56,20 +56,26 @@ class SourceSet(NamedTuple):
         sentences = [sentence for file in files for sentence in _sentences(file)]
         places = [(sentence, at) for sentence in sentences for at in range(len(sentence))]
         if not places:
-            raise DataError(f"no tagged word in {', '.join(map(str, files)) or 'no files'}; a line is a word and a tag")
+            raise DataError(
+                f"no tagged word in {', '.join(map(str, files)) or 'no files'}; a line is a word and a tag"
+            )
         names = sorted({sentence[at][1] for sentence, at in places})
         y = torch.tensor([names.index(sentence[at][1]) for sentence, at in places])
         chosen = stratified(y, count, torch.Generator().manual_seed(seed)).tolist()
         texts = []
         for sentence, at in (places[i] for i in chosen):
-            texts.append(" ".join(word for word, _ in sentence[max(at - window, 0) : at + window + 1]))
+            texts.append(
+                " ".join(word for word, _ in sentence[max(at - window, 0) : at + window + 1])
+            )
         ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
         x = torch.stack([table.detach()[one].float().mean(0) for one in ids])
         source = f"{len(x)} words of {', '.join(file.name for file in files)}, {window} neighbours on either side"
         return cls(x, y[chosen], tuple(names), source)
 
     @classmethod
-    def from_table(cls, table: Tensor, count: int = 2000, classes: int = 10, seed: int = 0) -> SourceSet:
+    def from_table(
+        cls, table: Tensor, count: int = 2000, classes: int = 10, seed: int = 0
+    ) -> SourceSet:
         """No text: each point is one of ``count`` rows of the embedding table, its class one of their clusters."""
         drawn = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))[:count]
         x = table.detach()[drawn].float()
@@ -93,13 +99,24 @@ class SourceSet(NamedTuple):
         with np.load(file, allow_pickle=False) as found:
             arrays = {name: torch.as_tensor(found[name]) for name in found.files}
         if not {"x", "y"} <= arrays.keys():
-            raise DataError(f"{file} holds {', '.join(sorted(arrays)) or 'nothing'}; a source is x and y")
+            raise DataError(
+                f"{file} holds {', '.join(sorted(arrays)) or 'nothing'}; a source is x and y"
+            )
         x, y = arrays["x"].float(), arrays["y"]
-        if x.dim() not in (2, 3) or y.shape != x.shape[:1] or y.is_floating_point() or not bool(x.isfinite().all()):
+        if (
+            x.dim() not in (2, 3)
+            or y.shape != x.shape[:1]
+            or y.is_floating_point()
+            or not bool(x.isfinite().all())
+        ):
             found = f"x {list(x.shape)} and y {list(y.shape)} {y.dtype}"
-            raise DataError(f"{file} holds {found}; x is finite, [n, d], and y a whole number for each of its rows")
+            raise DataError(
+                f"{file} holds {found}; x is finite, [n, d], and y a whole number for each of its rows"
+            )
         labels, index = torch.unique(y, return_inverse=True)
-        return cls(x.mean(1) if x.dim() == 3 else x, index, tuple(map(str, labels.tolist())), str(file))
+        return cls(
+            x.mean(1) if x.dim() == 3 else x, index, tuple(map(str, labels.tolist())), str(file)
+        )
 
 
 def _sentences(file: Path) -> Iterator[list[Word]]:
@@ -115,5 +132,7 @@ def _sentences(file: Path) -> Iterator[list[Word]]:
                 if sentence:
                     yield sentence
                 sentence = []
-            elif len(columns) > 1 and (word == 0 or columns[0].isdigit()):  # no comments, no empty or joined words
+            elif len(columns) > 1 and (
+                word == 0 or columns[0].isdigit()
+            ):  # no comments, no empty or joined words
                 sentence.append((columns[word], columns[tag].removeprefix("B-").removeprefix("I-")))

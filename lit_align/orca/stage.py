@@ -89,7 +89,12 @@ class CrossModal(Stage):
     ) -> None:
         super().__init__(optimizer, lr_scheduler, max_grad_norm, max_bad_steps, seed)
         self.base, self.embedder, self.alignment, self.tune = base, embedder, alignment, tune
-        self.lora, self.layers, self.attention_mode, self.pool = lora or Lora(), layers, attention_mode, pool
+        self.lora, self.layers, self.attention_mode, self.pool = (
+            lora or Lora(),
+            layers,
+            attention_mode,
+            pool,
+        )
         self.pretrained, self.lr_ratio = pretrained, lr_ratio
         self._made_of = written(Embedder, {"embedder": embedder})["embedder"]
         self.report: dict[str, Any] = {}
@@ -115,7 +120,9 @@ class CrossModal(Stage):
         Raises:
             ModelError: always.
         """
-        raise ModelError("a run of CrossModal neither reads text nor answers; use lit-align validate or test")
+        raise ModelError(
+            "a run of CrossModal neither reads text nor answers; use lit-align validate or test"
+        )
 
     adapters = tokenizer
 
@@ -125,7 +132,9 @@ class CrossModal(Stage):
             data = self._running.datamodule
             self._build(data.inputs, data.target, self._running.strategy.root_device)
 
-    def _build(self, inputs: InputSpec, target: TargetSpec, device: torch.device | None = None) -> None:
+    def _build(
+        self, inputs: InputSpec, target: TargetSpec, device: torch.device | None = None
+    ) -> None:
         model: Any = load_model(self.base, device, causal=False)
         body = body_of(model, self.layers, self.attention_mode)
         with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
@@ -133,7 +142,10 @@ class CrossModal(Stage):
             self.embedder.attach(inputs, body.spec)
             self.head = Head(target, self.embedder, body.spec.d_model, self.pool)
             if not self.pretrained:
-                spec, body = body.spec, body_of(type(model)(model.config).to(model.device), None, self.attention_mode)
+                spec, body = (
+                    body.spec,
+                    body_of(type(model)(model.config).to(model.device), None, self.attention_mode),
+                )
                 body.spec = spec  # tokens begin the same
         body.tune(self.tune, self.lora, self.seed)
         self.body, self.inputs, self.target = body, inputs, target
@@ -164,9 +176,13 @@ class CrossModal(Stage):
         self.train()
         data, how, resumed = self._running.datamodule, self.alignment, bool(self.report)
         targets = data.encoded("train")
-        self.quantizer = None if self.target.kind == "class" else LabelQuantizer.fit(targets.float())
+        self.quantizer = (
+            None if self.target.kind == "class" else LabelQuantizer.fit(targets.float())
+        )
         if not resumed:
-            first = self._sample(data, FIRST)  # as without an alignment, or refusing one would leave a trace
+            first = self._sample(
+                data, FIRST
+            )  # as without an alignment, or refusing one would leave a trace
             self.embedder.init_from(self.body.spec.stats, first.x, first.mask)
             self.report = {"kept": False}
         if how is None or (resumed and not (self.report["kept"] and how.joint)):
@@ -181,13 +197,17 @@ class CrossModal(Stage):
 
     def _sample(self, data: CrossModalData, rows: int) -> Sample:
         classes = self._classes(data.encoded("train"))
-        index = stratified(classes, min(rows, len(classes)), torch.Generator().manual_seed(self.seed)).tolist()
+        index = stratified(
+            classes, min(rows, len(classes)), torch.Generator().manual_seed(self.seed)
+        ).tolist()
         of = torch.unique(classes[index], return_inverse=True)[1]
         there = data.parts["train"].take(index)
         units = units_of(there)
         if len(set(units)) == 1:  # a single speaker is tried by recordings
             units = units_of(there, same=True)
-        folds = folds_of(units, of.tolist(), self.alignment.folds if self.alignment else 0, self.seed)
+        folds = folds_of(
+            units, of.tolist(), self.alignment.folds if self.alignment else 0, self.seed
+        )
         batch = data.labelled("train", index)
         return Sample(*(one.to(self.device) for one in (*batch, of, torch.tensor(folds))))
 
@@ -198,7 +218,11 @@ class CrossModal(Stage):
         """Align, if it helps, and note what it did."""
         distance: DatasetDistance = replace(how.distance)  # type: ignore[type-var]
         before = cloud(self.embedder, sample, source, distance)
-        verdict = tried(self.embedder, self.body, self.head, sample, source, how, distance) if how.folds else {}
+        verdict = (
+            tried(self.embedder, self.body, self.head, sample, source, how, distance)
+            if how.folds
+            else {}
+        )
         kept = verdict.get("kept", True)
         was = {name: value.clone() for name, value in self.embedder.state_dict().items()}
         align(self.embedder, sample, source, how, distance)
@@ -206,7 +230,11 @@ class CrossModal(Stage):
         if not kept:
             self.embedder.load_state_dict(was)
         self.report = {"source": source.provenance, "kept": kept, "probe": verdict}
-        self.report |= {"before": before.figures, "after": after.figures, "classes": list(self.target.classes)}
+        self.report |= {
+            "before": before.figures,
+            "after": after.figures,
+            "classes": list(self.target.classes),
+        }
         self.report["token_norm of the model"] = float(self.body.own().float().norm(dim=-1).mean())
         self._tell(before, after, sample, source)
 
@@ -215,7 +243,9 @@ class CrossModal(Stage):
         why = (
             "not asked"
             if not told
-            else "loss of the probe {without:.4f} without, {with:.4f} with, error {error:.4f}".format(**told)
+            else "loss of the probe {without:.4f} without, {with:.4f} with, error {error:.4f}".format(
+                **told
+            )
         )
         moved = ", ".join(
             f"{name} {before.figures[name]:.3g} to {after.figures[name]:.3g}"
@@ -224,7 +254,11 @@ class CrossModal(Stage):
         rank_zero_info(f"alignment is {'kept' if kept else 'refused'} ({why}); {moved}")
         logged = {f"alignment/{name}": float(value) for name, value in told.items()}
         for when, of in {"before": before.figures, "after": after.figures}.items():
-            logged |= {f"alignment/{name} {when}": value for name, value in of.items() if isinstance(value, float)}
+            logged |= {
+                f"alignment/{name} {when}": value
+                for name, value in of.items()
+                if isinstance(value, float)
+            }
         for logger in self._running.loggers:
             logger.log_metrics(logged, step=0)
         if self._running.loggers:
@@ -239,7 +273,9 @@ class CrossModal(Stage):
         embedded = self.embedder(batch.x, batch.mask)
         task = loss = self.head.loss(self.head(self.body(embedded), embedded), batch.y).mean()
         if self.source is not None and self.alignment is not None:
-            apart = self.distance(self.source.x, self.source.y, embedded.pooled(), self._classes(batch.y)).value
+            apart = self.distance(
+                self.source.x, self.source.y, embedded.pooled(), self._classes(batch.y)
+            ).value
             apart = apart / max(self.report["before"]["distance"], 1e-12)
             loss = task + self.alignment.joint * apart.to(task)
             self.log("distance", apart.detach().float())
@@ -274,9 +310,16 @@ class CrossModal(Stage):
         """Write ``summary.json``; the state has been saved."""
         if not self._running.loggers:
             return
-        metrics = {name: float(value) for name, value in sorted(self._running.callback_metrics.items())}
+        metrics = {
+            name: float(value) for name, value in sorted(self._running.callback_metrics.items())
+        }
         folder = Path(self._running.default_root_dir)
-        found = {"base": self.base.path, "embedder": self._made_of, "steps": self.global_step, "alignment": self.report}
+        found = {
+            "base": self.base.path,
+            "embedder": self._made_of,
+            "steps": self.global_step,
+            "alignment": self.report,
+        }
         summary = {**found, "skipped_steps": self.skipped, "metrics": metrics}
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         rank_zero_info(
@@ -304,4 +347,9 @@ class CrossModal(Stage):
         """What the trained weights mean nothing without."""
         names = ("tune", "layers", "fix", "pool", "pretrained")
         ours = {name: getattr(self, name) for name in names} | {"embedder": self._made_of}
-        return {"inputs": asdict(self.inputs), "target": asdict(self.target), "base.path": self.base.path, **ours}
+        return {
+            "inputs": asdict(self.inputs),
+            "target": asdict(self.target),
+            "base.path": self.base.path,
+            **ours,
+        }

@@ -41,8 +41,14 @@ def check_embedder(embedder: Embedder, kind: str, inputs: Sequence[Tensor]) -> N
     found, count = embedder(x, mask), embedder.n_tokens(spec)
     shapes = list(found.tokens.shape), list(found.mask.shape)
     wanted = [len(x), count, WIDTH], [len(x), count]
-    require(shapes == wanted, f"{name} announces {count} tokens of {WIDTH} numbers, and gives {shapes[0]}, {shapes[1]}")
-    require(found.mask.dtype == torch.bool and bool(found.mask.any(1).all()), f"{name} makes no token of an input")
+    require(
+        shapes == wanted,
+        f"{name} announces {count} tokens of {WIDTH} numbers, and gives {shapes[0]}, {shapes[1]}",
+    )
+    require(
+        found.mask.dtype == torch.bool and bool(found.mask.any(1).all()),
+        f"{name} makes no token of an input",
+    )
     require(bool(found.tokens.isfinite().all()), f"{name} makes a token that is not finite")
     for row, one in enumerate(inputs):
         alone = embedder(*collate([one]))
@@ -53,9 +59,14 @@ def check_embedder(embedder: Embedder, kind: str, inputs: Sequence[Tensor]) -> N
     require(not idle, f"{name} has weights that get no gradient: {', '.join(idle)}")
     embedder.init_from(stats, x, mask)
     tokens = embedder(x, mask).tokens[found.mask].detach()
-    for what, now, body in (("mean", tokens.mean(0), stats.mean), ("std", tokens.std(0, correction=0), stats.std)):
+    for what, now, body in (
+        ("mean", tokens.mean(0), stats.mean),
+        ("std", tokens.std(0, correction=0), stats.std),
+    ):
         far = float((now - body).abs().max())
-        require(far < 1e-3, f"after init_from the {what} of {name}'s tokens is {far:g} off the body's")
+        require(
+            far < 1e-3, f"after init_from the {what} of {name}'s tokens is {far:g} off the body's"
+        )
 
 
 def _same(name: str, what: str, one: Embedded, other: Embedded) -> None:

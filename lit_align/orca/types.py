@@ -43,4 +43,6 @@ class Embedded(NamedTuple):
 
     def pooled(self) -> Tensor:
         """The mean token of each input, ``[n, d_model]``."""
-        return (self.tokens * self.mask[..., None]).sum(1) / self.mask.sum(1, keepdim=True).clamp(min=1)
+        return (self.tokens * self.mask[..., None]).sum(1) / self.mask.sum(1, keepdim=True).clamp(
+            min=1
+        )

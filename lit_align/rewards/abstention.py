@@ -48,7 +48,9 @@ class Abstention(Reward):
     def _score(self, group: Group, said: str) -> float:
         known = group.extra.get(self.column)
         if not isinstance(known, list):
-            raise DataError(f"{group.source} has no list of answers in its column {self.column!r}; name another")
+            raise DataError(
+                f"{group.source} has no list of answers in its column {self.column!r}; name another"
+            )
         if abstains(said):
             return self.abstain_reward if known else 1.0
         return 1.0 if any(str(one).lower() in said.lower() for one in known) else -1.0

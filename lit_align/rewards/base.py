@@ -42,7 +42,9 @@ def checked(reward: Reward, groups: Sequence[Group]) -> Scores:
     """
     scores, owners = reward(groups), [group for group in groups for _ in group.responses]
     if scores.total.shape != (len(owners),):
-        raise ModelError(f"{reward} gave {list(scores.total.shape)} scores for {len(owners)} responses; each has one")
+        raise ModelError(
+            f"{reward} gave {list(scores.total.shape)} scores for {len(owners)} responses; each has one"
+        )
     if not bool(scores.total.isfinite().all()):
         bad = int((~scores.total.isfinite()).nonzero()[0, 0])
         response = [response for group in groups for response in group.responses][bad]
@@ -55,7 +57,9 @@ def checked(reward: Reward, groups: Sequence[Group]) -> Scores:
 
 def answer(group: Group, said: str) -> Text:
     """What a model said, as the prompt is: text goes on where the prompt ends, blanks and all."""
-    return said if isinstance(group.prompt, str) else [{"role": "assistant", "content": said.strip()}]
+    return (
+        said if isinstance(group.prompt, str) else [{"role": "assistant", "content": said.strip()}]
+    )
 
 
 def text_of(response: str | list[dict[str, str]]) -> str:

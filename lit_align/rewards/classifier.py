@@ -45,7 +45,9 @@ class Classifier(Reward):
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.max_length < 1:
-            raise ValueError(f"batch_size and max_length must be at least 1, got {self.batch_size}, {self.max_length}")
+            raise ValueError(
+                f"batch_size and max_length must be at least 1, got {self.batch_size}, {self.max_length}"
+            )
 
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
@@ -53,7 +55,9 @@ class Classifier(Reward):
         room = longest(self._model, min(self.max_length, self._tokenizer.model_max_length))
         rows = [ids[-room:] for ids in whole]
         total = torch.zeros(len(rows))
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # alike in length, so that little is padded
+        order = sorted(
+            range(len(rows)), key=lambda i: len(rows[i])
+        )  # alike in length, so that little is padded
         for start in range(0, len(order), self.batch_size):
             at = order[start : start + self.batch_size]
             total[at] = self._read([rows[i] for i in at])
@@ -71,9 +75,15 @@ class Classifier(Reward):
         longest, pad = max(map(len, rows)), config.pad_token_id
         if self._no_padding:
             # The score is read at the last token that is not padding: any id pads that no row ends with.
-            pad = config.pad_token_id = next(i for i in range(len(rows) + 1) if i not in {row[-1] for row in rows})
-        ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=model.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=model.device)
+            pad = config.pad_token_id = next(
+                i for i in range(len(rows) + 1) if i not in {row[-1] for row in rows}
+            )
+        ids = torch.tensor(
+            [row + [pad] * (longest - len(row)) for row in rows], device=model.device
+        )
+        mask = torch.tensor(
+            [[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=model.device
+        )
         logits = model(input_ids=ids, attention_mask=mask).logits
         scores: torch.Tensor = logits[:, self.label or 0].float().cpu()
         return scores
@@ -83,11 +93,15 @@ class Classifier(Reward):
         from transformers import AutoTokenizer
 
         try:
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                self.path, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             raise _unusable(self.path, error) from error
         if not tokenizer.chat_template:
-            raise ModelError(f"the tokenizer of {self.path!r} has no chat template; add the one it was trained with")
+            raise ModelError(
+                f"the tokenizer of {self.path!r} has no chat template; add the one it was trained with"
+            )
         return tokenizer
 
     @cached_property
@@ -110,7 +124,9 @@ class Classifier(Reward):
             raise _unusable(self.path, error) from error
         if loaded["missing_keys"]:  # they would be drawn at random, and so would the scores
             missing = ", ".join(sorted(loaded["missing_keys"]))
-            raise ModelError(f"{self.path!r} is no reward model, it lacks {missing}; give one that was trained as such")
+            raise ModelError(
+                f"{self.path!r} is no reward model, it lacks {missing}; give one that was trained as such"
+            )
         outputs = model.config.num_labels
         if not (0 <= self.label < outputs if self.label is not None else outputs == 1):
             raise ModelError(
@@ -130,7 +146,9 @@ def _turns(said: str | list[dict[str, str]], role: str) -> list[dict[str, str]]:
 
 def _unusable(path: str, error: Exception) -> ModelError:
     reason = str(error).strip().split("\n")[0].rstrip(".")
-    return ModelError(f"no reward model at {path!r} ({reason}); give a hub id or the folder of a sequence classifier")
+    return ModelError(
+        f"no reward model at {path!r} ({reason}); give a hub id or the folder of a sequence classifier"
+    )
 
 
 @hookimpl

@@ -50,7 +50,9 @@ class Implicit(Reward):
 
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        trees, lost = read(groups, self._stage.tokenizer, longest(self._stage.adapters.model, self.max_length))
+        trees, lost = read(
+            groups, self._stage.tokenizer, longest(self._stage.adapters.model, self.max_length)
+        )
         total = scored(trees, self._rewards, self.token_budget, dense=not self._stage.block_sparse)
         return Scores(total, {"tokens_cut": lost})
 
@@ -69,7 +71,9 @@ class Implicit(Reward):
     def _stage(self) -> Preference:
         stage = cast("Preference", lit_align.load(self.run))
         if stage.objective.for_reward_model:
-            raise ModelError(f"{self.run} is a reward model; give its adapter/ folder to RewardModelScore")
+            raise ModelError(
+                f"{self.run} is a reward model; give its adapter/ folder to RewardModelScore"
+            )
         if not isinstance(stage.objective, RewardingObjective):
             raise ModelError(
                 f"{self.run} is a run of {type(stage.objective).__name__}, which rewards no response; give one of an "

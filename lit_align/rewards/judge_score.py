@@ -52,7 +52,9 @@ class JudgeScore(Reward):
     def __call__(self, groups: Sequence[Group]) -> Scores:
         each, marks = template(self.template), range(self.low, self.high + 1)
         questions = [
-            each.render(prompt=told(group.prompt), response=text_of(response), low=self.low, high=self.high)
+            each.render(
+                prompt=told(group.prompt), response=text_of(response), low=self.low, high=self.high
+            )
             for group in groups
             for response in group.responses
         ]
@@ -63,7 +65,9 @@ class JudgeScore(Reward):
                     f"{type(self.model).__name__} gave no mark that can be read ({reply.why}); ask one that gives "
                     "log-probabilities, or change the template"
                 )
-            total.append(sum(mark * chance for mark, chance in zip(marks, reply.chances, strict=True)))
+            total.append(
+                sum(mark * chance for mark, chance in zip(marks, reply.chances, strict=True))
+            )
         return Scores(torch.tensor(total))
 
 

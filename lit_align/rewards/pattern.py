@@ -35,7 +35,11 @@ class Pattern(Reward):
             raise ValueError(f"regex {self.regex!r} is no regular expression: {error}") from error
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        found = [re.search(self.regex, text_of(r)) is not None for group in groups for r in group.responses]
+        found = [
+            re.search(self.regex, text_of(r)) is not None
+            for group in groups
+            for r in group.responses
+        ]
         return Scores(torch.tensor(found).float())
 
 

@@ -91,12 +91,18 @@ class RewardModelScore(Reward):
 
     @cached_property
     def _provenance(self) -> dict[str, object]:
-        record: dict[str, object] = json.loads((self._folders[0] / "provenance.json").read_text("utf-8"))
+        record: dict[str, object] = json.loads(
+            (self._folders[0] / "provenance.json").read_text("utf-8")
+        )
         return record
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         mine, there = self._base, adapters.loaded_as
-        alike = there is not None and same_base(mine.path, there.path) and _numbers(mine) == _numbers(there)
+        alike = (
+            there is not None
+            and same_base(mine.path, there.path)
+            and _numbers(mine) == _numbers(there)
+        )
         if alike and tokenizer_fingerprint(tokenizer) == self._provenance["tokenizer"]:
             self.__dict__["seat"] = self._seated(adapters, tokenizer)
         else:
@@ -110,7 +116,9 @@ class RewardModelScore(Reward):
         return Base(**cast("Any", self._provenance["loads"]))
 
     def _tokenizer(self) -> PreTrainedTokenizerBase:
-        tokenizer = load_tokenizer(self._base, cast("str | None", self._provenance["chat_template"]))
+        tokenizer = load_tokenizer(
+            self._base, cast("str | None", self._provenance["chat_template"])
+        )
         if tokenizer_fingerprint(tokenizer) != self._provenance["tokenizer"]:
             raise ModelError(
                 f"the tokenizer of {self._base.path!r}, or its chat template, is not the one that {self.path!r} was "
@@ -135,17 +143,26 @@ class RewardModelScore(Reward):
 
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        trees, lost = read(groups, self.seat.tokenizer, longest(self.seat.adapters.model, self.max_length))
+        trees, lost = read(
+            groups, self.seat.tokenizer, longest(self.seat.adapters.model, self.max_length)
+        )
         each = scored(trees, self._members, self.token_budget, dense=True)
         mean, parts = each.mean(1), {"tokens_cut": lost}
         if each.shape[1] == 1:
             return Scores(mean, parts)
         spread = each.std(1)
-        return Scores(mean - self.uncertainty_penalty * spread, {**parts, "trained/mean": mean, "trained/std": spread})
+        return Scores(
+            mean - self.uncertainty_penalty * spread,
+            {**parts, "trained/mean": mean, "trained/std": spread},
+        )
 
     def _members(self, batch: Batch) -> torch.Tensor:
         """What each member gives each response, ``[responses, members]``."""
-        adapters, trees, each = self.seat.adapters, batch.trees.to(self.seat.adapters.model.device), []
+        adapters, trees, each = (
+            self.seat.adapters,
+            batch.trees.to(self.seat.adapters.model.device),
+            [],
+        )
         for member in self.seat.members:
             with adapters.activate(member, training=False):
                 head = adapters.head(member)

@@ -47,9 +47,15 @@ class Weighted(Reward):
     deviations: list[float] | None = None
 
     def __post_init__(self) -> None:
-        for name, given in {"weights": self.weights, "means": self.means, "deviations": self.deviations}.items():
+        for name, given in {
+            "weights": self.weights,
+            "means": self.means,
+            "deviations": self.deviations,
+        }.items():
             if given is not None and len(given) != len(self.rewards):
-                raise ValueError(f"{name} must be one for each reward, got {len(given)} for {len(self.rewards)}")
+                raise ValueError(
+                    f"{name} must be one for each reward, got {len(given)} for {len(self.rewards)}"
+                )
         if not self.rewards or not all(one > 0 for one in self.deviations or ()):
             raise ValueError("rewards must not be empty, and deviations must be positive")
 
@@ -58,14 +64,22 @@ class Weighted(Reward):
             reward.attach(adapters, tokenizer)
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        means, deviations = self.means or [0.0] * len(self.rewards), self.deviations or [1.0] * len(self.rewards)
+        means, deviations = (
+            self.means or [0.0] * len(self.rewards),
+            self.deviations or [1.0] * len(self.rewards),
+        )
         total, parts, tokens = torch.zeros(()), dict[str, torch.Tensor](), list[torch.Tensor]()
         for k, (reward, weight) in enumerate(zip(self.rewards, self.weights, strict=True)):
             scores, name = checked(reward, groups), type(reward).__name__
             parts[name if name not in parts else f"{name}{k}"] = scores.total
-            parts |= {f"{part}{k}" if part in parts else part: values for part, values in scores.parts.items()}
+            parts |= {
+                f"{part}{k}" if part in parts else part: values
+                for part, values in scores.parts.items()
+            }
             total = total + weight * (scores.total.cpu() - means[k]) / deviations[k]
-            tokens += [] if scores.tokens is None else [weight * scores.tokens.cpu() / deviations[k]]
+            tokens += (
+                [] if scores.tokens is None else [weight * scores.tokens.cpu() / deviations[k]]
+            )
         return Scores(total, parts, torch.stack(tokens).sum(0) if tokens else None)
 
 

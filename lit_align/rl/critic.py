@@ -46,7 +46,10 @@ class Critic:
         head.weight.data.zero_()
         if self.init_from is None:
             return
-        scores, record = ScoreHead.load(self.init_from), Path(self.init_from).expanduser() / "provenance.json"
+        scores, record = (
+            ScoreHead.load(self.init_from),
+            Path(self.init_from).expanduser() / "provenance.json",
+        )
         wrote = json.loads(record.read_text("utf-8"))
         if wrote.get("tokenizer") != tokenizer_fingerprint(tokenizer):
             raise ModelError(

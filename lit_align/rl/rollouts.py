@@ -62,7 +62,11 @@ class RolloutBatch:
     def keep(self, name: str, batch: Batch, values: Tensor) -> None:
         """Note a figure, ``[n]``, of the tokens of ``batch``; those of all batches make a matrix."""
         table = self.tokens.setdefault(name, torch.zeros(self.mask.shape))
-        parts = iter(torch.split(values.detach().float().cpu(), [len(r) for t in batch.source for r in t.responses]))
+        parts = iter(
+            torch.split(
+                values.detach().float().cpu(), [len(r) for t in batch.source for r in t.responses]
+            )
+        )
         for tree in batch.source:
             for row in self._rows(tree):
                 part = next(parts)
@@ -71,10 +75,16 @@ class RolloutBatch:
     def figures(self, coefficient: float, critic: bool) -> dict[str, float]:
         """What an iteration's samples say, as dashboards know it."""
         estimates = kl_estimates(self.tokens["policy"], self.tokens["reference"])
-        by_response = {name: (value * self.mask).sum(1).mean().item() for name, value in estimates.items()}
+        by_response = {
+            name: (value * self.mask).sum(1).mean().item() for name, value in estimates.items()
+        }
         gap = (self.sampler - self.tokens["policy"]).abs()[self.mask].max().item()
         returns, values = self.tokens["return"][self.mask], self.tokens["value"][self.mask]
-        unexplained = (returns - values).var() / returns.var().clamp(min=1e-12) if len(returns) > 1 else torch.ones(())
+        unexplained = (
+            (returns - values).var() / returns.var().clamp(min=1e-12)
+            if len(returns) > 1
+            else torch.ones(())
+        )
         found = {
             "objective/scores": self.scores.total.mean().item(),
             "objective/scores_std": self.scores.total.std(correction=0).item(),
@@ -136,8 +146,12 @@ def gathered(
     for tree, row, said in zip(trees, samples, texts, strict=True):
         told.append(tree.group._replace(responses=[answer(tree.group, one) for one in said]))
         ids = [sample.ids for sample in row]
-        grown.append(tree._replace(responses=ids, scored=[[True] * len(one) for one in ids], group=told[-1]))
-    scores = _scored(reward, told, sum(len(sample.ids) for row in samples for sample in row), folder)
+        grown.append(
+            tree._replace(responses=ids, scored=[[True] * len(one) for one in ids], group=told[-1])
+        )
+    scores = _scored(
+        reward, told, sum(len(sample.ids) for row in samples for sample in row), folder
+    )
     flat = [sample for row in samples for sample in row]
     logps = pad_sequence([torch.tensor(sample.logps) for sample in flat], batch_first=True)
     return RolloutBatch(grown, told, torch.tensor([sample.ended for sample in flat]), logps, scores)
@@ -156,16 +170,23 @@ def _scored(reward: Reward, groups: list[Group], tokens: int, folder: Path) -> S
     except Exception as error:  # a stranger's code
         asked = _asked(groups, folder)
         said = str(error) if isinstance(error, ModelError) else f"{reward} failed: {error!r}"
-        raise TrainingError(f"{said}; what it was asked, from {groups[0].source} on, is in {asked}") from error
+        raise TrainingError(
+            f"{said}; what it was asked, from {groups[0].source} on, is in {asked}"
+        ) from error
     return Scores(
-        scores.total.float().cpu(), {name: part.float().cpu() for name, part in scores.parts.items()}, by_token
+        scores.total.float().cpu(),
+        {name: part.float().cpu() for name, part in scores.parts.items()},
+        by_token,
     )
 
 
 def _asked(groups: Sequence[Group], folder: Path) -> Path:
     """Write down prompts and responses, to ask the reward again."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [{**one.extra, "source": one.source, "prompt": one.prompt, "responses": one.responses} for one in groups]
+    rows = [
+        {**one.extra, "source": one.source, "prompt": one.prompt, "responses": one.responses}
+        for one in groups
+    ]
     lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
     (folder / "bad_reward.jsonl").write_text("".join(lines), "utf-8")
     return folder / "bad_reward.jsonl"

@@ -16,7 +16,9 @@ SHOWN, WIDEST = 3, 300  # rows on the screen; characters of a cell
 
 def keep(now: RolloutBatch, step: int, folder: Path) -> None:
     """Append every sample of an iteration to ``samples.jsonl``, and print a few."""
-    divergence = (kl_estimates(now.tokens["policy"], now.tokens["reference"])["k1"] * now.mask).sum(1)
+    divergence = (kl_estimates(now.tokens["policy"], now.tokens["reference"])["k1"] * now.mask).sum(
+        1
+    )
     said = [(group, response) for group in now.texts for response in group.responses]
     rows = [
         {
@@ -43,10 +45,15 @@ def _print(rows: list[dict[str, Any]], step: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("prompt", "response", "score", "KL", title=f"samples of step {step}", show_lines=True)
+    table = Table(
+        "prompt", "response", "score", "KL", title=f"samples of step {step}", show_lines=True
+    )
     for row in rows[:: max(1, len(rows) // SHOWN)][:SHOWN]:
         prompt = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
-        cells = (Text(prompt[-WIDEST:]), Text(row["response"][:WIDEST]))  # Text: brackets are no markup
+        cells = (
+            Text(prompt[-WIDEST:]),
+            Text(row["response"][:WIDEST]),
+        )  # Text: brackets are no markup
         table.add_row(*cells, f"{row['score']:.2f}", f"{row['kl']:.2f}")
     Console().print(table)
 
@@ -63,7 +70,11 @@ def plot(path: Sequence[tuple[float, float]], picture: Path) -> None:
     divergence, score = zip(*path, strict=True)
     axis.plot(divergence, score, color="0.8", zorder=1)
     points = axis.scatter(divergence, score, c=range(len(path)), s=14, zorder=2)
-    axis.set(xlabel="KL from the reference, nats a response", ylabel="score", title="what the reward cost")
+    axis.set(
+        xlabel="KL from the reference, nats a response",
+        ylabel="score",
+        title="what the reward cost",
+    )
     axis.grid(alpha=0.3)
     figure.colorbar(points, label="iteration", ticks=MaxNLocator(integer=True))
     figure.savefig(picture, dpi=120)

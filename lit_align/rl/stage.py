@@ -127,7 +127,11 @@ class RL(LanguageModelStage):
             "minibatches": num_minibatches,
             "target_kl": target_kl,
         }
-        over |= {"temperature": temperature, "reward_clip": reward_clip, "overlong": overlong_buffer or None}
+        over |= {
+            "temperature": temperature,
+            "reward_clip": reward_clip,
+            "overlong": overlong_buffer or None,
+        }
         for name, value in {**over, "max_new_tokens": settings.get("max_new_tokens")}.items():
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} is {value}; it must be over 0")
@@ -140,10 +144,18 @@ class RL(LanguageModelStage):
             raise ConfigError(
                 f"critic.init_from is {critic.init_from!r}, and {type(advantage).__name__} needs no critic; set it to null"
             )
-        self.reward, self.advantage, self.kl, self.critic, self.ptx = reward, advantage, kl, critic, ptx
+        self.reward, self.advantage, self.kl, self.critic, self.ptx = (
+            reward,
+            advantage,
+            kl,
+            critic,
+            ptx,
+        )
         super().__init__(objective, temperature=temperature, **settings)
         if self.lora.dropout:
-            raise ConfigError(f"lora.dropout is {self.lora.dropout}; set it to 0, or ratios would be noise")
+            raise ConfigError(
+                f"lora.dropout is {self.lora.dropout}; set it to 0, or ratios would be noise"
+            )
         self.num_generations, self.num_iterations, self.num_minibatches = (
             num_generations,
             num_iterations,
@@ -155,7 +167,11 @@ class RL(LanguageModelStage):
             overlong_buffer,
             reward_clip,
         )
-        self.whiten_rewards, self.target_kl, self.log_samples_every = whiten_rewards, target_kl, log_samples_every
+        self.whiten_rewards, self.target_kl, self.log_samples_every = (
+            whiten_rewards,
+            target_kl,
+            log_samples_every,
+        )
         self.coefficient = kl.coefficient
         self.earned: list[float] = []  # mean total of each of the newest iterations
         self.first: dict[str, float] = {}  # figures of the first iteration
@@ -181,7 +197,9 @@ class RL(LanguageModelStage):
         """Refuse what it is not made for, before any weights are loaded."""
         super().setup(stage)
         if (world := self._running.world_size) > 1:
-            raise ConfigError(f"RL runs on one process, and there are {world}; set trainer.devices to 1")
+            raise ConfigError(
+                f"RL runs on one process, and there are {world}; set trainer.devices to 1"
+            )
         for trees in self._running.datamodule.trees.values():
             self.check_room(trees)
         if stage == "fit" and self.ptx is not None:
@@ -189,14 +207,18 @@ class RL(LanguageModelStage):
 
     def check_room(self, trees: list[Tree]) -> None:
         """Refuse prompts behind which the model has too few positions for a response."""
-        check_room(load_config(self.base), max(len(tree.prompt) for tree in trees), self.max_new_tokens)
+        check_room(
+            load_config(self.base), max(len(tree.prompt) for tree in trees), self.max_new_tokens
+        )
 
     def configure_model(self) -> None:
         """Load the base and its roles; the critic gets its first weights, and the reward takes what it needs."""
         if self._adapters is not None:
             return
         super().configure_model()
-        without_dropout(self.adapters.model)  # in train mode, which checkpointing needs, ratios would be noise
+        without_dropout(
+            self.adapters.model
+        )  # in train mode, which checkpointing needs, ratios would be noise
         if self.advantage.needs_critic:
             self.critic.begin(self.adapters, self.tokenizer)
         self.reward.attach(self.adapters, self.tokenizer)
@@ -204,7 +226,10 @@ class RL(LanguageModelStage):
     def clipped(self) -> list[list[nn.Parameter]]:
         """Policy and critic apart: what the one still has to learn must not slow the other down."""
         named = self.adapters.trainable()
-        return [[p for name, p in named.items() if f".{role}." in name] for role in self.adapters.trained_roles]
+        return [
+            [p for name, p in named.items() if f".{role}." in name]
+            for role in self.adapters.trained_roles
+        ]
 
     def groups(self) -> list[dict[str, Any]]:
         """The same; the critic may have a learning rate of its own."""
@@ -223,7 +248,9 @@ class RL(LanguageModelStage):
         optimizer = cast(Any, self.optimizers())
         ready, done = optimizer._on_before_step, optimizer._on_after_step
         optimizer._on_before_step = optimizer._on_after_step = lambda: None
-        self._now = self.sampled([tree for batch in step.batches for tree in batch.source], self.global_step)
+        self._now = self.sampled(
+            [tree for batch in step.batches for tree in batch.source], self.global_step
+        )
         self.score(self._now)
         if self.log_samples_every and self.global_step % self.log_samples_every == 0:
             keep(self._now, self.global_step, Path(self.trainer.default_root_dir))
@@ -238,8 +265,13 @@ class RL(LanguageModelStage):
         ready()
         done()
         means = {name: statistics.fmean(values) for name, values in learned.items()}
-        means |= {"policy/first_ratio": learned["policy/ratio"][0], "updates": float(len(learned["loss"]))}
-        self.coefficient = self.kl.adapted(self.coefficient, figures["objective/kl"], len(self._now.length))
+        means |= {
+            "policy/first_ratio": learned["policy/ratio"][0],
+            "updates": float(len(learned["loss"])),
+        }
+        self.coefficient = self.kl.adapted(
+            self.coefficient, figures["objective/kl"], len(self._now.length)
+        )
         self.path.append((figures["objective/kl"], figures["objective/scores"]))
         self.first = self.first or figures
         for name, words in complaints(self.first, figures).items():
@@ -255,7 +287,10 @@ class RL(LanguageModelStage):
         """Responses to the prompts of ``trees``, with their scores; ``number`` seeds them."""
         data = self._running.datamodule
         together = min(data.batch_size, len(trees)) * self.num_generations
-        with sampling(together, self.max_new_tokens), self.adapters.activate("policy", training=False) as model:
+        with (
+            sampling(together, self.max_new_tokens),
+            self.adapters.activate("policy", training=False) as model,
+        ):
             found = sample(
                 model,
                 self.tokenizer,
@@ -267,7 +302,10 @@ class RL(LanguageModelStage):
                 batch_size=together,
                 token_budget=data.token_budget,
             )
-        texts = [[str(self.tokenizer.decode(one.ids, skip_special_tokens=True)) for one in row] for row in found]
+        texts = [
+            [str(self.tokenizer.decode(one.ids, skip_special_tokens=True)) for one in row]
+            for row in found
+        ]
         return gathered(trees, found, texts, self.reward, Path(self.trainer.default_root_dir))
 
     @torch.no_grad()
@@ -278,8 +316,15 @@ class RL(LanguageModelStage):
             with self._explained(batch):
                 now.keep("value", batch, self._values(batch, training=False))
         now.tokens.setdefault("value", torch.zeros(now.mask.shape))
-        divergence = kl_estimates(now.tokens["policy"], now.tokens["reference"])[self.kl.estimator] * now.mask
-        rewards = -self.coefficient * divergence if self.kl.where == "reward" else torch.zeros(now.mask.shape)
+        divergence = (
+            kl_estimates(now.tokens["policy"], now.tokens["reference"])[self.kl.estimator]
+            * now.mask
+        )
+        rewards = (
+            -self.coefficient * divergence
+            if self.kl.where == "reward"
+            else torch.zeros(now.mask.shape)
+        )
         if now.scores.tokens is not None:
             rewards[now.mask] += now.scores.tokens
         rewards[torch.arange(len(rewards)), now.length - 1] += self._earned(now)
@@ -290,7 +335,9 @@ class RL(LanguageModelStage):
         rollouts = Rollouts(rewards, now.mask, now.prompt, now.tokens["value"], baseline)
         advantages = self.advantage(rollouts)
         now.tokens["return"] = advantages + now.tokens["value"]
-        now.tokens["advantage"] = whitened(advantages, now.mask) if self.advantage.whiten else advantages
+        now.tokens["advantage"] = (
+            whitened(advantages, now.mask) if self.advantage.whiten else advantages
+        )
         self.earned = [*self.earned[-9:], rollouts.totals.mean().item()]
 
     def _earned(self, now: RolloutBatch) -> Tensor:
@@ -301,25 +348,40 @@ class RL(LanguageModelStage):
         if self.missing_eos_reward is not None:
             total = torch.where(now.ended, total, self.missing_eos_reward)
         if self.overlong_buffer:
-            total = total - (1 + (now.length - self.max_new_tokens) / self.overlong_buffer).clamp(min=0)
+            total = total - (1 + (now.length - self.max_new_tokens) / self.overlong_buffer).clamp(
+                min=0
+            )
         return total
 
     def _packed(self, trees: list[Tree]) -> Iterator[Batch]:
         budget = max(self._running.datamodule.token_budget, *(tree.tokens for tree in trees))
-        return (to_device(batch, self.device) for batch in pack(trees, budget, dense=not self.block_sparse))
+        return (
+            to_device(batch, self.device)
+            for batch in pack(trees, budget, dense=not self.block_sparse)
+        )
 
     def _values(self, batch: Batch, training: bool) -> Tensor:
         """What the critic expects before each token, ``[n]``."""
         with self.adapters.activate("critic", training):
-            values: Tensor = self.adapters.head("critic")(self.tree_forward.hidden(batch.trees))[:, 0]
+            values: Tensor = self.adapters.head("critic")(self.tree_forward.hidden(batch.trees))[
+                :, 0
+            ]
         return values
 
     def _updates(self, now: RolloutBatch) -> Iterator[Step]:
         """Minibatches of whole prompts, and of demonstrations, in an order that depends on seed and step alone."""
         draw = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
-        orders = [torch.randperm(len(now.trees), generator=draw) for _ in range(self.num_iterations)]
-        parts = [part for order in orders for part in order.tensor_split(min(self.num_minibatches, len(order)))]
-        for number, part in enumerate(parts, self.global_step * self.num_iterations * self.num_minibatches):
+        orders = [
+            torch.randperm(len(now.trees), generator=draw) for _ in range(self.num_iterations)
+        ]
+        parts = [
+            part
+            for order in orders
+            for part in order.tensor_split(min(self.num_minibatches, len(order)))
+        ]
+        for number, part in enumerate(
+            parts, self.global_step * self.num_iterations * self.num_minibatches
+        ):
             trees = [now.trees[i] for i in part.tolist()]
             step = Step.from_batches(tuple(self._packed(trees)))._replace(
                 items=sum(len(tree.responses) for tree in trees)
@@ -348,10 +410,15 @@ class RL(LanguageModelStage):
         policy = (objective(tokens, told["advantage"]) * weight).sum()
         divergence = (kl_estimates(new, told["reference"])[self.kl.estimator] * weight).sum()
         loss = policy + self.coefficient * divergence if self.kl.where == "loss" else policy
-        n, whole = weight.new_tensor(float(len(weight))), weight.sum()  # tokens; and what they count for together
+        n, whole = (
+            weight.new_tensor(float(len(weight))),
+            weight.sum(),
+        )  # tokens; and what they count for together
         sums: Sums = {"loss/policy": (policy, whole), "loss/kl": (divergence, whole)}
         if self.advantage.needs_critic:
-            each, clipped = self.critic.losses(self._values(batch, training), told["value"], told["return"])
+            each, clipped = self.critic.losses(
+                self._values(batch, training), told["value"], told["return"]
+            )
             value = (each * weight).sum()
             loss = loss + self.critic.vf_coef * value
             sums |= {"loss/value": (value, whole), "val/clipfrac": (clipped.float().sum(), n)}
@@ -375,7 +442,9 @@ class RL(LanguageModelStage):
     @torch.no_grad()
     def validation_step(self, step: Step, batch_idx: int) -> None:
         """Scores of fresh responses to held-out prompts, the same draw of luck each time."""
-        now = self.sampled([tree for batch in step.batches for tree in batch.source], -1 - batch_idx)
+        now = self.sampled(
+            [tree for batch in step.batches for tree in batch.source], -1 - batch_idx
+        )
         self.score_alone(now)
         n = torch.tensor(float(len(now.length)), device=self.device)
         estimates = kl_estimates(now.tokens["policy"], now.tokens["reference"])["k1"] * now.mask

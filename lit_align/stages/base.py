@@ -38,13 +38,19 @@ class Stage(LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if "_instantiator" not in self.hparams:  # made in Python: noted as LightningCLI would, so that it loads again
+        if (
+            "_instantiator" not in self.hparams
+        ):  # made in Python: noted as LightningCLI would, so that it loads again
             given = dict(self.hparams)
             kept = written(type(self), given)
             self.save_hyperparameters(kept, ignore=[*given.keys() - kept.keys()])
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold what was trained, never the base
-        self.optimizer, self.lr_scheduler, self.max_grad_norm = optimizer, lr_scheduler, max_grad_norm
+        self.optimizer, self.lr_scheduler, self.max_grad_norm = (
+            optimizer,
+            lr_scheduler,
+            max_grad_norm,
+        )
         self.max_bad_steps, self.seed = max_bad_steps, seed
         self.bad_steps = self.skipped = 0
 
@@ -89,7 +95,10 @@ class Stage(LightningModule, ABC):
         optimizer = self.make_optimizer()
         if self.lr_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
+        }
 
     def on_train_start(self) -> None:
         """Begin a new epoch where the old one was complete: with max_steps Lightning would run it again, empty."""
@@ -109,7 +118,9 @@ class Stage(LightningModule, ABC):
     def take_step(self, loss: float) -> tuple[Tensor, bool]:
         """Update once from the gradients that are there; their norm, and whether they were finite and so taken."""
         optimizer, scheduler = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.trained().values() if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm(
+            [p.grad for p in self.trained().values() if p.grad is not None]
+        )
         if taken := self._finite(loss, norm):
             for group in self.clipped() if self.max_grad_norm > 0 else ():
                 torch.nn.utils.clip_grad_norm_(group, self.max_grad_norm)
@@ -138,7 +149,9 @@ class Stage(LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained; the base stays where it came from."""
         keep = self.trained()
-        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in keep}
+        checkpoint["state_dict"] = {
+            name: value for name, value in checkpoint["state_dict"].items() if name in keep
+        }
         checkpoint["origin"], checkpoint["counts"] = self._origin(), self.counts()
         reopen(checkpoint)
 

@@ -36,7 +36,9 @@ class BestOf:
         if self.n < 1:
             raise ConfigError(f"best_of.n is {self.n}; it is a number of answers, at least 1")
 
-    def choose(self, groups: Sequence[Group], answers: Sequence[list[tuple[str, bool]]]) -> list[dict[str, Any]]:
+    def choose(
+        self, groups: Sequence[Group], answers: Sequence[list[tuple[str, bool]]]
+    ) -> list[dict[str, Any]]:
         """For each group its best answer, that one's score, and all scores and whether each answer came to an end.
 
         Args:
@@ -56,7 +58,9 @@ class BestOf:
             for group, said in zip(groups, answers, strict=True)
         ]
         records: list[dict[str, Any]] = []
-        for said, scores in zip(answers, checked(self.reward, asked).total.view(-1, self.n).tolist(), strict=True):
+        for said, scores in zip(
+            answers, checked(self.reward, asked).total.view(-1, self.n).tolist(), strict=True
+        ):
             best = max(range(self.n), key=scores.__getitem__)
             kept = {"scores": scores, "ended": [ended for _, ended in said]}
             kept |= {"answers": [one.strip() for one, _ in said]} if self.keep_all else {}
@@ -71,9 +75,15 @@ class BestOf:
         curve = best_of_curve([row["scores"] for row in rows])
         ended = [one for row in rows for one in row["ended"]]
         counts = {"prompts": len(rows), "answers": len(ended), "cut_off": len(ended) - sum(ended)}
-        record = {"reward": repr(self.reward), **counts, "curve": [point._asdict() for point in curve]}
+        record = {
+            "reward": repr(self.reward),
+            **counts,
+            "curve": [point._asdict() for point in curve],
+        }
         (folder / "best_of.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-        table = Table("best of", "mean reward", "KL, at most", title=f"{len(rows)} prompts, {self.reward!r}")
+        table = Table(
+            "best of", "mean reward", "KL, at most", title=f"{len(rows)} prompts, {self.reward!r}"
+        )
         for point in curve:
             table.add_row(str(point.n), f"{point.reward:.4f}", f"{point.kl:.3f} nats")
         Console().print(table)
@@ -133,7 +143,9 @@ def _plot(curve: list[Point], reward: str, picture: Path) -> None:
     figure, axis = plt.subplots(figsize=(5, 3.5), layout="constrained")
     axis.plot([point.kl for point in curve], [point.reward for point in curve], "o-")
     for point in curve:
-        axis.annotate(f"{point.n}", (point.kl, point.reward), textcoords="offset points", xytext=(0, 6))
+        axis.annotate(
+            f"{point.n}", (point.kl, point.reward), textcoords="offset points", xytext=(0, 6)
+        )
     axis.set(title="best of n", xlabel="KL from the model, at most (nats)", ylabel=f"mean {reward}")
     axis.grid(alpha=0.3)
     figure.savefig(picture, dpi=120)

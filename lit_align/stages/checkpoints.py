@@ -29,11 +29,15 @@ class SafeIO(TorchCheckpointIO):
     #: called with the checkpoint's path to write what belongs beside it (the adapter); set by the stage
     beside: Callable[[Path], None] | None = None
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
         """Save ``checkpoint`` at ``path``; the old file stays until the new one is on the disk."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob("*.ckpt.*.tmp"):  # of a process that was killed while writing
+        for left in target.parent.glob(
+            "*.ckpt.*.tmp"
+        ):  # of a process that was killed while writing
             left.unlink(missing_ok=True)
         temporary = Path(f"{target}.{os.getpid()}.tmp")
         try:
@@ -100,7 +104,9 @@ class LastCheckpoint(Checkpoint):
         """Save the final state."""
         self.save(trainer)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         """Save on SIGTERM, which Lightning raises between steps; any other exception may fall inside one."""
         if isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING:
             self.save(trainer)

@@ -29,8 +29,14 @@ def written(stage: type, given: dict[str, Any]) -> dict[str, Any]:
     One that cannot be written, such as an optimiser given as a lambda, is left out: who loads gets its default.
     """
     plain = {name: _plain(value) for name, value in given.items()}
-    kept = {name: value for name, value in plain.items() if value is not None or given[name] is None}
-    return {"_class_path": _path(stage), "_instantiator": "lightning.pytorch.cli.instantiate_module", **kept}
+    kept = {
+        name: value for name, value in plain.items() if value is not None or given[name] is None
+    }
+    return {
+        "_class_path": _path(stage),
+        "_instantiator": "lightning.pytorch.cli.instantiate_module",
+        **kept,
+    }
 
 
 def differences(mine: dict[str, Any], wrote: dict[str, Any]) -> list[str]:
@@ -47,7 +53,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Objective | Reward | Advantage | DatasetDistance | Embedder):
-        given = {name: _plain(of) for name, of in vars(value).items() if name in signature(type(value)).parameters}
+        given = {
+            name: _plain(of)
+            for name, of in vars(value).items()
+            if name in signature(type(value)).parameters
+        }
         return {"class_path": _path(type(value)), "init_args": given}
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}

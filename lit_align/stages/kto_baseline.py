@@ -33,7 +33,9 @@ class RunningBaseline:
     def add(self, step: Counted) -> None:
         """Take in one step, and forget those that are no longer needed."""
         self.steps.append(step)
-        while len(self.steps) > 1 and all(sum(one[kind][1] for one in self.steps[1:]) >= self.size for kind in step):
+        while len(self.steps) > 1 and all(
+            sum(one[kind][1] for one in self.steps[1:]) >= self.size for kind in step
+        ):
             del self.steps[0]
 
     def __call__(self) -> Tensor:

@@ -101,7 +101,8 @@ class LanguageModelStage(Stage):
         self.tokens_seen = 0
         # NaN is kept: means of what is left would look sound. ("disable", made for that, forgets the weights.)
         means: dict[str, Metric | MetricCollection] = {
-            name: MeanMetric(nan_strategy=float("nan")) for name in self.validated or ("loss", *self.reports)
+            name: MeanMetric(nan_strategy=float("nan"))
+            for name in self.validated or ("loss", *self.reports)
         }
         self.validation = MetricCollection(means, prefix="eval_")
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -165,7 +166,11 @@ class LanguageModelStage(Stage):
         """Layouts of rows to choose from, plugins' included; those that need settings must be named in the YAML."""
         known = load_plugins().formats.classes()
         settings = {layout: inspect.signature(layout).parameters.values() for layout in known}
-        return [layout() for layout in known if all(one.default is not one.empty for one in settings[layout])]
+        return [
+            layout()
+            for layout in known
+            if all(one.default is not one.empty for one in settings[layout])
+        ]
 
     def check_data(self, data: Any) -> None:
         """Refuse a data module that carries another label than the objective takes.
@@ -217,14 +222,19 @@ class LanguageModelStage(Stage):
     def update(self, step: Step, statistics: bool) -> tuple[dict[str, float], Tensor]:
         """Sum over the micro-batches, divide by the global count, update once; the metrics and the gradient's norm."""
         count = self.count(step)
-        totals: Sums = defaultdict(lambda: (torch.zeros((), device=self.device), torch.zeros((), device=self.device)))
+        totals: Sums = defaultdict(
+            lambda: (torch.zeros((), device=self.device), torch.zeros((), device=self.device))
+        )
         block = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
         for batch in step.batches:
             # ranks hold different numbers of micro-batches: gradients are summed over ranks once, below
             with block(), self._explained(batch):
                 loss, sums = self.losses(batch, statistics)
                 self.manual_backward(loss / count)
-            for name, (total, n) in {"loss": (loss.detach(), torch.zeros_like(loss)), **sums}.items():
+            for name, (total, n) in {
+                "loss": (loss.detach(), torch.zeros_like(loss)),
+                **sums,
+            }.items():
                 totals[name] = (totals[name][0] + total.detach().float(), totals[name][1] + n)
         reduced = self._reduced(totals, count)
         metrics = {name: total / n for name, (total, n) in reduced.items() if n}
@@ -236,26 +246,41 @@ class LanguageModelStage(Stage):
 
     def _explained(self, batch: Batch) -> AbstractContextManager[None]:
         """Says which settings would have made it fit when memory runs out."""
-        return explained(self.adapters, self.base, self.lora, batch.trees, self.gradient_checkpointing)
+        return explained(
+            self.adapters, self.base, self.lora, batch.trees, self.gradient_checkpointing
+        )
 
     def _reduced(self, totals: Sums, count: int) -> dict[str, tuple[float, float]]:
         """Sums and counts of the whole step, all micro-batches and ranks together."""
         names = ("loss", *self.reports)
         flat = torch.stack([value for name in names for value in totals[name]])
         flat = self._running.strategy.reduce(flat, reduce_op="sum")
-        values = {name: (total, n) for name, (total, n) in zip(names, flat.view(-1, 2).tolist(), strict=True)}
-        return {**values, "loss": (values["loss"][0], count)}  # the mean of the step, whatever this rank held of it
+        values = {
+            name: (total, n)
+            for name, (total, n) in zip(names, flat.view(-1, 2).tolist(), strict=True)
+        }
+        return {
+            **values,
+            "loss": (values["loss"][0], count),
+        }  # the mean of the step, whatever this rank held of it
 
     def _sum_over_ranks(self, parameters: list[torch.nn.Parameter]) -> None:
         if self.trainer.world_size > 1:  # a rank that had nothing to do adds zeros
-            flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+            flat = torch.cat(
+                [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
+            )
             flat = self._running.strategy.reduce(flat, reduce_op="sum")
-            for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            for parameter, part in zip(
+                parameters, flat.split([p.numel() for p in parameters]), strict=True
+            ):
                 parameter.grad = part.view_as(parameter).clone()
 
     def _log_step(self, step: Step, metrics: dict[str, float], norm: Tensor) -> None:
         self.tokens_seen += step.tokens
-        speed = sum(tree.tokens for batch in step.batches for tree in batch.source) * self.trainer.world_size
+        speed = (
+            sum(tree.tokens for batch in step.batches for tree in batch.source)
+            * self.trainer.world_size
+        )
         self.log("loss", metrics.pop("loss"), prog_bar=True)
         self.log("tokens/s", speed / (time.perf_counter() - self._started), prog_bar=True)
         counts = {"num_tokens": float(self.tokens_seen), "skipped_steps": float(self.skipped)}
@@ -271,7 +296,9 @@ class LanguageModelStage(Stage):
             count = loss.new_tensor(float(self.count(Step.from_batches((batch,)))))
             for name, (total, n) in {**sums, "loss": (sums.get("loss", (loss,))[0], count)}.items():
                 if n:
-                    self.validation[name].update(total / n, weight=n.clone())  # where NaN is, it is overwritten
+                    self.validation[name].update(
+                        total / n, weight=n.clone()
+                    )  # where NaN is, it is overwritten
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over the whole validation set, all ranks together."""
@@ -286,11 +313,15 @@ class LanguageModelStage(Stage):
         if self.best_of is not None:
             self.best_of.reward.attach(self.adapters, self.tokenizer)
 
-    def predict_step(self, numbered: list[tuple[int, Tree]], batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(
+        self, numbered: list[tuple[int, Tree]], batch_idx: int
+    ) -> list[dict[str, Any]]:
         """Answer prompts, each with its place in the data; each answer as a JSON-able record."""
         return records(self, numbered)
 
-    def answer(self, prompts: list[list[int]], role: str = "policy", max_new_tokens: int | None = None) -> list[str]:
+    def answer(
+        self, prompts: list[list[int]], role: str = "policy", max_new_tokens: int | None = None
+    ) -> list[str]:
         """What a role says to prompts of token ids."""
         limit = max_new_tokens or self.max_new_tokens
         return [one.strip() for ((one, _),) in ask(self, prompts, role, max_new_tokens=limit)]
@@ -318,4 +349,8 @@ class LanguageModelStage(Stage):
 
     def provenance(self) -> dict[str, Any]:
         """Where an adapter comes from."""
-        return {"stage": type(self).__name__, "objective": repr(self.objective), "steps": self.global_step}
+        return {
+            "stage": type(self).__name__,
+            "objective": repr(self.objective),
+            "steps": self.global_step,
+        }

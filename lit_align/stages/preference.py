@@ -60,11 +60,17 @@ class Preference(LanguageModelStage):
     ) -> None:
         super().__init__(objective, **settings)
         if objective.label_kind == "demonstrations":
-            raise ConfigError(f"{type(objective).__name__} learns from demonstrations; use the stage SFT")
+            raise ConfigError(
+                f"{type(objective).__name__} learns from demonstrations; use the stage SFT"
+            )
         if objective.label_kind == "prompts":
-            raise ConfigError(f"{type(objective).__name__} learns from rewards of what is sampled; use the stage RL")
+            raise ConfigError(
+                f"{type(objective).__name__} learns from rewards of what is sampled; use the stage RL"
+            )
         if objective.for_reward_model:
-            raise ConfigError(f"{type(objective).__name__} learns scores of a reward model; use the stage RewardModel")
+            raise ConfigError(
+                f"{type(objective).__name__} learns scores of a reward model; use the stage RewardModel"
+            )
         if not 0 <= label_noise < 0.5:
             raise ConfigError(
                 f"label_noise is the chance of a flipped label, at least 0 and under 0.5, got {label_noise}"
@@ -114,10 +120,14 @@ class Preference(LanguageModelStage):
 
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
         """Summed loss of the labels."""
-        tokens = self.tree_forward(batch.trees, statistics=statistics or "collision" in self.objective.per_token)
+        tokens = self.tree_forward(
+            batch.trees, statistics=statistics or "collision" in self.objective.per_token
+        )
         judged = self.judged(batch, tokens)
         sums = (
-            {**judged.sums, **preference_losses.dashboard(batch.trees, tokens, judged)} if statistics else judged.sums
+            {**judged.sums, **preference_losses.dashboard(batch.trees, tokens, judged)}
+            if statistics
+            else judged.sums
         )
         return judged.losses.sum(), sums
 
@@ -130,11 +140,15 @@ class Preference(LanguageModelStage):
                 return preference_losses.pairs(pairwise, labels, logps, self.label_noise)
             case UnpairedObjective() as unpaired, Batch(unpaired=UnpairedLabels() as labels):
                 baseline = self.baseline().to(logps.policy)
-                return preference_losses.unpaired(unpaired, labels, logps, self.label_noise, baseline)
+                return preference_losses.unpaired(
+                    unpaired, labels, logps, self.label_noise, baseline
+                )
             case RankedObjective() as ranked, Batch(rankings=RankLabels() as labels):
                 return preference_losses.rankings(ranked, labels, logps)
             case other, _:
-                raise DataError(f"{batch.source[0].group.source} carries no label that {other} takes; use other data")
+                raise DataError(
+                    f"{batch.source[0].group.source} carries no label that {other} takes; use other data"
+                )
 
     def _check_target(self, objective: PairwiseObjective, batch: Batch) -> None:
         lacking = [tree.group.source for tree in batch.source if tree.group.target is None]
@@ -157,7 +171,9 @@ class Preference(LanguageModelStage):
             if all(side in metrics for side in sides):
                 metrics["rewards/margins"] = metrics[sides[0]] - metrics[sides[1]]
             if self.objective.baseline != "none":
-                self.baseline.add({kind: sums[kind] for kind in (("kl",) if self.mismatched else sides)})
+                self.baseline.add(
+                    {kind: sums[kind] for kind in (("kl",) if self.mismatched else sides)}
+                )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the running baseline too."""
@@ -180,12 +196,17 @@ class Preference(LanguageModelStage):
             by_token = self._score(trees)
             reference = response_logps(by_token, trees.owner, trees.responses)
         else:
-            by_token, reference = None, self.reference(batch) if objective.needs_reference else torch.zeros_like(policy)
+            by_token, reference = (
+                None,
+                self.reference(batch) if objective.needs_reference else torch.zeros_like(policy),
+            )
         if not objective.per_token:
             return Logps(policy, reference, length)
         fields = {"policy": tokens.logps, "reference": by_token, "collision": tokens.collision}
         asked = {name: value for name, value in fields.items() if value is not None}
-        spread = {name: by_response(value, trees.owner, trees.responses) for name, value in asked.items()}
+        spread = {
+            name: by_response(value, trees.owner, trees.responses) for name, value in asked.items()
+        }
         return Logps(policy, reference, length, PerTokenLogps(**spread))
 
     def reference(self, batch: Batch) -> Tensor:
@@ -198,7 +219,9 @@ class Preference(LanguageModelStage):
         if self.cache_reference is None:
             return compute()
         if self._cache is None:
-            fingerprint = f"{self.adapters.fingerprint('reference')}-{tokenizer_fingerprint(self.tokenizer)}"
+            fingerprint = (
+                f"{self.adapters.fingerprint('reference')}-{tokenizer_fingerprint(self.tokenizer)}"
+            )
             self._cache = ReferenceCache(Path(self.cache_reference), fingerprint, self.global_rank)
         return self._cache.of(batch.source, compute).to(self.device)
 

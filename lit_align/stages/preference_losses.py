@@ -14,7 +14,9 @@ from lit_align.types import Logps, PackedTrees, PairLabels, RankLabels, TokenLog
 Sums = dict[str, tuple[Tensor, Tensor]]
 """Metrics of one micro-batch: name → (sum, count), so that micro-batches and ranks add up."""
 
-SIDES = tuple(f"{what}/{side}" for what in ("rewards", "logps", "logits") for side in ("chosen", "rejected"))
+SIDES = tuple(
+    f"{what}/{side}" for what in ("rewards", "logps", "logits") for side in ("chosen", "rejected")
+)
 COMPARED = ("rewards/margins", "rewards/accuracies")
 SHIFTS = ("shift/chosen", "shift/rejected")
 TOKENS = ("entropy", "mean_token_accuracy")
@@ -48,22 +50,34 @@ def pairs(objective: PairwiseObjective, labels: PairLabels, logps: Logps, noise:
     p = labels.probability * (1 - noise) + (1 - labels.probability) * noise
     if (p < 1).any():
         if objective.couples_batch:
-            raise DataError(f"{objective} takes no label of a probability under 1; use another loss, or other data")
+            raise DataError(
+                f"{objective} takes no label of a probability under 1; use another loss, or other data"
+            )
         turned = {name: -value for name, value in margin.items()}
-        losses = p * losses + (1 - p) * (objective(rejected, chosen, **held, **turned) - objective.imitation(rejected))
+        losses = p * losses + (1 - p) * (
+            objective(rejected, chosen, **held, **turned) - objective.imitation(rejected)
+        )
     with torch.no_grad():
         better, worse = objective.reward(chosen), objective.reward(rejected)
         sums = _sides(better, worse, chosen.policy, rejected.policy)
-        sums |= {"rewards/margins": _sum(better - worse), "rewards/accuracies": _sum((better > worse).float())}
+        sums |= {
+            "rewards/margins": _sum(better - worse),
+            "rewards/accuracies": _sum((better > worse).float()),
+        }
         if objective.needs_reference:
             sums |= {
-                f"shift/{n}": _sum(x.policy - x.reference) for n, x in (("chosen", chosen), ("rejected", rejected))
+                f"shift/{n}": _sum(x.policy - x.reference)
+                for n, x in (("chosen", chosen), ("rejected", rejected))
             }
     return Judged(losses, labels.chosen, labels.rejected, sums)
 
 
 def unpaired(
-    objective: UnpairedObjective, labels: UnpairedLabels, logps: Logps, noise: float, baseline: Tensor
+    objective: UnpairedObjective,
+    labels: UnpairedLabels,
+    logps: Logps,
+    noise: float,
+    baseline: Tensor,
 ) -> Judged:
     """A thumb that is right with probability p costs p L(up) + (1 - p) L(down), or the other way round."""
     response, up, mismatched = labels
@@ -88,7 +102,10 @@ def rankings(objective: RankedObjective, labels: RankLabels, logps: Logps) -> Ju
         placed = rewards[order.clamp(min=0)]
         right = (placed[:, :, None] > placed[:, None])[_implied(there, place)]
         sums = _sides(rewards[first], rewards[last], logps.policy[first], logps.policy[last])
-        sums |= {"rewards/margins": _sum(rewards[first] - rewards[last]), "rewards/accuracies": _sum(right.float())}
+        sums |= {
+            "rewards/margins": _sum(rewards[first] - rewards[last]),
+            "rewards/accuracies": _sum(right.float()),
+        }
     return Judged(objective(logps, order, place), first, last, sums)
 
 

@@ -52,7 +52,9 @@ class RewardModel(LanguageModelStage):
         self.attributes = objective.attributes if isinstance(objective, RatedObjective) else ()
         super().__init__(objective, **settings)
         if self.best_of is not None:
-            raise ConfigError(f"best_of is {self.best_of}, and a reward model answers nothing; leave it out")
+            raise ConfigError(
+                f"best_of is {self.best_of}, and a reward model answers nothing; leave it out"
+            )
         self.normalised_at: int | None = None
 
     @property
@@ -65,7 +67,10 @@ class RewardModel(LanguageModelStage):
 
     def adapter_roles(self) -> dict[str, Any]:
         """One role for each member."""
-        return {"trained_roles": self.members, "head_sizes": dict.fromkeys(self.members, len(self.attributes) or 1)}
+        return {
+            "trained_roles": self.members,
+            "head_sizes": dict.fromkeys(self.members, len(self.attributes) or 1),
+        }
 
     def configure_model(self) -> None:
         """Load the base, put the members on it, and tell their heads what each output counts."""
@@ -82,7 +87,9 @@ class RewardModel(LanguageModelStage):
     def clipped(self) -> list[list[torch.nn.Parameter]]:
         """Each member for itself, so that it learns as it would alone."""
         named = self.adapters.trainable()
-        return [[p for name, p in named.items() if f".{member}." in name] for member in self.members]
+        return [
+            [p for name, p in named.items() if f".{member}." in name] for member in self.members
+        ]
 
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
         """Summed loss of the labels, of all members together; what is shown is their mean."""
@@ -112,14 +119,18 @@ class RewardModel(LanguageModelStage):
         match self.objective, batch:
             case PairwiseObjective() as pairwise, Batch(pairs=PairLabels() as labels):
                 judged = preference_losses.pairs(pairwise, labels, one, noise=0.0)
-                weight = [1 / len(tree.group.pairs) for tree in batch.source for _ in tree.group.pairs]
+                weight = [
+                    1 / len(tree.group.pairs) for tree in batch.source for _ in tree.group.pairs
+                ]
                 return judged._replace(losses=judged.losses * judged.losses.new_tensor(weight))
             case RankedObjective() as ranked, Batch(rankings=RankLabels() as order):
                 return preference_losses.rankings(ranked, order, one)
             case RatedObjective() as rated, _ if all(tree.group.ratings for tree in batch.source):
                 return self._rated(rated, scores, scores.new_tensor(self._ratings(batch.source)))
             case other, _:
-                raise DataError(f"{batch.source[0].group.source} carries no label that {other} takes; use other data")
+                raise DataError(
+                    f"{batch.source[0].group.source} carries no label that {other} takes; use other data"
+                )
 
     def _ratings(self, trees: Sequence[Tree]) -> list[list[float]]:
         """What the objective's attributes were rated, ``[responses, attributes]``, NaN where they were not."""
@@ -151,10 +162,15 @@ class RewardModel(LanguageModelStage):
             def score(batch: Batch, member: str = member) -> Tensor:
                 return self.raw(member, batch.trees.to(self.device), training=False).cpu()
 
-            scores = scored(trees, score, self._budget(trees), dense=not self.block_sparse)[kept] @ head.combine.cpu()
+            scores = (
+                scored(trees, score, self._budget(trees), dense=not self.block_sparse)[kept]
+                @ head.combine.cpu()
+            )
             scale = scores.std(correction=0)
             if not scale > SMALLEST:
-                rank_zero_warn(f"{member} scores all preferred responses alike, and is not scaled; give other data")
+                rank_zero_warn(
+                    f"{member} scores all preferred responses alike, and is not scaled; give other data"
+                )
                 scale = torch.ones(())
             head.mean.copy_(scores.mean())
             head.scale.copy_(scale)
@@ -165,26 +181,33 @@ class RewardModel(LanguageModelStage):
         return max([budget, *(tree.tokens for tree in trees)])
 
     @torch.no_grad()
-    def predict_step(self, numbered: list[tuple[int, Tree]], batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(
+        self, numbered: list[tuple[int, Tree]], batch_idx: int
+    ) -> list[dict[str, Any]]:
         """The scores of the responses of each row, as a JSON-able record."""
         trees = [tree for _, tree in numbered]
         if not trees:  # answered already
             return []
         each = scored(trees, self._score, self._budget(trees), dense=not self.block_sparse)
         rows = zip(trees, torch.split(each, [len(tree.responses) for tree in trees]), strict=True)
-        return [record(t.group, {"responses": t.group.responses, "scores": s.tolist()}) for t, s in rows]
+        return [
+            record(t.group, {"responses": t.group.responses, "scores": s.tolist()}) for t, s in rows
+        ]
 
     def _score(self, batch: Batch) -> Tensor:
         """The mean over members of each response's normalised score, ``[responses]``."""
         trees = batch.trees.to(self.device)
-        return torch.stack([self.adapters.head(m).one(self.raw(m, trees, training=False)) for m in self.members]).mean(
-            0
-        )
+        return torch.stack(
+            [self.adapters.head(m).one(self.raw(m, trees, training=False)) for m in self.members]
+        ).mean(0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was measured too."""
         super().on_save_checkpoint(checkpoint)
-        normal = {m: (self.adapters.head(m).mean.item(), self.adapters.head(m).scale.item()) for m in self.members}
+        normal = {
+            m: (self.adapters.head(m).mean.item(), self.adapters.head(m).scale.item())
+            for m in self.members
+        }
         checkpoint["normal"], checkpoint["normalised_at"] = normal, self.normalised_at
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -213,7 +236,9 @@ class RewardModel(LanguageModelStage):
     def save_adapter(self, folder: Path) -> None:
         """Write adapter, head, normalisation and provenance; one folder for each member."""
         for member in self.members:
-            self.adapters.save(folder if len(self.members) == 1 else folder / member, member, self.provenance())
+            self.adapters.save(
+                folder if len(self.members) == 1 else folder / member, member, self.provenance()
+            )
 
 
 def preferred(tree: Tree) -> list[bool]:
@@ -229,4 +254,6 @@ def preferred(tree: Tree) -> list[bool]:
     best = min(filter(None, group.ranking), default=0)
     places = group.ranking or (best,) * len(tree.responses)
     found = [i not in worse and place == best for i, place in enumerate(places)]
-    return found if any(found) else [True] * len(found)  # each is worse than another: nobody's favourite
+    return (
+        found if any(found) else [True] * len(found)
+    )  # each is worse than another: nobody's favourite

@@ -42,4 +42,7 @@ class SFT(LanguageModelStage):
         if tokens.top1 is None or tokens.entropy is None:
             return loss, {}
         n = tokens.logps.new_tensor(float(len(tokens.logps)))
-        return loss, {"mean_token_accuracy": (tokens.top1.float().sum(), n), "entropy": (tokens.entropy.sum(), n)}
+        return loss, {
+            "mean_token_accuracy": (tokens.top1.float().sum(), n),
+            "entropy": (tokens.entropy.sum(), n),
+        }

@@ -83,5 +83,7 @@ def check_supervised(objective: SupervisedObjective) -> None:
 
 def _check(objective: Objective, family: type) -> None:
     if not isinstance(objective, family):
-        raise TypeError(f"{type(objective).__name__} is not a {family.__name__}; call the check of its own family")
+        raise TypeError(
+            f"{type(objective).__name__} is not a {family.__name__}; call the check of its own family"
+        )
     check(objective)

@@ -15,10 +15,19 @@ from lit_align.types import Group, Pair
 
 KINDS = ("pairs", "desirable", "ranking", "ratings", "demonstrations")
 GROUPS = tuple(
-    Group(TURN, [[{"role": "assistant", "content": one}] for one in said], pairs, target=0, source=f"row {k}")
+    Group(
+        TURN,
+        [[{"role": "assistant", "content": one}] for one in said],
+        pairs,
+        target=0,
+        source=f"row {k}",
+    )
     for k, (said, pairs) in enumerate(
         [
-            (("An owl.", "I don't know.", "A bird? " * 40), (Pair(0, 1), Pair(0, 2, 0.75), Pair(2, 1))),
+            (
+                ("An owl.", "I don't know.", "A bird? " * 40),
+                (Pair(0, 1), Pair(0, 2, 0.75), Pair(2, 1)),
+            ),
             (("🦉 بومة\n<b>owl</b>", "An owl."), (Pair(1, 0, 0.25),)),
             (("An owl.",), ()),
         ]
@@ -26,7 +35,9 @@ GROUPS = tuple(
 )
 
 
-def check_feedback(feedback: Feedback, groups: Sequence[Group] = GROUPS, kinds: Sequence[str] = KINDS) -> None:
+def check_feedback(
+    feedback: Feedback, groups: Sequence[Group] = GROUPS, kinds: Sequence[str] = KINDS
+) -> None:
     """Fail unless ``feedback`` has an opinion of each group that depends on nothing else.
 
     A group comes back with the labels that were asked for, or is set aside with a reason; what was asked can be written
@@ -48,7 +59,9 @@ def check_feedback(feedback: Feedback, groups: Sequence[Group] = GROUPS, kinds: 
     name, before = type(feedback).__name__, repr(groups)
     for label_kind in kinds:
         found = feedback(groups, label_kind)
-        require(len(found) == len(groups), f"{name} has {len(found)} opinions of {len(groups)} groups")
+        require(
+            len(found) == len(groups), f"{name} has {len(found)} opinions of {len(groups)} groups"
+        )
         for group, opinion in zip(groups, found, strict=True):
             _check_opinion(name, group, opinion, label_kind)
         told = [opinion.group for opinion in found]
@@ -58,7 +71,8 @@ def check_feedback(feedback: Feedback, groups: Sequence[Group] = GROUPS, kinds: 
             "one by one": [feedback([group], label_kind)[0] for group in groups],
         }.items():
             require(
-                [one.group for one in again] == told, f"{name} has other opinions when asked {how} for {label_kind}"
+                [one.group for one in again] == told,
+                f"{name} has other opinions when asked {how} for {label_kind}",
             )
     require(repr(groups) == before, f"{name} changes the groups it is given")
 
@@ -72,12 +86,18 @@ def _check_opinion(name: str, asked: Group, opinion: FeedbackResult, label_kind:
     if group is None:
         require(bool(opinion.why), f"{name} sets a group aside and does not say why")
         return
-    require(group.prompt == asked.prompt and group.source == asked.source, f"{name} changes the prompt, or its source")
+    require(
+        group.prompt == asked.prompt and group.source == asked.source,
+        f"{name} changes the prompt, or its source",
+    )
     require(bool(group.responses), f"{name} gives a group without responses")
     try:
         same = selected(group, label_kind) == group
     except SetAside as reason:
         raise AssertionError(f"{name} was asked for {label_kind} and gives {reason}") from reason
-    require(same, f"{name} was asked for {label_kind} and gives other labels or responses besides: {group}")
+    require(
+        same,
+        f"{name} was asked for {label_kind} and gives other labels or responses besides: {group}",
+    )
     for pair in group.pairs:
         check_pair(name, pair, len(group.responses))

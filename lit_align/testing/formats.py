@@ -32,13 +32,23 @@ def check_format(layout: Format, row: Row) -> Group:
     group = layout(row)
     require(repr(row) == before, f"{name} changes the row it is given")
     require(layout(row) == group, f"{name} makes another group of the same row")
-    require(bool(group.prompt) or group.prompt == "", f"{name} leaves the messages of the prompt empty")
-    require(bool(group.responses) and all(group.responses), f"{name} gives no response, or an empty one")
+    require(
+        bool(group.prompt) or group.prompt == "", f"{name} leaves the messages of the prompt empty"
+    )
+    require(
+        bool(group.responses) and all(group.responses), f"{name} gives no response, or an empty one"
+    )
     count = len(group.responses)
     for pair in group.pairs:
         check_pair(name, pair, count)
-    require(len(group.desirable) in (0, count), f"{name} gives {len(group.desirable)} thumbs to {count} responses")
-    require(not group.pairs or "pairs" in layout.label_kinds, f"{name} gives pairs, but {name}.gives does not say so")
+    require(
+        len(group.desirable) in (0, count),
+        f"{name} gives {len(group.desirable)} thumbs to {count} responses",
+    )
+    require(
+        not group.pairs or "pairs" in layout.label_kinds,
+        f"{name} gives pairs, but {name}.gives does not say so",
+    )
     require(
         not group.desirable or "desirable" in layout.label_kinds,
         f"{name} gives thumbs, but {name}.gives does not say so",
@@ -49,5 +59,11 @@ def check_format(layout: Format, row: Row) -> Group:
 def check_pair(name: str, pair: Pair, count: int) -> None:
     """Fail unless ``pair`` is of two of ``count`` responses, the likelier way round; ``name`` gave it."""
     sides = {pair.better, pair.worse}
-    require(len(sides) == 2 and sides <= set(range(count)), f"{name} compares {pair}, of {count} responses")
-    require(0.5 < pair.probability <= 1, f"{name} gives {pair} a probability that is not over 0.5 and up to 1")
+    require(
+        len(sides) == 2 and sides <= set(range(count)),
+        f"{name} compares {pair}, of {count} responses",
+    )
+    require(
+        0.5 < pair.probability <= 1,
+        f"{name} gives {pair} a probability that is not over 0.5 and up to 1",
+    )

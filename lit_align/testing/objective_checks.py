@@ -24,7 +24,10 @@ def check(objective: Objective, items: int = 8) -> None:
     draws = [drawn(items, seed) for seed in range(len(kind.sides))]
     sides, labels = tuple(side(*draw) for draw in draws), kind.labels(items)
     losses = kind.losses(sides, labels)
-    require(losses.shape == (items,), f"expected a loss for each of {items} items, got shape {tuple(losses.shape)}")
+    require(
+        losses.shape == (items,),
+        f"expected a loss for each of {items} items, got shape {tuple(losses.shape)}",
+    )
     _finite(kind)
     _order(objective, kind, sides, labels, losses)
     if not objective.weighs:
@@ -46,7 +49,12 @@ def require(holds: bool, message: str) -> None:
 
 def _close(found: Tensor, wanted: Tensor, message: str, tolerance: float = 1e-9) -> None:
     torch.testing.assert_close(
-        found, wanted, rtol=tolerance, atol=tolerance, msg=lambda details: f"{message}\n{details}", check_dtype=False
+        found,
+        wanted,
+        rtol=tolerance,
+        atol=tolerance,
+        msg=lambda details: f"{message}\n{details}",
+        check_dtype=False,
     )
 
 
@@ -61,32 +69,47 @@ def _finite(kind: Family) -> None:
     """Loss and gradient in single precision, at log-probabilities as far apart as they may get."""
     corners = torch.cartesian_prod(*[torch.tensor([-EXTREME, -1e-3])] * (2 * len(kind.sides)))
     n, length = len(corners), torch.full((len(corners),), 2)
-    tokens = [(column[:, None] / 2).expand(n, 2).clone().requires_grad_() for column in corners.T[::2]]
+    tokens = [
+        (column[:, None] / 2).expand(n, 2).clone().requires_grad_() for column in corners.T[::2]
+    ]
     references = [(column[:, None] / 2).expand(n, 2).clone() for column in corners.T[1::2]]
     sides = tuple(side(*of, length) for of in zip(tokens, references, strict=True))
     losses = kind.losses(sides, kind.labels(n))
-    require(bool(losses.isfinite().all()), f"a loss is not finite at extreme log-probabilities: {losses.tolist()}")
+    require(
+        bool(losses.isfinite().all()),
+        f"a loss is not finite at extreme log-probabilities: {losses.tolist()}",
+    )
     for gradient in _gradients(losses, tokens):
         message = f"a gradient is not finite at extreme log-probabilities: {gradient.tolist()}"
         require(bool(gradient.isfinite().all()), message)
 
 
-def _order(objective: Objective, kind: Family, sides: Sides, labels: Labels, losses: Tensor) -> None:
+def _order(
+    objective: Objective, kind: Family, sides: Sides, labels: Labels, losses: Tensor
+) -> None:
     order = torch.arange(len(losses)).flip(0)
     turned = _taken(kind, sides, labels, order)
     if objective.couples_batch:
-        _close(turned.sum(), losses.sum(), "the loss of the batch depends on the order of its items")
+        _close(
+            turned.sum(), losses.sum(), "the loss of the batch depends on the order of its items"
+        )
         return
     _close(turned, losses[order], "the loss of an item depends on where it stands in the batch")
     alone = torch.cat([_taken(kind, sides, labels, one) for one in torch.split(order, 1)])
-    _close(alone, losses[order], "the loss of an item depends on the others; say couples_batch = True")
+    _close(
+        alone, losses[order], "the loss of an item depends on the others; say couples_batch = True"
+    )
 
 
 def _taken(kind: Family, sides: Sides, labels: Labels, index: Tensor) -> Tensor:
-    return kind.losses(tuple(one.take(index) for one in sides), tuple(label[index] for label in labels))
+    return kind.losses(
+        tuple(one.take(index) for one in sides), tuple(label[index] for label in labels)
+    )
 
 
-def _gradient(objective: Objective, kind: Family, draws: list[tuple[Tensor, Tensor, Tensor]], labels: Labels) -> None:
+def _gradient(
+    objective: Objective, kind: Family, draws: list[tuple[Tensor, Tensor, Tensor]], labels: Labels
+) -> None:
     """The gradient against finite differences of the loss, by the first and by the last token of each response."""
     tokens = [draw[0] for draw in draws]
     found = _gradients(kind.losses(tuple(side(*draw) for draw in draws), labels), tokens)
@@ -95,7 +118,10 @@ def _gradient(objective: Objective, kind: Family, draws: list[tuple[Tensor, Tens
             there = torch.nn.functional.one_hot(place, tokens[at].shape[1])
             moved = []
             for step in (STEP, -STEP):
-                shifted = [(draw[0].detach() + step * there * (k == at), *draw[1:]) for k, draw in enumerate(draws)]
+                shifted = [
+                    (draw[0].detach() + step * there * (k == at), *draw[1:])
+                    for k, draw in enumerate(draws)
+                ]
                 moved.append(kind.losses(tuple(side(*draw) for draw in shifted), labels).detach())
             by_item, of_item = (moved[0] - moved[1]) / (2 * STEP), (gradient * there).sum(1)
             if objective.couples_batch:
@@ -115,29 +141,50 @@ def _descent(objective: Objective, kind: Family) -> None:
     better = kind.better(n)
     gains = sum((pull * sign for pull, sign in zip(pulls, better, strict=True)), torch.zeros(n))
     names = " or ".join(kind.sides)
-    require(bool((gains >= -1e-12).all()), f"descending moves a {names} response the wrong way at small margins")
+    require(
+        bool((gains >= -1e-12).all()),
+        f"descending moves a {names} response the wrong way at small margins",
+    )
     require(bool((gains > 0).any()), "descending changes nothing at small margins")
     for (above, more), (below, less) in pairwise(zip(pulls, better, strict=True)):
         favours = (above >= below - 1e-12) | (more < less)
-        require(bool(favours.all()), f"descending does not favour the {kind.sides[0]} response at small margins")
+        require(
+            bool(favours.all()),
+            f"descending does not favour the {kind.sides[0]} response at small margins",
+        )
     if len(pulls) == 1:
-        require(bool((pulls[0] * better[0] >= 0).all()), f"descending moves a {names} response the wrong way")
+        require(
+            bool((pulls[0] * better[0] >= 0).all()),
+            f"descending moves a {names} response the wrong way",
+        )
 
 
-def _reference(objective: Objective, kind: Family, sides: Sides, labels: Labels, losses: Tensor) -> None:
+def _reference(
+    objective: Objective, kind: Family, sides: Sides, labels: Labels, losses: Tensor
+) -> None:
     if objective.needs_reference or isinstance(objective, SupervisedObjective):
         return
     blind = tuple(_blinded(one) for one in sides)
-    _close(kind.losses(blind, labels), losses, "needs_reference is False, but the reference changes the loss")
+    _close(
+        kind.losses(blind, labels),
+        losses,
+        "needs_reference is False, but the reference changes the loss",
+    )
     reward = getattr(objective, "reward", None)
     for one, without in zip(sides, blind, strict=True):
         if reward is not None:
-            _close(reward(without), reward(one), "needs_reference is False, but the reference changes the reward")
+            _close(
+                reward(without),
+                reward(one),
+                "needs_reference is False, but the reference changes the reward",
+            )
 
 
 def _blinded(one: Logps) -> Logps:
     nothing = torch.full_like(one.reference, float("nan"))
-    return one._replace(reference=nothing, tokens=one.tokens and one.tokens._replace(reference=None))
+    return one._replace(
+        reference=nothing, tokens=one.tokens and one.tokens._replace(reference=None)
+    )
 
 
 def _rough(objective: Objective, kind: Family) -> None:
@@ -146,15 +193,21 @@ def _rough(objective: Objective, kind: Family) -> None:
     for dtype in (torch.bfloat16, torch.float64):
         draws = [drawn(8, seed, dtype) for seed in range(len(kind.sides))]
         losses = kind.losses(tuple(side(*draw) for draw in draws), kind.labels(8))
-        found.append([one.double() for one in (losses, *_gradients(losses, [draw[0] for draw in draws]))])
+        found.append(
+            [one.double() for one in (losses, *_gradients(losses, [draw[0] for draw in draws]))]
+        )
     for rough, exact in zip(*found, strict=True):
         scale = 1 + exact.abs().max()
-        _close(rough / scale, exact / scale, "bfloat16 gives another loss or gradient", tolerance=ROUGH)
+        _close(
+            rough / scale, exact / scale, "bfloat16 gives another loss or gradient", tolerance=ROUGH
+        )
 
 
 def _padding(kind: Family, sides: Sides, labels: Labels, losses: Tensor) -> None:
     wider = tuple(one._replace(tokens=_wider(one.tokens)) for one in sides)
-    _close(kind.losses(wider, labels), losses, "what is behind the end of a response changes the loss")
+    _close(
+        kind.losses(wider, labels), losses, "what is behind the end of a response changes the loss"
+    )
 
 
 def _wider(tokens: PerTokenLogps | None) -> PerTokenLogps:

@@ -57,12 +57,16 @@ def family(objective: Objective) -> Family:
         case SupervisedObjective():
             return _supervised(objective)
         case _:
-            raise TypeError(f"{type(objective).__name__} is of no family: derive it from PairwiseObjective or the like")
+            raise TypeError(
+                f"{type(objective).__name__} is of no family: derive it from PairwiseObjective or the like"
+            )
 
 
 def _pairwise(objective: PairwiseObjective) -> Family:
     def losses(sides: Sides, labels: Labels) -> Tensor:
-        return objective(sides[0], sides[1], **({"target": sides[2]} if objective.needs_target else {}))
+        return objective(
+            sides[0], sides[1], **({"target": sides[2]} if objective.needs_target else {})
+        )
 
     names = ("chosen", "rejected", *(("target",) if objective.needs_target else ()))
     signs = (1.0, -1.0, 1.0)[: len(names)]
@@ -76,25 +80,40 @@ def _unpaired(objective: UnpairedObjective) -> Family:
     def losses(sides: Sides, labels: Labels) -> Tensor:
         return objective(sides[0], labels[0], sides[0].policy.new_zeros(()))
 
-    return Family(("judged",), lambda n: (up(n),), losses, lambda n: [torch.where(up(n), 1.0, -1.0)])
+    return Family(
+        ("judged",), lambda n: (up(n),), losses, lambda n: [torch.where(up(n), 1.0, -1.0)]
+    )
 
 
 def _ranked(objective: RankedObjective) -> Family:
     def losses(sides: Sides, labels: Labels) -> Tensor:
         n = len(sides[0].policy)
-        policy, reference, length = (torch.cat(column) for column in zip(*(side[:3] for side in sides), strict=True))
+        policy, reference, length = (
+            torch.cat(column) for column in zip(*(side[:3] for side in sides), strict=True)
+        )
         order = torch.arange(len(sides) * n).view(len(sides), n).T
-        return objective(Logps(policy, reference, length), order, torch.arange(len(sides)).expand(n, -1))
+        return objective(
+            Logps(policy, reference, length), order, torch.arange(len(sides)).expand(n, -1)
+        )
 
     signs = (1.0, 0.0, -1.0)
-    return Family(("first", "second", "third"), lambda n: (), losses, lambda n: [torch.full((n,), s) for s in signs])
+    return Family(
+        ("first", "second", "third"),
+        lambda n: (),
+        losses,
+        lambda n: [torch.full((n,), s) for s in signs],
+    )
 
 
 def _rated(objective: RatedObjective) -> Family:
     """Ratings above and below what the trials score, and for the last attribute one that is missing."""
 
     def labels(n: int) -> Labels:
-        rated = torch.where(torch.arange(n) % 3 != 1, 0.0, -40.0).double()[:, None].repeat(1, len(objective.attributes))
+        rated = (
+            torch.where(torch.arange(n) % 3 != 1, 0.0, -40.0)
+            .double()[:, None]
+            .repeat(1, len(objective.attributes))
+        )
         if rated.shape[1] > 1:
             rated[::2, -1] = float("nan")
         return (rated,)
@@ -120,12 +139,17 @@ def _policy(objective: PolicyObjective) -> Family:
         tokens = PolicyTokens(policy, reference, reference, torch.arange(len(policy)))
         return objective(tokens, labels[0].to(policy))
 
-    return Family(("sampled",), lambda n: (advantages(n),), losses, lambda n: [advantages(n).sign()])
+    return Family(
+        ("sampled",), lambda n: (advantages(n),), losses, lambda n: [advantages(n).sign()]
+    )
 
 
 def _supervised(objective: SupervisedObjective) -> Family:
     return Family(
-        ("imitated",), lambda n: (), lambda sides, labels: objective(sides[0].policy), lambda n: [torch.ones(n)]
+        ("imitated",),
+        lambda n: (),
+        lambda sides, labels: objective(sides[0].policy),
+        lambda n: [torch.ones(n)],
     )
 
 
@@ -134,11 +158,15 @@ def side(tokens: Tensor, reference: Tensor, length: Tensor) -> Logps:
     scored = torch.arange(tokens.shape[1]) < length[:, None]
     tokens, reference = tokens * scored, reference * scored
     collision = (-0.5 - 0.1 * torch.arange(tokens.shape[1])).to(tokens) * scored
-    return Logps(tokens.sum(1), reference.sum(1), length, PerTokenLogps(tokens, reference, collision))
+    return Logps(
+        tokens.sum(1), reference.sum(1), length, PerTokenLogps(tokens, reference, collision)
+    )
 
 
 def drawn(n: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities of tokens under policy and reference, in quarters of a nat, and ragged lengths."""
     draw = torch.Generator().manual_seed(seed)
-    tokens, reference = (-torch.randint(1, 17, (n, LONGEST), generator=draw).to(dtype) / 4 for _ in range(2))
+    tokens, reference = (
+        -torch.randint(1, 17, (n, LONGEST), generator=draw).to(dtype) / 4 for _ in range(2)
+    )
     return tokens.requires_grad_(), reference, torch.randint(2, LONGEST + 1, (n,), generator=draw)

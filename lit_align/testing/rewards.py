@@ -12,7 +12,13 @@ from lit_align.types import Group
 
 TURN = [{"role": "user", "content": "Name a bird."}]
 GROUPS = (
-    Group(TURN, [[{"role": "assistant", "content": one}] for one in ("An owl.", "I don't know.", "A bird? " * 40)]),
+    Group(
+        TURN,
+        [
+            [{"role": "assistant", "content": one}]
+            for one in ("An owl.", "I don't know.", "A bird? " * 40)
+        ],
+    ),
     Group(TURN, [[{"role": "assistant", "content": "🦉 بومة\n<b>owl</b>"}]]),
 )
 
@@ -37,9 +43,16 @@ def check_reward(reward: Reward, groups: Sequence[Group] = GROUPS) -> None:
     name, before = type(reward).__name__, repr(groups)
     scores, count = reward(groups), sum(len(group.responses) for group in groups)
     for part, values in {"total": scores.total, **scores.parts}.items():
-        require(values.shape == (count,), f"{name} gives {part} of shape {list(values.shape)} for {count} responses")
-        require(values.dtype == torch.float32, f"{name} gives {part} in {values.dtype}, not in float32")
-        require(bool(values.isfinite().all()), f"{name} gives {part} {values.tolist()}, not all finite")
+        require(
+            values.shape == (count,),
+            f"{name} gives {part} of shape {list(values.shape)} for {count} responses",
+        )
+        require(
+            values.dtype == torch.float32, f"{name} gives {part} in {values.dtype}, not in float32"
+        )
+        require(
+            bool(values.isfinite().all()), f"{name} gives {part} {values.tolist()}, not all finite"
+        )
         require(not values.requires_grad, f"{name} gives {part} with a gradient")
     require(repr(groups) == before, f"{name} changes the groups it is given")
     _same(name, "asked again", reward(groups).total, scores.total)
@@ -53,4 +66,6 @@ def _reversed(total: torch.Tensor, groups: Sequence[Group]) -> torch.Tensor:
 
 def _same(name: str, how: str, now: torch.Tensor, before: torch.Tensor) -> None:
     alike = now.shape == before.shape and torch.allclose(now, before, rtol=1e-4, atol=1e-5)
-    require(alike, f"{name} gives {now.tolist()} when groups come {how}, and gave {before.tolist()}")
+    require(
+        alike, f"{name} gives {now.tolist()} when groups come {how}, and gave {before.tolist()}"
+    )

@@ -46,7 +46,9 @@ class Jury(Feedback):
 
     def __post_init__(self) -> None:
         if not 1 <= self.quorum <= len(self.members):
-            raise ValueError(f"quorum must be from 1 to the {len(self.members)} members, got {self.quorum}")
+            raise ValueError(
+                f"quorum must be from 1 to the {len(self.members)} members, got {self.quorum}"
+            )
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         for member in self.members:

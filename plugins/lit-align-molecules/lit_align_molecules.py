@@ -44,7 +44,9 @@ def graph(smiles: str) -> Tensor:
     while at < len(smiles):
         found = PIECE.match(smiles, at)
         if found is None:
-            raise DataError(f"{smiles!r} is no SMILES from character {at + 1} on; correct it, or leave it out")
+            raise DataError(
+                f"{smiles!r} is no SMILES from character {at + 1} on; correct it, or leave it out"
+            )
         at = found.end()
         atom, between, *ring, mark = found.groups()
         if atom:
@@ -68,7 +70,9 @@ def graph(smiles: str) -> Tensor:
         elif number:
             rings[number], bond = (last, bond), 0
     if rings or branches or not atoms:
-        raise DataError(f"{smiles!r} is no SMILES: a ring or a branch is left open; correct it, or leave it out")
+        raise DataError(
+            f"{smiles!r} is no SMILES: a ring or a branch is left open; correct it, or leave it out"
+        )
     rows = torch.zeros(ATOM + 2 * SLOTS, len(atoms), dtype=torch.long)
     rows[:ATOM] = torch.tensor(atoms).T
     for number, neighbours in enumerate(bonds):
@@ -82,7 +86,9 @@ def _atom(written: str, smiles: str) -> list[int]:
     if written[0] == "[":
         found = BRACKET.fullmatch(written)
         if found is None:
-            raise DataError(f"{written} in {smiles!r} is no atom; correct it, or leave the molecule out")
+            raise DataError(
+                f"{written} in {smiles!r} is no atom; correct it, or leave the molecule out"
+            )
         symbol, hydrogens, charge = found.groups()
     size = int(charge[1:]) if charge[1:].isdigit() else len(charge)
     signed = -size if charge.startswith("-") else size
@@ -131,10 +137,16 @@ class Atoms(Embedder):
         self.rounds, self.width = rounds, width
 
     def build(self, inputs: InputSpec, width: int) -> None:
-        self.atom = nn.ModuleList(nn.Embedding(count, self.width) for count in (len(ELEMENTS), 2, 6, 5))
+        self.atom = nn.ModuleList(
+            nn.Embedding(count, self.width) for count in (len(ELEMENTS), 2, 6, 5)
+        )
         self.bond = nn.Embedding(1 + max(BONDS.values()), self.width)
         self.update = nn.ModuleList(
-            nn.Sequential(nn.Linear(self.width, 2 * self.width), nn.ReLU(), nn.Linear(2 * self.width, self.width))
+            nn.Sequential(
+                nn.Linear(self.width, 2 * self.width),
+                nn.ReLU(),
+                nn.Linear(2 * self.width, self.width),
+            )
             for _ in range(self.rounds)
         )
         self.project = nn.Linear(self.width, width)

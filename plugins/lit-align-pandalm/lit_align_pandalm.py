@@ -34,7 +34,10 @@ class PandaLM(Format):
         return {"instruction", "response1", "response2", *VOTES} <= row.keys()
 
     def __call__(self, row: Row) -> Group:
-        instruction, given = _text(row, "instruction"), _text(row, "input") if row.get("input") is not None else ""
+        instruction, given = (
+            _text(row, "instruction"),
+            _text(row, "input") if row.get("input") is not None else "",
+        )
         if not (instruction + given).strip():
             raise Malformed("empty prompt")
         responses = [_text(row, name) for name in ("response1", "response2")]
@@ -68,7 +71,9 @@ def _text(row: Row, name: str) -> str:
 
 def _vote(row: Row, name: str) -> int:
     value: Any = row[name]
-    vote = int(value) if isinstance(value, str) and value in {"0", "1", "2"} else value  # CSV has only text
+    vote = (
+        int(value) if isinstance(value, str) and value in {"0", "1", "2"} else value
+    )  # CSV has only text
     if isinstance(vote, bool) or not isinstance(vote, int) or vote not in {0, 1, 2}:
         raise Malformed(f"'{name}' is no vote: 0, 1 or 2")
     return vote

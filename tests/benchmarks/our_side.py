@@ -39,7 +39,9 @@ def tree(row: dict) -> Tree:
 
 def data(job: dict, rows: list[dict]) -> Comparisons:
     """The data module with the rows already prepared: trees in the order of the file."""
-    made = Comparisons(train=[], batch_size=job["pairs"], token_budget=job["token_budget"], shuffle=False)
+    made = Comparisons(
+        train=[], batch_size=job["pairs"], token_budget=job["token_budget"], shuffle=False
+    )
     made.trees["train"] = [tree(row) for row in rows]
     return made
 
@@ -48,9 +50,13 @@ def stage(job: dict) -> Preference:
     """The stage with its model loaded and the given adapter on it."""
     made = Preference(
         objective=DPO(beta=job["beta"]),
-        base=Base(job["model"], quantization="none", dtype=job["dtype"], attention=job["attention"]),
+        base=Base(
+            job["model"], quantization="none", dtype=job["dtype"], attention=job["attention"]
+        ),
         lora=Lora(r=16, alpha=32, dropout=0.0),
-        optimizer=partial(torch.optim.AdamW, lr=job["lr"], weight_decay=0.0, fused=job["device"] == "cuda"),
+        optimizer=partial(
+            torch.optim.AdamW, lr=job["lr"], weight_decay=0.0, fused=job["device"] == "cuda"
+        ),
         gradient_checkpointing=job["checkpointing"],
         max_grad_norm=job["max_grad_norm"],
         cache_reference=tempfile.mkdtemp() if job["reference"] == "precomputed" else None,

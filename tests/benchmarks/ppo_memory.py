@@ -43,7 +43,9 @@ def theirs(folder: Path) -> None:
     model = load_model(Base(inputs.SMOL, quantization="none", dtype="float32"))
     model.save_pretrained(folder / "body")
     reward, value = (
-        AutoModelForSequenceClassification.from_pretrained(folder / "body", num_labels=1, dtype=torch.float32)
+        AutoModelForSequenceClassification.from_pretrained(
+            folder / "body", num_labels=1, dtype=torch.float32
+        )
         for _ in range(2)
     )
     settings = PPOConfig(
@@ -82,7 +84,9 @@ def ours(folder: Path) -> None:
         judge.save_adapter(folder / "reward")
         return
     ids = inputs.text(PROMPT, RESPONSE, 1)[0]["prompt_ids"]
-    (folder / "prompts.jsonl").write_text(json.dumps({"prompt": load_tokenizer(base).decode(ids)}) + "\n")
+    (folder / "prompts.jsonl").write_text(
+        json.dumps({"prompt": load_tokenizer(base).decode(ids)}) + "\n"
+    )
     stage = RL(
         PPO(), RewardModelScore(str(folder / "reward")), GAE(), KLControl(), Critic(), num_generations=SAMPLES, max_new_tokens=RESPONSE,
         base=base, lora=lora, gradient_checkpointing=False,
@@ -97,7 +101,12 @@ def ours(folder: Path) -> None:
 def child(side: str, folder: Path) -> None:
     """Run one side and print what it took."""
     torch.set_num_threads(1)
-    for name in ("lightning.pytorch", "peft", "datasets", "transformers.models.llama.modeling_llama"):
+    for name in (
+        "lightning.pytorch",
+        "peft",
+        "datasets",
+        "transformers.models.llama.modeling_llama",
+    ):
         importlib.import_module(name)
     if side != "ours":
         importlib.import_module("trl.experimental.ppo")
@@ -112,7 +121,9 @@ def run(side: str, folder: Path, trl: str) -> int:
     path = os.pathsep.join([trl, str(ROOT)] if side != "ours" else [str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "tests.benchmarks.ppo_memory", "--child", side, str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     peak: int = json.loads(done.stdout.splitlines()[-1])["peak"]
     print(side, f"{peak / 2**20:.0f} MiB", flush=True)

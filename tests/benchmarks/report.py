@@ -14,7 +14,13 @@ NAMES = {
 
 TARGETS = (
     ("pairs", "trees", "trl", 3.0, "pairs per CPU-second against TRL"),
-    ("pairs", "trees_precomputed", "trl_precomputed", 2.0, "the same, both with the reference precomputed"),
+    (
+        "pairs",
+        "trees_precomputed",
+        "trl_precomputed",
+        2.0,
+        "the same, both with the reference precomputed",
+    ),
     ("memory", "trees", "trl", 0.6, "peak memory against TRL's"),
 )
 

@@ -59,7 +59,9 @@ class Theirs:
         from trl.trainer.reward_trainer import DataCollatorForPreference
 
         body.save_pretrained(folder)
-        made = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
+        made = AutoModelForSequenceClassification.from_pretrained(
+            folder, num_labels=1, dtype=torch.float32
+        )
         self.model = made.eval()
         self.model.score.weight.data.copy_(head)
         self.model.config.pad_token_id = 0
@@ -70,7 +72,10 @@ class Theirs:
         """``[pairs, 2]``"""
         found = []
         for start in range(0, len(trees), BATCH):
-            sides = [[one.prompt + response for response in one.responses] for one in trees[start : start + BATCH]]
+            sides = [
+                [one.prompt + response for response in one.responses]
+                for one in trees[start : start + BATCH]
+            ]
             given = self.collate([{"chosen_ids": a, "rejected_ids": b} for a, b in sides])
             found.append(torch.stack(self.model(**given, use_cache=False).logits[:, 0].chunk(2), 1))
         return torch.cat(found)
@@ -85,8 +90,12 @@ class Ours:
     @torch.no_grad()
     def __call__(self, trees: list[Tree]) -> torch.Tensor:
         """``[pairs, 2]``"""
-        budget = sum(one.tokens for one in trees[:BATCH])  # as much at once as theirs, prompts counted once
-        return scored(trees, lambda b: self.tree_forward.last(b.trees) @ self.head.T, budget, dense=True).view(-1, 2)
+        budget = sum(
+            one.tokens for one in trees[:BATCH]
+        )  # as much at once as theirs, prompts counted once
+        return scored(
+            trees, lambda b: self.tree_forward.last(b.trees) @ self.head.T, budget, dense=True
+        ).view(-1, 2)
 
 
 def compare(name: str, trees: list[Tree], theirs: Theirs, ours: Ours) -> dict:
@@ -108,7 +117,8 @@ def compare(name: str, trees: list[Tree], theirs: Theirs, ours: Ours) -> dict:
     read = {
         "theirs": sum(2 * BATCH * length for length in rows),
         "ours": sum(
-            batch.trees.input_ids.numel() for batch in pack(trees, sum(t.tokens for t in trees[:BATCH]), dense=True)
+            batch.trees.input_ids.numel()
+            for batch in pack(trees, sum(t.tokens for t in trees[:BATCH]), dense=True)
         ),
     }
     return {

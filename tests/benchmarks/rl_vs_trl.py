@@ -69,7 +69,9 @@ class Theirs:
             args=settings,
             train_dataset=Dataset.from_list([{"prompt": "never read"}]),
             processing_class=inputs.pads(),
-            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+            peft_config=LoraConfig(
+                r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
+            ),
         )
         self.trainer.model.train()
         self.trainer.current_gradient_accumulation_steps = self.trainer.args.steps_per_generation
@@ -144,7 +146,9 @@ class Ours:
         self.stage.configure_model()
         self.start(adapter)
         there = torch.zeros(SAMPLES, len(tree.responses[0]))
-        self.now = RolloutBatch([tree], [], torch.ones(SAMPLES, dtype=torch.bool), there, Scores(SCORES))
+        self.now = RolloutBatch(
+            [tree], [], torch.ones(SAMPLES, dtype=torch.bool), there, Scores(SCORES)
+        )
         self.stage._now = self.now
         self.stage.adapters.peft.train()
         self.score()
@@ -188,7 +192,10 @@ def _gradients(peft: torch.nn.Module, adapter: str) -> dict[str, Tensor]:
 def gate(theirs: Theirs, ours: Ours, adapter: dict[str, Tensor]) -> dict[str, float]:
     """How far they are apart where the policy is no longer what sampled: ``adapter``, a little moved."""
     draw = torch.Generator().manual_seed(1)
-    moved = {name: weight + 0.002 * torch.randn(weight.shape, generator=draw) for name, weight in adapter.items()}
+    moved = {
+        name: weight + 0.002 * torch.randn(weight.shape, generator=draw)
+        for name, weight in adapter.items()
+    }
     for side in (theirs, ours):
         side.start(moved)
     reference = (theirs.reference() - ours.reference()).abs().max().item()

@@ -53,7 +53,9 @@ class Rows:
 
     def hidden(self, _):
         ids, mask, where = padded([self.trees])
-        states = self.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        states = self.model.base_model(
+            input_ids=ids, attention_mask=mask, use_cache=False
+        ).last_hidden_state
         return states[where[:, 0], where[:, 1] - 1]
 
 
@@ -74,7 +76,9 @@ def stage(request, folder):
     module._now = now = RolloutBatch([tree], [], torch.ones(0), torch.zeros(0), None)
     new = module.tree_forward(pack([tree], 10**6)[0].trees).logps.detach().view(RESPONSES, RESPONSE)
     for name in ("policy", "reference"):
-        now.tokens[name] = new + 0.2 * torch.randn(new.shape, generator=draw)  # some ratios are clipped, most are not
+        now.tokens[name] = new + 0.2 * torch.randn(
+            new.shape, generator=draw
+        )  # some ratios are clipped, most are not
     for name in ("advantage", "value", "return"):
         now.tokens[name] = torch.randn(new.shape, generator=draw)
     module.adapters.peft.train()

@@ -38,10 +38,13 @@ def test_loss_and_gradients_are_those_of_trl(tmp_path: Path, layout: str) -> Non
         "adapter": load_file(tmp_path / "adapter.safetensors"),
     }
     rows = [
-        inputs.random_ids(3 + 2 * k, 1 + k, 1, 250)[0] | {"chosen_ids": [*range(9, 9 + 3 * k + 1)]} for k in range(5)
+        inputs.random_ids(3 + 2 * k, 1 + k, 1, 250)[0] | {"chosen_ids": [*range(9, 9 + 3 * k + 1)]}
+        for k in range(5)
     ]
 
-    trainer = trl_side.trainer(load_model(Base(model, quantization="none", dtype="float32")), job, rows)
+    trainer = trl_side.trainer(
+        load_model(Base(model, quantization="none", dtype="float32")), job, rows
+    )
     trainer.model.train()
     theirs = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
     theirs.backward()

@@ -66,8 +66,16 @@ def trainer(model, job: dict, rows: list[dict]) -> DPOTrainer:
         report_to="none",
         disable_tqdm=True,
     )
-    lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-    made = Fed(model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=pads(), peft_config=lora)
+    lora = LoraConfig(
+        r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    made = Fed(
+        model,
+        args=settings,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=pads(),
+        peft_config=lora,
+    )
     set_peft_model_state_dict(made.model, job["adapter"])
     return made
 

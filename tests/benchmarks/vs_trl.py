@@ -45,7 +45,9 @@ class Bench:
         self.folder, self.jobs = folder, 0
         cuda = arguments.device == "cuda"
         self.common = {
-            "model": inputs.random_model(arguments.shape, folder / "model") if arguments.shape else inputs.SMOL,
+            "model": inputs.random_model(arguments.shape, folder / "model")
+            if arguments.shape
+            else inputs.SMOL,
             "device": arguments.device,
             "dtype": arguments.dtype,
             "threads": arguments.threads,
@@ -73,9 +75,15 @@ class Bench:
         file = self.folder / f"job-{self.jobs}.json"
         job = {**self.common, **job}
         file.write_text(json.dumps(job))
-        environment = {"OMP_NUM_THREADS": str(job["threads"]), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        environment = {
+            "OMP_NUM_THREADS": str(job["threads"]),
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+        }
         command = [sys.executable, "-m", "tests.benchmarks.worker", str(file)]
-        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
+        )
         if done.returncode:
             sys.exit(f"{job} failed:\n{done.stderr[-3000:]}")
         return {**json.loads(Path(f"{file}.result").read_text()), "weights": f"{file}.safetensors"}
@@ -85,7 +93,9 @@ def gate(bench: Bench, rows: str, steps: int) -> dict:
     """Both systems over the same steps of one pair: how far their losses and their adapters come apart."""
     job = {"rows": rows, "pairs": 1, "steps": steps, "threads": os.cpu_count()}
     theirs, ours = (bench.run(**job, **RUNGS[rung]) for rung in ("trl", "trees"))
-    start, a, b = (load_file(file) for file in (bench.common["adapter"], theirs["weights"], ours["weights"]))
+    start, a, b = (
+        load_file(file) for file in (bench.common["adapter"], theirs["weights"], ours["weights"])
+    )
     moved = torch.cat([(a[name] - start[name]).flatten() for name in start])
     apart = torch.cat([(a[name] - b[name]).flatten() for name in start])
     return {
@@ -146,7 +156,10 @@ def settings(arguments: argparse.Namespace) -> dict[str, dict]:
         "passes": [["trl", "trl_precomputed", "trees", "trees_precomputed"]],
         **small,
     }
-    real = Path(os.environ.get("LIT_ALIGN_DATA", ROOT.parent / "shared/data")) / "llamafactory_demo/dpo_en_demo.json"
+    real = (
+        Path(os.environ.get("LIT_ALIGN_DATA", ROOT.parent / "shared/data"))
+        / "llamafactory_demo/dpo_en_demo.json"
+    )
     if real.is_file():
         made["C"] = {
             "title": "real pairs of ragged lengths, cut at 192 tokens",
@@ -161,12 +174,20 @@ def settings(arguments: argparse.Namespace) -> dict[str, dict]:
 
 def main() -> None:
     """Check that both learn the same, measure, write the figures and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one pair a step, setting A alone; writes no proof")
-    parser.add_argument("--out", type=Path, help=f"where the figures go; {PROOF.relative_to(ROOT)} unless --quick")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one pair a step, setting A alone; writes no proof"
+    )
+    parser.add_argument(
+        "--out", type=Path, help=f"where the figures go; {PROOF.relative_to(ROOT)} unless --quick"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--shape", choices=["1.5b"], help="random weights in this shape instead of SmolLM2-135M")
+    parser.add_argument(
+        "--shape", choices=["1.5b"], help="random weights in this shape instead of SmolLM2-135M"
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -174,7 +195,9 @@ def main() -> None:
         todo = settings(arguments)
         files = {name: bench.rows(name, setting.pop("rows")) for name, setting in todo.items()}
         found = {"machine": _machine(arguments), "versions": _versions()}
-        if arguments.dtype == "float32":  # in bfloat16 one rounding is larger than what the gate allows
+        if (
+            arguments.dtype == "float32"
+        ):  # in bfloat16 one rounding is larger than what the gate allows
             found["gate"] = gate(bench, files["A"], 5 if arguments.quick else 20)
             print(found["gate"], file=sys.stderr, flush=True)
             if max(found["gate"]["loss"], found["gate"]["weights"]) > TOLERANCE:
@@ -188,7 +211,9 @@ def main() -> None:
             title, passes = setting.pop("title"), setting.pop("passes")
             figures = measure(bench, files[name], passes, **setting)
             if arguments.dtype == "float32" and figures["loss_apart"] > TOLERANCE:
-                sys.exit(f"in setting {name} the losses are {figures['loss_apart']} apart; no figures")
+                sys.exit(
+                    f"in setting {name} the losses are {figures['loss_apart']} apart; no figures"
+                )
             found["settings"][name] = {"title": title, **setting, **figures}
     out = arguments.out or (None if arguments.quick else PROOF)
     text = json.dumps(found, indent=1) + "\n"
@@ -199,7 +224,9 @@ def main() -> None:
 
 
 def _machine(arguments: argparse.Namespace) -> dict:
-    cpu = next((line for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "").partition(": ")[2]
+    cpu = next(
+        (line for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
+    ).partition(": ")[2]
     return {
         "cpu": cpu or platform.processor(),
         "cores": os.cpu_count(),

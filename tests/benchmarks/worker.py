@@ -34,7 +34,10 @@ def main(file: str) -> None:
 
         counted, expected = flops.of_ours(job, rows)
         figures = {"trl": flops.of_trl(job, rows), "counted": counted, "expected": expected}
-    save_file({name: weight.detach().cpu().contiguous() for name, weight in weights.items()}, f"{file}.safetensors")
+    save_file(
+        {name: weight.detach().cpu().contiguous() for name, weight in weights.items()},
+        f"{file}.safetensors",
+    )
     Path(f"{file}.result").write_text(json.dumps({**figures, "load": os.getloadavg()[0]}))
 
 

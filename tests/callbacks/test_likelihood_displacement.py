@@ -23,7 +23,9 @@ def test_means_by_hand():
     """Two equally likely responses: one halves, the other vanishes, so a quarter is left of the two together."""
     half, before = math.log(0.5), torch.tensor([-3.0])
     moved = Displacement.of(
-        torch.stack([before, before + half]), torch.stack([before, before - 1000]), torch.tensor([0.25])
+        torch.stack([before, before + half]),
+        torch.stack([before, before - 1000]),
+        torch.tensor([0.25]),
     )
     assert moved == pytest.approx((1, half, -1000.0, 2 * half, 0.25))
 
@@ -31,16 +33,32 @@ def test_means_by_hand():
 @pytest.mark.parametrize(
     ("moved", "objective", "says"),
     [
-        (Displacement(4, 1.0, -2.0, 0.9, 0.1), DPO(), ["likelier: +1.0", "rejected ones: -2.0 nats."]),
+        (
+            Displacement(4, 1.0, -2.0, 0.9, 0.1),
+            DPO(),
+            ["likelier: +1.0", "rejected ones: -2.0 nats."],
+        ),
         (
             Displacement(4, -9.0, -20.0, -9.0, 0.1),
             DPO(),
             ["rarer: -9.0", "went elsewhere", "DPO allows it", "11.0 nats"],
         ),
-        (Displacement(4, -9.0, 3.0, 2.0, 0.1), DPO(), ["Part of what they lost went to the rejected ones."]),
-        (Displacement(4, -9.0, 3.0, -1.0, 0.1), DPO(), ["went to the rejected ones, the rest elsewhere."]),
+        (
+            Displacement(4, -9.0, 3.0, 2.0, 0.1),
+            DPO(),
+            ["Part of what they lost went to the rejected ones."],
+        ),
+        (
+            Displacement(4, -9.0, 3.0, -1.0, 0.1),
+            DPO(),
+            ["went to the rejected ones, the rest elsewhere."],
+        ),
         (Displacement(4, -9.0, -20.0, -9.0, -0.1), DPO(), ["DPO asks for it"]),
-        (Displacement(4, -9.0, -20.0, -9.0, 0.1), ORPO(), ["ORPO does not ask for it", "lower learning rate"]),
+        (
+            Displacement(4, -9.0, -20.0, -9.0, 0.1),
+            ORPO(),
+            ["ORPO does not ask for it", "lower learning rate"],
+        ),
     ],
 )
 def test_the_story_says_what_happened_and_whether_it_was_asked_for(moved, objective, says):
@@ -65,12 +83,21 @@ def test_it_is_measured_against_the_reference_whether_the_loss_has_one_or_not(na
     assert moved.pairs == len(batch.pairs.chosen) == 12
     assert moved.chosen == pytest.approx(shift[batch.pairs.chosen].mean().item(), abs=1e-4)
     assert moved.rejected == pytest.approx(shift[batch.pairs.rejected].mean().item(), abs=1e-4)
-    assert (moved.pull < 0) == (name == "APODown")  # it wants both down (D'Oosterlinck et al., 2024)
+    assert (moved.pull < 0) == (
+        name == "APODown"
+    )  # it wants both down (D'Oosterlinck et al., 2024)
 
 
 def test_a_run_says_it_while_it_happens_and_at_its_end(tiny, tmp_path, caplog):
     """A learning rate that is far too high."""
-    main(arguments(tiny, write_pairs(tmp_path / "pairs.jsonl"), tmp_path / "run", "--model.optimizer.lr=0.1"))
+    main(
+        arguments(
+            tiny,
+            write_pairs(tmp_path / "pairs.jsonl"),
+            tmp_path / "run",
+            "--model.optimizer.lr=0.1",
+        )
+    )
     told = json.loads((folder_of(tmp_path / "run") / "summary.json").read_text())["displacement"]
     assert told["pairs"] == 22
     assert told["story"] in caplog.text
@@ -83,4 +110,6 @@ def test_a_run_says_it_while_it_happens_and_at_its_end(tiny, tmp_path, caplog):
 def test_a_mixture_may_say_that_it_does_not_ask_for_it():
     mix = objective_registry.made(objective_registry.settings("Mix"))
     assert isinstance(mix, Mix)
-    assert "Mix does not ask for it" in " ".join(Displacement(4, -1.0, -2.0, -1.0, 0.1).story(mix).split())
+    assert "Mix does not ask for it" in " ".join(
+        Displacement(4, -1.0, -2.0, -1.0, 0.1).story(mix).split()
+    )

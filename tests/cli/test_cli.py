@@ -25,7 +25,9 @@ def said(capsys, args) -> tuple[int, str]:
     """Exit code, and the sentence on stderr."""
     with pytest.raises(SystemExit) as stopped:
         main(args)
-    lines = [line for line in capsys.readouterr().err.splitlines() if " available: " not in line]  # Lightning's
+    lines = [
+        line for line in capsys.readouterr().err.splitlines() if " available: " not in line
+    ]  # Lightning's
     assert lines[0].startswith("lit-align: "), lines
     return stopped.value.code, "\n".join(lines).removeprefix("lit-align: ")
 
@@ -34,11 +36,17 @@ def said(capsys, args) -> tuple[int, str]:
     ("more", "sentence"),
     [
         ("--model.objective=dpo", "nothing is called 'dpo'; did you mean DPO?"),
-        ("--model.objective=CrossEntropy", "CrossEntropy learns from demonstrations; use the stage SFT"),
+        (
+            "--model.objective=CrossEntropy",
+            "CrossEntropy learns from demonstrations; use the stage SFT",
+        ),
         ("--model=Preferense", "nothing is called 'Preferense'; did you mean Preference?"),
         ("--data=Comparision", "nothing is called 'Comparision'; did you mean Comparisons?"),
         ("--model.objective.bta=0.2", "DPO takes no 'bta'; did you mean beta?"),
-        ("--model.max_grad_nrm=1", "Preference takes no 'max_grad_nrm'; did you mean max_grad_norm?"),
+        (
+            "--model.max_grad_nrm=1",
+            "Preference takes no 'max_grad_nrm'; did you mean max_grad_norm?",
+        ),
         ("--data.batchsize=2", "Comparisons takes no 'batchsize'; did you mean batch_size?"),
         ("--trainer.max_stepz=2", "unknown key 'trainer.max_stepz'; did you mean max_steps?"),
         ("--model.lora.alfa=8", "unknown key 'lora.alfa'; did you mean alpha?"),
@@ -51,15 +59,33 @@ def said(capsys, args) -> tuple[int, str]:
         ("--trainer.max_steps=x", "trainer.max_steps is 'x', which is no int; correct it"),
         ("--model.base.quantization=nf3", "base.quantization is 'nf3'; choose from 'nf4'"),
         ("--model.objective.beta=-1", "beta must be positive, got -1.0; the paper uses 0.1 to 0.5"),
-        ("--trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches is 2; leave it out: data.batch_size"),
+        (
+            "--trainer.accumulate_grad_batches=2",
+            "trainer.accumulate_grad_batches is 2; leave it out: data.batch_size",
+        ),
         ("--save_every=0", "save_every is 0; it is a number of steps, at least 1"),
-        ("--trainer.log_every_n_steps=0", "trainer.log_every_n_steps is 0; it is a number of steps, at least 1"),
-        ("--ckpt_path=nope.ckpt", "there is no checkpoint nope.ckpt; give the path of one after --ckpt_path"),
+        (
+            "--trainer.log_every_n_steps=0",
+            "trainer.log_every_n_steps is 0; it is a number of steps, at least 1",
+        ),
+        (
+            "--ckpt_path=nope.ckpt",
+            "there is no checkpoint nope.ckpt; give the path of one after --ckpt_path",
+        ),
         ("--seed_everything=7", "seed_everything is 7; leave it out and set model.seed"),
-        ("--trainer.gradient_clip_val=0.5", "trainer.gradient_clip_val is 0.5; set max_grad_norm of the model instead"),
-        ("--trainer.precision=bf16-true", "trainer.precision is bf16-true; leave it out: model.base.dtype"),
+        (
+            "--trainer.gradient_clip_val=0.5",
+            "trainer.gradient_clip_val is 0.5; set max_grad_norm of the model instead",
+        ),
+        (
+            "--trainer.precision=bf16-true",
+            "trainer.precision is bf16-true; leave it out: model.base.dtype",
+        ),
         ("--trainer.precision=16", "trainer.precision is 16; leave it out: model.base.dtype"),
-        ("--trainer.precision=16-mixed", "trainer.precision is 16-mixed; leave it out: model.base.dtype"),
+        (
+            "--trainer.precision=16-mixed",
+            "trainer.precision is 16-mixed; leave it out: model.base.dtype",
+        ),
     ],
 )
 def test_a_mistake_on_the_command_line(capsys, usual, more, sentence):
@@ -76,7 +102,10 @@ def test_a_mistake_on_the_command_line(capsys, usual, more, sentence):
     [
         ("--data", "there is no data; give a YAML that says it with -c FILE"),
         ("--model", "there is no model; give a YAML that says it with -c FILE"),
-        ("--model.base.path", "Preference needs base.path; set it in the YAML or on the command line"),
+        (
+            "--model.base.path",
+            "Preference needs base.path; set it in the YAML or on the command line",
+        ),
         ("--data.train", "Comparisons needs train; set it in the YAML or on the command line"),
     ],
 )
@@ -94,7 +123,10 @@ def test_what_is_missing(capsys, usual, left_out, sentence):
             "model: {class_path: Preference, init_args: {objective: {class_path: DPO, init_args: {label: 1}}}}",
             "DPO takes no 'label'; there are beta",
         ),
-        ("model: {class_path: Preference, init_args: {objective: simpo}}", "nothing is called 'simpo'"),
+        (
+            "model: {class_path: Preference, init_args: {objective: simpo}}",
+            "nothing is called 'simpo'",
+        ),
     ],
 )
 def test_a_mistake_in_a_yaml(capsys, tmp_path, yaml, sentence):
@@ -137,13 +169,17 @@ def test_missing_data_is_no_mistake_in_the_settings(capsys, usual):
 
 def test_what_is_installed_as_json(capsys):
     main(["plugins", "objectives", "--json"])
-    first = next(one for one in json.loads(capsys.readouterr().out) if one["name"] == "CrossEntropy")
+    first = next(
+        one for one in json.loads(capsys.readouterr().out) if one["name"] == "CrossEntropy"
+    )
     assert first["from"] == "lit_align.objectives.cross_entropy"
     assert first["what"] == "Make every token of the demonstrations likelier."
 
 
 def python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def test_help_and_version_import_nothing_heavy():
@@ -199,7 +235,9 @@ SIMPO = "model: {class_path: Preference, init_args: {objective: {class_path: Sim
     ],
     ids=" ".join,
 )
-def test_a_setting_of_the_objective_underneath_is_not_taken_over(more, capsys, monkeypatch, tmp_path):
+def test_a_setting_of_the_objective_underneath_is_not_taken_over(
+    more, capsys, monkeypatch, tmp_path
+):
     monkeypatch.chdir(ROOT)
     (tmp_path / "simpo.yaml").write_text(SIMPO)
     more = [word.replace("FILE", str(tmp_path / "simpo.yaml")) for word in more]

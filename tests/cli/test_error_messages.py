@@ -4,7 +4,13 @@ import pytest
 
 from lit_align.cli.main import main
 
-FIT = ["fit", "--model=Preference", "--model.objective=DPO", "--data=Comparisons", "--data.train=none.jsonl"]
+FIT = [
+    "fit",
+    "--model=Preference",
+    "--model.objective=DPO",
+    "--data=Comparisons",
+    "--data.train=none.jsonl",
+]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +48,9 @@ FIT = ["fit", "--model=Preference", "--model.objective=DPO", "--data=Comparisons
 def test_what_does_not_fit(capsys, more, sentence):
     with pytest.raises(SystemExit) as stopped:
         main([*FIT, "--model.base.path=none", "--trainer.accelerator=cpu", more])
-    answer = [line for line in capsys.readouterr().err.splitlines() if " available: " not in line]  # Lightning's
+    answer = [
+        line for line in capsys.readouterr().err.splitlines() if " available: " not in line
+    ]  # Lightning's
     assert answer[0].startswith(f"lit-align: {sentence}")
     assert len(answer) == 1
     assert stopped.value.code == 2
@@ -51,7 +59,9 @@ def test_what_does_not_fit(capsys, more, sentence):
 def test_no_command(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["-c", "configs/tiny/dpo.yaml"])
-    assert capsys.readouterr().err.startswith("lit-align: the command is missing; start with one of fit, validate, ")
+    assert capsys.readouterr().err.startswith(
+        "lit-align: the command is missing; start with one of fit, validate, "
+    )
 
 
 def test_a_yaml_that_is_none(capsys, tmp_path):
@@ -74,5 +84,13 @@ def test_a_yaml_that_is_none(capsys, tmp_path):
 )
 def test_an_objective_of_another_stage_names_that_stage(objective, sentence, capsys):
     with pytest.raises(SystemExit, match="2"):
-        main(["fit", "--model=SFT", f"--model.objective={objective}", *FIT[3:], "--model.base.path=none"])
+        main(
+            [
+                "fit",
+                "--model=SFT",
+                f"--model.objective={objective}",
+                *FIT[3:],
+                "--model.base.path=none",
+            ]
+        )
     assert capsys.readouterr().err == f"lit-align: {sentence}\n"

@@ -18,14 +18,21 @@ from tests.stages.runs import arguments, folder_of, write_pairs
 def run(request, tiny, tmp_path_factory):
     at = tmp_path_factory.mktemp("export")
     quantization, dtype = request.param.split("-")
-    more = [f"--model.base.quantization={quantization}", f"--model.base.dtype={dtype}", "--model.optimizer.lr=0.05"]
+    more = [
+        f"--model.base.quantization={quantization}",
+        f"--model.base.dtype={dtype}",
+        "--model.optimizer.lr=0.05",
+    ]
     main([*arguments(tiny, write_pairs(at / "pairs.jsonl"), at / "run"), *more])
     return folder_of(at / "run")
 
 
 @torch.no_grad()
 def said(model, tokenizer) -> list[torch.Tensor]:
-    return [model(input_ids=torch.tensor([tokenizer(text).input_ids])).logits[0].float() for text in TEXTS]
+    return [
+        model(input_ids=torch.tensor([tokenizer(text).input_ids])).logits[0].float()
+        for text in TEXTS
+    ]
 
 
 def test_the_adapter_is_one_for_peft(run, tiny, tmp_path, capsys):
@@ -33,8 +40,12 @@ def test_the_adapter_is_one_for_peft(run, tiny, tmp_path, capsys):
     assert "holds an adapter on" in capsys.readouterr().out
     stage = lit_align.load(run)
     if stage.base.quantization == "none":
-        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), str(tmp_path / "out")).eval()
-        for theirs, ours in zip(said(model, stage.tokenizer), said(stage.adapters.model, stage.tokenizer), strict=True):
+        model = PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(tiny), str(tmp_path / "out")
+        ).eval()
+        for theirs, ours in zip(
+            said(model, stage.tokenizer), said(stage.adapters.model, stage.tokenizer), strict=True
+        ):
             torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
 
 
@@ -53,7 +64,9 @@ def test_the_merged_model_says_what_was_trained_and_how_nearly(run, tmp_path, ca
     assert cost["largest"] < (0.5 if model.dtype == torch.bfloat16 else 1e-4)
     with torch.no_grad(), stage.adapters.activate("reference", training=False) as base:
         untrained = said(base, stage.tokenizer)
-    assert (torch.cat(untrained) - torch.cat(merged)).abs().max() > 0.5  # the adapter does something
+    assert (
+        torch.cat(untrained) - torch.cat(merged)
+    ).abs().max() > 0.5  # the adapter does something
 
 
 def test_past_the_bound_nothing_is_written(run, tmp_path, capsys):

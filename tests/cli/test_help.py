@@ -31,7 +31,9 @@ def helped(capsys, monkeypatch):
 def documented(cls: type) -> dict[str, str]:
     """What stands under ``Args`` of a docstring."""
     section = re.search(r"^    Args:\n((?: {5,}.*\n)+)", cls.__doc__, re.MULTILINE)
-    entries = re.findall(r"^ {8}(\w+): (.*(?:\n {9,}.*)*)", section[1] if section else "", re.MULTILINE)
+    entries = re.findall(
+        r"^ {8}(\w+): (.*(?:\n {9,}.*)*)", section[1] if section else "", re.MULTILINE
+    )
     return {name: " ".join(text.split()) for name, text in entries}
 
 
@@ -40,7 +42,11 @@ def check(told: str, cls: type) -> None:
     meaning = documented(cls)
     assert list(meaning) == [field.name for field in fields(cls)]
     for name, text in meaning.items():
-        assert re.search(rf"^  --objective\.{name} .*\s+{re.escape(text)} \((required, )?type: ", told, re.MULTILINE)
+        assert re.search(
+            rf"^  --objective\.{name} .*\s+{re.escape(text)} \((required, )?type: ",
+            told,
+            re.MULTILINE,
+        )
 
 
 @pytest.mark.parametrize("name", ["DPO", "KTO", "PlackettLuceDPO", "Mix"])
@@ -55,7 +61,9 @@ def test_every_objective_is_explained(helped):
         check(helped(parser.parse_args, [f"--objective.help={cls.__module__}.{cls.__name__}"]), cls)
 
 
-@pytest.mark.parametrize(("command", "does"), [("fit", "full optimization"), ("predict", "inference")])
+@pytest.mark.parametrize(
+    ("command", "does"), [("fit", "full optimization"), ("predict", "inference")]
+)
 def test_the_help_of_a_command_says_what_it_does_and_how_to_go_on(command, does, helped):
     told = helped(main, [command, "--help"])
     assert does in told.partition("\n\noptions:")[0]

@@ -22,7 +22,16 @@ def inspected(capsys, *args):
 
 def test_a_run_for_a_gpu_is_looked_at_without_one(tiny, rows, capsys):
     words = ["--model", "Preference", "--model.objective", "DPO", "--model.base.path", str(tiny)]
-    words += ["--data", "Comparisons", "--data.train", rows, "--trainer.accelerator", "gpu", "--trainer.devices", "1"]
+    words += [
+        "--data",
+        "Comparisons",
+        "--data.train",
+        rows,
+        "--trainer.accelerator",
+        "gpu",
+        "--trainer.devices",
+        "1",
+    ]
     said = inspected(capsys, *words)
     for phase in ("load", "score", "update"):
         assert f"│ {phase}" in said
@@ -32,7 +41,16 @@ def test_a_run_for_a_gpu_is_looked_at_without_one(tiny, rows, capsys):
 
 
 def test_rl_shows_sampling_and_the_reward(tiny, rows, capsys):
-    words = ["--model", "RL", "--model.objective", "PPO", "--model.advantage", "GAE", "--model.reward", "Length"]
+    words = [
+        "--model",
+        "RL",
+        "--model.objective",
+        "PPO",
+        "--model.advantage",
+        "GAE",
+        "--model.reward",
+        "Length",
+    ]
     words += [
         "--model.reward.max_words",
         "8",

@@ -13,13 +13,26 @@ def folder(tmp_path):
     for number in (0, 1, 10):
         asked = {"source": "a.jsonl:1", "round": number, "step": 4 * number, "prompt": "Bird?"}
         told = [
-            {"source": "OpenAIServer compare", "prompt": "x", "responses": [0, 1], "probability": 0.9, "cost": 0.25}
+            {
+                "source": "OpenAIServer compare",
+                "prompt": "x",
+                "responses": [0, 1],
+                "probability": 0.9,
+                "cost": 0.25,
+            }
         ]
         rows = [
-            {"responses": ["[bold]owl", "bat"], "pairs": [[0, 1, 0.9, 0.0]], "samples": ["crow"], "records": told},
+            {
+                "responses": ["[bold]owl", "bat"],
+                "pairs": [[0, 1, 0.9, 0.0]],
+                "samples": ["crow"],
+                "records": told,
+            },
             {"responses": ["owl", "owl"], "set_aside": "a tie", "records": []},
         ]
-        (tmp_path / "rounds" / f"{number}.jsonl").write_text("".join(json.dumps(asked | row) + "\n" for row in rows))
+        (tmp_path / "rounds" / f"{number}.jsonl").write_text(
+            "".join(json.dumps(asked | row) + "\n" for row in rows)
+        )
     return tmp_path
 
 
@@ -29,7 +42,8 @@ def test_rounds_are_counted_and_records_shown(folder, capsys, monkeypatch):
     out = capsys.readouterr().out
     lines = [line.split() for line in out.splitlines()]
     assert [line for line in lines if line[-2:] == ["a", "tie"] and line[0].isdigit()] == [
-        [number, step, "2", "1", "0.2500", "1", "a", "tie"] for number, step in (("0", "0"), ("1", "4"), ("10", "40"))
+        [number, step, "2", "1", "0.2500", "1", "a", "tie"]
+        for number, step in (("0", "0"), ("1", "4"), ("10", "40"))
     ]
     assert "round 10: a.jsonl:1" in out
     assert '(0) "[bold]owl"' in out
@@ -44,7 +58,10 @@ def test_rounds_are_counted_and_records_shown(folder, capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("more", "sentence"),
-    [(["--round=2"], "there is no round 2 in "), ([], "there are no rounds in nowhere; give the numbered folder of a")],
+    [
+        (["--round=2"], "there is no round 2 in "),
+        ([], "there are no rounds in nowhere; give the numbered folder of a"),
+    ],
 )
 def test_a_mistake_gets_one_sentence(more, sentence, folder, capsys):
     with pytest.raises(SystemExit) as stopped:

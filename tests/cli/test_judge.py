@@ -41,14 +41,23 @@ def test_labels_records_and_agreement(rows, tmp_path, capsys):
     main(["judge", *SHORTER, f"--data={rows}", f"--run={tmp_path / 'runs'}", "--batch_size=2"])
     folder = tmp_path / "runs" / "0"
     labelled = lines(folder / "labelled.jsonl")
-    assert [row["pairs"] for row in labelled] == [[[1, 0, 1.0, 1.0]], [[1, 0, 1.0, 1.0]], [[0, 1, 1.0, 1.0]]]
+    assert [row["pairs"] for row in labelled] == [
+        [[1, 0, 1.0, 1.0]],
+        [[1, 0, 1.0, 1.0]],
+        [[0, 1, 1.0, 1.0]],
+    ]
     assert labelled[0]["level"] == 3
     assert [Groups()(row).pairs[0][:2] for row in labelled] == [(1, 0), (1, 0), (0, 1)]
     assert len(lines(folder / "records.jsonl")) == 4
     found = json.loads((folder / "judge.json").read_text())
     assert found["asked"]["set_aside"] == {"a tie": 1}
     of = found["agreement"]
-    assert (of["comparisons"], of["accuracy"], of["ties"], of["unread"]) == (3, 0.5, 1, 0)  # right, wrong, tie
+    assert (of["comparisons"], of["accuracy"], of["ties"], of["unread"]) == (
+        3,
+        0.5,
+        1,
+        0,
+    )  # right, wrong, tie
     out = capsys.readouterr().out
     assert "50.0 % of 3 comparisons agree" in out
     assert "3 of 4 groups have a label, from 4 questions" in out
@@ -63,13 +72,27 @@ def test_a_server_is_paid_once_and_the_price_is_shown(rows, tmp_path, capsys):
             f"--feedback.model.cache={tmp_path / 'a'}",
         ]
         prices = ["--feedback.model.prices=[1000,500]"]
-        command = ["judge", "--feedback=Judge", "--feedback.model=OpenAIServer", *served, *prices, f"--data={rows}"]
+        command = [
+            "judge",
+            "--feedback=Judge",
+            "--feedback.model=OpenAIServer",
+            *served,
+            *prices,
+            f"--data={rows}",
+        ]
         main([*command, f"--run={tmp_path / 'runs'}"])
         out = capsys.readouterr().out
-        assert "8 attempts at a server, 0 answers from the file, cost 0.0880" in out  # 8 (10 * 1000 + 2 * 500) / 1e6
-        assert "100.0 % of pairs depend on their order; 100.0 % of verdicts are for the first" in out
+        assert (
+            "8 attempts at a server, 0 answers from the file, cost 0.0880" in out
+        )  # 8 (10 * 1000 + 2 * 500) / 1e6
+        assert (
+            "100.0 % of pairs depend on their order; 100.0 % of verdicts are for the first" in out
+        )
         main([*command, f"--run={tmp_path / 'runs'}"])
-        assert "0 attempts at a server, 8 answers from the file, cost 0.0000" in capsys.readouterr().out
+        assert (
+            "0 attempts at a server, 8 answers from the file, cost 0.0000"
+            in capsys.readouterr().out
+        )
         assert sum(server.calls.values()) == 8
 
 
@@ -78,9 +101,15 @@ def test_a_server_is_paid_once_and_the_price_is_shown(rows, tmp_path, capsys):
     [
         ([], "there is no feedback; give a YAML that says it with -c FILE"),
         (["--feedback=Jugde"], "nothing is called 'Jugde'; did you mean Judge?"),
-        (["--feedback=Length"], "Length is of another kind than what is asked for here; there are "),
+        (
+            ["--feedback=Length"],
+            "Length is of another kind than what is asked for here; there are ",
+        ),
         (["--feedback=Judge"], "Judge needs by; set it in the YAML or on the command line"),
-        ([*SHORTER, "--label_kind=prompts"], "takes is 'prompts'; choose from 'pairs', 'desirable', 'ranking', "),
+        (
+            [*SHORTER, "--label_kind=prompts"],
+            "takes is 'prompts'; choose from 'pairs', 'desirable', 'ranking', ",
+        ),
     ],
 )
 def test_a_mistake_gets_one_sentence(more, sentence, rows, tmp_path, capsys):
@@ -93,13 +122,19 @@ def test_a_mistake_gets_one_sentence(more, sentence, rows, tmp_path, capsys):
 
 
 def test_agreement_of_a_judge_that_is_always_right_and_of_one_that_never_is():
-    groups = [Groups()({"prompt": f"{k}?", "responses": ["one two", "one"], "pairs": [[1, 0]]}) for k in range(40)]
+    groups = [
+        Groups()({"prompt": f"{k}?", "responses": ["one two", "one"], "pairs": [[1, 0]]})
+        for k in range(40)
+    ]
     right, wrong = FromReward(Length(max_words=1)), FromReward(Length(max_words=9, min_words=9))
     for judge, accuracy, kappa in ((right, 1.0, 1.0), (Recorded(), 1.0, 1.0), (wrong, 0.0, -1.0)):
         of = agrees(groups, label(judge, groups, "pairs", 7))
         assert of["accuracy"] == accuracy
         assert of["kappa"] == pytest.approx(kappa)
-    assert agrees([group._replace(pairs=()) for group in groups], label(right, groups, "pairs", 7)) is None
+    assert (
+        agrees([group._replace(pairs=()) for group in groups], label(right, groups, "pairs", 7))
+        is None
+    )
 
 
 @pytest.mark.parametrize(

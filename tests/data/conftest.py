@@ -37,7 +37,9 @@ def tokenizer():
         inner.add_special_tokens(special)
         if adds_begin:
             begin = [("<s>", inner.token_to_id("<s>"))]
-            inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=begin)
+            inner.post_processor = processors.TemplateProcessing(
+                single="<s> $A", special_tokens=begin
+            )
         return PreTrainedTokenizerFast(
             tokenizer_object=inner,
             bos_token="<s>",

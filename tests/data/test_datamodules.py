@@ -36,11 +36,23 @@ class Learner(LightningModule):
 
     def training_step(self, step, index):
         assert isinstance(step, Step)
-        self.shown.append([tree.group.source.rpartition(":")[2] for batch in step.batches for tree in batch.source])
+        self.shown.append(
+            [
+                tree.group.source.rpartition(":")[2]
+                for batch in step.batches
+                for tree in batch.source
+            ]
+        )
         return self.weight * step.tokens
 
     def validation_step(self, step, index):
-        self.validated.append([tree.group.source.rpartition(":")[2] for batch in step.batches for tree in batch.source])
+        self.validated.append(
+            [
+                tree.group.source.rpartition(":")[2]
+                for batch in step.batches
+                for tree in batch.source
+            ]
+        )
 
 
 @pytest.fixture
@@ -52,8 +64,15 @@ def pairs(tmp_path):
 
 
 def trainer(folder, epochs=3, **more):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "logger": False}
-    return Trainer(max_epochs=epochs, default_root_dir=folder, **quiet | {"enable_checkpointing": False} | more)
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+        "logger": False,
+    }
+    return Trainer(
+        max_epochs=epochs, default_root_dir=folder, **quiet | {"enable_checkpointing": False} | more
+    )
 
 
 def data(train, **more):
@@ -66,7 +85,9 @@ def test_a_checkpoint_between_steps_resumes_exactly(tmp_path, pairs, tokenizer, 
     whole = Learner(tokenizer())
     trainer(tmp_path, callbacks=[saver], enable_checkpointing=True).fit(whole, data(pairs))
     resumed = Learner(tokenizer())
-    trainer(tmp_path).fit(resumed, data(pairs), ckpt_path=tmp_path / f"step={at}.ckpt", weights_only=True)
+    trainer(tmp_path).fit(
+        resumed, data(pairs), ckpt_path=tmp_path / f"step={at}.ckpt", weights_only=True
+    )
     assert resumed.shown == whole.shown[at:]
     assert len(whole.shown) == 12
     for epoch in (whole.shown[:4], whole.shown[4:8], whole.shown[8:]):
@@ -76,7 +97,9 @@ def test_a_checkpoint_between_steps_resumes_exactly(tmp_path, pairs, tokenizer, 
 def test_validation_is_whole_each_time_even_after_the_sanity_check(tmp_path, pairs, tokenizer):
     learner = Learner(tokenizer())
     trainer(tmp_path, epochs=2, num_sanity_val_steps=1).fit(learner, data(pairs, validation=pairs))
-    once = [list(map(str, part)) for part in (range(1, 4), range(4, 7), range(7, 10), range(10, 12))]
+    once = [
+        list(map(str, part)) for part in (range(1, 4), range(4, 7), range(7, 10), range(10, 12))
+    ]
     assert [sorted(step, key=int) for step in learner.validated] == [once[0], *once, *once]
 
 
@@ -84,10 +107,15 @@ def test_the_ledger_is_shown_and_written(tmp_path, pairs, tokenizer, caplog):
     logger = CSVLogger(tmp_path / "elsewhere")
     comparisons = data([pairs], validation=pairs)
     with caplog.at_level("INFO"):
-        trainer(tmp_path / "run", epochs=1, logger=logger, log_every_n_steps=1).fit(Learner(tokenizer()), comparisons)
+        trainer(tmp_path / "run", epochs=1, logger=logger, log_every_n_steps=1).fit(
+            Learner(tokenizer()), comparisons
+        )
     assert comparisons.ledgers["train"].table() in caplog.text
     book = json.loads((tmp_path / "run" / "ledger.json").read_text())
-    assert {split: entry["fates"]["kept"] for split, entry in book.items()} == {"train": 11, "validation": 11}
+    assert {split: entry["fates"]["kept"] for split, entry in book.items()} == {
+        "train": 11,
+        "validation": 11,
+    }
 
 
 def test_setup_prepares_once_and_only_what_is_needed(tmp_path, pairs, tokenizer):
@@ -107,7 +135,9 @@ def test_setup_prepares_once_and_only_what_is_needed(tmp_path, pairs, tokenizer)
 
 
 def test_a_layout_may_be_named(tmp_path, pairs, tokenizer):
-    with pytest.raises(DataError, match="layout Conversations, which gives demonstrations and desirable, but pairs"):
+    with pytest.raises(
+        DataError, match="layout Conversations, which gives demonstrations and desirable, but pairs"
+    ):
         trainer(tmp_path).fit(Learner(tokenizer()), data(pairs, format=Conversations()))
 
 
@@ -126,7 +156,11 @@ def test_settings_come_from_yaml():
         {"data": {"class_path": "lit_align.data.datamodules.Comparisons", "init_args": settings}}
     )
     made = parser.instantiate(parsed).data
-    assert (made.paths["train"], made.format, made.overlong) == (["a.jsonl", "b.jsonl"], Alpaca(), "truncate")
+    assert (made.paths["train"], made.format, made.overlong) == (
+        ["a.jsonl", "b.jsonl"],
+        Alpaca(),
+        "truncate",
+    )
 
 
 def test_what_data_carry_is_known_without_reading_them():

@@ -38,18 +38,30 @@ def test_table_says_it_all(ledger):
 def test_json_says_the_same(ledger):
     book = json.loads(ledger.to_json())
     assert book["rows"] == sum(book["fates"].values()) == 8
-    assert book["fates"] == {"kept": 2, "truncated": 1, "malformed": 4, "set aside": 1, "overlong": 0}
+    assert book["fates"] == {
+        "kept": 2,
+        "truncated": 1,
+        "malformed": 4,
+        "set aside": 1,
+        "overlong": 0,
+    }
     examples = [f"some/a.jsonl:{i}" for i in (1, 2, 3)]
-    assert {"fate": "malformed", "reason": "empty response", "rows": 4, "examples": examples} in book["reasons"]
+    assert {
+        "fate": "malformed",
+        "reason": "empty response",
+        "rows": 4,
+        "examples": examples,
+    } in book["reasons"]
     assert (book["tokens"], book["scored"], book["tokens_cut"], book["ends_lost"]) == (10, 5, 7, 1)
 
 
 def test_too_many_malformed_rows_stop_the_run(ledger):
     ledger.check(0.5)
-    message = (
-        r"4 of 8 rows \(50.00%\) of a.jsonl are malformed, over max_malformed 49.00%; mostly malformed: empty response"
-    )
-    with pytest.raises(DataError, match=message + r" \(4\), first at some/a.jsonl:1; mend them or raise max_malformed"):
+    message = r"4 of 8 rows \(50.00%\) of a.jsonl are malformed, over max_malformed 49.00%; mostly malformed: empty response"
+    with pytest.raises(
+        DataError,
+        match=message + r" \(4\), first at some/a.jsonl:1; mend them or raise max_malformed",
+    ):
         ledger.check(0.49)
 
 
@@ -64,7 +76,9 @@ def test_ties_and_long_rows_do_not_count_as_malformed():
 def test_nothing_left_stops_the_run():
     ledger = Ledger("a", rows=1)
     ledger.add("a:1", "overlong", "prompt fills max_length")
-    with pytest.raises(DataError, match=r"none of the 1 rows of a can be trained on; overlong: prompt fills"):
+    with pytest.raises(
+        DataError, match=r"none of the 1 rows of a can be trained on; overlong: prompt fills"
+    ):
         ledger.check(1.0)
     with pytest.raises(DataError, match="a has no rows"):
         Ledger("a").check(1.0)

@@ -27,7 +27,15 @@ def sources(step):
 @settings(max_examples=60, deadline=None)
 def test_every_group_once_over_all_ranks(trees, batch_size, world, shuffle):
     ranks = [
-        Steps(trees, batch_size=batch_size, token_budget=30, rank=r, world=world, shuffle=shuffle, seed=3)
+        Steps(
+            trees,
+            batch_size=batch_size,
+            token_budget=30,
+            rank=r,
+            world=world,
+            shuffle=shuffle,
+            seed=3,
+        )
         for r in range(world)
     ]
     for _ in range(2):
@@ -82,11 +90,15 @@ def test_epochs_differ_and_seeds_differ():
     subset = Steps(trees, batch_size=5, token_budget=999)
     assert [set(sources(s)) for s in subset] != [set(sources(s)) for s in subset]
     other = Steps(trees, batch_size=5, token_budget=999, seed=1)
-    assert [set(sources(s)) for s in Steps(trees, batch_size=5, token_budget=999)] != [set(sources(s)) for s in other]
+    assert [set(sources(s)) for s in Steps(trees, batch_size=5, token_budget=999)] != [
+        set(sources(s)) for s in other
+    ]
 
 
 def test_validation_starts_over_after_a_look():
-    steps = Steps([tree(i, 1) for i in range(4)], batch_size=1, token_budget=9, shuffle=False, resumes=False)
+    steps = Steps(
+        [tree(i, 1) for i in range(4)], batch_size=1, token_budget=9, shuffle=False, resumes=False
+    )
     next(iter(steps))
     assert [sources(step) for step in steps] == [["0"], ["1"], ["2"], ["3"]]
 
@@ -104,7 +116,9 @@ def test_a_rank_may_get_nothing():
     assert step.tokens == 4
 
 
-@pytest.mark.parametrize("change", [{"batch_size": 3}, {"seed": 1}, {"shuffle": False}, {"trees": [tree(0, 1)] * 5}])
+@pytest.mark.parametrize(
+    "change", [{"batch_size": 3}, {"seed": 1}, {"shuffle": False}, {"trees": [tree(0, 1)] * 5}]
+)
 def test_a_checkpoint_of_other_data_is_refused(change):
     given = {"trees": [tree(0, 1)] * 4, "batch_size": 2, "token_budget": 9}
     other = given | change
@@ -118,7 +132,9 @@ def test_more_processes_may_resume():
 
 
 def test_what_no_step_could_hold_is_refused_at_once():
-    with pytest.raises(DataError, match="7 has 12 tokens with all its responses, over the token_budget of 11"):
+    with pytest.raises(
+        DataError, match="7 has 12 tokens with all its responses, over the token_budget of 11"
+    ):
         Steps([tree(1, 1), tree(7, 10)], batch_size=1, token_budget=11)
     with pytest.raises(DataError, match="no group to learn from"):
         Steps([], batch_size=1, token_budget=11)

@@ -24,9 +24,13 @@ def trees(draw):
     made = []
     for i in range(draw(st.integers(1, 8))):
         responses = draw(st.lists(st.lists(ids, min_size=1, max_size=6), min_size=1, max_size=4))
-        scored = [draw(st.lists(st.booleans(), min_size=len(r), max_size=len(r))) for r in responses]
+        scored = [
+            draw(st.lists(st.booleans(), min_size=len(r), max_size=len(r))) for r in responses
+        ]
         k = st.integers(0, len(responses) - 1)
-        pairs = draw(st.lists(st.builds(Pair, k, k, st.floats(0.5, 1), st.floats(0, 9)), max_size=3))
+        pairs = draw(
+            st.lists(st.builds(Pair, k, k, st.floats(0.5, 1), st.floats(0, 9)), max_size=3)
+        )
         prompt = draw(st.lists(ids, min_size=1, max_size=6))
         made.append(tree(prompt, *responses, scored=scored, pairs=pairs, source=f"a:{i}"))
     return made
@@ -60,7 +64,9 @@ def read_back(batch: Batch) -> list[tuple]:
 @settings(max_examples=100, deadline=None)
 def test_every_tree_can_be_read_back(many, budget, multiple):
     batches = pack(many, budget, multiple)
-    assert sorted(t.group.source for b in batches for t in b.source) == sorted(t.group.source for t in many)
+    assert sorted(t.group.source for b in batches for t in b.source) == sorted(
+        t.group.source for t in many
+    )
     for batch in batches:
         packed = batch.trees
         assert [tuple(t[:3]) for t in batch.source] == read_back(batch)
@@ -74,7 +80,10 @@ def test_every_tree_can_be_read_back(many, budget, multiple):
         assert sorted(packed.owner.tolist()) == packed.owner.tolist()
         first, expected = 0, []
         for t in batch.source:
-            expected += [(first + p.better, first + p.worse, p.probability, p.margin, -1) for p in t.group.pairs]
+            expected += [
+                (first + p.better, first + p.worse, p.probability, p.margin, -1)
+                for p in t.group.pairs
+            ]
             first += len(t.responses)
         if batch.pairs is None:
             assert not expected
@@ -111,5 +120,8 @@ def test_worked_example():
 
 
 def test_a_tree_over_the_budget_is_named():
-    with pytest.raises(DataError, match=r"b.jsonl:7 has 12 tokens .* token_budget of 11; raise token_budget or lower"):
+    with pytest.raises(
+        DataError,
+        match=r"b.jsonl:7 has 12 tokens .* token_budget of 11; raise token_budget or lower",
+    ):
         pack([tree([1] * 10, [2, 3], source="b.jsonl:7")], budget=11)

@@ -33,12 +33,20 @@ def test_hostile_rows_have_one_fate_each(tmp_path, tokenizer):
     path.write_text("\n".join(HOSTILE))
     chat = ChatTokenizer(tokenizer(), max_length=20, overlong="truncate")
     trees, ledger = prepare([str(path)], None, chat, "pairs", 0.5, built_in())
-    assert ledger.fates == {"kept": 9, "truncated": 1, "malformed": 8, "set aside": 0, "overlong": 1}
+    assert ledger.fates == {
+        "kept": 9,
+        "truncated": 1,
+        "malformed": 8,
+        "set aside": 0,
+        "overlong": 1,
+    }
     assert ledger.rows == sum(ledger.fates.values()) == len(HOSTILE) - 1
     told = "1 of 2 responses lost the end: longer than max_length, and overlong is truncate"
     assert ledger.examples["truncated", told] == [f"{path}:19"]
     assert ledger.examples["malformed", "'chosen' is not text (got bool)"] == [f"{path}:14"]
-    assert [tree.group.source for tree in trees] == [f"{path}:{line}" for line in (*range(1, 10), 19)]
+    assert [tree.group.source for tree in trees] == [
+        f"{path}:{line}" for line in (*range(1, 10), 19)
+    ]
     assert ledger.tokens == sum(tree.tokens for tree in trees)
     with pytest.raises(DataError, match=r"8 of 19 rows \(42.11%\)"):
         prepare([str(path)], None, chat, "pairs", 0.4, built_in())
@@ -47,13 +55,23 @@ def test_hostile_rows_have_one_fate_each(tmp_path, tokenizer):
 def test_files_of_different_layouts_make_one_set(tmp_path, tokenizer):
     pairs, unpaired = tmp_path / "pairs.jsonl", tmp_path / "thumbs.json"
     pairs.write_text(json.dumps(GOOD))
-    unpaired.write_text(json.dumps([{"prompt": "a", "completion": "b", "label": label} for label in (True, False)]))
+    unpaired.write_text(
+        json.dumps([{"prompt": "a", "completion": "b", "label": label} for label in (True, False)])
+    )
     chat = ChatTokenizer(tokenizer(), max_length=20)
-    trees, ledger = prepare([str(pairs), str(unpaired)], None, chat, "demonstrations", 0, built_in())
+    trees, ledger = prepare(
+        [str(pairs), str(unpaired)], None, chat, "demonstrations", 0, built_in()
+    )
     assert [tree.group.responses for tree in trees] == [["bc"], ["b"]]
     assert ledger.fates["set aside"] == 1
-    assert "         1  only the better response of a comparison is imitated" in ledger.table().splitlines()
-    with pytest.raises(DataError, match=r"thumbs.json has the layout Completions, which gives .* but pairs are needed"):
+    assert (
+        "         1  only the better response of a comparison is imitated"
+        in ledger.table().splitlines()
+    )
+    with pytest.raises(
+        DataError,
+        match=r"thumbs.json has the layout Completions, which gives .* but pairs are needed",
+    ):
         prepare([str(unpaired)], None, chat, "pairs", 0, built_in())
 
 
@@ -72,12 +90,14 @@ def test_labels_decide_which_responses_stay():
 def test_no_readable_row_is_refused_with_the_first_reason(tmp_path, tokenizer):
     path = tmp_path / "a.jsonl"
     path.write_text("{\n{")
-    with pytest.raises(DataError, match=r"none of the 2 rows of .* \(the first, .*a.jsonl:1, is not JSON\)"):
+    with pytest.raises(
+        DataError, match=r"none of the 2 rows of .* \(the first, .*a.jsonl:1, is not JSON\)"
+    ):
         prepare([str(path)], None, ChatTokenizer(tokenizer(), max_length=9), "pairs", 1, built_in())
 
 
 @pytest.mark.parametrize(
-    ("file", "takes", "rows", "lost"),
+    ("file", "label_kind", "rows", "lost"),
     [
         ("hh_harmless/harmless-base-test.jsonl.gz", "pairs", 2312, {"malformed": 4}),
         ("llamafactory_demo/dpo_en_demo.json", "pairs", 299, {}),
@@ -89,12 +109,21 @@ def test_no_readable_row_is_refused_with_the_first_reason(tmp_path, tokenizer):
 def test_real_sets_lose_no_row_unseen(shared_data, smollm2, file, label_kind, rows, lost):
     chat = ChatTokenizer(smollm2, max_length=10_000)
     trees, ledger = prepare([str(shared_data / file)], None, chat, label_kind, 0.01, built_in())
-    manifest = [line.split("\t") for line in (shared_data / "MANIFEST.tsv").read_text().splitlines()]
+    manifest = [
+        line.split("\t") for line in (shared_data / "MANIFEST.tsv").read_text().splitlines()
+    ]
     assert str(rows) in {row[2] for row in manifest if f"{row[0]}/{row[1]}" == file}
     assert ledger.rows == rows
     assert (
         ledger.fates
-        == {"kept": rows - sum(lost.values()), "truncated": 0, "malformed": 0, "set aside": 0, "overlong": 0} | lost
+        == {
+            "kept": rows - sum(lost.values()),
+            "truncated": 0,
+            "malformed": 0,
+            "set aside": 0,
+            "overlong": 0,
+        }
+        | lost
     )
     assert ledger.boundary_merges == 0
     end = smollm2.eos_token_id
@@ -117,7 +146,9 @@ def test_labels_are_made_from_others_where_they_say_the_same():
     assert ranked(ranking).ranking == (2, 1, 2)
     with pytest.raises(SetAside, match="ties all"):
         ranked(ranking._replace(ranking=(1, 1, 1)))
-    first_two = Group("a", ["b", "c", "d", "e"], ranking=(2, 0, 1, 0))  # the others are only known to be behind
+    first_two = Group(
+        "a", ["b", "c", "d", "e"], ranking=(2, 0, 1, 0)
+    )  # the others are only known to be behind
     assert compared(first_two).pairs == (Pair(0, 1), Pair(0, 3), Pair(2, 0), Pair(2, 1), Pair(2, 3))
     assert imitable(first_two).responses == ["d"]
     rating = Group("a", ["b", "c"], ratings=({}, {"tone": 3.0}))

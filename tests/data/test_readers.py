@@ -16,7 +16,11 @@ def rows(path):
     ]
 
 
-LINES = b'\xef\xbb\xbf{"a": 1}\n\n[1]\r\n{"a": \n{"a": "\xff"}\n' + b"[" * 100_000 + b'\n{"a": "\xc3\xa9"}'
+LINES = (
+    b'\xef\xbb\xbf{"a": 1}\n\n[1]\r\n{"a": \n{"a": "\xff"}\n'
+    + b"[" * 100_000
+    + b'\n{"a": "\xc3\xa9"}'
+)
 READ = [
     ("1", {"a": 1}),
     ("3", "not an object with columns (got list)"),
@@ -37,7 +41,12 @@ def test_json_lines(tmp_path, name):
 def test_json_array_knows_its_lines(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('[\n  {"a":\n   1},\n {"a": true}, 3\n,\n{}]\n')
-    found = [("2", {"a": 1}), ("4", {"a": True}), ("4", "not an object with columns (got int)"), ("6", {})]
+    found = [
+        ("2", {"a": 1}),
+        ("4", {"a": True}),
+        ("4", "not an object with columns (got int)"),
+        ("6", {}),
+    ]
     assert rows(path) == found
 
 
@@ -98,7 +107,9 @@ def test_parquet(tmp_path):
     assert rows(path) == [("1", given[0]), ("2", given[1])]
 
 
-@pytest.mark.parametrize("path", ["no/such/file.jsonl", "./nothing", "missing.json", "/tmp/no such", "a/b/c"])
+@pytest.mark.parametrize(
+    "path", ["no/such/file.jsonl", "./nothing", "missing.json", "/tmp/no such", "a/b/c"]
+)
 def test_a_missing_path_is_not_looked_for_on_the_hub(path):
     with pytest.raises(DataError, match=r"there is no file .*correct the path"):
         read(path)
@@ -111,7 +122,8 @@ def test_a_folder_is_refused(tmp_path):
 
 def test_a_hub_name_without_the_hub_is_refused_in_one_sentence():
     with pytest.raises(
-        DataError, match=r"lit-align-tests/none \(split test\) is neither a file nor a data set on the hub"
+        DataError,
+        match=r"lit-align-tests/none \(split test\) is neither a file nor a data set on the hub",
     ):
         list(read("lit-align-tests/none:test"))
 
@@ -129,6 +141,9 @@ def test_real_rows_of_mixed_types_survive(shared_data):
     path = shared_data / "pandalm" / "testset-v1.json"
     found = rows(path)
     assert [row for _, row in found] == json.loads(path.read_text())
-    assert sum(isinstance(row[side], bool) for _, row in found for side in ("response1", "response2")) == 6
+    assert (
+        sum(isinstance(row[side], bool) for _, row in found for side in ("response1", "response2"))
+        == 6
+    )
     lines = path.read_text().splitlines()
     assert all(lines[int(line) - 1].strip() == "{" for line, _ in found)

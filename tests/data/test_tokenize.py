@@ -15,12 +15,17 @@ def said(tokenizer, encoded):
     """For each response, the text of its ids and of those that are learned from."""
     tree = encoded.tree
     for ids, scored in zip(tree.responses, tree.scored, strict=True):
-        yield tokenizer.decode(ids), tokenizer.decode([i for i, s in zip(ids, scored, strict=True) if s])
+        yield (
+            tokenizer.decode(ids),
+            tokenizer.decode([i for i, s in zip(ids, scored, strict=True) if s]),
+        )
 
 
 def test_real_tokenizer_learns_the_answer_and_its_end(smollm2):
     assert smollm2.pad_token_id == smollm2.eos_token_id
-    encoded = ChatTokenizer(smollm2, max_length=99).encode(Group([SYSTEM, ASK], [[FOUR], [FIVE]], (Pair(0, 1),)))
+    encoded = ChatTokenizer(smollm2, max_length=99).encode(
+        Group([SYSTEM, ASK], [[FOUR], [FIVE]], (Pair(0, 1),))
+    )
     prompt = smollm2.apply_chat_template([SYSTEM, ASK], add_generation_prompt=True, tokenize=False)
     assert smollm2.decode(encoded.tree.prompt) == prompt
     assert list(said(smollm2, encoded)) == [
@@ -38,18 +43,27 @@ def test_prompt_and_response_are_what_the_template_makes_of_the_whole(smollm2, l
 
 
 def test_every_assistant_turn_is_learned_and_no_other(smollm2):
-    encoded = ChatTokenizer(smollm2, max_length=99).encode(Group([SYSTEM, ASK], [[FOUR, MORE, YES]]))
+    encoded = ChatTokenizer(smollm2, max_length=99).encode(
+        Group([SYSTEM, ASK], [[FOUR, MORE, YES]])
+    )
     assert [learned for _, learned in said(smollm2, encoded)] == ["4<|im_end|>Yes.<|im_end|>"]
 
 
 def test_branches_that_begin_with_the_user_share_no_generation_prompt(smollm2):
-    encoded = ChatTokenizer(smollm2, max_length=99).encode(Group([ASK, FOUR], [[MORE, YES], [ASK, FIVE]]))
+    encoded = ChatTokenizer(smollm2, max_length=99).encode(
+        Group([ASK, FOUR], [[MORE, YES], [ASK, FIVE]])
+    )
     assert smollm2.decode(encoded.tree.prompt).endswith("4<|im_end|>\n")
-    assert [learned for _, learned in said(smollm2, encoded)] == ["Yes.<|im_end|>", "5 then<|im_end|>"]
+    assert [learned for _, learned in said(smollm2, encoded)] == [
+        "Yes.<|im_end|>",
+        "5 then<|im_end|>",
+    ]
 
 
 def test_text_is_continued_and_ended(smollm2):
-    encoded = ChatTokenizer(smollm2, max_length=99).encode(Group("The sky is", [" blue.", " green."]))
+    encoded = ChatTokenizer(smollm2, max_length=99).encode(
+        Group("The sky is", [" blue.", " green."])
+    )
     assert encoded.tree.prompt == smollm2("The sky is").input_ids
     assert list(said(smollm2, encoded)) == [(" blue.<|im_end|>",) * 2, (" green.<|im_end|>",) * 2]
 
@@ -86,7 +100,10 @@ def test_tokenizer_that_adds_bos_adds_one_to_text(tokenizer):
     made = tokenizer(adds_begin=True)
     chat, begin = ChatTokenizer(made, max_length=99), made.bos_token_id
     for prompt in ("hi", "<s>hi", "<s><s>hi"):
-        assert chat.encode(Group(prompt, ["x"])).tree.prompt == [begin, *made("hi", add_special_tokens=False).input_ids]
+        assert chat.encode(Group(prompt, ["x"])).tree.prompt == [
+            begin,
+            *made("hi", add_special_tokens=False).input_ids,
+        ]
     assert begin not in chat.encode(Group("hi", ["x"])).tree.responses[0]
 
 
@@ -99,7 +116,9 @@ def test_template_and_tokenizer_that_both_add_bos_give_one(tokenizer):
 
 def test_an_empty_prompt_is_the_beginning_of_a_text(tokenizer):
     made = tokenizer()
-    assert ChatTokenizer(made, max_length=99).encode(Group("", ["abc"])).tree.prompt == [made.bos_token_id]
+    assert ChatTokenizer(made, max_length=99).encode(Group("", ["abc"])).tree.prompt == [
+        made.bos_token_id
+    ]
 
 
 FORGETS = (
@@ -124,9 +143,13 @@ def test_unfit_templates_are_refused_with_the_fix(tokenizer, template, response,
 
 
 def test_template_that_leaves_out_the_system_prompt_is_refused(tokenizer):
-    template = tokenizer().chat_template.replace("in messages", "in messages if m['role'] != 'system'")
+    template = tokenizer().chat_template.replace(
+        "in messages", "in messages if m['role'] != 'system'"
+    )
     with pytest.raises(DataError, match="leaves out or changes a system turn"):
-        ChatTokenizer(tokenizer(template=template), max_length=99).encode(Group([SYSTEM, ASK], [[FOUR]]))
+        ChatTokenizer(tokenizer(template=template), max_length=99).encode(
+            Group([SYSTEM, ASK], [[FOUR]])
+        )
 
 
 def test_a_row_that_the_template_refuses_is_malformed(tokenizer):
@@ -156,7 +179,9 @@ def test_a_group_without_responses_is_its_prompt(tokenizer):
     assert alone.responses == []
     assert alone.prompt == answered.prompt
     with pytest.raises(Overlong, match="prompt fills max_length"):
-        ChatTokenizer(tokenizer(), max_length=len(alone.prompt), overlong="drop").encode(Group([ASK], []))
+        ChatTokenizer(tokenizer(), max_length=len(alone.prompt), overlong="drop").encode(
+            Group([ASK], [])
+        )
 
 
 def test_tokenizer_without_eos_is_refused(tokenizer):
@@ -172,7 +197,9 @@ class TestOverlong:
     group = Group("ab", ["cdef", "cg"], (Pair(0, 1),), source="a.jsonl:3")
 
     def encode(self, tokenizer, max_length, overlong):
-        return ChatTokenizer(tokenizer(), max_length=max_length, overlong=overlong).encode(self.group)
+        return ChatTokenizer(tokenizer(), max_length=max_length, overlong=overlong).encode(
+            self.group
+        )
 
     @pytest.mark.parametrize("overlong", ["drop", "truncate", "error"])
     def test_what_fits_is_whole(self, tokenizer, overlong):
@@ -183,13 +210,19 @@ class TestOverlong:
             self.encode(tokenizer, 6, "drop")
 
     def test_error(self, tokenizer):
-        with pytest.raises(DataError, match=r"a.jsonl:3 has 2 \+ 5 tokens, over max_length 6; raise max_length"):
+        with pytest.raises(
+            DataError, match=r"a.jsonl:3 has 2 \+ 5 tokens, over max_length 6; raise max_length"
+        ):
             self.encode(tokenizer, 6, "error")
 
     def test_truncate_counts_tokens_and_ends(self, tokenizer):
         encoded = self.encode(tokenizer, 5, "truncate")
         assert (encoded.cut, encoded.ends_lost) == (2, 1)
-        assert [len(ids) for ids in encoded.tree.responses] == [len(s) for s in encoded.tree.scored] == [3, 3]
+        assert (
+            [len(ids) for ids in encoded.tree.responses]
+            == [len(s) for s in encoded.tree.scored]
+            == [3, 3]
+        )
 
     def test_responses_that_differ_only_in_what_was_cut(self, tokenizer):
         with pytest.raises(Overlong, match="do not differ"):

@@ -23,7 +23,14 @@ def llmbar(data: Path, folder: Path) -> str:
     for file in sorted((data / "llmbar_casestudy").glob("*.json")):
         for row in json.loads(file.read_text()):
             said = [row["output_1"], row["output_2"]]
-            rows.append(pair(row["input"], said, row["label"] - 1, subset=file.stem.removeprefix("CaseStudy_")))
+            rows.append(
+                pair(
+                    row["input"],
+                    said,
+                    row["label"] - 1,
+                    subset=file.stem.removeprefix("CaseStudy_"),
+                )
+            )
     return write(folder / "llmbar.jsonl", rows)
 
 
@@ -35,7 +42,9 @@ def pandalm(data: Path, folder: Path) -> str:
         said = [row["response1"], row["response2"]]
         sound = all(isinstance(one, str) and one.strip() for one in said) and said[0] != said[1]
         if sound and max(votes[1], votes[2]) >= 2:
-            rows.append(pair(f"{row['instruction']}\n{row['input']}", said, int(votes[2] > votes[1])))
+            rows.append(
+                pair(f"{row['instruction']}\n{row['input']}", said, int(votes[2] > votes[1]))
+            )
     return write(folder / "pandalm.jsonl", rows)
 
 
@@ -49,7 +58,11 @@ def llmfao(data: Path, folder: Path) -> str:
     for line in (data / "llmfao" / "pairs-crowd.jsonl").read_text().splitlines():
         row = json.loads(line)
         of, said = votes[str(row["id"])], [row["result_x"], row["result_y"]]
-        if of["left"] != of["right"] and all(one and one.strip() for one in said) and said[0] != said[1]:
+        if (
+            of["left"] != of["right"]
+            and all(one and one.strip() for one in said)
+            and said[0] != said[1]
+        ):
             rows.append(pair(row["text"], said, int(of["right"] > of["left"])))
     return write(folder / "llmfao.jsonl", rows)
 

@@ -22,7 +22,14 @@ def rows(tmp_path):
     """Four comparisons in the benchmark's layout, and a line that is none."""
     models = {"chosen_model": "a", "rejected_model": "b"}
     made = [
-        {"prompt": prompt, "chosen": chosen, "rejected": rejected, "subset": subset, "id": k, **models}
+        {
+            "prompt": prompt,
+            "chosen": chosen,
+            "rejected": rejected,
+            "subset": subset,
+            "id": k,
+            **models,
+        }
         for k, (subset, prompt, chosen, rejected) in enumerate(ROWS)
     ]
     path = real.write(tmp_path / "rows.jsonl", made)
@@ -56,7 +63,9 @@ SHORTER = ("--reward=Length", "--reward.max_words=1")  # -(words - 1): fewer are
 
 
 def test_figures_ledger_and_table(rows, tmp_path, capsys):
-    found = evaluate(tmp_path / "runs", *SHORTER, "--max_malformed=0.2", "--batch_size=3", "--data", rows)
+    found = evaluate(
+        tmp_path / "runs", *SHORTER, "--max_malformed=0.2", "--batch_size=3", "--data", rows
+    )
     go, even = found["subsets"]["hep-go"], found["subsets"]["donotanswer"]
     assert (go["comparisons"], go["prompts"], go["accuracy"]) == (3, 2, pytest.approx(2 / 3))
     assert go["longer_wins"] == pytest.approx(1 / 3)
@@ -66,7 +75,13 @@ def test_figures_ledger_and_table(rows, tmp_path, capsys):
     assert found["sections"].keys() == {"Safety", "Reasoning"}
     assert found["reward"] == "Length(most=1, least=0)"
     book = json.loads((tmp_path / "runs" / "0" / "ledger.json").read_text())
-    assert book["fates"] == {"kept": 4, "truncated": 0, "malformed": 1, "set aside": 0, "overlong": 0}
+    assert book["fates"] == {
+        "kept": 4,
+        "truncated": 0,
+        "malformed": 1,
+        "set aside": 0,
+        "overlong": 0,
+    }
     table = capsys.readouterr().out
     assert "not JSON" in table
     assert "tokens" not in table
@@ -80,7 +95,10 @@ def test_a_judge_of_pairs_is_judged_as_a_reward_is(rows, tmp_path, capsys):
     more = ("--max_malformed=0.2", "--data", rows)
     reward = evaluate(tmp_path / "reward", *SHORTER, *more)
     found = evaluate(
-        tmp_path / "judge", "--feedback=FromReward", *(word.replace("--", "--feedback.") for word in SHORTER), *more
+        tmp_path / "judge",
+        "--feedback=FromReward",
+        *(word.replace("--", "--feedback.") for word in SHORTER),
+        *more,
     )
     for part in ("subsets", "sections"):
         assert {name: of["accuracy"] for name, of in found[part].items()} == {
@@ -93,7 +111,11 @@ def test_a_judge_of_pairs_is_judged_as_a_reward_is(rows, tmp_path, capsys):
 
 
 def test_a_yaml_and_the_settings_it_saves_give_the_same_figures(rows, tmp_path):
-    settings = {"reward": {"class_path": "Length", "init_args": {"max_words": 1}}, "data": [rows], "max_malformed": 0.2}
+    settings = {
+        "reward": {"class_path": "Length", "init_args": {"max_words": 1}},
+        "data": [rows],
+        "max_malformed": 0.2,
+    }
     (tmp_path / "judge.yaml").write_text(yaml.safe_dump(settings))
     runs = tmp_path / "runs"
     first = evaluate(runs, "-c", str(tmp_path / "judge.yaml"))
@@ -102,7 +124,12 @@ def test_a_yaml_and_the_settings_it_saves_give_the_same_figures(rows, tmp_path):
     assert sorted(path.name for path in runs.iterdir()) == ["0", "1"]
 
 
-SETS = {"llmbar": real.llmbar, "pandalm": real.pandalm, "llmfao": real.llmfao, "hh_harmless": real.hh_harmless}
+SETS = {
+    "llmbar": real.llmbar,
+    "pandalm": real.pandalm,
+    "llmfao": real.llmfao,
+    "hh_harmless": real.hh_harmless,
+}
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -137,12 +164,27 @@ def test_on_real_comparisons_the_judge_of_length_is_the_baseline(name, shared_da
         (["--reward=DPO"], "DPO is of another kind than what is asked for here; there are "),
         (["--reward=Length"], "Length needs most; set it in the YAML or on the command line"),
         ([*SHORTER, "--reward.mst=2"], "Length takes no 'mst'; did you mean most?"),
-        (["--reward=Length", "--reward.max_words=0"], "least must be from 0 to most, and most at least 1, got 0 and 0"),
-        (["--reward=os.system"], "os.system may not be named in settings, since it can run anything; remove it"),
-        ([*SHORTER, "--format=RewardBensh"], "nothing is called 'RewardBensh'; did you mean RewardBench?"),
+        (
+            ["--reward=Length", "--reward.max_words=0"],
+            "least must be from 0 to most, and most at least 1, got 0 and 0",
+        ),
+        (
+            ["--reward=os.system"],
+            "os.system may not be named in settings, since it can run anything; remove it",
+        ),
+        (
+            [*SHORTER, "--format=RewardBensh"],
+            "nothing is called 'RewardBensh'; did you mean RewardBench?",
+        ),
         ([*SHORTER, "--batchsize=2"], "unknown key 'batchsize'; did you mean batch_size?"),
-        ([*SHORTER, "--batch_size=0"], "batch_size is 0 and max_malformed 0.01; they are at least 1, and from 0 to 1"),
-        ([*SHORTER, "--max_malformed=much"], "max_malformed is 'much', which is no float; correct it"),
+        (
+            [*SHORTER, "--batch_size=0"],
+            "batch_size is 0 and max_malformed 0.01; they are at least 1, and from 0 to 1",
+        ),
+        (
+            [*SHORTER, "--max_malformed=much"],
+            "max_malformed is 'much', which is no float; correct it",
+        ),
         (["-c", "nowhere.yaml"], "there is no file "),
         ([], "there is no judge; give --reward or --feedback"),
         ([*SHORTER, "--feedback=Recorded"], "there are two judges; give --reward or --feedback"),
@@ -169,7 +211,8 @@ def test_what_can_be_evaluated_is_said(args, code, capsys):
 def test_help_says_what_can_be_evaluated(capsys):
     main(["evaluate", "--help"])
     assert (
-        capsys.readouterr().out == "lit-align evaluate reward-bench | cross-modal | win-rate; each of them has --help\n"
+        capsys.readouterr().out
+        == "lit-align evaluate reward-bench | cross-modal | win-rate; each of them has --help\n"
     )
 
 

@@ -33,7 +33,14 @@ def verdicts(margins, prompts=None, subset="own", words=None) -> Verdicts:
     words = np.ones((len(margins), 2)) if words is None else np.asarray(words, float)
     prompts = np.arange(len(margins)) if prompts is None else prompts
     where = np.array([subset] * len(margins)) if isinstance(subset, str) else np.array(subset)
-    return Verdicts(np.array(prompts).astype(str), where, margins, np.zeros(len(margins)), words[:, 0], words[:, 1])
+    return Verdicts(
+        np.array(prompts).astype(str),
+        where,
+        margins,
+        np.zeros(len(margins)),
+        words[:, 0],
+        words[:, 1],
+    )
 
 
 # ---------------------------------------------------------------------- sections
@@ -82,8 +89,12 @@ def published():
 
 def test_sections_are_those_that_were_published(published):
     assert published["all"]["comparisons"] == 2985  # all of the benchmark
-    assert {name: of["accuracy"] for name, of in published["subsets"].items()} == pytest.approx(SHARE, abs=1e-12)
-    assert {name: of["accuracy"] for name, of in published["sections"].items()} == pytest.approx(PUBLISHED, abs=1e-12)
+    assert {name: of["accuracy"] for name, of in published["subsets"].items()} == pytest.approx(
+        SHARE, abs=1e-12
+    )
+    assert {name: of["accuracy"] for name, of in published["sections"].items()} == pytest.approx(
+        PUBLISHED, abs=1e-12
+    )
     assert published["score"]["accuracy"] == pytest.approx(sum(PUBLISHED.values()) / 4)
 
 
@@ -121,7 +132,9 @@ def test_the_interval_is_the_binomial_one_where_prompts_are_single():
     exact = [int(np.searchsorted(at_most, level)) / n for level in (0.025, 0.975)]
     found = estimate(draws(verdicts([1.0] * right + [-1.0] * (n - right))), n)
     assert found["accuracy"] == 0.7
-    assert found["interval"] == pytest.approx(exact, abs=0.0101)  # 1000 resamples may miss by one prompt
+    assert found["interval"] == pytest.approx(
+        exact, abs=0.0101
+    )  # 1000 resamples may miss by one prompt
 
 
 def test_the_interval_is_of_prompts_not_of_comparisons():
@@ -135,7 +148,9 @@ def test_the_interval_is_of_prompts_not_of_comparisons():
 def test_where_no_resample_differs_the_interval_is_that_of_the_score_test(right):
     """The ends of Wilson's are the shares p that 8 draws could come from: (p - right / 8)² = z² p (1 - p) / 8."""
     margins = [1.0] * right + [-1.0] * (8 - right)
-    found = report(verdicts([*margins, *margins], prompts=[*range(8), *range(8)]))["all"]["interval"]
+    found = report(verdicts([*margins, *margins], prompts=[*range(8), *range(8)]))["all"][
+        "interval"
+    ]
     for p in found:
         assert (p - right / 8) ** 2 == pytest.approx(1.96**2 * p * (1 - p) / 8)
     assert found[1] - found[0] == pytest.approx(1.96**2 / (8 + 1.96**2))
@@ -143,11 +158,16 @@ def test_where_no_resample_differs_the_interval_is_that_of_the_score_test(right)
 
 def test_an_interval_depends_on_its_own_subset_alone():
     margins, subset = [1, -1, 1, 1, -1, 1, -1, -1], ["a"] * 4 + ["b"] * 4
-    both, alone = report(verdicts(margins, subset=subset)), report(verdicts(margins[:4], subset="a"))
+    both, alone = (
+        report(verdicts(margins, subset=subset)),
+        report(verdicts(margins[:4], subset="a")),
+    )
     assert both["subsets"]["a"] == alone["subsets"]["a"]
     assert report(verdicts(margins, subset=subset)) == both
     other = verdicts(margins[:4], subset="b")
-    assert not (draws(other, "b") == draws(other, "a")).all()  # else sections would be of subsets drawn alike
+    assert not (
+        draws(other, "b") == draws(other, "a")
+    ).all()  # else sections would be of subsets drawn alike
 
 
 # ---------------------------------------------------------------------- other figures
@@ -167,7 +187,9 @@ def test_length_alone():
 def test_rank_correlation_is_that_of_pandas():
     generator = np.random.default_rng(1)
     one, other = generator.integers(0, 6, size=(2, 50)).astype(float)  # with many equal values
-    expected = pd.DataFrame({"one": one, "other": other}).corr(method="spearman").loc["one", "other"]
+    expected = (
+        pd.DataFrame({"one": one, "other": other}).corr(method="spearman").loc["one", "other"]
+    )
     assert spearman(one, other) == pytest.approx(expected)
     assert spearman(np.ones(3), np.arange(3.0)) is None
 
@@ -176,7 +198,11 @@ def test_calibration_by_hand():
     """Odds of 2, 2, 2 and 4: sure by 2/3 three times and right twice, sure by 0.8 once and wrong."""
     found = reliability(np.array([log(2), log(2), -log(2), -log(4.01)]))
     low, high = found["bins"]
-    assert (low["count"], low["sure"], low["accuracy"]) == (3, pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert (low["count"], low["sure"], low["accuracy"]) == (
+        3,
+        pytest.approx(2 / 3),
+        pytest.approx(2 / 3),
+    )
     assert (high["count"], high["sure"], high["accuracy"]) == (1, pytest.approx(4.01 / 5.01), 0.0)
     assert found["error"] == pytest.approx(0 * 3 / 4 + 4.01 / 5.01 / 4)
 
@@ -192,7 +218,9 @@ def test_calibration_is_that_of_torchmetrics():
 
 def test_scores_that_are_far_apart_overflow_nothing():
     with np.errstate(all="raise"):
-        assert reliability(np.array([1e4, -1e4]))["bins"] == [{"from": 0.95, "count": 2, "sure": 1.0, "accuracy": 0.5}]
+        assert reliability(np.array([1e4, -1e4]))["bins"] == [
+            {"from": 0.95, "count": 2, "sure": 1.0, "accuracy": 0.5}
+        ]
 
 
 # ---------------------------------------------------------------------- rows and scores
@@ -203,12 +231,18 @@ class Digits(Reward):
 
     def __call__(self, groups):
         said = [float(response) for group in groups for response in group.responses]
-        return Scores(torch.tensor(said), {"tokens_cut": torch.tensor([float(x > 8) for x in said])})
+        return Scores(
+            torch.tensor(said), {"tokens_cut": torch.tensor([float(x > 8) for x in said])}
+        )
 
 
 def test_every_comparison_of_a_group_gets_its_scores():
-    three = Group("p", ["1", "3", "9"], (Pair(1, 0), Pair(2, 1)), source="a/b.jsonl:4", extra={"subset": "s"})
-    two = Group([{"role": "user", "content": "q"}], ["7", "5"], (Pair(1, 0),), source="hub/name:split:12")
+    three = Group(
+        "p", ["1", "3", "9"], (Pair(1, 0), Pair(2, 1)), source="a/b.jsonl:4", extra={"subset": "s"}
+    )
+    two = Group(
+        [{"role": "user", "content": "q"}], ["7", "5"], (Pair(1, 0),), source="hub/name:split:12"
+    )
     found, cut = judge(Digits(), [three, two], batch_size=1)
     assert found.chosen.tolist() == [3, 9, 5]
     assert found.rejected.tolist() == [1, 3, 7]
@@ -218,7 +252,9 @@ def test_every_comparison_of_a_group_gets_its_scores():
 
 
 def test_a_score_that_is_no_number_is_refused():
-    with pytest.raises(ModelError, match=r"Digits.* gave nan to 'nan', a response to b.jsonl:1; scores are finite"):
+    with pytest.raises(
+        ModelError, match=r"Digits.* gave nan to 'nan', a response to b.jsonl:1; scores are finite"
+    ):
         judge(Digits(), [Group("p", ["nan", "2"], (Pair(0, 1),), source="b.jsonl:1")], batch_size=4)
 
 
@@ -242,5 +278,13 @@ def test_rows_as_the_benchmark_publishes_them_are_conversations():
     assert type(layout).__name__ == "RewardBench"
     group = layout(row)
     assert group.prompt == [{"role": "user", "content": "2 + 2?"}]
-    assert group.responses == [[{"role": "assistant", "content": "4"}], [{"role": "assistant", "content": "5"}]]
-    assert group.extra == {"subset": "hep-go", "id": 3, "chosen_model": "human", "rejected_model": "unknown"}
+    assert group.responses == [
+        [{"role": "assistant", "content": "4"}],
+        [{"role": "assistant", "content": "5"}],
+    ]
+    assert group.extra == {
+        "subset": "hep-go",
+        "id": 3,
+        "chosen_model": "human",
+        "rejected_model": "unknown",
+    }

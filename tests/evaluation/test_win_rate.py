@@ -27,7 +27,9 @@ def test_the_weights_are_those_of_another_optimiser():
     won, longer = drawn()
     features = torch.tensor(np.stack([np.ones(len(won)), np.tanh(longer / longer.std())], 1))
     weights = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weights], max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [weights], max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe"
+    )
 
     def loss():
         optimiser.zero_grad()
@@ -50,12 +52,21 @@ def test_the_weights_are_those_of_another_library_with_ties():
 
     won, longer = drawn(200)
     won[::7] = 0.5
-    features = np.stack([np.full(200, PRIOR[0] ** -0.5), np.tanh(longer / longer.std()) * PRIOR[1] ** -0.5], 1)
+    features = np.stack(
+        [np.full(200, PRIOR[0] ** -0.5), np.tanh(longer / longer.std()) * PRIOR[1] ** -0.5], 1
+    )
     fit = LogisticRegression(C=1.0, fit_intercept=False, tol=1e-12, max_iter=10_000)
-    fit.fit(np.concatenate([features] * 2), [1] * 200 + [0] * 200, sample_weight=np.concatenate([won, 1 - won]))
+    fit.fit(
+        np.concatenate([features] * 2),
+        [1] * 200 + [0] * 200,
+        sample_weight=np.concatenate([won, 1 - won]),
+    )
     theta, phi = fit.coef_[0] * PRIOR**-0.5
     rate, slope = length_controlled(won, longer)
-    assert (rate, slope) == (pytest.approx(1 / (1 + np.exp(-theta)), abs=1e-6), pytest.approx(phi, abs=1e-5))
+    assert (rate, slope) == (
+        pytest.approx(1 / (1 + np.exp(-theta)), abs=1e-6),
+        pytest.approx(phi, abs=1e-5),
+    )
 
 
 def test_ten_wins_of_ten_are_not_certainty():
@@ -67,7 +78,10 @@ def test_ten_wins_of_ten_are_not_certainty():
 
 
 def test_what_made_the_wins_is_found_again():
-    rates = [length_controlled(*drawn(20_000, theta, 1.5, seed)) for seed, theta in enumerate((-1.0, 0.0, 0.7))]
+    rates = [
+        length_controlled(*drawn(20_000, theta, 1.5, seed))
+        for seed, theta in enumerate((-1.0, 0.0, 0.7))
+    ]
     for (rate, slope), theta in zip(rates, (-1.0, 0.0, 0.7), strict=True):
         assert rate == pytest.approx(1 / (1 + np.exp(-theta)), abs=0.02)
         assert slope == pytest.approx(1.5, abs=0.15)
@@ -82,9 +96,15 @@ def test_an_interval_is_as_wide_as_prompts_are_few():
     """Of n prompts with p the bootstrap's deviation is sqrt(p (1 - p) / n); answers to one prompt are alike."""
     won = np.array([1.0] * 60 + [0.0] * 40)
     low, high = win_rate(won, np.zeros(100), np.arange(100))["interval"]
-    assert (low, high) == (pytest.approx(0.6 - 1.96 * 0.049, abs=0.02), pytest.approx(0.6 + 1.96 * 0.049, abs=0.02))
+    assert (low, high) == (
+        pytest.approx(0.6 - 1.96 * 0.049, abs=0.02),
+        pytest.approx(0.6 + 1.96 * 0.049, abs=0.02),
+    )
     low, high = win_rate(won, np.zeros(100), np.arange(100) // 10)["interval"]
-    assert (low, high) == (pytest.approx(0.6 - 1.96 * 0.155, abs=0.06), pytest.approx(0.6 + 1.96 * 0.155, abs=0.06))
+    assert (low, high) == (
+        pytest.approx(0.6 - 1.96 * 0.155, abs=0.06),
+        pytest.approx(0.6 + 1.96 * 0.155, abs=0.06),
+    )
 
 
 # ---------------------------------------------------------------------- the command
@@ -98,7 +118,9 @@ def _fresh(monkeypatch):
 def rate(folder, *more) -> dict:
     """Run the command; what it wrote."""
     main(["evaluate", "win-rate", f"--run={folder}", *more])
-    return json.loads((max(folder.iterdir(), key=lambda path: int(path.name)) / "win_rate.json").read_text())
+    return json.loads(
+        (max(folder.iterdir(), key=lambda path: int(path.name)) / "win_rate.json").read_text()
+    )
 
 
 def test_people_say_which_of_two_answers_wins(tmp_path, capsys):
@@ -109,32 +131,53 @@ def test_people_say_which_of_two_answers_wins(tmp_path, capsys):
         {"prompt": "4?", "responses": ["same", "same"]},
         {"prompt": "5?", "responses": ["a", "c"]},
     ]
-    found = rate(tmp_path / "runs", "--feedback=Recorded", f"--data={write(tmp_path / 'rows.jsonl', rows)}")
+    found = rate(
+        tmp_path / "runs", "--feedback=Recorded", f"--data={write(tmp_path / 'rows.jsonl', rows)}"
+    )
     assert (found["wins"], found["ties"], found["losses"], found["same_answer"]) == (2, 1, 0, 1)
-    assert (found["win_rate"], found["unread"]) == (pytest.approx(2.5 / 3), 2)  # no label, and a coin toss
+    assert (found["win_rate"], found["unread"]) == (
+        pytest.approx(2.5 / 3),
+        2,
+    )  # no label, and a coin toss
     assert "win rate         83.3 %" in capsys.readouterr().out
-    duels = [json.loads(line) for line in (tmp_path / "runs/0/duels.jsonl").read_text().splitlines()]
+    duels = [
+        json.loads(line) for line in (tmp_path / "runs/0/duels.jsonl").read_text().splitlines()
+    ]
     assert [duel["a_wins"] for duel in duels] == [1.0, 0.75, None, 0.5, None]
 
 
 def test_a_run_against_its_base_against_the_data_and_from_a_file(tiny, tmp_path, capsys):
     data = write_pairs(tmp_path / "pairs.jsonl", 6)
-    main([*arguments(tiny, data, tmp_path / "fit", "--trainer.max_steps=2", "--model.optimizer.lr=0.05")])
+    main(
+        [
+            *arguments(
+                tiny, data, tmp_path / "fit", "--trainer.max_steps=2", "--model.optimizer.lr=0.05"
+            )
+        ]
+    )
     run = str(tmp_path / "fit" / "0")
     asked = [*SHORTER, f"--data={data}", "--max_new_tokens=6"]
     base = rate(tmp_path / "runs", f"--a={run}", "--b=base", *asked)
-    duels = [json.loads(line) for line in (tmp_path / "runs/0/duels.jsonl").read_text().splitlines()]
+    duels = [
+        json.loads(line) for line in (tmp_path / "runs/0/duels.jsonl").read_text().splitlines()
+    ]
     stage = lit_align.load(run)
-    prompt = stage.tokenizer.apply_chat_template(duels[0]["prompt"], add_generation_prompt=True, return_dict=False)
+    prompt = stage.tokenizer.apply_chat_template(
+        duels[0]["prompt"], add_generation_prompt=True, return_dict=False
+    )
     for k, role in enumerate(("policy", "reference")):
         [said] = stage.answer([prompt], role, max_new_tokens=6)
         assert duels[0]["responses"][k] == [{"role": "assistant", "content": said}]
     assert base["wins"] + base["ties"] + base["losses"] == base["comparisons"] == 6
     against = rate(tmp_path / "runs", f"--a={run}", *asked)
-    duels = [json.loads(line) for line in (tmp_path / "runs/1/duels.jsonl").read_text().splitlines()]
+    duels = [
+        json.loads(line) for line in (tmp_path / "runs/1/duels.jsonl").read_text().splitlines()
+    ]
     rows = [json.loads(line) for line in data.read_text().splitlines()]
     assert [duel["responses"][1] for duel in duels] == [row["chosen"] for row in rows]
-    said = [{"prompt": duel["prompt"], "answer": duel["responses"][0][0]["content"]} for duel in duels]
+    said = [
+        {"prompt": duel["prompt"], "answer": duel["responses"][0][0]["content"]} for duel in duels
+    ]
     written = rate(tmp_path / "runs", f"--a={write(tmp_path / 'answers.jsonl', said)}", *asked)
     assert {**written, "a": None} == {**against, "a": None} | {"asked": written["asked"]}
     with pytest.raises(SystemExit):
@@ -146,8 +189,14 @@ def test_a_run_against_its_base_against_the_data_and_from_a_file(tiny, tmp_path,
     ("more", "sentence"),
     [
         (["--b=here"], "b is 'here' and a is not set; say in a whose win rate it is"),
-        (["--a=base"], "a is base and b is None; base is the model under the other one's run, so name a run"),
-        (["--a=nowhere"], "there is no checkpoint nowhere; give a .ckpt file or the numbered folder of a run"),
+        (
+            ["--a=base"],
+            "a is base and b is None; base is the model under the other one's run, so name a run",
+        ),
+        (
+            ["--a=nowhere"],
+            "there is no checkpoint nowhere; give a .ckpt file or the numbered folder of a run",
+        ),
         ([], "rows.jsonl:1 has 1 responses, not two; name in a and b who answers"),
     ],
 )

@@ -26,7 +26,8 @@ class Vowels(Feedback):
         assert label_kind == "pairs"
         self.asked += len(groups)
         return [
-            FeedbackResult(group._replace(pairs=(self.compare(group),)), ({"source": "vowels"},)) for group in groups
+            FeedbackResult(group._replace(pairs=(self.compare(group),)), ({"source": "vowels"},))
+            for group in groups
         ]
 
     def compare(self, group):
@@ -56,12 +57,19 @@ def seated(tiny, folder):
     made = Discriminator(RewardModelScore(str(folder)), Vowels(), label_budget=6, epochs=8, lr=0.02)
     made.attach(adapters, load_tokenizer(base))
     groups = [Group(f"{k} {say(k, 3)}?", [say(k + 1, 3), say(k + 5, 3)]) for k in range(10)]
-    return made, adapters, [group for group in groups if len({one.count("e") for one in group.responses}) == 2]
+    return (
+        made,
+        adapters,
+        [group for group in groups if len({one.count("e") for one in group.responses}) == 2],
+    )
 
 
 def right(opinions):
     """Share of the pairs that the gold labels agree with."""
-    judged = [Vowels().compare(one.group._replace(pairs=())).better == one.group.pairs[0].better for one in opinions]
+    judged = [
+        Vowels().compare(one.group._replace(pairs=())).better == one.group.pairs[0].better
+        for one in opinions
+    ]
     return sum(judged) / len(judged)
 
 
@@ -75,7 +83,9 @@ def test_it_learns_what_it_is_told_and_touches_nothing_else(seated):
         ["vowels", repr(made.reward)], [repr(made.reward)]
     ]  # fmt: skip
     for name, weight in adapters.named_parameters():
-        learns = "trained0" in name and not name.endswith("bias")  # the bias drops out of every difference
+        learns = "trained0" in name and not name.endswith(
+            "bias"
+        )  # the bias drops out of every difference
         assert torch.equal(weight, before[name]) != learns
     assert not any("trained0" in name for name in adapters.trainable())
 
@@ -95,7 +105,9 @@ def test_what_it_learned_comes_back(seated, tiny, folder):
     state, wanted = copy.deepcopy(made.state()), made.reward(groups).total
     base = Base(str(tiny), "none", "float32")
     again = Discriminator(RewardModelScore(str(folder)), Vowels())
-    again.attach(AdapterSet(load_model(base), Lora(r=8), gradient_checkpointing=False), load_tokenizer(base))
+    again.attach(
+        AdapterSet(load_model(base), Lora(r=8), gradient_checkpointing=False), load_tokenizer(base)
+    )
     assert not torch.equal(again.reward(groups).total, wanted)
     again.restore(state)
     assert torch.equal(again.reward(groups).total, wanted)

@@ -34,7 +34,9 @@ class Sure(JudgeModel):
         found = []
         for question, p in zip(questions, self.chances * len(questions), strict=False):
             seen = self.blind not in question
-            found.append(Reply((p, 1 - p) if seen else None, "", {"cost": 0.0}, "" if seen else "too long"))
+            found.append(
+                Reply((p, 1 - p) if seen else None, "", {"cost": 0.0}, "" if seen else "too long")
+            )
         return found
 
     def say(self, questions, max_tokens):
@@ -45,14 +47,16 @@ class Noisy(Reward):
     """All responses are worth the same, up to the last bit."""
 
     def __call__(self, groups):
-        return Scores(torch.tensor([1.0 + 1e-6 * i for group in groups for i in range(len(group.responses))]))
+        return Scores(
+            torch.tensor([1.0 + 1e-6 * i for group in groups for i in range(len(group.responses))])
+        )
 
 
 # ---------------------------------------------------------------------- from comparisons and scores
 
 
 @pytest.mark.parametrize(
-    ("takes", "field", "wanted"),
+    ("label_kind", "field", "wanted"),
     [
         ("ranking", "ranking", (1, 2)),
         ("ratings", "ratings", ({"score": 0.75}, {"score": 0.25})),
@@ -66,7 +70,9 @@ def test_what_was_compared_with_nothing_has_no_label(label_kind, field, wanted):
     assert (opinion.group.responses, opinion.group.ranking) == (["owl", "crow"], (1, 2))
 
 
-@pytest.mark.parametrize("takes", ["pairs", "desirable", "ranking", "ratings", "demonstrations"])
+@pytest.mark.parametrize(
+    "label_kind", ["pairs", "desirable", "ranking", "ratings", "demonstrations"]
+)
 def test_coin_tosses_say_nothing_of_any_kind(label_kind):
     with pytest.raises(SetAside, match=TIE):
         from_chances(THREE, {(0, 1): 0.5, (0, 2): 0.5, (1, 2): 0.5}, label_kind)
@@ -79,7 +85,7 @@ def test_three_equal_scores_are_a_tie_although_their_mean_is_rounded():
     assert from_scores(THREE, [0.1] * 3, "desirable", threshold=0.0).desirable == (True,) * 3
 
 
-@pytest.mark.parametrize("takes", ["pairs", "desirable", "ranking"])
+@pytest.mark.parametrize("label_kind", ["pairs", "desirable", "ranking"])
 def test_the_same_words_are_no_better_than_themselves(label_kind):
     [opinion] = FromReward(Noisy())([Group("Bird?", ["owl", "owl", "owl"])], label_kind)
     assert (opinion.group, opinion.why) == (None, TIE)
@@ -102,7 +108,10 @@ def test_kappa_is_that_of_another_library():
     from sklearn.metrics import cohen_kappa_score
 
     groups = [Group(f"{k}?", ["good", "bad"], (Pair(k % 2, 1 - k % 2),)) for k in range(30)]
-    said = [group._replace(pairs=(Pair(0, 1, 0.5 if k % 5 == 0 else 0.8),)) for k, group in enumerate(groups)]
+    said = [
+        group._replace(pairs=(Pair(0, 1, 0.5 if k % 5 == 0 else 0.8),))
+        for k, group in enumerate(groups)
+    ]
     found = agrees(groups, label(Recorded(), said, "pairs", 8))
     says = [1 if k % 5 == 0 else (2 if k % 2 == 0 else 0) for k in range(30)]
     both = [*says, *(2 - one for one in says)]
@@ -139,7 +148,9 @@ def test_a_model_that_thinks_aloud_is_asked_for_its_verdict(tiny, tmp_path):
 
 def served(server, tmp_path, **more) -> OpenAIServer:
     return OpenAIServer(
-        server.url, "m", **{"timeout": SHORT, "cache": str(tmp_path / "a.sqlite"), "concurrency": 1, **more}
+        server.url,
+        "m",
+        **{"timeout": SHORT, "cache": str(tmp_path / "a.sqlite"), "concurrency": 1, **more},
     )
 
 
@@ -153,7 +164,10 @@ def test_a_question_that_alone_is_refused_costs_only_its_label(tmp_path):
             assert [one.group is None for one in opinions] == [False, True, False, False]
             assert opinions[1].why == f"no answer (status {code}: as planned)"
             assert sum(server.calls.values()) == 4  # it is not asked again
-    with serving({"Question": [400] * 99}) as server, pytest.raises(ModelError, match="refuses: Error code: 400"):
+    with (
+        serving({"Question": [400] * 99}) as server,
+        pytest.raises(ModelError, match="refuses: Error code: 400"),
+    ):
         Judge(served(server, tmp_path), swap=False)(said, "pairs")
 
 
@@ -169,7 +183,10 @@ def test_an_answer_that_was_cut_is_known_as_such_also_from_the_file(tmp_path):
 
 
 def test_a_discriminator_with_an_odd_number_is_refused():
-    with pytest.raises(ValueError, match="labels, epochs and batch_size must be at least 1 and lr above 0, got 0, 1"):
+    with pytest.raises(
+        ValueError,
+        match="labels, epochs and batch_size must be at least 1 and lr above 0, got 0, 1",
+    ):
         Discriminator(Noisy(), Recorded(), label_budget=0)
 
 

@@ -15,7 +15,9 @@ THREE = Group("Name a bird.", ["one two three four", "one", "one two"], source="
 SHORT = FromReward(Length(max_words=1))  # -(words - 1): -3, 0, -1
 
 
-@pytest.mark.parametrize("feedback", [Recorded(), SHORT, FromReward(Length(max_words=1), "all", -0.5), SelfPlay()])
+@pytest.mark.parametrize(
+    "feedback", [Recorded(), SHORT, FromReward(Length(max_words=1), "all", -0.5), SelfPlay()]
+)
 def test_they_keep_the_promises(feedback):
     check_feedback(feedback)
 
@@ -54,8 +56,14 @@ def test_what_cannot_be_said_is_set_aside_with_its_record():
 
 def test_comparisons_give_every_kind_of_label():
     chances = {(0, 1): 0.9, (0, 2): 0.8, (1, 2): 0.4}  # mean chances: 0.85, 0.25, 0.4
-    assert [pair[:2] for pair in from_chances(THREE, chances, "pairs").pairs] == [(0, 1), (0, 2), (2, 1)]
-    assert [pair.probability for pair in from_chances(THREE, chances, "pairs").pairs] == pytest.approx([0.9, 0.8, 0.6])
+    assert [pair[:2] for pair in from_chances(THREE, chances, "pairs").pairs] == [
+        (0, 1),
+        (0, 2),
+        (2, 1),
+    ]
+    assert [
+        pair.probability for pair in from_chances(THREE, chances, "pairs").pairs
+    ] == pytest.approx([0.9, 0.8, 0.6])
     assert from_chances(THREE, chances, "desirable").desirable == (True, False, False)
     assert from_chances(THREE, chances, "ranking").ranking == (1, 3, 2)
     assert from_chances(THREE, chances, "demonstrations").responses == THREE.responses[:1]
@@ -65,11 +73,15 @@ def test_comparisons_give_every_kind_of_label():
 
 def test_labels_that_a_group_came_with_are_replaced():
     known = THREE._replace(pairs=(Pair(0, 1),), desirable=(True,) * 3, ranking=(1, 2, 3), target=0)
-    assert from_scores(known, [0.0, 2.0, 1.0], "pairs") == from_scores(THREE, [0.0, 2.0, 1.0], "pairs")
+    assert from_scores(known, [0.0, 2.0, 1.0], "pairs") == from_scores(
+        THREE, [0.0, 2.0, 1.0], "pairs"
+    )
 
 
 def test_self_play_needs_an_answer_that_is_not_what_the_policy_said():
-    [own, same, none] = SelfPlay()([THREE._replace(target=2), Group("", ["yes", " yes"], target=0), THREE], "pairs")
+    [own, same, none] = SelfPlay()(
+        [THREE._replace(target=2), Group("", ["yes", " yes"], target=0), THREE], "pairs"
+    )
     assert own.group.responses == ["one two", "one two three four", "one"]
     assert own.group.pairs == (Pair(0, 1), Pair(0, 2))
     assert same.group is None

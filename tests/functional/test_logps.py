@@ -20,8 +20,16 @@ def plain(hidden, weight, bias, target, finish):
 def made(n=5, d=4, vocabulary=11, dtype=torch.float64, train=False, bias=True):
     random = torch.Generator().manual_seed(0)
     hidden = torch.randn(n, d, generator=random, dtype=torch.float64).to(dtype).requires_grad_()
-    weight = torch.randn(vocabulary, d, generator=random, dtype=torch.float64).to(dtype).requires_grad_(train)
-    offset = torch.randn(vocabulary, generator=random, dtype=torch.float64).to(dtype).requires_grad_(train)
+    weight = (
+        torch.randn(vocabulary, d, generator=random, dtype=torch.float64)
+        .to(dtype)
+        .requires_grad_(train)
+    )
+    offset = (
+        torch.randn(vocabulary, generator=random, dtype=torch.float64)
+        .to(dtype)
+        .requires_grad_(train)
+    )
     target = torch.randint(vocabulary, (n,), generator=random)
     return hidden, weight, offset if bias else None, target
 
@@ -29,7 +37,10 @@ def made(n=5, d=4, vocabulary=11, dtype=torch.float64, train=False, bias=True):
 def nonlinear(logps):
     """A loss whose gradient differs from token to token and depends on several of them."""
     owner = torch.arange(len(logps)) % 3
-    return -logsigmoid(response_logps(logps, owner, 3) / 10).sum() - (logps.exp() * torch.arange(len(logps))).mean()
+    return (
+        -logsigmoid(response_logps(logps, owner, 3) / 10).sum()
+        - (logps.exp() * torch.arange(len(logps))).mean()
+    )
 
 
 @pytest.mark.parametrize("finish", FINISHES)
@@ -47,20 +58,28 @@ def test_gradient_is_that_of_finite_differences(finish, bias, train):
 @pytest.mark.parametrize("finish", FINISHES)
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 2e-6)])
-def test_over_several_chunks_value_and_gradient_are_those_of_all_logits(finish, train, dtype, tolerance):
-    given = made(n=2500, d=6, vocabulary=17, dtype=dtype, train=train)  # chunks of 1024 rows: two and a bit
+def test_over_several_chunks_value_and_gradient_are_those_of_all_logits(
+    finish, train, dtype, tolerance
+):
+    given = made(
+        n=2500, d=6, vocabulary=17, dtype=dtype, train=train
+    )  # chunks of 1024 rows: two and a bit
     wanted = [x for x in given[:3] if x.requires_grad]
     fused, whole = token_logps(*given, finish=finish).logps, plain(*given, finish)
     assert (fused - whole).abs().max() <= tolerance * 10
     for got, right in zip(
-        torch.autograd.grad(nonlinear(fused), wanted), torch.autograd.grad(nonlinear(whole), wanted), strict=True
+        torch.autograd.grad(nonlinear(fused), wanted),
+        torch.autograd.grad(nonlinear(whole), wanted),
+        strict=True,
     ):
         assert (got - right).norm() <= tolerance * right.norm()
 
 
 def test_half_precision_costs_no_more_than_the_rounding_of_its_logits():
     """bfloat16 keeps 8 bits: a logit below 2**k is off by up to 2**(k - 9), and so is each log-probability, twice."""
-    hidden, weight, offset, target = made(n=200, d=32, vocabulary=300, dtype=torch.bfloat16, train=True)
+    hidden, weight, offset, target = made(
+        n=200, d=32, vocabulary=300, dtype=torch.bfloat16, train=True
+    )
     fused = token_logps(hidden, weight, offset, target).logps
     exact_inputs = [x.detach().double().requires_grad_() for x in (hidden, weight, offset)]
     right = plain(*exact_inputs, target, Finish())
@@ -79,7 +98,9 @@ def test_statistics_are_those_of_the_whole_distribution(finish):
     logits = finish(hidden @ weight.T + offset).detach()
     drawn = torch.distributions.Categorical(logits=logits)
     torch.testing.assert_close(seen.entropy, drawn.entropy())
-    torch.testing.assert_close(seen.collision, drawn.probs.square().sum(-1).log())  # two draws that agree
+    torch.testing.assert_close(
+        seen.collision, drawn.probs.square().sum(-1).log()
+    )  # two draws that agree
     torch.testing.assert_close(seen.mean_logit, logits.mean(-1))
     assert torch.equal(seen.top1, drawn.probs.argmax(-1) == target)
     assert not any(part.requires_grad for part in seen[1:])
@@ -105,7 +126,9 @@ def test_a_second_derivative_is_refused():
         first.sum().backward()
 
 
-@pytest.mark.parametrize(("train", "grad", "products"), [(False, False, 1), (False, True, 2), (True, True, 4)])
+@pytest.mark.parametrize(
+    ("train", "grad", "products"), [(False, False, 1), (False, True, 2), (True, True, 4)]
+)
 def test_only_the_products_that_are_needed(train, grad, products):
     """Logits cost 2nVd. Scoring needs no more; a frozen head adds the Jacobian; a trainable one computes the logits
     again and multiplies them once for the hidden states and once for the weight.
@@ -141,7 +164,9 @@ def test_peak_memory_does_not_grow_with_tokens_times_vocabulary(train, finish):
     What grows is of size n * d or V * d; all logits at once would be 64 MiB times n V / 2**24.
     """
     for n, vocabulary in ((1024, 2**14), (2048, 2**14), (1024, 2**15)):
-        small = 4 * (4 * n * D + 4 * vocabulary * D)  # float32: hidden states, the head, their gradients
+        small = 4 * (
+            4 * n * D + 4 * vocabulary * D
+        )  # float32: hidden states, the head, their gradients
         assert peak_of(fused, n, vocabulary, train, finish) <= 2 * 64 * MIB + small
 
 
@@ -154,4 +179,6 @@ def test_the_peak_of_all_logits_does():
 
 def test_statistics_need_no_more_memory():
     n = 1024
-    assert peak_of(fused, n, 2**14, statistics=True) <= 2 * 64 * MIB + 4 * (4 * n * D + 4 * 2**14 * D + 8 * n)
+    assert peak_of(fused, n, 2**14, statistics=True) <= 2 * 64 * MIB + 4 * (
+        4 * n * D + 4 * 2**14 * D + 8 * n
+    )

@@ -47,9 +47,14 @@ def test_unrolled_rows_are_the_padded_texts(rows):
     assert torch.equal(flat.predictor, row * ids.shape[1] + column - 1)
     assert torch.equal(flat.target, token)
     assert torch.equal(flat.owner, trees.owner)
-    assert torch.equal(flat.response >= 0, (flat.response == torch.arange(len(ids))[:, None]) & (flat.tree >= 0))
+    assert torch.equal(
+        flat.response >= 0, (flat.response == torch.arange(len(ids))[:, None]) & (flat.tree >= 0)
+    )
     again = unroll(flat)
-    assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(flat, again, strict=True))
+    assert all(
+        torch.equal(torch.as_tensor(a), torch.as_tensor(b))
+        for a, b in zip(flat, again, strict=True)
+    )
 
 
 @few
@@ -62,7 +67,9 @@ def test_longer_rows_hold_the_same_trees(rows, multiple):
     assert longer.tree.shape[1] - length < multiple
     assert all(torch.equal(a, b[:, :length]) for a, b in zip(trees[:4], longer[:4], strict=True))
     assert (longer.tree[:, length:] == -1).all()
-    assert torch.equal(trees.input_ids.flatten()[trees.predictor], longer.input_ids.flatten()[longer.predictor])
+    assert torch.equal(
+        trees.input_ids.flatten()[trees.predictor], longer.input_ids.flatten()[longer.predictor]
+    )
     assert torch.equal(unroll(longer).predictor, unroll(trees).predictor)
 
 

@@ -43,20 +43,34 @@ class _Handler(BaseHTTPRequestHandler):
             plan = next((plan for part, plan in server.faults.items() if part in question), [])
             fault = plan.pop(0) if plan else None
         if isinstance(fault, int):
-            return self._send(fault, b'{"error": {"message": "as planned"}}', retry=70 if fault == 429 else 0)
+            return self._send(
+                fault, b'{"error": {"message": "as planned"}}', retry=70 if fault == 429 else 0
+            )
         if fault == "quota":
             return self._send(429, b"{}", retry=86400)
         if fault == "slow":
             threading.Event().wait(2 * SHORT)
         whole = self._whole(question, "logprobs" in asked and server.top)
-        body = {"half": whole[: len(whole) // 2], "nonsense": b"<html>busy</html>", "empty": b'{"choices": []}'}
+        body = {
+            "half": whole[: len(whole) // 2],
+            "nonsense": b"<html>busy</html>",
+            "empty": b'{"choices": []}',
+        }
         if fault in (None, "unseen"):
             with server.lock:
                 server.billed[question] += 1
-        return self._send(200, body.get(fault, whole), kind="text/html" if fault == "nonsense" else "application/json")
+        return self._send(
+            200,
+            body.get(fault, whole),
+            kind="text/html" if fault == "nonsense" else "application/json",
+        )
 
     def _whole(self, question, top):
-        choice = {"index": 0, "finish_reason": self.server.finish, "message": {"role": "assistant", "content": None}}
+        choice = {
+            "index": 0,
+            "finish_reason": self.server.finish,
+            "message": {"role": "assistant", "content": None},
+        }
         choice["message"]["content"] = self.server.say(question)
         if top:
             likely = [{"token": token, "logprob": p, "bytes": None} for token, p in top]

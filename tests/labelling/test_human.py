@@ -27,7 +27,9 @@ def asked(path, kind, groups, said, gold=()):
         with store.writing() as db:
             db.execute("INSERT INTO shown SELECT id, ?, id, 'open', 0 FROM tasks", (who,))
         for (task, members), answer in zip(
-            store.db.execute("SELECT id, members FROM tasks ORDER BY id").fetchall(), answers, strict=True
+            store.db.execute("SELECT id, members FROM tasks ORDER BY id").fetchall(),
+            answers,
+            strict=True,
         ):
             order = store.open(who, task).order
             verdict = "vote" if answer is not None else "skip"
@@ -42,7 +44,11 @@ def as_shown(kind, answer, members, order):
         return {"preference": answer if tuple(members) == order else -answer}
     if kind == "rank":
         return {"places": [answer[members.index(i)] for i in order]}
-    return {"up": answer} if kind == "thumbs" else {"rating": answer[0], "flags": {"invents": answer[1]}}
+    return (
+        {"up": answer}
+        if kind == "thumbs"
+        else {"rating": answer[0], "flags": {"invents": answer[1]}}
+    )
 
 
 def labelled(source, label_kind, group):
@@ -52,9 +58,13 @@ def labelled(source, label_kind, group):
 
 def test_comparisons(tmp_path):
     """Two for the first (3 and 1), one against (2), one tie: 2.5 of 4, by (3 + 1 - 2 + 0) / 4."""
-    store = asked(tmp_path / "l.db", "compare", [TWO], {"a": [-3], "b": [-1], "c": [2], "d": [0], "e": [None]})
+    store = asked(
+        tmp_path / "l.db", "compare", [TWO], {"a": [-3], "b": [-1], "c": [2], "d": [0], "e": [None]}
+    )
     [opinion] = Human(store)([TWO._replace(source="here:1", extra={"tokens": [[1], [2]]})], "pairs")
-    assert opinion.group == TWO._replace(pairs=(Pair(0, 1, 0.625, 0.5),), source="here:1", extra={"tokens": [[1], [2]]})
+    assert opinion.group == TWO._replace(
+        pairs=(Pair(0, 1, 0.625, 0.5),), source="here:1", extra={"tokens": [[1], [2]]}
+    )
     counts = {"annotators": 4, "votes": 4, "ties": 1, "abstentions": 1, "dropped": 0}
     assert counts.items() <= opinion.records[0].items()
     assert labelled(Human(store, "majority"), "pairs", TWO).pairs == (Pair(0, 1, 1.0, 0.5),)
@@ -71,7 +81,11 @@ def test_a_row_is_found_by_what_it_says(tmp_path):
     for group in (TWO, turned):
         found = labelled(Human(store), "pairs", group)
         [(better, _, sure, margin)] = found.pairs
-        assert (found.responses[better], sure, margin) == (TWO.responses[0], 0.75, (1 - 1 + 3 + 2) / 4)
+        assert (found.responses[better], sure, margin) == (
+            TWO.responses[0],
+            0.75,
+            (1 - 1 + 3 + 2) / 4,
+        )
     others = [TWO._replace(prompt="Another?"), TWO._replace(responses=TWO.responses[:1]), THREE]
     assert {one.why for one in Human(store)(others, "pairs")} == {"it was never asked about"}
 
@@ -121,7 +135,9 @@ def test_ratings(tmp_path):
 
 def test_thumbs(tmp_path):
     """One is liked, of one they are of two minds, one is disliked."""
-    store = asked(tmp_path / "l.db", "thumbs", [THREE], {"a": [True, True, False], "b": [True, False, False]})
+    store = asked(
+        tmp_path / "l.db", "thumbs", [THREE], {"a": [True, True, False], "b": [True, False, False]}
+    )
     found = labelled(Human(store), "desirable", THREE)
     assert (found.responses, found.desirable) == (["Answer 0.0", "Answer 0.2"], (True, False))
     assert labelled(Human(store), "pairs", THREE).pairs == (Pair(0, 1, margin=1.0),)
@@ -155,7 +171,11 @@ def test_it_keeps_the_promises(tmp_path):
 
     for kind, answer in {"compare": -1, "rank": None, "rate": (6, False), "thumbs": True}.items():
         count = Store(tmp_path / f"{kind}.count").add(GROUPS, kind)
-        check_feedback(Human(asked(tmp_path / f"{kind}.db", kind, GROUPS, {"a": [answer] * count}), "dawid_skene"))
+        check_feedback(
+            Human(
+                asked(tmp_path / f"{kind}.db", kind, GROUPS, {"a": [answer] * count}), "dawid_skene"
+            )
+        )
 
 
 def test_mistakes(tmp_path):
@@ -186,13 +206,20 @@ def test_votes_train(tiny, tmp_path, kind, stage, objective):
     folder = folder_of(tmp_path / "run")
     assert (folder / "adapter").exists()
     rounds = [json.loads(line) for line in (folder / "rounds/0.jsonl").read_text().splitlines()]
-    assert sorted(row.get("set_aside", "") for row in rounds) == [""] * 7 + ["it was never asked about"]
+    assert sorted(row.get("set_aside", "") for row in rounds) == [""] * 7 + [
+        "it was never asked about"
+    ]
     assert {row["records"][0].get("votes") for row in rounds} == {2 * len(said), None}
 
 
 def human(tiny, train, run, store, stage, objective):
     """The command line of a run that learns from votes."""
-    data = ["--data=Online", f"--data.train={train}", "--data.feedback=Human", f"--data.feedback.store={store}"]
+    data = [
+        "--data=Online",
+        f"--data.train={train}",
+        "--data.feedback=Human",
+        f"--data.feedback.store={store}",
+    ]
     usual = [word for word in arguments(tiny, train, run) if not word.startswith("--data=")]
     given = [word for word in usual if word not in ("--model=Preference", "--model.objective=DPO")]
     given = ["fit", *data, "--data.responses=dataset", *given[1:], "--data.batch_size=4"]

@@ -29,8 +29,14 @@ def refused(capsys, *arguments):
     [
         ([], "has no tasks; give a file of them with --tasks"),
         (["--tasks=nothing.jsonl"], "there is no file nothing.jsonl"),
-        (["--tasks=alone.jsonl"], "alone.jsonl has nothing to compare; give prompts with responses, or --runs"),
-        (["--tasks=pairs.jsonl", "--uncertainty=doubt"], "'doubt'; uncertainty needs a number there"),
+        (
+            ["--tasks=alone.jsonl"],
+            "alone.jsonl has nothing to compare; give prompts with responses, or --runs",
+        ),
+        (
+            ["--tasks=pairs.jsonl", "--uncertainty=doubt"],
+            "'doubt'; uncertainty needs a number there",
+        ),
         (["--ask=guess"], "ask is 'guess'; choose from 'compare'"),
         (["--port=99999"], "nobody can listen at port 99999 of 127.0.0.1"),
         (["--votes=0"], "votes is 0; it must be at least 1"),
@@ -66,9 +72,13 @@ def test_the_command_serves_and_goes_on(tmp_path):
     assert "w0: has a link" in page.said
     assert visitor.task()["revision"] == "1"
     assert len(aggregation.read(page.store).votes) == 1
-    assert Visitor(page.port).ask("GET", f"/in/{old}")[0] == 404  # a fresh link for the admin with every start
+    assert (
+        Visitor(page.port).ask("GET", f"/in/{old}")[0] == 404
+    )  # a fresh link for the admin with every start
     boss = Visitor(page.port, page.tokens["admin"])
-    (row,) = [json.loads(line) for line in boss.get("/admin/groups.jsonl?how=majority").splitlines()]
+    (row,) = [
+        json.loads(line) for line in boss.get("/admin/groups.jsonl?how=majority").splitlines()
+    ]
     assert row["pairs"][0][2:] == [1.0, 3.0]
     csrf = re.search(r'csrf" value="(\w+)"', boss.get("/admin"))[1]
     assert boss.send("/admin/link", csrf=csrf, name="w2") == 200
@@ -83,7 +93,16 @@ def runs(tiny, tmp_path_factory):
     made = []
     for name, rate in (("one", "0.003"), ("other", "0.3")):
         change = f"--model.optimizer.lr={rate}"
-        main(arguments(tiny, pairs, folder / name, "--trainer.max_steps=2", "--model.max_new_tokens=8", change))
+        main(
+            arguments(
+                tiny,
+                pairs,
+                folder / name,
+                "--trainer.max_steps=2",
+                "--model.max_new_tokens=8",
+                change,
+            )
+        )
         made.append(str(folder_of(folder / name)))
     return pairs, made
 

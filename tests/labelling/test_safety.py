@@ -41,7 +41,10 @@ def test_without_a_link_nobody_sees_anything(page):
     name, other = (visitor.cookie.partition("=")[0] + "=" for visitor in (ada, boss))
     assert (name[:10], other[:6]) == ("annotator-", "admin-")
     forged = f"{name}{'A' * 43}; {other}{'A' * 43}"
-    swapped = ada.cookie.replace("annotator-", "admin-"), boss.cookie.replace("admin-", "annotator-")
+    swapped = (
+        ada.cookie.replace("annotator-", "admin-"),
+        boss.cookie.replace("admin-", "annotator-"),
+    )
     for cookie in ("", name, f"{name}%00; {other}'", forged):
         visitor = Visitor(port)
         visitor.cookie = cookie
@@ -63,7 +66,10 @@ def test_without_a_link_nobody_sees_anything(page):
 
 
 def test_one_browser_works_on_two_campaigns_of_one_host(tmp_path):
-    with serving(tmp_path / "one.db", some(2)) as (one, first), serving(tmp_path / "two.db", some(2)) as (two, second):
+    with (
+        serving(tmp_path / "one.db", some(2)) as (one, first),
+        serving(tmp_path / "two.db", some(2)) as (two, second),
+    ):
         ada, bob = Visitor(first, one.invite("ada")), Visitor(second, two.invite("bob"))
         for visitor in (ada, bob):  # a browser sends what it has to every port
             visitor.cookie = f"{ada.cookie}; {bob.cookie}"
@@ -106,21 +112,31 @@ def test_every_reply_tells_the_browser_to_be_strict(page):
         assert HEADERS.items() <= headers.items()
         assert "server" not in headers or headers["server"] == "uvicorn"
         if path != "/static/label.js":
-            assert not re.search(r"<script(?! src=\"/static/)|\son\w+=|style=|javascript:|https?://", text)
+            assert not re.search(
+                r"<script(?! src=\"/static/)|\son\w+=|style=|javascript:|https?://", text
+            )
     assert "unsafe" not in HEADERS["content-security-policy"]
     assert "default-src 'none'" in HEADERS["content-security-policy"]
 
 
 def test_what_anybody_writes_is_inert(tmp_path):
-    hostile = Group(EVIL, [f"{EVIL} one", f"{EVIL} <img src=x onerror=alert(1)> [x](javascript:alert(1))"])
+    hostile = Group(
+        EVIL, [f"{EVIL} one", f"{EVIL} <img src=x onerror=alert(1)> [x](javascript:alert(1))"]
+    )
     with serving(tmp_path / "labels.db", [hostile], question=EVIL) as (store, port):
-        ada, boss = Visitor(port, store.invite(EVIL)), Visitor(port, store.invite("boss", admin=True))
+        ada, boss = (
+            Visitor(port, store.invite(EVIL)),
+            Visitor(port, store.invite("boss", admin=True)),
+        )
         form = ada.task()
         assert ada.send(**form, preference=1, note=EVIL) == 303
         pages = [ada.get("/task/1"), ada.get("/mine"), boss.get("/admin")]
         csrf = re.search(r'name="csrf" value="(\w+)"', pages[2])[1]
         body = f"csrf={csrf}&name={quote(EVIL)}"
-        pages += [boss.ask("POST", "/admin/link", body, **FORM)[2], ada.ask("GET", f"/{quote('<script>alert(1)')}")[2]]
+        pages += [
+            boss.ask("POST", "/admin/link", body, **FORM)[2],
+            ada.ask("GET", f"/{quote('<script>alert(1)')}")[2],
+        ]
         for text in pages:
             assert not re.search(r"<script(?! src=\"/static/)|<img|<a [^>]*javascript", text)
         assert "&lt;script&gt;" in pages[0]
@@ -130,7 +146,9 @@ def test_what_anybody_writes_is_inert(tmp_path):
 
 def test_a_page_does_not_tell_what_is_what(tmp_path):
     """Twenty people see gold tasks and others, each in either order: but for the texts, the pages are alike."""
-    gold = [group._replace(pairs=(Pair(0, 1),), extra={"model": "secret"}) for group in some(12)[8:]]
+    gold = [
+        group._replace(pairs=(Pair(0, 1),), extra={"model": "secret"}) for group in some(12)[8:]
+    ]
     with serving(tmp_path / "labels.db", some(8), gold, gold_every=2, votes=50) as (store, port):
         pages, seen = [set(), set()], set()
         for k in range(20):
@@ -140,7 +158,13 @@ def test_a_page_does_not_tell_what_is_what(tmp_path):
                 seen.add(tuple(said))
                 for place, one in enumerate(said):
                     text = text.replace(one, f"<{place}>")
-                alike.add(re.sub(r'name="csrf" value="\w+"|Question \d+|\d+ s each · about \d+ s left', "", text))
+                alike.add(
+                    re.sub(
+                        r'name="csrf" value="\w+"|Question \d+|\d+ s each · about \d+ s left',
+                        "",
+                        text,
+                    )
+                )
                 assert visitor.send(**form, preference=1) == 303
         assert [len(alike) for alike in pages] == [1, 1]
         assert any(one == pair[::-1] for one in seen for pair in seen)
@@ -187,7 +211,9 @@ def test_an_annotator_sees_and_changes_only_what_is_theirs(page):
     assert ada.send(**form, preference=1, note="a secret of ada") == 303
     assert bob.ask("GET", f"/task/{form['task']}")[0] == 404
     own = bob.task()
-    assert bob.send(csrf=own["csrf"], task=2, revision=1, preference=1) == (303 if own["task"] == "2" else 409)
+    assert bob.send(csrf=own["csrf"], task=2, revision=1, preference=1) == (
+        303 if own["task"] == "2" else 409
+    )
     assert "a secret of ada" not in bob.get("/mine") + bob.get()
     assert bob.send(csrf=own["csrf"], task=5, revision=1, preference=1) == 409
     (vote,) = [vote for vote in aggregation.read(store.path).history if vote.note]
@@ -229,31 +255,50 @@ def test_an_answer_of_another_kind_is_not_recorded(tmp_path, ask):
             (form["task"], 0),
             (form["task"], 2**40),
         ):
-            assert visitor.send(**{**form, "task": task, "revision": revision}, **fields[ask]) == 422
+            assert (
+                visitor.send(**{**form, "task": task, "revision": revision}, **fields[ask]) == 422
+            )
         assert aggregation.read(store.path).history == []
         assert visitor.send(**form, **fields[ask]) == 303
 
 
 def test_no_request_breaks_the_page(tmp_path):
     """Whatever its own description allows, and what it does not: no reply says that the server is at a loss."""
-    schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis; pip install -e '.[dev]'")
+    schemathesis = pytest.importorskip(
+        "schemathesis", reason="needs schemathesis; pip install -e '.[dev]'"
+    )
     from schemathesis import GenerationMode
 
     with serving(tmp_path / "labels.db", some(50), votes=1000) as (store, port):
         described = build(Store(store.path), asking()).openapi()
-        ada, boss = Visitor(port, store.invite("ada")), Visitor(port, store.invite("boss", admin=True))
+        ada, boss = (
+            Visitor(port, store.invite("ada")),
+            Visitor(port, store.invite("boss", admin=True)),
+        )
         ada.task()
         cookies = dict(one.split("=", 1) for one in (ada.cookie, boss.cookie))
-        csrf = {"annotator": ada.task()["csrf"], "admin": re.search(r'csrf" value="(\w+)"', boss.get("/admin"))[1]}
+        csrf = {
+            "annotator": ada.task()["csrf"],
+            "admin": re.search(r'csrf" value="(\w+)"', boss.get("/admin"))[1],
+        }
         seen = {}
 
         def fuzz(operation, mode, right):
-            @settings(max_examples=15, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+            @settings(
+                max_examples=15,
+                deadline=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
             @given(case=operation.as_strategy(generation_mode=mode))
             def send(case):
-                if isinstance(case.body, dict) and len(str(case.body)) % 2:  # past the gate, half of the time
+                if (
+                    isinstance(case.body, dict) and len(str(case.body)) % 2
+                ):  # past the gate, half of the time
                     case.body["csrf"] = right
-                reply = case.call(f"http://127.0.0.1:{port}", cookies=cookies, allow_redirects=False)
+                reply = case.call(
+                    f"http://127.0.0.1:{port}", cookies=cookies, allow_redirects=False
+                )
                 seen.setdefault(operation.label, set()).add(reply.status_code)
 
             send()
@@ -261,8 +306,14 @@ def test_no_request_breaks_the_page(tmp_path):
         for result in schemathesis.openapi.from_dict(described).get_all_operations():
             operation = result.ok()
             for mode in GenerationMode:
-                with suppress(Unsatisfiable):  # there is nothing wrong that could be sent where nothing is taken
-                    fuzz(operation, mode, csrf["admin" if operation.path.startswith("/admin") else "annotator"])
+                with suppress(
+                    Unsatisfiable
+                ):  # there is nothing wrong that could be sent where nothing is taken
+                    fuzz(
+                        operation,
+                        mode,
+                        csrf["admin" if operation.path.startswith("/admin") else "annotator"],
+                    )
     assert len(seen) == len([1 for path in described["paths"].values() for _ in path])
     assert {status for several in seen.values() for status in several if status >= 500} == set()
     assert {303, 403, 422} & seen["POST /vote"]

@@ -88,10 +88,18 @@ def test_a_skip_goes_to_somebody_else_and_an_undo_comes_back(store):
     again = store.next(second)
     assert (again.id, again.revision, again.answer) == (task.id, 3, {})
     answer(store, second, again)
-    assert [vote.verdict for vote in aggregation.read(store.path).history] == ["skip", "vote", "undo", "vote"]
+    assert [vote.verdict for vote in aggregation.read(store.path).history] == [
+        "skip",
+        "vote",
+        "undo",
+        "vote",
+    ]
     found = overview(aggregation.read(store.path), 1)
     assert (found["complete"], found["votes"]) == (1, 1)
-    assert [(one["vote"], one["skip"], one["changed"]) for one in found["annotators"]] == [(0, 1, 0), (1, 0, 2)]
+    assert [(one["vote"], one["skip"], one["changed"]) for one in found["annotators"]] == [
+        (0, 1, 0),
+        (1, 0, 2),
+    ]
 
 
 def test_an_answer_is_recorded_once_and_never_written_over(store):
@@ -137,7 +145,9 @@ def test_gold_is_mixed_in_and_most_doubtful_comes_first(tmp_path):
     store = Store(tmp_path / "labels.db", votes=1, gold_every=4)
     doubts = [0.2, 0.9, 0.5, 0.7, 0.1, 0.3]
     store.add(
-        [g._replace(extra={"unsure": d}) for g, d in zip(some(6), doubts, strict=True)], "compare", uncertainty="unsure"
+        [g._replace(extra={"unsure": d}) for g, d in zip(some(6), doubts, strict=True)],
+        "compare",
+        uncertainty="unsure",
     )
     gold = [Group(f"Known {k}?", ["right", "wrong"], (Pair(0, 1),)) for k in range(3)]
     assert store.add([*gold, Group("Unknown?", ["x", "y"])], "compare", gold=True) == 3
@@ -216,7 +226,11 @@ def test_a_gold_task_looks_like_any_other(tmp_path):
     """Its number goes on, the count of all tasks stays, and it stands where nobody can tell beforehand."""
     store = Store(tmp_path / "labels.db", votes=1000, gold_every=5)
     store.add(some(40), "compare")
-    store.add([Group(f"Known {k}?", ["right", "wrong"], (Pair(0, 1),)) for k in range(20)], "compare", gold=True)
+    store.add(
+        [Group(f"Known {k}?", ["right", "wrong"], (Pair(0, 1),)) for k in range(20)],
+        "compare",
+        gold=True,
+    )
     places = Counter()
     for who in people(store, 20):
         for number in range(1, 31):
@@ -242,7 +256,10 @@ def test_all_is_done_when_nothing_is_left(tmp_path):
 
 def test_gold_that_was_wrong_is_corrected(store):
     for better in (0, 1):
-        assert store.add([Group("?", ["x", "y"], (Pair(better, 1 - better),))], "compare", gold=True) == 1
+        assert (
+            store.add([Group("?", ["x", "y"], (Pair(better, 1 - better),))], "compare", gold=True)
+            == 1
+        )
     (task,) = aggregation.read(store.path).tasks.values()
     assert task.gold == {"preference": 1}
 

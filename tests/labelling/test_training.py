@@ -14,7 +14,10 @@ from tests.stages.runs import folder_of
 def test_three_people_label_and_a_reward_model_and_a_policy_learn(browser, tiny, tmp_path):
     """Ada and Bob find the first answer better; Carl always says the opposite."""
     asked = [[{"role": "user", "content": f"Number {k}?"}] for k in range(10)]
-    groups = [Group(one, [reply(f"{word} {k}.") for word in ("Good", "Bad")]) for k, one in enumerate(asked)]
+    groups = [
+        Group(one, [reply(f"{word} {k}.") for word in ("Good", "Bad")])
+        for k, one in enumerate(asked)
+    ]
     store, labels = tmp_path / "l.db", tmp_path / "labels.jsonl"
     with serving(store, groups) as (kept, port):
         for name in ("ada", "bob", "carl"):
@@ -41,6 +44,9 @@ def test_three_people_label_and_a_reward_model_and_a_policy_learn(browser, tiny,
         for row in map(json.loads, records):
             [[winner, _, sure, margin]] = row["pairs"]
             assert row["responses"][winner][0]["content"].startswith("Good")
-            assert (round(sure, 9), round(margin, 9)) == (round(2 / 3, 9), round(2 / 3, 9))  # a key says 2
+            assert (round(sure, 9), round(margin, 9)) == (
+                round(2 / 3, 9),
+                round(2 / 3, 9),
+            )  # a key says 2
             assert row["records"][0]["annotators"] == 3
         assert (folder_of(tmp_path / stage) / "adapter").exists()

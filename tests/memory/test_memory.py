@@ -26,7 +26,10 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 def peak_of(adapters, *more):
     """Counts what is alive, the scales of 4-bit weights included: they are no parameters."""
-    states = [getattr(getattr(module, "weight", None), "quant_state", None) for module in adapters.modules()]
+    states = [
+        getattr(getattr(module, "weight", None), "quant_state", None)
+        for module in adapters.modules()
+    ]
     scales = [one for state in states if state for one in (state.absmax, state.state2.absmax)]
     return Peak(adapters, *scales, *more)
 
@@ -49,7 +52,7 @@ def path(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("quantization", "dtype", "checkpointing", "scored"),
+    ("quantization", "dtype", "gradient_checkpointing", "scored"),
     [
         ("none", "float32", True, 16),  # the layers' peak
         ("none", "float32", True, 200),  # the head's
@@ -59,9 +62,13 @@ def path(tmp_path_factory):
         ("nf4", "bfloat16", True, 200),
     ],
 )
-def test_prediction_of_a_step_within_8_percent(path, quantization, dtype, gradient_checkpointing, scored):
+def test_prediction_of_a_step_within_8_percent(
+    path, quantization, dtype, gradient_checkpointing, scored
+):
     tokens, base, lora = 256, Base(path, quantization, dtype), Lora(r=16)
-    adapters = AdapterSet(load_model(base, CPU), lora, gradient_checkpointing=gradient_checkpointing).train()
+    adapters = AdapterSet(
+        load_model(base, CPU), lora, gradient_checkpointing=gradient_checkpointing
+    ).train()
     optimizer = torch.optim.AdamW(adapters.trainable().values(), foreach=False)
     read, trees = TreeForward(adapters.model), packed(tokens - scored, [scored]).trees
     with peak_of(adapters) as seen:
@@ -70,7 +77,13 @@ def test_prediction_of_a_step_within_8_percent(path, quantization, dtype, gradie
             optimizer.step()
             optimizer.zero_grad()
     found = predict_memory(
-        load_config(base), base, lora, tokens, scored, gradient_checkpointing=gradient_checkpointing, device=CPU
+        load_config(base),
+        base,
+        lora,
+        tokens,
+        scored,
+        gradient_checkpointing=gradient_checkpointing,
+        device=CPU,
     )
     assert found.total == pytest.approx(seen.peak, rel=0.08)
     assert found.weights + found.adapters == pytest.approx(seen.start, rel=0.001)
@@ -89,10 +102,12 @@ def packed(prompt, responses, groups=1):
 
 
 @pytest.mark.parametrize(
-    ("quantization", "dtype", "checkpointing"),
+    ("quantization", "dtype", "gradient_checkpointing"),
     [("none", "float32", True), ("nf4", "float32", False), ("nf4", "bfloat16", True)],
 )
-def test_phases_of_sampling_within_8_percent_of_what_they_take(path, quantization, dtype, gradient_checkpointing):
+def test_phases_of_sampling_within_8_percent_of_what_they_take(
+    path, quantization, dtype, gradient_checkpointing
+):
     """Four prompts of 16 tokens, four responses of 48 each, and a critic: what RL does in an iteration."""
     base, lora, prompts, samples, new = Base(path, quantization, dtype), Lora(r=16), 4, 4, 48
     options = {
@@ -114,7 +129,14 @@ def test_phases_of_sampling_within_8_percent_of_what_they_take(path, quantizatio
     def ask(new, samples):
         asked = [list(range(5, 21))] * prompts
         with adapters.activate("policy", training=False) as model:
-            sample(model, tokenizer(), asked, max_new_tokens=new, num_generations=samples, batch_size=prompts * samples)
+            sample(
+                model,
+                tokenizer(),
+                asked,
+                max_new_tokens=new,
+                num_generations=samples,
+                batch_size=prompts * samples,
+            )
 
     @torch.no_grad()
     def score():
@@ -135,17 +157,28 @@ def test_phases_of_sampling_within_8_percent_of_what_they_take(path, quantizatio
             run()
         measured[phase] = seen.peak
     plan = Plan(
-        base, lora, 10_000, prompts, 16, gradient_checkpointing=gradient_checkpointing, trained=2, reference=True
+        base,
+        lora,
+        10_000,
+        prompts,
+        16,
+        gradient_checkpointing=gradient_checkpointing,
+        trained=2,
+        reference=True,
     )
     plan = replace(plan, num_generations=samples, max_new_tokens=new)
-    found = {name: memory.total for name, memory in Preview(load_config(base), CPU).phases(plan).items()}
+    found = {
+        name: memory.total for name, memory in Preview(load_config(base), CPU).phases(plan).items()
+    }
     assert found.pop("load") < min(found.values())
     assert found == pytest.approx(measured, rel=0.08)
 
 
 @pytest.mark.parametrize(("quantization", "dtype"), [("none", "float32"), ("nf4", "bfloat16")])
 @pytest.mark.parametrize("budget", [64, 200, 10_000])
-def test_prompts_that_are_read_in_parts_take_what_was_predicted(path, quantization, dtype, budget, monkeypatch):
+def test_prompts_that_are_read_in_parts_take_what_was_predicted(
+    path, quantization, dtype, budget, monkeypatch
+):
     """32 prompts of 32 tokens: two at once, six, or all; until the first token would be drawn."""
 
     class Enough(Exception):
@@ -157,17 +190,29 @@ def test_prompts_that_are_read_in_parts_take_what_was_predicted(path, quantizati
     monkeypatch.setattr("lit_align.models.generate._draw", draw)
     base, lora = Base(path, quantization, dtype), Lora(r=16)
     adapters = AdapterSet(load_model(base, CPU), lora)
-    with peak_of(adapters) as seen, adapters.activate("policy", training=False) as model, pytest.raises(Enough):
+    with (
+        peak_of(adapters) as seen,
+        adapters.activate("policy", training=False) as model,
+        pytest.raises(Enough),
+    ):
         sample(model, tokenizer(), [list(range(5, 37))] * 32, max_new_tokens=1, token_budget=budget)
     plan = Plan(base, lora, budget, 32, 32, num_generations=1, max_new_tokens=1)
     memory = Preview(load_config(base), CPU).phases(plan)["prefill"]
-    assert memory.total - memory.optimiser == pytest.approx(seen.peak, rel=0.08)  # there is none here
+    assert memory.total - memory.optimiser == pytest.approx(
+        seen.peak, rel=0.08
+    )  # there is none here
 
 
 @pytest.mark.parametrize("members", [1, 3])
 def test_every_member_of_an_ensemble_keeps_its_activations(path, members):
-    base, lora, names = Base(path, "nf4", "float32"), Lora(r=16), [f"reward{i}" for i in range(members)]
-    adapters = AdapterSet(load_model(base, CPU), lora, trained_roles=names, outputs=dict.fromkeys(names, 1)).train()
+    base, lora, names = (
+        Base(path, "nf4", "float32"),
+        Lora(r=16),
+        [f"reward{i}" for i in range(members)],
+    )
+    adapters = AdapterSet(
+        load_model(base, CPU), lora, trained_roles=names, outputs=dict.fromkeys(names, 1)
+    ).train()
     optimizer = torch.optim.AdamW(adapters.trainable().values(), foreach=False)
     read, trees = TreeForward(adapters.model), packed(128, [64, 64], 4).trees
 
@@ -181,13 +226,17 @@ def test_every_member_of_an_ensemble_keeps_its_activations(path, members):
             optimizer.step()
             optimizer.zero_grad()
     plan = Plan(base, lora, 1024, 4, 256, scored=0.0, trained=members)
-    assert Preview(load_config(base), CPU).phases(plan)["update"].total == pytest.approx(seen.peak, rel=0.1)
+    assert Preview(load_config(base), CPU).phases(plan)["update"].total == pytest.approx(
+        seen.peak, rel=0.1
+    )
 
 
-@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize("gradient_checkpointing", [True, False])
 def test_the_reference_reads_while_the_policy_waits(path, gradient_checkpointing):
     base, lora = Base(path, "nf4", "float32"), Lora(r=16)
-    adapters = AdapterSet(load_model(base, CPU), lora, gradient_checkpointing=gradient_checkpointing).train()
+    adapters = AdapterSet(
+        load_model(base, CPU), lora, gradient_checkpointing=gradient_checkpointing
+    ).train()
     read, trees = TreeForward(adapters.model), packed(128, [64, 64], 4).trees
     with peak_of(adapters) as seen:
         policy = read(trees).logps
@@ -195,9 +244,20 @@ def test_the_reference_reads_while_the_policy_waits(path, gradient_checkpointing
         with torch.no_grad(), adapters.activate("reference", training=False):
             read(trees)
         assert policy.requires_grad
-    plan = Plan(base, lora, 1024, 4, 256, scored=0.5, reference=True, gradient_checkpointing=gradient_checkpointing)
+    plan = Plan(
+        base,
+        lora,
+        1024,
+        4,
+        256,
+        scored=0.5,
+        reference=True,
+        gradient_checkpointing=gradient_checkpointing,
+    )
     memory = Preview(load_config(base), CPU).phases(plan)["score"]
-    assert memory.total - memory.optimiser == pytest.approx(seen.peak, rel=0.08)  # there is none here
+    assert memory.total - memory.optimiser == pytest.approx(
+        seen.peak, rel=0.08
+    )  # there is none here
 
 
 def llama_8b():
@@ -216,13 +276,16 @@ def test_the_static_parts_of_an_8b_model():
     """6.98e9 weights in 4.127 bits, 1.05e9 in 16, and 41.9e6 of adapters (r 16) at 4 + 12 bytes."""
     found = predict_memory(llama_8b(), Base("x", dtype="bfloat16"), Lora(), 1024, 1024, device=GPU)
     layer = 4096 * (4096 * 2 + 1024 * 2 + 14336 * 3)
-    assert found.weights == 32 * layer * (4 + 8 / 64 + 32 / (64 * 256)) / 8 + (2 * 128256 * 4096 + 65 * 4096) * 2
+    assert (
+        found.weights
+        == 32 * layer * (4 + 8 / 64 + 32 / (64 * 256)) / 8 + (2 * 128256 * 4096 + 65 * 4096) * 2
+    )
     adapters = 32 * 16 * (4 * 4096 + 2 * (4096 + 1024) + 3 * (4096 + 14336))
     assert (found.adapters, found.optimiser) == (4 * adapters, 12 * adapters)
     assert found.total < 24 * GIB
-    assert predict_memory(llama_8b(), Base("x", dtype="bfloat16"), Lora(targets=["q_proj"]), 9, 9).adapters == (
-        4 * 32 * 16 * 8192
-    )
+    assert predict_memory(
+        llama_8b(), Base("x", dtype="bfloat16"), Lora(targets=["q_proj"]), 9, 9
+    ).adapters == (4 * 32 * 16 * 8192)
 
 
 def ppo(**changes):
@@ -235,7 +298,13 @@ def ppo(**changes):
         "batch_size": 32,
         "tree": 512,
     }
-    settings |= {"samples": 1, "max_new_tokens": 512, "trained": 2, "frozen": adapter, "reward_budget": 8192}
+    settings |= {
+        "samples": 1,
+        "max_new_tokens": 512,
+        "trained": 2,
+        "frozen": adapter,
+        "reward_budget": 8192,
+    }
     return Plan(**settings | changes)
 
 
@@ -257,7 +326,9 @@ def test_demonstrations_beside_it_may_be_what_needs_most():
     preview, short = Preview(llama_8b()), ppo(batch_size=1)
     before = preview.phases(short)["update"]
     beside = preview.phases(replace(short, ptx_batch=2, ptx_tree=1024))["update"]
-    assert beside.kept == 2048 * (32 * 4096 * 2 + 4096 * 6)  # two conversations in each layer's input, and the norm
+    assert beside.kept == 2048 * (
+        32 * 4096 * 2 + 4096 * 6
+    )  # two conversations in each layer's input, and the norm
     assert (beside.adapters, beside.optimiser) == (before.adapters, before.optimiser)
     assert beside.total > before.total
     assert preview.phases(replace(short, ptx_batch=2, ptx_tree=8))["update"] == before
@@ -267,7 +338,10 @@ def test_demonstrations_beside_it_may_be_what_needs_most():
     ("file", "more"),
     [
         ("ppo", {"adapters": 2}),
-        ("pipeline/3-ppo", {"adapters": 2, "others": 2 * 0.6e9}),  # the second reward has 0.6e9 weights of its own
+        (
+            "pipeline/3-ppo",
+            {"adapters": 2, "others": 2 * 0.6e9},
+        ),  # the second reward has 0.6e9 weights of its own
         ("rlaif_ppo", {"adapters": 0}),
     ],
 )
@@ -308,27 +382,42 @@ def test_the_verdict_names_settings_and_what_they_give():
     update = preview.phases(plan)["update"].total
     assert preview.peak(plan) == update
     fits = preview.verdict(plan, 24)
-    assert fits.startswith(f"It fits: {update / GIB:.2f} GiB, and 1.5 GiB for CUDA itself, on a card of 24 GiB.")
+    assert fits.startswith(
+        f"It fits: {update / GIB:.2f} GiB, and 1.5 GiB for CUDA itself, on a card of 24 GiB."
+    )
     assert "It needs model.gradient_checkpointing: without it, " in fits
     less = preview.peak(replace(plan, token_budget=4096))
     assert less < 12 * GIB < update
-    assert f"Enough would be data.token_budget: 4096 ({less / GIB:.2f} GiB)" in preview.verdict(plan, 13.5)
+    assert f"Enough would be data.token_budget: 4096 ({less / GIB:.2f} GiB)" in preview.verdict(
+        plan, 13.5
+    )
     hopeless = preview.verdict(plan, 4)
     assert hopeless.startswith("It does not fit: ")
     assert hopeless.endswith(" GiB; for less, take a smaller base.")
     assert "model.gradient_checkpointing could be false: " in preview.verdict(plan, 200)
-    whole = replace(plan, base=replace(plan.base, quantization="none"), gradient_checkpointing=False, token_budget=2560)
-    assert {"model.gradient_checkpointing", "model.base.quantization"} < preview.cures(whole, 8 * GIB).keys()
+    whole = replace(
+        plan,
+        base=replace(plan.base, quantization="none"),
+        gradient_checkpointing=False,
+        token_budget=2560,
+    )
+    assert {"model.gradient_checkpointing", "model.base.quantization"} < preview.cures(
+        whole, 8 * GIB
+    ).keys()
     for setting, changed in preview.cures(whole, 8 * GIB).items():
         assert preview.peak(changed) < preview.peak(whole), setting
 
 
 def test_out_of_memory_names_three_settings_that_help():
     config, base = llama_8b(), Base("x", "none", "bfloat16")
-    found = out_of_memory_message(config, base, Lora(), 8192, 4096, gradient_checkpointing=False, device=GPU)
+    found = out_of_memory_message(
+        config, base, Lora(), 8192, 4096, gradient_checkpointing=False, device=GPU
+    )
     now = predict_memory(config, base, Lora(), 8192, 4096, gradient_checkpointing=False, device=GPU)
     less = predict_memory(config, base, Lora(), 8192, 4096, device=GPU)
-    assert found.startswith(f"out of memory with 8192 tokens, predicted {now.total / GIB:.2f} GiB (weights 14.96, ")
+    assert found.startswith(
+        f"out of memory with 8192 tokens, predicted {now.total / GIB:.2f} GiB (weights 14.96, "
+    )
     assert "data.token_budget: 4096 (" in found
     assert "base.quantization: nf4 (" in found
     assert found.endswith(f" or checkpointing: true ({less.total / GIB:.2f} GiB)")
@@ -352,8 +441,12 @@ def test_out_of_memory_counts_everybody_who_learns(path):
         raise torch.OutOfMemoryError
     plan = Plan(base, lora, 10_000, 4, 16, scored=192 / 208, trained=2)
     found = Preview(load_config(base), CPU).phases(replace(plan, tree=208))["update"]
-    assert f"out of memory with 832 tokens, predicted {found.total / GIB:.2f} GiB" in str(caught.value)
-    less = predict_memory(load_config(base), base, lora, 416, 384, longest=208, trained=2, device=CPU)
+    assert f"out of memory with 832 tokens, predicted {found.total / GIB:.2f} GiB" in str(
+        caught.value
+    )
+    less = predict_memory(
+        load_config(base), base, lora, 416, 384, longest=208, trained=2, device=CPU
+    )
     assert f"data.token_budget: 416 ({less.total / GIB:.2f} GiB)" in str(caught.value)
 
 

@@ -30,10 +30,14 @@ def tiny(tmp_path_factory) -> str:
     model = LlamaForCausalLM(config)
     random = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
-        parameter.data.normal_(0, 0.15, generator=random) if parameter.dim() > 1 else parameter.data.fill_(1.0)
+        parameter.data.normal_(
+            0, 0.15, generator=random
+        ) if parameter.dim() > 1 else parameter.data.fill_(1.0)
     model.save_pretrained(folder)
     vocab = ["<unk>", "</s>", "<|im_start|>", "<|im_end|>", *WORDS]
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocab)}, unk_token="<unk>"))
+    words = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(vocab)}, unk_token="<unk>")
+    )
     words.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})

@@ -26,7 +26,9 @@ def shaken(adapters, seed=0):
 
 
 def loss(model, ids):
-    return cross_entropy(model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    return cross_entropy(
+        model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
+    )
 
 
 def gradient(adapters):
@@ -37,21 +39,31 @@ def gradient(adapters):
 
 def digest(adapters):
     frozen = {k: v for k, v in adapters.state_dict().items() if "lora_" not in k}
-    return hashlib.sha256(b"".join(v.numpy().tobytes() for _, v in sorted(frozen.items()))).hexdigest()
+    return hashlib.sha256(
+        b"".join(v.numpy().tobytes() for _, v in sorted(frozen.items()))
+    ).hexdigest()
 
 
 @pytest.fixture
 def init_adapter(tiny, tmp_path):
     """An adapter that differs from the base."""
-    shaken(AdapterSet(base(tiny), Lora(r=4, alpha=8), gradient_checkpointing=False), seed=9).save(tmp_path / "sft")
+    shaken(AdapterSet(base(tiny), Lora(r=4, alpha=8), gradient_checkpointing=False), seed=9).save(
+        tmp_path / "sft"
+    )
     return tmp_path / "sft"
 
 
-@pytest.mark.parametrize(("quantization", "dtype"), [("none", "float32"), ("nf4", "float32"), ("nf4", "bfloat16")])
+@pytest.mark.parametrize(
+    ("quantization", "dtype"), [("none", "float32"), ("nf4", "float32"), ("nf4", "bfloat16")]
+)
 @pytest.mark.parametrize("start", ["base", "sft"])
-def test_before_the_first_step_the_kl_is_exactly_zero(tiny, ids, init_adapter, start, quantization, dtype):
+def test_before_the_first_step_the_kl_is_exactly_zero(
+    tiny, ids, init_adapter, start, quantization, dtype
+):
     adapters = AdapterSet(
-        base(tiny, quantization, dtype), Lora(r=4, alpha=8), init_adapter=init_adapter if start == "sft" else None
+        base(tiny, quantization, dtype),
+        Lora(r=4, alpha=8),
+        init_adapter=init_adapter if start == "sft" else None,
     )
     with torch.no_grad():
         bare = base(tiny, quantization, dtype)(ids).logits
@@ -65,7 +77,9 @@ def test_before_the_first_step_the_kl_is_exactly_zero(tiny, ids, init_adapter, s
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_training_moves_the_policy_and_nothing_else(tiny, ids, init_adapter, quantization):
-    adapters = AdapterSet(base(tiny, quantization), Lora(r=4, alpha=8), init_adapter=init_adapter).train()
+    adapters = AdapterSet(
+        base(tiny, quantization), Lora(r=4, alpha=8), init_adapter=init_adapter
+    ).train()
     optimizer = torch.optim.AdamW(adapters.trainable().values(), lr=0.01)
     with torch.no_grad(), adapters.activate("reference", training=False) as model:
         reference = model(ids).logits
@@ -83,7 +97,7 @@ def test_training_moves_the_policy_and_nothing_else(tiny, ids, init_adapter, qua
     assert all("policy" in name for name in adapters.trainable())
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
 @pytest.mark.parametrize("start", ["base", "sft"])
 def test_a_role_leaves_no_trace(tiny, ids, init_adapter, start, gradient_checkpointing):
     lora = Lora(r=4, alpha=8, dropout=0.2)
@@ -130,11 +144,15 @@ def test_without_the_remembered_role_a_checkpointed_gradient_is_wrong(tiny, ids,
     adapters.model.activation_checkpointing_enable({"use_reentrant": False})
     for name, parameter in adapters.named_parameters():
         if ".reference." in name:
-            parameter.requires_grad_(True)  # as a second role that learns would be; torch notices a frozen one
+            parameter.requires_grad_(
+                True
+            )  # as a second role that learns would be; torch notices a frozen one
     found = loss(adapters.model, ids)
     with adapters.activate("reference"):
         found.backward()
-    wrong = torch.cat([p.grad.flatten() for name, p in adapters.trainable().items() if ".policy." in name])
+    wrong = torch.cat(
+        [p.grad.flatten() for name, p in adapters.trainable().items() if ".policy." in name]
+    )
     assert (wrong - plain).norm() > 0.5 * plain.norm()
 
 
@@ -148,11 +166,16 @@ def test_a_kept_graph_can_be_run_backward_twice(tiny, ids):
     assert torch.equal(gradient(adapters), once)
 
 
-@pytest.mark.parametrize(("checkpointing", "training", "runs"), [(True, True, 2), (True, False, 1), (False, True, 1)])
-def test_checkpointing_computes_every_layer_twice_in_train_mode(tiny, ids, gradient_checkpointing, training, runs):
-    adapters = shaken(AdapterSet(base(tiny), Lora(r=4, alpha=8), gradient_checkpointing=gradient_checkpointing)).train(
-        training
-    )
+@pytest.mark.parametrize(
+    ("gradient_checkpointing", "training", "runs"),
+    [(True, True, 2), (True, False, 1), (False, True, 1)],
+)
+def test_checkpointing_computes_every_layer_twice_in_train_mode(
+    tiny, ids, gradient_checkpointing, training, runs
+):
+    adapters = shaken(
+        AdapterSet(base(tiny), Lora(r=4, alpha=8), gradient_checkpointing=gradient_checkpointing)
+    ).train(training)
     calls = []
     for layer in (
         adapters.model.model.layers
@@ -166,7 +189,9 @@ def test_checkpointing_changes_no_gradient(tiny, ids):
     found = []
     for gradient_checkpointing in (False, True):
         adapters = shaken(
-            AdapterSet(base(tiny), Lora(r=4, alpha=8), gradient_checkpointing=gradient_checkpointing)
+            AdapterSet(
+                base(tiny), Lora(r=4, alpha=8), gradient_checkpointing=gradient_checkpointing
+            )
         ).train()
         loss(adapters.model, ids).backward()
         found.append(gradient(adapters))
@@ -174,7 +199,9 @@ def test_checkpointing_changes_no_gradient(tiny, ids):
 
 
 def test_nf4_gradient_is_the_same_after_an_eval_pass(tiny, ids):
-    adapters = shaken(AdapterSet(base(tiny, "nf4"), Lora(r=4, alpha=8), gradient_checkpointing=False)).train()
+    adapters = shaken(
+        AdapterSet(base(tiny, "nf4"), Lora(r=4, alpha=8), gradient_checkpointing=False)
+    ).train()
     loss(adapters.model, ids).backward()
     before = gradient(adapters)
     with torch.no_grad(), adapters.activate("policy", training=False) as model:
@@ -231,7 +258,10 @@ def test_targets_may_be_a_pattern(tiny, ids, tmp_path):
     adapters.save(tmp_path / "policy")
     again = AdapterSet(base(tiny), Lora(r=4, alpha=8), init_adapter=tmp_path / "policy")
     assert torch.equal(again.model(ids).logits, adapters.model(ids).logits)
-    assert json.loads((tmp_path / "policy" / "provenance.json").read_text())["lora"]["targets"] == r".*\.(q|v)_proj"
+    assert (
+        json.loads((tmp_path / "policy" / "provenance.json").read_text())["lora"]["targets"]
+        == r".*\.(q|v)_proj"
+    )
 
 
 def test_a_save_that_dies_leaves_the_older_one(tiny, tmp_path):
@@ -250,32 +280,41 @@ def test_fingerprint_names_what_is_computed(tiny, init_adapter):
     found = {
         "base": plain.fingerprint("reference"),
         "nf4": AdapterSet(base(tiny, "nf4"), Lora(r=4)).fingerprint("reference"),
-        "sft": (copied := AdapterSet(base(tiny), Lora(r=4, alpha=8), init_adapter=init_adapter)).fingerprint(
-            "reference"
-        ),
+        "sft": (
+            copied := AdapterSet(base(tiny), Lora(r=4, alpha=8), init_adapter=init_adapter)
+        ).fingerprint("reference"),
     }
     assert len(set(found.values())) == 3
     assert copied.fingerprint("policy") == found["sft"]  # the same weights, whoever plays them
-    assert shaken(plain).fingerprint("reference") == found["base"]  # the policy's adapter is none of its business
+    assert (
+        shaken(plain).fingerprint("reference") == found["base"]
+    )  # the policy's adapter is none of its business
     plain.model.lm_head.weight.data += 1
     assert plain.fingerprint("reference") != found["base"]
 
 
 def test_an_sft_adapter_of_another_base_is_refused(tiny, init_adapter):
     config = json.loads((init_adapter / "adapter_config.json").read_text())
-    (init_adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "org/other"}))
-    with pytest.raises(ModelError, match=f"was trained on 'org/other', not on '{tiny}'; give that base"):
+    (init_adapter / "adapter_config.json").write_text(
+        json.dumps({**config, "base_model_name_or_path": "org/other"})
+    )
+    with pytest.raises(
+        ModelError, match=f"was trained on 'org/other', not on '{tiny}'; give that base"
+    ):
         AdapterSet(base(tiny), Lora(r=4, alpha=8), init_adapter=init_adapter)
 
 
 def test_an_sft_adapter_brings_its_own_rank_and_says_so(tiny, init_adapter):
-    with pytest.warns(UserWarning, match="has r=4 and alpha=8; lora.r=16 and lora.alpha=32 are not used"):
+    with pytest.warns(
+        UserWarning, match="has r=4 and alpha=8; lora.r=16 and lora.alpha=32 are not used"
+    ):
         adapters = AdapterSet(base(tiny), Lora(), init_adapter=init_adapter)
     assert adapters.peft.peft_config["policy"].r == 4
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("modules_to_save", ["lm_head"]), ("init_lora_weights", "pissa"), ("bias", "all")]
+    ("field", "value"),
+    [("modules_to_save", ["lm_head"]), ("init_lora_weights", "pissa"), ("bias", "all")],
 )
 def test_an_adapter_that_changes_the_base_is_refused(tiny, init_adapter, field, value):
     config = json.loads((init_adapter / "adapter_config.json").read_text())
@@ -287,22 +326,26 @@ def test_an_adapter_that_changes_the_base_is_refused(tiny, init_adapter, field, 
 def test_prompt_learning_is_refused(tiny, tmp_path):
     from peft import PromptTuningConfig, get_peft_model
 
-    get_peft_model(base(tiny), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)).save_pretrained(
-        tmp_path
-    )
+    get_peft_model(
+        base(tiny), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    ).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="is PROMPT_TUNING; roles are played by LoRA adapters"):
         AdapterSet(base(tiny), Lora(), init_adapter=tmp_path)
 
 
 def test_what_cannot_be_done_is_refused(tiny, init_adapter, tmp_path):
     adapters = AdapterSet(base(tiny), Lora(r=8, alpha=8))
-    with pytest.raises(ModelError, match="no role is called 'critic'; there are policy and reference"):
+    with pytest.raises(
+        ModelError, match="no role is called 'critic'; there are policy and reference"
+    ):
         adapters.activate("critic")
     with pytest.raises(ModelError, match=r"the reference is .* itself, without an adapter"):
         adapters.save(tmp_path / "x", role="reference")
     with pytest.raises(ModelError, match=r"does not fit .*28 of its weights differ"):
         adapters.load(init_adapter)
-    with pytest.raises(ModelError, match=r"no adapter at .*; give a folder with adapter_config.json"):
+    with pytest.raises(
+        ModelError, match=r"no adapter at .*; give a folder with adapter_config.json"
+    ):
         adapters.load(tmp_path / "nothing")
     with pytest.raises(ModelError, match=r"cannot put adapters on .*no_such_layer"):
         AdapterSet(base(tiny), Lora(targets=["no_such_layer"]))

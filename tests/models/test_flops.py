@@ -11,7 +11,9 @@ from tests.architectures import build
 from tests.strategies import padded, padded_logps
 
 D, F, LAYERS, HEADS, VOCABULARY = 128, 320, 3, 8, 2048
-BODY = LAYERS * (2 * D * D + 2 * D * D // 2 + 3 * D * F)  # q and o; k and v with half the heads; gate, up and down
+BODY = LAYERS * (
+    2 * D * D + 2 * D * D // 2 + 3 * D * F
+)  # q and o; k and v with half the heads; gate, up and down
 
 TREES = [
     Tree(
@@ -25,7 +27,9 @@ TREES = [
 
 # The counter knows fused attention on CUDA only; on CPU the shapes are the same.
 ON_CPU = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: (
+        sdpa_flop_count(q, k, v)
+    ),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *_, **__: (
         sdpa_backward_flop_count(g, q, k, v)
     ),

@@ -26,10 +26,18 @@ def model(tiny):
 
 def test_greedy_is_what_transformers_generates(model, tokenizer):
     plain = generate(model, tokenizer, PROMPTS, max_new_tokens=8)
-    model.generation_config.eos_token_id = [1, plain[0][0][3], plain[2][0][5]]  # two responses end early
-    for prompt, (found,) in zip(PROMPTS, generate(model, tokenizer, PROMPTS, max_new_tokens=8), strict=True):
+    model.generation_config.eos_token_id = [
+        1,
+        plain[0][0][3],
+        plain[2][0][5],
+    ]  # two responses end early
+    for prompt, (found,) in zip(
+        PROMPTS, generate(model, tokenizer, PROMPTS, max_new_tokens=8), strict=True
+    ):
         ids = torch.tensor([prompt])
-        peer = model.generate(ids, max_new_tokens=8, do_sample=False, attention_mask=torch.ones_like(ids))
+        peer = model.generate(
+            ids, max_new_tokens=8, do_sample=False, attention_mask=torch.ones_like(ids)
+        )
         peer = peer[0, len(prompt) :].tolist()
         assert found == (peer[:-1] if peer[-1] in model.generation_config.eos_token_id else peer)
     assert len(generate(model, tokenizer, PROMPTS, max_new_tokens=8)[0][0]) < 8
@@ -38,7 +46,10 @@ def test_greedy_is_what_transformers_generates(model, tokenizer):
 def scored(model, prompt, ids, temperature=1.0):
     """Log-probabilities as training computes them: one row, no cache."""
     with torch.no_grad():
-        logits = model(torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, len(prompt) - 1 : -1] / temperature
+        logits = (
+            model(torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+            / temperature
+        )
     return logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0]
 
 
@@ -71,7 +82,9 @@ def placed():
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=128, n_embd=64, n_layer=2, n_head=4, n_positions=32, initializer_range=0.3)
+    config = GPT2Config(
+        vocab_size=128, n_embd=64, n_layer=2, n_head=4, n_positions=32, initializer_range=0.3
+    )
     return GPT2LMHeadModel(config).eval()
 
 
@@ -80,7 +93,9 @@ def placed():
 def test_sampled_logps_are_those_of_the_training_pass(model, tokenizer, kind, temperature):
     model = {"attention": lambda: model, "recurrent": recurrent, "placed": placed}[kind]()
     model.generation_config.eos_token_id = list(range(1, 30))  # responses end at different times
-    rows = sample(model, tokenizer, PROMPTS, max_new_tokens=8, temperature=temperature, num_generations=3)
+    rows = sample(
+        model, tokenizer, PROMPTS, max_new_tokens=8, temperature=temperature, num_generations=3
+    )
     assert [len(row) for row in rows] == [3] * 4
     assert len({len(one.ids) for row in rows for one in row}) > 2
     for prompt, row in zip(PROMPTS, rows, strict=True):
@@ -118,14 +133,18 @@ def test_a_streamed_response_is_the_sampled_one(model, tokenizer, kind, temperat
     model.generation_config.eos_token_id = list(range(1, 30))
     options = {"max_new_tokens": 8, "temperature": temperature, "seed": 2}
     for prompt in PROMPTS:
-        assert [*stream(model, tokenizer, prompt, **options)] == generate(model, tokenizer, [prompt], **options)[0][0]
+        assert [*stream(model, tokenizer, prompt, **options)] == generate(
+            model, tokenizer, [prompt], **options
+        )[0][0]
 
 
 def test_between_two_tokens_another_may_speak(model, tokenizer):
     alone = [[*stream(model, tokenizer, prompt, max_new_tokens=8)] for prompt in PROMPTS[:2]]
     model.train()
     said = []
-    for tokens in zip(*(stream(model, tokenizer, prompt, max_new_tokens=8) for prompt in PROMPTS[:2]), strict=True):
+    for tokens in zip(
+        *(stream(model, tokenizer, prompt, max_new_tokens=8) for prompt in PROMPTS[:2]), strict=True
+    ):
         assert torch.is_grad_enabled()
         assert model.training
         said.append(tokens)
@@ -134,7 +153,9 @@ def test_between_two_tokens_another_may_speak(model, tokenizer):
 
 def test_tokens_come_as_often_as_they_are_likely(model, tokenizer):
     n, temperature = 4000, 0.7
-    rows = sample(model, tokenizer, [[5, 6, 7]], max_new_tokens=1, temperature=temperature, num_generations=n)
+    rows = sample(
+        model, tokenizer, [[5, 6, 7]], max_new_tokens=1, temperature=temperature, num_generations=n
+    )
     found = torch.bincount(torch.tensor([one.ids[0] for one in rows[0]]), minlength=128) / n
     with torch.no_grad():
         p = (model(torch.tensor([[5, 6, 7]])).logits[0, -1] / temperature).softmax(-1)
@@ -143,16 +164,24 @@ def test_tokens_come_as_often_as_they_are_likely(model, tokenizer):
 
 def test_one_pass_over_each_prompt_and_finished_rows_leave(model, tokenizer):
     seen = []
-    model.model.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[0]))
+    model.model.layers[0].register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].shape[0])
+    )
     model.generation_config.eos_token_id = list(range(1, 30))
     rows = sample(model, tokenizer, PROMPTS, max_new_tokens=8, num_generations=3)
     lengths = [len(one.ids) for row in rows for one in row]
-    assert seen == [4] + [sum(length > step for length in lengths) for step in range(1, max(lengths))]
+    assert seen == [4] + [
+        sum(length > step for length in lengths) for step in range(1, max(lengths))
+    ]
 
 
 def test_who_plays_is_who_answers_and_the_mode_stays(tiny, tokenizer):
-    adapters = AdapterSet(load_model(Base(tiny, "none", "float32"), torch.device("cpu")), Lora(r=4, alpha=8)).train()
-    plain = generate(load_model(Base(tiny, "none", "float32")), tokenizer, PROMPTS, max_new_tokens=8)
+    adapters = AdapterSet(
+        load_model(Base(tiny, "none", "float32"), torch.device("cpu")), Lora(r=4, alpha=8)
+    ).train()
+    plain = generate(
+        load_model(Base(tiny, "none", "float32")), tokenizer, PROMPTS, max_new_tokens=8
+    )
     for parameter in adapters.trainable().values():
         parameter.data.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
     assert generate(adapters.model, tokenizer, PROMPTS, max_new_tokens=8) != plain
@@ -186,15 +215,25 @@ def test_a_real_model_samples_what_its_training_pass_reads(smollm2):
     asked = ("Name a bird.", "Why does rain fall, and where?", "2 + 2 =")
     prompts = [tokenizer.encode(text) for text in asked]
     for temperature in (1.0, 0.7):
-        rows = sample(model, tokenizer, prompts, max_new_tokens=32, num_generations=2, temperature=temperature)
+        rows = sample(
+            model, tokenizer, prompts, max_new_tokens=32, num_generations=2, temperature=temperature
+        )
         trees = [
-            Tree(prompt, [one.ids for one in row], [[True] * len(one.ids) for one in row], Group(text, ["", ""]))
+            Tree(
+                prompt,
+                [one.ids for one in row],
+                [[True] * len(one.ids) for one in row],
+                Group(text, ["", ""]),
+            )
             for prompt, row, text in zip(prompts, rows, asked, strict=True)
         ]
         (batch,) = pack(trees, budget=1000)
         with torch.no_grad():
             read = TreeForward(model)(batch.trees, temperature=temperature).logps
-        drawn = {id(tree): [p for one in row for p in one.logps] for tree, row in zip(trees, rows, strict=True)}
+        drawn = {
+            id(tree): [p for one in row for p in one.logps]
+            for tree, row in zip(trees, rows, strict=True)
+        }
         drawn = torch.tensor([p for tree in batch.source for p in drawn[id(tree)]])
         assert (read - drawn).abs().max() <= 1e-4
 
@@ -216,17 +255,28 @@ def sliding():
 @pytest.mark.parametrize("kind", ["attention", "recurrent", "placed", "sliding"])
 def test_prompts_that_are_read_in_parts_get_the_same_responses(model, tokenizer, kind):
     """Six columns a prompt: with a budget of 13 tokens, two prompts at once."""
-    model = {"attention": lambda: model, "recurrent": recurrent, "placed": placed, "sliding": sliding}[kind]()
+    model = {
+        "attention": lambda: model,
+        "recurrent": recurrent,
+        "placed": placed,
+        "sliding": sliding,
+    }[kind]()
     model.generation_config.eos_token_id = list(range(1, 30))
     options, seen = {"max_new_tokens": 8, "samples": 3}, []
     whole = sample(model, tokenizer, PROMPTS, **options)
-    model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, inputs: seen.append(tuple(inputs[0].shape))
+    )
     parts = sample(model, tokenizer, PROMPTS, **options, token_budget=13)
-    assert [[one.ids for one in row] for row in parts] == [[one.ids for one in row] for row in whole]
+    assert [[one.ids for one in row] for row in parts] == [
+        [one.ids for one in row] for row in whole
+    ]
     for one, other in zip(sum(parts, []), sum(whole, []), strict=True):  # noqa: RUF017 - few
         assert one.logps == pytest.approx(other.logps, abs=1e-4)
     # states that cannot be copied cannot be put together either
-    assert [shape for shape in seen if shape[1] > 1] == ([(12, 6)] if kind == "recurrent" else [(2, 6), (2, 6)])
+    assert [shape for shape in seen if shape[1] > 1] == (
+        [(12, 6)] if kind == "recurrent" else [(2, 6), (2, 6)]
+    )
 
 
 def test_what_leaves_no_room_for_a_response_is_refused(tokenizer):
@@ -240,5 +290,8 @@ def test_what_leaves_no_room_for_a_response_is_refused(tokenizer):
 
 def test_any_seed_will_do(model, tokenizer):
     """On-policy learning mixes the iteration into it: a date as the seed comes to more than 64 bits."""
-    found = [generate(model, tokenizer, PROMPTS, max_new_tokens=8, temperature=1.0, seed=s) for s in (2 * 10**13, -1)]
+    found = [
+        generate(model, tokenizer, PROMPTS, max_new_tokens=8, temperature=1.0, seed=s)
+        for s in (2 * 10**13, -1)
+    ]
     assert found[0] != found[1]

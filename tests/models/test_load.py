@@ -36,7 +36,9 @@ def gradient(model, ids):
 @pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
 def test_whole(tiny, ids, dtype):
     model = load_model(Base(tiny, "none", dtype), CPU)
-    assert {p.dtype for p in model.parameters()} == {torch.bfloat16 if dtype == "bfloat16" else torch.float32}
+    assert {p.dtype for p in model.parameters()} == {
+        torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    }
     assert not model.training
     assert not any(p.requires_grad for p in model.parameters())
     assert model.name_or_path == tiny
@@ -89,9 +91,13 @@ def write_gguf(folder, name, model):
     writer.add_vocab_size(c.vocab_size)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.num_hidden_layers)
     for key, weight in model.state_dict().items():
-        heads = {"q_proj": c.num_attention_heads, "k_proj": c.num_key_value_heads}.get(key.split(".")[-2])
+        heads = {"q_proj": c.num_attention_heads, "k_proj": c.num_key_value_heads}.get(
+            key.split(".")[-2]
+        )
         if heads:  # llama.cpp rotates neighbours, transformers halves
-            weight = weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+            weight = (
+                weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+            )
         writer.add_tensor(names.get_name(key, (".weight",)), weight.contiguous().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -103,8 +109,12 @@ def write_gguf(folder, name, model):
 def packaged(tiny, tmp_path, monkeypatch):
     """An installed package that holds a GGUF file and fails to import."""
     (tmp_path / "holds_model").mkdir()
-    (tmp_path / "holds_model" / "__init__.py").write_text("raise ImportError('must not be imported')")
-    write_gguf(tmp_path / "holds_model", "tiny.gguf", load_model(Base(tiny, "none", "float32"), CPU))
+    (tmp_path / "holds_model" / "__init__.py").write_text(
+        "raise ImportError('must not be imported')"
+    )
+    write_gguf(
+        tmp_path / "holds_model", "tiny.gguf", load_model(Base(tiny, "none", "float32"), CPU)
+    )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("LIT_ALIGN_CACHE", str(tmp_path / "cache"))
     return "package:holds_model/tiny.gguf"
@@ -115,7 +125,9 @@ def test_gguf_inside_a_package_is_converted_once(tiny, packaged, ids, tmp_path):
     assert "holds_model" not in sys.modules
     assert model.name_or_path == packaged
     with torch.no_grad():
-        assert torch.equal(model(ids).logits, load_model(Base(tiny, "none", "float32"), CPU)(ids).logits)
+        assert torch.equal(
+            model(ids).logits, load_model(Base(tiny, "none", "float32"), CPU)(ids).logits
+        )
     (made,) = tmp_path.glob("cache/*/float32/model.safetensors")
     written = made.stat().st_mtime_ns
     assert linear4bit(load_model(Base(packaged, "nf4", "float32"), CPU))
@@ -166,7 +178,10 @@ def test_a_real_gguf_in_nf4(smollm2):
     [
         ("/nowhere/model", "no model at '/nowhere/model'; give a hub id, a folder or a GGUF file"),
         ("./missing.gguf", "no model at './missing.gguf'; give"),
-        ("nobody/nothing", r"no model at 'nobody/nothing' \(.*\); give a hub id, a folder or a GGUF file"),
+        (
+            "nobody/nothing",
+            r"no model at 'nobody/nothing' \(.*\); give a hub id, a folder or a GGUF file",
+        ),
         (
             "package:no_such_package/m.gguf",
             "'no_such_package', which is not installed; run: pip install .* no-such-package",
@@ -209,7 +224,9 @@ def test_code_that_comes_with_a_model_is_not_run(tiny, tmp_path):
     (tmp_path / "model" / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     theirs = {"AutoConfig": "theirs.C", "AutoModelForCausalLM": "theirs.M"}
-    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "model_type": "theirs", "auto_map": theirs}))
+    (tmp_path / "model" / "config.json").write_text(
+        json.dumps({**config, "model_type": "theirs", "auto_map": theirs})
+    )
     with pytest.raises(ModelError, match=r"cannot load"):
         load_model(Base(str(tmp_path / "model"), "none"))
     assert not (tmp_path / "ran").exists()
@@ -235,23 +252,33 @@ def test_chatml_ends_turns_with_a_token_that_is_learned(tiny, tmp_path):
     settings = tmp_path / "without" / "tokenizer_config.json"
     settings.write_text(settings.read_text().replace("<|im_end|>", "<|other|>"))
     tokenizer = load_tokenizer(Base(str(tmp_path / "without")), "chatml")
-    assert tokenizer.apply_chat_template(TURNS, tokenize=False) == rendered.replace("<|im_end|>", "</s>")
+    assert tokenizer.apply_chat_template(TURNS, tokenize=False) == rendered.replace(
+        "<|im_end|>", "</s>"
+    )
     tokenizer.save_pretrained(tmp_path / "saved")
     again = load_tokenizer(Base(str(tmp_path / "saved")))
-    assert again.apply_chat_template(TURNS, tokenize=False) == rendered.replace("<|im_end|>", "</s>")
+    assert again.apply_chat_template(TURNS, tokenize=False) == rendered.replace(
+        "<|im_end|>", "</s>"
+    )
 
 
 def test_a_chat_template_of_ones_own(tiny, tmp_path):
     Path(tmp_path, "mine.jinja").write_text("{% for m in messages %}{{ m.content }} {% endfor %}")
     tokenizer = load_tokenizer(Base(tiny), str(tmp_path / "mine.jinja"))
     assert tokenizer.apply_chat_template(TURNS, tokenize=False) == "a good "
-    with pytest.raises(ModelError, match=r"no chat template at 'chatlm'; give the path of a Jinja file, or chatml"):
+    with pytest.raises(
+        ModelError, match=r"no chat template at 'chatlm'; give the path of a Jinja file, or chatml"
+    ):
         load_tokenizer(Base(tiny), "chatlm")
 
 
 def test_a_tokenizer_without_eos_is_refused(tiny, tmp_path):
     shutil.copytree(tiny, tmp_path / "model")
     file = tmp_path / "model" / "tokenizer_config.json"
-    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "eos_token"}))
-    with pytest.raises(ModelError, match="has no EOS token, so nothing could learn to stop; set eos_token"):
+    file.write_text(
+        json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "eos_token"})
+    )
+    with pytest.raises(
+        ModelError, match="has no EOS token, so nothing could learn to stop; set eos_token"
+    ):
         load_tokenizer(Base(str(tmp_path / "model")))

@@ -19,8 +19,18 @@ from tests.strategies import layouts, padded_logps
 
 GROUP = Group("", ["", "", ""])
 ROWS = [
-    [Tree([3, 1, 4, 1, 5, 9, 2], [[6, 5], [3, 5, 8], [9]], [[True] * 2, [True, False, True], [True]], GROUP)],
-    [Tree([2, 7], [[1, 8]], [[True] * 2], GROUP), Tree([1], [[4, 1], [4, 2, 1]], [[True] * 2, [True] * 3], GROUP)],
+    [
+        Tree(
+            [3, 1, 4, 1, 5, 9, 2],
+            [[6, 5], [3, 5, 8], [9]],
+            [[True] * 2, [True, False, True], [True]],
+            GROUP,
+        )
+    ],
+    [
+        Tree([2, 7], [[1, 8]], [[True] * 2], GROUP),
+        Tree([1], [[4, 1], [4, 2, 1]], [[True] * 2, [True] * 3], GROUP),
+    ],
 ]
 
 few = settings(max_examples=12, deadline=None, derandomize=True)
@@ -59,13 +69,18 @@ def settled(name, attention=None):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         forward.probe()
-    return forward, [str(warning.message) for warning in said if "model type" in str(warning.message)]
+    return forward, [
+        str(warning.message) for warning in said if "model type" in str(warning.message)
+    ]
 
 
 def loss_of(logps, trees):
     """As mixed as an alignment loss: a preference over sums, and a weighted likelihood of tokens."""
     weights = torch.linspace(0.5, 1.5, len(logps))
-    return -logsigmoid(response_logps(logps, trees.owner, trees.responses) / 10).sum() - (weights * logps).mean()
+    return (
+        -logsigmoid(response_logps(logps, trees.owner, trees.responses) / 10).sum()
+        - (weights * logps).mean()
+    )
 
 
 def gradients(model, loss):
@@ -127,7 +142,10 @@ def test_a_head_that_is_more_than_a_linear_layer_computes_all_logits(rows):
     """HyperCLOVAX multiplies by the setting that Granite divides by."""
     forward, (warning,) = settled("HyperCLOVAX")
     assert (forward.layout, forward.head) == ("trees", "plain")
-    assert "the head of 'HyperCLOVAXForCausalLM' (model type hyperclovax) is more than a linear layer" in warning
+    assert (
+        "the head of 'HyperCLOVAXForCausalLM' (model type hyperclovax) is more than a linear layer"
+        in warning
+    )
     assert_same_step(forward, forward.model, rows)
 
 
@@ -150,14 +168,19 @@ def test_a_response_without_tokens_does_no_harm():
         trees = pack_rows([[tree]]).trees
         logps = forward(trees).logps
         torch.testing.assert_close(
-            logps, padded_logps(forward.model, [[tree._replace(responses=[[4, 5]], scored=[[True] * 2])]])
+            logps,
+            padded_logps(forward.model, [[tree._replace(responses=[[4, 5]], scored=[[True] * 2])]]),
         )
-        assert all(g.isfinite().all() for g in gradients(forward.model, loss_of(logps, trees)).values())
+        assert all(
+            g.isfinite().all() for g in gradients(forward.model, loss_of(logps, trees)).values()
+        )
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "lm_head"]])
 def test_adapters_are_read_too(targets):
-    peft = get_peft_model(build("Llama"), LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
+    peft = get_peft_model(
+        build("Llama"), LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM")
+    )
     for name, parameter in peft.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
@@ -165,7 +188,10 @@ def test_adapters_are_read_too(targets):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         forward.probe()
-    assert (forward.layout, forward.head) == ("trees", "fused" if targets == "all-linear" else "plain")
+    assert (forward.layout, forward.head) == (
+        "trees",
+        "fused" if targets == "all-linear" else "plain",
+    )
     assert len(said) == (forward.head == "plain")
     assert_same_step(forward, peft, ROWS)
 
@@ -188,7 +214,9 @@ def test_flex_attention_is_given_blocks(name):
         forward.probe()
         logps = forward(pack_rows(ROWS).trees).logps
     assert (forward.layout, forward.head) == ("trees", "fused")
-    torch.testing.assert_close(logps, padded_logps(settled(name, "eager")[0].model, ROWS), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        logps, padded_logps(settled(name, "eager")[0].model, ROWS), rtol=1e-5, atol=1e-5
+    )
 
 
 # ---------------------------------------------------------------------- the probe
@@ -206,7 +234,9 @@ def test_the_probe_sees_windows_wider_than_itself(monkeypatch):
 
 
 def test_a_boolean_mask_for_eager_attention_would_be_noticed(monkeypatch):
-    monkeypatch.setattr(masks, "_formed", lambda model, trees, window: visible(trees, window)[:, None])
+    monkeypatch.setattr(
+        masks, "_formed", lambda model, trees, window: visible(trees, window)[:, None]
+    )
     forward = TreeForward(build("Llama", "eager"))
     with pytest.warns(UserWarning, match="log-probabilities are off"):
         forward.probe()
@@ -221,8 +251,12 @@ def test_an_attention_without_pair_masks_is_unrolled():
 def test_a_model_that_is_wrong_in_rows_too_is_refused():
     """One that mixes in the mean over its whole row, padding included."""
     model = build("Llama")
-    model.base_model.norm.register_forward_hook(lambda module, given, out: out + out.mean(1, keepdim=True))
-    with pytest.raises(ModelError, match=r"'LlamaForCausalLM' \(model type llama\) gives wrong log-probabilities"):
+    model.base_model.norm.register_forward_hook(
+        lambda module, given, out: out + out.mean(1, keepdim=True)
+    )
+    with pytest.raises(
+        ModelError, match=r"'LlamaForCausalLM' \(model type llama\) gives wrong log-probabilities"
+    ):
         TreeForward(model).probe()
 
 
@@ -255,4 +289,6 @@ def test_adapters_on_four_bit_weights_are_read_too(tiny):
     # The four-bit kernel is another one on every kind of CPU, and each rounds rows of another shape in its own way.
     assert_same_step(forward, adapters.model, ROWS, tolerance=2e-4)
     with adapters.activate("reference", training=False), torch.no_grad():
-        torch.testing.assert_close(forward(pack_rows(ROWS).trees).logps, padded_logps(adapters.model, ROWS))
+        torch.testing.assert_close(
+            forward(pack_rows(ROWS).trees).logps, padded_logps(adapters.model, ROWS)
+        )

@@ -32,7 +32,14 @@ from lit_align.objectives.ppo import PPO
 from lit_align.objectives.regression import Regression
 from lit_align.objectives.simpo import SimPO
 from lit_align.objectives.slic import SLiC
-from lit_align.testing import check_objective, check_policy, check_ranked, check_rated, check_supervised, check_unpaired
+from lit_align.testing import (
+    check_objective,
+    check_policy,
+    check_ranked,
+    check_rated,
+    check_supervised,
+    check_unpaired,
+)
 from lit_align.types import Group, Tree
 from tests import objective_registry
 
@@ -63,7 +70,9 @@ def check(objective):
 @pytest.mark.parametrize("name", sorted(objective_registry.classes()))
 def test_it_conforms(name):
     objective = objective_registry.made(objective_registry.settings(name))
-    if name == "DiscoPOP":  # found by search, and not convex: between its two optima it slopes the wrong way
+    if (
+        name == "DiscoPOP"
+    ):  # found by search, and not convex: between its two optima it slopes the wrong way
         with pytest.raises(AssertionError, match="the wrong way at small margins"):
             check(objective)
     else:
@@ -77,7 +86,10 @@ def test_it_conforms_at_settings_of_another_nature(objective):
 
 def pair(ours, theirs, length=(20, 30)):
     """Log-ratios of a chosen and a rejected response of the given lengths."""
-    sides = (Logps.from_lists([ratio - 30.0], [-30.0], [n]) for ratio, n in zip((ours, theirs), length, strict=True))
+    sides = (
+        Logps.from_lists([ratio - 30.0], [-30.0], [n])
+        for ratio, n in zip((ours, theirs), length, strict=True)
+    )
     return tuple(Logps(*(field.double() for field in side[:3])) for side in sides)
 
 
@@ -92,13 +104,20 @@ def test_dpo_at_points_with_round_margins():
 def test_simpo_is_blind_to_length_at_equal_rates():
     """-1 nat a token on both sides, whatever their lengths: only the margin of 0.5 is left."""
     chosen, rejected = Logps.from_lists([-20.0], length=[20]), Logps.from_lists([-5.0], length=[5])
-    torch.testing.assert_close(SimPO(beta=2.0, gamma=0.5)(chosen, rejected), torch.tensor([log(1 + exp(0.5))]))
+    torch.testing.assert_close(
+        SimPO(beta=2.0, gamma=0.5)(chosen, rejected), torch.tensor([log(1 + exp(0.5))])
+    )
 
 
 def test_orpo_at_odds_of_one_and_a_half():
     """p = 1/2 and p = 1/3 a token: odds 1 and 1/2, so the ratio is 2 and -log σ(log 2) = log 1.5."""
-    chosen, rejected = Logps.from_lists([4 * log(1 / 2)], length=[4]), Logps.from_lists([3 * log(1 / 3)], length=[3])
-    torch.testing.assert_close(ORPO(weight=0.5)(chosen, rejected), torch.tensor([log(2) + 0.5 * log(1.5)]))
+    chosen, rejected = (
+        Logps.from_lists([4 * log(1 / 2)], length=[4]),
+        Logps.from_lists([3 * log(1 / 3)], length=[3]),
+    )
+    torch.testing.assert_close(
+        ORPO(weight=0.5)(chosen, rejected), torch.tensor([log(2) + 0.5 * log(1.5)])
+    )
 
 
 def test_slic_pays_nothing_beyond_its_margin():
@@ -124,26 +143,36 @@ def test_kto_measures_gains_against_the_baseline():
 def test_bco_bounds_dpo():
     """Theorem 1 of Jung et al.: both halves together are never below DPO, whatever the shift."""
     draw = torch.Generator().manual_seed(0)
-    chosen, rejected = (Logps.from_lists((20 * torch.randn(50, generator=draw)).tolist()) for _ in range(2))
+    chosen, rejected = (
+        Logps.from_lists((20 * torch.randn(50, generator=draw)).tolist()) for _ in range(2)
+    )
     up = torch.ones(50, dtype=torch.bool)
     for shift in (-1.0, 0.0, 0.7):
-        halves = BCO(0.3)(chosen, up, torch.tensor(shift)) + BCO(0.3)(rejected, ~up, torch.tensor(shift))
+        halves = BCO(0.3)(chosen, up, torch.tensor(shift)) + BCO(0.3)(
+            rejected, ~up, torch.tensor(shift)
+        )
         assert (halves >= DPO(0.3)(chosen, rejected)).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_plackett_luce_over_two_is_dpo(seed):
     draw = torch.Generator().manual_seed(seed)
-    both = Logps(*(torch.randn(12, generator=draw, dtype=torch.float64) for _ in range(2)), torch.ones(12))
+    both = Logps(
+        *(torch.randn(12, generator=draw, dtype=torch.float64) for _ in range(2)), torch.ones(12)
+    )
     order = torch.arange(12).view(6, 2)
     loss = PlackettLuceDPO(beta=0.7)(both, order, torch.tensor([[1, 2]]).expand(6, 2))
-    torch.testing.assert_close(loss, DPO(beta=0.7)(both.take(order[:, 0]), both.take(order[:, 1])), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        loss, DPO(beta=0.7)(both.take(order[:, 0]), both.take(order[:, 1])), rtol=1e-12, atol=0
+    )
 
 
 def test_plackett_luce_is_the_product_of_draws():
     """Against the definition, ranking by ranking, with rankings of 2 to 4 responses in one batch."""
     draw = torch.Generator().manual_seed(3)
-    responses = Logps(*(torch.randn(9, generator=draw, dtype=torch.float64) for _ in range(2)), torch.ones(9))
+    responses = Logps(
+        *(torch.randn(9, generator=draw, dtype=torch.float64) for _ in range(2)), torch.ones(9)
+    )
     order = torch.tensor([[4, 0, 2, 8], [1, 3, -1, -1], [7, 5, 6, -1]])
     rewards = 0.3 * (responses.policy - responses.reference)
     wanted = []
@@ -154,7 +183,8 @@ def test_plackett_luce_is_the_product_of_draws():
             left = left[1:]
         wanted.append(-torch.log(chance))
     torch.testing.assert_close(
-        PlackettLuceDPO(beta=0.3)(responses, order, torch.tensor([[1, 2, 3, 4]]).expand(3, 4)), torch.stack(wanted)
+        PlackettLuceDPO(beta=0.3)(responses, order, torch.tensor([[1, 2, 3, 4]]).expand(3, 4)),
+        torch.stack(wanted),
     )
 
 
@@ -169,7 +199,16 @@ def plackett_luce_by_hand(scores, places) -> float:
 
 
 @pytest.mark.parametrize(
-    "places", [(1, 2, 3, 4), (3, 1, 2, 4), (1, 1, 2, 3), (2, 1, 2, 2), (1, 0, 2, 0), (0, 1, 1, 0), (1, 1, 1, 2)]
+    "places",
+    [
+        (1, 2, 3, 4),
+        (3, 1, 2, 4),
+        (1, 1, 2, 3),
+        (2, 1, 2, 2),
+        (1, 0, 2, 0),
+        (0, 1, 1, 0),
+        (1, 1, 1, 2),
+    ],
 )
 def test_plackett_luce_with_ties_and_responses_without_a_place(places):
     scores = torch.tensor([0.3, -1.2, 2.0, 0.7], dtype=torch.float64)
@@ -182,7 +221,9 @@ def test_plackett_luce_with_ties_and_responses_without_a_place(places):
 def test_plackett_luce_over_two_is_bradley_terry():
     scores = Logps.from_lists([0.3, -1.2])
     loss = PlackettLuce()(scores, torch.tensor([[1, 0]]), torch.tensor([[1, 2]]))
-    torch.testing.assert_close(loss, BradleyTerry()(scores.take(torch.tensor([1])), scores.take(torch.tensor([0]))))
+    torch.testing.assert_close(
+        loss, BradleyTerry()(scores.take(torch.tensor([1])), scores.take(torch.tensor([0])))
+    )
 
 
 def test_dft_weighs_tokens_by_their_probability():
@@ -193,8 +234,13 @@ def test_dft_weighs_tokens_by_their_probability():
 
 def test_a_mixture_under_doubt_imitates_only_what_was_chosen():
     mix = Mix([DPO(beta=0.1), CrossEntropy()], [2.0, 0.5])
-    chosen, rejected = (side._replace(tokens=PerTokenLogps(side.policy[:, None])) for side in pair(3.0, -1.0, (1, 1)))
-    torch.testing.assert_close(mix(chosen, rejected) - mix.imitation(chosen), 2 * DPO(beta=0.1)(chosen, rejected))
+    chosen, rejected = (
+        side._replace(tokens=PerTokenLogps(side.policy[:, None]))
+        for side in pair(3.0, -1.0, (1, 1))
+    )
+    torch.testing.assert_close(
+        mix(chosen, rejected) - mix.imitation(chosen), 2 * DPO(beta=0.1)(chosen, rejected)
+    )
     torch.testing.assert_close(mix.imitation(chosen), -0.5 * chosen.policy)
 
 

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import Trainer
-from lit_align.stages.init_adapter import SFT
 
 from lit_align.cli.main import main
 from lit_align.data.datamodules import Comparisons
@@ -30,6 +29,7 @@ from lit_align.online.round_loader import Rounds
 from lit_align.rewards.length import Length
 from lit_align.stages.checkpoints import LastCheckpoint, SafeIO
 from lit_align.stages.preference import Preference
+from lit_align.stages.sft import SFT
 from lit_align.types import Group, Tree
 from tests.stages.runs import arguments, folder_of, start, trace, write_pairs
 
@@ -43,9 +43,18 @@ def fit(tiny, folder, data, objective=DPO(0.1), stop=-1, checkpoint=None, **sett
         objective, base=Base(str(tiny), "none", "float32"), lora=Lora(r=4), max_new_tokens=8, gradient_checkpointing=False,
         optimizer=partial(torch.optim.AdamW, lr=0.01), **settings,
     )  # fmt: skip
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "accelerator": "cpu",
+    }
     running = Trainer(
-        max_steps=stop, default_root_dir=folder, plugins=[SafeIO()], callbacks=[LastCheckpoint(1)], **quiet
+        max_steps=stop,
+        default_root_dir=folder,
+        plugins=[SafeIO()],
+        callbacks=[LastCheckpoint(1)],
+        **quiet,
     )
     seen, write = [], module._log_step
 
@@ -59,7 +68,14 @@ def fit(tiny, folder, data, objective=DPO(0.1), stop=-1, checkpoint=None, **sett
 
 
 def online(train, feedback=SHORT, **settings):
-    usual = {"rounds": 3, "round_size": 8, "samples": 3, "batch_size": 4, "token_budget": 256, "max_length": 256}
+    usual = {
+        "rounds": 3,
+        "round_size": 8,
+        "samples": 3,
+        "batch_size": 4,
+        "token_budget": 256,
+        "max_length": 256,
+    }
     return Online(str(train), feedback, **{**usual, **settings})
 
 
@@ -88,17 +104,39 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(stop, whole, tiny, pairs, tm
     _, after = fit(tiny, tmp_path / "rest", online(pairs, reference="average"), checkpoint=last)
     assert before + after == seen
     for file in (tmp_path / "rest/rounds").glob("*.jsonl"):
-        texts = [re.sub(r'"seconds": [^}]*', "", path.read_text()) for path in (file, folder / "rounds" / file.name)]
+        texts = [
+            re.sub(r'"seconds": [^}]*', "", path.read_text())
+            for path in (file, folder / "rounds" / file.name)
+        ]
         assert texts[0] == texts[1]
 
 
 def test_a_killed_command_goes_on_bit_for_bit(tiny, pairs, tmp_path):
-    usual = [word for word in arguments(tiny, pairs, tmp_path) if not word.startswith(("--run", "--data"))]
+    usual = [
+        word
+        for word in arguments(tiny, pairs, tmp_path)
+        if not word.startswith(("--run", "--data"))
+    ]
     data = [
-        *("--data=Online", f"--data.train={pairs}", "--data.feedback=FromReward", "--data.feedback.reward=Length"),
-        *("--data.feedback.reward.max_words=1", "--data.rounds=3", "--data.round_size=8", "--data.batch_size=4"),
+        *(
+            "--data=Online",
+            f"--data.train={pairs}",
+            "--data.feedback=FromReward",
+            "--data.feedback.reward=Length",
+        ),
+        *(
+            "--data.feedback.reward.max_words=1",
+            "--data.rounds=3",
+            "--data.round_size=8",
+            "--data.batch_size=4",
+        ),
         "--data.num_generations=3",
-        *("--data.token_budget=256", "--data.max_length=256", "--model.max_new_tokens=8", "--save_every=1"),
+        *(
+            "--data.token_budget=256",
+            "--data.max_length=256",
+            "--model.max_new_tokens=8",
+            "--save_every=1",
+        ),
     ]
     main([*usual, *data, f"--run={tmp_path}/whole"])
     process = start([*usual, *data, f"--run={tmp_path}/cut"])
@@ -120,7 +158,13 @@ def test_records_replay_to_the_same_gradients(whole, tiny, tmp_path):
     """Cut answers too, which their text alone would end."""
     folder, _, seen = whole
     records = str(folder / "rounds/0.jsonl")
-    replayed = {"responses": "dataset", "labels": "recorded", "rounds": 1, "round_size": None, "shuffle": False}
+    replayed = {
+        "responses": "dataset",
+        "labels": "recorded",
+        "rounds": 1,
+        "round_size": None,
+        "shuffle": False,
+    }
     module, again = fit(tiny, tmp_path, online(records, None, **replayed))
     assert again == seen[:2]
     assert module.adapters.weights("reference") == {}
@@ -143,7 +187,9 @@ def test_records_say_all_that_happened(whole, pairs):
 
 
 @pytest.mark.parametrize(("reference", "share"), [("round", 1.0), ("average", 0.5)])
-def test_the_reference_follows_the_policy_when_a_round_begins(reference, share, tiny, pairs, tmp_path):
+def test_the_reference_follows_the_policy_when_a_round_begins(
+    reference, share, tiny, pairs, tmp_path
+):
     """After one round it is the policy of that moment, or what lies between; B starts at zero, so does A with it."""
     policy, _ = fit(tiny, tmp_path / "one", online(pairs, rounds=1))
     later, _ = fit(tiny, tmp_path / "two", online(pairs, rounds=2, reference=reference, pace=0.5))
@@ -159,7 +205,9 @@ def test_some_prompts_may_keep_what_the_data_have(tiny, pairs, tmp_path):
     (records,) = rounds(tmp_path)
     assert sum(any(row["tokens"]) or "samples" in row for row in records) == 4
     recorded = {json.loads(line)["chosen"][0]["content"] for line in pairs.read_text().splitlines()}
-    fit(tiny, tmp_path / "self", online(pairs, SelfPlay(), rounds=1, num_generations=1, answer=True))
+    fit(
+        tiny, tmp_path / "self", online(pairs, SelfPlay(), rounds=1, num_generations=1, answer=True)
+    )
     (records,) = rounds(tmp_path / "self")
     assert len(records) == 8
     for row in records:
@@ -174,27 +222,46 @@ def test_earlier_rounds_may_be_replayed(tiny, pairs, tmp_path):
     _, seen = fit(tiny, tmp_path / "whole", online(pairs, **settings))
     first, second, third = rounds(tmp_path / "whole")
     assert len(first) == len(second) == len(third) == 8
-    labelled = [(row["source"], row["tokens"], row["pairs"]) for row in first + second if "pairs" in row]
+    labelled = [
+        (row["source"], row["tokens"], row["pairs"]) for row in first + second if "pairs" in row
+    ]
     assert all((row["source"], row["tokens"], row["pairs"]) in labelled for row in third[4:])
     _, before = fit(tiny, tmp_path / "cut", online(pairs, **settings), stop=3)
     _, after = fit(
-        tiny, tmp_path / "rest", online(pairs, **settings), checkpoint=tmp_path / "cut/checkpoints/last.ckpt"
+        tiny,
+        tmp_path / "rest",
+        online(pairs, **settings),
+        checkpoint=tmp_path / "cut/checkpoints/last.ckpt",
     )
     assert before + after == seen
 
 
 def test_what_was_replayed_often_is_no_likelier_to_be_replayed_again(pairs):
-    row = {"prompt": "one", "responses": ["two", "three"], "pairs": [[0, 1]], "tokens": [[1], [2]], "source": "rows:1"}
-    past = [{**row, "round": number} for number in range(99)] + [{**row, "round": 0, "tokens": [[3], [4]]}]
+    row = {
+        "prompt": "one",
+        "responses": ["two", "three"],
+        "pairs": [[0, 1]],
+        "tokens": [[1], [2]],
+        "source": "rows:1",
+    }
+    past = [{**row, "round": number} for number in range(99)] + [
+        {**row, "round": 0, "tokens": [[3], [4]]}
+    ]
     drawn = online(pairs, responses="replay", share=0.5)._kept(1, [None] * 400, past)
-    assert 150 < sum(group.extra["tokens"] == [[3], [4]] for group in drawn) < 250  # 200, and 10 is a deviation
+    assert (
+        150 < sum(group.extra["tokens"] == [[3], [4]] for group in drawn) < 250
+    )  # 200, and 10 is a deviation
 
 
 @pytest.mark.parametrize("objective", [IPO(), KTO(), PlackettLuceDPO(), CrossEntropy()], ids=repr)
 def test_any_objective_learns_from_rounds(objective, tiny, pairs, tmp_path):
-    _, seen = fit(tiny, tmp_path, online(pairs, rounds=2, round_size=6, validation=str(pairs)), objective)
+    _, seen = fit(
+        tiny, tmp_path, online(pairs, rounds=2, round_size=6, validation=str(pairs)), objective
+    )
     labelled = [sum("set_aside" not in row for row in records) for records in rounds(tmp_path)]
-    assert len(seen) == sum(min(2, count) for count in labelled) >= 3  # a step without a label is passed over
+    assert (
+        len(seen) == sum(min(2, count) for count in labelled) >= 3
+    )  # a step without a label is passed over
     assert all(norm > 0 for _, norm in seen)
 
 
@@ -202,7 +269,13 @@ def test_recorded_pairs_train_as_ever(tiny, pairs, tmp_path):
     """The data's responses with the data's labels are comparisons, step by step."""
     plain = Comparisons(str(pairs), batch_size=4, token_budget=256, max_length=256, shuffle=False)
     _, wanted = fit(tiny, tmp_path / "plain", plain, stop=2)
-    same = {"responses": "dataset", "labels": "recorded", "shuffle": False, "rounds": 1, "round_size": 8}
+    same = {
+        "responses": "dataset",
+        "labels": "recorded",
+        "shuffle": False,
+        "rounds": 1,
+        "round_size": 8,
+    }
     _, seen = fit(tiny, tmp_path / "online", online(pairs, None, **same))
     assert seen == wanted
 
@@ -218,8 +291,14 @@ def test_a_first_round_without_labels_stops_the_run(tiny, pairs, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"feedback": None}, "feedback is null, responses are fresh and labels refreshed; name who is to label them"),
-        ({"feedback": None, "responses": "dataset", "share": 0.5, "labels": "recorded"}, "feedback is null, responses"),
+        (
+            {"feedback": None},
+            "feedback is null, responses are fresh and labels refreshed; name who is to label them",
+        ),
+        (
+            {"feedback": None, "responses": "dataset", "share": 0.5, "labels": "recorded"},
+            "feedback is null, responses",
+        ),
         ({"responses": "replay"}, "responses are replay and share 0"),
         ({"temperature": 0.0}, "temperature is 0.0, so all 3 samples would be alike"),
         ({"share": 1.5}, "share is 1.5; it is a share"),
@@ -233,17 +312,22 @@ def test_rounds_that_would_be_empty_are_refused(settings, says, pairs):
 
 def test_what_cannot_fit_is_refused_before_a_round(tiny, pairs, tmp_path):
     with pytest.raises(
-        ConfigError, match=r"a prompt of \d+ tokens and 3 answers of up to 8 make \d+ tokens, over data.to"
+        ConfigError,
+        match=r"a prompt of \d+ tokens and 3 answers of up to 8 make \d+ tokens, over data.to",
     ):
         fit(tiny, tmp_path, online(pairs, token_budget=70))
-    with pytest.raises(ConfigError, match="reference is round, and cache_reference keeps a fixed one"):
+    with pytest.raises(
+        ConfigError, match="reference is round, and cache_reference keeps a fixed one"
+    ):
         fit(tiny, tmp_path, online(pairs, reference="round"), cache_reference=str(tmp_path))
 
 
 @given(count=st.integers(1, 12), size=st.integers(1, 15), seed=st.integers(0, 3))
 def test_rounds_use_every_prompt_before_any_again(count, size, seed):
     trees = [Tree([k], [], [], Group("", [])) for k in range(count)]
-    made = Rounds(trees, size, lambda *_: [], lambda rows: [], batch_size=1, token_budget=8, seed=seed)
+    made = Rounds(
+        trees, size, lambda *_: [], lambda rows: [], batch_size=1, token_budget=8, seed=seed
+    )
     drawn = [tree.prompt[0] for number in range(6) for tree in made.prompts(number)]
     assert len(drawn) == 6 * min(size, count)
     for first in range(0, len(drawn) - count + 1, count):

@@ -48,7 +48,11 @@ class Letters(Reward):
 
     def __call__(self, groups):
         texts = [text_of(response) for group in groups for response in group.responses]
-        return Scores(torch.tensor([float(sum(k * ord(letter) for k, letter in enumerate(text, 1))) for text in texts]))
+        return Scores(
+            torch.tensor(
+                [float(sum(k * ord(letter) for k, letter in enumerate(text, 1))) for text in texts]
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ class Some(Feedback):
     def __call__(self, groups, label_kind):
         said = FromReward(Letters())(groups, label_kind)
         return [
-            one if int(str(group.prompt).split()[0]) in self.numbers else FeedbackResult(None, why="not asked")
+            one
+            if int(str(group.prompt).split()[0]) in self.numbers
+            else FeedbackResult(None, why="not asked")
             for group, one in zip(groups, said, strict=True)
         ]
 
@@ -72,14 +78,23 @@ class Some(Feedback):
 def test_records_of_another_run_are_labelled_anew(responses, tiny, tmp_path):
     """What was set aside there, and what was sampled, says nothing of what is said of it here."""
     rows = [
-        {"prompt": f"{k} {say(k, 2)}?", "responses": ["one", "one two"], "set_aside": "a tie", "samples": ["x", "y"]}
+        {
+            "prompt": f"{k} {say(k, 2)}?",
+            "responses": ["one", "one two"],
+            "set_aside": "a tie",
+            "samples": ["x", "y"],
+        }
         for k in range(8)
     ]
     train = write(tmp_path / "rows.jsonl", rows)
     fit(tiny, tmp_path, online(train, rounds=1, responses=responses))
     (records,) = rounds(tmp_path)
     labelled = [row for row in records if "set_aside" not in row]
-    assert len(labelled) == (8 if responses == "dataset" else len([row for row in records if "pairs" in row])) > 0
+    assert (
+        len(labelled)
+        == (8 if responses == "dataset" else len([row for row in records if "pairs" in row]))
+        > 0
+    )
     assert all("x" not in row.get("samples", ()) for row in records) or responses == "dataset"
 
 
@@ -93,14 +108,21 @@ def test_a_column_that_is_a_date_stops_nothing(tiny, tmp_path):
     train = tmp_path / "rows.parquet"
     _, before = fit(tiny, tmp_path / "cut", online(train, rounds=1), stop=1)
     assert rounds(tmp_path / "cut")[0][0]["day"].startswith("2024-01-0")
-    _, after = fit(tiny, tmp_path / "rest", online(train, rounds=1), checkpoint=tmp_path / "cut/checkpoints/last.ckpt")
+    _, after = fit(
+        tiny,
+        tmp_path / "rest",
+        online(train, rounds=1),
+        checkpoint=tmp_path / "cut/checkpoints/last.ckpt",
+    )
     assert len(before) == len(after) == 1
 
 
 def test_prompts_are_enough_for_kto_and_rounds_of_one_prompt_or_none(tiny, prompts, tmp_path):
     """Its baseline is of responses to other prompts, of which a round of one prompt has none; it goes on."""
     settings = {"round_size": 4, "rounds": 4, "shuffle": False}
-    feedback = Some(frozenset({0, 1, 2, 3, 4, *range(12, 16)}))  # of the second round one, of the third none
+    feedback = Some(
+        frozenset({0, 1, 2, 3, 4, *range(12, 16)})
+    )  # of the second round one, of the third none
     _, seen = fit(tiny, tmp_path, online(prompts, feedback, **settings), KTO())
     labelled = [sum("set_aside" not in row for row in records) for records in rounds(tmp_path)]
     assert labelled[1:3] == [1, 0]
@@ -115,22 +137,38 @@ def test_a_recorded_answer_that_is_too_long_does_not_lose_its_prompt(tiny, tmp_p
 
 
 def test_a_row_without_an_answer_to_hold_up_is_set_aside(tiny, tmp_path):
-    rows = [{"prompt": f"{k} {say(k, 2)}?", "completion": "one", "label": k % 2 == 0} for k in range(8)]
+    rows = [
+        {"prompt": f"{k} {say(k, 2)}?", "completion": "one", "label": k % 2 == 0} for k in range(8)
+    ]
     fit(
         tiny,
         tmp_path,
-        online(write(tmp_path / "rows.jsonl", rows), SelfPlay(), rounds=1, num_generations=1, answer=True),
+        online(
+            write(tmp_path / "rows.jsonl", rows),
+            SelfPlay(),
+            rounds=1,
+            num_generations=1,
+            answer=True,
+        ),
     )
     whys = [row.get("set_aside") for row in rounds(tmp_path)[0]]
     assert whys.count("no response is held up as the answer") == 4
 
 
 def test_the_target_of_a_row_is_the_answer_that_is_held_up(tiny, tmp_path):
-    rows = [{"prompt": f"{k} {say(k, 2)}?", "responses": ["one", "two"], "target": 1} for k in range(8)]
+    rows = [
+        {"prompt": f"{k} {say(k, 2)}?", "responses": ["one", "two"], "target": 1} for k in range(8)
+    ]
     fit(
         tiny,
         tmp_path,
-        online(write(tmp_path / "rows.jsonl", rows), SelfPlay(), rounds=1, num_generations=1, answer=True),
+        online(
+            write(tmp_path / "rows.jsonl", rows),
+            SelfPlay(),
+            rounds=1,
+            num_generations=1,
+            answer=True,
+        ),
     )
     assert [row["responses"][0] for row in rounds(tmp_path)[0]] == ["two"] * 8
 
@@ -153,30 +191,51 @@ def test_the_same_words_may_have_been_sampled_as_other_tokens():
 
 
 def test_a_date_is_a_seed():
-    assert not torch.equal(_luck(20251121 * 1_000_003 + 1, 0, 1, 4), _luck(20251121 * 1_000_003 + 2, 0, 1, 4))
+    assert not torch.equal(
+        _luck(20251121 * 1_000_003 + 1, 0, 1, 4), _luck(20251121 * 1_000_003 + 2, 0, 1, 4)
+    )
 
 
 def test_a_reward_model_learns_from_marks_but_says_nothing(tiny, pairs, tmp_path):
     usual = {"base": Base(str(tiny), "none", "float32"), "lora": Lora(r=4), "checkpointing": False}
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "accelerator": "cpu",
+    }
 
     def learn(**settings):
         trainer = Trainer(default_root_dir=tmp_path, enable_checkpointing=False, **quiet)
-        trainer.fit(RewardModel(Regression({"score": 1.0}), **usual), online(pairs, rounds=1, **settings))
+        trainer.fit(
+            RewardModel(Regression({"score": 1.0}), **usual), online(pairs, rounds=1, **settings)
+        )
         return trainer.global_step
 
     assert learn(responses="dataset") == 2
     assert rounds(tmp_path)[0][0]["ratings"][0].keys() == {"score"}
-    with pytest.raises(ConfigError, match="RewardModel trains no policy to give fresh ones; set responses to dataset"):
+    with pytest.raises(
+        ConfigError,
+        match="RewardModel trains no policy to give fresh ones; set responses to dataset",
+    ):
         learn()
 
 
 @pytest.mark.parametrize("limit", [1, 0.5])
 def test_part_of_a_round_is_not_a_round(limit, tiny, pairs, tmp_path):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "accelerator": "cpu",
+    }
     trainer = Trainer(default_root_dir=tmp_path, limit_train_batches=limit, **quiet)
-    module = Preference(DPO(0.1), base=Base(str(tiny), "none", "float32"), lora=Lora(r=4), max_new_tokens=8)
-    with pytest.raises(ConfigError, match=f"trainer.limit_train_batches is {limit}, and a round would go on in the"):
+    module = Preference(
+        DPO(0.1), base=Base(str(tiny), "none", "float32"), lora=Lora(r=4), max_new_tokens=8
+    )
+    with pytest.raises(
+        ConfigError, match=f"trainer.limit_train_batches is {limit}, and a round would go on in the"
+    ):
         trainer.fit(module, online(pairs))
     quick = Trainer(default_root_dir=tmp_path, fast_dev_run=True, **quiet)
     quick.fit(module, online(pairs, rounds=1))
@@ -212,7 +271,11 @@ MODES = {
     "recorded": {"responses": "dataset", "labels": "recorded", "share": 0.25},
     "replay": {"responses": "replay", "share": 0.5, "reference": "average"},
     "spin": {"feedback": SelfPlay(), "answer": True, "samples": 1, "reference": "round"},
-    "gaps": {"feedback": Some(frozenset({*range(8), *range(16, 22)})), "shuffle": False, "reference": "round"},
+    "gaps": {
+        "feedback": Some(frozenset({*range(8), *range(16, 22)})),
+        "shuffle": False,
+        "reference": "round",
+    },
 }
 
 
@@ -225,7 +288,8 @@ def again(tiny, data, tmp_path, stop, objective=None, **settings):
     module, after = fit(tiny, tmp_path / "rest", data(), objective, checkpoint=last, **settings)
     for role in ("policy", "reference"):
         assert all(
-            torch.equal(w, module.adapters.weights(role)[name]) for name, w in whole.adapters.weights(role).items()
+            torch.equal(w, module.adapters.weights(role)[name])
+            for name, w in whole.adapters.weights(role).items()
         )
     return seen, before, after
 
@@ -242,11 +306,15 @@ def test_every_mode_goes_on_bit_for_bit(mode, stop, tiny, tmp_path, pairs):
     assert len(before) == stop < len(seen)
 
 
-def test_a_discriminator_goes_on_bit_for_bit_from_an_adapter(tiny, pairs, rewarding, tuned, tmp_path):
+def test_a_discriminator_goes_on_bit_for_bit_from_an_adapter(
+    tiny, pairs, rewarding, tuned, tmp_path
+):
     """What it learned, beside a reference that begins as the adapter and moves."""
 
     def data():
-        gold = Discriminator(RewardModelScore(str(rewarding)), FromReward(Letters()), label_budget=4, lr=0.01)
+        gold = Discriminator(
+            RewardModelScore(str(rewarding)), FromReward(Letters()), label_budget=4, lr=0.01
+        )
         return online(pairs, gold, reference="average")
 
     seen, before, after = again(tiny, data, tmp_path, 3, init_adapter=tuned)
@@ -259,5 +327,6 @@ def test_a_run_loads_and_its_reference_is_where_it_began(tiny, pairs, tmp_path):
     loaded = lit_align.load(tmp_path)
     assert loaded.adapters.weights("reference") == {}
     assert all(
-        torch.equal(w, loaded.adapters.weights("policy")[name]) for name, w in module.adapters.weights("policy").items()
+        torch.equal(w, loaded.adapters.weights("policy")[name])
+        for name, w in module.adapters.weights("policy").items()
     )

@@ -25,13 +25,23 @@ def marking(tmp_path) -> str:
 
 
 def test_ppo_learns_from_marks_of_its_own_base(tiny, marking, tmp_path):
-    given = rl_arguments(tiny, write_prompts(tmp_path / "prompts.jsonl"), tmp_path / "run", "--trainer.max_steps=2")
+    given = rl_arguments(
+        tiny, write_prompts(tmp_path / "prompts.jsonl"), tmp_path / "run", "--trainer.max_steps=2"
+    )
     given = [word for word in given if not word.startswith("--model.reward")]
     at = given.index("--model=RL") + 1
-    graded = ["--model.reward=JudgeScore", "--model.reward.model=LocalModel", f"--model.reward.template={marking}"]
+    graded = [
+        "--model.reward=JudgeScore",
+        "--model.reward.model=LocalModel",
+        f"--model.reward.template={marking}",
+    ]
     main([*given[:at], *graded, *given[at:]])
     with (folder_of(tmp_path / "run") / "metrics.csv").open() as file:
-        marks = [float(row["objective/scores"]) for row in csv.DictReader(file) if row.get("objective/scores")]
+        marks = [
+            float(row["objective/scores"])
+            for row in csv.DictReader(file)
+            if row.get("objective/scores")
+        ]
     assert len(marks) == 2
     assert all(1 < mark < 10 for mark in marks)
 
@@ -44,7 +54,8 @@ def test_a_policy_that_rewards_itself(tiny, marking):
         [Group("Bird?", ["An owl.", "A bat.", "No."])],
     )
     sources = {
-        role: FromReward(JudgeScore(LocalModel(role=role), template=marking)) for role in ("policy", "reference")
+        role: FromReward(JudgeScore(LocalModel(role=role), template=marking))
+        for role in ("policy", "reference")
     }
     for source in sources.values():
         source.attach(adapters, load_tokenizer(base))

@@ -33,10 +33,17 @@ from lit_align.models.load import Base, load_model
 from lit_align.orca.backbones import body_of
 from lit_align.orca.types import Embedded
 
-SIZE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+SIZE = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+}
 TEXT = {**SIZE, "vocab_size": 50, "max_position_embeddings": 64}
 HEADS = {"num_key_value_heads": 1}
-GPT2 = GPT2Config(n_embd=16, n_layer=3, n_head=2, vocab_size=50, n_positions=64, bos_token_id=0, eos_token_id=0)
+GPT2 = GPT2Config(
+    n_embd=16, n_layer=3, n_head=2, vocab_size=50, n_positions=64, bos_token_id=0, eos_token_id=0
+)
 CAUSAL = {
     "llama": (LlamaForCausalLM, LlamaConfig(**TEXT, **HEADS)),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config(**TEXT, **HEADS)),
@@ -89,7 +96,10 @@ def test_fed_its_own_words_a_body_gives_the_model_s_own_hidden_states(kind, ids)
 @pytest.mark.parametrize("sides", [(16, 16), (12, 20)])
 @torch.no_grad()
 def test_fed_its_own_patches_a_vision_body_gives_the_model_s_own_hidden_states(kind, sides):
-    model, pixels = made(kind), torch.randn(2, 3, *sides, generator=torch.Generator().manual_seed(1))
+    model, pixels = (
+        made(kind),
+        torch.randn(2, 3, *sides, generator=torch.Generator().manual_seed(1)),
+    )
     stretch = {"interpolate_pos_encoding": True} if kind == "vit" else {}
     wanted = model(pixels, **stretch).last_hidden_state[:, 1:]
     patches = model.get_input_embeddings()(pixels)
@@ -117,7 +127,9 @@ def test_padding_and_gaps_change_nothing(kind, fix):
         torch.testing.assert_close(alone[mask[:1, :5]], found[0][mask[0]], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("fix", "sees"), [("none", False), ("double", True), ("flip", True), ("bidirectional", True)])
+@pytest.mark.parametrize(
+    ("fix", "sees"), [("none", False), ("double", True), ("flip", True), ("bidirectional", True)]
+)
 @pytest.mark.parametrize("kind", CAUSAL)
 def test_whether_the_first_token_sees_the_last(kind, fix, sees):
     body = body_of(made(kind), fix=fix)
@@ -166,7 +178,9 @@ def test_a_vision_body_is_used_to_its_projection_of_noise():
     """A projection w of white noise has deviation |w|, and the bias for its mean."""
     projection = made("vit").get_input_embeddings().projection
     stats = body_of(made("vit")).spec.stats
-    torch.testing.assert_close(stats.std, projection.weight.flatten(1).norm(dim=1), rtol=0.1, atol=0)
+    torch.testing.assert_close(
+        stats.std, projection.weight.flatten(1).norm(dim=1), rtol=0.1, atol=0
+    )
     assert ((stats.mean - projection.bias).abs() < 0.15 * stats.std).all()
 
 
@@ -200,7 +214,9 @@ def test_what_is_tuned_and_that_a_gradient_comes_through(kind, mode):
     assert tokens.grad.abs().max() > 0
     trained = {name for name, weight in body.named_parameters() if weight.requires_grad}
     table = {
-        name for name, _ in body.named_parameters() if "word_emb" in name or "wte" in name or "embed_tokens" in name
+        name
+        for name, _ in body.named_parameters()
+        if "word_emb" in name or "wte" in name or "embed_tokens" in name
     }
     patches = {name for name, _ in body.named_parameters() if "patch_embeddings" in name}
     assert not trained & (table | patches)
@@ -216,7 +232,9 @@ def test_what_is_tuned_and_that_a_gradient_comes_through(kind, mode):
         rest = {name for name, _ in body.named_parameters()} - table - patches
         assert trained == rest
     idle = {name for name in trained if dict(body.named_parameters())[name].grad is None}
-    assert not {name for name in idle if "mask_token" not in name}  # DINOv2 keeps one for its own training
+    assert not {
+        name for name in idle if "mask_token" not in name
+    }  # DINOv2 keeps one for its own training
 
 
 def test_adapters_are_drawn_from_the_seed_alone():
@@ -232,14 +250,18 @@ def test_adapters_are_drawn_from_the_seed_alone():
 
 def test_refusals():
     mamba = MambaForCausalLM(MambaConfig(hidden_size=16, num_hidden_layers=1, vocab_size=50))
-    with pytest.raises(ModelError, match="'MambaForCausalLM' cannot be a body: its layers include linear_attention"):
+    with pytest.raises(
+        ModelError, match="'MambaForCausalLM' cannot be a body: its layers include linear_attention"
+    ):
         body_of(mamba)
     with pytest.raises(ModelError, match="has 3 layers; layers is 4, set it from 1 to 3"):
         body_of(made("llama"), layers=4)
     with pytest.raises(ConfigError, match=r"the fix is flip, but .* reads in both directions"):
         body_of(made("bert"), fix="flip")
     with pytest.raises(ModelError, match="t5 model, which cannot be a body"):
-        body_of(T5Model(T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, vocab_size=50)))
+        body_of(
+            T5Model(T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, vocab_size=50))
+        )
     with pytest.raises(ConfigError, match="grid of two dimensions; give it images"):
         body_of(made("vit"))(whole(torch.zeros(1, 4, 16), (4,)))
     with pytest.raises(ModelError, match="cannot put adapters on"):
@@ -265,4 +287,6 @@ def test_in_four_bits_adapters_learn_and_the_whole_is_refused(tiny: Path):
     tokens = torch.randn(1, 5, 32, requires_grad=True)
     body(whole(tokens)).square().sum().backward()
     assert tokens.grad.abs().max() > 0
-    assert all(weight.grad is not None for name, weight in body.named_parameters() if "lora_" in name)
+    assert all(
+        weight.grad is not None for name, weight in body.named_parameters() if "lora_" in name
+    )

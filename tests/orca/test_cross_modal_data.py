@@ -35,7 +35,8 @@ class Given(Modality):
 def ramps(n, *, classes="ab", length=3):
     """Series 0 0 0, 1 1 1, ...; classes in turn."""
     return Examples(
-        [torch.full((1, length), float(i)) for i in range(n)], [classes[i % len(classes)] for i in range(n)]
+        [torch.full((1, length), float(i)) for i in range(n)],
+        [classes[i % len(classes)] for i in range(n)],
     )
 
 
@@ -68,7 +69,9 @@ def test_ts_ragged_multichannel_and_missing(tmp_path):
 
 
 def test_ts_with_numbers_to_predict_and_with_timestamps(tmp_path):
-    found = Series()(write(tmp_path / "r.ts", "@targetlabel true\n@data\n1,2:0.5\n3,4:-1\n"), "train")
+    found = Series()(
+        write(tmp_path / "r.ts", "@targetlabel true\n@data\n1,2:0.5\n3,4:-1\n"), "train"
+    )
     assert found.targets.tolist() == [[0.5], [-1.0]]
     with pytest.raises(DataError, match="has timestamps, which are not read"):
         Series()(write(tmp_path / "t.ts", "@timestamps true\n@data\n(0,1):a\n"), "train")
@@ -173,11 +176,18 @@ def test_numbers_are_split_by_size():
     """Of 50 numbers in five bins of ten, two of each are held out."""
     y = torch.arange(50.0)[:, None]
     _, held = split(Examples([torch.rand(1, 2) for _ in range(50)], y), 0.2, 0)
-    assert torch.bucketize(held.targets.flatten(), torch.tensor([9.8, 19.6, 29.4, 39.2])).bincount().tolist() == [2] * 5
+    assert (
+        torch.bucketize(held.targets.flatten(), torch.tensor([9.8, 19.6, 29.4, 39.2]))
+        .bincount()
+        .tolist()
+        == [2] * 5
+    )
 
 
 def test_a_class_of_one_example_is_trained_on():
-    examples = Examples([torch.tensor([[float(i)]]) for i in range(11)], ["a"] * 5 + ["b"] * 5 + ["once"])
+    examples = Examples(
+        [torch.tensor([[float(i)]]) for i in range(11)], ["a"] * 5 + ["b"] * 5 + ["once"]
+    )
     data = ready(examples, ramps(4))
     assert "once" in data.parts["train"].targets
     assert "once" not in data.parts["validation"].targets
@@ -227,7 +237,10 @@ def test_a_batch_is_padded_and_says_where():
         assert int(mask.sum()) == int((~raw.isnan()).sum())
         assert (x[~mask] == 0).all()
         torch.testing.assert_close(
-            x[mask].double(), (raw[~raw.isnan()].double() - data.mean) / data.std, rtol=1e-5, atol=1e-6
+            x[mask].double(),
+            (raw[~raw.isnan()].double() - data.mean) / data.std,
+            rtol=1e-5,
+            atol=1e-6,
         )
     assert data.inputs.ragged
 
@@ -243,7 +256,10 @@ def test_constant_channels_and_series_of_length_one_pass():
 
 def test_symbols_are_numbered_by_training_and_others_are_unknown(tmp_path):
     rows = "".join(f"{'CNO'[i % 3] * (1 + i % 4)},{i}\n" for i in range(30))
-    train, test = write(tmp_path / "a.csv", "s,y\n" + rows), write(tmp_path / "b.csv", "s,y\nCXO,1\n")
+    train, test = (
+        write(tmp_path / "a.csv", "s,y\n" + rows),
+        write(tmp_path / "b.csv", "s,y\nCXO,1\n"),
+    )
     data = CrossModalData(train, Strings("s", "y", "regression"), test=test)
     data.setup("test")
     assert data.inputs.categories == 4
@@ -327,14 +343,30 @@ GOOD = [torch.zeros(1, 3) + i for i in range(10)]
 @pytest.mark.parametrize(
     ("inputs", "targets", "why"),
     [
-        ([*GOOD[:9], torch.full((1, 3), torch.nan)], ["a", "b"] * 5, "input 9 in train holds no value"),
+        (
+            [*GOOD[:9], torch.full((1, 3), torch.nan)],
+            ["a", "b"] * 5,
+            "input 9 in train holds no value",
+        ),
         ([*GOOD[:9], torch.zeros(1, 0)], ["a", "b"] * 5, "input 9 in train holds no value"),
-        ([*GOOD[:9], torch.full((1, 3), torch.inf)], ["a", "b"] * 5, "input 9 in train holds an infinite value"),
-        ([*GOOD[:9], torch.zeros(2, 3)], ["a", "b"] * 5, r"input 9 in train is \[2, 3\], the first \[1, 3\]"),
+        (
+            [*GOOD[:9], torch.full((1, 3), torch.inf)],
+            ["a", "b"] * 5,
+            "input 9 in train holds an infinite value",
+        ),
+        (
+            [*GOOD[:9], torch.zeros(2, 3)],
+            ["a", "b"] * 5,
+            r"input 9 in train is \[2, 3\], the first \[1, 3\]",
+        ),
         ([*GOOD[:9], torch.zeros(1, 3, 3)], ["a", "b"] * 5, r"input 9 in train is \[1, 3, 3\]"),
         (GOOD, ["a"] * 10, "all training examples in train are of class a"),
         (GOOD, ["a", ""] * 5, "a target in train is missing"),
-        (GOOD, torch.tensor([[1.0]] * 9 + [[torch.nan]]), "a target in train is missing or infinite"),
+        (
+            GOOD,
+            torch.tensor([[1.0]] * 9 + [[torch.nan]]),
+            "a target in train is missing or infinite",
+        ),
         (GOOD, torch.zeros(10, 1, 4), r"the dense targets in train are \[4\], an input \[3\]"),
         (
             [torch.tensor([[float(i)], [torch.nan]]) for i in range(10)],
@@ -350,7 +382,9 @@ def test_bad_data_are_refused(inputs, targets, why):
 
 def test_a_class_that_training_lacks_is_refused_before_the_first_batch():
     data = ready(ramps(20), Examples([-torch.ones(1, 3)], ["c"]), stage="test")
-    with pytest.raises(DataError, match="the test examples are of class c, which training has not, only a, b"):
+    with pytest.raises(
+        DataError, match="the test examples are of class c, which training has not, only a, b"
+    ):
         data.test_dataloader()
 
 
@@ -376,7 +410,9 @@ def test_archives_that_do_not_fit_are_refused(tmp_path):
         Tables()("nowhere.npz", "train")
 
 
-@pytest.mark.parametrize("settings", [{"validation_share": 0.0}, {"test_share": 1.0}, {"batch_size": 0}, {"limit": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"validation_share": 0.0}, {"test_share": 1.0}, {"batch_size": 0}, {"limit": 0}]
+)
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ConfigError, match=f"{next(iter(settings))} is "):
         CrossModalData("x", Series(), **settings)
@@ -388,14 +424,21 @@ def test_settings_out_of_range_are_refused(settings):
 def aeon(name):
     if (spec := find_spec("aeon")) is None:
         pytest.skip("needs the package aeon; pip install --no-deps aeon==1.6.0")
-    return str(Path(spec.submodule_search_locations[0]) / "datasets" / "data" / name.split("_")[0] / name)
+    return str(
+        Path(spec.submodule_search_locations[0]) / "datasets" / "data" / name.split("_")[0] / name
+    )
 
 
 def nearest(data):
     """Accuracy on the test set of the nearest training series, unscaled."""
-    x, queries = (torch.stack([x.flatten() for x in data.parts[part].inputs]) for part in ("all", "test"))
+    x, queries = (
+        torch.stack([x.flatten() for x in data.parts[part].inputs]) for part in ("all", "test")
+    )
     found = torch.cdist(queries, x).argmin(1)
-    hits = [data.parts["all"].targets[i] == name for i, name in zip(found, data.parts["test"].targets, strict=True)]
+    hits = [
+        data.parts["all"].targets[i] == name
+        for i, name in zip(found, data.parts["test"].targets, strict=True)
+    ]
     return sum(hits) / len(hits)
 
 

@@ -29,7 +29,9 @@ TIGHT = {"tolerance": 1e-12, "max_iterations": 3000}
 
 def wave(n, d, k, scale=1.0, shift=0.0):
     """Data without a random generator: scale * sin(k * i) + shift."""
-    return scale * torch.sin(k * torch.arange(1, n * d + 1, dtype=torch.float64)).reshape(n, d) + shift
+    return (
+        scale * torch.sin(k * torch.arange(1, n * d + 1, dtype=torch.float64)).reshape(n, d) + shift
+    )
 
 
 X = torch.cat([wave(4, 3, 0.7), wave(5, 3, 1.3, 1.5, 1.0)])
@@ -39,7 +41,12 @@ V = torch.tensor([0] * 3 + [1] * 4 + [2] * 3)
 
 
 def close(value, expected, rtol=1e-5, atol=1e-6):
-    assert_close(torch.as_tensor(value).double(), torch.tensor(expected, dtype=torch.float64), rtol=rtol, atol=atol)
+    assert_close(
+        torch.as_tensor(value).double(),
+        torch.tensor(expected, dtype=torch.float64),
+        rtol=rtol,
+        atol=atol,
+    )
 
 
 def squares(a, b):
@@ -54,7 +61,9 @@ def test_the_data_are_the_data():
 def with_moments(mean, covariance):
     """Rows whose sample mean and covariance are exactly these."""
     d = len(mean)
-    basis = torch.linalg.qr(torch.cat([torch.ones(d + 1, 1), torch.eye(d + 1)[:, :d]], 1).double()).Q[:, 1:]
+    basis = torch.linalg.qr(
+        torch.cat([torch.ones(d + 1, 1), torch.eye(d + 1)[:, :d]], 1).double()
+    ).Q[:, 1:]
     return mean + basis @ torch.linalg.cholesky(covariance).T * math.sqrt(d)
 
 
@@ -62,16 +71,25 @@ def with_moments(mean, covariance):
     ("m", "s", "expected"),
     [
         (([0.0], [3.0]), ([[1.0]], [[4.0]]), 10.0),  # 3^2 + (2 - 1)^2
-        (([0.0, 0.0], [1.0, 2.0]), ([[2.0, 0.5], [0.5, 1.0]], [[1.0, -0.3], [-0.3, 3.0]]), 5.929312),  # POT, scipy
+        (
+            ([0.0, 0.0], [1.0, 2.0]),
+            ([[2.0, 0.5], [0.5, 1.0]], [[1.0, -0.3], [-0.3, 3.0]]),
+            5.929312,
+        ),  # POT, scipy
     ],
 )
 def test_two_normal_distributions(m, s, expected):
-    one, other = (with_moments(torch.tensor(a).double(), torch.tensor(b).double()) for a, b in zip(m, s, strict=True))
+    one, other = (
+        with_moments(torch.tensor(a).double(), torch.tensor(b).double())
+        for a, b in zip(m, s, strict=True)
+    )
     zeros = torch.zeros(len(one)).long()
     close(Moments()(one, zeros, other, zeros).value, expected)
 
 
-@pytest.mark.parametrize(("labels", "expected"), [("gaussian", 2.189819), ("diagonal", 1.407669), ("means", 1.292900)])
+@pytest.mark.parametrize(
+    ("labels", "expected"), [("gaussian", 2.189819), ("diagonal", 1.407669), ("means", 1.292900)]
+)
 def test_fewer_rows_than_dimensions(labels, expected):
     one, other = wave(5, 8, 0.31), wave(6, 8, 0.47, 1.2, 0.3)
     close(Moments(labels)(one, torch.zeros(5).long(), other, torch.zeros(6).long()).value, expected)
@@ -94,7 +112,9 @@ def test_distances_between_labels_are_those_of_pot():
     for c in range(2):
         for k in range(3):
             one, other = X[c == Y], U[k == V]
-            root = ot.gaussian.bures_wasserstein_distance(one.mean(0), other.mean(0), one.T.cov(), other.T.cov())
+            root = ot.gaussian.bures_wasserstein_distance(
+                one.mean(0), other.mean(0), one.T.cov(), other.T.cov()
+            )
             assert_close(found[c, k], root.squeeze() ** 2, rtol=1e-6, atol=1e-6)
     close(label_costs(Side.of(X, Y), Side.of(X, Y))[0], [0.0, 3.485736])
 
@@ -133,14 +153,19 @@ def test_two_points_by_hand(epsilon, expected):
     by_hand = 0.5 + 4 * q + epsilon * sum(2 * mass * math.log(4 * mass) for mass in (0.5 - q, q))
     assert by_hand == pytest.approx(expected, abs=1e-6)
     found = transport(squares(a, b), epsilon, 1e-12, 3000)
-    close(found, by_hand, rtol=1e-4 if epsilon < 1 else 1e-5)  # at 0.1 an iteration takes off a part in 10^8
+    close(
+        found, by_hand, rtol=1e-4 if epsilon < 1 else 1e-5
+    )  # at 0.1 an iteration takes off a part in 10^8
 
 
 def test_what_orca_compares_with():
     zeros = torch.zeros(9).long()
     close(MMD()(X, zeros, U[:9], zeros).value, 0.332590)
     close(L2()(X, zeros, U[:9], zeros).value, 2.057413)
-    close(L2()(X[:3], zeros[:3], U[:6], zeros[:6]).value, float((X[:3].repeat(2, 1) - U[:6] + 1e-6).norm(dim=1).mean()))
+    close(
+        L2()(X[:3], zeros[:3], U[:6], zeros[:6]).value,
+        float((X[:3].repeat(2, 1) - U[:6] + 1e-6).norm(dim=1).mean()),
+    )
     apart = X.T.cov() - U.T.cov()
     close(CORAL()(X, Y, U, V).value, float((apart**2).sum() / 36))
 
@@ -154,7 +179,9 @@ def test_float32_features_lose_little():
 def test_a_target_of_one_class():
     """Then labels and features part: OT of the features, and each source class its distance from that class."""
     one = torch.zeros(10).long()
-    labels = sum((c == Y).double().mean() * Moments()(X[c == Y], Y[c == Y], U, one).value for c in (0, 1))
+    labels = sum(
+        (c == Y).double().mean() * Moments()(X[c == Y], Y[c == Y], U, one).value for c in (0, 1)
+    )
     whole = OTDD(**EXACT)(X, Y, U, one).value
     close(whole, 4.987534)
     close(whole, float(Sinkhorn(**EXACT)(X, Y, U, one).value + labels))
@@ -184,7 +211,9 @@ def test_golden_gradients():
     found = gradient(OTDD(epsilon=1.0, **TIGHT))
     close(found[0], [-0.234573, -0.032866, -0.038652])
     close(found.norm(), 1.972625)
-    close(gradient(OTDD(epsilon=1.0, label_weight=0.0, **TIGHT))[0], [-0.091691, 0.077468, 0.043126])
+    close(
+        gradient(OTDD(epsilon=1.0, label_weight=0.0, **TIGHT))[0], [-0.091691, 0.077468, 0.043126]
+    )
 
 
 def test_the_gradient_of_label_distances_is_the_mass_between_classes():
@@ -218,9 +247,16 @@ def test_the_gradient_of_label_distances_is_the_mass_between_classes():
     ids=repr,
 )
 def test_gradients_are_those_of_finite_differences(distance):
-    x, y, u, v = X[[0, 1, 2, 4, 5, 6]], Y[[0, 1, 2, 4, 5, 6]], U[[0, 1, 3, 4, 5]].clone(), V[[0, 1, 3, 4, 5]]
+    x, y, u, v = (
+        X[[0, 1, 2, 4, 5, 6]],
+        Y[[0, 1, 2, 4, 5, 6]],
+        U[[0, 1, 3, 4, 5]].clone(),
+        V[[0, 1, 3, 4, 5]],
+    )
     assert torch.autograd.gradcheck(
-        lambda a, b: distance(a, y, b, v).value, (x.clone().requires_grad_(), u.requires_grad_()), atol=1e-5
+        lambda a, b: distance(a, y, b, v).value,
+        (x.clone().requires_grad_(), u.requires_grad_()),
+        atol=1e-5,
     )
 
 
@@ -230,7 +266,9 @@ def test_the_gradient_of_mmd_holds_its_bandwidth():
     found = torch.autograd.grad(MMD(kernels=1)(X, Y, target, V).value, target)[0]
     both = torch.cat([X, U])
     width = squares(both, both).sum() / (19 * 18)
-    kernels = [torch.exp(-squares(a, target) / width).mean() * scale for a, scale in ((target, 1), (X, -2))]
+    kernels = [
+        torch.exp(-squares(a, target) / width).mean() * scale for a, scale in ((target, 1), (X, -2))
+    ]
     assert_close(found, torch.autograd.grad(sum(kernels), target)[0])
 
 
@@ -238,7 +276,9 @@ def test_gradients_where_classes_have_no_variance():
     """A class of one row is a point; a channel that never changes has no variance: both have a gradient."""
     x, u = X.clone(), U.clone()
     x[:, 1], u[:, 1], v = 2.0, 2.0, torch.tensor([0] * 4 + [1] * 5 + [2])
-    lone = label_costs(Side.of(x, Y), Side.of(u, v))[:, 2]  # W2 of N(m, S) to a point is |m - u|^2 + tr S
+    lone = label_costs(Side.of(x, Y), Side.of(u, v))[
+        :, 2
+    ]  # W2 of N(m, S) to a point is |m - u|^2 + tr S
     for c in range(2):
         close(lone[c], float((x[c == Y].mean(0) - u[9]).square().sum() + x[c == Y].var(0).sum()))
     for labels in ("gaussian", "diagonal", "means", "exact"):
@@ -247,7 +287,13 @@ def test_gradients_where_classes_have_no_variance():
 
 
 def test_identical_data_need_no_change():
-    for distance in (OTDD(epsilon=0.1, **TIGHT), OTDD(p=1, epsilon=0.1, **TIGHT), MMD(), CORAL(), Moments()):
+    for distance in (
+        OTDD(epsilon=0.1, **TIGHT),
+        OTDD(p=1, epsilon=0.1, **TIGHT),
+        MMD(),
+        CORAL(),
+        Moments(),
+    ):
         target = X.clone().requires_grad_()
         value = distance(X, Y, target, Y).value
         close(value, 0.0)
@@ -307,7 +353,9 @@ def test_the_global_random_generator_is_left_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("distance", [OTDD(epsilon=20.0), OTDD(p=1, epsilon=5.0), ORCA(epsilon=20.0)], ids=repr)
+@pytest.mark.parametrize(
+    "distance", [OTDD(epsilon=20.0), OTDD(p=1, epsilon=5.0), ORCA(epsilon=20.0)], ids=repr
+)
 def test_a_large_cost_is_held_in_float32(distance, monkeypatch):
     distance = replace(distance, tolerance=1e-6)
     value, expected = distance(X, Y, U, V).value, gradient(distance)
@@ -347,5 +395,7 @@ def test_a_file_can_name_one():
 
     parser = ArgumentParser()
     parser.add_argument("--distance", type=distances.DatasetDistance)
-    found = parser.instantiate(parser.parse_args(["--distance=OTDD", "--distance.labels=diagonal", "--distance.p=1"]))
+    found = parser.instantiate(
+        parser.parse_args(["--distance=OTDD", "--distance.labels=diagonal", "--distance.p=1"])
+    )
     assert found.distance == OTDD(labels="diagonal", p=1)

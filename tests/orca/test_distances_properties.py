@@ -29,12 +29,20 @@ def same(one, other):
 
 
 @settings(max_examples=10, deadline=None)
-@given(clouds(), st.sampled_from([0.0, 20.0, 50.0]), st.sampled_from(["gaussian", "diagonal", "means", "exact"]))
-def test_a_data_set_is_at_no_distance_from_itself_and_at_twice_the_square_of_a_shift(cloud, epsilon, labels):
+@given(
+    clouds(),
+    st.sampled_from([0.0, 20.0, 50.0]),
+    st.sampled_from(["gaussian", "diagonal", "means", "exact"]),
+)
+def test_a_data_set_is_at_no_distance_from_itself_and_at_twice_the_square_of_a_shift(
+    cloud, epsilon, labels
+):
     x, y = cloud
     shift = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
     same(otdd(x, y, x, y, epsilon=epsilon, labels=labels), torch.zeros(()).double())
-    same(otdd(x, y, x + shift, y, epsilon=epsilon, labels=labels), 2 * shift.square().sum())  # 2 * 0.38
+    same(
+        otdd(x, y, x + shift, y, epsilon=epsilon, labels=labels), 2 * shift.square().sum()
+    )  # 2 * 0.38
 
 
 @settings(max_examples=10, deadline=None)
@@ -55,7 +63,9 @@ def test_order_names_sides_and_axes_do_not_matter(one, other, random):
 @given(clouds(), clouds())
 def test_the_more_of_a_class_is_known_the_farther_it_is(one, other):
     a, b = Side.of(*one), Side.of(*other)
-    means, diagonal, full = (label_costs(a, b, labels) for labels in ("means", "diagonal", "gaussian"))
+    means, diagonal, full = (
+        label_costs(a, b, labels) for labels in ("means", "diagonal", "gaussian")
+    )
     spread = [torch.stack([f.square().sum() for f in side.factors]) for side in (a, b)]
     slack = 1e-9
     assert (means <= diagonal + slack).all()

@@ -36,7 +36,11 @@ CASES = {
     "missing": (Patches(size=3), "series", holed(series(13, 7))),
     "image": (Patches(size=3), "image", [x.view(1, 7, 5) for x in series(35, 35, 35, channels=1)]),
     "volume": (Patches(size=2), "image", [x.view(2, 3, 5, 4) for x in series(60, 60)]),
-    "table": (Tabular(), "tabular", [torch.tensor([1.0, torch.nan, 3.0]), torch.tensor([2.0, 5.0, torch.nan])]),
+    "table": (
+        Tabular(),
+        "tabular",
+        [torch.tensor([1.0, torch.nan, 3.0]), torch.tensor([2.0, 5.0, torch.nan])],
+    ),
     "symbols": (Symbols(), "symbols", [torch.tensor([[1, 2, 3, 0]]), torch.tensor([[2, 4]])]),
     "sound": (Spectrogram(window=16, hop=4), "series", series(61, 17, 3, 1, channels=1)),
     "stereo": (Spectrogram(window=10, hop=7), "series", series(61, 17)),
@@ -61,7 +65,13 @@ def attached(embedder, kind, inputs, body=BODY):
 
 @pytest.mark.parametrize(
     ("shape", "most", "size", "tokens"),
-    [((96,), 64, 2, 48), ((521,), 64, 9, 58), ((64,), 64, 1, 64), ((28, 28), 64, 4, 49), ((17, 16), 64, 3, 36)],
+    [
+        ((96,), 64, 2, 48),
+        ((521,), 64, 9, 58),
+        ((64,), 64, 1, 64),
+        ((28, 28), 64, 4, 49),
+        ((17, 16), 64, 3, 36),
+    ],
 )
 def test_the_smallest_patch_that_makes_few_enough_tokens(shape, most, size, tokens):
     embedder = attached(Patches(max_patches=most), "image", [torch.zeros(1, *shape)])
@@ -74,7 +84,9 @@ def test_a_patch_is_what_a_convolution_with_that_stride_sees():
     embedder = attached(Patches(size=4), "image", [torch.zeros(3, 8, 12)])
     x = torch.randn(2, 3, 8, 12)
     weight = embedder.project.weight.view(8, 3, 4, 4)
-    wanted = nn.functional.conv2d(x, weight, embedder.project.bias, stride=4).flatten(2).transpose(1, 2)
+    wanted = (
+        nn.functional.conv2d(x, weight, embedder.project.bias, stride=4).flatten(2).transpose(1, 2)
+    )
     found = embedder(x, torch.ones_like(x, dtype=torch.bool))
     torch.testing.assert_close(found.tokens, wanted)
     assert found.grid == (2, 3)
@@ -118,7 +130,9 @@ def test_moments_of_a_constant_channel_are_the_body_s_mean():
 def test_refusals():
     with pytest.raises(ConfigError, match="Tabular takes tabular data, not series; choose another"):
         attached(Tabular(), "series", series(4))
-    with pytest.raises(ConfigError, match="Patches makes 131 tokens, the body reads 64; make it coarser"):
+    with pytest.raises(
+        ConfigError, match="Patches makes 131 tokens, the body reads 64; make it coarser"
+    ):
         attached(Patches(size=4), "series", series(521))
     with pytest.raises(ConfigError, match="size is 0"):
         Patches(size=0)

@@ -9,7 +9,14 @@ import yaml
 
 from lit_align.cli.main import main
 from lit_align.orca.datamodule import CrossModalData
-from lit_align.orca.evaluation import ARMS, baselines, compared, random_convolutions, ridge, settings_of
+from lit_align.orca.evaluation import (
+    ARMS,
+    baselines,
+    compared,
+    random_convolutions,
+    ridge,
+    settings_of,
+)
 from lit_align.orca.modalities.images import Images
 from lit_align.orca.modalities.tables import Tables
 
@@ -24,7 +31,10 @@ def task(tiny):
     model = {"base": base, "embedder": {"class_path": "Patches", "init_args": {"size": 4}}}
     data = {"train": "digits", "modality": "Images", "limit": 60, "batch_size": 16}
     return {
-        "model": {"class_path": "CrossModal", "init_args": {**model, "alignment": how, "optimizer": optimizer}},
+        "model": {
+            "class_path": "CrossModal",
+            "init_args": {**model, "alignment": how, "optimizer": optimizer},
+        },
         "data": {"class_path": "CrossModalData", "init_args": data},
     }
 
@@ -35,12 +45,18 @@ def test_an_arm_changes_nothing_else(task):
     assert json.dumps(task) == before
     plain = made["naive"]["model"]["init_args"]
     assert plain["optimizer"]["init_args"] == {"lr": 0.1, "weight_decay": 0.0}
-    assert (plain["seed"], made["naive"]["data"]["init_args"]["seed"], plain["alignment"]) == (7, 7, None)
+    assert (plain["seed"], made["naive"]["data"]["init_args"]["seed"], plain["alignment"]) == (
+        7,
+        7,
+        None,
+    )
     for arm, settings in made.items():
         given = settings["model"]["init_args"]
         differ = {name for name in given if given[name] != plain.get(name)}
         assert differ == {"naive": set(), "scratch": {"pretrained"}}.get(arm, {"alignment"})
-    alignments = {arm: made[arm]["model"]["init_args"]["alignment"] for arm in ("orca", "otdd", "gated")}
+    alignments = {
+        arm: made[arm]["model"]["init_args"]["alignment"] for arm in ("orca", "otdd", "gated")
+    }
     assert (alignments["otdd"]["folds"], alignments["gated"]["folds"]) == (0, 2)
     assert alignments["orca"]["distance"]["class_path"] == "ORCA"
 
@@ -61,7 +77,9 @@ def test_the_nearest_neighbour_and_the_ridge_are_those_of_scikit_learn(task):
     assert found["mean target"] == pytest.approx(float((test.y == commonest).double().mean()))
     wanted = RidgeClassifier(10.0).fit(x - x.mean(0), train.y).predict(z - x.mean(0))
     classes = torch.nn.functional.one_hot(train.y).double() * 2 - 1
-    assert (ridge(x - x.mean(0), classes, 10.0)(z - x.mean(0)).argmax(1).numpy() == wanted).mean() > 0.995
+    assert (
+        ridge(x - x.mean(0), classes, 10.0)(z - x.mean(0)).argmax(1).numpy() == wanted
+    ).mean() > 0.995
 
 
 def test_numbers_have_baselines_in_the_measure_of_the_arms(tmp_path):
@@ -70,7 +88,13 @@ def test_numbers_have_baselines_in_the_measure_of_the_arms(tmp_path):
 
     signs = np.tile([-1.0, 1.0], 20)
     x = signs[:, None] * np.arange(1, 41)[:, None] + np.zeros((40, 4))
-    np.savez(tmp_path / "table.npz", x_train=x, y_train=signs + 2, x_test=1.01 * x[30:], y_test=signs[30:] + 2)
+    np.savez(
+        tmp_path / "table.npz",
+        x_train=x,
+        y_train=signs + 2,
+        x_test=1.01 * x[30:],
+        y_test=signs[30:] + 2,
+    )
     given = {
         "train": str(tmp_path / "table.npz"),
         "test": str(tmp_path / "table.npz"),
@@ -92,8 +116,17 @@ def test_random_convolutions_are_drawn_from_the_seed_and_measured_on_the_first_s
 
 
 def test_arms_without_a_difference_have_no_p():
-    run = {"lr": 0.1, "seconds": 1.0, "cpu_seconds": 1.0, "metric": "rmse", "test_rmse": 0.5, "alignment": {"kept": 1}}
-    found = compared([{**run, "arm": arm, "seed": seed} for arm in ("naive", "otdd") for seed in (0, 1)])
+    run = {
+        "lr": 0.1,
+        "seconds": 1.0,
+        "cpu_seconds": 1.0,
+        "metric": "rmse",
+        "test_rmse": 0.5,
+        "alignment": {"kept": 1},
+    }
+    found = compared(
+        [{**run, "arm": arm, "seed": seed} for arm in ("naive", "otdd") for seed in (0, 1)]
+    )
     assert found["otdd"]["against naive"] is None
     assert (found["otdd"]["kept"], found["otdd"]["sd"]) == (2, 0.0)
 
@@ -101,7 +134,15 @@ def test_arms_without_a_difference_have_no_p():
 def test_runs_are_made_once(task, tmp_path, capsys):
     (tmp_path / "digits.yaml").write_text(yaml.safe_dump(task | {"trainer": {"max_steps": 2}}))
     given = [
-        *("evaluate", "cross-modal", "--tasks", str(tmp_path / "digits.yaml"), "--arms", "naive", "otdd"),
+        *(
+            "evaluate",
+            "cross-modal",
+            "--tasks",
+            str(tmp_path / "digits.yaml"),
+            "--arms",
+            "naive",
+            "otdd",
+        ),
         *("--lrs", "0.001", "0.003", "--seeds", "2", "--results", str(tmp_path / "runs.jsonl")),
     ]
     main([*given, "--run", str(tmp_path / "run")])
@@ -111,7 +152,10 @@ def test_runs_are_made_once(task, tmp_path, capsys):
     assert len(lines) == len({line["key"] for line in lines}) == 8  # and baselines of two seeds
     assert all(run["seconds"] > 0 and 0 <= run["test_accuracy"] <= 1 for run in runs)
     found = json.loads((tmp_path / "run/0/cross_modal.json").read_text())["digits"]
-    chosen = min((run for run in runs if run["arm"] == "naive" and run["seed"] == 0), key=lambda run: run["eval_loss"])
+    chosen = min(
+        (run for run in runs if run["arm"] == "naive" and run["seed"] == 0),
+        key=lambda run: run["eval_loss"],
+    )
     assert found["arms"]["naive"]["lr"] == chosen["lr"]
     assert (found["steps"], found["metric"]) == (2, "accuracy")
     assert (tmp_path / "run/0/cross_modal.png").exists()
@@ -128,7 +172,10 @@ def test_runs_are_made_once(task, tmp_path, capsys):
         (["--steps", "0"], "seeds is 5 and steps 0; both are at least 1"),
         (["--tasks", "none.yaml"], "there is no file none.yaml; give the YAML of a task"),
         ([], "a.yaml has no trainer.max_steps above 0; state it there, or give --steps"),
-        (["--tasks", "text.yaml"], "text.yaml is of Preference, not of CrossModal; give the YAML of a task"),
+        (
+            ["--tasks", "text.yaml"],
+            "text.yaml is of Preference, not of CrossModal; give the YAML of a task",
+        ),
         (["--tasks", "empty.yaml"], "empty.yaml has no model and data; give the YAML of a task"),
     ],
 )

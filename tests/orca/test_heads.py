@@ -60,9 +60,13 @@ def test_classes():
 def test_labels():
     """Average precision of a label: of the ranked examples 1 0 1, the precisions at the hits are 1 and 2/3."""
     head = Head(TargetSpec("multilabel", 2), Tabular(), 2)
-    torch.testing.assert_close(head.loss(torch.zeros(1, 2), torch.tensor([[1, 0]])), torch.tensor([2.0]).log())
+    torch.testing.assert_close(
+        head.loss(torch.zeros(1, 2), torch.tensor([[1, 0]])), torch.tensor([2.0]).log()
+    )
     precision = measure(head.target)
-    precision.update(torch.tensor([[3.0, 1.0], [2.0, 2.0], [1.0, 3.0]]), torch.tensor([[1, 0], [0, 0], [1, 1]]))
+    precision.update(
+        torch.tensor([[3.0, 1.0], [2.0, 2.0], [1.0, 3.0]]), torch.tensor([[1, 0], [0, 0], [1, 1]])
+    )
     torch.testing.assert_close(precision.compute(), torch.tensor((5 / 6 + 1) / 2))
 
 
@@ -73,7 +77,9 @@ def test_dense_patches_lie_where_they_were_cut():
     hidden = torch.randn(3, 9, 4)
     found = head(hidden, Embedded(hidden, torch.ones(3, 9, dtype=torch.bool), (3, 3)))
     whole = fold(head.linear(hidden).transpose(1, 2), (6, 9), (2, 3), stride=(2, 3))[:, :, :5, :7]
-    wanted = whole * torch.tensor([2.0, 3.0]).view(2, 1, 1) + torch.tensor([1.0, -1.0]).view(2, 1, 1)
+    wanted = whole * torch.tensor([2.0, 3.0]).view(2, 1, 1) + torch.tensor([1.0, -1.0]).view(
+        2, 1, 1
+    )
     torch.testing.assert_close(found, wanted)
 
 

@@ -49,16 +49,34 @@ def test_parts_of_speech_are_read_past_comments_and_joined_words(tmp_path, token
     source = SourceSet.from_words([tmp_path / "b.conllu.gz"], TABLE, tokenizer, window=0)
     assert source.names == ("ADV", "AUX", "PRON")
     found = {source.names[y]: said(tokenizer, x) for x, y in zip(source.x, source.y, strict=True)}
-    assert found == {"PRON": {"I": 0.5, "t": 0.5}, "AUX": {"'": 0.5, "s": 0.5}, "ADV": {"s": 0.5, "o": 0.5}}
+    assert found == {
+        "PRON": {"I": 0.5, "t": 0.5},
+        "AUX": {"'": 0.5, "s": 0.5},
+        "ADV": {"s": 0.5, "o": 0.5},
+    }
 
 
 def test_real_text(shared_data, tokenizer):
-    ner = SourceSet.from_words([shared_data / "wnut17" / "wnut17train.conll"], TABLE, tokenizer, count=500)
-    assert ner.names == ("O", "corporation", "creative-work", "group", "location", "person", "product")
+    ner = SourceSet.from_words(
+        [shared_data / "wnut17" / "wnut17train.conll"], TABLE, tokenizer, count=500
+    )
+    assert ner.names == (
+        "O",
+        "corporation",
+        "creative-work",
+        "group",
+        "location",
+        "person",
+        "product",
+    )
     assert ner.y.bincount().min() == 8
-    pos = SourceSet.from_words([shared_data / "ud_ewt" / "en_ewt-ud-dev.conllu.gz"], TABLE, tokenizer, count=500)
+    pos = SourceSet.from_words(
+        [shared_data / "ud_ewt" / "en_ewt-ud-dev.conllu.gz"], TABLE, tokenizer, count=500
+    )
     assert len(pos.names) == 17  # the universal parts of speech
-    again = SourceSet.from_words([shared_data / "ud_ewt" / "en_ewt-ud-dev.conllu.gz"], TABLE, tokenizer, count=500)
+    again = SourceSet.from_words(
+        [shared_data / "ud_ewt" / "en_ewt-ud-dev.conllu.gz"], TABLE, tokenizer, count=500
+    )
     assert torch.equal(pos.x, again.x)
 
 
@@ -129,7 +147,10 @@ def test_numbers_go_into_bins_of_equal_count_and_ties_together():
 
 
 def test_maps_and_sets_of_labels_go_into_clusters():
-    maps = torch.cat([torch.zeros(30, 4, 4), torch.full((30, 4, 4), 9.0)]) + torch.linspace(0, 1, 60)[:, None, None]
+    maps = (
+        torch.cat([torch.zeros(30, 4, 4), torch.full((30, 4, 4), 9.0)])
+        + torch.linspace(0, 1, 60)[:, None, None]
+    )
     quantizer, before = LabelQuantizer.fit(maps, k=2), torch.get_rng_state()
     classes = quantizer(maps)
     assert len(classes[:30].unique()) == len(classes[30:].unique()) == 1

@@ -26,7 +26,12 @@ from tests.stages.runs import folder_of, start, trace
 from tests.stages.test_resume import wait_for
 
 pytest.importorskip("sklearn")
-QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+QUIET = {
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "logger": False,
+    "accelerator": "cpu",
+}
 
 
 def arguments(tiny, run, *more, command="fit"):
@@ -60,7 +65,10 @@ def arguments(tiny, run, *more, command="fit"):
     ]
 
 
-KEPT = ("--model.alignment.folds=0", "--model.alignment.joint=0.1")  # so that the distance is part of every step
+KEPT = (
+    "--model.alignment.folds=0",
+    "--model.alignment.joint=0.1",
+)  # so that the distance is part of every step
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +164,18 @@ class Given(Modality):
 
 def fitted(tiny, tmp_path, alignment, groups=None, **settings):
     """A run of one step, on series."""
-    given = {"tune": "frozen", "optimizer": lambda groups: torch.optim.SGD(groups, lr=0.0)} | settings
+    given = {
+        "tune": "frozen",
+        "optimizer": lambda groups: torch.optim.SGD(groups, lr=0.0),
+    } | settings
     module = CrossModal(Base(str(tiny), "none", "float32"), Patches(4), alignment, **given)
-    trainer = Trainer(max_steps=1, default_root_dir=tmp_path, plugins=[SafeIO()], callbacks=[LastCheckpoint()], **QUIET)
+    trainer = Trainer(
+        max_steps=1,
+        default_root_dir=tmp_path,
+        plugins=[SafeIO()],
+        callbacks=[LastCheckpoint()],
+        **QUIET,
+    )
     trainer.fit(module, CrossModalData("made up", Given(replace(bars(), groups=groups))))
     return module
 
@@ -171,14 +188,18 @@ def test_an_alignment_that_helps_is_kept(tiny, tmp_path):
 
 
 def test_an_alignment_that_harms_is_refused_and_undone(tiny, tmp_path):
-    how = FeatureAlignment(steps=60, lr=0.05, rows=60, distance=Drowned())  # fewer than tokens begin by
+    how = FeatureAlignment(
+        steps=60, lr=0.05, rows=60, distance=Drowned()
+    )  # fewer than tokens begin by
     module = fitted(tiny, tmp_path, how)
     assert not module.report["kept"]
     assert module.report["probe"]["with"] > module.report["probe"]["without"]
     plain = fitted(tiny, tmp_path, None)
     for name, weight in module.embedder.state_dict().items():
         assert torch.equal(weight, plain.embedder.state_dict()[name])
-    forced = fitted(tiny, tmp_path, FeatureAlignment(steps=60, lr=0.05, distance=Drowned(), folds=0))
+    forced = fitted(
+        tiny, tmp_path, FeatureAlignment(steps=60, lr=0.05, distance=Drowned(), folds=0)
+    )
     assert not torch.equal(forced.embedder.shift, plain.embedder.shift)
 
 
@@ -199,7 +220,9 @@ def test_the_probe_is_a_logistic_regression(tiny, tmp_path):
     z = torch.randn(50, 32, generator=torch.Generator().manual_seed(1))
     y, rest = (z[:, 0] + 0.5 * z[:, 1] > 0).long(), torch.arange(50) < 40
     scale = StandardScaler().fit(z[rest])
-    theirs = LogisticRegression(C=2.0, tol=1e-8, max_iter=1000).fit(scale.transform(z[rest]), y[rest])
+    theirs = LogisticRegression(C=2.0, tol=1e-8, max_iter=1000).fit(
+        scale.transform(z[rest]), y[rest]
+    )
     # two rows of weights that are opposite have half the square of their difference, hence C = 2 for C = 1
     expected = log_loss(y[~rest], theirs.predict_proba(scale.transform(z[~rest])))
     assert probe(head, z, None, y, rest, 1.0) == pytest.approx(expected, rel=1e-2)
@@ -238,7 +261,11 @@ def test_other_targets_are_aligned_by_their_quantiles_or_clusters(kind, tiny, tm
 
 def test_a_run_made_in_python_loads(tiny, tmp_path):
     module = fitted(
-        tiny, tmp_path, FeatureAlignment(steps=1, folds=2, distance=Sinkhorn(p=1)), tune="lora", lora=Lora(r=2)
+        tiny,
+        tmp_path,
+        FeatureAlignment(steps=1, folds=2, distance=Sinkhorn(p=1)),
+        tune="lora",
+        lora=Lora(r=2),
     )
     again = lit_align.load(tmp_path / "checkpoints" / "last.ckpt")
     assert again.alignment == module.alignment
@@ -256,7 +283,9 @@ def test_weights_drawn_anew_leave_the_embedder_as_it_begins(tiny, tmp_path):
 
 
 def test_what_is_new_learns_faster(tiny, tmp_path):
-    module = fitted(tiny, tmp_path, None, tune="lora", optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
+    module = fitted(
+        tiny, tmp_path, None, tune="lora", optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1)
+    )
     new, tuned = module.make_optimizer().param_groups
     assert (new["lr"], tuned["lr"]) == (0.5, 0.1)
     assert len(new["params"]) == len(list(module.embedder.parameters())) + 2
@@ -267,12 +296,18 @@ def test_what_is_new_learns_faster(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--data=Comparisons", "--data.train=x.jsonl"], "CrossModal learns from CrossModalData, not Comparisons"),
+        (
+            ["--data=Comparisons", "--data.train=x.jsonl"],
+            "CrossModal learns from CrossModalData, not Comparisons",
+        ),
         (["--model.embedder=Tabular"], "Tabular takes tabular data, not image; choose another"),
         (["--model.embedder=Pathces"], "nothing is called 'Pathces'; did you mean Patches?"),
         (["--model.alignment.distance=OTTD"], "nothing is called 'OTTD'; did you mean OTDD?"),
         (["--data.modality=Image"], "nothing is called 'Image'; did you mean Images?"),
-        (["--model.alignment.steps=0"], "steps is 0, rows 40, joint 0.0 and folds 2; steps is at least 1"),
+        (
+            ["--model.alignment.steps=0"],
+            "steps is 0, rows 40, joint 0.0 and folds 2; steps is at least 1",
+        ),
         (["--model.alignment.source=[none.npz]"], "there is no source none.npz"),
         (["--model.layers=9"], "has 2 layers; layers is 9, set it from 1 to 2"),
         (["--model.alignment.distance.epsilon=-1"], "epsilon is -1.0"),
@@ -287,16 +322,35 @@ def test_refusals(more, sentence, tiny, tmp_path, capsys):
     assert sentence in capsys.readouterr().err
 
 
-def test_text_stages_refuse_its_data_and_commands_about_text_refuse_it(tiny, tmp_path, capsys, whole):
+def test_text_stages_refuse_its_data_and_commands_about_text_refuse_it(
+    tiny, tmp_path, capsys, whole
+):
     with pytest.raises(SystemExit):
         main(
             [
-                *("fit", "--model=SFT", "--model.objective=CrossEntropy", f"--model.base.path={tiny}"),
-                *("--model.base.quantization=none", f"--run={tmp_path}", "--trainer.accelerator=cpu"),
-                *("--model.lora.r=2", "--data=CrossModalData", "--data.train=digits", "--data.modality=Images"),
+                *(
+                    "fit",
+                    "--model=SFT",
+                    "--model.objective=CrossEntropy",
+                    f"--model.base.path={tiny}",
+                ),
+                *(
+                    "--model.base.quantization=none",
+                    f"--run={tmp_path}",
+                    "--trainer.accelerator=cpu",
+                ),
+                *(
+                    "--model.lora.r=2",
+                    "--data=CrossModalData",
+                    "--data.train=digits",
+                    "--data.modality=Images",
+                ),
             ]
         )
-    assert "learns from demonstrations, and the data module CrossModalData carries examples" in capsys.readouterr().err
+    assert (
+        "learns from demonstrations, and the data module CrossModalData carries examples"
+        in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit):
         main(arguments(tiny, tmp_path, command="predict"))
     assert "answers no prompts" in capsys.readouterr().err
@@ -313,7 +367,11 @@ def test_a_checkpoint_of_other_data_is_refused(whole, tiny, tmp_path, capsys):
 
 
 def test_points_of_a_file(tiny, tmp_path):
-    np.savez(tmp_path / "points.npz", x=np.random.default_rng(0).normal(size=(40, 32)), y=np.arange(40) % 2)
+    np.savez(
+        tmp_path / "points.npz",
+        x=np.random.default_rng(0).normal(size=(40, 32)),
+        y=np.arange(40) % 2,
+    )
     how = FeatureAlignment([str(tmp_path / "points.npz")], OTDD(), steps=1, folds=0)
     assert fitted(tiny, tmp_path, how).report["source"].endswith("points.npz")
 

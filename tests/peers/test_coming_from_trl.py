@@ -20,7 +20,10 @@ def test_every_setting_is_one_over_there(kind):
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_a_run_from_the_table_parses_and_says_the_same(kind, capsys, tmp_path):
-    dotted = {**CLASSES[kind], **{key: value for row in rows_of(kind) for key, value in row.ours.items()}}
+    dotted = {
+        **CLASSES[kind],
+        **{key: value for row in rows_of(kind) for key, value in row.ours.items()},
+    }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(nested(dotted)))
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "-c", str(tmp_path / "run.yaml"), "--print_config"])

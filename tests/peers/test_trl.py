@@ -84,13 +84,28 @@ def with_noise(noise: float) -> Callable[[Objective, Drawn], Tensor]:
     return loss
 
 
-def dpo(ours: Objective, loss_type, name: str | None = None, loss=of_pairs, even: bool = False, **settings) -> Parity:
-    return Parity(ours, name or loss_type, lambda given: trl_code.dpo(given, loss_type, **settings), loss, even)
+def dpo(
+    ours: Objective,
+    loss_type,
+    name: str | None = None,
+    loss=of_pairs,
+    even: bool = False,
+    **settings,
+) -> Parity:
+    return Parity(
+        ours,
+        name or loss_type,
+        lambda given: trl_code.dpo(given, loss_type, **settings),
+        loss,
+        even,
+    )
 
 
 def free(ours: Objective, name: str, loss=of_pairs, **settings) -> Parity:
     which = "orpo" if name == "ORPO" else "cpo"
-    return Parity(ours, name, lambda given: trl_code.reference_free(given, which, **settings), loss, even=True)
+    return Parity(
+        ours, name, lambda given: trl_code.reference_free(given, which, **settings), loss, even=True
+    )
 
 
 PARITY = [
@@ -111,8 +126,18 @@ PARITY = [
     dpo(CrossEntropy(), "sft", loss=of_chosen_tokens, beta=0.1),
     dpo(ZOO["LengthNormalizedDPO"](beta=2.0), "sigmoid_norm", beta=2.0),
     *(
-        dpo(ZOO["FDPO"](beta=0.2, divergence=ours), "sigmoid", name, beta=0.2, f_divergence_type=name)
-        for ours, name in (("reverse_kl", "reverse_kl"), ("forward_kl", "forward_kl"), ("js", "js_divergence"))
+        dpo(
+            ZOO["FDPO"](beta=0.2, divergence=ours),
+            "sigmoid",
+            name,
+            beta=0.2,
+            f_divergence_type=name,
+        )
+        for ours, name in (
+            ("reverse_kl", "reverse_kl"),
+            ("forward_kl", "forward_kl"),
+            ("js", "js_divergence"),
+        )
     ),
     dpo(
         ZOO["FDPO"](beta=0.2, divergence="alpha", alpha=0.3),
@@ -121,7 +146,9 @@ PARITY = [
         beta=0.2,
         f_divergence_type="alpha_divergence",
         f_alpha_divergence_coef=0.7,  # TRL counts from the other end
-    )._replace(tolerance=1e-5),  # and has no bound for its exponents in double precision: single it is
+    )._replace(
+        tolerance=1e-5
+    ),  # and has no bound for its exponents in double precision: single it is
     dpo(ZOO["LDDPO"](beta=0.2, alpha=0.4), "sigmoid", "ld_alpha", beta=0.2, ld_alpha=0.4),
     dpo(ZOO["WPO"](beta=0.2), "sigmoid", "use_weighting", beta=0.2, use_weighting=True),
     dpo(
@@ -141,18 +168,43 @@ PARITY = [
     Parity(
         ZOO["APOZeroUnpaired"](0.2),
         "apo_zero_unpaired",
-        lambda given: trl_code.kto(given, "apo_zero_unpaired", beta=0.2, desirable_weight=1.0, undesirable_weight=1.0),
+        lambda given: trl_code.kto(
+            given, "apo_zero_unpaired", beta=0.2, desirable_weight=1.0, undesirable_weight=1.0
+        ),
         of_thumbs,
     ),
     free(ORPO(weight=0.3), "ORPO", beta=0.3),
-    free(ZOO["CPO"](beta=0.2, weight=0.5), "CPO", loss_type="sigmoid", beta=0.2, cpo_alpha=0.5, alpha=0.0),
     free(
-        ZOO["CPO"](beta=0.2, weight=0.0),  # TRL imitates a response whose label is in doubt as if it were not
+        ZOO["CPO"](beta=0.2, weight=0.5),
+        "CPO",
+        loss_type="sigmoid",
+        beta=0.2,
+        cpo_alpha=0.5,
+        alpha=0.0,
+    ),
+    free(
+        ZOO["CPO"](
+            beta=0.2, weight=0.0
+        ),  # TRL imitates a response whose label is in doubt as if it were not
         "CPO, label_smoothing",
         with_noise(0.1),
-        **{"loss_type": "sigmoid", "beta": 0.2, "cpo_alpha": 0.0, "alpha": 0.0, "label_smoothing": 0.1},
+        **{
+            "loss_type": "sigmoid",
+            "beta": 0.2,
+            "cpo_alpha": 0.0,
+            "alpha": 0.0,
+            "label_smoothing": 0.1,
+        },
     ),
-    free(SimPO(beta=2.0, gamma=0.5), "simpo", loss_type="simpo", beta=2.0, cpo_alpha=0.0, alpha=0.0, simpo_gamma=0.5),
+    free(
+        SimPO(beta=2.0, gamma=0.5),
+        "simpo",
+        loss_type="simpo",
+        beta=2.0,
+        cpo_alpha=0.0,
+        alpha=0.0,
+        simpo_gamma=0.5,
+    ),
 ]
 
 
@@ -202,7 +254,9 @@ def table() -> str:
     """Largest differences over the seeds, as Markdown."""
     rows = ["| objective | TRL's name | loss | gradient |", "|---|---|---|---|"]
     for case in PARITY:
-        worst = [max(found) for found in zip(*(differences(case, seed) for seed in SEEDS), strict=True)]
+        worst = [
+            max(found) for found in zip(*(differences(case, seed) for seed in SEEDS), strict=True)
+        ]
         rows.append(f"| `{case.ours}` | {case.name} | {worst[0]:.0e} | {worst[1]:.0e} |")
     return "\n".join(rows)
 

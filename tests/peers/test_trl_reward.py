@@ -26,8 +26,13 @@ def theirs(scores: torch.Tensor, margin: torch.Tensor | None, centre: float | No
         _total_train_tokens=0,
         _tp_size=1,
     )
-    inputs = {"attention_mask": torch.ones(2 * PAIRS, 3), **({} if margin is None else {"margin": margin})}
-    return RewardTrainer.compute_loss(reads, lambda **inputs: SimpleNamespace(logits=scores[:, None]), inputs)
+    inputs = {
+        "attention_mask": torch.ones(2 * PAIRS, 3),
+        **({} if margin is None else {"margin": margin}),
+    }
+    return RewardTrainer.compute_loss(
+        reads, lambda **inputs: SimpleNamespace(logits=scores[:, None]), inputs
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -39,7 +44,9 @@ def test_loss_and_gradient_are_those_of_trl(seed, with_margin, centre):
     margin = torch.rand(PAIRS, generator=draw, dtype=torch.float64) if with_margin else None
     index = torch.arange(2 * PAIRS)
     nothing, sure = torch.zeros(PAIRS, dtype=torch.float64), torch.ones(PAIRS, dtype=torch.float64)
-    labels = PairLabels(index[:PAIRS], index[PAIRS:], sure, nothing if margin is None else margin, index[:PAIRS])
+    labels = PairLabels(
+        index[:PAIRS], index[PAIRS:], sure, nothing if margin is None else margin, index[:PAIRS]
+    )
     one = Logps(scores, torch.zeros_like(scores), torch.ones_like(scores))
     ours = pairs(BradleyTerry(centre=centre or 0.0), labels, one, noise=0.0).losses.mean()
     other = theirs(scores, margin, centre)

@@ -28,9 +28,12 @@ def drawn(seed: int, even: bool = False) -> Drawn:
         length[:PAIRS] = 7
     mask = (torch.arange(LONGEST) < length[:, None]).long()
     policy, reference, collision = (
-        -4 * torch.rand(2 * PAIRS, LONGEST, generator=draw, dtype=torch.float64) * mask for _ in range(3)
+        -4 * torch.rand(2 * PAIRS, LONGEST, generator=draw, dtype=torch.float64) * mask
+        for _ in range(3)
     )
-    elsewhere = tuple(-20 * torch.rand(2 * PAIRS, generator=draw, dtype=torch.float64) for _ in range(2))
+    elsewhere = tuple(
+        -20 * torch.rand(2 * PAIRS, generator=draw, dtype=torch.float64) for _ in range(2)
+    )
     return Drawn(policy.requires_grad_(), reference, collision, mask, elsewhere)
 
 
@@ -51,11 +54,15 @@ def _reads(**settings) -> SimpleNamespace:
     """What TRL's methods read from their trainer."""
     model = torch.nn.Identity()
     model.is_gradient_checkpointing = False
-    arguments = SimpleNamespace(gradient_checkpointing_kwargs=None, discopop_tau=settings.pop("discopop_tau", 0.05))
+    arguments = SimpleNamespace(
+        gradient_checkpointing_kwargs=None, discopop_tau=settings.pop("discopop_tau", 0.05)
+    )
     return SimpleNamespace(
         **{
             "model": model,
-            "accelerator": SimpleNamespace(device="cpu", gather=lambda x: x, gather_for_metrics=lambda x: x),
+            "accelerator": SimpleNamespace(
+                device="cpu", gather=lambda x: x, gather_for_metrics=lambda x: x
+            ),
             "args": arguments,
             "aux_loss_enabled": False,
             "ld_alpha": None,
@@ -88,8 +95,14 @@ def dpo(given: Drawn, loss_type: str | list[str] = "sigmoid", **settings) -> Ten
     )
     before = torch.zeros(len(given.mask), 1, dtype=torch.long)  # the first token is never predicted
     completion = torch.cat([before, given.mask], dim=1)
-    inputs = {"input_ids": completion, "attention_mask": torch.ones_like(completion), "completion_mask": completion}
-    return DPOTrainer._compute_loss(reads, Recorded(given.policy, collision=given.collision), inputs, False)
+    inputs = {
+        "input_ids": completion,
+        "attention_mask": torch.ones_like(completion),
+        "completion_mask": completion,
+    }
+    return DPOTrainer._compute_loss(
+        reads, Recorded(given.policy, collision=given.collision), inputs, False
+    )
 
 
 def kto(given: Drawn, loss_type: str = "kto", **settings) -> Tensor:
@@ -103,7 +116,10 @@ def kto(given: Drawn, loss_type: str = "kto", **settings) -> Tensor:
         "attention_mask": torch.ones_like(completion),
         "completion_mask": completion,
         "label": (torch.arange(len(completion)) < PAIRS).tolist(),
-        **{f"KL_{name}": torch.ones(len(completion), 2, dtype=torch.long) for name in ("input_ids", "attention_mask")},
+        **{
+            f"KL_{name}": torch.ones(len(completion), 2, dtype=torch.long)
+            for name in ("input_ids", "attention_mask")
+        },
         "KL_completion_mask": torch.ones(len(completion), 2, dtype=torch.long),
     }
     inputs["label"] = torch.tensor(inputs["label"])
@@ -128,7 +144,9 @@ class Binary:
         self.logps = logps
 
     def __call__(self, ids, **inputs):
-        logits = torch.stack([self.logps, (-torch.expm1(self.logps.clamp(max=-1e-9))).log()], dim=-1)
+        logits = torch.stack(
+            [self.logps, (-torch.expm1(self.logps.clamp(max=-1e-9))).log()], dim=-1
+        )
         return SimpleNamespace(logits=torch.cat([logits, torch.zeros_like(logits[:, :1])], dim=1))
 
 
@@ -139,8 +157,15 @@ def reference_free(given: Drawn, which: str, **settings) -> Tensor:
     else:
         from trl.experimental.cpo.cpo_trainer import CPOTrainer as Trainer
 
-    reads = _reads(concatenated_inputs=Trainer.concatenated_inputs, get_batch_logps=Trainer.get_batch_logps, **settings)
-    for method in ("concatenated_forward", *(("odds_ratio_loss",) if which == "orpo" else ("cpo_loss",))):
+    reads = _reads(
+        concatenated_inputs=Trainer.concatenated_inputs,
+        get_batch_logps=Trainer.get_batch_logps,
+        **settings,
+    )
+    for method in (
+        "concatenated_forward",
+        *(("odds_ratio_loss",) if which == "orpo" else ("cpo_loss",)),
+    ):
         setattr(reads, method, getattr(Trainer, method).__get__(reads))
     there = torch.cat([torch.ones(len(given.mask), 1, dtype=torch.long), given.mask], dim=1)
     batch = {}

@@ -22,7 +22,10 @@ from lit_align.orca.modalities.base import existing
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 DATA = Path(os.environ.get("LIT_ALIGN_DATA", ROOT.parent / "shared" / "data"))
-TASKS = [f"configs/orca_{name}.yaml" for name in ("basic_motions", "japanese_vowels", "digits", "landsat")]
+TASKS = [
+    f"configs/orca_{name}.yaml"
+    for name in ("basic_motions", "japanese_vowels", "digits", "landsat")
+]
 MORE = [f"configs/orca_{name}.yaml" for name in ("ecg200", "ecg5000", "darcy", "spoken_digits")]
 MOLECULES = ROOT / "plugins/lit-align-molecules"
 SIGNATURES = "Toth et al., 2023, https://arxiv.org/abs/2311.12214"
@@ -30,7 +33,10 @@ BAKE_OFF = "Bagnall et al., 2017, https://arxiv.org/abs/1602.01711"
 PUBLISHED = {
     "orca_basic_motions": {"RBF kernel": 0.975, "signature kernel": 1.0, "source": SIGNATURES},
     "orca_japanese_vowels": {"RBF kernel": 0.981, "signature kernel": 0.986, "source": SIGNATURES},
-    "orca_digits": {"1-NN": 0.98, "source": "UCI's optdigits.names, 3823 to train on and all of ours to test on"},
+    "orca_digits": {
+        "1-NN": 0.98,
+        "source": "UCI's optdigits.names, 3823 to train on and all of ours to test on",
+    },
     "orca_landsat": {
         "nearest neighbours": 0.906,
         "linear discriminant": 0.829,
@@ -43,7 +49,10 @@ PUBLISHED = {
         "ORCA": 0.00728,
         "source": "Li et al., 2020, https://arxiv.org/abs/2010.08895, and Shen et al., 2023; 85 by 85, ours 16 by 16",
     },
-    "orca_spoken_digits": {"CNN": 0.97, "source": "https://adhishthite.github.io/sound-mnist, a tenth to test on"},
+    "orca_spoken_digits": {
+        "CNN": 0.97,
+        "source": "https://adhishthite.github.io/sound-mnist, a tenth to test on",
+    },
     "orca_esol": {
         "XGBoost": 0.582,
         "message passing": 0.7,
@@ -69,7 +78,16 @@ def there(tasks: list[str]) -> tuple[list[str], list[str]]:
 
 def compared(tasks: list[str], results: Path, *how: str) -> dict:
     """Figures of the arms, and their plot in this folder."""
-    command = [sys.executable, "-m", "lit_align", "evaluate", "cross-modal", "--run=run", f"--results={results}", *how]
+    command = [
+        sys.executable,
+        "-m",
+        "lit_align",
+        "evaluate",
+        "cross-modal",
+        "--run=run",
+        f"--results={results}",
+        *how,
+    ]
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, MOLECULES)))}
     subprocess.run([*command, "--tasks", *tasks], env=paths, check=True)
     return json.loads(max(Path("run").iterdir()).joinpath("cross_modal.json").read_text())
@@ -89,9 +107,13 @@ def main() -> None:
         shutil.copy("run/0/cross_modal.png", HERE)
         found["once each"] = compared(more, results, *ONCE)
         runs = [json.loads(line) for line in results.read_text().splitlines()]
-        found["all runs"] = {key: sum(run.get(key, 0) for run in runs) for key in ("seconds", "cpu_seconds")}
+        found["all runs"] = {
+            key: sum(run.get(key, 0) for run in runs) for key in ("seconds", "cpu_seconds")
+        }
         found["published"] = PUBLISHED
-        (HERE / "cross_modal.json").write_text(json.dumps(found | {"left out": absent + others}, indent=2) + "\n")
+        (HERE / "cross_modal.json").write_text(
+            json.dumps(found | {"left out": absent + others}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

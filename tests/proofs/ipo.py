@@ -21,7 +21,10 @@ STEPS = 20_000
 def margins(objective: PairwiseObjective, steps: int = STEPS) -> list[float]:
     """log π(y_w)/π(y_l) after each of ``steps`` steps of gradient descent, in nats."""
     logits = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    reference, one = torch.full((1,), -torch.tensor(2.0).log().item(), dtype=torch.float64), torch.ones(1)
+    reference, one = (
+        torch.full((1,), -torch.tensor(2.0).log().item(), dtype=torch.float64),
+        torch.ones(1),
+    )
     optimizer, seen = torch.optim.Adam([logits], lr=0.01), []
     for _ in range(steps):
         chosen, rejected = logits.log_softmax(0).split(1)
@@ -40,7 +43,11 @@ def main() -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    traces = {f"{name} {beta}": margins(cls(beta=beta)) for name, cls in (("DPO", DPO), ("IPO", IPO)) for beta in BETAS}
+    traces = {
+        f"{name} {beta}": margins(cls(beta=beta))
+        for name, cls in (("DPO", DPO), ("IPO", IPO))
+        for beta in BETAS
+    }
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for axis, name in zip(axes, ("DPO", "IPO"), strict=True):
         for k, beta in enumerate(BETAS):
@@ -53,7 +60,9 @@ def main() -> None:
     axes[0].set_ylabel("log π(y_w) / π(y_l), nats")
     axes[1].set_title("IPO, and dotted 1 / (2β)")
     figure.savefig(HERE / "ipo.png", dpi=110)
-    found = {run: {"half way": trace[STEPS // 2 - 1], "end": trace[-1]} for run, trace in traces.items()}
+    found = {
+        run: {"half way": trace[STEPS // 2 - 1], "end": trace[-1]} for run, trace in traces.items()
+    }
     (HERE / "ipo.json").write_text(json.dumps({"steps": STEPS, "margins": found}, indent=1) + "\n")
 
 

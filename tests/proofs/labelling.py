@@ -49,9 +49,15 @@ def latencies(folder: Path) -> dict[str, float]:
     for thread in threads:
         thread.join()
     page.kill()
-    found: dict[str, float] = {"annotators": PEOPLE, "votes": len(votes), "exports meanwhile": len(exports)}
+    found: dict[str, float] = {
+        "annotators": PEOPLE,
+        "votes": len(votes),
+        "exports meanwhile": len(exports),
+    }
     for name, times in (("vote", votes), ("page", pages)):
-        found |= {f"{name} p{q}, ms": round(1000 * float(np.percentile(times, q)), 1) for q in (50, 99)}
+        found |= {
+            f"{name} p{q}, ms": round(1000 * float(np.percentile(times, q)), 1) for q in (50, 99)
+        }
     return found
 
 

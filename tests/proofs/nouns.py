@@ -63,7 +63,11 @@ from lit_align_nouns import Nouns  # noqa: E402 - straight from its folder
 
 HELD = ("museum", "doctor", "forest", "kitchen", "letter")
 SEEDS = (1, 2, 3)
-BUDGET, FIRST, LATER = 60, 36, 8  # pairs that gold labels; those before the first round and in each, if not at once
+BUDGET, FIRST, LATER = (
+    60,
+    36,
+    8,
+)  # pairs that gold labels; those before the first round and in each, if not at once
 ROUNDS, SIZE, BATCH, WORDS = 3, 24, 8, 16
 RATE, JUDGE = 1e-3, {"lr": 1e-3, "epochs": 2}
 USUAL = {
@@ -72,7 +76,12 @@ USUAL = {
     "max_new_tokens": WORDS, "checkpointing": False,
 }  # fmt: skip
 DATA = {"batch_size": BATCH, "token_budget": 1024, "max_length": 64}
-QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+QUIET = {
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "logger": False,
+    "accelerator": "cpu",
+}
 OFF, FIXED, LEARNING, GOLD = ARMS = (
     "off-line, gold",
     "on-line, fixed judge",
@@ -115,7 +124,13 @@ def said(module: Preference, prompts: list[str], samples: int, seed: int) -> lis
     asked = [chat.encode(SELECT["prompts"](Group(prompt, []))).tree.prompt for prompt in prompts]
     with module.adapters.activate("policy", training=False) as model:
         found = sample(
-            model, module.tokenizer, asked, max_new_tokens=WORDS, num_generations=samples, seed=seed, batch_size=96
+            model,
+            module.tokenizer,
+            asked,
+            max_new_tokens=WORDS,
+            num_generations=samples,
+            seed=seed,
+            batch_size=96,
         )
     groups = []
     for prompt, before, row in zip(prompts, asked, found, strict=True):
@@ -132,10 +147,15 @@ def nats(module: Preference, groups: list[Group]) -> float:
 
     def likelihoods(batch):
         with module.adapters.activate("reference", training=False):
-            return response_logps(module.tree_forward(batch.trees).logps, batch.trees.owner, batch.trees.responses)
+            return response_logps(
+                module.tree_forward(batch.trees).logps, batch.trees.owner, batch.trees.responses
+            )
 
     told = [(group.extra["prompt ids"], group.extra["tokens"]) for group in groups]
-    trees = [Tree(*one, [[True] * len(ids) for ids in one[1]], group) for one, group in zip(told, groups, strict=True)]
+    trees = [
+        Tree(*one, [[True] * len(ids) for ids in one[1]], group)
+        for one, group in zip(told, groups, strict=True)
+    ]
     ours = torch.tensor([one for group in groups for one in group.extra["logps"]])
     return (ours - scored(trees, likelihoods, 1024, dense=True)).mean().item()
 
@@ -160,14 +180,20 @@ def write(file: Path, rows: list[dict]) -> Path:
 def labelled(file: Path, gold: Gold, groups: list[Group]) -> Path:
     """Those of the pairs that are no ties, as rows."""
     found = [opinion.group for opinion in gold(groups, "pairs")]
-    rows = [as_row(group._replace(extra={"tokens": group.extra["tokens"]})) for group in found if group is not None]
+    rows = [
+        as_row(group._replace(extra={"tokens": group.extra["tokens"]}))
+        for group in found
+        if group is not None
+    ]
     return write(file, rows)
 
 
 def learned(file: Path, seed: int, lr: float, epochs: int) -> RewardModelScore:
     """The reward model that labelled pairs make."""
     module = RewardModel(BradleyTerry(), **settings(seed, lr))
-    trainer = Trainer(default_root_dir=file.parent, enable_checkpointing=False, max_epochs=epochs, **QUIET)
+    trainer = Trainer(
+        default_root_dir=file.parent, enable_checkpointing=False, max_epochs=epochs, **QUIET
+    )
     trainer.fit(module, Comparisons(str(file), seed=seed, **DATA))
     module.save_adapter(file.parent / "judge")
     return RewardModelScore(str(file.parent / "judge"))
@@ -188,7 +214,10 @@ def learn(name: str, seed: int, lr: float, held: list[str], base: list[float]) -
     """One arm: what it earns on ``held`` beginnings, how far it went, and what its reward model knows."""
     began, gold, judge = process_time(), Gold(), None
     with tempfile.TemporaryDirectory() as at:
-        file, usual = Path(at, "pairs.jsonl"), {"rounds": ROUNDS, "round_size": SIZE, "seed": seed, **DATA}
+        file, usual = (
+            Path(at, "pairs.jsonl"),
+            {"rounds": ROUNDS, "round_size": SIZE, "seed": seed, **DATA},
+        )
         module, prompts = policy(seed, lr), beginnings(LEARNED)
         random.Random(seed).shuffle(prompts)
         train = str(write(Path(at, "prompts.jsonl"), [{"prompt": prompt} for prompt in prompts]))
@@ -198,13 +227,17 @@ def learn(name: str, seed: int, lr: float, held: list[str], base: list[float]) -
         if name == OFF:
             data = Online(str(file), responses="dataset", relabel="recorded", **usual)
         elif name == GOLD:
-            data = Online(train, gold, responses="replay", relabel="recorded", fresh_fraction=0.75, **usual)
+            data = Online(
+                train, gold, responses="replay", relabel="recorded", fresh_fraction=0.75, **usual
+            )
         else:
             judge = learned(file, seed, **JUDGE)
             more = Discriminator(judge, gold, label_budget=LATER, batch_size=BATCH, **JUDGE)
             data = Online(train, more if name == LEARNING else FromReward(judge), **usual)
         watched = Watched(held)
-        trainer = Trainer(default_root_dir=at, callbacks=[watched], enable_checkpointing=False, **QUIET)
+        trainer = Trainer(
+            default_root_dir=at, callbacks=[watched], enable_checkpointing=False, **QUIET
+        )
         trainer.fit(module, data)
         groups = said(module, held, 2, seed=0)
         found = {
@@ -213,7 +246,9 @@ def learn(name: str, seed: int, lr: float, held: list[str], base: list[float]) -
             "steps": trainer.global_step,
             **gain(base, nouns(groups)),
             "KL": nats(module, groups),
-            "words": float(np.mean([len(text.split()) for group in groups for text in group.responses])),
+            "words": float(
+                np.mean([len(text.split()) for group in groups for text in group.responses])
+            ),
             "example": groups[0].prompt + groups[0].responses[0],
             "curve": [float(np.mean(base)), *watched.curve, float(np.mean(nouns(groups)))],
             "by prompt": nouns(groups),
@@ -225,11 +260,23 @@ def learn(name: str, seed: int, lr: float, held: list[str], base: list[float]) -
 
 def pooled(runs: dict[str, list[dict]], base: list[float]) -> dict:
     """Seeds together: each prompt counts once, with the mean of its responses."""
-    each = {name: np.mean([run["by prompt"] for run in of], axis=0).tolist() for name, of in runs.items()}
-    over = [(LEARNING, FIXED), (GOLD, OFF), (GOLD, FIXED), (GOLD, LEARNING), (FIXED, OFF), (LEARNING, OFF)]
+    each = {
+        name: np.mean([run["by prompt"] for run in of], axis=0).tolist()
+        for name, of in runs.items()
+    }
+    over = [
+        (LEARNING, FIXED),
+        (GOLD, OFF),
+        (GOLD, FIXED),
+        (GOLD, LEARNING),
+        (FIXED, OFF),
+        (LEARNING, OFF),
+    ]
     return {
         "over the base": {name: gain(base, of) for name, of in each.items()},
-        "over each other": {f"{one} over {other}": gain(each[other], each[one]) for one, other in over},
+        "over each other": {
+            f"{one} over {other}": gain(each[other], each[one]) for one, other in over
+        },
     }
 
 
@@ -245,12 +292,17 @@ def draw(found: dict) -> None:
         curves, total = np.array([run["curve"] for run in of]), found["over the base"][name]
         mean, places = curves.mean(0), np.arange(ROUNDS + 1) + 0.07 * (k - 1.5)
         spread = [mean - curves.min(0), curves.max(0) - mean]
-        left.errorbar(places, mean, spread, marker="os^D"[k], markersize=4, lw=1.2, elinewidth=0.8, label=name)
+        left.errorbar(
+            places, mean, spread, marker="os^D"[k], markersize=4, lw=1.2, elinewidth=0.8, label=name
+        )
         right.plot(total["interval"], [k, k], color=f"C{k}", lw=2)
         right.plot(total["gain"], k, color=f"C{k}", marker="os^D"[k])
         right.plot([run["gain"] for run in of], [k + 0.2] * len(of), "|", color=f"C{k}")
     left.set(
-        xlabel="rounds of training", ylabel="nouns in an answer of 16 tokens", xticks=range(ROUNDS + 1), ylim=(1, 2.8)
+        xlabel="rounds of training",
+        ylabel="nouns in an answer of 16 tokens",
+        xticks=range(ROUNDS + 1),
+        ylim=(1, 2.8),
     )
     left.legend(fontsize=8, ncols=2, loc="upper center")
     right.axvline(0, color="k", lw=0.8, ls=":")

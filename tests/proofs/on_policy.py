@@ -42,14 +42,23 @@ COMMON = (
         "--trainer.max_steps=-1",
         "--trainer.num_sanity_val_steps=0",
     ),
-    *("--trainer.enable_progress_bar=false", "--model.reward=lit_align_vader.Vader", "--model.max_new_tokens=16"),
+    *(
+        "--trainer.enable_progress_bar=false",
+        "--model.reward=lit_align_vader.Vader",
+        "--model.max_new_tokens=16",
+    ),
     *(
         "--model.num_generations=4",
         "--model.num_minibatches=2",
         "--model.gradient_checkpointing=false",
         "--model.optimizer.lr=1e-3",
     ),
-    *("--model.lora.r=16", "--model.lora.alpha=32", "--data.batch_size=4", "--data.token_budget=4096"),
+    *(
+        "--model.lora.r=16",
+        "--model.lora.alpha=32",
+        "--data.batch_size=4",
+        "--data.token_budget=4096",
+    ),
 )
 RUNS: dict[str, tuple[int, tuple[str, ...]]] = {
     "PPO, seed 11": (11, ()),
@@ -57,7 +66,10 @@ RUNS: dict[str, tuple[int, tuple[str, ...]]] = {
     "PPO, seed 13": (13, ()),
     "RLOO": (21, ("--model.advantage=RLOO", "--model.optimizer.lr=5e-4")),
     "GRPO": (22, ("--model.advantage=GRPO", "--model.optimizer.lr=7.5e-4")),
-    "RLOO, KL free": (11, ("--model.advantage=RLOO", "--model.kl.coefficient=0", "--model.optimizer.lr=3e-3")),
+    "RLOO, KL free": (
+        11,
+        ("--model.advantage=RLOO", "--model.kl.coefficient=0", "--model.optimizer.lr=3e-3"),
+    ),
 }
 
 
@@ -71,7 +83,11 @@ def beginnings(things: tuple[str, ...]) -> str:
 def command(what: str, name: str, folder: Path) -> tuple[list[dict[str, str]], str]:
     """One command in a process of its own: the rows of its table, and what it said."""
     seed, more = RUNS[name]
-    given = (f"--run={folder}/{what} {name}", f"--data.train={folder}/learned.jsonl", f"--data.seed={seed}")
+    given = (
+        f"--run={folder}/{what} {name}",
+        f"--data.train={folder}/learned.jsonl",
+        f"--data.seed={seed}",
+    )
     path = os.pathsep.join([str(ROOT), f"{ROOT}/plugins/lit-align-vader"])
     done = subprocess.run(
         [sys.executable, "-m", "lit_align", what, *COMMON, *given, f"--data.validation={folder}/held.jsonl",
@@ -87,7 +103,10 @@ def command(what: str, name: str, folder: Path) -> tuple[list[dict[str, str]], s
 def validated(rows: list[dict[str, str]]) -> dict[str, float]:
     """Means over fresh responses to held-out beginnings."""
     *_, row = (row for row in rows if row.get("eval_objective/scores"))
-    return {name: float(row[f"eval_objective/{name}"]) for name in ("scores", "kl", "length", "eos_rate")}
+    return {
+        name: float(row[f"eval_objective/{name}"])
+        for name in ("scores", "kl", "length", "eos_rate")
+    }
 
 
 def learn(name: str, folder: Path) -> dict:
@@ -97,7 +116,10 @@ def learn(name: str, folder: Path) -> dict:
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
     rows = [row for row in rows if row.get("objective/scores") or row.get("eval_objective/scores")]
     seen = [row for row in rows if row.get("objective/scores")]
-    curve = {of: [float(row[f"objective/{of}"]) for row in seen] for of in ("scores", "kl", "entropy", "length")}
+    curve = {
+        of: [float(row[f"objective/{of}"]) for row in seen]
+        for of in ("scores", "kl", "entropy", "length")
+    }
     return {
         "seed": RUNS[name][0],
         "first": fmean(curve["scores"][:WINDOW]),
@@ -127,7 +149,9 @@ def draw(runs: dict[str, dict]) -> None:
             axis.plot(range(1, len(values) + 1), values, color=f"C{k}", linewidth=0.6, alpha=0.35)
             axis.plot(range(WINDOW, len(values) + 1), means, color=f"C{k}", label=name)
     axes[0].set_ylabel("reward (sentiment, -1 to 1)")
-    axes[1].set(ylabel="KL, nats a response", yscale="symlog", yticks=(ticks := (0, 1, 3, 10, 30, 60)))
+    axes[1].set(
+        ylabel="KL, nats a response", yscale="symlog", yticks=(ticks := (0, 1, 3, 10, 30, 60))
+    )
     axes[1].set_yticklabels(map(str, ticks))
     axes[1].axhline(10, color="k", linestyle=":", linewidth=1)
     for axis in axes:
@@ -148,7 +172,11 @@ def main(names: list[str]) -> None:
             if "before" not in found:  # no run has learned anything yet, so it is the same for all
                 found["before"] = validated(command("validate", name, folder)[0])
             found["runs"][name] = learn(name, folder)
-            print(name, {of: it for of, it in found["runs"][name].items() if of != "curve"}, flush=True)
+            print(
+                name,
+                {of: it for of, it in found["runs"][name].items() if of != "curve"},
+                flush=True,
+            )
             FILE.write_text(json.dumps(found, indent=1) + "\n")
             draw({name: found["runs"][name] for name in RUNS if name in found["runs"]})
 

@@ -28,7 +28,11 @@ def campaign(seed: int, share: float, how: str) -> tuple[list[int], list[Label]]
     for task in range(TASKS):
         for who in rng.choice(PEOPLE, VOTES, replace=False):
             given.append(
-                Label((task, 0, 1), f"w{who}", int(truth[task] if rng.random() < skill[who] else -truth[task]))
+                Label(
+                    (task, 0, 1),
+                    f"w{who}",
+                    int(truth[task] if rng.random() < skill[who] else -truth[task]),
+                )
             )
     return truth.tolist(), given
 
@@ -37,7 +41,9 @@ def quality(truth: list[int], given: list[Label], how: str) -> tuple[float, floa
     """Share of the tasks whose likelier side is true (half of the undecided), and the Brier score; 0 is best."""
     found = HOW[how](given)
     true = np.array([found[task, 0, 1].get(side, 0.0) for task, side in enumerate(truth)])
-    return float(np.mean((true > 0.5 + 1e-9) + 0.5 * (abs(true - 0.5) < 1e-9))), float(np.mean((1 - true) ** 2))
+    return float(np.mean((true > 0.5 + 1e-9) + 0.5 * (abs(true - 0.5) < 1e-9))), float(
+        np.mean((1 - true) ** 2)
+    )
 
 
 def main() -> None:
@@ -49,14 +55,21 @@ def main() -> None:
 
     figures: dict[str, Any] = {}
     for bad in ("flip", "coin"):
-        campaigns = {share: [campaign(seed, share, bad) for seed in range(CAMPAIGNS)] for share in SHARES}
+        campaigns = {
+            share: [campaign(seed, share, bad) for seed in range(CAMPAIGNS)] for share in SHARES
+        }
         for how in HOW:
             of_share = {
-                share: np.array([quality(*one, how) for one in several]) for share, several in campaigns.items()
+                share: np.array([quality(*one, how) for one in several])
+                for share, several in campaigns.items()
             }
             figures.setdefault(bad, {})[how] = {
                 str(share): dict(
-                    zip(("accuracy", "std", "brier"), (*q.mean(0)[:1], *q.std(0)[:1], *q.mean(0)[1:]), strict=True)
+                    zip(
+                        ("accuracy", "std", "brier"),
+                        (*q.mean(0)[:1], *q.std(0)[:1], *q.mean(0)[1:]),
+                        strict=True,
+                    )
                 )
                 for share, q in of_share.items()
             }
@@ -64,11 +77,15 @@ def main() -> None:
     written = json.dumps({**settings, **figures}, indent=2, default=float)
     (HERE / "poisoning.json").write_text(written + "\n")
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.5), layout="constrained", sharey=True)
-    for axis, (bad, what) in zip(axes, (("flip", "flip every vote"), ("coin", "toss a coin")), strict=True):
+    for axis, (bad, what) in zip(
+        axes, (("flip", "flip every vote"), ("coin", "toss a coin")), strict=True
+    ):
         for how, style in zip(HOW, ("o-", "s--", "^-"), strict=True):
             points = [figures[bad][how][str(share)] for share in SHARES]
             means, spread = ([point[name] for point in points] for name in ("accuracy", "std"))
-            axis.errorbar([100 * share for share in SHARES], means, spread, fmt=style, capsize=3, label=how)
+            axis.errorbar(
+                [100 * share for share in SHARES], means, spread, fmt=style, capsize=3, label=how
+            )
         axis.set(xlabel=f"annotators who {what}, %", ylim=(0.6, 1))
         axis.grid(alpha=0.3)
     axes[0].set(ylabel="labels that are right")

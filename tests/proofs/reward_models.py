@@ -35,7 +35,11 @@ HELD_OUT = 0.25
 
 def as_row(group: Group) -> dict:
     """The layout Groups."""
-    return {"prompt": group.prompt, "responses": group.responses, "pairs": [list(pair) for pair in group.pairs]}
+    return {
+        "prompt": group.prompt,
+        "responses": group.responses,
+        "pairs": [list(pair) for pair in group.pairs],
+    }
 
 
 def hh_harmless(longest: int = 160) -> list[Group]:
@@ -55,14 +59,22 @@ def hh_harmless(longest: int = 160) -> list[Group]:
 
 def pandalm(longest: int = 120) -> list[Group]:
     """What two of three annotators prefer, short texts only."""
-    rows = map(json.loads, Path(real.pandalm(DATA, Path(os.environ["TMPDIR"]))).read_text().splitlines())
+    rows = map(
+        json.loads, Path(real.pandalm(DATA, Path(os.environ["TMPDIR"]))).read_text().splitlines()
+    )
     turns = [([{"role": "user", "content": row["prompt"]}], row) for row in rows]
     groups = [
-        Group(asked, [[{"role": "assistant", "content": said}] for said in row["responses"]], (Pair(*row["pairs"][0]),))
+        Group(
+            asked,
+            [[{"role": "assistant", "content": said}] for said in row["responses"]],
+            (Pair(*row["pairs"][0]),),
+        )
         for asked, row in turns
     ]
     return [
-        group for group in groups if sum(len(str(one).split()) for one in (group.prompt, *group.responses)) <= longest
+        group
+        for group in groups
+        if sum(len(str(one).split()) for one in (group.prompt, *group.responses)) <= longest
     ]
 
 
@@ -75,14 +87,21 @@ def llmfao(soft: bool, words: int = 40, most: int = 26) -> list[Group]:
     found: dict[str, list[Group]] = defaultdict(list)
     for line in (DATA / "llmfao" / "pairs-crowd.jsonl").read_text().splitlines():
         row = json.loads(line)
-        said, of = [" ".join((row[f"result_{x}"] or "").split()[:words]) for x in "xy"], votes[str(row["id"])]
+        said, of = (
+            [" ".join((row[f"result_{x}"] or "").split()[:words]) for x in "xy"],
+            votes[str(row["id"])],
+        )
         share = (of["left"] + of["tie"] / 2) / max(of.total(), 1)
         if all(said) and said[0] != said[1] and share != 0.5:
             pair = Pair(0, 1, share) if share > 0.5 else Pair(1, 0, 1 - share)
             asked = [{"role": "user", "content": row["text"]}]
             answers = [[{"role": "assistant", "content": one}] for one in said]
-            found[row["text"]].append(Group(asked, answers, (pair if soft else pair._replace(probability=1.0),)))
-    return [group for of in found.values() for group in random.Random(0).sample(of, min(most, len(of)))]
+            found[row["text"]].append(
+                Group(asked, answers, (pair if soft else pair._replace(probability=1.0),))
+            )
+    return [
+        group for of in found.values() for group in random.Random(0).sample(of, min(most, len(of)))
+    ]
 
 
 def split(groups: list[Group], seed: int) -> tuple[list[Group], list[Group]]:
@@ -90,37 +109,71 @@ def split(groups: list[Group], seed: int) -> tuple[list[Group], list[Group]]:
     prompts = sorted({json.dumps(group.prompt) for group in groups})
     random.Random(seed).shuffle(prompts)
     held = set(prompts[: round(HELD_OUT * len(prompts))])
-    sides = [[group for group in groups if (json.dumps(group.prompt) in held) == out] for out in (False, True)]
+    sides = [
+        [group for group in groups if (json.dumps(group.prompt) in held) == out]
+        for out in (False, True)
+    ]
     return sides[0], sides[1]
 
 
-def train(name: str, groups: list[Group], held: list[Group], seed: int, *more: str) -> tuple[Path, dict[str, list]]:
+def train(
+    name: str, groups: list[Group], held: list[Group], seed: int, *more: str
+) -> tuple[Path, dict[str, list]]:
     """One run of the command; its folder, and accuracy by step on what is trained on."""
     at = Path(os.environ["TMPDIR"]) / f"{name}-{seed}"
     at.mkdir(parents=True, exist_ok=True)
     for file, rows in (("train", groups), ("held", held)):
         real.write(at / f"{file}.jsonl", map(as_row, rows))
     command = [
-        *(sys.executable, "-m", "lit_align", "fit", "-c", "configs/tiny/reward.yaml", f"--run={at}/run"),
-        *("--trainer.max_steps=-1", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"),
-        *(f"--model.seed={seed}", f"--data.seed={seed}", "--model.lora.r=16", "--model.lora.alpha=32"),
+        *(
+            sys.executable,
+            "-m",
+            "lit_align",
+            "fit",
+            "-c",
+            "configs/tiny/reward.yaml",
+            f"--run={at}/run",
+        ),
+        *(
+            "--trainer.max_steps=-1",
+            "--trainer.max_epochs=1",
+            "--trainer.enable_progress_bar=false",
+        ),
+        *(
+            f"--model.seed={seed}",
+            f"--data.seed={seed}",
+            "--model.lora.r=16",
+            "--model.lora.alpha=32",
+        ),
         *(f"--data.train={at}/train.jsonl", "--data.validation=null", "--data.batch_size=16"),
-        *("--data.token_budget=4096", "--data.max_length=4096", "--model.gradient_checkpointing=false", *more),
+        *(
+            "--data.token_budget=4096",
+            "--data.max_length=4096",
+            "--model.gradient_checkpointing=false",
+            *more,
+        ),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     run = max((at / "run").iterdir(), key=lambda path: int(path.name))
     with (run / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row.get("rewards/accuracies")]
-    curve = {"step": [int(r["step"]) for r in rows], "accuracy": [float(r["rewards/accuracies"]) for r in rows]}
+    curve = {
+        "step": [int(r["step"]) for r in rows],
+        "accuracy": [float(r["rewards/accuracies"]) for r in rows],
+    }
     return run, curve
 
 
 def verdicts(run: Path, held: list[Group], number: dict[str, int]) -> Verdicts:
     """What the trained model says of held-out comparisons; ``number`` is each prompt's, the same for all seeds."""
     part = judge(RewardModelScore(str(run / "adapter"), token_budget=4096), held, batch_size=32)[0]
-    asked = np.array([number[one] for one in dict.fromkeys(json.dumps(group.prompt) for group in held)])
+    asked = np.array(
+        [number[one] for one in dict.fromkeys(json.dumps(group.prompt) for group in held)]
+    )
     return part._replace(prompt=asked[part.prompt])
 
 
@@ -136,7 +189,9 @@ def judged(part: Verdicts) -> dict:
 
 def learn(name: str, groups: list[Group], seeds=SEEDS, *more: str) -> dict:
     """Train and judge once for each seed, two at a time."""
-    number = {prompt: k for k, prompt in enumerate(sorted({json.dumps(group.prompt) for group in groups}))}
+    number = {
+        prompt: k for k, prompt in enumerate(sorted({json.dumps(group.prompt) for group in groups}))
+    }
 
     def one(seed: int):
         learned, held = split(groups, seed)
@@ -158,8 +213,12 @@ def learn(name: str, groups: list[Group], seeds=SEEDS, *more: str) -> dict:
 EXPERIMENTS = {
     "hh_harmless": lambda: learn("hh", hh_harmless(), SEEDS, "--model.optimizer.lr=1e-4"),
     "pandalm": lambda: learn("pandalm", pandalm(), SEEDS[:1], "--model.optimizer.lr=1e-4"),
-    "llmfao, share of votes": lambda: learn("soft", llmfao(True), SEEDS[:1], "--model.optimizer.lr=1e-4"),
-    "llmfao, majority": lambda: learn("hard", llmfao(False), SEEDS[:1], "--model.optimizer.lr=1e-4"),
+    "llmfao, share of votes": lambda: learn(
+        "soft", llmfao(True), SEEDS[:1], "--model.optimizer.lr=1e-4"
+    ),
+    "llmfao, majority": lambda: learn(
+        "hard", llmfao(False), SEEDS[:1], "--model.optimizer.lr=1e-4"
+    ),
 }
 
 
@@ -170,7 +229,9 @@ def draw(found: dict) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(found), figsize=(3.4 * len(found), 3.2), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(found), figsize=(3.4 * len(found), 3.2), sharey=True, layout="constrained"
+    )
     for axis, (name, of) in zip(np.atleast_1d(axes), found.items(), strict=True):
         for run in of["runs"]:
             window = max(1, len(run["curve"]["accuracy"]) // 8)

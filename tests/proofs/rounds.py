@@ -80,7 +80,9 @@ def distance(target: Tensor, module: Preference) -> float:
 
 def module_of(base: Path) -> Preference:
     """What is trained in each arm."""
-    fading = partial(torch.optim.lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.02, total_iters=ROUNDS)
+    fading = partial(
+        torch.optim.lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.02, total_iters=ROUNDS
+    )
     return Preference(
         DPO(BETA), base=Base(str(base), "none", "float32"), lora=Lora(r=8), max_new_tokens=2, gradient_checkpointing=False,
         optimizer=partial(torch.optim.Adam, lr=0.01), lr_scheduler=fading,
@@ -98,15 +100,37 @@ class Watched(Callback):
             self.curve.append([trainer.global_step, distance(self.target, module)])
 
 
-def learn(base: Path, folder: Path, target: Tensor, rows: list[dict], feedback: Feedback | None, **settings) -> list:
+def learn(
+    base: Path,
+    folder: Path,
+    target: Tensor,
+    rows: list[dict],
+    feedback: Feedback | None,
+    **settings,
+) -> list:
     """Train on rounds over ``rows``; the distance to ``target`` by step."""
     train = folder / "rows.jsonl"
     folder.mkdir(parents=True)
     train.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = Online(str(train), feedback, rounds=ROUNDS, round_size=256, batch_size=256, token_budget=100_000, **settings)
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    data = Online(
+        str(train),
+        feedback,
+        rounds=ROUNDS,
+        round_size=256,
+        batch_size=256,
+        token_budget=100_000,
+        **settings,
+    )
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "accelerator": "cpu",
+    }
     watched = Watched(target)
-    trainer = Trainer(default_root_dir=folder, callbacks=[watched], enable_checkpointing=False, **quiet)
+    trainer = Trainer(
+        default_root_dir=folder, callbacks=[watched], enable_checkpointing=False, **quiet
+    )
     trainer.fit(module_of(base), data)
     return watched.curve
 
@@ -120,7 +144,9 @@ def recorded(reference: Tensor, count: int) -> list[dict]:
         if a != b:
             better = draw.random() < 1 / (1 + math.exp(gold(b) - gold(a)))
             pair = [0, 1] if better else [1, 0]
-            rows.append({"prompt": PROMPT, "responses": [a, b], "pairs": [pair], "tokens": [ids(a), ids(b)]})
+            rows.append(
+                {"prompt": PROMPT, "responses": [a, b], "pairs": [pair], "tokens": [ids(a), ids(b)]}
+            )
     return rows
 
 
@@ -133,11 +159,18 @@ def main() -> None:
         module.configure_model()
         reference = spoken(module, "reference")
         assert abs(reference.logsumexp(0).item()) < 1e-6
-        optimum = (reference + torch.tensor([gold(answer) for answer in ANSWERS]).double() / BETA).log_softmax(-1)
+        optimum = (
+            reference + torch.tensor([gold(answer) for answer in ANSWERS]).double() / BETA
+        ).log_softmax(-1)
         pairs, prompts = recorded(reference, RECORDED), [{"prompt": PROMPT}] * PROMPTS
         fresh = {"samples": 2, "responses": "fresh"}
         arms = {
-            "recorded pairs": (optimum, pairs, None, {"responses": "dataset", "labels": "recorded"}),
+            "recorded pairs": (
+                optimum,
+                pairs,
+                None,
+                {"responses": "dataset", "labels": "recorded"},
+            ),
             "the same, labelled anew": (optimum, pairs, LastNumber(), {"responses": "dataset"}),
             "fresh pairs": (optimum, prompts, LastNumber(), fresh),
         }
@@ -147,7 +180,12 @@ def main() -> None:
         said = random.Random(2).choices(ANSWERS, people.exp().tolist(), k=2048)
         shown = [{"prompt": PROMPT, "responses": [one], "tokens": [ids(one)]} for one in said]
         count = Counter(said)
-        empirical = torch.tensor([count[one] / len(said) for one in ANSWERS]).double().clamp(min=1e-12).log()
+        empirical = (
+            torch.tensor([count[one] / len(said) for one in ANSWERS])
+            .double()
+            .clamp(min=1e-12)
+            .log()
+        )
         spin = {"samples": 1, "answer": True, "reference": "round"}
         arms["SPIN"] = (empirical, shown, SelfPlay(), spin)
         found = {}
@@ -169,7 +207,11 @@ def draw(found: dict) -> None:
 
     figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for arm, of in found.items():
-        axis.plot(*zip(*of["curve"], strict=True), label=f"{arm}: {of['end']:.3f}", ls="--" if arm == "SPIN" else "-")
+        axis.plot(
+            *zip(*of["curve"], strict=True),
+            label=f"{arm}: {of['end']:.3f}",
+            ls="--" if arm == "SPIN" else "-",
+        )
     axis.axhline(0.02, color="k", lw=0.8, ls=":")
     axis.set(xlabel="step", ylabel="nats to the closed form", yscale="log")
     axis.legend(fontsize=8)

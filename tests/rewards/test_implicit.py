@@ -31,7 +31,14 @@ def trained(tiny, data, runs, *more, stage="Preference") -> str:
 def run(tiny, data, tmp_path_factory):
     """An epoch of DPO, with the same rows to validate on."""
     runs = tmp_path_factory.mktemp("runs")
-    return trained(tiny, data, runs, f"--data.validation={data}", "--trainer.max_epochs=1", "--model.optimizer.lr=0.02")
+    return trained(
+        tiny,
+        data,
+        runs,
+        f"--data.validation={data}",
+        "--trainer.max_epochs=1",
+        "--model.optimizer.lr=0.02",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +68,9 @@ def test_scores_are_those_of_padded_rows_one_by_one(run, groups):
                 with torch.no_grad(), stage.adapters.activate(role, training=False) as model:
                     logps = model(row).logits.log_softmax(-1)[0]
                 first = len(tree.prompt)
-                of[role] = sum(logps[first + i - 1, ids[i]] for i, learned in enumerate(scored) if learned).item()
+                of[role] = sum(
+                    logps[first + i - 1, ids[i]] for i, learned in enumerate(scored) if learned
+                ).item()
             expected.append(0.1 * (of["policy"] - of["reference"]))
             alone.append(0.1 * of["policy"])
     assert max(map(abs, expected)) > 0.01
@@ -91,7 +100,9 @@ def test_an_objective_that_reads_tokens_and_has_no_reference(tiny, data, groups,
 
 def test_what_is_too_long_loses_its_end_and_is_counted(run):
     group = Group("ab", ["cdefgh", "cdefgx", "c"])
-    scores = Implicit(run, max_length=7)([group])  # 2 + 5 of 6 letters and the token that ends it; "c" fits
+    scores = Implicit(run, max_length=7)(
+        [group]
+    )  # 2 + 5 of 6 letters and the token that ends it; "c" fits
     assert scores.parts["tokens_cut"].tolist() == [2, 2, 0]
     assert scores.total[0] == scores.total[1] != scores.total[2]
     # a prompt that leaves no room loses its beginning: 1 + 6, 1 + 6 and 1 + 1
@@ -105,7 +116,9 @@ def test_a_response_that_says_nothing_is_its_end(run):
 
 def test_the_run_s_cache_of_the_reference_is_left_alone(tiny, data, groups, tmp_path):
     kept = tmp_path / "cache"
-    of = trained(tiny, data, tmp_path / "runs", f"--model.cache_reference={kept}", "--trainer.max_steps=1")
+    of = trained(
+        tiny, data, tmp_path / "runs", f"--model.cache_reference={kept}", "--trainer.max_steps=1"
+    )
     before = {path: path.stat().st_size for path in kept.rglob("*")}
     Implicit(of)([Group("something", ["else"])])
     assert before
@@ -115,7 +128,9 @@ def test_the_run_s_cache_of_the_reference_is_left_alone(tiny, data, groups, tmp_
 def test_a_run_that_rewards_nothing_is_refused(tiny, tmp_path):
     chats = write_chats(tmp_path / "chats.jsonl")
     init_adapter = trained(tiny, chats, tmp_path / "runs", "--trainer.max_steps=1", stage="SFT")
-    with pytest.raises(ModelError, match="is a run of CrossEntropy, which rewards no response; give one of an"):
+    with pytest.raises(
+        ModelError, match="is a run of CrossEntropy, which rewards no response; give one of an"
+    ):
         Implicit(init_adapter)([Group("a", ["b"])])
     with pytest.raises(ModelError, match="there is no checkpoint"):
         Implicit(str(tmp_path / "nothing"))([Group("a", ["b"])])

@@ -21,7 +21,8 @@ from tests.stages.runs import arguments, folder_of, say
 def write_prompts(path, rows=8):
     path.write_text(
         "".join(
-            json.dumps({"prompt": [{"role": "user", "content": f"{k} {say(k, 2 + k % 5)}?"}]}) + "\n"
+            json.dumps({"prompt": [{"role": "user", "content": f"{k} {say(k, 2 + k % 5)}?"}]})
+            + "\n"
             for k in range(rows)
         )
     )
@@ -36,7 +37,12 @@ def rl_arguments(tiny, train, run, *more):
     ]
     other = {"--model=Preference": "--model=RL", "--data=Comparisons": "--data=Prompts"}
     settings = (
-        *("--model.objective=PPO", "--model.reward=Pattern", "--model.reward.regex=a|e|i", "--model.advantage=GAE"),
+        *(
+            "--model.objective=PPO",
+            "--model.reward=Pattern",
+            "--model.reward.regex=a|e|i",
+            "--model.advantage=GAE",
+        ),
         *("--model.max_new_tokens=8", "--model.num_iterations=2", "--model.num_minibatches=2"),
     )
     made = [other.get(word, word) for word in usual]
@@ -47,7 +53,11 @@ def rl_arguments(tiny, train, run, *more):
 def table(run, *names):
     """Figures of each iteration as they were written."""
     with (folder_of(run) / "metrics.csv").open() as file:
-        return [tuple(row[name] for name in names) for row in csv.DictReader(file) if row.get("objective/scores")]
+        return [
+            tuple(row[name] for name in names)
+            for row in csv.DictReader(file)
+            if row.get("objective/scores")
+        ]
 
 
 def stage(tiny, reward, advantage=RLOO(), critic=None, cls=RL, **settings):  # noqa: B008 - frozen
@@ -82,4 +92,6 @@ class Loop:
     """As much of a trainer as sampling asks for."""
 
     default_root_dir: str = "/nowhere"
-    datamodule: object = field(default_factory=lambda: SimpleNamespace(batch_size=1, token_budget=100_000))
+    datamodule: object = field(
+        default_factory=lambda: SimpleNamespace(batch_size=1, token_budget=100_000)
+    )

@@ -32,9 +32,18 @@ from tests.stages.runs import arguments, folder_of, say, start, write_chats, wri
 
 def everything(tiny, at, run):
     """Arguments of a run with a temperature, demonstrations and a table of samples besides."""
-    more = ("--model.temperature=0.7", f"--model.ptx.data={at / 'chats.jsonl'}", "--model.ptx.weight=0.5")
+    more = (
+        "--model.temperature=0.7",
+        f"--model.ptx.data={at / 'chats.jsonl'}",
+        "--model.ptx.weight=0.5",
+    )
     more += ("--model.kl.target=0.001", "--model.kl.horizon=100", "--model.target_kl=0.1")
-    often = ("--model.ptx.batch_size=3", "--model.log_samples_every=4", "--trainer.max_epochs=4", "--save_every=1")
+    often = (
+        "--model.ptx.batch_size=3",
+        "--model.log_samples_every=4",
+        "--trainer.max_epochs=4",
+        "--save_every=1",
+    )
     return rl_arguments(tiny, at / "prompts.jsonl", run, *more, *often)
 
 
@@ -50,7 +59,9 @@ def whole(tiny, tmp_path_factory):
 
 def test_the_first_iteration_starts_at_the_reference(whole):
     """KL exactly 0; the first update compares the policy with itself; the sampler saw what the training pass sees."""
-    (first, *rest) = table(whole / "run", "objective/kl", "policy/first_ratio", "policy/sampler_gap")
+    (first, *rest) = table(
+        whole / "run", "objective/kl", "policy/first_ratio", "policy/sampler_gap"
+    )
     assert float(first[0]) == 0
     assert rest
     for _, ratio, gap in (first, *rest):
@@ -66,12 +77,26 @@ def test_an_iteration_counts_as_one_step(whole):
 
 
 def test_what_is_logged(whole):
-    wanted = {f"objective/{name}" for name in ("kl", "kl_k1", "kl_k2", "kl_k3", "entropy", "length", "eos_rate")}
-    wanted |= {f"policy/{name}" for name in ("clipfrac", "approxkl", "ratio", "first_ratio", "sampler_gap")}
-    wanted |= {"val/explained_variance", "val/clipfrac", "grad_norm", "objective/rlhf_reward", "loss/value", "loss/kl"}
+    wanted = {
+        f"objective/{name}"
+        for name in ("kl", "kl_k1", "kl_k2", "kl_k3", "entropy", "length", "eos_rate")
+    }
+    wanted |= {
+        f"policy/{name}" for name in ("clipfrac", "approxkl", "ratio", "first_ratio", "sampler_gap")
+    }
+    wanted |= {
+        "val/explained_variance",
+        "val/clipfrac",
+        "grad_norm",
+        "objective/rlhf_reward",
+        "loss/value",
+        "loss/kl",
+    }
     rows = table(whole / "run", *sorted(wanted))
     assert all(math.isfinite(float(value)) for row in rows for value in row)
-    for k1, k2, k3, one in table(whole / "run", *(f"objective/kl{name}" for name in ("_k1", "_k2", "_k3", ""))):
+    for k1, k2, k3, one in table(
+        whole / "run", *(f"objective/kl{name}" for name in ("_k1", "_k2", "_k3", ""))
+    ):
         assert k1 == one
         assert min(float(k2), float(k3)) >= 0
 
@@ -137,7 +162,11 @@ def test_what_was_trained_comes_back(whole, tiny, tmp_path):
     assert (stage_.coefficient, len(stage_.path)) == (pytest.approx(price), 8)
     assert price != pytest.approx(0.05)
     made = stage(tiny, Weighted([Pattern("a")], [2.0]), GRPO(std=False), num_generations=3)
-    noted = made.hparams["reward"]["init_args"]["rewards"][0]["init_args"], made.hparams["kl"], made.hparams["samples"]
+    noted = (
+        made.hparams["reward"]["init_args"]["rewards"][0]["init_args"],
+        made.hparams["kl"],
+        made.hparams["samples"],
+    )
     assert noted == ({"regex": "a"}, {**asdict(KLControl())}, 3)
 
 
@@ -145,18 +174,26 @@ def test_samples_are_left_to_read(whole):
     """Of iterations 0 and 4: four prompts, four samples each, and figures that are those of the log."""
     rows = [json.loads(line) for line in (folder_of(whole / "run") / "samples.jsonl").open()]
     assert [row["step"] for row in rows] == [0] * 16 + [4] * 16
-    logged = table(whole / "run", "objective/scores", "objective/kl", "objective/length", "objective/eos_rate")
+    logged = table(
+        whole / "run", "objective/scores", "objective/kl", "objective/length", "objective/eos_rate"
+    )
     for step in (0, 4):
         mine = [row for row in rows if row["step"] == step]
         means = [sum(row[name] for row in mine) / 16 for name in ("score", "kl", "tokens", "ended")]
         assert means == pytest.approx([float(value) for value in logged[step]], abs=1e-6)
-        assert all(bool(Pattern("a|e|i")([Group("", [row["response"]])]).total) == bool(row["score"]) for row in mine)
+        assert all(
+            bool(Pattern("a|e|i")([Group("", [row["response"]])]).total) == bool(row["score"])
+            for row in mine
+        )
     assert (folder_of(whole / "run") / "reward_kl.png").stat().st_size > 5000
 
 
 def test_demonstrations_have_a_ledger_too(whole):
     ledgers = json.loads((folder_of(whole / "run") / "ledger.json").read_text())
-    assert {name: ledger["fates"]["kept"] for name, ledger in ledgers.items()} == {"train": 8, "ptx": 22}
+    assert {name: ledger["fates"]["kept"] for name, ledger in ledgers.items()} == {
+        "train": 8,
+        "ptx": 22,
+    }
 
 
 # ---------------------------------------------------------------- roles on one base
@@ -166,7 +203,10 @@ def test_demonstrations_have_a_ledger_too(whole):
 def trained(tiny, tmp_path_factory):
     """The adapter of a reward model on the same base."""
     at = tmp_path_factory.mktemp("reward")
-    other = {"--model=Preference": "--model=RewardModel", "--model.objective=DPO": "--model.objective=BradleyTerry"}
+    other = {
+        "--model=Preference": "--model=RewardModel",
+        "--model.objective=DPO": "--model.objective=BradleyTerry",
+    }
     made = arguments(tiny, write_pairs(at / "pairs.jsonl"), at / "run", "--trainer.max_steps=6")
     main([other.get(word, word) for word in made])
     return folder_of(at / "run") / "adapter"
@@ -187,7 +227,9 @@ def test_a_critic_begins_with_what_the_reward_model_says(trained, tiny):
     assert head.scale != 1
     with torch.no_grad(), module.adapters.activate(member, training=False) as model:
         wanted = [
-            head.one(head(model.base_model(input_ids=torch.tensor([prompt + ids[:n]]))[0][:, -1])).item()
+            head.one(
+                head(model.base_model(input_ids=torch.tensor([prompt + ids[:n]]))[0][:, -1])
+            ).item()
             for ids in tree.responses
             for n in range(len(ids))
         ]
@@ -212,7 +254,9 @@ def test_a_critic_does_not_begin_with_what_is_of_another_make(trained, tiny, tmp
         with pytest.raises(ModelError, match=says):
             stage(tiny, Pattern("a"), GAE(), critic=Critic(init_from=str(other))).configure_model()
     (other / "head.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"has no head.safetensors, so it is an adapter and not a reward model"):
+    with pytest.raises(
+        ModelError, match=r"has no head.safetensors, so it is an adapter and not a reward model"
+    ):
         stage(tiny, Pattern("a"), GAE(), critic=Critic(init_from=str(other))).configure_model()
 
 

@@ -56,7 +56,9 @@ def test_one_prompt_one_sample_one_token(advantage, tiny, tmp_path):
         accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         default_root_dir=tmp_path,
     )  # fmt: skip
-    trainer.fit(module, Prompts(str(write_prompts(tmp_path / "prompts.jsonl", rows=1)), batch_size=4))
+    trainer.fit(
+        module, Prompts(str(write_prompts(tmp_path / "prompts.jsonl", rows=1)), batch_size=4)
+    )
     assert module.skipped == 0
     assert math.isfinite(trainer.callback_metrics["loss"])
 
@@ -65,15 +67,21 @@ def test_one_value_and_values_that_are_all_alike_whiten_to_nothing():
     """What rounding leaves of 0.3 less the mean of seven times 0.3 is no advantage."""
     for values in (torch.tensor([[5.0]]), torch.full((1, 7), 0.3)):
         there = torch.ones_like(values, dtype=torch.bool)
-        torch.testing.assert_close(whitened(values, there), torch.zeros_like(values), atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            whitened(values, there), torch.zeros_like(values), atol=1e-3, rtol=0
+        )
         torch.testing.assert_close(whitened(values, there, centre=False), values, atol=1e-3, rtol=0)
 
 
 def test_answers_that_say_nothing(tiny):
     """Every one is the end alone: one token, which is scored and paid like any other."""
-    module = stage(tiny, Length(max_words=3, min_words=1), GAE(whiten=False), cls=Alone, max_new_tokens=5)
+    module = stage(
+        tiny, Length(max_words=3, min_words=1), GAE(whiten=False), cls=Alone, max_new_tokens=5
+    )
     module.configure_model()
-    module.adapters.model.generation_config.eos_token_id = list(range(module.adapters.model.config.vocab_size))
+    module.adapters.model.generation_config.eos_token_id = list(
+        range(module.adapters.model.config.vocab_size)
+    )
     now = sampled(module)
     assert now.length.tolist() == [1] * 24
     assert now.ended.all()
@@ -124,7 +132,9 @@ def test_what_is_logged_of_a_minibatch_is_its_mean(reduce, tiny):
         for name, values in each.items():
             parts = [values[row, : now.length[row]] for row in rows]
             wanted[name] = (
-                torch.stack([p.mean() for p in parts]).mean() if reduce == "sequence" else torch.cat(parts).mean()
+                torch.stack([p.mean() for p in parts]).mean()
+                if reduce == "sequence"
+                else torch.cat(parts).mean()
             )
         for name, value in wanted.items():
             torch.testing.assert_close(sums[name][0] / sums[name][1], value, rtol=1e-4, atol=1e-5)
@@ -135,7 +145,9 @@ def test_what_is_logged_of_a_minibatch_is_its_mean(reduce, tiny):
 @pytest.mark.parametrize("whitens", [True, False])
 def test_advantages_are_whitened_over_all_tokens_and_returns_are_not(whitens, tiny):
     """Without a critic's expectations a return is what is still to come, here the score alone."""
-    module = stage(tiny, Length(max_words=3), GAE(lam=1.0, whiten=whitens), cls=Alone, max_new_tokens=8)
+    module = stage(
+        tiny, Length(max_words=3), GAE(lam=1.0, whiten=whitens), cls=Alone, max_new_tokens=8
+    )
     now = sampled(module)
     now.scores = now.scores._replace(total=torch.arange(24.0))
     module.score(now)
@@ -161,7 +173,10 @@ def test_how_far_it_moved_is_seen_from_where_it_sampled(tiny):
 def test_minibatches_are_other_ones_in_each_pass(tiny):
     module = stage(tiny, Pattern("a"), cls=Alone, max_new_tokens=2, epochs=3, minibatches=3)
     now = sampled(module)
-    passes = [[id(tree) for batch in step.batches for tree in batch.source] for step in module._updates(now)]
+    passes = [
+        [id(tree) for batch in step.batches for tree in batch.source]
+        for step in module._updates(now)
+    ]
     assert len(passes) == 9
     orders = [tuple(one for part in passes[k : k + 3] for one in part) for k in (0, 3, 6)]
     assert all(sorted(order) == sorted(map(id, now.trees)) for order in orders)
@@ -180,7 +195,9 @@ def test_minibatches_are_other_ones_in_each_pass(tiny):
 def test_what_counts_as_clipped_is_what_the_loss_clips(objective, wanted):
     """Ratios 1.4, 0.7 and 1 in one response; their geometric mean is 0.993."""
     old = torch.zeros(3)
-    tokens = PolicyTokens(torch.tensor([1.4, 0.7, 1.0]).log(), old, old, torch.zeros(3, dtype=torch.long))
+    tokens = PolicyTokens(
+        torch.tensor([1.4, 0.7, 1.0]).log(), old, old, torch.zeros(3, dtype=torch.long)
+    )
     assert objective.clipped(tokens).tolist() == wanted
 
 
@@ -205,7 +222,10 @@ def test_any_schedule_moves_the_critics_rate_too(tiny):
     made = module.configure_optimizers()
     made["optimizer"].step()
     made["lr_scheduler"]["scheduler"].step()
-    assert [group["lr"] for group in made["optimizer"].param_groups] == [pytest.approx(5e-4), pytest.approx(5e-3)]
+    assert [group["lr"] for group in made["optimizer"].param_groups] == [
+        pytest.approx(5e-4),
+        pytest.approx(5e-3),
+    ]
 
 
 def test_dropout_that_is_a_number_is_off_too(tmp_path):
@@ -218,7 +238,9 @@ def test_dropout_that_is_a_number_is_off_too(tmp_path):
         "ffn_dim": 64,
         "word_embed_proj_dim": 32,
     }
-    config = OPTConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, dropout=0.5, **sizes)
+    config = OPTConfig(
+        vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, dropout=0.5, **sizes
+    )
     OPTForCausalLM(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     module = stage(tmp_path, Pattern("a"), cls=Alone, max_new_tokens=6)
@@ -254,10 +276,17 @@ def test_a_part_of_a_sum_that_is_broken_is_named():
 
 def test_parts_of_two_rewards_of_a_kind_are_both_told():
     parts = Weighted([One(0.5), One(2.0)], [1.0, 1.0])([Group("", ["a"])]).parts
-    assert {name: value.item() for name, value in parts.items()} == {"One": 0.5, "odd": 0.5, "One1": 2.0, "odd1": 2.0}
+    assert {name: value.item() for name, value in parts.items()} == {
+        "One": 0.5,
+        "odd": 0.5,
+        "One1": 2.0,
+        "odd1": 2.0,
+    }
 
 
-@pytest.mark.parametrize(("said", "right"), [("10-7", 1), ("-7", 0), ("3 to -7", 0), ("x=7", 1), ("5-7.", 1)])
+@pytest.mark.parametrize(
+    ("said", "right"), [("10-7", 1), ("-7", 0), ("3 to -7", 0), ("x=7", 1), ("5-7.", 1)]
+)
 def test_a_dash_between_numbers_is_no_sign(said, right):
     assert LastNumber()([Group("", [said], extra={"answer": "7"})]).total.item() == right
 
@@ -268,7 +297,10 @@ def test_a_dash_between_numbers_is_no_sign(said, right):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"where": "loss"}, r"kl.estimator is k1, whose gradient as a loss is zero on average.* set it to k2"),
+        (
+            {"where": "loss"},
+            r"kl.estimator is k1, whose gradient as a loss is zero on average.* set it to k2",
+        ),
         ({"target": 0.0}, r"kl.target is 0.0, kl.coefficient 0.05 .* all must be over 0"),
         ({"target": 6.0, "coefficient": 0.0}, r"kl.target is 6.0, kl.coefficient 0.0 "),
     ],
@@ -285,7 +317,9 @@ def test_limits_that_would_mislead_are_refused(name, tiny):
 
 
 def test_a_policy_objective_belongs_to_rl(tiny):
-    with pytest.raises(ConfigError, match=r"PPO learns from rewards of what is sampled; use the stage RL"):
+    with pytest.raises(
+        ConfigError, match=r"PPO learns from rewards of what is sampled; use the stage RL"
+    ):
         Preference(PPO(), base=Base(str(tiny)), lora=Lora())
 
 
@@ -296,7 +330,11 @@ def test_prompts_that_leave_no_room_are_refused_before_anything_is_loaded(tiny, 
     assert longest > 20
     words = rl_arguments(tiny, prompts, tmp_path / "run", "--model.max_new_tokens=490")
     for command in ("fit", "inspect"):
-        given = [word for word in words if word != "fit" and not (command == "inspect" and "save_every" in word)]
+        given = [
+            word
+            for word in words
+            if word != "fit" and not (command == "inspect" and "save_every" in word)
+        ]
         with pytest.raises(SystemExit):
             main([command, *given])
         said = capsys.readouterr().err
@@ -313,7 +351,8 @@ def test_running_out_of_memory_while_sampling_names_what_would_help(tiny, monkey
     module = stage(tiny, Pattern("a"), cls=Alone, num_generations=3, max_new_tokens=7)
     module.configure_model()
     with pytest.raises(
-        TrainingError, match=r"while 3 responses of up to 7 tokens were sampled at once; lower data.batch"
+        TrainingError,
+        match=r"while 3 responses of up to 7 tokens were sampled at once; lower data.batch",
     ):
         module.sampled(TREES, 0)
 
@@ -360,9 +399,11 @@ def test_inspect_shows_the_demonstrations_too(run, capsys):
 
 
 def test_demonstrations_are_cut_as_prompts_are(tmp_path):
-    data = Prompts("prompts.jsonl", overlong="truncate", max_length=77, max_malformed=0.5, token_budget=99)
-    shown = beside(PretrainingMix("chats.jsonl", batch_size=3), data)
-    assert [getattr(shown, name) for name in ("overlong", "max_length", "max_malformed", "token_budget")] == (
-        ["truncate", 77, 0.5, 99]
+    data = Prompts(
+        "prompts.jsonl", overlong="truncate", max_length=77, max_malformed=0.5, token_budget=99
     )
+    shown = beside(PretrainingMix("chats.jsonl", batch_size=3), data)
+    assert [
+        getattr(shown, name) for name in ("overlong", "max_length", "max_malformed", "token_budget")
+    ] == (["truncate", 77, 0.5, 99])
     assert (shown.batch_size, shown.paths) == (3, {"ptx": ["chats.jsonl"]})

@@ -60,12 +60,17 @@ def test_it_converges_to_the_optimum_in_closed_form(objective, advantage, kl, wo
     reference = answers(module, tree, "reference")
     texts = [module.tokenizer.decode(answer, skip_special_tokens=True) for answer in reference]
     earned = reward([Group("", texts)]).total.double()
-    optimum = (torch.tensor(list(reference.values())).double() + earned / kl.coefficient).log_softmax(-1)
+    optimum = (
+        torch.tensor(list(reference.values())).double() + earned / kl.coefficient
+    ).log_softmax(-1)
     assert torch.tensor(list(reference.values())).logsumexp(0).item() == pytest.approx(0, abs=1e-6)
 
     def distance(role):
         return kl_div(
-            optimum, torch.tensor(list(answers(module, tree, role).values())), log_target=True, reduction="sum"
+            optimum,
+            torch.tensor(list(answers(module, tree, role).values())),
+            log_target=True,
+            reduction="sum",
         )
 
     assert distance("reference") > 0.2
@@ -79,7 +84,9 @@ def test_it_abstains_exactly_where_it_would_be_wrong_too_often(tmp_path):
     sure = {"q1": 0.2, "q2": 0.4, "q3": 0.6, "q4": 0.8, "q5": 0.9}
     vocabulary = {word: i for i, word in enumerate([*"abcdef", *sure, "don't know", "<end>"])}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<end>"))
-    PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", pad_token="<end>").save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token="<end>", pad_token="<end>"
+    ).save_pretrained(tmp_path)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
@@ -87,15 +94,25 @@ def test_it_abstains_exactly_where_it_would_be_wrong_too_often(tmp_path):
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(tmp_path)
     trees = []
-    for question, p in sure.items():  # ten people ask; the commonest answer is right for 10 p of them
+    for (
+        question,
+        p,
+    ) in sure.items():  # ten people ask; the commonest answer is right for 10 p of them
         right = "a" * round(10 * p) + "bcdefbcdef"[: 10 - round(10 * p)]
-        trees += [Tree([vocabulary[question]], [], [], Group(question, [], extra={"answers": [one]})) for one in right]
+        trees += [
+            Tree([vocabulary[question]], [], [], Group(question, [], extra={"answers": [one]}))
+            for one in right
+        ]
     module = Alone(
         PolicyGradient(), Abstention(0.4), RLOO(), KLControl(), Critic(), num_generations=16, max_new_tokens=1,
         base=Base(str(tmp_path), "none", "float32"), lora=Lora(r=8), gradient_checkpointing=False,
     )  # fmt: skip
     module.configure_model()
-    for module.coefficient in (0.3, 0.1, 0.03):  # at once so cheap, it would settle before it has tried the answers
+    for module.coefficient in (
+        0.3,
+        0.1,
+        0.03,
+    ):  # at once so cheap, it would settle before it has tried the answers
         module.learn(trees, 30, 0.01)
     with torch.no_grad(), module.adapters.activate("policy", training=False) as model:
         logits = model(torch.tensor([[vocabulary[question]] for question in sure])).logits[:, -1]

@@ -32,9 +32,13 @@ def test_minibatches_and_budgets_do_not_change_what_is_learned(tiny, tmp_path):
     more = ["--trainer.max_steps=2", "--model.num_iterations=1", "--model.num_minibatches=1"]
     for name, budget in (("one", 4096), ("many", 120)):
         main(rl_arguments(tiny, prompts, tmp_path / name, *more, f"--data.token_budget={budget}"))
-    ones, parts = (table(tmp_path / name, "loss", "grad_norm", "objective/scores") for name in ("one", "many"))
+    ones, parts = (
+        table(tmp_path / name, "loss", "grad_norm", "objective/scores") for name in ("one", "many")
+    )
     for one, many in zip(ones, parts, strict=True):
-        assert [float(x) for x in many] == pytest.approx([float(x) for x in one], rel=1e-4, abs=1e-6)
+        assert [float(x) for x in many] == pytest.approx(
+            [float(x) for x in one], rel=1e-4, abs=1e-6
+        )
 
 
 def test_a_missing_end_and_a_far_score_count_as_they_are_told(tiny):
@@ -52,7 +56,11 @@ def test_the_price_of_kl_moves_towards_its_target():
     """β (1 + clip(KL / target - 1, ±0.2) n / horizon): of 16 responses and a horizon of 160, by at most a fiftieth."""
     kl = KLControl(0.1, target=6.0, horizon=160)
     price = 0.1
-    for measured, wanted in ((12.0, 0.1 * 1.02), (6.3, 0.1 * 1.02 * 1.005), (0.0, 0.1 * 1.02 * 1.005 * 0.98)):
+    for measured, wanted in (
+        (12.0, 0.1 * 1.02),
+        (6.3, 0.1 * 1.02 * 1.005),
+        (0.0, 0.1 * 1.02 * 1.005 * 0.98),
+    ):
         price = kl.adapted(price, measured, 16)
         assert price == pytest.approx(wanted)
     assert KLControl(0.1).adapted(0.1, 12.0, 16) == 0.1
@@ -67,7 +75,9 @@ def test_grpo_and_rloo_among_prompts_of_different_samples():
         mine = totals[part]
         others = torch.stack([(mine.sum() - one) / (len(mine) - 1) for one in mine])
         torch.testing.assert_close(RLOO()(rollouts)[part, 0], mine - others)
-        torch.testing.assert_close(GRPO()(rollouts)[part, 0], (mine - mine.mean()) / mine.std(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            GRPO()(rollouts)[part, 0], (mine - mine.mean()) / mine.std(), rtol=1e-5, atol=1e-5
+        )
         torch.testing.assert_close(GRPO(std=False)(rollouts)[part, 0], mine - mine.mean())
 
 
@@ -76,8 +86,12 @@ def test_gae_is_its_sum(gamma):
     draw = torch.Generator().manual_seed(0)
     length = torch.tensor([4, 2, 1])
     mask = torch.arange(4) < length[:, None]
-    rewards, values = (torch.randn(3, 4, generator=draw, dtype=torch.float64) * mask for _ in range(2))
-    found = GAE(gamma=gamma, lam=0.8)(Rollouts(rewards, mask, torch.arange(3), values, torch.tensor(0.0)))
+    rewards, values = (
+        torch.randn(3, 4, generator=draw, dtype=torch.float64) * mask for _ in range(2)
+    )
+    found = GAE(gamma=gamma, lam=0.8)(
+        Rollouts(rewards, mask, torch.arange(3), values, torch.tensor(0.0))
+    )
     for i, n in enumerate(length.tolist()):
         after = [*values[i, 1:n].tolist(), 0.0]
         delta = [rewards[i, t].item() + gamma * after[t] - values[i, t].item() for t in range(n)]
@@ -95,18 +109,27 @@ def test_text_is_what_the_reward_reads():
 
 def test_whitening_is_torchtunes():
     """The values its own test expects; without a mask it divides by √(Σ/6), with one, as here, by √(Σ/5)."""
-    values, there = torch.tensor([[-1.0, 0.0, 4.0, 8.0, 3.0, -25.0, 99.0]]), torch.arange(7)[None] < 6
+    values, there = (
+        torch.tensor([[-1.0, 0.0, 4.0, 8.0, 3.0, -25.0, 99.0]]),
+        torch.arange(7)[None] < 6,
+    )
     published = torch.tensor([[0.0774, 0.1704, 0.5421, 0.9138, 0.4491, -2.1528]]) * (5 / 6) ** 0.5
     torch.testing.assert_close(whitened(values, there)[:, :6], published, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(whitened(values, there, centre=False)[:, :6], published - 11 / 6, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        whitened(values, there, centre=False)[:, :6], published - 11 / 6, rtol=1e-4, atol=1e-4
+    )
     assert whitened(values, there, centre=False)[0, 6] == 0
 
 
 def test_gae_is_torchtunes():
     """Values and rewards [0, 0, 0, 1], γ 0.9, λ 0.95: its test expects the returns γ³λ², γ²λ, γ, 1."""
     one, there = torch.tensor([[0.0, 0.0, 0.0, 1.0]]), torch.ones(1, 4, dtype=torch.bool)
-    found = GAE(gamma=0.9, lam=0.95)(Rollouts(one, there, torch.tensor([0]), one, torch.tensor(0.0)))
-    torch.testing.assert_close(found + one, torch.tensor([[0.9**3 * 0.95**2, 0.9**2 * 0.95, 0.9, 1.0]]))
+    found = GAE(gamma=0.9, lam=0.95)(
+        Rollouts(one, there, torch.tensor([0]), one, torch.tensor(0.0))
+    )
+    torch.testing.assert_close(
+        found + one, torch.tensor([[0.9**3 * 0.95**2, 0.9**2 * 0.95, 0.9, 1.0]])
+    )
 
 
 # ---------------------------------------------------------------- what a token earns, and what it teaches
@@ -172,7 +195,9 @@ def test_demonstrations_add_their_gradient(reduce, moved):
         module.zero_grad()
         for batch in step.batches:
             (module.losses(batch, statistics=True)[0] / module.count(step)).backward()
-        return {name: parameter.grad.clone() for name, parameter in module.adapters.trainable().items()}
+        return {
+            name: parameter.grad.clone() for name, parameter in module.adapters.trainable().items()
+        }
 
     alone, both = gradient(None), gradient(Steps(shown, batch_size=2, token_budget=100))
     module.zero_grad()
@@ -193,7 +218,13 @@ def test_demonstrations_add_their_gradient(reduce, moved):
 def test_dropout_of_the_base_is_off(tmp_path):
     """GPT-2 comes with dropout everywhere; in train mode the first ratio would be anything but 1."""
     tokenizer = make.tokenizer()
-    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, eos_token_id=tokenizer.eos_token_id)
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        eos_token_id=tokenizer.eos_token_id,
+    )
     assert config.resid_pdrop == config.attn_pdrop == config.embd_pdrop == 0.1
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
@@ -209,11 +240,17 @@ def test_dropout_of_the_base_is_off(tmp_path):
 
 def test_what_was_half_wrong():
     """Right is 1; held within 0.2 of 0 and of 0.9, and free: the larger of both squares, halved."""
-    values, before, right = torch.tensor([0.5, 1.0]), torch.tensor([0.0, 0.9]), torch.tensor([1.0, 1.0])
+    values, before, right = (
+        torch.tensor([0.5, 1.0]),
+        torch.tensor([0.0, 0.9]),
+        torch.tensor([1.0, 1.0]),
+    )
     losses, clipped = Critic(clip=0.2).losses(values, before, right)
     torch.testing.assert_close(losses, torch.tensor([0.5 * 0.8**2, 0.0]))
     assert clipped.tolist() == [True, False]
-    torch.testing.assert_close(Critic(clip=None).losses(values, before, right)[0], torch.tensor([0.125, 0.0]))
+    torch.testing.assert_close(
+        Critic(clip=None).losses(values, before, right)[0], torch.tensor([0.125, 0.0])
+    )
 
 
 @pytest.mark.parametrize(
@@ -228,7 +265,9 @@ def test_a_ratio_is_clipped_on_its_side(objective, wanted):
     """Ratios 2, 0.5 and 4 of advantages 1, -1 and -1: held above, held below, and bounded by dual_clip alone."""
     old = torch.zeros(3)
     tokens = PolicyTokens(torch.tensor([2.0, 0.5, 4.0]).log(), old, old, torch.arange(3))
-    torch.testing.assert_close(objective(tokens, torch.tensor([1.0, -1.0, -1.0])), torch.tensor(wanted))
+    torch.testing.assert_close(
+        objective(tokens, torch.tensor([1.0, -1.0, -1.0])), torch.tensor(wanted)
+    )
 
 
 def test_every_point_of_the_list_is_shown_by_a_test():

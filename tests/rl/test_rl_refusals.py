@@ -46,8 +46,14 @@ class Broken(Reward):
             r"gave nan to \[\{'role': 'assistant', .*, a response to .*prompts.jsonl:",
         ),
         ("short", r"gave \[15\] scores for 16 responses; each has one"),
-        ("raises", r"Broken\(how='raises'\) failed: KeyError\('answer'\); what it was asked, from .*prompts.jsonl:"),
-        ("tokens", r"Broken\(how='tokens'\) gave \[1\] scores by token, 1 of them finite, for responses of \d+ tokens"),
+        (
+            "raises",
+            r"Broken\(how='raises'\) failed: KeyError\('answer'\); what it was asked, from .*prompts.jsonl:",
+        ),
+        (
+            "tokens",
+            r"Broken\(how='tokens'\) gave \[1\] scores by token, 1 of them finite, for responses of \d+ tokens",
+        ),
     ],
 )
 def test_a_broken_reward_is_named_and_what_it_was_asked_is_kept(how, says, tiny, tmp_path):
@@ -61,7 +67,9 @@ def test_a_broken_reward_is_named_and_what_it_was_asked_is_kept(how, says, tiny,
         trainer.fit(module, data)
     rows = [json.loads(line) for line in (tmp_path / "run/bad_reward.jsonl").open()]
     assert [len(row["responses"]) for row in rows] == [4] * 4
-    assert all(row["prompt"][0]["role"] == "user" and "prompts.jsonl:" in row["source"] for row in rows)
+    assert all(
+        row["prompt"][0]["role"] == "user" and "prompts.jsonl:" in row["source"] for row in rows
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +78,10 @@ def test_a_broken_reward_is_named_and_what_it_was_asked_is_kept(how, says, tiny,
         ({"samples": 1}, "RLOO compares at least 2 responses to a prompt; raise samples"),
         ({"epochs": 0}, "epochs is 0; it must be over 0"),
         ({"temperature": 0.0}, "temperature is 0.0; it must be over 0"),
-        ({"critic": Critic(init_from="rm")}, "critic.start is 'rm', and RLOO needs no critic; set it to null"),
+        (
+            {"critic": Critic(init_from="rm")},
+            "critic.start is 'rm', and RLOO needs no critic; set it to null",
+        ),
     ],
 )
 def test_settings_that_would_mislead_are_refused(settings, says, tiny):
@@ -80,7 +91,9 @@ def test_settings_that_would_mislead_are_refused(settings, says, tiny):
 
 def test_several_processes_are_refused(tiny, monkeypatch):
     monkeypatch.setattr(RL, "_running", SimpleNamespace(world_size=2, datamodule=None))
-    with pytest.raises(ConfigError, match=r"RL runs on one process, and there are 2; set trainer.devices"):
+    with pytest.raises(
+        ConfigError, match=r"RL runs on one process, and there are 2; set trainer.devices"
+    ):
         stage(tiny, Pattern("a")).setup("fit")
 
 
@@ -89,7 +102,16 @@ def test_a_prompt_that_is_too_long_is_on_record(tiny, tmp_path, capsys):
     prompts.open("a").write(json.dumps({"prompt": [{"role": "user", "content": "x" * 300}]}) + "\n")
     main(rl_arguments(tiny, prompts, tmp_path / "run", "--trainer.max_steps=1"))
     ledger = json.loads((folder_of(tmp_path / "run") / "ledger.json").read_text())["train"]
-    assert ledger["fates"] == {"kept": 8, "truncated": 0, "malformed": 0, "set aside": 0, "overlong": 1}
+    assert ledger["fates"] == {
+        "kept": 8,
+        "truncated": 0,
+        "malformed": 0,
+        "set aside": 0,
+        "overlong": 1,
+    }
     with pytest.raises(SystemExit):
         main(rl_arguments(tiny, prompts, tmp_path / "run", "--data.token_budget=20"))
-    assert "over the token_budget of 20; raise token_budget or lower max_length" in capsys.readouterr().err
+    assert (
+        "over the token_budget of 20; raise token_budget or lower max_length"
+        in capsys.readouterr().err
+    )

@@ -41,9 +41,14 @@ def write_chats(path: Path, rows: int = 22) -> Path:
     return path
 
 
-def arguments(tiny: Path, train: Path, run: Path, *more: str, stage: str = "Preference") -> list[str]:
+def arguments(
+    tiny: Path, train: Path, run: Path, *more: str, stage: str = "Preference"
+) -> list[str]:
     """Command line of a short run on the CPU."""
-    data, objective = {"Preference": ("Comparisons", "DPO"), "SFT": ("Demonstrations", "CrossEntropy")}[stage]
+    data, objective = {
+        "Preference": ("Comparisons", "DPO"),
+        "SFT": ("Demonstrations", "CrossEntropy"),
+    }[stage]
     return [
         "fit",
         f"--run={run}",

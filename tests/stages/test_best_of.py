@@ -55,11 +55,15 @@ def rows(folder):
 
 
 def test_the_expected_best_is_the_mean_over_all_subsets():
-    scores = torch.randn(3, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
+    scores = torch.randn(
+        3, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).tolist()
     curve = best_of_curve(scores)
     assert [point.n for point in curve] == [1, 2, 4, 7]
     for n, reward, kl in curve:
-        every = [max(some) for row in scores for some in itertools.combinations(row, n)]  # as many of each prompt
+        every = [
+            max(some) for row in scores for some in itertools.combinations(row, n)
+        ]  # as many of each prompt
         assert reward == pytest.approx(sum(every) / len(every))
         assert kl == pytest.approx(math.log(n) - 1 + 1 / n)
 
@@ -75,7 +79,9 @@ def test_the_bound_is_the_divergence_where_answers_are_many():
 
 
 def test_a_score_that_is_no_number_is_no_best():
-    with pytest.raises(ModelError, match=r"gave nan to 'b', a response to rows:1; scores are finite numbers"):
+    with pytest.raises(
+        ModelError, match=r"gave nan to 'b', a response to rows:1; scores are finite numbers"
+    ):
         BestOf(2, Lost()).choose([Group("?", [], source="rows:1")], [[("a", True), ("b", True)]])
 
 
@@ -91,11 +97,19 @@ def test_the_best_of_each_prompt_is_kept(whole):
     assert len({answer for row in rows(folder) for answer in row["answers"]}) > 22 * N * 0.9
     told = json.loads((folder / "best_of.json").read_text())
     ended = [one for row in rows(folder) for one in row["ended"]]
-    assert (told["answers"], told["cut_off"]) == (len(ended), ended.count(False)) == (22 * N, ended.count(False))
+    assert (
+        (told["answers"], told["cut_off"])
+        == (len(ended), ended.count(False))
+        == (22 * N, ended.count(False))
+    )
     assert 0 < told["cut_off"] < 22 * N
     assert [point["n"] for point in told["curve"]] == [1, 2, 4, 6]
-    assert told["curve"][-1]["reward"] == pytest.approx(sum(row["score"] for row in rows(folder)) / 22)
-    assert told["curve"][0]["reward"] == pytest.approx(sum(sum(row["scores"]) / N for row in rows(folder)) / 22)
+    assert told["curve"][-1]["reward"] == pytest.approx(
+        sum(row["score"] for row in rows(folder)) / 22
+    )
+    assert told["curve"][0]["reward"] == pytest.approx(
+        sum(sum(row["scores"]) / N for row in rows(folder)) / 22
+    )
     values = [point["reward"] for point in told["curve"]]
     assert values == sorted(set(values))
     assert (folder / "best_of.png").read_bytes().startswith(b"\x89PNG")
@@ -108,10 +122,20 @@ def test_answers_are_samples_of_the_model_at_that_temperature(whole, tiny):
     base = Base(str(tiny), "none", "float32")
     model, tokenizer = load_model(base), load_tokenizer(base)
     for place, row in [*enumerate(rows(whole[1]))][::7]:
-        ids = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)
-        options = {"max_new_tokens": 12, "temperature": 1.0, "samples": N, "seed": 3, "places": [place]}
+        ids = tokenizer.apply_chat_template(
+            row["prompt"], add_generation_prompt=True, return_dict=False
+        )
+        options = {
+            "max_new_tokens": 12,
+            "temperature": 1.0,
+            "samples": N,
+            "seed": 3,
+            "places": [place],
+        }
         (found,) = sample(model, tokenizer, [ids], **options)
-        assert row["answers"] == [tokenizer.decode(one.ids, skip_special_tokens=True).strip() for one in found]
+        assert row["answers"] == [
+            tokenizer.decode(one.ids, skip_special_tokens=True).strip() for one in found
+        ]
         assert row["ended"] == [one.ended for one in found]
 
 
@@ -126,7 +150,9 @@ class Calls(Reward):
 
     def __call__(self, groups):
         self.groups += groups
-        return Scores(torch.tensor([float(len(text_of(one))) for group in groups for one in group.responses]))
+        return Scores(
+            torch.tensor([float(len(text_of(one))) for group in groups for one in group.responses])
+        )
 
 
 def test_a_reward_is_attached_once_and_sees_whole_groups(tiny, tmp_path):
@@ -141,7 +167,12 @@ def test_a_reward_is_attached_once_and_sees_whole_groups(tiny, tmp_path):
     base = Base(str(tiny), "none", "float32")
     sampling = {"best_of": BestOf(3, reward), "temperature": 1.0, "max_new_tokens": 4}
     module = Preference(DPO(), base=base, lora=Lora(r=2), **sampling)
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "accelerator": "cpu",
+    }
     data = write_pairs(tmp_path / "pairs.jsonl", rows=13)
     lists = Trainer(default_root_dir=tmp_path, **quiet).predict(
         module, Comparisons(str(data), str(data), batch_size=4, token_budget=256, max_length=256)
@@ -156,7 +187,9 @@ def test_a_reward_is_attached_once_and_sees_whole_groups(tiny, tmp_path):
 def test_of_equal_ones_the_first():
     groups = [Group([{"role": "user", "content": "a?"}], []), Group("b?", [])]
     said = [["x y z", "x", "y"], ["x", "y", "x y z"]]
-    found = BestOf(3, Length(max_words=1), keep_all=True).choose(groups, [[(one, True) for one in row] for row in said])
+    found = BestOf(3, Length(max_words=1), keep_all=True).choose(
+        groups, [[(one, True) for one in row] for row in said]
+    )
     assert [one["answer"] for one in found] == ["x", "x"]
     assert [one["answers"] for one in found] == said
 
@@ -166,18 +199,36 @@ def test_what_is_on_disk_is_not_sampled_again(kept, whole, tiny, tmp_path):
     data, folder = whole
     lines = (folder / "answers.jsonl").read_bytes().splitlines(keepends=True)
     together = 32 // N
-    left = {"whole batches": 2 * together, "half a line": together + 2, "everything": 22, "nothing": 0}[kept]
-    spoiled = [json.dumps({**json.loads(line), "answer": "mine"}).encode() + b"\n" for line in lines[:left]]
+    left = {
+        "whole batches": 2 * together,
+        "half a line": together + 2,
+        "everything": 22,
+        "nothing": 0,
+    }[kept]
+    spoiled = [
+        json.dumps({**json.loads(line), "answer": "mine"}).encode() + b"\n" for line in lines[:left]
+    ]
     stopped = tmp_path / "run" / "0"
     stopped.mkdir(parents=True)
     half = b"".join(spoiled) + (lines[left][:40] if kept == "half a line" else b"")
     (stopped / "answers.jsonl").write_bytes(half)
-    main(predict(tiny, data, tmp_path / "run", *BEST, "--model.best_of.keep_all=true", f"--answers={stopped}"))
+    main(
+        predict(
+            tiny,
+            data,
+            tmp_path / "run",
+            *BEST,
+            "--model.best_of.keep_all=true",
+            f"--answers={stopped}",
+        )
+    )
     taken = {"half a line": together}.get(kept, left)
     made = (tmp_path / "run" / "1" / "answers.jsonl").read_bytes().splitlines(keepends=True)
     assert made == spoiled[:taken] + lines[taken:]
     assert (stopped / "answers.jsonl").read_bytes() == half
-    reports = [json.loads((one / "best_of.json").read_text()) for one in (folder, tmp_path / "run" / "1")]
+    reports = [
+        json.loads((one / "best_of.json").read_text()) for one in (folder, tmp_path / "run" / "1")
+    ]
     assert reports[0] == reports[1]
 
 
@@ -193,7 +244,14 @@ def test_a_killed_run_goes_on_bit_for_bit(whole, tiny, tmp_path):
     output = process.communicate(timeout=60)[0]
     assert process.returncode == -signal.SIGKILL, output
     assert 5 <= len(answers.read_bytes().splitlines()) < 22
-    main(["predict", f"-c={answers.parent / 'config.yaml'}", "--trainer.callbacks=null", f"--answers={answers.parent}"])
+    main(
+        [
+            "predict",
+            f"-c={answers.parent / 'config.yaml'}",
+            "--trainer.callbacks=null",
+            f"--answers={answers.parent}",
+        ]
+    )
     assert folder_of(tmp_path / "run").name == "1"
     for name in ("answers.jsonl", "best_of.json"):
         assert (tmp_path / "run" / "1" / name).read_bytes() == (folder / name).read_bytes()
@@ -205,11 +263,16 @@ def test_two_processes_answer_as_one(whole, tiny, tmp_path):
     process = start(predict(tiny, data, tmp_path / "run", *BEST, *two))
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 0, output
-    shares = [(tmp_path / "run" / "0" / name).read_text().splitlines() for name in ("answers.jsonl", "answers.1.jsonl")]
+    shares = [
+        (tmp_path / "run" / "0" / name).read_text().splitlines()
+        for name in ("answers.jsonl", "answers.1.jsonl")
+    ]
     whole = (folder / "answers.jsonl").read_text().splitlines()
     assert [len(share) for share in shares] == [11, 11]
     assert [line for pair in zip(*shares, strict=True) for line in pair] == whole
-    reports = [json.loads((one / "best_of.json").read_text()) for one in (folder, tmp_path / "run" / "0")]
+    reports = [
+        json.loads((one / "best_of.json").read_text()) for one in (folder, tmp_path / "run" / "0")
+    ]
     for one, other in zip(*(report["curve"] for report in reports), strict=True):
         assert one == pytest.approx(other)  # the prompts are added up in another order
 
@@ -229,7 +292,10 @@ def said(capsys, args):
         ),
         (["--model.best_of.n=0"], "best_of.n is 0; it is a number of answers, at least 1"),
         (["--model.best_of.reward=Lenght"], "nothing is called 'Lenght'; did you mean Length?"),
-        (["--answers=nowhere"], "there are no answers in 'nowhere'; give the numbered folder of a predict"),
+        (
+            ["--answers=nowhere"],
+            "there are no answers in 'nowhere'; give the numbered folder of a predict",
+        ),
     ],
 )
 def test_what_cannot_be_meant(more, sentence, tiny, tmp_path, capsys):
@@ -242,9 +308,14 @@ def test_answers_of_another_run_are_refused(whole, tiny, tmp_path, capsys):
     data, folder = whole
     usual = predict(tiny, data, tmp_path / "run", *BEST, f"--answers={folder}")
     code, answer = said(capsys, usual)  # without keep_all
-    assert (code, answer) == (2, f"{folder} has other settings of model; go on with -c {folder}/config.yaml")
+    assert (code, answer) == (
+        2,
+        f"{folder} has other settings of model; go on with -c {folder}/config.yaml",
+    )
     other = write_pairs(tmp_path / "other.jsonl")
-    code, answer = said(capsys, predict(tiny, other, tmp_path / "run", *BEST, f"--answers={folder}"))
+    code, answer = said(
+        capsys, predict(tiny, other, tmp_path / "run", *BEST, f"--answers={folder}")
+    )
     assert code == 2
     asked = "answers other prompts than are asked here; use that run's data and devices"
     assert answer == f"{folder}/answers.jsonl {asked}"

@@ -11,7 +11,15 @@ def test_two_processes_give_the_trace_of_one(stage, write, tiny, tmp_path):
     train = write(tmp_path / "rows.jsonl")
     same = ("--trainer.max_epochs=2", "--model.lora.dropout=0.0")
     process = start(
-        arguments(tiny, train, tmp_path / "two", *same, "--trainer.devices=2", "--trainer.strategy=ddp", stage=stage)
+        arguments(
+            tiny,
+            train,
+            tmp_path / "two",
+            *same,
+            "--trainer.devices=2",
+            "--trainer.strategy=ddp",
+            stage=stage,
+        )
     )
     main(arguments(tiny, train, tmp_path / "one", *same, stage=stage))
     output = process.communicate(timeout=180)[0]

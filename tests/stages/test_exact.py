@@ -4,7 +4,6 @@ import hashlib
 
 import pytest
 import torch
-from lit_align.stages.init_adapter import SFT
 
 from lit_align.data.packing import pack
 from lit_align.models.adapter_set import Lora
@@ -14,6 +13,7 @@ from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.objectives.dpo import DPO
 from lit_align.objectives.ipo import IPO
 from lit_align.stages.preference import Preference
+from lit_align.stages.sft import SFT
 from lit_align.types import Group, Pair, Step, Tree
 
 
@@ -41,8 +41,12 @@ def step(rows: list[Tree], budget: int) -> Step:
 def stage(cls, objective, tiny, **settings):
     made = cls(objective, base=Base(str(tiny), "none", "float32"), lora=Lora(r=4), **settings)
     made.configure_model()
-    for parameter in made.adapters.trainable().values():  # both halves of an adapter, so that it does something
-        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
+    for (
+        parameter
+    ) in made.adapters.trainable().values():  # both halves of an adapter, so that it does something
+        torch.nn.init.normal_(
+            parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel())
+        )
     made.adapters.peft.train()
     return made
 
@@ -170,6 +174,12 @@ def test_another_adapter_has_another_cache(tiny, tmp_path):
     plain = stage(Preference, DPO(), tiny)
     plain.adapters.save(tmp_path / "sft")
     for init_adapter in (None, str(tmp_path / "sft")):
-        module = stage(Preference, DPO(), tiny, cache_reference=str(tmp_path / "cache"), init_adapter=init_adapter)
+        module = stage(
+            Preference,
+            DPO(),
+            tiny,
+            cache_reference=str(tmp_path / "cache"),
+            init_adapter=init_adapter,
+        )
         gradient(module, one)
     assert len(list((tmp_path / "cache").iterdir())) == 2

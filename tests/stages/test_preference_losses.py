@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from lit_align.stages.init_adapter import SFT
 
 from lit_align.cli.main import main
 from lit_align.data.kto_mismatched import mismatched
@@ -22,6 +21,7 @@ from lit_align.objectives.slic import SLiC
 from lit_align.stages.kto_baseline import RunningBaseline
 from lit_align.stages.preference import Preference
 from lit_align.stages.reward_model import RewardModel
+from lit_align.stages.sft import SFT
 from lit_align.types import Group, Pair, Step, Tree
 from tests import objective_registry
 from tests.stages.runs import arguments, folder_of, trace, write_pairs
@@ -32,7 +32,9 @@ GROUPS = {
     "desirable": Group("", [""] * 3, desirable=(True, False, True)),
     "ranking": Group("", [""] * 3, ranking=(2, 1, 3)),
     "ratings": Group(
-        "", [""] * 3, ratings=({"helpfulness": 3.0, "brevity": 1.0}, {"brevity": 2.0}, {"helpfulness": 5.0})
+        "",
+        [""] * 3,
+        ratings=({"helpfulness": 3.0, "brevity": 1.0}, {"brevity": 2.0}, {"helpfulness": 5.0}),
     ),
     "demonstrations": Group("", [""] * 3),
 }
@@ -48,7 +50,9 @@ def step(rows: list[Tree], budget: int = 10_000) -> Step:
     return Step.from_batches(tuple(pack(rows, budget)))
 
 
-OFF_LINE = sorted(name for name, cls in objective_registry.classes().items() if cls.label_kind != "prompts")
+OFF_LINE = sorted(
+    name for name, cls in objective_registry.classes().items() if cls.label_kind != "prompts"
+)
 
 
 @pytest.mark.parametrize("name", OFF_LINE)
@@ -56,7 +60,11 @@ def test_every_objective_trains(name, tiny):
     """Two steps on one batch: finite, and the loss of that batch gets smaller."""
     objective = objective_registry.made(objective_registry.settings(name))
     kind = (
-        SFT if objective.label_kind == "demonstrations" else RewardModel if objective.for_reward_model else Preference
+        SFT
+        if objective.label_kind == "demonstrations"
+        else RewardModel
+        if objective.for_reward_model
+        else Preference
     )
     module = stage(kind, objective, tiny)
     one, losses = step(labelled(objective.label_kind)), []
@@ -70,11 +78,15 @@ def test_every_objective_trains(name, tiny):
         losses.append(loss.item())
         assert set(sums) <= {"loss", *module.reports}
     assert all(torch.tensor(losses).isfinite())
-    assert losses[2] < losses[0] or objective.weighs  # a weight without gradient may grow faster than the rest falls
+    assert (
+        losses[2] < losses[0] or objective.weighs
+    )  # a weight without gradient may grow faster than the rest falls
     assert losses[2] != losses[0]
 
 
-@pytest.mark.parametrize("objective", [KTO(), PlackettLuceDPO(), Mix([DPO(), *()], [1.0])], ids=repr)
+@pytest.mark.parametrize(
+    "objective", [KTO(), PlackettLuceDPO(), Mix([DPO(), *()], [1.0])], ids=repr
+)
 def test_micro_batches_change_neither_loss_nor_gradient(objective, tiny):
     module = stage(Preference, objective, tiny).double()
     module.baseline.add({"kl": (3.0, 2.0)})
@@ -91,9 +103,15 @@ def test_the_divergence_is_measured_on_responses_to_other_prompts(tiny):
     """And they are read only: the gradient is that of the trees without them."""
     module = stage(Preference, KTO(), tiny).double()
     with_them, judged = labelled("desirable"), labelled("desirable")
-    bare = [tree._replace(responses=tree.responses[:3], scored=tree.scored[:3], mismatched=0) for tree in judged]
+    bare = [
+        tree._replace(responses=tree.responses[:3], scored=tree.scored[:3], mismatched=0)
+        for tree in judged
+    ]
     (_, sums) = module.losses(step(with_them).batches[0], statistics=False)
-    borrowed = [Tree(t.prompt, t.responses[3:], t.scored[3:], Group("", [""], desirable=(True,))) for t in with_them]
+    borrowed = [
+        Tree(t.prompt, t.responses[3:], t.scored[3:], Group("", [""], desirable=(True,)))
+        for t in with_them
+    ]
     batch = step(borrowed).batches[0]
     logps = module.logps(batch, module.tree_forward(batch.trees))
     torch.testing.assert_close(sums["kl"][0], (logps.policy - logps.reference).sum())
@@ -105,7 +123,10 @@ def test_the_divergence_is_measured_on_responses_to_other_prompts(tiny):
 
 def test_a_mismatched_response_never_answers_the_same_prompt():
     """Also where the same prompt stands in rows next to each other, at the end of the file included."""
-    rows = [Tree([k], [[10 + i]], [[True]], Group("", [""])) for i, k in enumerate([1, 1, 2, 3, 3, 3, 1])]
+    rows = [
+        Tree([k], [[10 + i]], [[True]], Group("", [""]))
+        for i, k in enumerate([1, 1, 2, 3, 3, 3, 1])
+    ]
     of = {10 + i: tree.prompt for i, tree in enumerate(rows)}
     for tree in mismatched(rows, 9):
         assert of[tree.responses[1][0]] != tree.prompt
@@ -133,24 +154,34 @@ def test_a_kto_run_resumes_bit_for_bit(tiny, tmp_path):
     train = write_pairs(tmp_path / "pairs.jsonl", 8)
     more = ("--data.batch_size=1", "--save_every=3", "--model.baseline_size=5")
     args = [
-        "--data=BinaryLabels" if a == "--data=Comparisons" else a.replace("objective=DPO", "objective=KTO")
+        "--data=BinaryLabels"
+        if a == "--data=Comparisons"
+        else a.replace("objective=DPO", "objective=KTO")
         for a in arguments(tiny, train, tmp_path / "run", *more)
     ]
     main(args)
     whole = trace(tmp_path / "run")
     stopped = [a.replace(str(tmp_path / "run"), str(tmp_path / "half")) for a in args]
     main([*stopped, "--trainer.max_steps=5"])
-    first, last = trace(tmp_path / "half"), folder_of(tmp_path / "half") / "checkpoints" / "last.ckpt"
+    first, last = (
+        trace(tmp_path / "half"),
+        folder_of(tmp_path / "half") / "checkpoints" / "last.ckpt",
+    )
     assert len(torch.load(last, weights_only=True)["baseline"]) > 1
     main([*stopped, f"--ckpt_path={last}"])
     assert {**first, **trace(tmp_path / "half")} == whole
     metrics = json.loads((folder_of(tmp_path / "run") / "summary.json").read_text())["metrics"]
-    assert {"kl", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen"} <= set(metrics)
+    assert {"kl", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen"} <= set(
+        metrics
+    )
 
 
 def test_a_loss_over_the_batch_refuses_a_step_in_parts(tiny, tmp_path, capsys):
     train = write_pairs(tmp_path / "pairs.jsonl", 8)
-    args = [a.replace("objective=DPO", "objective=KTOPair") for a in arguments(tiny, train, tmp_path / "run")]
+    args = [
+        a.replace("objective=DPO", "objective=KTOPair")
+        for a in arguments(tiny, train, tmp_path / "run")
+    ]
     with pytest.raises(SystemExit):
         main([*args, "--data.token_budget=110"])
     assert "KTOPair looks at all items of a step together" in capsys.readouterr().err
@@ -161,8 +192,14 @@ def test_a_loss_over_the_batch_refuses_a_step_in_parts(tiny, tmp_path, capsys):
     ("settings", "says"),
     [
         ({"objective": KTOPair(), "label_noise": 0.1}, "KTOPair has no loss for a flipped label"),
-        ({"objective": PlackettLuceDPO(), "label_noise": 0.1}, "PlackettLuceDPO has no loss for a flipped label"),
-        ({"objective": objective_registry.made({"class_path": "LDDPO"}), "cache_reference": "x"}, "LDDPO reads tokens"),
+        (
+            {"objective": PlackettLuceDPO(), "label_noise": 0.1},
+            "PlackettLuceDPO has no loss for a flipped label",
+        ),
+        (
+            {"objective": objective_registry.made({"class_path": "LDDPO"}), "cache_reference": "x"},
+            "LDDPO reads tokens",
+        ),
         (
             {"objective": objective_registry.made({"class_path": "DFT"})},
             "DFT learns from demonstrations; use the stage SFT",
@@ -193,5 +230,8 @@ def test_a_row_without_the_target_it_is_held_to_is_named(tiny):
     lacking = lacking._replace(group=lacking.group._replace(source="b.jsonl:3"))
     with pytest.raises(DataError, match=r"b.jsonl:3 names no target"):
         module.losses(
-            step([t._replace(group=t.group._replace(source="b.jsonl:3")) for t in trees(1)]).batches[0], False
+            step(
+                [t._replace(group=t.group._replace(source="b.jsonl:3")) for t in trees(1)]
+            ).batches[0],
+            False,
         )

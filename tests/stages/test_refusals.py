@@ -8,11 +8,11 @@ import math
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lit_align.stages.init_adapter import SFT
 from safetensors.torch import load_file
 
 from lit_align.callbacks.predictions import record
 from lit_align.cli.main import main
+from lit_align.stages.sft import SFT
 from lit_align.types import Group
 from tests import tiny as make
 from tests.stages.runs import arguments, folder_of, trace, write_chats, write_pairs
@@ -32,7 +32,9 @@ class Poison(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, *args) -> None:
         if self.seen in self.steps:
-            for parameter, before in zip(pl_module.adapters.trainable().values(), self.kept, strict=True):
+            for parameter, before in zip(
+                pl_module.adapters.trainable().values(), self.kept, strict=True
+            ):
                 parameter.data.copy_(before)
 
 
@@ -59,7 +61,9 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny, tmp_path):
 
 def test_too_many_in_a_row_stop_the_run_with_its_state_saved(tiny, tmp_path, capsys):
     train = write_pairs(tmp_path / "pairs.jsonl")
-    message = refused(capsys, tiny, train, tmp_path / "run", "--trainer.max_epochs=2", *poisoned(2, 3, 4))
+    message = refused(
+        capsys, tiny, train, tmp_path / "run", "--trainer.max_epochs=2", *poisoned(2, 3, 4)
+    )
     assert "3 steps in a row" in message
     saved = tmp_path / "run" / "0" / "checkpoints" / "stopped.ckpt"
     assert str(saved) in message
@@ -90,31 +94,48 @@ def test_validation_that_is_not_finite_shows(tiny, tmp_path):
     sound = evaluated()
     assert all(map(math.isfinite, sound.values()))
     main([*run, "--data.token_budget=100"])
-    assert evaluated() == pytest.approx(sound, rel=1e-3)  # means over pairs and tokens, not over micro-batches
+    assert evaluated() == pytest.approx(
+        sound, rel=1e-3
+    )  # means over pairs and tokens, not over micro-batches
     main([*run, f"--trainer.callbacks+={__name__}.Spoil"])
     assert math.isnan(evaluated()["eval_loss"])
 
 
-def test_label_and_objective_that_do_not_fit_are_refused_before_weights_load(tiny, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lit_align.stages.language_model_stage.load_model", None)  # loading would fail otherwise
+def test_label_and_objective_that_do_not_fit_are_refused_before_weights_load(
+    tiny, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(
+        "lit_align.stages.language_model_stage.load_model", None
+    )  # loading would fail otherwise
     pairs, chats = write_pairs(tmp_path / "pairs.jsonl"), write_chats(tmp_path / "chats.jsonl")
-    message = refused(capsys, tiny, pairs, tmp_path / "run", "--data=Demonstrations", f"--data.train={pairs}")
+    message = refused(
+        capsys, tiny, pairs, tmp_path / "run", "--data=Demonstrations", f"--data.train={pairs}"
+    )
     assert "DPO learns from pairs" in message
     assert "Demonstrations carries demonstrations" in message
-    mismatch = arguments(tiny, pairs, tmp_path / "run", "--data=Demonstrations", f"--data.train={pairs}")
+    mismatch = arguments(
+        tiny, pairs, tmp_path / "run", "--data=Demonstrations", f"--data.train={pairs}"
+    )
     with pytest.raises(SystemExit):
         main(["inspect", *mismatch[1:]])
     assert capsys.readouterr().err == message
     message = refused(capsys, tiny, chats, tmp_path / "run")
-    assert "Conversations, which gives demonstrations and desirable, but pairs are needed" in message
+    assert (
+        "Conversations, which gives demonstrations and desirable, but pairs are needed" in message
+    )
 
 
 def test_a_tree_that_no_micro_batch_can_hold_is_refused_by_inspect_too(tiny, tmp_path, capsys):
-    run = arguments(tiny, write_pairs(tmp_path / "pairs.jsonl"), tmp_path / "run", "--data.token_budget=20")
+    run = arguments(
+        tiny, write_pairs(tmp_path / "pairs.jsonl"), tmp_path / "run", "--data.token_budget=20"
+    )
     for args in (run, ["inspect", *run[1:]]):
         with pytest.raises(SystemExit):
             main(args)
-        assert "over the token_budget of 20; raise token_budget or lower max_length" in capsys.readouterr().err
+        assert (
+            "over the token_budget of 20; raise token_budget or lower max_length"
+            in capsys.readouterr().err
+        )
 
 
 def test_no_chat_template_names_the_fix(tiny, tmp_path, capsys):
@@ -125,7 +146,11 @@ def test_no_chat_template_names_the_fix(tiny, tmp_path, capsys):
             (bare / file.name).write_bytes(file.read_bytes())
     train = write_pairs(tmp_path / "pairs.jsonl")
     assert "chat_template: chatml" in refused(capsys, bare, train, tmp_path / "run")
-    main(arguments(bare, train, tmp_path / "run", "--trainer.max_steps=1", "--model.chat_template=chatml"))
+    main(
+        arguments(
+            bare, train, tmp_path / "run", "--trainer.max_steps=1", "--model.chat_template=chatml"
+        )
+    )
     assert len(trace(tmp_path / "run")) == 1
 
 
@@ -142,7 +167,11 @@ def test_too_many_malformed_rows_stop_the_run_and_show_the_table(tiny, tmp_path,
     with pytest.raises(SystemExit):
         main(["inspect", *arguments(tiny, train, tmp_path / "run")[1:]])
     assert "malformed            2    8.33%" in capsys.readouterr().out
-    main(arguments(tiny, train, tmp_path / "run", "--data.max_malformed=0.2", "--trainer.max_steps=1"))
+    main(
+        arguments(
+            tiny, train, tmp_path / "run", "--data.max_malformed=0.2", "--trainer.max_steps=1"
+        )
+    )
     book = json.loads((folder_of(tmp_path / "run") / "ledger.json").read_text())["train"]
     assert book["rows"] == 24
 
@@ -167,11 +196,23 @@ def test_a_checkpoint_of_another_model_is_refused_by_what_differs(tiny, tmp_path
     train = write_pairs(tmp_path / "pairs.jsonl")
     main(arguments(tiny, train, tmp_path / "run", "--trainer.max_steps=1"))
     other, template = make.save(tmp_path / "other", seed=1), tmp_path / "template.jinja"
-    template.write_text(make.CHATML.replace("role'] }}\n", "role'] }}: ").replace("assistant\n", "assistant: "))
-    last, adapter = tmp_path / "run" / "0" / "checkpoints" / "last.ckpt", tmp_path / "run" / "0" / "adapter"
+    template.write_text(
+        make.CHATML.replace("role'] }}\n", "role'] }}: ").replace("assistant\n", "assistant: ")
+    )
+    last, adapter = (
+        tmp_path / "run" / "0" / "checkpoints" / "last.ckpt",
+        tmp_path / "run" / "0" / "adapter",
+    )
 
     def validate(*more) -> list[str]:
-        run = arguments(tiny, train, tmp_path / "run", f"--data.validation={train}", f"--ckpt_path={last}", *more)
+        run = arguments(
+            tiny,
+            train,
+            tmp_path / "run",
+            f"--data.validation={train}",
+            f"--ckpt_path={last}",
+            *more,
+        )
         return ["validate", *run[1:]]
 
     for change, sentence in {
@@ -216,11 +257,16 @@ def test_running_out_of_memory_names_what_would_help(tiny, tmp_path, capsys, mon
 
 def test_predict_writes_an_answer_to_each_prompt(tiny, tmp_path):
     train = write_pairs(tmp_path / "pairs.jsonl")
-    run = arguments(tiny, train, tmp_path / "run", f"--data.validation={train}", "--model.max_new_tokens=4")
+    run = arguments(
+        tiny, train, tmp_path / "run", f"--data.validation={train}", "--model.max_new_tokens=4"
+    )
     main([*run, "--trainer.max_steps=1"])
     last = tmp_path / "run" / "0" / "checkpoints" / "last.ckpt"
     main(["predict", "-c", str(tmp_path / "run" / "0" / "config.yaml"), f"--ckpt_path={last}"])
-    rows = [json.loads(line) for line in (tmp_path / "run" / "1" / "answers.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "1" / "answers.jsonl").read_text().splitlines()
+    ]
     assert [row["source"] for row in rows] == [f"{train}:{k + 1}" for k in range(22)]
     assert all(isinstance(row["answer"], str) for row in rows)
 
@@ -231,7 +277,12 @@ def test_a_column_of_the_data_is_never_taken_for_the_models_answer():
     kept = {"data.answer": "gold", "data.source": "web", "when": theirs["when"]}
     group = Group("a?", ["b"], source="rows:1", extra=theirs)
     assert record(group, {"answer": "mine"}) == {**ours, **kept, "score": 9}
-    assert record(group, {"answer": "mine", "score": 0.5}) == {**ours, **kept, "score": 0.5, "data.score": 9}
+    assert record(group, {"answer": "mine", "score": 0.5}) == {
+        **ours,
+        **kept,
+        "score": 0.5,
+        "data.score": 9,
+    }
 
 
 def test_the_figures_of_a_logged_step_are_its_own(tiny, tmp_path):
@@ -260,7 +311,9 @@ def test_lightnings_own_checkpoints_and_early_stopping_work(tiny, tmp_path):
             "init_args": {"monitor": "eval_rewards/accuracies", "mode": "max", "patience": 1},
         },
     ]
-    run = arguments(tiny, train, tmp_path / "run", f"--data.validation={train}", "--model.optimizer.lr=0.0")
+    run = arguments(
+        tiny, train, tmp_path / "run", f"--data.validation={train}", "--model.optimizer.lr=0.0"
+    )
     main([*run, "--trainer.max_epochs=9", f"--trainer.callbacks={json.dumps(callbacks)}"])
     assert len(trace(tmp_path / "run")) == 12  # nothing learned: stopped after the second epoch
     best = folder_of(tmp_path / "run") / "checkpoints" / "best.ckpt"

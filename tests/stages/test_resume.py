@@ -53,7 +53,9 @@ def test_a_killed_run_resumes_bit_for_bit(whole, tiny, tmp_path):
     process = start(arguments(tiny, train, tmp_path / "run", *EPOCHS, "--save_every=3", *slow))
     last = tmp_path / "run" / "0" / "checkpoints" / "last.ckpt"
     wait_for(last.exists, process)
-    time.sleep((time.time_ns() % 1000) / 1000)  # anywhere in the steps that follow, or in the next save
+    time.sleep(
+        (time.time_ns() % 1000) / 1000
+    )  # anywhere in the steps that follow, or in the next save
     process.kill()
     output = process.communicate(timeout=60)[0]
     assert process.returncode == -signal.SIGKILL, output
@@ -69,7 +71,10 @@ def test_a_killed_run_resumes_bit_for_bit(whole, tiny, tmp_path):
 def test_a_run_told_to_stop_saves_and_resumes_bit_for_bit(step, by, whole, tiny, tmp_path):
     train, losses = whole
     step = 7 + time.time_ns() % 17 if step == "any" else step
-    stop = ("--trainer.callbacks+=tests.stages.callbacks.Terminate", f"--trainer.callbacks.after={step}")
+    stop = (
+        "--trainer.callbacks+=tests.stages.callbacks.Terminate",
+        f"--trainer.callbacks.after={step}",
+    )
     stop += (f"--trainer.callbacks.by={by}",)
     with pytest.raises(SystemExit) as exit:
         main(arguments(tiny, train, tmp_path / "run", *EPOCHS, *stop))
@@ -84,7 +89,10 @@ def test_a_run_told_to_stop_saves_and_resumes_bit_for_bit(step, by, whole, tiny,
     ("stop", "on"),
     [
         (["--trainer.max_steps=3"], []),
-        (["--trainer.max_steps=9"], ["--trainer.max_steps=12"]),  # inside an epoch, then to the end of one
+        (
+            ["--trainer.max_steps=9"],
+            ["--trainer.max_steps=12"],
+        ),  # inside an epoch, then to the end of one
         (["--trainer.max_steps=12"], ["--trainer.max_steps=15"]),
         (["--trainer.callbacks+=tests.stages.callbacks.Enough", "--trainer.callbacks.after=8"], []),
     ],
@@ -108,9 +116,22 @@ def test_a_run_made_in_python_loads(kind, tiny, tmp_path):
         "lambda": lambda parameters: torch.optim.SGD(parameters, lr=0.1),
     }[kind]
     objective = Mix([DPO(0.3), CrossEntropy()], [1.0, 0.5])
-    module = Preference(objective, 0.1, base=Base(str(tiny), "none", "float32"), lora=Lora(r=2), optimizer=optimizer)
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
-    running = Trainer(max_steps=2, default_root_dir=tmp_path, plugins=[SafeIO()], callbacks=[LastCheckpoint()], **quiet)
+    module = Preference(
+        objective, 0.1, base=Base(str(tiny), "none", "float32"), lora=Lora(r=2), optimizer=optimizer
+    )
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "accelerator": "cpu",
+    }
+    running = Trainer(
+        max_steps=2,
+        default_root_dir=tmp_path,
+        plugins=[SafeIO()],
+        callbacks=[LastCheckpoint()],
+        **quiet,
+    )
     pairs = write_pairs(tmp_path / "pairs.jsonl")
     running.fit(module, Comparisons(str(pairs), batch_size=4, token_budget=256, max_length=256))
     again = lit_align.load(tmp_path / "checkpoints" / "last.ckpt")

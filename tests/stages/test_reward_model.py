@@ -43,7 +43,9 @@ def plain_scores(module: RewardModel, tree: Tree, member: str = "reward") -> tor
     head = module.adapters.head(member)
     with torch.no_grad(), module.adapters.activate(member, training=False) as model:
         last = [
-            model.base_model(input_ids=torch.tensor([tree.prompt + response])).last_hidden_state[0, -1]
+            model.base_model(input_ids=torch.tensor([tree.prompt + response])).last_hidden_state[
+                0, -1
+            ]
             for response in tree.responses
         ]
         return torch.stack(last).double() @ head.weight.double()[0] + head.bias.double()[0]
@@ -52,7 +54,9 @@ def plain_scores(module: RewardModel, tree: Tree, member: str = "reward") -> tor
 def all_pairs(count: int) -> list[Tree]:
     """K responses each, the first best, all C(K, 2) comparisons; one prompt has a single comparison."""
     pairs = tuple(Pair(i, j) for i in range(K) for j in range(i + 1, K))
-    rows = [tree._replace(group=tree.group._replace(pairs=pairs)) for tree in trees(count, responses=K)]
+    rows = [
+        tree._replace(group=tree.group._replace(pairs=pairs)) for tree in trees(count, responses=K)
+    ]
     return [rows[0]._replace(group=rows[0].group._replace(pairs=(Pair(2, 0),))), *rows[1:]]
 
 
@@ -62,7 +66,9 @@ def test_all_comparisons_of_a_prompt_count_as_one(tiny):
     wanted = 0.0
     for tree in rows:
         scores = plain_scores(module, tree)
-        lost = [math.log1p(math.exp(-(scores[p.better] - scores[p.worse]))) for p in tree.group.pairs]
+        lost = [
+            math.log1p(math.exp(-(scores[p.better] - scores[p.worse]))) for p in tree.group.pairs
+        ]
         wanted += sum(lost) / len(lost)
     found, _ = gradient(module, step(rows, 10_000))
     assert found == pytest.approx(wanted / len(rows), rel=1e-5)
@@ -95,15 +101,26 @@ def test_members_differ_and_each_learns_as_if_alone(tiny):
     module = RewardModel(BradleyTerry(), members=2, base=base, lora=Lora(r=4))
     module.configure_model()
     assert not torch.equal(*(module.adapters.head(member).weight for member in module.members))
-    adapters = [[p for n, p in module.adapters.trainable().items() if f"A.{m}." in n] for m in module.members]
+    adapters = [
+        [p for n, p in module.adapters.trainable().items() if f"A.{m}." in n]
+        for m in module.members
+    ]
     assert len(adapters[0]) == len(adapters[1]) > 0
     assert not any(map(torch.equal, *adapters))
     (batch,) = pack(rows, 10_000)
     loss, sums = module.losses(batch, statistics=True)
-    each = [module._judged(batch, module.raw(member, batch.trees, False)).losses.sum() for member in module.members]
+    each = [
+        module._judged(batch, module.raw(member, batch.trees, False)).losses.sum()
+        for member in module.members
+    ]
     assert loss.item() == pytest.approx(sum(one.item() for one in each), rel=1e-6)
     total, n = sums["rewards/std"]
-    raw = torch.stack([torch.cat([plain_scores(module, tree, member) for tree in rows]) for member in module.members])
+    raw = torch.stack(
+        [
+            torch.cat([plain_scores(module, tree, member) for tree in rows])
+            for member in module.members
+        ]
+    )
     assert (total / n).item() == pytest.approx(raw.std(0).mean().item(), rel=1e-4)
 
 
@@ -113,7 +130,10 @@ def test_a_member_moves_as_it_would_alone(tiny, tmp_path):
     more = ["--trainer.max_steps=3", "--model.lora.dropout=0", "--model.max_grad_norm=0.1"]
     for name, members in (("alone", 1), ("together", 3)):
         main(reward_arguments(tiny, pairs, tmp_path / name, *more, f"--model.members={members}"))
-    alone, together = folder_of(tmp_path / "alone") / "adapter", folder_of(tmp_path / "together") / "adapter/reward0"
+    alone, together = (
+        folder_of(tmp_path / "alone") / "adapter",
+        folder_of(tmp_path / "together") / "adapter/reward0",
+    )
     for file in ("adapter_model.safetensors", "head.safetensors"):
         one, other = load_file(alone / file), load_file(together / file)
         assert one.keys() == other.keys()
@@ -122,14 +142,25 @@ def test_a_member_moves_as_it_would_alone(tiny, tmp_path):
 
 def test_rows_without_the_rating_that_is_learned_are_set_aside(tiny, tmp_path):
     rows = [
-        {"prompt": f"{k}?", "response": say(k, 3), "helpfulness": None if k % 3 else 4, "verbosity": 2}
+        {
+            "prompt": f"{k}?",
+            "response": say(k, 3),
+            "helpfulness": None if k % 3 else 4,
+            "verbosity": 2,
+        }
         for k in range(9)
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     args = reward_arguments(
-        tiny, tmp_path / "rows.jsonl", tmp_path / "run", "--model.objective.attributes=[helpfulness]"
+        tiny,
+        tmp_path / "rows.jsonl",
+        tmp_path / "run",
+        "--model.objective.attributes=[helpfulness]",
     )
-    other = {"--model.objective=BradleyTerry": "--model.objective=Regression", "--data=Comparisons": "--data=Ratings"}
+    other = {
+        "--model.objective=BradleyTerry": "--model.objective=Regression",
+        "--data=Comparisons": "--data=Ratings",
+    }
     main([other.get(word, word) for word in args])
     ledger = json.loads((folder_of(tmp_path / "run") / "ledger.json").read_text())["train"]
     assert ledger["fates"]["kept"] == 3
@@ -138,20 +169,35 @@ def test_rows_without_the_rating_that_is_learned_are_set_aside(tiny, tmp_path):
 
 
 def test_attributes_may_not_change_places_in_a_checkpoint(tiny, tmp_path):
-    rows = [{"prompt": f"{k}?", "response": say(k, 3), "helpfulness": 4, "verbosity": 2} for k in range(5)]
+    rows = [
+        {"prompt": f"{k}?", "response": say(k, 3), "helpfulness": 4, "verbosity": 2}
+        for k in range(5)
+    ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    other = {"--model.objective=BradleyTerry": "--model.objective=Regression", "--data=Comparisons": "--data=Ratings"}
+    other = {
+        "--model.objective=BradleyTerry": "--model.objective=Regression",
+        "--data=Comparisons": "--data=Ratings",
+    }
 
     def run(*of):
         args = reward_arguments(
-            tiny, tmp_path / "rows.jsonl", tmp_path / "run", f"--model.objective.attributes=[{','.join(of)}]"
+            tiny,
+            tmp_path / "rows.jsonl",
+            tmp_path / "run",
+            f"--model.objective.attributes=[{','.join(of)}]",
         )
         return [other.get(word, word) for word in args]
 
     main(run("helpfulness", "verbosity"))
     checkpoint = folder_of(tmp_path / "run") / "checkpoints/last.ckpt"
     with pytest.raises(SystemExit):
-        main([*run("verbosity", "helpfulness"), "--trainer.max_epochs=2", f"--ckpt_path={checkpoint}"])
+        main(
+            [
+                *run("verbosity", "helpfulness"),
+                "--trainer.max_epochs=2",
+                f"--ckpt_path={checkpoint}",
+            ]
+        )
 
 
 @pytest.mark.parametrize("kind", ["cyclic", "alike"])
@@ -169,10 +215,14 @@ def test_an_ordinary_score_is_measured_whatever_the_labels(kind, tiny, monkeypat
         with pytest.warns(UserWarning, match="reward scores all preferred responses alike"):
             module.normalise([rows[0]] * 3)
     head = module.adapters.head("reward")
-    every = torch.cat([plain_scores(module, tree) for tree in (rows if kind == "cyclic" else rows[:1])])
+    every = torch.cat(
+        [plain_scores(module, tree) for tree in (rows if kind == "cyclic" else rows[:1])]
+    )
     kept = every if kind == "cyclic" else every[:1]
     assert head.mean.item() == pytest.approx(kept.mean().item(), rel=1e-4)
-    assert head.scale.item() == pytest.approx(kept.std(correction=0).item() if kind == "cyclic" else 1.0, rel=1e-4)
+    assert head.scale.item() == pytest.approx(
+        kept.std(correction=0).item() if kind == "cyclic" else 1.0, rel=1e-4
+    )
 
 
 def test_scores_are_float32_under_autocast():
@@ -186,7 +236,11 @@ def test_scores_are_float32_under_autocast():
 @pytest.mark.parametrize(
     ("cls", "objective", "says"),
     [
-        (RewardModel, DPO(), "DPO is a loss over log-probabilities, and a reward model gives scores"),
+        (
+            RewardModel,
+            DPO(),
+            "DPO is a loss over log-probabilities, and a reward model gives scores",
+        ),
         (Preference, BradleyTerry(), "use the stage RewardModel"),
     ],
 )
@@ -199,7 +253,10 @@ def test_scores_and_log_probabilities_are_not_mixed_up(cls, objective, says, tin
 
 
 def reward_arguments(tiny: Path, train: Path, run: Path, *more: str) -> list[str]:
-    other = {"--model=Preference": "--model=RewardModel", "--model.objective=DPO": "--model.objective=BradleyTerry"}
+    other = {
+        "--model=Preference": "--model=RewardModel",
+        "--model.objective=DPO": "--model.objective=BradleyTerry",
+    }
     return [other.get(word, word) for word in arguments(tiny, train, run, *more)]
 
 
@@ -208,7 +265,10 @@ def texts(count: int) -> list[Group]:
     return [
         Group(
             [{"role": "user", "content": f"{k} {say(k, 1 + k % 7)}?"}],
-            [[{"role": "assistant", "content": say(k + i, 1 + (k * i) % 9)}] for i in range(1 + k % 3)],
+            [
+                [{"role": "assistant", "content": say(k + i, 1 + (k * i) % 9)}]
+                for i in range(1 + k % 3)
+            ],
         )
         for k in range(count)
     ]
@@ -237,7 +297,11 @@ def test_a_fresh_process_gives_the_same_scores_bit_for_bit(trained):
     there = subprocess.run(
         [sys.executable, "-c", SCORE, str(trained / "adapter")],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
+            "PYTHONPATH": str(ROOT),
+        },
         capture_output=True,
         text=True,
         check=True,
@@ -254,13 +318,19 @@ def test_the_folder_scores_as_the_run_did(trained):
     chat = lit_align.data.tokenize.ChatTokenizer(module.tokenizer, max_length=1000)
     head = module.adapters.head("reward")
     wanted = torch.cat([plain_scores(module, chat.encode(group).tree) for group in groups])
-    torch.testing.assert_close(found.double(), (wanted - head.mean) / head.scale, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        found.double(), (wanted - head.mean) / head.scale, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_zero_is_an_ordinary_preferred_response(trained):
     """22 rows were trained on and none held out: mean 0 and deviation 1 over their chosen responses."""
-    rows = [json.loads(line) for line in (trained.parents[1] / "pairs.jsonl").read_text().splitlines()]
-    scores = RewardModelScore(str(trained / "adapter"))([Group(row["prompt"], [row["chosen"]]) for row in rows]).total
+    rows = [
+        json.loads(line) for line in (trained.parents[1] / "pairs.jsonl").read_text().splitlines()
+    ]
+    scores = RewardModelScore(str(trained / "adapter"))(
+        [Group(row["prompt"], [row["chosen"]]) for row in rows]
+    ).total
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-4)
     assert scores.std(correction=0).item() == pytest.approx(1.0, abs=1e-4)
 
@@ -273,7 +343,10 @@ def test_it_shares_the_base_that_is_there(trained, tiny):
     groups = texts(5)
     alone = RewardModelScore(str(trained / "adapter"))(groups).total
     policy = stage(Preference, DPO(), tiny)
-    reward, again = RewardModelScore(str(trained / "adapter")), RewardModelScore(str(trained / "adapter"))
+    reward, again = (
+        RewardModelScore(str(trained / "adapter")),
+        RewardModelScore(str(trained / "adapter")),
+    )
     before = sum(p.numel() for p in policy.parameters())
     for one in (reward, again):
         one.attach(policy.adapters, policy.tokenizer)
@@ -281,7 +354,9 @@ def test_it_shares_the_base_that_is_there(trained, tiny):
         torch.testing.assert_close(one(groups).total, alone, rtol=1e-5, atol=1e-5)
     assert policy.adapters.now == "policy"
     assert sum(p.numel() for p in policy.parameters()) < 1.5 * before
-    assert set(policy.adapters.trainable()) == set(stage(Preference, DPO(), tiny).adapters.trainable())
+    assert set(policy.adapters.trainable()) == set(
+        stage(Preference, DPO(), tiny).adapters.trainable()
+    )
 
 
 @pytest.mark.parametrize("other", ["template", "numbers"])
@@ -322,10 +397,22 @@ def test_one_that_ended_before_an_epoch_did_says_so(trained, tmp_path):
 
 
 def test_where_somebody_must_speak_it_is_refused(trained, tiny, tmp_path, capsys):
-    with pytest.raises(ModelError, match="is a reward model; give its adapter/ folder to RewardModelScore"):
+    with pytest.raises(
+        ModelError, match="is a reward model; give its adapter/ folder to RewardModelScore"
+    ):
         Implicit(str(trained))(texts(1))
     with pytest.raises(SystemExit):
-        command(["chat", "--adapter", str(trained / "adapter"), "--base", str(tiny), "--quantization", "none"])
+        command(
+            [
+                "chat",
+                "--adapter",
+                str(trained / "adapter"),
+                "--base",
+                str(tiny),
+                "--quantization",
+                "none",
+            ]
+        )
     assert "is a reward model, which scores and does not talk" in capsys.readouterr().err
     pairs = trained.parents[1] / "pairs.jsonl"
     best = [
@@ -361,7 +448,9 @@ def test_a_head_of_another_width_and_another_tokenizer_are_refused(trained, tmp_
         else:
             record = json.loads((folder / broken).read_text())
             (folder / broken).write_text(json.dumps({**record, "tokenizer": "another"}))
-    with pytest.raises(ModelError, match=r"width' reads 33 numbers, and .* gives 32; give the base"):
+    with pytest.raises(
+        ModelError, match=r"width' reads 33 numbers, and .* gives 32; give the base"
+    ):
         RewardModelScore(str(tmp_path / "width"))(texts(1))
     with pytest.raises(ModelError, match=r"is not the one that .* was trained with"):
         RewardModelScore(str(tmp_path / "words"))(texts(1))
@@ -372,11 +461,16 @@ def test_it_starts_from_what_was_imitated(tiny, tmp_path):
     main(arguments(tiny, pairs, tmp_path / "policy"))
     init_adapter = folder_of(tmp_path / "policy") / "adapter"
     module = RewardModel(
-        BradleyTerry(), base=Base(str(tiny), "none", "float32"), lora=Lora(r=4), init_adapter=str(init_adapter)
+        BradleyTerry(),
+        base=Base(str(tiny), "none", "float32"),
+        lora=Lora(r=4),
+        init_adapter=str(init_adapter),
     )
     module.configure_model()
     module.save_adapter(tmp_path / "start")
-    before, after = (load_file(at / "adapter_model.safetensors") for at in (init_adapter, tmp_path / "start"))
+    before, after = (
+        load_file(at / "adapter_model.safetensors") for at in (init_adapter, tmp_path / "start")
+    )
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -385,14 +479,20 @@ def test_peft_loads_the_adapter(trained, tiny):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), str(trained / "adapter"))
+    model = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny), str(trained / "adapter")
+    )
     assert any("lora_A" in name for name, _ in model.named_parameters())
 
 
 def test_what_is_cut_is_counted(trained):
-    group = Group([{"role": "user", "content": "Why?"}], [[{"role": "assistant", "content": "long " * 50}]])
+    group = Group(
+        [{"role": "user", "content": "Why?"}], [[{"role": "assistant", "content": "long " * 50}]]
+    )
     length = {
-        n: RewardModelScore(str(trained / "adapter"), max_length=n)([group]).parts["tokens_cut"].item()
+        n: RewardModelScore(str(trained / "adapter"), max_length=n)([group])
+        .parts["tokens_cut"]
+        .item()
         for n in (64, 512)
     }
     assert length[64] > 200  # one token a byte
@@ -400,11 +500,15 @@ def test_what_is_cut_is_counted(trained):
 
 
 def test_an_ensemble_doubts_where_its_members_disagree(tiny, tmp_path):
-    args = reward_arguments(tiny, write_pairs(tmp_path / "pairs.jsonl"), tmp_path / "run", "--model.members=3")
+    args = reward_arguments(
+        tiny, write_pairs(tmp_path / "pairs.jsonl"), tmp_path / "run", "--model.members=3"
+    )
     main([*args, "--trainer.max_steps=2"])
     adapter = folder_of(tmp_path / "run") / "adapter"
     assert sorted(path.name for path in adapter.iterdir()) == ["reward0", "reward1", "reward2"]
-    each = torch.stack([RewardModelScore(str(adapter / f"reward{i}"))(texts(4)).total for i in range(3)])
+    each = torch.stack(
+        [RewardModelScore(str(adapter / f"reward{i}"))(texts(4)).total for i in range(3)]
+    )
     scores = RewardModelScore(str(adapter), uncertainty_penalty=0.5)(texts(4))
     torch.testing.assert_close(scores.parts["trained/mean"], each.mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(scores.parts["trained/std"], each.std(0), rtol=1e-4, atol=1e-5)
@@ -421,7 +525,9 @@ def test_predict_writes_the_scores(trained, tiny, tmp_path, capsys):
     groups = [Group(row["prompt"], row["responses"]) for row in rows]
     assert len(rows) == 5
     found = torch.tensor([score for row in rows for score in row["scores"]])
-    torch.testing.assert_close(found, RewardModelScore(str(trained / "adapter"))(groups).total, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        found, RewardModelScore(str(trained / "adapter"))(groups).total, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_killed_run_goes_on_bit_for_bit(tiny, tmp_path):
@@ -439,5 +545,8 @@ def test_a_killed_run_goes_on_bit_for_bit(tiny, tmp_path):
     whole, rest = trace(tmp_path / "whole"), trace(tmp_path / "rest")
     assert rest
     assert rest == {step: whole[step] for step in rest}
-    adapters = [folder_of(tmp_path / name) / "adapter/reward1/head.safetensors" for name in ("whole", "rest")]
+    adapters = [
+        folder_of(tmp_path / name) / "adapter/reward1/head.safetensors"
+        for name in ("whole", "rest")
+    ]
     assert adapters[0].read_bytes() == adapters[1].read_bytes()

@@ -20,16 +20,24 @@ class Elsewhere(CSVLogger):
 
 def test_a_logger_with_a_folder_of_its_own_takes_nothing_along(tiny, tmp_path, monkeypatch):
     train = write_pairs(tmp_path / "pairs.jsonl")
-    run = arguments(tiny, train, tmp_path / "run", f"--data.validation={train}", "--model.max_new_tokens=1")
+    run = arguments(
+        tiny, train, tmp_path / "run", f"--data.validation={train}", "--model.max_new_tokens=1"
+    )
     logger = {"class_path": f"{__name__}.Elsewhere", "init_args": {"save_dir": "."}}
     run.append(f"--trainer.logger={json.dumps(logger)}")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     main([*run, "--trainer.max_steps=1"])
-    main(["predict", *run[1:], f"--ckpt_path={tmp_path / 'run' / '0' / 'checkpoints' / 'last.ckpt'}"])
+    main(
+        ["predict", *run[1:], f"--ckpt_path={tmp_path / 'run' / '0' / 'checkpoints' / 'last.ckpt'}"]
+    )
     left = {"adapter", "checkpoints", "config.yaml", "ledger.json", "summary.json"}
     assert {path.name for path in (tmp_path / "run" / "0").iterdir()} == left
-    assert {path.name for path in (tmp_path / "run" / "1").iterdir()} == {"answers.jsonl", "config.yaml", "ledger.json"}
+    assert {path.name for path in (tmp_path / "run" / "1").iterdir()} == {
+        "answers.jsonl",
+        "config.yaml",
+        "ledger.json",
+    }
     assert not {path.name for path in (tmp_path / "here").iterdir()} & {*left, "answers.jsonl"}
 
 
@@ -45,7 +53,16 @@ def test_runs_that_begin_together_have_folders_of_their_own(tmp_path, monkeypatc
     (tmp_path / "6").mkdir()
     with ThreadPoolExecutor(8) as pool:
         folders = list(pool.map(lambda _: _folder(tmp_path), range(8)))
-    assert sorted(folder.name for folder in folders) == ["10", "11", "12", "13", "14", "7", "8", "9"]
+    assert sorted(folder.name for folder in folders) == [
+        "10",
+        "11",
+        "12",
+        "13",
+        "14",
+        "7",
+        "8",
+        "9",
+    ]
 
 
 def test_inspect_makes_no_folder(tiny, tmp_path):
@@ -77,7 +94,9 @@ def test_a_report_that_fails_does_not_cost_what_was_trained(tiny, tmp_path, monk
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
 def test_what_only_reads_stops_when_it_is_told_to(command, tiny, tmp_path):
     pairs = write_pairs(tmp_path / "pairs.jsonl", rows=40)
-    run = arguments(tiny, pairs, tmp_path / "run", f"--data.validation={pairs}", "--model.max_new_tokens=1")
+    run = arguments(
+        tiny, pairs, tmp_path / "run", f"--data.validation={pairs}", "--model.max_new_tokens=1"
+    )
     with pytest.raises(SystemExit) as stopped:
         main([command, *run[1:], "--trainer.callbacks+=tests.stages.callbacks.TerminateEvaluation"])
     assert stopped.value.code == 143

@@ -39,10 +39,14 @@ class Alpaca(Format):
         instruction = text(row, "instruction")
         given = text(row, "input") if row.get("input") is not None else ""
         prompt = _earlier(row)
-        prompt.append({"role": "user", "content": f"{instruction}\n{given}" if given else instruction})
+        prompt.append(
+            {"role": "user", "content": f"{instruction}\n{given}" if given else instruction}
+        )
         extra = unused(row, *READ)
         if "chosen" in row:
-            return compared(prompt, [_answer(text(row, "chosen"))], [_answer(text(row, "rejected"))], extra)
+            return compared(
+                prompt, [_answer(text(row, "chosen"))], [_answer(text(row, "rejected"))], extra
+            )
         desirable = (flag(row, "kto_tag"),) if "kto_tag" in row else ()
         return demonstrated([*prompt, _answer(text(row, "output"))], desirable, extra)
 
@@ -53,7 +57,9 @@ def _answer(content: str) -> Message:
 
 def _earlier(row: Row) -> list[Message]:
     """System prompt and earlier turns."""
-    turns: list[Message] = [{"role": "system", "content": text(row, "system")}] if row.get("system") else []
+    turns: list[Message] = (
+        [{"role": "system", "content": text(row, "system")}] if row.get("system") else []
+    )
     history = row.get("history") or []
     if not isinstance(history, list) or not all(map(_is_exchange, history)):
         raise Malformed("'history' is not pairs of question and answer")
@@ -63,7 +69,9 @@ def _earlier(row: Row) -> list[Message]:
 
 
 def _is_exchange(entry: Any) -> bool:
-    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(side, str) for side in entry)
+    return (
+        isinstance(entry, list) and len(entry) == 2 and all(isinstance(side, str) for side in entry)
+    )
 
 
 @hookimpl

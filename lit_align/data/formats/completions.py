@@ -7,7 +7,13 @@ from typing import ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
-from lit_align.data.formats.fields import checked_prompt, checked_response, flag, text_or_messages, unused
+from lit_align.data.formats.fields import (
+    checked_prompt,
+    checked_response,
+    flag,
+    text_or_messages,
+    unused,
+)
 from lit_align.errors import Malformed
 from lit_align.types import Group
 
@@ -34,7 +40,9 @@ class Completions(Format):
             raise Malformed("one of 'prompt' and 'completion' is text, the other messages")
         desirable = (flag(row, "label"),) if "label" in row else ()
         extra = unused(row, "prompt", "completion", "label")
-        return Group(checked_prompt(prompt), [checked_response(completion)], desirable=desirable, extra=extra)
+        return Group(
+            checked_prompt(prompt), [checked_response(completion)], desirable=desirable, extra=extra
+        )
 
 
 @hookimpl

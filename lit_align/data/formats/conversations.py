@@ -7,7 +7,14 @@ from typing import ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
-from lit_align.data.formats.fields import checked_prompt, checked_response, flag, found, messages, unused
+from lit_align.data.formats.fields import (
+    checked_prompt,
+    checked_response,
+    flag,
+    found,
+    messages,
+    unused,
+)
 from lit_align.errors import Malformed
 from lit_align.types import Group, Message
 

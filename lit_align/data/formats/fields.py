@@ -46,7 +46,11 @@ def rating(values: Any) -> dict[str, float]:
         raise Malformed(f"a rating is not numbers by attribute (got {type(values).__name__})")
     measured = {str(name): value for name, value in values.items() if value is not None}
     for name, value in measured.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
             raise Malformed(f"the rating '{name}' is not a number (got {type(value).__name__})")
     return {name: float(value) for name, value in measured.items()}
 
@@ -56,7 +60,9 @@ def text_or_messages(row: Row, name: str) -> Text:
     return messages(row[name], name) if isinstance(row.get(name), list) else text(row, name)
 
 
-def messages(value: Any, name: str, roles: Mapping[str, str] = SAME, keys: str = "role content") -> list[Message]:
+def messages(
+    value: Any, name: str, roles: Mapping[str, str] = SAME, keys: str = "role content"
+) -> list[Message]:
     """A list of turns with known roles.
 
     Args:
@@ -70,7 +76,9 @@ def messages(value: Any, name: str, roles: Mapping[str, str] = SAME, keys: str =
     return [message(turn, name, roles, keys) for turn in value]
 
 
-def message(turn: Any, name: str, roles: Mapping[str, str] = SAME, keys: str = "role content") -> Message:
+def message(
+    turn: Any, name: str, roles: Mapping[str, str] = SAME, keys: str = "role content"
+) -> Message:
     """One turn; arguments as for ``messages``."""
     speaker, says = keys.split()
     if not isinstance(turn, dict) or not {speaker, says} <= turn.keys():
@@ -88,7 +96,11 @@ def message(turn: Any, name: str, roles: Mapping[str, str] = SAME, keys: str = "
 
 def checked_prompt(prompt: Text) -> Text:
     """The prompt, if it says anything."""
-    if not (prompt.strip() if isinstance(prompt, str) else any(turn["content"].strip() for turn in prompt)):
+    if not (
+        prompt.strip()
+        if isinstance(prompt, str)
+        else any(turn["content"].strip() for turn in prompt)
+    ):
         raise Malformed("empty prompt")
     return prompt
 

@@ -8,7 +8,14 @@ from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
-from lit_align.data.formats.fields import checked_prompt, checked_response, found, rating, text_or_messages, unused
+from lit_align.data.formats.fields import (
+    checked_prompt,
+    checked_response,
+    found,
+    rating,
+    text_or_messages,
+    unused,
+)
 from lit_align.errors import Malformed
 from lit_align.types import Group, Pair, Text
 
@@ -27,7 +34,9 @@ class Groups(Format):
         (Pair(better=0, worse=1, probability=0.9, margin=0.0),)
     """
 
-    label_kinds: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations", "desirable", "ranking", "ratings"})
+    label_kinds: ClassVar[frozenset[str]] = frozenset(
+        {"pairs", "demonstrations", "desirable", "ranking", "ratings"}
+    )
 
     def recognises(self, row: Row) -> bool:
         """``prompt`` and ``responses``."""
@@ -39,28 +48,48 @@ class Groups(Format):
         sampled = row.get("tokens") or [None] * len(given)
         responses = [text_or_messages({"responses": response}, "responses") for response in given]
         responses = [
-            one if ids else checked_response(one) for one, ids in zip_longest(responses, sampled[: len(responses)])
+            one if ids else checked_response(one)
+            for one, ids in zip_longest(responses, sampled[: len(responses)])
         ]
         if not responses:
             raise Malformed("no response")
         if any(isinstance(response, str) != isinstance(prompt, str) for response in responses):
             raise Malformed("one of 'prompt' and 'responses' is text, the other messages")
         desirable = _list(row, "desirable") if row.get("desirable") is not None else []
-        if not all(isinstance(thumb, bool) for thumb in desirable) or len(desirable) not in (0, len(responses)):
+        if not all(isinstance(thumb, bool) for thumb in desirable) or len(desirable) not in (
+            0,
+            len(responses),
+        ):
             raise Malformed("'desirable' is not true or false for each response")
         pairs = _list(row, "pairs") if row.get("pairs") is not None else []
         ranking = _list(row, "ranking") if row.get("ranking") is not None else []
-        if not all(type(place) is int and place >= 0 for place in ranking) or len(ranking) not in (0, len(responses)):
+        if not all(type(place) is int and place >= 0 for place in ranking) or len(ranking) not in (
+            0,
+            len(responses),
+        ):
             raise Malformed("'ranking' is not a place, 1 for the best, for each response")
-        ratings = [rating(one) for one in _list(row, "ratings")] if row.get("ratings") is not None else []
+        ratings = (
+            [rating(one) for one in _list(row, "ratings")] if row.get("ratings") is not None else []
+        )
         if len(ratings) not in (0, len(responses)):
             raise Malformed("'ratings' is not one for each response")
         target = row.get("target")
         if target is not None and (type(target) is not int or not 0 <= target < len(responses)):
             raise Malformed("'target' is not the index of a response")
-        extra = unused(row, "prompt", "responses", "pairs", "desirable", "ranking", "ratings", "target")
+        extra = unused(
+            row, "prompt", "responses", "pairs", "desirable", "ranking", "ratings", "target"
+        )
         compared = tuple(_pair(pair, responses) for pair in pairs)
-        return Group(prompt, responses, compared, tuple(desirable), tuple(ranking), tuple(ratings), target, extra=extra)
+        return Group(
+            prompt,
+            responses,
+            compared,
+            tuple(desirable),
+            tuple(ranking),
+            tuple(ratings),
+            target,
+            extra=extra,
+        )
 
 
 def as_row(group: Group) -> Row:
@@ -87,11 +116,17 @@ def _list(row: Row, name: str) -> list[Any]:
 def _pair(entry: Any, responses: list[Text]) -> Pair:
     """One entry of ``pairs``, checked."""
     match entry:
-        case [int(better), int(worse), *label] if len(label) <= 2 and all(isinstance(x, int | float) for x in label):
+        case [int(better), int(worse), *label] if len(label) <= 2 and all(
+            isinstance(x, int | float) for x in label
+        ):
             pair = Pair(better, worse, *map(float, label))
         case _:
             raise Malformed("a pair is not [better, worse, probability, margin]")
-    if not {better, worse} <= set(range(len(responses))) or better == worse or isinstance(better, bool):
+    if (
+        not {better, worse} <= set(range(len(responses)))
+        or better == worse
+        or isinstance(better, bool)
+    ):
         raise Malformed("a pair is not of two of the responses")
     if not 0 < pair.probability <= 1:
         raise Malformed("a pair's probability is not above 0 and at most 1")

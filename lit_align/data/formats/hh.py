@@ -34,11 +34,16 @@ class HH(Format):
     def recognises(self, row: Row) -> bool:
         """Two dialogues and no prompt."""
         sides = row.get("chosen"), row.get("rejected")
-        return "prompt" not in row and all(isinstance(s, str) and s.lstrip().startswith("Human:") for s in sides)
+        return "prompt" not in row and all(
+            isinstance(s, str) and s.lstrip().startswith("Human:") for s in sides
+        )
 
     def __call__(self, row: Row) -> Group:
         """The row as a group of two."""
-        return compared(*split(_turns(row, "chosen"), _turns(row, "rejected")), unused(row, "chosen", "rejected"))
+        return compared(
+            *split(_turns(row, "chosen"), _turns(row, "rejected")),
+            unused(row, "chosen", "rejected"),
+        )
 
 
 def _turns(row: Row, name: str) -> list[Message]:
@@ -46,7 +51,10 @@ def _turns(row: Row, name: str) -> list[Message]:
     before, *parts = TURN.split(text(row, name).strip())
     if before or not parts:
         raise Malformed(f"'{name}' is not a dialogue of Human and Assistant")
-    turns = [{"role": ROLES[who], "content": said.strip()} for who, said in zip(parts[::2], parts[1::2], strict=True)]
+    turns = [
+        {"role": ROLES[who], "content": said.strip()}
+        for who, said in zip(parts[::2], parts[1::2], strict=True)
+    ]
     if turns[-1]["role"] != "assistant":
         raise Malformed(f"'{name}' does not end with the Assistant")
     if not turns[-1]["content"]:

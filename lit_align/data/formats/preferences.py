@@ -29,7 +29,9 @@ class Preferences(Format):
 
     def recognises(self, row: Row) -> bool:
         """``chosen`` and ``rejected`` that no more specific layout would claim."""
-        dialogue = isinstance(row.get("chosen"), str) and row["chosen"].lstrip().startswith("Human:")
+        dialogue = isinstance(row.get("chosen"), str) and row["chosen"].lstrip().startswith(
+            "Human:"
+        )
         specific = row.keys() & {"conversations", "instruction", "responses"}
         bench = row.keys() >= {"prompt", "chosen_model", "rejected_model", "subset"}
         sides = {"chosen", "rejected"} <= row.keys()
@@ -41,11 +43,19 @@ class Preferences(Format):
         if row.get("prompt") is None:
             prompt, chosen, rejected = split(chosen, rejected)
         else:
-            prompt, chosen, rejected = _with_prompt(text_or_messages(row, "prompt"), chosen, rejected)
+            prompt, chosen, rejected = _with_prompt(
+                text_or_messages(row, "prompt"), chosen, rejected
+            )
         margin = row.get("margin") or 0.0
         if not isinstance(margin, int | float):
             raise Malformed(f"'margin' is not a number (got {type(margin).__name__})")
-        return compared(prompt, chosen, rejected, unused(row, "prompt", "chosen", "rejected", "margin"), float(margin))
+        return compared(
+            prompt,
+            chosen,
+            rejected,
+            unused(row, "prompt", "chosen", "rejected", "margin"),
+            float(margin),
+        )
 
 
 def compared(prompt: Text, chosen: Text, rejected: Text, extra: Row, margin: float = 0.0) -> Group:
@@ -98,7 +108,9 @@ def _with_prompt(prompt: Text, chosen: Text, rejected: Text) -> tuple[Text, Text
     turns = [_turns(chosen), _turns(rejected)]
     if isinstance(prompt, str):
         if all(turn[:1] and turn[0]["role"] != "assistant" for turn in turns):
-            return split(*turns)  # the whole conversation, its first user turn once more as the prompt
+            return split(
+                *turns
+            )  # the whole conversation, its first user turn once more as the prompt
         prompt = [{"role": "user", "content": prompt}]
     shared = len(prompt)
     if all(turn[:shared] == prompt for turn in turns):

@@ -22,7 +22,16 @@ class Questions(Format):
 
     label_kinds: ClassVar[frozenset[str]] = frozenset({"prompts"})
     responses: ClassVar[frozenset[str]] = frozenset(
-        {"completion", "response", "responses", "chosen", "rejected", "output", "messages", "conversations"}
+        {
+            "completion",
+            "response",
+            "responses",
+            "chosen",
+            "rejected",
+            "output",
+            "messages",
+            "conversations",
+        }
     )
 
     def recognises(self, row: Row) -> bool:
@@ -32,7 +41,9 @@ class Questions(Format):
     def __call__(self, row: Row) -> Group:
         """The row as a group without responses."""
         if row.get("prompt") is not None:
-            return Group(checked_prompt(text_or_messages(row, "prompt")), [], extra=unused(row, "prompt"))
+            return Group(
+                checked_prompt(text_or_messages(row, "prompt")), [], extra=unused(row, "prompt")
+            )
         asked = checked_prompt([{"role": "user", "content": text(row, "question")}])
         return Group(asked, [], extra=unused(row, "question"))
 

@@ -7,7 +7,13 @@ from typing import ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
-from lit_align.data.formats.fields import checked_prompt, checked_response, rating, text_or_messages, unused
+from lit_align.data.formats.fields import (
+    checked_prompt,
+    checked_response,
+    rating,
+    text_or_messages,
+    unused,
+)
 from lit_align.errors import Malformed
 from lit_align.types import Group
 
@@ -28,7 +34,13 @@ class Rated(Format):
 
     label_kinds: ClassVar[frozenset[str]] = frozenset({"ratings"})
     attributes: list[str] = field(
-        default_factory=lambda: ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
+        default_factory=lambda: [
+            "helpfulness",
+            "correctness",
+            "coherence",
+            "complexity",
+            "verbosity",
+        ]
     )
     low: float = 0.0
     high: float = 4.0
@@ -39,7 +51,10 @@ class Rated(Format):
 
     def __call__(self, row: Row) -> Group:
         """The row as a group of one response."""
-        prompt, response = checked_prompt(text_or_messages(row, "prompt")), text_or_messages(row, "response")
+        prompt, response = (
+            checked_prompt(text_or_messages(row, "prompt")),
+            text_or_messages(row, "response"),
+        )
         rated = rating({name: row.get(name) for name in self.attributes})
         for name, value in rated.items():
             if not self.low <= value <= self.high:

@@ -25,12 +25,21 @@ class RewardBench(Format):
 
     def recognises(self, row: Row) -> bool:
         """The columns of the published set, its ``chosen_model`` and ``rejected_model`` among them."""
-        return row.keys() >= {"prompt", "chosen", "rejected", "chosen_model", "rejected_model", "subset"}
+        return row.keys() >= {
+            "prompt",
+            "chosen",
+            "rejected",
+            "chosen_model",
+            "rejected_model",
+            "subset",
+        }
 
     def __call__(self, row: Row) -> Group:
         """The row as a group of two."""
         prompt = [{"role": "user", "content": text(row, "prompt")}]
-        chosen, rejected = ([{"role": "assistant", "content": text(row, side)}] for side in ("chosen", "rejected"))
+        chosen, rejected = (
+            [{"role": "assistant", "content": text(row, side)}] for side in ("chosen", "rejected")
+        )
         return compared(prompt, chosen, rejected, unused(row, "prompt", "chosen", "rejected"))
 
 

@@ -24,7 +24,13 @@ class Texts(Format):
 
     def recognises(self, row: Row) -> bool:
         """``text``, without a prompt, turns or a label that would give it another meaning."""
-        return "text" in row and not row.keys() & {"prompt", "messages", "conversations", "instruction", "label"}
+        return "text" in row and not row.keys() & {
+            "prompt",
+            "messages",
+            "conversations",
+            "instruction",
+            "label",
+        }
 
     def __call__(self, row: Row) -> Group:
         """The row as a group of one."""

@@ -21,7 +21,9 @@ class Embedder(nn.Module, ABC):
     """
 
     input_kinds: ClassVar[frozenset[str]]  # kinds of input
-    patch: tuple[int, ...] | None = None  # what a token covers, where tokens tile the input; a dense head needs it
+    patch: tuple[int, ...] | None = (
+        None  # what a token covers, where tokens tile the input; a dense head needs it
+    )
 
     def attach(self, inputs: InputSpec, body: BodySpec) -> None:
         """Make the weights; called once, before the first input."""
@@ -32,8 +34,13 @@ class Embedder(nn.Module, ABC):
             )
         self.build(inputs, body.d_model)
         if (tokens := self.n_tokens(inputs)) > body.max_tokens:
-            raise ConfigError(f"{name} makes {tokens} tokens, the body reads {body.max_tokens}; make it coarser")
-        self.scale, self.shift = nn.Parameter(torch.ones(body.d_model)), nn.Parameter(torch.zeros(body.d_model))
+            raise ConfigError(
+                f"{name} makes {tokens} tokens, the body reads {body.max_tokens}; make it coarser"
+            )
+        self.scale, self.shift = (
+            nn.Parameter(torch.ones(body.d_model)),
+            nn.Parameter(torch.zeros(body.d_model)),
+        )
         self.max_tokens = body.max_tokens
 
     @abstractmethod
@@ -55,7 +62,9 @@ class Embedder(nn.Module, ABC):
         """Tokens for the body; arguments as for ``embed``."""
         tokens, there, grid = self.embed(x, mask)
         if tokens.shape[1] > self.max_tokens:
-            raise DataError(f"an input makes {tokens.shape[1]} tokens, the body reads {self.max_tokens}; shorten it")
+            raise DataError(
+                f"an input makes {tokens.shape[1]} tokens, the body reads {self.max_tokens}; shorten it"
+            )
         return Embedded((tokens * self.scale + self.shift) * there[..., None], there, grid)
 
     @torch.no_grad()

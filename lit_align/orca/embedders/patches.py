@@ -30,14 +30,22 @@ class Patches(Embedder):
         self.size, self.max_patches = size, max_patches
 
     def build(self, inputs: InputSpec, width: int) -> None:
-        fits = (side for side in count(1) if prod(-(-n // side) for n in inputs.shape) <= self.max_patches)
+        fits = (
+            side
+            for side in count(1)
+            if prod(-(-n // side) for n in inputs.shape) <= self.max_patches
+        )
         self.patch = (self.size or next(fits),) * len(inputs.shape)
         self.gaps = inputs.ragged or inputs.missing
-        self.project = nn.Linear(inputs.channels * prod(self.patch) * (2 if self.gaps else 1), width)
+        self.project = nn.Linear(
+            inputs.channels * prod(self.patch) * (2 if self.gaps else 1), width
+        )
 
     def n_tokens(self, inputs: InputSpec) -> int:
         assert self.patch is not None
-        return prod(-(-length // step) for length, step in zip(inputs.shape, self.patch, strict=True))
+        return prod(
+            -(-length // step) for length, step in zip(inputs.shape, self.patch, strict=True)
+        )
 
     def embed(self, x: Tensor, mask: Tensor) -> Embedded:
         assert self.patch is not None

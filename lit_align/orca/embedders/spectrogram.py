@@ -22,7 +22,9 @@ class Spectrogram(Embedder):
     def __init__(self, window: int = 256, hop: int = 128, floor: float = 1e-4) -> None:
         super().__init__()
         if not 1 <= hop <= window or floor <= 0:
-            raise ConfigError(f"hop is {hop}, window {window}, floor {floor}; hop is from 1 to window, floor above 0")
+            raise ConfigError(
+                f"hop is {hop}, window {window}, floor {floor}; hop is from 1 to window, floor above 0"
+            )
         self.window, self.hop, self.floor = window, hop, floor
 
     def build(self, inputs: InputSpec, width: int) -> None:
@@ -33,9 +35,17 @@ class Spectrogram(Embedder):
 
     def embed(self, x: Tensor, mask: Tensor) -> Embedded:
         more = -x.shape[2] % self.hop + self.window - self.hop
-        x, there = (nn.functional.pad(each, (0, more)).unfold(2, self.window, self.hop) for each in (x, mask))
-        power = torch.fft.rfft(x * torch.hann_window(self.window).to(x)).abs().square() / self.window
-        return Embedded(self.project((power + self.floor).log().transpose(1, 2).flatten(2)), there.any(-1).any(1))
+        x, there = (
+            nn.functional.pad(each, (0, more)).unfold(2, self.window, self.hop)
+            for each in (x, mask)
+        )
+        power = (
+            torch.fft.rfft(x * torch.hann_window(self.window).to(x)).abs().square() / self.window
+        )
+        return Embedded(
+            self.project((power + self.floor).log().transpose(1, 2).flatten(2)),
+            there.any(-1).any(1),
+        )
 
 
 @hookimpl

@@ -13,7 +13,9 @@ class Tabular(Embedder):
     input_kinds = frozenset({"tabular"})
 
     def build(self, inputs: InputSpec, width: int) -> None:
-        self.weight, self.bias = (nn.Parameter(torch.randn(inputs.channels, width)) for _ in range(2))
+        self.weight, self.bias = (
+            nn.Parameter(torch.randn(inputs.channels, width)) for _ in range(2)
+        )
 
     def n_tokens(self, inputs: InputSpec) -> int:
         return inputs.channels

@@ -39,7 +39,11 @@ class Examples:
 
     def take(self, rows: Sequence[int]) -> Examples:
         """Those of ``rows``, in their order."""
-        targets = [self.targets[i] for i in rows] if isinstance(self.targets, list) else self.targets[list(rows)]
+        targets = (
+            [self.targets[i] for i in rows]
+            if isinstance(self.targets, list)
+            else self.targets[list(rows)]
+        )
         groups = None if self.groups is None else [self.groups[i] for i in rows]
         return Examples([self.inputs[i] for i in rows], targets, groups)
 
@@ -129,7 +133,10 @@ def collate(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         ([[[1.0, 0.0, 3.0]], [[4.0, 0.0, 0.0]]], [[[1, 0, 1]], [[1, 0, 0]]])
     """
     shape = [max(sizes) for sizes in zip(*(x.shape for x in inputs), strict=True)]
-    x, mask = inputs[0].new_zeros(len(inputs), *shape), torch.zeros(len(inputs), *shape, dtype=torch.bool)
+    x, mask = (
+        inputs[0].new_zeros(len(inputs), *shape),
+        torch.zeros(len(inputs), *shape, dtype=torch.bool),
+    )
     for row, values in enumerate(inputs):
         place = tuple(slice(size) for size in values.shape)
         x[row][place] = values.nan_to_num(0.0) if values.is_floating_point() else values
@@ -164,14 +171,18 @@ def arrays(path: str, split: str) -> tuple[Any, list[str] | Tensor]:
     with np.load(existing(path), allow_pickle=False) as archive:
         names = ("x", "y") if "x" in archive else (f"x_{split}", f"y_{split}")
         if absent := [name for name in names if name not in archive]:
-            raise DataError(f"{path} has no {' and no '.join(absent)}, only {', '.join(archive)}; save the arrays so")
+            raise DataError(
+                f"{path} has no {' and no '.join(absent)}, only {', '.join(archive)}; save the arrays so"
+            )
         x, y = (archive[name] for name in names)
     if len(x) != len(y):
         raise DataError(f"{path} has {len(x)} inputs and {len(y)} targets; each input needs one")
     if y.ndim == 1 and y.dtype.kind in "iuUS":
         return x, [str(name) for name in y]
     if y.dtype.kind not in "bf":
-        raise DataError(f"the targets in {path} are {y.dtype} {list(y.shape)}; classes are one integer or name each")
+        raise DataError(
+            f"the targets in {path} are {y.dtype} {list(y.shape)}; classes are one integer or name each"
+        )
     made = torch.from_numpy(y if y.dtype.kind == "b" else y.astype("float32"))
     return x, made.reshape(len(y), -1) if made.ndim < 3 else made
 
@@ -185,9 +196,15 @@ def rows_of(path: str) -> list[dict[str, str]]:
 def column(path: str, rows: list[dict[str, str]], name: str, task: str) -> list[str] | Tensor:
     """A column of a CSV file as targets."""
     if not rows or name not in rows[0]:
-        raise DataError(f"{path} has no column {name!r}, only {', '.join(rows[0]) if rows else 'a header'}; name one")
+        raise DataError(
+            f"{path} has no column {name!r}, only {', '.join(rows[0]) if rows else 'a header'}; name one"
+        )
     values = [row[name] for row in rows]
-    return values if task == "class" else torch.tensor([[number(path, name, value)] for value in values])
+    return (
+        values
+        if task == "class"
+        else torch.tensor([[number(path, name, value)] for value in values])
+    )
 
 
 def number(path: str, name: str, value: str) -> float:
@@ -195,7 +212,9 @@ def number(path: str, name: str, value: str) -> float:
     try:
         return float(value) if value and value not in ("?", "NA") else float("nan")
     except ValueError:
-        raise DataError(f"{name!r} in {path} is {value!r}, which is no number; leave the column out") from None
+        raise DataError(
+            f"{name!r} in {path} is {value!r}, which is no number; leave the column out"
+        ) from None
 
 
 def existing(path: str) -> Path:

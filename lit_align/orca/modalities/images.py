@@ -27,20 +27,28 @@ class Images(Modality):
             try:
                 from sklearn.datasets import load_digits
             except ImportError:
-                raise DataError("digits come with scikit-learn; run: pip install scikit-learn") from None
+                raise DataError(
+                    "digits come with scikit-learn; run: pip install scikit-learn"
+                ) from None
             x, y = load_digits(return_X_y=True)
-            return Examples(list(torch.from_numpy(x).float().view(-1, 1, 8, 8)), [str(name) for name in y])
+            return Examples(
+                list(torch.from_numpy(x).float().view(-1, 1, 8, 8)), [str(name) for name in y]
+            )
         if path.endswith(".npz"):
             x, targets = arrays(path, split)
             if x.ndim not in (3, 4):
-                raise DataError(f"images in {path} are of rank {x.ndim}; give [n, height, width] or with channels")
+                raise DataError(
+                    f"images in {path} are of rank {x.ndim}; give [n, height, width] or with channels"
+                )
             values = torch.from_numpy(x.astype("float32")).reshape(len(x), -1, *x.shape[-2:])
             if isinstance(targets, torch.Tensor) and targets.ndim == 3:
                 targets = targets[:, None]
             return Examples(list(values), targets)
         pixels, labels = _idx(path, 3), _idx(path.replace("images-idx3", "labels-idx1"), 1)
         if len(pixels) != len(labels):
-            raise DataError(f"{path} has {len(pixels)} images and its labels are {len(labels)}; each image needs one")
+            raise DataError(
+                f"{path} has {len(pixels)} images and its labels are {len(labels)}; each image needs one"
+            )
         return Examples(list(pixels.float()[:, None]), [str(int(name)) for name in labels])
 
 
@@ -49,6 +57,8 @@ def _idx(path: str, rank: int) -> torch.Tensor:
     file = existing(path)
     raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     if raw[:4] != bytes([0, 0, 8, rank]):
-        raise DataError(f"{path} is no idx file of bytes of rank {rank}; give ...-images-idx3-ubyte, .npz or digits")
+        raise DataError(
+            f"{path} is no idx file of bytes of rank {rank}; give ...-images-idx3-ubyte, .npz or digits"
+        )
     sizes = [int.from_bytes(raw[4 * i : 4 * i + 4], "big") for i in range(1, rank + 1)]
     return torch.frombuffer(bytearray(raw[4 * rank + 4 :]), dtype=torch.uint8).view(sizes)

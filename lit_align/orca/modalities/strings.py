@@ -31,6 +31,10 @@ class Strings(Modality):
         rows = rows_of(path)
         targets = column(path, rows, self.target, self.task)
         if self.text not in rows[0]:
-            raise DataError(f"{path} has no column {self.text!r}, only {', '.join(rows[0])}; name one")
+            raise DataError(
+                f"{path} has no column {self.text!r}, only {', '.join(rows[0])}; name one"
+            )
         texts = [row[self.text].strip() for row in rows]
-        return Examples([torch.tensor([[ord(c) for c in text]], dtype=torch.long) for text in texts], targets)
+        return Examples(
+            [torch.tensor([[ord(c) for c in text]], dtype=torch.long) for text in texts], targets
+        )

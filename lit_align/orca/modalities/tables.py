@@ -36,4 +36,7 @@ class Tables(Modality):
         rows = rows_of(path)
         targets = column(path, rows, self.target, self.task)
         names = [name for name in rows[0] if name != self.target and name not in self.ignore]
-        return Examples([torch.tensor([number(path, name, row[name]) for name in names]) for row in rows], targets)
+        return Examples(
+            [torch.tensor([number(path, name, row[name]) for name in names]) for row in rows],
+            targets,
+        )

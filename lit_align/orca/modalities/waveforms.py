@@ -32,29 +32,41 @@ class Waveforms(Modality):
         """Files in the order of their names."""
         found = existing(path)
         if found.is_dir():
-            files = {str(file.relative_to(found)): file.read_bytes() for file in found.rglob("*.wav")}
+            files = {
+                str(file.relative_to(found)): file.read_bytes() for file in found.rglob("*.wav")
+            }
         else:
             with zipfile.ZipFile(found) as archive:
-                files = {name: archive.read(name) for name in archive.namelist() if name.endswith(".wav")}
+                files = {
+                    name: archive.read(name) for name in archive.namelist() if name.endswith(".wav")
+                }
         inputs, labels, groups, rates = [], [], [], set()
         for name in sorted(files):
             match = re.fullmatch(self.name, name.rpartition("/")[2].removesuffix(".wav"))
             if match is None:
-                raise DataError(f"{name} in {path} does not fit the pattern {self.name!r}; correct the pattern")
+                raise DataError(
+                    f"{name} in {path} does not fit the pattern {self.name!r}; correct the pattern"
+                )
             samples, rate = _samples(name, files[name])
             inputs.append(samples)
             labels.append(match["label"])
             groups.append(match.groupdict().get("group"))
             rates.add(rate)
         if len(rates) != 1:
-            raise DataError(f"{path} has recordings at {sorted(rates) or 'no'} samples a second; give one rate")
-        return Examples(inputs, labels, None if None in groups else [str(group) for group in groups])
+            raise DataError(
+                f"{path} has recordings at {sorted(rates) or 'no'} samples a second; give one rate"
+            )
+        return Examples(
+            inputs, labels, None if None in groups else [str(group) for group in groups]
+        )
 
 
 def _samples(name: str, raw: bytes) -> tuple[Tensor, int]:
     """Samples ``[channels, length]`` from -1 to 1, and how many there are in a second."""
     with wave.open(io.BytesIO(raw)) as file:
         if file.getsampwidth() != 2:
-            raise DataError(f"{name} has {8 * file.getsampwidth()} bits a sample, only 16 are read; convert it")
+            raise DataError(
+                f"{name} has {8 * file.getsampwidth()} bits a sample, only 16 are read; convert it"
+            )
         frames = torch.frombuffer(bytearray(file.readframes(file.getnframes())), dtype=torch.int16)
         return frames.view(-1, file.getnchannels()).T.float() / 2**15, file.getframerate()

@@ -20,7 +20,9 @@ def test_it_keeps_the_promises():
 def test_votes_are_averaged_and_whoever_cannot_tell_has_none():
     [opinion] = Jury([FEW, FEW, Recorded()])([SAID], "pairs")
     chances = {pair[:2]: pair.probability for pair in opinion.group.pairs}
-    assert chances == pytest.approx({(1, 0): 1 - 0.7 / 3, (2, 0): 1.0, (1, 2): 1.0})  # the data say nothing of 2
+    assert chances == pytest.approx(
+        {(1, 0): 1 - 0.7 / 3, (2, 0): 1.0, (1, 2): 1.0}
+    )  # the data say nothing of 2
     assert [record["source"] for record in opinion.records] == ["Length(most=1, least=0)"] * 2
 
 

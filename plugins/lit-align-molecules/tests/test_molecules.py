@@ -50,7 +50,12 @@ def test_atoms():
     """Element (C 1, N 2, O 3, Cl 7, sodium unknown), aromatic, charge + 3, hydrogens written."""
     assert graph("c1cc[nH]c1")[:ATOM, 3].tolist() == [2, 1, 3, 1]
     assert graph("[Na+].[Cl-]")[:ATOM].T.tolist() == [[0, 0, 4, 0], [7, 0, 2, 0]]
-    assert graph("C[N+](=O)[O-]")[:ATOM].T.tolist() == [[1, 0, 3, 0], [2, 0, 4, 0], [3, 0, 3, 0], [3, 0, 2, 0]]
+    assert graph("C[N+](=O)[O-]")[:ATOM].T.tolist() == [
+        [1, 0, 3, 0],
+        [2, 0, 4, 0],
+        [3, 0, 3, 0],
+        [3, 0, 2, 0],
+    ]
     assert graph("[13C@@H2]")[:ATOM, 0].tolist() == [1, 0, 3, 2]
 
 
@@ -76,7 +81,11 @@ def test_rings_and_degrees_are_those_that_rdkit_counted():
 
 
 def test_the_embedder_keeps_the_promises():
-    check_embedder(Atoms(width=8), "molecule", [graph(one) for one in ("CC(=O)O", "c1cc[nH]c1", "[Na+].[Cl-]", "C")])
+    check_embedder(
+        Atoms(width=8),
+        "molecule",
+        [graph(one) for one in ("CC(=O)O", "c1cc[nH]c1", "[Na+].[Cl-]", "C")],
+    )
 
 
 def test_a_token_knows_its_neighbourhood_and_not_where_it_is_written():

@@ -39,7 +39,11 @@ class Nouns(Reward):
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         texts = [text_of(response) for group in groups for response in group.responses]
-        return Scores(torch.tensor([float(sum(map(is_noun, re.findall(r"[^\W\d_]+", text)))) for text in texts]))
+        return Scores(
+            torch.tensor(
+                [float(sum(map(is_noun, re.findall(r"[^\W\d_]+", text)))) for text in texts]
+            )
+        )
 
 
 @functools.lru_cache(2**16)
@@ -68,7 +72,9 @@ def _singulars(word: str) -> Iterator[str]:
 
 
 def _derived(word: str) -> bool:
-    return word not in OTHERWISE and any(len(word) > len(end) + 2 and word.endswith(end) for end in ENDINGS)
+    return word not in OTHERWISE and any(
+        len(word) > len(end) + 2 and word.endswith(end) for end in ENDINGS
+    )
 
 
 @functools.cache

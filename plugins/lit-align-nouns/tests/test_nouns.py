@@ -29,7 +29,10 @@ def test_nouns_as_counted_by_hand(text, count):
 
 
 def test_a_word_counts_each_time_and_in_a_conversation_only_what_was_answered():
-    asked, said = {"role": "user", "content": "A dog?"}, {"role": "assistant", "content": "A cat, a cat."}
+    asked, said = (
+        {"role": "user", "content": "A dog?"},
+        {"role": "assistant", "content": "A cat, a cat."},
+    )
     assert Nouns()([Group("", ["cat cat cat", [asked, said]])]).total.tolist() == [3, 2]
 
 
@@ -40,6 +43,8 @@ def test_the_list_is_of_words_once_each_that_the_endings_do_not_contradict():
     assert all(word.endswith(ENDINGS) and not is_noun(word) for word in OTHERWISE)
 
 
-@pytest.mark.parametrize("word", ["is", "has", "this", "was", "does", "goes", "less", "us", "ness", "lives", "better"])
+@pytest.mark.parametrize(
+    "word", ["is", "has", "this", "was", "does", "goes", "less", "us", "ness", "lives", "better"]
+)
 def test_common_words_that_are_no_nouns(word):
     assert is_noun(word) == (word == "lives")  # which is the plural of life

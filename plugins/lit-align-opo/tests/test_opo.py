@@ -11,7 +11,9 @@ def test_weighted_by_length_the_advantages_of_a_prompt_cancel():
     length = torch.tensor([3, 1, 4, 2, 5])
     mask = torch.arange(5) < length[:, None]
     rewards = torch.randn(5, 5, generator=draw, dtype=torch.float64) * mask
-    found = OPO()(Rollouts(rewards, mask, torch.tensor([0, 0, 0, 1, 1]), torch.zeros(5, 5), torch.tensor(0.0)))
+    found = OPO()(
+        Rollouts(rewards, mask, torch.tensor([0, 0, 0, 1, 1]), torch.zeros(5, 5), torch.tensor(0.0))
+    )
     assert (found[~mask] == 0).all()
     torch.testing.assert_close(found[:3].sum(), torch.zeros((), dtype=torch.float64))
     torch.testing.assert_close(found[3:].sum(), torch.zeros((), dtype=torch.float64))

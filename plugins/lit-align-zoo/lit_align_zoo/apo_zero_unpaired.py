@@ -44,14 +44,19 @@ class APOZeroUnpaired(UnpairedObjective):
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not value > 0:
-                raise ValueError(f"{name} must be positive, got {value}; leave it out for the usual one")
+                raise ValueError(
+                    f"{name} must be positive, got {value}; leave it out for the usual one"
+                )
 
     def reward(self, side: Logps) -> Tensor:
         return self.beta * (side.policy - side.reference)
 
     def __call__(self, responses: Logps, desirable: Tensor, baseline: Tensor) -> Tensor:
         reward = self.reward(responses)
-        up, down = self.desirable_weight * torch.sigmoid(-reward), self.undesirable_weight * torch.sigmoid(reward)
+        up, down = (
+            self.desirable_weight * torch.sigmoid(-reward),
+            self.undesirable_weight * torch.sigmoid(reward),
+        )
         return torch.where(desirable, up, down)
 
 

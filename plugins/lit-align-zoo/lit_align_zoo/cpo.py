@@ -42,7 +42,9 @@ class CPO(PairwiseObjective):
         if not self.beta > 0:
             raise ValueError(f"beta must be positive, got {self.beta}; the paper uses 0.1")
         if not self.weight >= 0:
-            raise ValueError(f"weight must not be negative, got {self.weight}; 0 leaves the imitation out")
+            raise ValueError(
+                f"weight must not be negative, got {self.weight}; 0 leaves the imitation out"
+            )
 
     def reward(self, side: Logps) -> Tensor:
         return self.beta * side.policy

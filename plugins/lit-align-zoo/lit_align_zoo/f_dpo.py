@@ -50,7 +50,9 @@ class FDPO(PairwiseObjective):
         if not self.beta > 0:
             raise ValueError(f"beta must be positive, got {self.beta}; 0.1 is usual")
         if self.divergence not in ("reverse_kl", "forward_kl", "js", "alpha"):
-            raise ValueError(f'divergence {self.divergence!r} is none of "reverse_kl", "forward_kl", "js" and "alpha"')
+            raise ValueError(
+                f'divergence {self.divergence!r} is none of "reverse_kl", "forward_kl", "js" and "alpha"'
+            )
         if not 0 < self.alpha < 1:
             raise ValueError(
                 f'alpha must be over 0 and under 1, got {self.alpha}; its ends are "reverse_kl", "forward_kl"'

@@ -56,7 +56,9 @@ class LDDPO(PairwiseObjective):
 
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
         shared = torch.minimum(chosen.length, rejected.length)
-        return -logsigmoid(self.beta * (self._ratio(chosen, shared) - self._ratio(rejected, shared)))
+        return -logsigmoid(
+            self.beta * (self._ratio(chosen, shared) - self._ratio(rejected, shared))
+        )
 
     def _ratio(self, side: Logps, shared: Tensor) -> Tensor:
         """u, ``[pairs]``; what lies behind the end of a response is 0 in both models."""

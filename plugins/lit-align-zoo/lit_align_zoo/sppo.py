@@ -42,7 +42,9 @@ class SPPO(PairwiseObjective):
 
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
         target = 1 / (2 * self.beta)
-        return (chosen.policy - chosen.reference - target) ** 2 + (rejected.policy - rejected.reference + target) ** 2
+        return (chosen.policy - chosen.reference - target) ** 2 + (
+            rejected.policy - rejected.reference + target
+        ) ** 2
 
 
 @hookimpl

@@ -31,7 +31,16 @@ from lit_align.testing import check_objective, check_unpaired
 
 PLUGIN = Path(__file__).parent.parent
 DIVERGENCES = ["reverse_kl", "forward_kl", "js", "alpha"]
-LIKE_DPO = [RobustDPO(), EXO(), AOT(), AOTUnpaired(), DiscoPOP(), LengthNormalizedDPO(), LDDPO(), WPO()]
+LIKE_DPO = [
+    RobustDPO(),
+    EXO(),
+    AOT(),
+    AOTUnpaired(),
+    DiscoPOP(),
+    LengthNormalizedDPO(),
+    LDDPO(),
+    WPO(),
+]
 LIKE_DPO += [FDPO(divergence=divergence) for divergence in DIVERGENCES]
 OTHERS = [CPO(), NCA(), SPPO(), APOZero(), APODown()]
 PAIRWISE = LIKE_DPO + OTHERS
@@ -53,7 +62,10 @@ def logistic(x):
 
 
 def cpo(won, lost, i, beta, weight):
-    return logistic(beta * won.policy[i] - beta * lost.policy[i]) - weight * won.policy[i] / won.length[i]
+    return (
+        logistic(beta * won.policy[i] - beta * lost.policy[i])
+        - weight * won.policy[i] / won.length[i]
+    )
 
 
 def exo(won, lost, i, beta, label_smoothing):
@@ -106,7 +118,9 @@ def discopop(won, lost, i, beta, tau):
 
 
 def length_normalized(won, lost, i, beta):
-    return logistic(beta * ratio(won, i) / int(won.length[i]) - beta * ratio(lost, i) / int(lost.length[i]))
+    return logistic(
+        beta * ratio(won, i) / int(won.length[i]) - beta * ratio(lost, i) / int(lost.length[i])
+    )
 
 
 def ld_dpo(won, lost, i, beta, alpha):
@@ -126,14 +140,18 @@ def f_dpo(won, lost, i, beta, divergence, alpha=None):
         "js": lambda t: torch.log(2 * t / (1 + t)),
         "alpha": lambda t: (1 - t ** (-alpha)) / alpha,
     }[divergence]
-    return logistic(beta * slope(torch.exp(ratio(won, i))) - beta * slope(torch.exp(ratio(lost, i))))
+    return logistic(
+        beta * slope(torch.exp(ratio(won, i))) - beta * slope(torch.exp(ratio(lost, i)))
+    )
 
 
 def wpo(won, lost, i, beta):
     weight = 1.0
     for side in (won, lost):
         length = int(side.length[i])
-        log_weight = sum(side.tokens.policy[i, t].detach() - side.tokens.collision[i, t] for t in range(length))
+        log_weight = sum(
+            side.tokens.policy[i, t].detach() - side.tokens.collision[i, t] for t in range(length)
+        )
         weight = weight * exp(log_weight / length)
     return weight * logistic(beta * (ratio(won, i) - ratio(lost, i)))
 
@@ -167,7 +185,8 @@ def drawn(seed, pairs=7, longest=9):
     length = torch.randint(1, longest + 1, (pairs,), generator=draw)
     inside = torch.arange(longest) < length[:, None]
     policy, reference, collision = (
-        -torch.rand(pairs, longest, generator=draw, dtype=torch.float64) * most for most in (1.5, 1.5, 1.0)
+        -torch.rand(pairs, longest, generator=draw, dtype=torch.float64) * most
+        for most in (1.5, 1.5, 1.0)
     )
     leaf = policy.requires_grad_()
     tokens = PerTokenLogps(*(inside * field for field in (leaf, reference, collision)))
@@ -176,7 +195,9 @@ def drawn(seed, pairs=7, longest=9):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize(
-    ("made", "formula", "settings"), FORMULAS, ids=lambda value: getattr(value, "__name__", str(value))
+    ("made", "formula", "settings"),
+    FORMULAS,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_loss_and_gradient_are_the_formulas(made, formula, settings, seed):
     (chosen, up), (rejected, down) = drawn(seed), drawn(seed + 100)
@@ -194,7 +215,9 @@ def test_apo_on_thumbs_is_the_formula(seed):
     settings = {"beta": 0.2, "desirable_weight": 1.5, "undesirable_weight": 0.5}
     losses = APOZeroUnpaired(**settings)(responses, unpaired, torch.zeros(()))
     gains = [sigma(0.2 * ratio(responses, i)) for i in range(len(unpaired))]
-    wanted = torch.stack([1.5 * (1 - gain) if up else 0.5 * gain for gain, up in zip(gains, unpaired, strict=True)])
+    wanted = torch.stack(
+        [1.5 * (1 - gain) if up else 0.5 * gain for gain, up in zip(gains, unpaired, strict=True)]
+    )
     assert_close(losses, wanted)
     assert_close(
         torch.autograd.grad(losses.sum(), leaf, retain_graph=True),
@@ -212,7 +235,12 @@ def of(chosen, rejected=None):
     sides = [torch.tensor(values, dtype=torch.float64) for values in (chosen, rejected or chosen)]
     one = torch.ones(len(chosen), dtype=torch.long)
     return tuple(
-        Logps(side, torch.zeros_like(side), one, PerTokenLogps(side[:, None], 0 * side[:, None], side[:, None]))
+        Logps(
+            side,
+            torch.zeros_like(side),
+            one,
+            PerTokenLogps(side[:, None], 0 * side[:, None], side[:, None]),
+        )
         for side in sides
     )
 
@@ -220,7 +248,12 @@ def of(chosen, rejected=None):
 @pytest.mark.parametrize(
     ("objective", "chosen", "rejected", "wanted"),
     [
-        (CPO(beta=0.5, weight=2.0), -log(9), -3 * log(9), log(1 + 1 / 9) + 2 * log(9)),  # σ(log 9) = 9 / 10
+        (
+            CPO(beta=0.5, weight=2.0),
+            -log(9),
+            -3 * log(9),
+            log(1 + 1 / 9) + 2 * log(9),
+        ),  # σ(log 9) = 9 / 10
         (EXO(beta=1.0, label_smoothing=0.1), log(9), 0.0, 0.0),  # believes what the label says
         (EXO(beta=1.0, label_smoothing=0.1), 0.0, log(9), 0.8 * log(9)),  # believes the opposite
         (NCA(beta=1.0), log(2), 0.0, log(3 / 2) + log(3) / 2 + log(2) / 2),
@@ -230,9 +263,19 @@ def of(chosen, rejected=None):
         (APODown(beta=1.0), -log(3), -2 * log(3), 0.5),
         (DiscoPOP(beta=1.0, tau=1.0), log(3), 0.0, log(4 / 3) / 4 + 3 / 4 / 3),
         (LengthNormalizedDPO(beta=1.0), log(3), 0.0, log(4 / 3)),
-        (FDPO(beta=1.0, divergence="forward_kl"), log(2), -log(2), log(1 + exp(-1.5))),  # -1/2 against -2
+        (
+            FDPO(beta=1.0, divergence="forward_kl"),
+            log(2),
+            -log(2),
+            log(1 + exp(-1.5)),
+        ),  # -1/2 against -2
         (FDPO(beta=1.0, divergence="js"), 0.0, -log(3), log(3 / 2)),  # log 1 against log 1/2
-        (FDPO(beta=1.0, divergence="alpha"), log(4), -log(4), log(1 + exp(-3.0))),  # 2 (1 - 1/2) against 2 (1 - 2)
+        (
+            FDPO(beta=1.0, divergence="alpha"),
+            log(4),
+            -log(4),
+            log(1 + exp(-3.0)),
+        ),  # 2 (1 - 1/2) against 2 (1 - 2)
         (WPO(beta=1.0), log(3), 0.0, log(4 / 3)),  # agrees with itself: weight 1
     ],
     ids=str,
@@ -259,10 +302,17 @@ def test_thumbs_conform():
 
 @pytest.mark.parametrize("objective", PAIRWISE, ids=str)
 def test_finite_in_single_precision_however_far_apart(objective):
-    far = [(up, down) for up in (-2e4, -100.0, 0.0, 100.0, 2e4) for down in (-2e4, -100.0, 0.0, 100.0, 2e4)]
+    far = [
+        (up, down)
+        for up in (-2e4, -100.0, 0.0, 100.0, 2e4)
+        for down in (-2e4, -100.0, 0.0, 100.0, 2e4)
+    ]
     leaves = [torch.tensor(side).requires_grad_() for side in zip(*far, strict=True)]
     zero, one = torch.zeros(len(far)), torch.ones(len(far), dtype=torch.long)
-    tokens = [PerTokenLogps(leaf[:, None], zero[:, None], leaf.detach()[:, None].clamp(min=-12)) for leaf in leaves]
+    tokens = [
+        PerTokenLogps(leaf[:, None], zero[:, None], leaf.detach()[:, None].clamp(min=-12))
+        for leaf in leaves
+    ]
     sides = [Logps(leaf, zero, one, by) for leaf, by in zip(leaves, tokens, strict=True)]
     losses = objective(*sides)
     assert losses.isfinite().all()
@@ -288,7 +338,9 @@ def test_the_others_mind_if_both_sides_fall(objective):
 
 
 def test_every_file_is_an_entry_point():
-    entries = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]["entry-points"]["lit_align"]
+    entries = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]["entry-points"][
+        "lit_align"
+    ]
     files = sorted(file.stem for file in (PLUGIN / "lit_align_zoo").glob("[!_]*.py"))
     assert list(entries) == files
     registered = []
@@ -304,7 +356,9 @@ def test_every_file_is_an_entry_point():
 
 def test_cpo_without_imitation_is_dpo_against_a_uniform_reference():
     (chosen, _), (rejected, _) = drawn(0), drawn(1)
-    level = [side._replace(reference=torch.full_like(side.policy, -7.0)) for side in (chosen, rejected)]
+    level = [
+        side._replace(reference=torch.full_like(side.policy, -7.0)) for side in (chosen, rejected)
+    ]
     assert_close(CPO(beta=0.3, weight=0.0)(chosen, rejected), DPO(beta=0.3)(*level))
 
 
@@ -329,7 +383,9 @@ def test_exo_turns_the_divergence_of_dpo_around():
     """DPO with a smoothed label is KL(label || belief) but for a constant, EXO KL(belief || label)."""
     (chosen, _), (rejected, _) = drawn(0), drawn(1)
     smoothing = 0.2
-    q = torch.sigmoid(0.5 * (chosen.policy - chosen.reference - rejected.policy + rejected.reference))
+    q = torch.sigmoid(
+        0.5 * (chosen.policy - chosen.reference - rejected.policy + rejected.reference)
+    )
     belief, label = torch.stack([q, 1 - q]), torch.tensor([[1 - smoothing], [smoothing]])
 
     def divergence(one, other):
@@ -338,9 +394,14 @@ def test_exo_turns_the_divergence_of_dpo_around():
     dpo = DPO(beta=0.5)
     smoothed = (1 - smoothing) * dpo(chosen, rejected) + smoothing * dpo(rejected, chosen)
     entropy = -(label * label.log()).sum(0)
-    assert_close(smoothed - entropy, divergence(label, belief), check_dtype=False, atol=1e-7, rtol=1e-6)
     assert_close(
-        EXO(beta=0.5, label_smoothing=smoothing)(chosen, rejected), divergence(belief, label), atol=1e-7, rtol=1e-6
+        smoothed - entropy, divergence(label, belief), check_dtype=False, atol=1e-7, rtol=1e-6
+    )
+    assert_close(
+        EXO(beta=0.5, label_smoothing=smoothing)(chosen, rejected),
+        divergence(belief, label),
+        atol=1e-7,
+        rtol=1e-6,
     )
 
 
@@ -394,7 +455,9 @@ def test_apo_on_thumbs_is_half_of_apo_on_pairs_and_kto_without_baseline():
     up, down = torch.ones(7, dtype=torch.bool), torch.zeros(7, dtype=torch.bool)
     zero = torch.zeros(())
     loss = APOZeroUnpaired(beta=0.2)
-    assert_close(loss(chosen, up, zero) + loss(rejected, down, zero), APOZero(beta=0.2)(chosen, rejected))
+    assert_close(
+        loss(chosen, up, zero) + loss(rejected, down, zero), APOZero(beta=0.2)(chosen, rejected)
+    )
     assert_close(loss(chosen, up, zero + 5.0), KTO(beta=0.2)(chosen, up, zero))
 
 
@@ -431,7 +494,9 @@ def test_length_normalised_dpo_at_equal_lengths_is_dpo_at_a_smaller_beta():
 def test_length_desensitised_dpo_is_dpo_where_all_tokens_count():
     (chosen, _), (rejected, _) = drawn(0), drawn(1)
     assert_close(LDDPO(beta=0.3, alpha=1.0)(chosen, rejected), DPO(beta=0.3)(chosen, rejected))
-    assert not torch.allclose(LDDPO(beta=0.3, alpha=0.5)(chosen, rejected), DPO(beta=0.3)(chosen, rejected))
+    assert not torch.allclose(
+        LDDPO(beta=0.3, alpha=0.5)(chosen, rejected), DPO(beta=0.3)(chosen, rejected)
+    )
 
 
 def test_length_desensitised_dpo_may_ignore_what_one_side_says_after_the_other_is_done():
@@ -444,13 +509,21 @@ def test_length_desensitised_dpo_may_ignore_what_one_side_says_after_the_other_i
 
 def test_f_dpo_holds_dpo_and_its_alpha_lies_between_the_two_divergences():
     (chosen, _), (rejected, _) = drawn(0), drawn(1)
-    reverse, forward = (FDPO(divergence=name)(chosen, rejected) for name in ("reverse_kl", "forward_kl"))
+    reverse, forward = (
+        FDPO(divergence=name)(chosen, rejected) for name in ("reverse_kl", "forward_kl")
+    )
     assert_close(reverse, DPO()(chosen, rejected))
-    assert_close(FDPO(divergence="alpha", alpha=1e-7)(chosen, rejected), reverse, rtol=1e-5, atol=1e-6)
-    assert_close(FDPO(divergence="alpha", alpha=1 - 1e-7)(chosen, rejected), forward, rtol=1e-5, atol=1e-6)
+    assert_close(
+        FDPO(divergence="alpha", alpha=1e-7)(chosen, rejected), reverse, rtol=1e-5, atol=1e-6
+    )
+    assert_close(
+        FDPO(divergence="alpha", alpha=1 - 1e-7)(chosen, rejected), forward, rtol=1e-5, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize(("divergence", "curvature"), zip(DIVERGENCES, [1.0, 1.0, 0.5, 1.0], strict=True))
+@pytest.mark.parametrize(
+    ("divergence", "curvature"), zip(DIVERGENCES, [1.0, 1.0, 0.5, 1.0], strict=True)
+)
 def test_f_dpo_starts_as_dpo_does(divergence, curvature):
     """f'' is 1 at the reference for each but Jensen-Shannon's, of which it is 1 / (t (1 + t)) = 1/2."""
     chosen, rejected = of([0.0])
@@ -477,7 +550,8 @@ def test_f_dpo_still_pulls_a_chosen_response_back_from_where_the_exponential_is_
 def test_wpo_weighs_by_how_likely_the_policy_says_it_and_learns_nothing_from_the_weight():
     (chosen, up), (rejected, down) = drawn(0), drawn(1)
     sides = [
-        side._replace(tokens=side.tokens._replace(collision=side.tokens.policy.detach())) for side in (chosen, rejected)
+        side._replace(tokens=side.tokens._replace(collision=side.tokens.policy.detach()))
+        for side in (chosen, rejected)
     ]
     assert_close(WPO()(*sides), DPO()(chosen, rejected))
     share = WPO()(chosen, rejected) / DPO()(chosen, rejected)

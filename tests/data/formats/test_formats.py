@@ -22,17 +22,36 @@ def bot(content):
 
 
 ASKED, BLUE, GREEN = user("What colour is the sky?"), bot("It is blue."), bot("It is green.")
-SAID, BETTER, WORSE = {"from": "human", "value": "hi"}, {"from": "gpt", "value": "a"}, {"from": "gpt", "value": "b"}
+SAID, BETTER, WORSE = (
+    {"from": "human", "value": "hi"},
+    {"from": "gpt", "value": "a"},
+    {"from": "gpt", "value": "b"},
+)
 HUMAN = "\n\nHuman: hi\n\nAssistant:"
 SYSTEM = {"role": "system", "content": "Be kind."}
 
 # layout, row, prompt, responses; the first eleven are the types of TRL's dataset_formats page that carry a response
 SOUND = {
-    "rated": ("Rated", {"prompt": "The sky is", "response": " blue.", "correctness": 4}, "The sky is", [" blue."]),
+    "rated": (
+        "Rated",
+        {"prompt": "The sky is", "response": " blue.", "correctness": 4},
+        "The sky is",
+        [" blue."],
+    ),
     "text": ("Texts", {"text": "The sky is blue."}, "", ["The sky is blue."]),
     "messages": ("Conversations", {"messages": [ASKED, BLUE]}, [ASKED], [[BLUE]]),
-    "completion": ("Completions", {"prompt": "The sky is", "completion": " blue."}, "The sky is", [" blue."]),
-    "chat completion": ("Completions", {"prompt": [ASKED], "completion": [BLUE]}, [ASKED], [[BLUE]]),
+    "completion": (
+        "Completions",
+        {"prompt": "The sky is", "completion": " blue."},
+        "The sky is",
+        [" blue."],
+    ),
+    "chat completion": (
+        "Completions",
+        {"prompt": [ASKED], "completion": [BLUE]},
+        [ASKED],
+        [[BLUE]],
+    ),
     "pair": (
         "Preferences",
         {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."},
@@ -57,8 +76,18 @@ SOUND = {
         [ASKED],
         [[BLUE], [GREEN]],
     ),
-    "thumb": ("Completions", {"prompt": "The sky is", "completion": " blue.", "label": True}, "The sky is", [" blue."]),
-    "chat thumb": ("Completions", {"prompt": [ASKED], "completion": [BLUE], "label": False}, [ASKED], [[BLUE]]),
+    "thumb": (
+        "Completions",
+        {"prompt": "The sky is", "completion": " blue.", "label": True},
+        "The sky is",
+        [" blue."],
+    ),
+    "chat thumb": (
+        "Completions",
+        {"prompt": [ASKED], "completion": [BLUE], "label": False},
+        [ASKED],
+        [[BLUE]],
+    ),
     "messages thumb": (
         "Conversations",
         {"messages": [ASKED, BLUE, ASKED, GREEN], "label": False},
@@ -89,7 +118,12 @@ SOUND = {
         "It is",
         [" great", " green"],
     ),
-    "one goes on": ("Preferences", {"chosen": "a b c", "rejected": "a b c d"}, "a b", [" c", " c d"]),
+    "one goes on": (
+        "Preferences",
+        {"chosen": "a b c", "rejected": "a b c d"},
+        "a b",
+        [" c", " c d"],
+    ),
     "chat goes on": (
         "Preferences",
         {"chosen": [ASKED, BLUE], "rejected": [ASKED, BLUE, ASKED, GREEN]},
@@ -102,12 +136,33 @@ SOUND = {
         [SYSTEM, ASKED],
         [[BLUE, ASKED, GREEN]],
     ),
-    "greeting first": ("Conversations", {"messages": [BLUE, ASKED, GREEN]}, [BLUE, ASKED], [[GREEN]]),
-    "alpaca": ("Alpaca", {"instruction": "Add.", "input": "1 1", "output": "2"}, [user("Add.\n1 1")], [[bot("2")]]),
-    "alpaca without input": ("Alpaca", {"instruction": "Add.", "output": "2"}, [user("Add.")], [[bot("2")]]),
+    "greeting first": (
+        "Conversations",
+        {"messages": [BLUE, ASKED, GREEN]},
+        [BLUE, ASKED],
+        [[GREEN]],
+    ),
+    "alpaca": (
+        "Alpaca",
+        {"instruction": "Add.", "input": "1 1", "output": "2"},
+        [user("Add.\n1 1")],
+        [[bot("2")]],
+    ),
+    "alpaca without input": (
+        "Alpaca",
+        {"instruction": "Add.", "output": "2"},
+        [user("Add.")],
+        [[bot("2")]],
+    ),
     "alpaca with all": (
         "Alpaca",
-        {"instruction": "b", "input": None, "output": "2", "system": "Be kind.", "history": [["a", "1"]]},
+        {
+            "instruction": "b",
+            "input": None,
+            "output": "2",
+            "system": "Be kind.",
+            "history": [["a", "1"]],
+        },
         [SYSTEM, user("a")],
         [[bot("1"), user("b"), bot("2")]],
     ),
@@ -138,8 +193,18 @@ SOUND = {
         [SYSTEM, user("hi")],
         [[bot("a")], [bot("b")]],
     ),
-    "sharegpt thumb": ("ShareGPT", {"conversations": [SAID, WORSE], "kto_tag": False}, [user("hi")], [[bot("b")]]),
-    "hh": ("HH", {"chosen": f"{HUMAN} a", "rejected": f"{HUMAN} b"}, [user("hi")], [[bot("a")], [bot("b")]]),
+    "sharegpt thumb": (
+        "ShareGPT",
+        {"conversations": [SAID, WORSE], "kto_tag": False},
+        [user("hi")],
+        [[bot("b")]],
+    ),
+    "hh": (
+        "HH",
+        {"chosen": f"{HUMAN} a", "rejected": f"{HUMAN} b"},
+        [user("hi")],
+        [[bot("a")], [bot("b")]],
+    ),
     "hh, many turns": (
         "HH",
         {"chosen": f"{HUMAN} a\n\nb{HUMAN} c", "rejected": f"{HUMAN} a\n\nb{HUMAN} d"},
@@ -173,7 +238,12 @@ def test_labels_of_groups():
 
 
 def test_rankings_and_ratings_of_groups():
-    row = {"prompt": "a", "responses": ["b", "c"], "ranking": [1, 0], "ratings": [{"tone": 3, "wit": None}, {"wit": 1}]}
+    row = {
+        "prompt": "a",
+        "responses": ["b", "c"],
+        "ranking": [1, 0],
+        "ratings": [{"tone": 3, "wit": None}, {"wit": 1}],
+    }
     group = FORMATS["Groups"](row)
     assert group.ranking == (1, 0)
     assert group.ratings == ({"tone": 3.0}, {"wit": 1.0})
@@ -194,10 +264,22 @@ BROKEN = {
     "empty prompt": ("Preferences", PAIR | {"prompt": ""}),
     "chosen equals rejected": ("Preferences", PAIR | {"chosen": "c"}),
     "'margin' is not a number (got str)": ("Preferences", PAIR | {"margin": "much"}),
-    "chosen and rejected have no prompt in common": ("Preferences", {"chosen": "Yes", "rejected": "Yet"}),
-    "one of 'chosen' and 'rejected' is text, the other messages": ("Preferences", {"chosen": "a", "rejected": [BLUE]}),
-    "a turn of 'chosen' has no 'role' and 'content'": ("Preferences", PAIR | {"chosen": [{"role": "user"}]}),
-    "'content' in 'chosen' is not text (got NoneType)": ("Preferences", PAIR | {"chosen": [bot(None)]}),
+    "chosen and rejected have no prompt in common": (
+        "Preferences",
+        {"chosen": "Yes", "rejected": "Yet"},
+    ),
+    "one of 'chosen' and 'rejected' is text, the other messages": (
+        "Preferences",
+        {"chosen": "a", "rejected": [BLUE]},
+    ),
+    "a turn of 'chosen' has no 'role' and 'content'": (
+        "Preferences",
+        PAIR | {"chosen": [{"role": "user"}]},
+    ),
+    "'content' in 'chosen' is not text (got NoneType)": (
+        "Preferences",
+        PAIR | {"chosen": [bot(None)]},
+    ),
     "a turn of 'chosen' has the unknown role 'bard'": (
         "Preferences",
         PAIR | {"chosen": [{"role": "bard", "content": "b"}]},
@@ -209,29 +291,59 @@ BROKEN = {
     "no assistant turn": ("Conversations", {"messages": [ASKED]}),
     "empty prompt ": ("Conversations", {"messages": [BLUE]}),
     "'messages' is not a list of turns (got str)": ("Conversations", {"messages": "hi"}),
-    "'label' is not true or false (got int)": ("Completions", {"prompt": "a", "completion": "b", "label": 5}),
+    "'label' is not true or false (got int)": (
+        "Completions",
+        {"prompt": "a", "completion": "b", "label": 5},
+    ),
     "one of 'prompt' and 'completion' is text, the other messages": (
         "Completions",
         {"prompt": "a", "completion": [BLUE]},
     ),
-    "'history' is not pairs of question and answer": ("Alpaca", {"instruction": "a", "output": "b", "history": 3}),
+    "'history' is not pairs of question and answer": (
+        "Alpaca",
+        {"instruction": "a", "output": "b", "history": 3},
+    ),
     "missing field 'output'": ("Alpaca", {"instruction": "a"}),
     "a turn of 'conversations' has no 'from' and 'value'": ("ShareGPT", {"conversations": [ASKED]}),
-    "'chosen' is not a dialogue of Human and Assistant": ("HH", {"chosen": "hi", "rejected": HUMAN + " b"}),
-    "'rejected' does not end with the Assistant": ("HH", {"chosen": HUMAN + " b", "rejected": "\n\nHuman: hi"}),
+    "'chosen' is not a dialogue of Human and Assistant": (
+        "HH",
+        {"chosen": "hi", "rejected": HUMAN + " b"},
+    ),
+    "'rejected' does not end with the Assistant": (
+        "HH",
+        {"chosen": HUMAN + " b", "rejected": "\n\nHuman: hi"},
+    ),
     "empty response ": ("HH", {"chosen": HUMAN + " a", "rejected": HUMAN}),
     "no response": ("Groups", GROUP | {"responses": []}),
     "'responses' is not a list (got str)": ("Groups", GROUP | {"responses": "bc"}),
-    "a pair is not [better, worse, probability, margin]": ("Groups", GROUP | {"pairs": [[0, 1, "sure"]]}),
+    "a pair is not [better, worse, probability, margin]": (
+        "Groups",
+        GROUP | {"pairs": [[0, 1, "sure"]]},
+    ),
     "a pair is not of two of the responses": ("Groups", GROUP | {"pairs": [[0, 2]]}),
     "a pair's probability is not above 0 and at most 1": ("Groups", GROUP | {"pairs": [[0, 1, 0]]}),
-    "chosen equals rejected ": ("Groups", {"prompt": "a", "responses": ["b", "b"], "pairs": [[0, 1]]}),
-    "'ranking' is not a place, 1 for the best, for each response": ("Groups", GROUP | {"ranking": [1, 2, 3]}),
-    "'ranking' is not a place, 1 for the best, for each response ": ("Groups", GROUP | {"ranking": [1, -1]}),
+    "chosen equals rejected ": (
+        "Groups",
+        {"prompt": "a", "responses": ["b", "b"], "pairs": [[0, 1]]},
+    ),
+    "'ranking' is not a place, 1 for the best, for each response": (
+        "Groups",
+        GROUP | {"ranking": [1, 2, 3]},
+    ),
+    "'ranking' is not a place, 1 for the best, for each response ": (
+        "Groups",
+        GROUP | {"ranking": [1, -1]},
+    ),
     "'ratings' is not one for each response": ("Groups", GROUP | {"ratings": [{"tone": 1}]}),
     "a rating is not numbers by attribute (got int)": ("Groups", GROUP | {"ratings": [3, 4]}),
-    "the rating 'tone' is not a number (got str)": ("Groups", GROUP | {"ratings": [{"tone": "nice"}, {}]}),
-    "the rating 'helpfulness' is not from 0 to 4": ("Rated", {"prompt": "a", "response": "b", "helpfulness": 7}),
+    "the rating 'tone' is not a number (got str)": (
+        "Groups",
+        GROUP | {"ratings": [{"tone": "nice"}, {}]},
+    ),
+    "the rating 'helpfulness' is not from 0 to 4": (
+        "Rated",
+        {"prompt": "a", "response": "b", "helpfulness": 7},
+    ),
     "missing field 'response'": ("Rated", {"prompt": "a", "response": None, "helpfulness": 3}),
     "one of 'prompt' and 'response' is text, the other messages": (
         "Rated",
@@ -262,10 +374,16 @@ json_values = st.recursive(
     ),
     max_leaves=8,
 )
-columns = sorted({name for _, row, *_ in SOUND.values() for name in row} | {"tools", "margin", "pairs", "desirable"})
+columns = sorted(
+    {name for _, row, *_ in SOUND.values() for name in row}
+    | {"tools", "margin", "pairs", "desirable"}
+)
 
 
-@given(st.sampled_from(sorted(SOUND)), st.dictionaries(st.sampled_from(columns), json_values, max_size=4))
+@given(
+    st.sampled_from(sorted(SOUND)),
+    st.dictionaries(st.sampled_from(columns), json_values, max_size=4),
+)
 @settings(max_examples=600, deadline=None)
 def test_no_row_makes_a_layout_crash(case, changes):
     row = SOUND[case][1] | changes
@@ -277,7 +395,8 @@ def test_no_row_makes_a_layout_crash(case, changes):
 
 def test_unknown_columns_name_the_layouts():
     with pytest.raises(
-        DataError, match=r"no layout has the columns a, b; rename them to those of one of Alpaca, Comp.*HH.*write a pl"
+        DataError,
+        match=r"no layout has the columns a, b; rename them to those of one of Alpaca, Comp.*HH.*write a pl",
     ):
         recognise({"a": 1, "b": 2}, built_in())
 
