@@ -15,7 +15,7 @@ from lit_align.feedback.agreement import agrees, label, summary
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "feedback": {"type": Feedback, "required": True, "help": "Who is asked, by its name."},
-    "takes": {
+    "label_kind": {
         "type": Literal["pairs", "desirable", "ranking", "ratings", "demonstrations"],
         "default": "pairs",
         "help": "The labels that are wanted.",
@@ -69,7 +69,7 @@ def run(arguments: list[str], choose: Callable[[Path], Path]) -> dict[str, Any]:
             bar.update(task, advance=len(opinions), description=f"judging, cost {cost:.4f}")
 
         opinions = label(made.feedback, groups, made.label_kind, made.batch_size, seen=seen)
-    about = {"feedback": repr(made.feedback), "data": made.data, "takes": made.label_kind}
+    about = {"feedback": repr(made.feedback), "data": made.data, "label_kind": made.label_kind}
     found = {**about, "asked": summary(opinions), "agreement": agrees(groups, opinions)}
     (folder / "judge.json").write_text(
         json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"

@@ -79,7 +79,7 @@ def _room(found: Plugins, room: str) -> tuple[list[str], list[list[object]]]:
         rooms = ", ".join(hook.removeprefix("register_") for hook in found.registries)
         raise UnknownName(f"no room is called {room!r}; there are {rooms}") from None
     entries = [(name, entry) for name in registry for entry in registry.entries(name)]
-    facts = ["family", "takes", "reference"] if room == "objectives" else []
+    facts = ["family", "label_kind", "reference"] if room == "objectives" else []
     rows: list[list[object]] = [
         [name, *(of_objective(entry.cls)[fact] for fact in facts), entry.plugin, what(entry.cls)]
         for name, entry in entries
@@ -94,7 +94,7 @@ def of_objective(cls: type) -> dict[str, str]:
         needs = "yes" if cls().needs_reference else "no"
     except TypeError:  # what it is made of decides
         needs = "as its parts"
-    return {"family": family, "takes": getattr(cls, "takes", ""), "reference": needs}
+    return {"family": family, "label_kind": getattr(cls, "label_kind", ""), "reference": needs}
 
 
 def what(cls: type) -> str:

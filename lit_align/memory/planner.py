@@ -71,7 +71,7 @@ class Plan:
         """Each setting that could be one step less, with the plan that it would make."""
         halved = {"data.token_budget": "token_budget", "model.reward.token_budget": "reward_budget"}
         if self.num_generations:
-            halved |= {"model.num_generations": "samples", "data.batch_size": "batch_size"}
+            halved |= {"model.num_generations": "num_generations", "data.batch_size": "batch_size"}
             halved |= {"model.max_new_tokens": "max_new_tokens"}
         else:
             halved["data.max_length"] = "tree"
@@ -92,7 +92,7 @@ class Plan:
     def value(self, setting: str) -> str:
         """A setting as the YAML has it."""
         match setting.rpartition(".")[2]:
-            case "checkpointing":
+            case "gradient_checkpointing":
                 return str(self.gradient_checkpointing).lower()
             case "quantization":
                 return self.base.quantization

@@ -83,11 +83,14 @@ class Online(TextDataModule):
         for name, value in {
             "rounds": rounds,
             "round_size": round_size or 1,
-            "samples": num_generations,
+            "num_generations": num_generations,
         }.items():
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
-        for name, part in {"share": fresh_fraction, "pace": reference_ema}.items():
+        for name, part in {
+            "fresh_fraction": fresh_fraction,
+            "reference_ema": reference_ema,
+        }.items():
             if not 0 <= part <= 1:
                 raise ConfigError(f"{name} is {part}; it is a share, from 0 to 1")
         self.fresh_fraction = 1.0 if responses == "fresh" else fresh_fraction

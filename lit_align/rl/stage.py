@@ -122,9 +122,9 @@ class RL(LanguageModelStage):
         **settings: Any,
     ) -> None:
         over: dict[str, Any] = {
-            "samples": num_generations,
-            "epochs": num_iterations,
-            "minibatches": num_minibatches,
+            "num_generations": num_generations,
+            "num_iterations": num_iterations,
+            "num_minibatches": num_minibatches,
             "target_kl": target_kl,
         }
         over |= {

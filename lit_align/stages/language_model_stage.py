@@ -178,7 +178,7 @@ class LanguageModelStage(Stage):
         Raises:
             ConfigError: naming both.
         """
-        label_kind = getattr(data, "carries", self.objective.label_kind)
+        label_kind = getattr(data, "label_kind", self.objective.label_kind)
         if label_kind not in (self.objective.label_kind, "responses"):
             raise ConfigError(
                 f"{type(self.objective).__name__} learns from {self.objective.label_kind}, and the data module "
@@ -193,7 +193,7 @@ class LanguageModelStage(Stage):
         more = {
             "init_adapter": self.init_adapter,
             "seed": self.seed,
-            "checkpointing": self.gradient_checkpointing,
+            "gradient_checkpointing": self.gradient_checkpointing,
             **self.adapter_roles(),
         }
         self._adapters = AdapterSet(model, self.lora, **more)

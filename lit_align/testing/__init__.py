@@ -14,14 +14,12 @@ from lit_align.objectives import (
     SupervisedObjective,
     UnpairedObjective,
 )
-from lit_align.orca.testing import check_embedder
 from lit_align.testing.feedback import check_feedback
 from lit_align.testing.formats import check_format
 from lit_align.testing.objective_checks import check
 from lit_align.testing.rewards import check_reward
 
 __all__ = [
-    "check_embedder",
     "check_feedback",
     "check_format",
     "check_objective",

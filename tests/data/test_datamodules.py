@@ -165,7 +165,7 @@ def test_settings_come_from_yaml():
 
 def test_what_data_carry_is_known_without_reading_them():
     assert (Comparisons.label_kind, Demonstrations.label_kind) == ("pairs", "demonstrations")
-    assert not hasattr(TextDataModule, "carries")
+    assert not hasattr(TextDataModule, "label_kind")
 
 
 @pytest.mark.parametrize("setting", ["batch_size", "token_budget", "max_length", "max_malformed"])

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 def pauses(monkeypatch) -> list[float]:
     """Pauses between attempts, which are noted and not made."""
     made: list[float] = []
-    monkeypatch.setattr(served._State, "pause", lambda _, seconds: made.append(seconds))
+    monkeypatch.setattr(openai_server._State, "pause", lambda _, seconds: made.append(seconds))
     return made
 
 

@@ -109,7 +109,7 @@ def test_sampled_logps_are_those_of_the_training_pass(model, tokenizer, kind, te
 
 def test_a_response_does_not_depend_on_what_shares_its_batch(model, tokenizer):
     model.generation_config.eos_token_id = list(range(1, 30))
-    options = {"max_new_tokens": 8, "temperature": 1.0, "samples": 3}
+    options = {"max_new_tokens": 8, "temperature": 1.0, "num_generations": 3}
     together = generate(model, tokenizer, PROMPTS, **options)
     assert generate(model, tokenizer, PROMPTS, **options, batch_size=1) == together
     assert generate(model, tokenizer, PROMPTS, **options, batch_size=6) == together
@@ -118,7 +118,7 @@ def test_a_response_does_not_depend_on_what_shares_its_batch(model, tokenizer):
 
 
 def test_a_response_depends_on_the_place_of_its_prompt_alone(model, tokenizer):
-    options = {"max_new_tokens": 8, "temperature": 1.0, "samples": 2, "seed": 5}
+    options = {"max_new_tokens": 8, "temperature": 1.0, "num_generations": 2, "seed": 5}
     together = generate(model, tokenizer, PROMPTS, **options)
     assert generate(model, tokenizer, PROMPTS[2:], **options, places=[2, 3]) == together[2:]
     assert generate(model, tokenizer, PROMPTS[:1], **options, places=[3]) != together[:1]
@@ -262,7 +262,7 @@ def test_prompts_that_are_read_in_parts_get_the_same_responses(model, tokenizer,
         "sliding": sliding,
     }[kind]()
     model.generation_config.eos_token_id = list(range(1, 30))
-    options, seen = {"max_new_tokens": 8, "samples": 3}, []
+    options, seen = {"max_new_tokens": 8, "num_generations": 3}, []
     whole = sample(model, tokenizer, PROMPTS, **options)
     model.get_input_embeddings().register_forward_pre_hook(
         lambda _, inputs: seen.append(tuple(inputs[0].shape))

@@ -71,7 +71,7 @@ def online(train, feedback=SHORT, **settings):
     usual = {
         "rounds": 3,
         "round_size": 8,
-        "samples": 3,
+        "num_generations": 3,
         "batch_size": 4,
         "token_budget": 256,
         "max_length": 256,
@@ -93,15 +93,17 @@ def pairs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(tiny, pairs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    return folder, *fit(tiny, folder, online(pairs, reference="average"))
+    return folder, *fit(tiny, folder, online(pairs, reference_update="average"))
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])  # inside the first round, at its end, inside the second
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(stop, whole, tiny, pairs, tmp_path):
     folder, _, seen = whole
-    _, before = fit(tiny, tmp_path / "cut", online(pairs, reference="average"), stop=stop)
+    _, before = fit(tiny, tmp_path / "cut", online(pairs, reference_update="average"), stop=stop)
     last = tmp_path / "cut/checkpoints/last.ckpt"
-    _, after = fit(tiny, tmp_path / "rest", online(pairs, reference="average"), checkpoint=last)
+    _, after = fit(
+        tiny, tmp_path / "rest", online(pairs, reference_update="average"), checkpoint=last
+    )
     assert before + after == seen
     for file in (tmp_path / "rest/rounds").glob("*.jsonl"):
         texts = [
@@ -160,7 +162,7 @@ def test_records_replay_to_the_same_gradients(whole, tiny, tmp_path):
     records = str(folder / "rounds/0.jsonl")
     replayed = {
         "responses": "dataset",
-        "labels": "recorded",
+        "relabel": "recorded",
         "rounds": 1,
         "round_size": None,
         "shuffle": False,
@@ -186,7 +188,7 @@ def test_records_say_all_that_happened(whole, pairs):
                 assert len(ids) == 8 or ids[-1] == 256  # cut at the limit, or ended by the model
 
 
-@pytest.mark.parametrize(("reference", "share"), [("round", 1.0), ("average", 0.5)])
+@pytest.mark.parametrize(("reference_update", "fresh_fraction"), [("round", 1.0), ("average", 0.5)])
 def test_the_reference_follows_the_policy_when_a_round_begins(
     reference, share, tiny, pairs, tmp_path
 ):
@@ -201,12 +203,18 @@ def test_the_reference_follows_the_policy_when_a_round_begins(
 
 def test_some_prompts_may_keep_what_the_data_have(tiny, pairs, tmp_path):
     """Half of a round on policy; an answer of the data beside each sample where that is asked for."""
-    fit(tiny, tmp_path, online(pairs, rounds=1, responses="dataset", share=0.5, num_generations=2))
+    fit(
+        tiny,
+        tmp_path,
+        online(pairs, rounds=1, responses="dataset", fresh_fraction=0.5, num_generations=2),
+    )
     (records,) = rounds(tmp_path)
     assert sum(any(row["tokens"]) or "samples" in row for row in records) == 4
     recorded = {json.loads(line)["chosen"][0]["content"] for line in pairs.read_text().splitlines()}
     fit(
-        tiny, tmp_path / "self", online(pairs, SelfPlay(), rounds=1, num_generations=1, answer=True)
+        tiny,
+        tmp_path / "self",
+        online(pairs, SelfPlay(), rounds=1, num_generations=1, include_reference_answer=True),
     )
     (records,) = rounds(tmp_path / "self")
     assert len(records) == 8
@@ -218,7 +226,7 @@ def test_some_prompts_may_keep_what_the_data_have(tiny, pairs, tmp_path):
 
 def test_earlier_rounds_may_be_replayed(tiny, pairs, tmp_path):
     """The first has nothing to replay; of the others half is, token by token and label by label, also after a stop."""
-    settings = {"responses": "replay", "labels": "recorded", "share": 0.5}
+    settings = {"responses": "replay", "relabel": "recorded", "fresh_fraction": 0.5}
     _, seen = fit(tiny, tmp_path / "whole", online(pairs, **settings))
     first, second, third = rounds(tmp_path / "whole")
     assert len(first) == len(second) == len(third) == 8
@@ -247,7 +255,7 @@ def test_what_was_replayed_often_is_no_likelier_to_be_replayed_again(pairs):
     past = [{**row, "round": number} for number in range(99)] + [
         {**row, "round": 0, "tokens": [[3], [4]]}
     ]
-    drawn = online(pairs, responses="replay", share=0.5)._kept(1, [None] * 400, past)
+    drawn = online(pairs, responses="replay", fresh_fraction=0.5)._kept(1, [None] * 400, past)
     assert (
         150 < sum(group.extra["tokens"] == [[3], [4]] for group in drawn) < 250
     )  # 200, and 10 is a deviation
@@ -271,7 +279,7 @@ def test_recorded_pairs_train_as_ever(tiny, pairs, tmp_path):
     _, wanted = fit(tiny, tmp_path / "plain", plain, stop=2)
     same = {
         "responses": "dataset",
-        "labels": "recorded",
+        "relabel": "recorded",
         "shuffle": False,
         "rounds": 1,
         "round_size": 8,
@@ -296,12 +304,17 @@ def test_a_first_round_without_labels_stops_the_run(tiny, pairs, tmp_path):
             "feedback is null, responses are fresh and labels refreshed; name who is to label them",
         ),
         (
-            {"feedback": None, "responses": "dataset", "share": 0.5, "labels": "recorded"},
+            {
+                "feedback": None,
+                "responses": "dataset",
+                "fresh_fraction": 0.5,
+                "relabel": "recorded",
+            },
             "feedback is null, responses",
         ),
         ({"responses": "replay"}, "responses are replay and share 0"),
         ({"temperature": 0.0}, "temperature is 0.0, so all 3 samples would be alike"),
-        ({"share": 1.5}, "share is 1.5; it is a share"),
+        ({"fresh_fraction": 1.5}, "fresh_fraction is 1.5; it is a share"),
         ({"rounds": 0}, "rounds is 0; it must be at least 1"),
     ],
 )
@@ -319,7 +332,7 @@ def test_what_cannot_fit_is_refused_before_a_round(tiny, pairs, tmp_path):
     with pytest.raises(
         ConfigError, match="reference is round, and cache_reference keeps a fixed one"
     ):
-        fit(tiny, tmp_path, online(pairs, reference="round"), cache_reference=str(tmp_path))
+        fit(tiny, tmp_path, online(pairs, reference_update="round"), cache_reference=str(tmp_path))
 
 
 @given(count=st.integers(1, 12), size=st.integers(1, 15), seed=st.integers(0, 3))

@@ -148,7 +148,7 @@ def test_a_row_without_an_answer_to_hold_up_is_set_aside(tiny, tmp_path):
             SelfPlay(),
             rounds=1,
             num_generations=1,
-            answer=True,
+            include_reference_answer=True,
         ),
     )
     whys = [row.get("set_aside") for row in rounds(tmp_path)[0]]
@@ -167,7 +167,7 @@ def test_the_target_of_a_row_is_the_answer_that_is_held_up(tiny, tmp_path):
             SelfPlay(),
             rounds=1,
             num_generations=1,
-            answer=True,
+            include_reference_answer=True,
         ),
     )
     assert [row["responses"][0] for row in rounds(tmp_path)[0]] == ["two"] * 8
@@ -197,7 +197,11 @@ def test_a_date_is_a_seed():
 
 
 def test_a_reward_model_learns_from_marks_but_says_nothing(tiny, pairs, tmp_path):
-    usual = {"base": Base(str(tiny), "none", "float32"), "lora": Lora(r=4), "checkpointing": False}
+    usual = {
+        "base": Base(str(tiny), "none", "float32"),
+        "lora": Lora(r=4),
+        "gradient_checkpointing": False,
+    }
     quiet = {
         "enable_progress_bar": False,
         "enable_model_summary": False,
@@ -267,14 +271,24 @@ def tuned(tiny, pairs, tmp_path_factory):
 
 
 MODES = {
-    "dataset": {"responses": "dataset", "labels": "refreshed", "share": 0.5, "reference": "round"},
-    "recorded": {"responses": "dataset", "labels": "recorded", "share": 0.25},
-    "replay": {"responses": "replay", "share": 0.5, "reference": "average"},
-    "spin": {"feedback": SelfPlay(), "answer": True, "samples": 1, "reference": "round"},
+    "dataset": {
+        "responses": "dataset",
+        "relabel": "refreshed",
+        "fresh_fraction": 0.5,
+        "reference_update": "round",
+    },
+    "recorded": {"responses": "dataset", "relabel": "recorded", "fresh_fraction": 0.25},
+    "replay": {"responses": "replay", "fresh_fraction": 0.5, "reference_update": "average"},
+    "spin": {
+        "feedback": SelfPlay(),
+        "include_reference_answer": True,
+        "num_generations": 1,
+        "reference_update": "round",
+    },
     "gaps": {
         "feedback": Some(frozenset({*range(8), *range(16, 22)})),
         "shuffle": False,
-        "reference": "round",
+        "reference_update": "round",
     },
 }
 
@@ -315,7 +329,7 @@ def test_a_discriminator_goes_on_bit_for_bit_from_an_adapter(
         gold = Discriminator(
             RewardModelScore(str(rewarding)), FromReward(Letters()), label_budget=4, lr=0.01
         )
-        return online(pairs, gold, reference="average")
+        return online(pairs, gold, reference_update="average")
 
     seen, before, after = again(tiny, data, tmp_path, 3, init_adapter=tuned)
     assert before + after == seen
@@ -323,7 +337,7 @@ def test_a_discriminator_goes_on_bit_for_bit_from_an_adapter(
 
 def test_a_run_loads_and_its_reference_is_where_it_began(tiny, pairs, tmp_path):
     """The moved reference is training's own; who answers as the reference of a loaded run is the base."""
-    module, _ = fit(tiny, tmp_path, online(pairs, rounds=2, reference="round"))
+    module, _ = fit(tiny, tmp_path, online(pairs, rounds=2, reference_update="round"))
     loaded = lit_align.load(tmp_path)
     assert loaded.adapters.weights("reference") == {}
     assert all(

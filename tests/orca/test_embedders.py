@@ -15,7 +15,7 @@ from lit_align.orca.embedders.tabular import Tabular
 from lit_align.orca.modalities import InputSpec, collate
 from lit_align.orca.types import BodySpec, Embedded, Stats
 from lit_align.plugins import load_plugins
-from lit_align.testing import check_embedder
+from lit_align.orca.testing import check_embedder
 
 BODY = BodySpec(8, 64, Stats(torch.zeros(8), torch.ones(8)))
 
@@ -64,7 +64,7 @@ def attached(embedder, kind, inputs, body=BODY):
 
 
 @pytest.mark.parametrize(
-    ("shape", "most", "size", "tokens"),
+    ("shape", "max_patches", "size", "tokens"),
     [
         ((96,), 64, 2, 48),
         ((521,), 64, 9, 58),
@@ -73,8 +73,8 @@ def attached(embedder, kind, inputs, body=BODY):
         ((17, 16), 64, 3, 36),
     ],
 )
-def test_the_smallest_patch_that_makes_few_enough_tokens(shape, most, size, tokens):
-    embedder = attached(Patches(max_patches=most), "image", [torch.zeros(1, *shape)])
+def test_the_smallest_patch_that_makes_few_enough_tokens(shape, max_patches, size, tokens):
+    embedder = attached(Patches(max_patches=max_patches), "image", [torch.zeros(1, *shape)])
     assert embedder.patch == (size,) * len(shape)
     assert embedder.n_tokens(InputSpec("image", 1, shape)) == tokens
 

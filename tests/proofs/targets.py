@@ -46,12 +46,22 @@ ARMS = {
         SFT,
         CrossEntropy(),
         1e-3,
-        {"feedback": FromReward(SHORT), "samples": 4},
+        {"feedback": FromReward(SHORT), "num_generations": 4},
     ),
-    "on-line DPO": (Preference, DPO(0.1), 3e-4, {"feedback": FromReward(SHORT), "samples": 4}),
+    "on-line DPO": (
+        Preference,
+        DPO(0.1),
+        3e-4,
+        {"feedback": FromReward(SHORT), "num_generations": 4},
+    ),
     "SPIN": (
         *(Preference, DPO(0.1), 3e-4),
-        {"feedback": SelfPlay(), "samples": 1, "answer": True, "reference": "round"},
+        {
+            "feedback": SelfPlay(),
+            "num_generations": 1,
+            "include_reference_answer": True,
+            "reference_update": "round",
+        },
     ),
 }
 

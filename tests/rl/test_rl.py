@@ -113,7 +113,7 @@ def test_an_iteration_ends_where_the_policy_moved_too_far(whole, tiny, tmp_path)
 def test_rates_fall_with_each_update(tiny, whole, tmp_path):
     """Four updates of an iteration take both rates half way down in four steps."""
     module = stage(
-        tiny, Pattern("a"), GAE(), critic=Critic(lr=1e-2), epochs=2, minibatches=2, max_new_tokens=4,
+        tiny, Pattern("a"), GAE(), critic=Critic(lr=1e-2), num_iterations=2, num_minibatches=2, max_new_tokens=4,
         optimizer=partial(torch.optim.AdamW, lr=1e-3, eps=1e-5),
         lr_scheduler=partial(torch.optim.lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.5, total_iters=4),
     )  # fmt: skip
@@ -165,7 +165,7 @@ def test_what_was_trained_comes_back(whole, tiny, tmp_path):
     noted = (
         made.hparams["reward"]["init_args"]["rewards"][0]["init_args"],
         made.hparams["kl"],
-        made.hparams["samples"],
+        made.hparams["num_generations"],
     )
     assert noted == ({"regex": "a"}, {**asdict(KLControl())}, 3)
 

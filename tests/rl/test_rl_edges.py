@@ -50,7 +50,12 @@ def sampled(module, trees=TREES):
 @pytest.mark.parametrize("advantage", [GAE(), Reinforce(whiten=True)])
 def test_one_prompt_one_sample_one_token(advantage, tiny, tmp_path):
     """One advantage has no deviation; minibatches are more than there are prompts."""
-    settings = {"samples": 1, "max_new_tokens": 1, "minibatches": 4, "whiten_rewards": True}
+    settings = {
+        "num_generations": 1,
+        "max_new_tokens": 1,
+        "num_minibatches": 4,
+        "whiten_rewards": True,
+    }
     module = stage(tiny, Pattern("a"), advantage, **settings)
     trainer = lightning.Trainer(
         accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -97,8 +102,8 @@ def test_a_critic_without_a_start_expects_nothing(tiny):
     assert (now.tokens["value"] == 0).all()
 
 
-@pytest.mark.parametrize("reduce", ["token", "sequence"])
-def test_what_is_logged_of_a_minibatch_is_its_mean(reduce, tiny):
+@pytest.mark.parametrize("loss_aggregation", ["token", "sequence"])
+def test_what_is_logged_of_a_minibatch_is_its_mean(loss_aggregation, tiny):
     """Over tokens, or over responses of their means; the loss is their sum with the weight of each."""
     module = stage(
         tiny,
@@ -106,7 +111,7 @@ def test_what_is_logged_of_a_minibatch_is_its_mean(reduce, tiny):
         GAE(),
         cls=Alone,
         max_new_tokens=8,
-        reduce=reduce,
+        loss_aggregation=loss_aggregation,
         critic=Critic(vf_coef=0.3),
         minibatches=2,
     )
@@ -133,7 +138,7 @@ def test_what_is_logged_of_a_minibatch_is_its_mean(reduce, tiny):
             parts = [values[row, : now.length[row]] for row in rows]
             wanted[name] = (
                 torch.stack([p.mean() for p in parts]).mean()
-                if reduce == "sequence"
+                if loss_aggregation == "sequence"
                 else torch.cat(parts).mean()
             )
         for name, value in wanted.items():
@@ -142,18 +147,18 @@ def test_what_is_logged_of_a_minibatch_is_its_mean(reduce, tiny):
         torch.testing.assert_close(loss / module.count(step), total, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("whitens", [True, False])
-def test_advantages_are_whitened_over_all_tokens_and_returns_are_not(whitens, tiny):
+@pytest.mark.parametrize("whiten", [True, False])
+def test_advantages_are_whitened_over_all_tokens_and_returns_are_not(whiten, tiny):
     """Without a critic's expectations a return is what is still to come, here the score alone."""
     module = stage(
-        tiny, Length(max_words=3), GAE(lam=1.0, whiten=whitens), cls=Alone, max_new_tokens=8
+        tiny, Length(max_words=3), GAE(lam=1.0, whiten=whiten), cls=Alone, max_new_tokens=8
     )
     now = sampled(module)
     now.scores = now.scores._replace(total=torch.arange(24.0))
     module.score(now)
     each, returns = now.tokens["advantage"][now.mask], now.tokens["return"][now.mask]
     torch.testing.assert_close(returns, now.scores.total.repeat_interleave(now.length))
-    wanted = (returns - returns.mean()) / returns.std() if whitens else returns
+    wanted = (returns - returns.mean()) / returns.std() if whiten else returns
     torch.testing.assert_close(each, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -171,7 +176,9 @@ def test_how_far_it_moved_is_seen_from_where_it_sampled(tiny):
 
 
 def test_minibatches_are_other_ones_in_each_pass(tiny):
-    module = stage(tiny, Pattern("a"), cls=Alone, max_new_tokens=2, epochs=3, minibatches=3)
+    module = stage(
+        tiny, Pattern("a"), cls=Alone, max_new_tokens=2, num_iterations=3, num_minibatches=3
+    )
     now = sampled(module)
     passes = [
         [id(tree) for batch in step.batches for tree in batch.source]

@@ -46,7 +46,7 @@ def test_a_missing_end_and_a_far_score_count_as_they_are_told(tiny):
     scores = Scores(torch.tensor([3.0, 0.25, -9.0, 0.25]))
     ended, length = torch.tensor([True, True, False, True]), torch.tensor([1, 6, 10, 8])
     now = SimpleNamespace(scores=scores, ended=ended, length=length)
-    module = stage(tiny, Pattern("a"), no_end=-1.0, reward_clip=0.5, max_new_tokens=10)
+    module = stage(tiny, Pattern("a"), missing_eos_reward=-1.0, reward_clip=0.5, max_new_tokens=10)
     assert module._earned(now).tolist() == [0.5, 0.25, -1.0, 0.25]
     module.overlong = 4
     assert module._earned(now).tolist() == [0.5, 0.25, -2.0, -0.25]
@@ -153,10 +153,10 @@ def moved(tiny):
 TREES = [Tree([40 + k, 50, 51], [], [], Group("", [])) for k in range(3)]
 
 
-@pytest.mark.parametrize("whitens", [False, True])
-def test_what_tokens_earn(whitens, moved):
+@pytest.mark.parametrize("whiten", [False, True])
+def test_what_tokens_earn(whiten, moved):
     """What a reward gives each token, less β (log π - log ρ), and the score at the last; whitened, the mean stays."""
-    module = moved(advantage=GAE(gamma=1.0, lam=1.0, whiten=False), whiten_rewards=whitens)
+    module = moved(advantage=GAE(gamma=1.0, lam=1.0, whiten=False), whiten_rewards=whiten)
     module.adapters.head("critic").weight.data.zero_()
     module.adapters.head("critic").bias.data.zero_()
     now = module.sampled(TREES, 0)
@@ -172,20 +172,20 @@ def test_what_tokens_earn(whitens, moved):
         rows[-1][-1] += now.scores.total[i].item()
     flat = torch.tensor([one for row in rows for one in row])
     torch.testing.assert_close(now.tokens["reward"][now.mask], flat)
-    if whitens:
+    if whiten:
         flat = (flat - flat.mean()) / flat.std() + flat.mean()
     totals = torch.stack([part.sum() for part in flat.split(length)])
     torch.testing.assert_close(now.tokens["return"][:, 0], totals, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("reduce", ["token", "sequence"])
-def test_demonstrations_add_their_gradient(reduce, moved):
+@pytest.mark.parametrize("loss_aggregation", ["token", "sequence"])
+def test_demonstrations_add_their_gradient(loss_aggregation, moved):
     """γ times that of the mean of their tokens' -log π, to that of the policy; each alone, and both in one update."""
     shown = [
         Tree([60, 61], [[62, 63, 64]], [[True, True, True]], Group("", [""])),
         Tree([70], [[71]], [[True]], Group("", [""])),
     ]
-    module = moved(ptx=PretrainingMix("", weight=0.3), reduce=reduce)
+    module = moved(ptx=PretrainingMix("", weight=0.3), loss_aggregation=loss_aggregation)
     module._now = module.sampled(TREES, 0)
     module.score(module._now)
 

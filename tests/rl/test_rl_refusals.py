@@ -75,8 +75,11 @@ def test_a_broken_reward_is_named_and_what_it_was_asked_is_kept(how, says, tiny,
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"samples": 1}, "RLOO compares at least 2 responses to a prompt; raise samples"),
-        ({"epochs": 0}, "epochs is 0; it must be over 0"),
+        (
+            {"num_generations": 1},
+            "RLOO compares at least 2 responses to a prompt; raise num_generations",
+        ),
+        ({"num_iterations": 0}, "num_iterations is 0; it must be over 0"),
         ({"temperature": 0.0}, "temperature is 0.0; it must be over 0"),
         (
             {"critic": Critic(init_from="rm")},

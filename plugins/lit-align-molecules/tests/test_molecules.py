@@ -10,7 +10,7 @@ from lit_align_molecules import ATOM, SLOTS, Atoms, Molecules, graph
 
 from lit_align.cli.main import main
 from lit_align.errors import DataError
-from lit_align.testing import check_embedder
+from lit_align.orca.testing import check_embedder
 
 DATA = Path(os.environ.get("LIT_ALIGN_DATA", Path(__file__).parents[4] / "shared" / "data"))
 ESOL = DATA / "molecules" / "delaney-processed.csv"
