@@ -13,9 +13,9 @@ from lit_align.orca.embedders.spectrogram import Spectrogram
 from lit_align.orca.embedders.symbols import Symbols
 from lit_align.orca.embedders.tabular import Tabular
 from lit_align.orca.modalities import InputSpec, collate
+from lit_align.orca.testing import check_embedder
 from lit_align.orca.types import BodySpec, Embedded, Stats
 from lit_align.plugins import load_plugins
-from lit_align.orca.testing import check_embedder
 
 BODY = BodySpec(8, 64, Stats(torch.zeros(8), torch.ones(8)))
 
