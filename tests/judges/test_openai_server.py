@@ -14,6 +14,7 @@ import pytest
 from lit_align.errors import ModelError
 from lit_align.feedback.agreement import summary
 from lit_align.feedback.judge import Judge
+from lit_align.judges import openai_server
 from lit_align.judges.openai_server import OpenAIServer
 from lit_align.rewards.judge_score import JudgeScore
 from lit_align.types import Group
