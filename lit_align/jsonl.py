@@ -1,0 +1,66 @@
+"""Read and write JSON Lines and JSON files; every file the package writes goes through here.
+
+Files are UTF-8 with ``\\n`` line ends. A value that JSON has no type for, such as a date from Parquet, is written as text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+
+def to_line(row: Any, *, ascii_only: bool = False) -> str:
+    r"""One row as a line of JSON, its line end included.
+
+    Args:
+        row: dict, list or plain value.
+        ascii_only: write other characters as ``\u`` escapes.
+
+    Example:
+        >>> to_line({"answer": "é"}), to_line({"answer": "é"}, ascii_only=True)
+        ('{"answer": "é"}\n', '{"answer": "\\u00e9"}\n')
+    """
+    return json.dumps(row, ensure_ascii=ascii_only, default=str) + "\n"
+
+
+def write_rows(file: TextIO, rows: Iterable[Any], *, ascii_only: bool = False) -> None:
+    """Write rows to an open file, one a line."""
+    for row in rows:
+        file.write(to_line(row, ascii_only=ascii_only))
+
+
+def write_jsonl(path: Path, rows: Iterable[Any], *, ascii_only: bool = False) -> None:
+    """Write a JSON Lines file, replacing the one that is there."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        write_rows(file, rows, ascii_only=ascii_only)
+
+
+def append_jsonl(path: Path, rows: Iterable[Any], *, ascii_only: bool = False) -> None:
+    """Add rows at the end of a JSON Lines file, which is created if missing."""
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        write_rows(file, rows, ascii_only=ascii_only)
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """All rows of a JSON Lines file that this package wrote; blank lines are skipped.
+
+    Lines end at ``\\n`` alone: text in a row may hold other line separators, such as U+2028.
+
+    Raises:
+        ValueError: if a line is not JSON.
+    """
+    with path.open(encoding="utf-8", newline="\n") as file:
+        return [json.loads(line) for line in file if line.strip()]
+
+
+def write_json(path: Path, value: Any, *, ascii_only: bool = False) -> None:
+    """Write one value, indented and with a line end."""
+    text = json.dumps(value, indent=2, ensure_ascii=ascii_only, default=str)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file."""
+    return json.loads(path.read_text("utf-8"))
