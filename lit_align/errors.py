@@ -19,8 +19,8 @@ class PluginError(LitAlignError):
     """A plugin offered something its hook does not take."""
 
 
-class ConfigError(LitAlignError):
-    """Two settings contradict each other, or one cannot be met here."""
+class ConfigError(LitAlignError, ValueError):
+    """A setting has an impossible value, contradicts another one, or cannot be met on this machine."""
 
 
 class ModelError(LitAlignError):
