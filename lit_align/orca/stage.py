@@ -345,7 +345,7 @@ class CrossModal(Stage):
 
     def _origin(self) -> dict[str, Any]:
         """What the trained weights mean nothing without."""
-        names = ("tune", "layers", "fix", "pool", "pretrained")
+        names = ("tune", "layers", "attention_mode", "pool", "pretrained")
         ours = {name: getattr(self, name) for name in names} | {"embedder": self._made_of}
         return {
             "inputs": asdict(self.inputs),
