@@ -17,7 +17,7 @@ from lit_align.data.scoring import WHOLE
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import ConfigError
 from lit_align.models.generate import sample
-from lit_align.rewards.base import answer
+from lit_align.rewards.base import as_response
 from lit_align.types import Group, Tree
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def answered(
             module, groups, num_generations=samples, temperature=module.temperature or 1.0
         )
         made = [
-            group._replace(responses=[*group.responses, *(answer(group, text) for text in several)])
+            group._replace(
+                responses=[*group.responses, *(as_response(group, text) for text in several)]
+            )
             for group, several in zip(made, said, strict=True)
         ]
         del module

@@ -13,7 +13,7 @@ from lit_align.cli.error_messages import near
 from lit_align.errors import ConfigError
 from lit_align.evaluation.reward_bench import agreement, comparisons, judge, report
 from lit_align.feedback import Feedback
-from lit_align.feedback.agreement import label, summary
+from lit_align.feedback.agreement import label_groups, summarize_results
 from lit_align.orca import command as cross_modal
 from lit_align.rewards import Reward
 
@@ -97,9 +97,13 @@ def reward_bench(made: Any, folder: Path) -> dict[str, Any]:
         verdicts, cut = judge(made.reward, groups, made.batch_size, each)
         about = {"reward": repr(made.reward), "data": made.data, "responses_cut": cut}
     else:
-        opinions = label(made.feedback, groups, "pairs", made.batch_size, each)
+        opinions = label_groups(made.feedback, groups, "pairs", made.batch_size, each)
         verdicts, _ = agreement(groups, opinions)
-        about = {"feedback": repr(made.feedback), "data": made.data, "asked": summary(opinions)}
+        about = {
+            "feedback": repr(made.feedback),
+            "data": made.data,
+            "asked": summarize_results(opinions),
+        }
     found = {**about, "length": "words", **report(verdicts)}
     (folder / "reward_bench.json").write_text(
         json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"

@@ -11,7 +11,7 @@ from lit_align.cli.command import READING, shown, tell, understood
 from lit_align.data.formats.groups import as_row
 from lit_align.evaluation.reward_bench import whole_groups
 from lit_align.feedback import Feedback, FeedbackResult
-from lit_align.feedback.agreement import agrees, label, summary
+from lit_align.feedback.agreement import label_groups, measure_agreement, summarize_results
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "feedback": {"type": Feedback, "required": True, "help": "Who is asked, by its name."},
@@ -68,9 +68,13 @@ def run(arguments: list[str], choose: Callable[[Path], Path]) -> dict[str, Any]:
             rows.flush()
             bar.update(task, advance=len(opinions), description=f"judging, cost {cost:.4f}")
 
-        opinions = label(made.feedback, groups, made.label_kind, made.batch_size, seen=seen)
+        opinions = label_groups(made.feedback, groups, made.label_kind, made.batch_size, seen=seen)
     about = {"feedback": repr(made.feedback), "data": made.data, "label_kind": made.label_kind}
-    found = {**about, "asked": summary(opinions), "agreement": agrees(groups, opinions)}
+    found = {
+        **about,
+        "asked": summarize_results(opinions),
+        "agreement": measure_agreement(groups, opinions),
+    }
     (folder / "judge.json").write_text(
         json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )

@@ -20,9 +20,9 @@ from lit_align.errors import ConfigError, DataError, SetAside
 from lit_align.evaluation.reward_bench import whole_groups
 from lit_align.evaluation.win_rate import win_rate
 from lit_align.feedback import Feedback
-from lit_align.feedback.agreement import label, summary
-from lit_align.feedback.base import compared
-from lit_align.rewards.base import answer, text_of
+from lit_align.feedback.agreement import label_groups, summarize_results
+from lit_align.feedback.base import pair_probabilities
+from lit_align.rewards.base import as_response, response_text
 from lit_align.types import Group, Text
 
 WHOSE = "the folder of a run, base for the model under the other one's run, or a file that predict wrote"
@@ -89,14 +89,14 @@ def run(made: Any, folder: Path) -> dict[str, Any]:
     differ = [
         k
         for k, duel in enumerate(duels)
-        if text_of(duel.responses[0]) != text_of(duel.responses[1])
+        if response_text(duel.responses[0]) != response_text(duel.responses[1])
     ]
     asked = [duels[k] for k in differ]
-    opinions = label(
+    opinions = label_groups(
         made.feedback, asked, "pairs", made.batch_size, lambda starts: track(starts, "judging")
     )
     said = {
-        k: compared(duels[k], opinion).get((0, 1))
+        k: pair_probabilities(duels[k], opinion).get((0, 1))
         for k, opinion in zip(differ, opinions, strict=True)
     }
     chances = {
@@ -106,7 +106,7 @@ def run(made: Any, folder: Path) -> dict[str, Any]:
         raise DataError(
             "no answer was judged, so there is no win rate; see why in what is set aside"
         )
-    words = [[len(text_of(one).split()) for one in duels[k].responses] for k in chances]
+    words = [[len(response_text(one).split()) for one in duels[k].responses] for k in chances]
     figures = win_rate(
         np.array(list(chances.values())),
         np.array([float(a - b) for a, b in words]),
@@ -120,7 +120,7 @@ def run(made: Any, folder: Path) -> dict[str, Any]:
         "length": "words",
     }
     counts = {"same_answer": len(duels) - len(differ), "unread": len(duels) - len(chances)}
-    found = {**about, "asked": summary(opinions), **counts, **figures}
+    found = {**about, "asked": summarize_results(opinions), **counts, **figures}
     (folder / "win_rate.json").write_text(
         json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
@@ -185,7 +185,7 @@ def _answers(who: str, other: str, made: Any, groups: Sequence[Group]) -> list[T
     said = replies(stage, groups, "reference" if who == "base" else "policy", **options)
     del stage
     gc.collect()  # it refers to itself, and the judge needs the memory
-    return [answer(group, one.strip()) for group, (one,) in zip(groups, said, strict=True)]
+    return [as_response(group, one.strip()) for group, (one,) in zip(groups, said, strict=True)]
 
 
 def _written(file: str, groups: Sequence[Group]) -> list[Text]:
@@ -201,5 +201,5 @@ def _written(file: str, groups: Sequence[Group]) -> list[Text]:
             raise DataError(
                 f"{file} has no answer to {group.source}; have predict answer these data"
             )
-        found.append(answer(group, left.pop(0)))
+        found.append(as_response(group, left.pop(0)))
     return found

@@ -24,10 +24,10 @@ from lit_align.data.prepare import likelier, prepare
 from lit_align.data.tokenize import ChatTokenizer, Encoded
 from lit_align.errors import SetAside
 from lit_align.feedback import FeedbackResult
-from lit_align.feedback.base import compared
+from lit_align.feedback.base import pair_probabilities
 from lit_align.plugins import load_plugins
 from lit_align.rewards import Reward
-from lit_align.rewards.base import checked, text_of
+from lit_align.rewards.base import checked_scores, response_text
 from lit_align.types import Group, Tree
 
 SECTIONS: dict[str, dict[str, int]] = {
@@ -310,7 +310,7 @@ def judge(
     cut = 0
     for start in each(range(0, len(groups), batch_size)):
         batch = groups[start : start + batch_size]
-        scores = checked(reward, batch)
+        scores = checked_scores(reward, batch)
         cut += int((scores.parts.get("tokens_cut", torch.zeros(1)) > 0).sum())
         of_each = torch.split(scores.total, [len(group.responses) for group in batch])
         for group, given in zip(batch, of_each, strict=True):
@@ -329,7 +329,7 @@ def agreement(groups: Sequence[Group], opinions: Sequence[FeedbackResult]) -> tu
     prompts: dict[str, int] = {}
     unread = 0
     for group, opinion in zip(groups, opinions, strict=True):
-        chances = compared(group, opinion)
+        chances = pair_probabilities(group, opinion)
         chances |= {(j, i): 1 - chance for (i, j), chance in chances.items()}
         for pair in group.pairs:
             sides = (pair.better, pair.worse)
@@ -346,7 +346,7 @@ def _verdicts(
     prompt: int, group: Group, scores: list[float]
 ) -> list[tuple[int, str, float, float, int, int]]:
     subset = str(group.extra.get("subset") or Path(group.source.rpartition(":")[0]).name)
-    words = [len(text_of(response).split()) for response in group.responses]
+    words = [len(response_text(response).split()) for response in group.responses]
     return [
         (prompt, subset, scores[a], scores[b], words[a], words[b]) for a, b, _, _ in group.pairs
     ]

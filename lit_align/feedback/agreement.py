@@ -13,7 +13,7 @@ from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.types import Group
 
 
-def label(
+def label_groups(
     feedback: Feedback,
     groups: Sequence[Group],
     label_kind: str,
@@ -39,7 +39,7 @@ def label(
     return opinions
 
 
-def summary(opinions: Sequence[FeedbackResult]) -> dict[str, Any]:
+def summarize_results(opinions: Sequence[FeedbackResult]) -> dict[str, Any]:
     """How many questions were asked, what came of them, and what it took.
 
     ``order_dependent`` is the share of pairs, shown both ways, of which another response is preferred when the order
@@ -55,7 +55,7 @@ def summary(opinions: Sequence[FeedbackResult]) -> dict[str, Any]:
                 shown.setdefault((k, min(i, j), max(i, j)), []).append(p if i < j else 1 - p)
     both = [of for of in shown.values() if len(of) == 2]
     firsts = [p for record in records if (p := record.get("probability")) is not None]
-    set_aside = Counter(opinion.why for opinion in opinions if opinion.group is None)
+    set_aside = Counter(opinion.reason for opinion in opinions if opinion.group is None)
     return {
         "groups": len(opinions),
         "labelled": sum(opinion.group is not None for opinion in opinions),
@@ -73,7 +73,9 @@ def summary(opinions: Sequence[FeedbackResult]) -> dict[str, Any]:
     }
 
 
-def agrees(groups: Sequence[Group], opinions: Sequence[FeedbackResult]) -> dict[str, Any] | None:
+def measure_agreement(
+    groups: Sequence[Group], opinions: Sequence[FeedbackResult]
+) -> dict[str, Any] | None:
     """How far opinions agree with the comparisons that the groups came with; None if they came with none.
 
     A tie, and what was not read, is half right. For Cohen's kappa (1960, https://doi.org/10.1177/001316446002000104)

@@ -32,12 +32,12 @@ class FeedbackResult(NamedTuple):
             ``responses``, the two by index in the order in which they were shown, and the ``probability`` that the
             first of them is better, None where there is no verdict, with ``why``, and ``doubt``, how far from 1/2 it
             must be to be no tie, unless that is 0.
-        why: what set it aside.
+        reason: what set it aside.
     """
 
     group: Group | None
     records: tuple[dict[str, Any], ...] = ()
-    why: str = ""
+    reason: str = ""
 
 
 class Feedback(ABC):
@@ -72,13 +72,13 @@ class Feedback(ABC):
         """
 
 
-def from_scores(
+def label_from_scores(
     group: Group,
     scores: Sequence[float],
     label_kind: str,
     *,
     threshold: float | None = None,
-    every: bool = False,
+    all_pairs: bool = False,
 ) -> Group:
     """The group with labels of the kind ``label_kind``, and those of its responses that have one.
 
@@ -89,23 +89,23 @@ def from_scores(
             lies below; a ranking has ties; ratings are the ``score`` itself; the demonstration is the best response, of
             equal ones the first, unless it lies below the threshold.
         threshold: what a desirable response is worth; the mean of the prompt's responses if None.
-        every: all pairs that are no tie, not only the best against the worst.
+        all_pairs: all pairs that are no tie, not only the best against the worst.
 
     Raises:
         SetAside: if the scores say nothing of that kind, as a tie does.
 
     Example:
         >>> three = Group("Name a bird.", ["An owl.", "A bat.", "A crow."])
-        >>> from_scores(three, [2.0, -1.0, 0.5], "pairs").pairs
+        >>> label_from_scores(three, [2.0, -1.0, 0.5], "pairs").pairs
         (Pair(better=0, worse=1, probability=1.0, margin=3.0),)
-        >>> from_scores(three, [2.0, -1.0, 0.5], "desirable").responses  # 0.5 is the mean, neither above nor below
+        >>> label_from_scores(three, [2.0, -1.0, 0.5], "desirable").responses  # 0.5 is the mean, neither above nor below
         ['An owl.', 'A bat.']
-        >>> from_scores(three, [2.0, -1.0, 2.0], "ranking").ranking
+        >>> label_from_scores(three, [2.0, -1.0, 2.0], "ranking").ranking
         (1, 3, 1)
-        >>> from_scores(three, [2.0, -1.0, 2.0], "demonstrations").responses
+        >>> label_from_scores(three, [2.0, -1.0, 2.0], "demonstrations").responses
         ['An owl.']
     """
-    group = bare(group)
+    group = without_labels(group)
     best = max(range(len(scores)), key=scores.__getitem__)
     worst = min(range(len(scores)), key=scores.__getitem__)
     if label_kind == "ratings":
@@ -127,7 +127,7 @@ def from_scores(
         return group._replace(
             ranking=tuple(1 + sum(other > score for other in scores) for score in scores)
         )
-    ways = combinations(range(len(scores)), 2) if every else [(best, worst)]
+    ways = combinations(range(len(scores)), 2) if all_pairs else [(best, worst)]
     pairs = [
         Pair(i, j, margin=scores[i] - scores[j])
         if scores[i] > scores[j]
@@ -138,7 +138,9 @@ def from_scores(
     return SELECT["pairs"](group._replace(pairs=tuple(pairs)))
 
 
-def from_chances(group: Group, chances: Mapping[tuple[int, int], float], label_kind: str) -> Group:
+def label_from_probabilities(
+    group: Group, chances: Mapping[tuple[int, int], float], label_kind: str
+) -> Group:
     """The group with labels of the kind ``label_kind``, from comparisons of its responses.
 
     Pairs are those that were compared, the likelier way round and as probable as they are; for any other kind the score
@@ -148,35 +150,35 @@ def from_chances(group: Group, chances: Mapping[tuple[int, int], float], label_k
     Args:
         group: whose labels, if it has any, are replaced.
         chances: that the first of two responses, by index, is better than the second.
-        label_kind: as for `from_scores`.
+        label_kind: as for `label_from_scores`.
 
     Raises:
         SetAside: if all of them are coin tosses.
 
     Example:
         >>> three = Group("Name a bird.", ["An owl.", "A bat.", "A crow."])
-        >>> from_chances(three, {(0, 1): 0.75, (0, 2): 0.25}, "pairs").pairs
+        >>> label_from_probabilities(three, {(0, 1): 0.75, (0, 2): 0.25}, "pairs").pairs
         (Pair(better=0, worse=1, probability=0.75, margin=0.0), Pair(better=2, worse=0, probability=0.75, margin=-0.0))
-        >>> from_chances(three, {(0, 1): 0.75, (0, 2): 0.25, (1, 2): 0.5}, "ranking").ranking  # 0.5, 0.375, 0.625
+        >>> label_from_probabilities(three, {(0, 1): 0.75, (0, 2): 0.25, (1, 2): 0.5}, "ranking").ranking  # 0.5, 0.375, 0.625
         (2, 3, 1)
     """
     pairs = likelier(tuple(Pair(i, j, chance) for (i, j), chance in chances.items()))
     if not pairs:
         raise SetAside(TIE)
     if label_kind == "pairs":
-        return SELECT["pairs"](bare(group)._replace(pairs=pairs))
+        return SELECT["pairs"](without_labels(group)._replace(pairs=pairs))
     won: dict[int, list[float]] = {}
     for (i, j), chance in chances.items():
         won.setdefault(i, []).append(chance)
         won.setdefault(j, []).append(1 - chance)
-    group = bare(group)._replace(responses=[group.responses[i] for i in sorted(won)])
+    group = without_labels(group)._replace(responses=[group.responses[i] for i in sorted(won)])
     scores = [sum(won[i]) / len(won[i]) for i in sorted(won)]
-    return from_scores(
+    return label_from_scores(
         group, scores, label_kind, threshold=0.5 if label_kind == "desirable" else None
     )
 
 
-def selected(group: Group, label_kind: str) -> Group:
+def select_labels(group: Group, label_kind: str) -> Group:
     """The labels of the kind ``label_kind`` that the group carries or that its own imply, and the responses that have one.
 
     Raises:
@@ -185,7 +187,7 @@ def selected(group: Group, label_kind: str) -> Group:
     return SELECT[label_kind](group._replace(pairs=likelier(group.pairs)))
 
 
-def opinion(records: tuple[dict[str, Any], ...], label: Callable[[], Group]) -> FeedbackResult:
+def make_result(records: tuple[dict[str, Any], ...], label: Callable[[], Group]) -> FeedbackResult:
     """What ``label`` gives, or why it sets the group aside."""
     try:
         return FeedbackResult(label(), records)
@@ -193,7 +195,7 @@ def opinion(records: tuple[dict[str, Any], ...], label: Callable[[], Group]) -> 
         return FeedbackResult(None, records, str(reason))
 
 
-def means(records: Sequence[dict[str, Any]]) -> dict[tuple[int, int], float]:
+def mean_probabilities(records: Sequence[dict[str, Any]]) -> dict[tuple[int, int], float]:
     """The mean chance that the first of two responses is better, over the orders they were shown in; 1/2 in doubt.
 
     A pair of which an order has no readable verdict is left out: the other alone would be of that place.
@@ -215,13 +217,13 @@ def _read(verdicts: Sequence[float | None]) -> list[float]:
     return [p for p in verdicts if p is not None]
 
 
-def compared(group: Group, opinion: FeedbackResult) -> dict[tuple[int, int], float]:
+def pair_probabilities(group: Group, opinion: FeedbackResult) -> dict[tuple[int, int], float]:
     """What an opinion says of two responses of ``group``: the chance that the first is better, 1/2 for a tie.
 
     From the comparisons or the scores on record; else from the pairs it came to.
     """
     if any("responses" in record for record in opinion.records):
-        return means(opinion.records)
+        return mean_probabilities(opinion.records)
     every = list(combinations(range(len(group.responses)), 2))
     if scores := next((record["scores"] for record in opinion.records if "scores" in record), None):
         return {
@@ -229,7 +231,7 @@ def compared(group: Group, opinion: FeedbackResult) -> dict[tuple[int, int], flo
             for i, j in every
         }
     if opinion.group is None:
-        return dict.fromkeys(every, 0.5) if opinion.why == TIE else {}
+        return dict.fromkeys(every, 0.5) if opinion.reason == TIE else {}
     places = [group.responses.index(response) for response in opinion.group.responses]
     pairs = [
         (places[better], places[worse], chance) for better, worse, chance, _ in opinion.group.pairs
@@ -237,12 +239,12 @@ def compared(group: Group, opinion: FeedbackResult) -> dict[tuple[int, int], flo
     return {(min(i, j), max(i, j)): chance if i < j else 1 - chance for i, j, chance in pairs}
 
 
-def bare(group: Group) -> Group:
+def without_labels(group: Group) -> Group:
     """The group without labels."""
     return group._replace(pairs=(), desirable=(), ranking=(), ratings=(), target=None)
 
 
-def prompt_name(group: Group) -> str:
+def prompt_hash(group: Group) -> str:
     """A name for the prompt, the same in every process.
 
     Example:

@@ -12,9 +12,15 @@ import yaml
 from lit_align import Register, hookimpl
 from lit_align.errors import ConfigError, SetAside
 from lit_align.feedback import Feedback, FeedbackResult, Group
-from lit_align.feedback.base import bare, opinion, prompt_name, selected
-from lit_align.judges.base import JudgeModel, found, luck, template, told
-from lit_align.rewards.base import answer, text_of
+from lit_align.feedback.base import make_result, prompt_hash, select_labels, without_labels
+from lit_align.judges.base import (
+    JudgeModel,
+    find_prompt_file,
+    format_prompt,
+    load_template,
+    text_hash,
+)
+from lit_align.rewards.base import as_response, response_text
 from lit_align.types import Pair
 
 if TYPE_CHECKING:
@@ -30,7 +36,7 @@ def principles(name: str) -> list[str]:
     Raises:
         ConfigError: if it is no list of texts.
     """
-    rules = yaml.safe_load(found(name, ".yaml").read_text("utf-8"))
+    rules = yaml.safe_load(find_prompt_file(name, ".yaml").read_text("utf-8"))
     if not isinstance(rules, list) or not rules or not all(isinstance(rule, str) for rule in rules):
         raise ConfigError(f"{name} is no list of principles; write a YAML list of sentences")
     return rules
@@ -68,7 +74,7 @@ class CritiqueRevise(Feedback):
 
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
         places = [(k, i) for k, group in enumerate(groups) for i in range(len(group.responses))]
-        first = [text_of(groups[k].responses[i]) for k, i in places]
+        first = [response_text(groups[k].responses[i]) for k, i in places]
         now, records = list(first), [list[dict[str, Any]]() for _ in groups]
         for turn in range(self.rounds):
             known = [
@@ -88,14 +94,14 @@ class CritiqueRevise(Feedback):
             if after.strip() != before.strip():
                 revised[k][i] = after
         return [
-            opinion(tuple(told_of), partial(_label, group, new, label_kind))
+            make_result(tuple(told_of), partial(_label, group, new, label_kind))
             for group, told_of, new in zip(groups, records, revised, strict=True)
         ]
 
     def _shown(self, group: Group, first: str, now: str, turn: int) -> dict[str, str]:
         rules = principles(self.principles)
-        rule = rules[(luck(told(group.prompt), first) + turn) % len(rules)]
-        return {"prompt": told(group.prompt), "response": now, "principle": rule}
+        rule = rules[(text_hash(format_prompt(group.prompt), first) + turn) % len(rules)]
+        return {"prompt": format_prompt(group.prompt), "response": now, "principle": rule}
 
     def _say(
         self,
@@ -105,31 +111,33 @@ class CritiqueRevise(Feedback):
         groups: Sequence[Group],
         records: list[list[dict[str, Any]]],
     ) -> list[str]:
-        replies = self.model.say(
-            [template(wording).render(**one) for one in known], self.max_tokens
+        replies = self.model.generate(
+            [load_template(wording).render(**one) for one in known], self.max_tokens
         )
         for (k, i), reply in zip(places, replies, strict=True):
             asked = {
                 "source": f"{type(self.model).__name__} {wording}",
-                "prompt": prompt_name(groups[k]),
+                "prompt": prompt_hash(groups[k]),
                 "response": i,
             }
-            why = reply.why or (
-                "a revision that max_tokens cut" if reply.cut and wording == "revise" else ""
+            why = reply.reason or (
+                "a revision that max_tokens cut" if reply.truncated and wording == "revise" else ""
             )
             records[k].append(
                 {**asked, "said": reply.text, **reply.record, **({"why": why} if why else {})}
             )
-        return ["" if reply.cut and wording == "revise" else reply.text for reply in replies]
+        return ["" if reply.truncated and wording == "revise" else reply.text for reply in replies]
 
 
 def _label(group: Group, revised: dict[int, str], label_kind: str) -> Group:
     if not revised:
         raise SetAside("a response that nothing was changed of")
-    new = [answer(group, text) for text in revised.values()]
+    new = [as_response(group, text) for text in revised.values()]
     pairs = tuple(Pair(at, len(new) + at) for at in range(len(new)))
-    return selected(
-        bare(group)._replace(responses=[*new, *(group.responses[i] for i in revised)], pairs=pairs),
+    return select_labels(
+        without_labels(group)._replace(
+            responses=[*new, *(group.responses[i] for i in revised)], pairs=pairs
+        ),
         label_kind,
     )
 

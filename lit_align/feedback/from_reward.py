@@ -12,9 +12,9 @@ import torch
 
 from lit_align import Register, hookimpl
 from lit_align.feedback import Feedback, FeedbackResult, Group
-from lit_align.feedback.base import from_scores, opinion, prompt_name
+from lit_align.feedback.base import label_from_scores, make_result, prompt_hash
 from lit_align.rewards import Reward
-from lit_align.rewards.base import checked, text_of
+from lit_align.rewards.base import checked_scores, response_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,7 +51,7 @@ class FromReward(Feedback):
             return []
         began = perf_counter()
         scores = torch.split(
-            checked(self.reward, groups).total, [len(group.responses) for group in groups]
+            checked_scores(self.reward, groups).total, [len(group.responses) for group in groups]
         )
         seconds = (perf_counter() - began) / len(groups)
         return [
@@ -66,18 +66,18 @@ class FromReward(Feedback):
             str, float
         ] = {}  # in a batch the same text can come out different in the last bit
         scores = [
-            once.setdefault(text_of(one), score)
+            once.setdefault(response_text(one), score)
             for one, score in zip(group.responses, scores, strict=True)
         ]
         spent = {"cost": 0.0, "seconds": seconds}
         record = {
             "source": repr(self.reward),
-            "prompt": prompt_name(group),
+            "prompt": prompt_hash(group),
             "scores": scores,
             **spent,
         }
-        how: Any = {"threshold": self.threshold, "every": self.pairs == "all"}
-        return opinion((record,), partial(from_scores, group, scores, label_kind, **how))
+        how: Any = {"threshold": self.threshold, "all_pairs": self.pairs == "all"}
+        return make_result((record,), partial(label_from_scores, group, scores, label_kind, **how))
 
 
 @hookimpl

@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lit_align import Register, hookimpl
 from lit_align.errors import SetAside
 from lit_align.feedback import Feedback, FeedbackResult, Group
-from lit_align.feedback.base import from_chances, means, opinion, prompt_name
+from lit_align.feedback.base import (
+    label_from_probabilities,
+    make_result,
+    mean_probabilities,
+    prompt_hash,
+)
 from lit_align.feedback.critique_revise import principles
-from lit_align.judges.base import JudgeModel, luck, template, told
-from lit_align.rewards.base import text_of
+from lit_align.judges.base import JudgeModel, format_prompt, load_template, text_hash
+from lit_align.rewards.base import response_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,32 +77,32 @@ class Judge(Feedback):
         asked = [
             question for k, group in enumerate(groups) for question in self._questions(k, group)
         ]
-        replies = self.model.choose([one.text for one in asked], ("A", "B")) if asked else []
+        replies = self.model.choose_option([one.text for one in asked], ("A", "B")) if asked else []
         records: list[list[dict[str, Any]]] = [[] for _ in groups]
         for one, reply in zip(asked, replies, strict=True):
             records[one.group].append(
                 {
                     "source": f"{type(self.model).__name__} {self.template}",
-                    "prompt": prompt_name(groups[one.group]),
+                    "prompt": prompt_hash(groups[one.group]),
                     "responses": one.shown,
-                    "probability": reply.chances and reply.chances[0],
+                    "probability": reply.probabilities and reply.probabilities[0],
                     **({"doubt": self.tie_margin} if self.tie_margin else {}),
                     **reply.record,
                     **({"said": reply.text} if reply.text else {}),
-                    **({"why": reply.why} if reply.why else {}),
+                    **({"why": reply.reason} if reply.reason else {}),
                 }
             )
         return [
-            opinion(told_of, partial(self._label, group, told_of, label_kind))
+            make_result(told_of, partial(self._label, group, told_of, label_kind))
             for group, told_of in zip(groups, map(tuple, records), strict=True)
         ]
 
     def _questions(self, k: int, group: Group) -> list[Question]:
-        said, asked = [text_of(response) for response in group.responses], []
+        said, asked = [response_text(response) for response in group.responses], []
         for i, j in combinations(range(len(said)), 2):
             if said[i] == said[j]:
                 continue
-            drawn = luck(told(group.prompt), *sorted((said[i], said[j])))
+            drawn = text_hash(format_prompt(group.prompt), *sorted((said[i], said[j])))
             rules = principles(self.principles) if self.principles else [""]
             ways = (
                 [(i, j), (j, i)]
@@ -105,22 +110,22 @@ class Judge(Feedback):
                 else [(i, j) if (drawn % 2) == (said[i] < said[j]) else (j, i)]
             )
             for a, b in ways:
-                shown = {"prompt": told(group.prompt), "a": said[a], "b": said[b]}
-                text = template(self.template).render(
+                shown = {"prompt": format_prompt(group.prompt), "a": said[a], "b": said[b]}
+                text = load_template(self.template).render(
                     **shown, principle=rules[drawn // 2 % len(rules)]
                 )
                 asked.append(Question(k, (a, b), text))
         return asked
 
     def _label(self, group: Group, records: Sequence[dict[str, Any]], label_kind: str) -> Group:
-        chances = means(records)
+        chances = mean_probabilities(records)
         if not chances:
             raise SetAside(
                 next(
                     (one["why"] for one in records if "why" in one), "no two responses that differ"
                 )
             )
-        return from_chances(group, chances, label_kind)
+        return label_from_probabilities(group, chances, label_kind)
 
 
 @hookimpl

@@ -6,7 +6,7 @@ from functools import partial
 
 from lit_align import Register, hookimpl
 from lit_align.feedback import Feedback, FeedbackResult, Group
-from lit_align.feedback.base import opinion, selected
+from lit_align.feedback.base import make_result, select_labels
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Recorded(Feedback):
     """
 
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
-        return [opinion((), partial(selected, group, label_kind)) for group in groups]
+        return [make_result((), partial(select_labels, group, label_kind)) for group in groups]
 
 
 @hookimpl

@@ -7,8 +7,8 @@ from functools import partial
 from lit_align import Register, hookimpl
 from lit_align.errors import SetAside
 from lit_align.feedback import Feedback, FeedbackResult, Group
-from lit_align.feedback.base import bare, from_scores, opinion, selected
-from lit_align.rewards.base import text_of
+from lit_align.feedback.base import label_from_scores, make_result, select_labels, without_labels
+from lit_align.rewards.base import response_text
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,22 @@ class SelfPlay(Feedback):
     """
 
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
-        return [opinion((), partial(_label, group, label_kind)) for group in groups]
+        return [make_result((), partial(_label, group, label_kind)) for group in groups]
 
 
 def _label(group: Group, label_kind: str) -> Group:
     if group.target is None:
         raise SetAside("no response is held up as the answer")
     answer = group.responses[group.target]
-    others = [one for one in group.responses if text_of(one).strip() != text_of(answer).strip()]
-    made = bare(group)._replace(responses=[answer, *others])
+    others = [
+        one
+        for one in group.responses
+        if response_text(one).strip() != response_text(answer).strip()
+    ]
+    made = without_labels(group)._replace(responses=[answer, *others])
     if label_kind == "ratings":
-        return from_scores(made, [1.0, *(0.0 for _ in others)], label_kind)
-    return selected(made._replace(ranking=(1, *(2 for _ in others))), label_kind)
+        return label_from_scores(made, [1.0, *(0.0 for _ in others)], label_kind)
+    return select_labels(made._replace(ranking=(1, *(2 for _ in others))), label_kind)
 
 
 @hookimpl

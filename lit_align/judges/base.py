@@ -27,18 +27,18 @@ class Reply(NamedTuple):
     """What came back for one question.
 
     Args:
-        chances: of each option, together 1; None if it cannot be said, or if there were no options.
+        probabilities: of each option, together 1; None if it cannot be said, or if there were no options.
         text: what was said, where something was.
         record: what it took: ``cost``, ``seconds``, and what else is worth writing down.
-        why: why there are no chances, or no text.
-        cut: whether the limit ended the text, rather than who said it.
+        reason: why there are no chances, or no text.
+        truncated: whether the limit ended the text, rather than who said it.
     """
 
-    chances: tuple[float, ...] | None
+    probabilities: tuple[float, ...] | None
     text: str
     record: dict[str, Any]
-    why: str = ""
-    cut: bool = False
+    reason: str = ""
+    truncated: bool = False
 
 
 class JudgeModel(ABC):
@@ -48,15 +48,15 @@ class JudgeModel(ABC):
         """Take what it needs of the model that is in memory; arguments as for a source of feedback."""
 
     @abstractmethod
-    def choose(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
+    def choose_option(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
         """How likely each of ``options`` is as the whole answer, for each question."""
 
     @abstractmethod
-    def say(self, questions: Sequence[str], max_tokens: int) -> list[Reply]:
+    def generate(self, questions: Sequence[str], max_tokens: int) -> list[Reply]:
         """The answer to each question, in as many tokens at most."""
 
 
-def verdict(text: str, options: Sequence[str]) -> str | None:
+def parse_verdict(text: str, options: Sequence[str]) -> str | None:
     r"""The option that an answer names on its first or last line, with nothing else on it but what it is; else None.
 
     Example:
@@ -70,12 +70,12 @@ def verdict(text: str, options: Sequence[str]) -> str | None:
         re.I,
     )
     named = {
-        found[1].upper() for line in (lines[0], lines[-1]) if (found := pattern.fullmatch(line))
+        match[1].upper() for line in (lines[0], lines[-1]) if (match := pattern.fullmatch(line))
     }
     return next((option for option in options if {option.upper()} == named), None)
 
 
-def told(prompt: Text) -> str:
+def format_prompt(prompt: Text) -> str:
     """A prompt in one text, with who says what if several do."""
     if isinstance(prompt, str):
         return prompt
@@ -84,12 +84,12 @@ def told(prompt: Text) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 
-def luck(*texts: str) -> int:
+def text_hash(*texts: str) -> int:
     """A number that the texts draw, the same in every process."""
     return int.from_bytes(hashlib.sha256(json.dumps(texts).encode()).digest()[:8])
 
 
-def quoted(text: str) -> str:
+def quote_lines(text: str) -> str:
     r"""Text that cannot pass for what stands around it: every line begins with a mark.
 
     Example:
@@ -102,7 +102,7 @@ def quoted(text: str) -> str:
 
 
 @cache
-def template(name: str) -> Template:
+def load_template(name: str) -> Template:
     """The wording of a question: a file of that path, or one that comes along by its name.
 
     Raises:
@@ -114,11 +114,11 @@ def template(name: str) -> Template:
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["quoted"] = quoted
-    return environment.from_string(found(name, ".j2").read_text("utf-8"))
+    environment.filters["quoted"] = quote_lines
+    return environment.from_string(find_prompt_file(name, ".j2").read_text("utf-8"))
 
 
-def found(name: str, suffix: str) -> Path:
+def find_prompt_file(name: str, suffix: str) -> Path:
     """The file that is called so, or that comes along under this name.
 
     Raises:

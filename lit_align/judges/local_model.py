@@ -79,7 +79,7 @@ class LocalModel(JudgeModel):
         )
 
     @torch.no_grad()
-    def choose(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
+    def choose_option(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
         began, prompts = perf_counter(), [self._prompt(question) for question in questions]
         answers = [self._ids(option) for option in options]
         room = longest(self._seat.model, self.max_length) - max(map(len, answers))
@@ -108,7 +108,7 @@ class LocalModel(JudgeModel):
             return Reply(None, "", _spent(seconds), "a judge that gives no option any probability")
         return Reply(tuple((alone / mass).tolist()), "", {**_spent(seconds), "mass": mass})
 
-    def say(self, questions: Sequence[str], max_tokens: int) -> list[Reply]:
+    def generate(self, questions: Sequence[str], max_tokens: int) -> list[Reply]:
         began, seat = perf_counter(), self._seat
         prompts = [self._prompt(question) for question in questions]
         room = longest(seat.model, self.max_length + max_tokens) - max_tokens
@@ -130,7 +130,7 @@ class LocalModel(JudgeModel):
 
     def _told(self, one: Sample, seconds: float) -> Reply:
         text = str(self._seat.tokenizer.decode(one.ids, skip_special_tokens=True)).strip()
-        return Reply(None, text, _spent(seconds), cut=not one.ended)
+        return Reply(None, text, _spent(seconds), truncated=not one.ended)
 
     def _whole(self, batch: Batch) -> Tensor:
         """Log-probability of each option as a whole, ``[responses]``."""

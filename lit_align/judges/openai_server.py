@@ -18,7 +18,7 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lit_align.errors import ModelError
-from lit_align.judges.base import JudgeModel, Reply, verdict
+from lit_align.judges.base import JudgeModel, Reply, parse_verdict
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -108,19 +108,19 @@ class OpenAIServer(JudgeModel):
                 "max_cost needs prices: what a million tokens cost that are read, and written"
             )
 
-    def choose(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
+    def choose_option(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
         more = {"logprobs": True, "top_logprobs": 20} if self.read == "logprobs" else {}
         found = self._ask(questions, 1 if more else self.max_tokens, more)
         return [
             reply if said is None else self._verdict(reply, said, options) for reply, said in found
         ]
 
-    def say(self, questions: Sequence[str], max_tokens: int) -> list[Reply]:
+    def generate(self, questions: Sequence[str], max_tokens: int) -> list[Reply]:
         return [reply for reply, _ in self._ask(questions, max_tokens, {})]
 
     def _verdict(self, reply: Reply, said: Said, options: Sequence[str]) -> Reply:
         if self.read == "text":
-            named = verdict(said.text, options)
+            named = parse_verdict(said.text, options)
             mass = [float(option == named) for option in options]
         elif said.top is None:
             raise ModelError(
@@ -132,9 +132,9 @@ class OpenAIServer(JudgeModel):
                 for option in options
             ]
         if not sum(mass):
-            return reply._replace(why="a verdict that cannot be read")
+            return reply._replace(reason="a verdict that cannot be read")
         record = {**reply.record, "mass": sum(mass)} if said.top else reply.record
-        return reply._replace(chances=tuple(one / sum(mass) for one in mass), record=record)
+        return reply._replace(probabilities=tuple(one / sum(mass) for one in mass), record=record)
 
     def _ask(
         self, questions: Sequence[str], max_tokens: int, more: dict[str, Any]
@@ -189,7 +189,7 @@ class OpenAIServer(JudgeModel):
             }
             record = {**{what: much * paid for what, much in spent.items()}, "cached": not paid}
             known[name] = said  # a question that comes again in this call costs no more either
-            found.append((Reply(None, said.text, record, cut=said.cut), said))
+            found.append((Reply(None, said.text, record, truncated=said.cut), said))
         return found
 
     def _answer(self, name: str, request: dict[str, Any]) -> Said | str:

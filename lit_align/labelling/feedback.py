@@ -14,7 +14,7 @@ from lit_align import Register, hookimpl
 from lit_align.data.prepare import SELECT
 from lit_align.errors import ConfigError, SetAside
 from lit_align.feedback import Feedback, FeedbackResult, Group
-from lit_align.feedback.base import TIE, from_scores, opinion, prompt_name, selected
+from lit_align.feedback.base import TIE, label_from_scores, make_result, prompt_hash, select_labels
 from lit_align.labelling import aggregation
 from lit_align.labelling.aggregation import Ballots, Vote
 
@@ -64,13 +64,15 @@ class Human(Feedback):
             key = _key(group)
             spent = {
                 "source": f"people, {self.aggregation}",
-                "prompt": prompt_name(group),
+                "prompt": prompt_hash(group),
                 "cost": 0.0,
                 "seconds": 0.0,
             }
             record = {**spent, **records.get(key, {})}
             made.append(
-                opinion((record,), partial(_label, group, known.get(key, []), record, label_kind))
+                make_result(
+                    (record,), partial(_label, group, known.get(key, []), record, label_kind)
+                )
             )
         return made
 
@@ -98,21 +100,23 @@ def _label(group: Group, known: list[Group], record: dict[str, Any], label_kind:
 
 def _made(known: Group, label_kind: str) -> Group:
     if known.ratings and label_kind != "ratings":
-        known = selected(known, "ratings")
-        return from_scores(
+        known = select_labels(known, "ratings")
+        return label_from_scores(
             known,
             [one["rating"] for one in known.ratings],
             label_kind,
             threshold=MIDDLE,
-            every=True,
+            all_pairs=True,
         )
     if known.desirable and label_kind in ("pairs", "ranking"):
-        return from_scores(known, list(map(float, known.desirable)), label_kind, every=True)
+        return label_from_scores(
+            known, list(map(float, known.desirable)), label_kind, all_pairs=True
+        )
     if (
         known.pairs and label_kind == "demonstrations"
     ):  # without those that were compared with nothing
         known = known._replace(pairs=()) if known.ranking else SELECT["pairs"](known)
-    return selected(known, label_kind)
+    return select_labels(known, label_kind)
 
 
 @lru_cache(maxsize=2)

@@ -24,7 +24,7 @@ from lit_align.errors import ConfigError, Malformed, Overlong, SetAside
 from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.models.generate import check_room, sample
 from lit_align.online.round_loader import Kept, Rounds, Row
-from lit_align.rewards.base import answer as answered
+from lit_align.rewards.base import as_response as answered
 from lit_align.types import Group, LabelKind, Text, Tree
 
 IDS = "tokens"  # the column of a record with the ids of each response that was sampled
@@ -240,7 +240,9 @@ class Online(TextDataModule):
         )
         groups = [*self._fresh(number, prompts[:fresh]), *self._kept(number, prompts[fresh:], past)]
         asked = len(groups) if self.relabel == "refreshed" else fresh
-        opinions = [FeedbackResult(group, why=group.extra.get("set_aside", "")) for group in groups]
+        opinions = [
+            FeedbackResult(group, reason=group.extra.get("set_aside", "")) for group in groups
+        ]
         if self.feedback is not None:
             opinions[:asked] = self.feedback(groups[:asked], self._module.objective.label_kind)
         step = self._running.global_step

@@ -9,7 +9,7 @@ from lit_align import Register, hookimpl
 from lit_align.errors import DataError
 from lit_align.functional.text_metrics import abstains
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import text_of
+from lit_align.rewards.base import response_text
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Abstention(Reward):
             raise ValueError(f"middle must be from -1 to 1, got {self.abstain_reward}")
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        said = [(group, text_of(response)) for group in groups for response in group.responses]
+        said = [
+            (group, response_text(response)) for group in groups for response in group.responses
+        ]
         parts = {"abstains": torch.tensor([float(abstains(one)) for _, one in said])}
         return Scores(torch.tensor([self._score(group, one) for group, one in said]), parts)
 

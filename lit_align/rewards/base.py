@@ -34,7 +34,7 @@ class Reward(ABC):
         """Score every response of every group, in order; a group's other columns are in ``extra``."""
 
 
-def checked(reward: Reward, groups: Sequence[Group]) -> Scores:
+def checked_scores(reward: Reward, groups: Sequence[Group]) -> Scores:
     """What ``reward`` says of ``groups``, if that is one finite number for each response.
 
     Raises:
@@ -55,18 +55,18 @@ def checked(reward: Reward, groups: Sequence[Group]) -> Scores:
     return scores
 
 
-def answer(group: Group, said: str) -> Text:
+def as_response(group: Group, said: str) -> Text:
     """What a model said, as the prompt is: text goes on where the prompt ends, blanks and all."""
     return (
         said if isinstance(group.prompt, str) else [{"role": "assistant", "content": said.strip()}]
     )
 
 
-def text_of(response: str | list[dict[str, str]]) -> str:
+def response_text(response: str | list[dict[str, str]]) -> str:
     """What a response says: plain text, or what its assistant turns hold.
 
     Example:
-        >>> text_of([{"role": "assistant", "content": "Four."}])
+        >>> response_text([{"role": "assistant", "content": "Four."}])
         'Four.'
     """
     if isinstance(response, str):

@@ -10,9 +10,9 @@ import torch
 
 from lit_align import Register, hookimpl
 from lit_align.errors import ModelError
-from lit_align.judges.base import JudgeModel, template, told
+from lit_align.judges.base import JudgeModel, format_prompt, load_template
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import text_of
+from lit_align.rewards.base import response_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,23 +50,26 @@ class JudgeScore(Reward):
         self.model.attach(adapters, tokenizer)
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        each, marks = template(self.template), range(self.low, self.high + 1)
+        each, marks = load_template(self.template), range(self.low, self.high + 1)
         questions = [
             each.render(
-                prompt=told(group.prompt), response=text_of(response), low=self.low, high=self.high
+                prompt=format_prompt(group.prompt),
+                response=response_text(response),
+                low=self.low,
+                high=self.high,
             )
             for group in groups
             for response in group.responses
         ]
         total = []
-        for reply in self.model.choose(questions, [str(mark) for mark in marks]):
-            if reply.chances is None:
+        for reply in self.model.choose_option(questions, [str(mark) for mark in marks]):
+            if reply.probabilities is None:
                 raise ModelError(
-                    f"{type(self.model).__name__} gave no mark that can be read ({reply.why}); ask one that gives "
+                    f"{type(self.model).__name__} gave no mark that can be read ({reply.reason}); ask one that gives "
                     "log-probabilities, or change the template"
                 )
             total.append(
-                sum(mark * chance for mark, chance in zip(marks, reply.chances, strict=True))
+                sum(mark * chance for mark, chance in zip(marks, reply.probabilities, strict=True))
             )
         return Scores(torch.tensor(total))
 

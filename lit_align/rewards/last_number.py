@@ -9,7 +9,7 @@ import torch
 from lit_align import Register, hookimpl
 from lit_align.errors import DataError
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import text_of
+from lit_align.rewards.base import response_text
 
 NUMBER = re.compile(r"(?:(?<!\d)-)?\d[\d,]*\.?\d*")  # 9-7 has no -7
 
@@ -42,7 +42,7 @@ class LastNumber(Reward):
                 raise DataError(
                     f"{group.source} has no number in its column {self.column!r}; name another for LastNumber"
                 )
-            right += [_last(text_of(response)) == known for response in group.responses]
+            right += [_last(response_text(response)) == known for response in group.responses]
         return Scores(torch.tensor(right).float())
 
 

@@ -7,7 +7,7 @@ import torch
 
 from lit_align import Register, hookimpl
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import text_of
+from lit_align.rewards.base import response_text
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class Length(Reward):
             )
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        words = [len(text_of(response).split()) for group in groups for response in group.responses]
+        words = [
+            len(response_text(response).split()) for group in groups for response in group.responses
+        ]
         off = [max(0, n - self.max_words, self.min_words - n) / self.max_words for n in words]
         return Scores(torch.tensor([-x if x else 0.0 for x in off]))
 

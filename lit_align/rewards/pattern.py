@@ -8,7 +8,7 @@ import torch
 
 from lit_align import Register, hookimpl
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import text_of
+from lit_align.rewards.base import response_text
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Pattern(Reward):
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         found = [
-            re.search(self.regex, text_of(r)) is not None
+            re.search(self.regex, response_text(r)) is not None
             for group in groups
             for r in group.responses
         ]

@@ -10,7 +10,7 @@ import torch
 
 from lit_align import Register, hookimpl
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import checked
+from lit_align.rewards.base import checked_scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,7 +70,7 @@ class Weighted(Reward):
         )
         total, parts, tokens = torch.zeros(()), dict[str, torch.Tensor](), list[torch.Tensor]()
         for k, (reward, weight) in enumerate(zip(self.rewards, self.weights, strict=True)):
-            scores, name = checked(reward, groups), type(reward).__name__
+            scores, name = checked_scores(reward, groups), type(reward).__name__
             parts[name if name not in parts else f"{name}{k}"] = scores.total
             parts |= {
                 f"{part}{k}" if part in parts else part: values

@@ -16,7 +16,7 @@ from lit_align.errors import ModelError, TrainingError
 from lit_align.functional.kl import kl_estimates
 from lit_align.models.generate import Sample
 from lit_align.rewards import Reward, Scores
-from lit_align.rewards.base import answer, checked
+from lit_align.rewards.base import as_response, checked_scores
 from lit_align.types import Batch, Group, Tree
 
 
@@ -144,7 +144,7 @@ def gathered(
     """
     grown, told = [], []
     for tree, row, said in zip(trees, samples, texts, strict=True):
-        told.append(tree.group._replace(responses=[answer(tree.group, one) for one in said]))
+        told.append(tree.group._replace(responses=[as_response(tree.group, one) for one in said]))
         ids = [sample.ids for sample in row]
         grown.append(
             tree._replace(responses=ids, scored=[[True] * len(one) for one in ids], group=told[-1])
@@ -160,7 +160,7 @@ def gathered(
 def _scored(reward: Reward, groups: list[Group], tokens: int, folder: Path) -> Scores:
     """What the reward says, checked before anything is learned from it."""
     try:
-        scores = checked(reward, groups)
+        scores = checked_scores(reward, groups)
         by_token = scores.tokens if scores.tokens is None else scores.tokens.float().cpu()
         if by_token is not None and (by_token.shape != (tokens,) or not by_token.isfinite().all()):
             raise ModelError(

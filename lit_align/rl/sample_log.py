@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_align.functional.kl import kl_estimates
-from lit_align.rewards.base import text_of
+from lit_align.rewards.base import response_text
 from lit_align.rl.rollouts import RolloutBatch
 
 SHOWN, WIDEST = 3, 300  # rows on the screen; characters of a cell
@@ -25,7 +25,7 @@ def keep(now: RolloutBatch, step: int, folder: Path) -> None:
             "step": step,
             "source": group.source,
             "prompt": group.prompt,
-            "response": text_of(response),
+            "response": response_text(response),
             "score": now.scores.total[k].item(),
             **{f"rewards/{name}": part[k].item() for name, part in now.scores.parts.items()},
             "kl": divergence[k].item(),

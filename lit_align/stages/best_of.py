@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from lit_align.errors import ConfigError
 from lit_align.rewards import Reward
-from lit_align.rewards.base import answer, checked
+from lit_align.rewards.base import as_response, checked_scores
 from lit_align.types import Group
 
 
@@ -54,12 +54,12 @@ class BestOf:
         if not groups:
             return []
         asked = [
-            group._replace(responses=[answer(group, one) for one, _ in said])
+            group._replace(responses=[as_response(group, one) for one, _ in said])
             for group, said in zip(groups, answers, strict=True)
         ]
         records: list[dict[str, Any]] = []
         for said, scores in zip(
-            answers, checked(self.reward, asked).total.view(-1, self.n).tolist(), strict=True
+            answers, checked_scores(self.reward, asked).total.view(-1, self.n).tolist(), strict=True
         ):
             best = max(range(self.n), key=scores.__getitem__)
             kept = {"scores": scores, "ended": [ended for _, ended in said]}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lit_align.errors import SetAside
 from lit_align.feedback import Feedback, FeedbackResult
-from lit_align.feedback.base import selected
+from lit_align.feedback.base import select_labels
 from lit_align.testing.formats import check_pair
 from lit_align.testing.objective_checks import require
 from lit_align.testing.rewards import TURN
@@ -84,7 +84,7 @@ def _check_opinion(name: str, asked: Group, opinion: FeedbackResult, label_kind:
         raise AssertionError(f"{name} keeps a record that is not JSON: {error}") from error
     group = opinion.group
     if group is None:
-        require(bool(opinion.why), f"{name} sets a group aside and does not say why")
+        require(bool(opinion.reason), f"{name} sets a group aside and does not say why")
         return
     require(
         group.prompt == asked.prompt and group.source == asked.source,
@@ -92,7 +92,7 @@ def _check_opinion(name: str, asked: Group, opinion: FeedbackResult, label_kind:
     )
     require(bool(group.responses), f"{name} gives a group without responses")
     try:
-        same = selected(group, label_kind) == group
+        same = select_labels(group, label_kind) == group
     except SetAside as reason:
         raise AssertionError(f"{name} was asked for {label_kind} and gives {reason}") from reason
     require(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lit_align import Register, hookimpl
 from lit_align.errors import SetAside
 from lit_align.feedback import Feedback, FeedbackResult
-from lit_align.feedback.base import compared, from_chances, opinion
+from lit_align.feedback.base import label_from_probabilities, make_result, pair_probabilities
 from lit_align.types import Group
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Jury(Feedback):
         >>> from lit_align.rewards.length import Length
         >>> few, many = FromReward(Length(most=1)), FromReward(Length(most=9, least=9))
         >>> said = [Group("Name a bird.", ["An owl.", "It is an owl."])]
-        >>> [Jury(members)(said, "pairs")[0].why for members in ([few, many], [few, many, few])]
+        >>> [Jury(members)(said, "pairs")[0].reason for members in ([few, many], [few, many, few])]
         ['a tie', '']
     """
 
@@ -57,7 +57,7 @@ class Jury(Feedback):
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
         said = zip(*(member(groups, "pairs") for member in self.members), strict=True)
         return [
-            opinion(
+            make_result(
                 tuple(record for one in opinions for record in one.records),
                 partial(self._label, group, opinions, label_kind),
             )
@@ -67,12 +67,12 @@ class Jury(Feedback):
     def _label(self, group: Group, opinions: Sequence[FeedbackResult], label_kind: str) -> Group:
         votes: dict[tuple[int, int], list[float]] = {}
         for one in opinions:
-            for pair, chance in compared(group, one).items():
+            for pair, chance in pair_probabilities(group, one).items():
                 votes.setdefault(pair, []).append(chance)
         chances = {pair: sum(of) / len(of) for pair, of in votes.items() if len(of) >= self.quorum}
         if not chances:
             raise SetAside("no quorum")
-        return from_chances(group, chances, label_kind)
+        return label_from_probabilities(group, chances, label_kind)
 
 
 @hookimpl

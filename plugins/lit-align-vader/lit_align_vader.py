@@ -8,7 +8,7 @@ import torch
 
 from lit_align import Register, hookimpl
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import text_of
+from lit_align.rewards.base import response_text
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class Vader(Reward):
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         said = [
-            _analyzer().polarity_scores(text_of(r)) for group in groups for r in group.responses
+            _analyzer().polarity_scores(response_text(r))
+            for group in groups
+            for r in group.responses
         ]
         parts = {
             f"vader/{name}": torch.tensor([one[name] for one in said])

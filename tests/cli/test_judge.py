@@ -6,7 +6,7 @@ import pytest
 
 from lit_align.__main__ import main
 from lit_align.data.formats.groups import Groups, as_row
-from lit_align.feedback.agreement import agrees, label
+from lit_align.feedback.agreement import label_groups, measure_agreement
 from lit_align.feedback.from_reward import FromReward
 from lit_align.feedback.recorded import Recorded
 from lit_align.rewards.length import Length
@@ -128,11 +128,13 @@ def test_agreement_of_a_judge_that_is_always_right_and_of_one_that_never_is():
     ]
     right, wrong = FromReward(Length(max_words=1)), FromReward(Length(max_words=9, min_words=9))
     for judge, accuracy, kappa in ((right, 1.0, 1.0), (Recorded(), 1.0, 1.0), (wrong, 0.0, -1.0)):
-        of = agrees(groups, label(judge, groups, "pairs", 7))
+        of = measure_agreement(groups, label_groups(judge, groups, "pairs", 7))
         assert of["accuracy"] == accuracy
         assert of["kappa"] == pytest.approx(kappa)
     assert (
-        agrees([group._replace(pairs=()) for group in groups], label(right, groups, "pairs", 7))
+        measure_agreement(
+            [group._replace(pairs=()) for group in groups], label_groups(right, groups, "pairs", 7)
+        )
         is None
     )
 

@@ -6,8 +6,13 @@ import pytest
 import torch
 
 from lit_align.errors import ModelError, SetAside
-from lit_align.feedback.agreement import agrees, label, summary
-from lit_align.feedback.base import TIE, compared, from_chances, from_scores
+from lit_align.feedback.agreement import label_groups, measure_agreement, summarize_results
+from lit_align.feedback.base import (
+    TIE,
+    label_from_probabilities,
+    label_from_scores,
+    pair_probabilities,
+)
 from lit_align.feedback.critique_revise import CritiqueRevise
 from lit_align.feedback.discriminator import Discriminator
 from lit_align.feedback.from_reward import FromReward
@@ -30,7 +35,7 @@ class Sure(JudgeModel):
     def __init__(self, *chances, blind="\0"):
         self.chances, self.blind = chances, blind
 
-    def choose(self, questions, options):
+    def choose_option(self, questions, options):
         found = []
         for question, p in zip(questions, self.chances * len(questions), strict=False):
             seen = self.blind not in question
@@ -39,8 +44,10 @@ class Sure(JudgeModel):
             )
         return found
 
-    def say(self, questions, max_tokens):
-        return [Reply(None, "An owl is a bird of", {"cost": 0.0}, cut=True) for _ in questions]
+    def generate(self, questions, max_tokens):
+        return [
+            Reply(None, "An owl is a bird of", {"cost": 0.0}, truncated=True) for _ in questions
+        ]
 
 
 class Noisy(Reward):
@@ -64,7 +71,7 @@ class Noisy(Reward):
     ],
 )
 def test_what_was_compared_with_nothing_has_no_label(label_kind, field, wanted):
-    made = from_chances(THREE, {(0, 2): 0.75}, label_kind)
+    made = label_from_probabilities(THREE, {(0, 2): 0.75}, label_kind)
     assert (made.responses, getattr(made, field)) == (["owl", "crow"], wanted)
     [opinion] = Judge(Sure(0.9, 0.1, blind="> bat"))([THREE], "ranking")
     assert (opinion.group.responses, opinion.group.ranking) == (["owl", "crow"], (1, 2))
@@ -75,20 +82,20 @@ def test_what_was_compared_with_nothing_has_no_label(label_kind, field, wanted):
 )
 def test_coin_tosses_say_nothing_of_any_kind(label_kind):
     with pytest.raises(SetAside, match=TIE):
-        from_chances(THREE, {(0, 1): 0.5, (0, 2): 0.5, (1, 2): 0.5}, label_kind)
+        label_from_probabilities(THREE, {(0, 1): 0.5, (0, 2): 0.5, (1, 2): 0.5}, label_kind)
 
 
 def test_three_equal_scores_are_a_tie_although_their_mean_is_rounded():
     assert sum([0.1] * 3) / 3 != 0.1
     with pytest.raises(SetAside, match=TIE):
-        from_scores(THREE, [0.1] * 3, "desirable")
-    assert from_scores(THREE, [0.1] * 3, "desirable", threshold=0.0).desirable == (True,) * 3
+        label_from_scores(THREE, [0.1] * 3, "desirable")
+    assert label_from_scores(THREE, [0.1] * 3, "desirable", threshold=0.0).desirable == (True,) * 3
 
 
 @pytest.mark.parametrize("label_kind", ["pairs", "desirable", "ranking"])
 def test_the_same_words_are_no_better_than_themselves(label_kind):
     [opinion] = FromReward(Noisy())([Group("Bird?", ["owl", "owl", "owl"])], label_kind)
-    assert (opinion.group, opinion.why) == (None, TIE)
+    assert (opinion.group, opinion.reason) == (None, TIE)
     [opinion] = FromReward(Noisy())([Group("Bird?", ["owl", "owl", "bat"])], "ranking")
     assert opinion.group.ranking == (2, 2, 1)
 
@@ -97,10 +104,10 @@ def test_a_verdict_in_doubt_is_a_tie_wherever_it_is_counted():
     """A judge that is 0.6 sure, where 0.75 is asked for: neither a label, nor a win, nor agreement."""
     said = Group("Bird?", ["owl", "bat"], (Pair(0, 1),))
     by = Sure(0.6, 0.4)
-    assert compared(said, Judge(by)([said], "pairs")[0]) == {(0, 1): pytest.approx(0.6)}
+    assert pair_probabilities(said, Judge(by)([said], "pairs")[0]) == {(0, 1): pytest.approx(0.6)}
     [opinion] = Judge(by, tie_margin=0.25)([said], "pairs")
-    assert (opinion.why, compared(said, opinion)) == (TIE, {(0, 1): 0.5})
-    assert agrees([said], [opinion])["ties"] == 1
+    assert (opinion.reason, pair_probabilities(said, opinion)) == (TIE, {(0, 1): 0.5})
+    assert measure_agreement([said], [opinion])["ties"] == 1
 
 
 def test_kappa_is_that_of_another_library():
@@ -112,7 +119,7 @@ def test_kappa_is_that_of_another_library():
         group._replace(pairs=(Pair(0, 1, 0.5 if k % 5 == 0 else 0.8),))
         for k, group in enumerate(groups)
     ]
-    found = agrees(groups, label(Recorded(), said, "pairs", 8))
+    found = measure_agreement(groups, label_groups(Recorded(), said, "pairs", 8))
     says = [1 if k % 5 == 0 else (2 if k % 2 == 0 else 0) for k in range(30)]
     both = [*says, *(2 - one for one in says)]
     assert found["kappa"] == pytest.approx(cohen_kappa_score(both, [2] * 30 + [0] * 30), abs=1e-6)
@@ -124,16 +131,16 @@ def test_kappa_is_that_of_another_library():
 def test_a_revision_that_was_cut_is_not_held_up():
     [opinion] = CritiqueRevise(Sure(0.5))([Group("Bird?", ["A bat."])], "demonstrations")
     assert opinion.group is None
-    assert summary([opinion])["unread"] == {"a revision that max_tokens cut": 1}
+    assert summarize_results([opinion])["unread"] == {"a revision that max_tokens cut": 1}
 
 
 def test_a_model_in_memory_says_whether_it_was_cut(tiny):
     by = LocalModel(Base(str(tiny), "none", "float32"))
-    [few] = by.say(["Bird?"], 3)
-    assert few.cut
-    [many, none] = by.say(["Bird?", "Bird? " * 100], 400)
+    [few] = by.generate(["Bird?"], 3)
+    assert few.truncated
+    [many, none] = by.generate(["Bird?", "Bird? " * 100], 400)
     assert many.text.startswith(few.text)
-    assert (none.text, none.why) == ("", "a question longer than the judge reads")
+    assert (none.text, none.reason) == ("", "a question longer than the judge reads")
 
 
 def test_a_model_that_thinks_aloud_is_asked_for_its_verdict(tiny, tmp_path):
@@ -162,7 +169,7 @@ def test_a_question_that_alone_is_refused_costs_only_its_label(tmp_path):
             judge = Judge(served(server, tmp_path, cache=None), swap=False)
             opinions = judge(said, "pairs")
             assert [one.group is None for one in opinions] == [False, True, False, False]
-            assert opinions[1].why == f"no answer (status {code}: as planned)"
+            assert opinions[1].reason == f"no answer (status {code}: as planned)"
             assert sum(server.calls.values()) == 4  # it is not asked again
     with (
         serving({"Question": [400] * 99}) as server,
@@ -175,8 +182,8 @@ def test_an_answer_that_was_cut_is_known_as_such_also_from_the_file(tmp_path):
     with serving() as server:
         server.finish = "length"
         for paid in (1, 1):
-            [reply] = served(server, tmp_path).say(["Bird?"], 3)
-            assert (reply.cut, sum(server.calls.values())) == (True, paid)
+            [reply] = served(server, tmp_path).generate(["Bird?"], 3)
+            assert (reply.truncated, sum(server.calls.values())) == (True, paid)
 
 
 # ---------------------------------------------------------------------- a reward model between rounds

@@ -3,7 +3,7 @@
 import pytest
 
 from lit_align.errors import SetAside
-from lit_align.feedback.base import TIE, from_chances, from_scores
+from lit_align.feedback.base import TIE, label_from_probabilities, label_from_scores
 from lit_align.feedback.from_reward import FromReward
 from lit_align.feedback.recorded import Recorded
 from lit_align.feedback.self_play import SelfPlay
@@ -46,34 +46,36 @@ def test_what_cannot_be_said_is_set_aside_with_its_record():
     alike = Group("Name a bird.", ["one two", "two one"])
     for label_kind in ("pairs", "desirable", "ranking"):
         [opinion] = SHORT([alike], label_kind)
-        assert (opinion.group, opinion.why) == (None, TIE)
+        assert (opinion.group, opinion.reason) == (None, TIE)
         assert opinion.records[0]["scores"] == [-1.0, -1.0]
     [opinion] = FromReward(Length(max_words=1), threshold=-0.5)([alike], "demonstrations")
-    assert opinion.why == "no response is worth imitating"
+    assert opinion.reason == "no response is worth imitating"
     with pytest.raises(SetAside, match=TIE):
-        from_chances(alike, {(0, 1): 0.5}, "pairs")
+        label_from_probabilities(alike, {(0, 1): 0.5}, "pairs")
 
 
 def test_comparisons_give_every_kind_of_label():
     chances = {(0, 1): 0.9, (0, 2): 0.8, (1, 2): 0.4}  # mean chances: 0.85, 0.25, 0.4
-    assert [pair[:2] for pair in from_chances(THREE, chances, "pairs").pairs] == [
+    assert [pair[:2] for pair in label_from_probabilities(THREE, chances, "pairs").pairs] == [
         (0, 1),
         (0, 2),
         (2, 1),
     ]
     assert [
-        pair.probability for pair in from_chances(THREE, chances, "pairs").pairs
+        pair.probability for pair in label_from_probabilities(THREE, chances, "pairs").pairs
     ] == pytest.approx([0.9, 0.8, 0.6])
-    assert from_chances(THREE, chances, "desirable").desirable == (True, False, False)
-    assert from_chances(THREE, chances, "ranking").ranking == (1, 3, 2)
-    assert from_chances(THREE, chances, "demonstrations").responses == THREE.responses[:1]
-    rated = [one["score"] for one in from_chances(THREE, chances, "ratings").ratings]
+    assert label_from_probabilities(THREE, chances, "desirable").desirable == (True, False, False)
+    assert label_from_probabilities(THREE, chances, "ranking").ranking == (1, 3, 2)
+    assert (
+        label_from_probabilities(THREE, chances, "demonstrations").responses == THREE.responses[:1]
+    )
+    rated = [one["score"] for one in label_from_probabilities(THREE, chances, "ratings").ratings]
     assert rated == pytest.approx([0.85, 0.25, 0.4])
 
 
 def test_labels_that_a_group_came_with_are_replaced():
     known = THREE._replace(pairs=(Pair(0, 1),), desirable=(True,) * 3, ranking=(1, 2, 3), target=0)
-    assert from_scores(known, [0.0, 2.0, 1.0], "pairs") == from_scores(
+    assert label_from_scores(known, [0.0, 2.0, 1.0], "pairs") == label_from_scores(
         THREE, [0.0, 2.0, 1.0], "pairs"
     )
 
@@ -85,4 +87,4 @@ def test_self_play_needs_an_answer_that_is_not_what_the_policy_said():
     assert own.group.responses == ["one two", "one two three four", "one"]
     assert own.group.pairs == (Pair(0, 1), Pair(0, 2))
     assert same.group is None
-    assert none.why == "no response is held up as the answer"
+    assert none.reason == "no response is held up as the answer"

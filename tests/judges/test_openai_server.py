@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lit_align.errors import ModelError
-from lit_align.feedback.agreement import summary
+from lit_align.feedback.agreement import summarize_results
 from lit_align.feedback.judge import Judge
 from lit_align.judges import openai_server
 from lit_align.judges.openai_server import OpenAIServer
@@ -60,7 +60,7 @@ def test_every_fault_passes_and_nothing_is_paid_twice(tmp_path, pauses):
         assert [opinion.group.pairs[0][:3] for opinion in first] == [(0, 1, 1.0)] * 6
         assert set(server.billed.values()) == {1}
         assert len(server.billed) == 12
-        told = summary(first)
+        told = summarize_results(first)
         assert (told["attempts"], sum(server.calls.values())) == (12 + 8, 12 + 8)
         assert (told["labelled"], told["unread"], told["cached"], told["cost"]) == (
             6,
@@ -80,17 +80,21 @@ def test_every_fault_passes_and_nothing_is_paid_twice(tmp_path, pauses):
             == [one.group for one in anew[:6]]
         )
         assert sum(server.calls.values()) == 20 + 2
-        assert (summary(again)["cached"], summary(again)["cost"], summary(again)["attempts"]) == (
+        assert (
+            summarize_results(again)["cached"],
+            summarize_results(again)["cost"],
+            summarize_results(again)["attempts"],
+        ) == (
             12,
             0.0,
             0,
         )
-        assert (summary(anew)["cached"], summary(anew)["cost"]) == (12, 24.0)
+        assert (summarize_results(anew)["cached"], summarize_results(anew)["cost"]) == (12, 24.0)
 
 
 def test_equal_questions_are_asked_once(tmp_path):
     with serving() as server:
-        told = summary(Judge(by(server, tmp_path, cache=None))(groups(1) * 5, "pairs"))
+        told = summarize_results(Judge(by(server, tmp_path, cache=None))(groups(1) * 5, "pairs"))
         assert sum(server.calls.values()) == 2
         assert (told["questions"], told["cached"], told["attempts"]) == (10, 8, 2)
 
@@ -100,7 +104,7 @@ def test_a_pause_grows_until_it_is_long(tmp_path, pauses):
         [opinion] = Judge(by(server, tmp_path, retries=8, concurrency=1), swap=False)(
             groups(1), "pairs"
         )
-        assert (opinion.group, opinion.why) == (None, "no answer (status 500)")
+        assert (opinion.group, opinion.reason) == (None, "no answer (status 500)")
         assert len(pauses) == 8
         assert all(
             0.75 * full <= pause <= full
@@ -118,10 +122,10 @@ def test_what_cannot_be_read_is_counted_kept_and_not_guessed(tmp_path):
         say=lambda question: "Both are lovely." if "Question 1" in question else "**B**"
     ) as server:
         judge = Judge(by(server, tmp_path))
-        told = summary(judge(groups(3), "pairs"))
+        told = summarize_results(judge(groups(3), "pairs"))
         assert told["set_aside"] == {"a tie": 2, "a verdict that cannot be read": 1}
         assert told["unread"] == {"a verdict that cannot be read": 2}
-        assert summary(judge(groups(3), "pairs"))["cached"] == 6
+        assert summarize_results(judge(groups(3), "pairs"))["cached"] == 6
         with pytest.raises(ModelError, match="OpenAIServer gave no mark that can be read"):
             JudgeScore(judge.by)(groups(1))
 
@@ -131,17 +135,17 @@ def test_one_unread_order_sets_the_pair_aside(tmp_path):
         say=lambda question: "A" if question.index("good") < question.index("bad") else "?"
     ) as server:
         [opinion] = Judge(by(server, tmp_path))(groups(1), "pairs")
-        assert opinion.why == "a verdict that cannot be read"
+        assert opinion.reason == "a verdict that cannot be read"
 
 
 def test_probabilities_of_the_first_token(tmp_path):
     top = [("A", math.log(0.6)), ("I", math.log(0.2)), (" B", math.log(0.1)), ("a", math.log(0.1))]
     with serving(top=top) as server:
-        [reply] = by(server, tmp_path, read="logprobs").choose(["?"], ("A", "B"))
-        assert reply.chances == pytest.approx((6 / 7, 1 / 7))
+        [reply] = by(server, tmp_path, read="logprobs").choose_option(["?"], ("A", "B"))
+        assert reply.probabilities == pytest.approx((6 / 7, 1 / 7))
         assert reply.record["mass"] == pytest.approx(0.7)
-        [none] = by(server, tmp_path, read="logprobs").choose(["?"], ("X", "Y"))
-        assert (none.chances, none.why) == (None, "a verdict that cannot be read")
+        [none] = by(server, tmp_path, read="logprobs").choose_option(["?"], ("X", "Y"))
+        assert (none.probabilities, none.reason) == (None, "a verdict that cannot be read")
     with serving(top=[("1", math.log(0.25)), ("10", math.log(0.75))]) as server:
         assert JudgeScore(by(server, tmp_path, read="logprobs"))(
             [Group("?", ["x"])]
@@ -153,7 +157,7 @@ def test_a_server_without_probabilities_is_noticed(tmp_path):
         serving() as server,
         pytest.raises(ModelError, match="ignores that it is asked for log-probabilities"),
     ):
-        by(server, tmp_path, read="logprobs").choose(["?"], ("A", "B"))
+        by(server, tmp_path, read="logprobs").choose_option(["?"], ("A", "B"))
 
 
 # ---------------------------------------------------------------------- limits
@@ -162,10 +166,10 @@ def test_a_server_without_probabilities_is_noticed(tmp_path):
 def test_a_cap_on_calls_counts_attempts(tmp_path, pauses):
     with serving({"Question 0?": [500]}) as server:
         capped = Judge(by(server, tmp_path, max_calls=4, concurrency=1), swap=False)
-        told = summary(capped(groups(5), "pairs"))
+        told = summarize_results(capped(groups(5), "pairs"))
         assert sum(server.calls.values()) == 4
         assert (told["labelled"], told["unread"]) == (3, {"max_calls, 4, is reached": 2})
-        told = summary(Judge(by(server, tmp_path), swap=False)(groups(5), "pairs"))
+        told = summarize_results(Judge(by(server, tmp_path), swap=False)(groups(5), "pairs"))
         assert (told["labelled"], told["cached"], told["attempts"]) == (5, 3, 2)
 
 
@@ -174,7 +178,7 @@ def test_a_cap_on_cost(tmp_path):
         capped = Judge(
             by(server, tmp_path, max_cost=30.0, prices=(1e6, 1e6), concurrency=1), swap=False
         )
-        told = summary(capped(groups(5), "pairs"))
+        told = summarize_results(capped(groups(5), "pairs"))
         assert (told["cost"], told["unread"]) == (
             36.0,
             {"max_cost, 30, is reached": 2},
@@ -192,13 +196,18 @@ def test_a_server_that_is_down_stops_it_and_what_came_is_kept(tmp_path, pauses):
             judge(groups(40), "pairs")
         assert sum(server.calls.values()) == 3 + 2 * 10
         server.faults.clear()
-        assert summary(Judge(by(server, tmp_path), swap=False)(groups(40), "pairs"))["cached"] == 3
+        assert (
+            summarize_results(Judge(by(server, tmp_path), swap=False)(groups(40), "pairs"))[
+                "cached"
+            ]
+            == 3
+        )
 
 
 def test_a_server_that_asks_for_too_long_a_pause_is_asked_no_more(tmp_path, pauses):
     with serving({"Question": ["quota"] * 9}) as server:
         [opinion] = Judge(by(server, tmp_path), swap=False)(groups(1), "pairs")
-        assert (opinion.why, sum(server.calls.values()), pauses) == (
+        assert (opinion.reason, sum(server.calls.values()), pauses) == (
             "no answer (status 429)",
             1,
             [],
@@ -247,6 +256,6 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path):
         assert len(server.calls) == 4
         server.faults.clear()
         before = dict(server.calls)
-        told = summary(Judge(by(server, tmp_path), swap=False)(groups(6), "pairs"))
+        told = summarize_results(Judge(by(server, tmp_path), swap=False)(groups(6), "pairs"))
         assert (told["labelled"], told["cached"]) == (6, 3)
         assert sum(server.calls.values()) - sum(before.values()) == 3

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lit_align.errors import ModelError
-from lit_align.feedback.agreement import summary
+from lit_align.feedback.agreement import summarize_results
 from lit_align.feedback.judge import Judge
 from lit_align.judges.openai_server import OpenAIServer
 from lit_align.models.load import Base, load_model, load_tokenizer
@@ -81,7 +81,7 @@ def test_a_real_server_judges_fifty_pairs_and_is_asked_once(url, tmp_path):
         url, "./smollm2", max_tokens=4, timeout=100, cache=str(tmp_path / "answers.sqlite")
     )
     first = Judge(by)(sums(50), "pairs")
-    told = summary(first)
+    told = summarize_results(first)
     assert (told["groups"], told["questions"], told["attempts"], told["cached"]) == (
         50,
         100,
@@ -93,7 +93,7 @@ def test_a_real_server_judges_fifty_pairs_and_is_asked_once(url, tmp_path):
     again = Judge(
         OpenAIServer(url, "./smollm2", max_tokens=4, cache=str(tmp_path / "answers.sqlite"))
     )(sums(50), "pairs")
-    assert (summary(again)["attempts"], summary(again)["cached"]) == (0, 100)
+    assert (summarize_results(again)["attempts"], summarize_results(again)["cached"]) == (0, 100)
     assert [one.group for one in again] == [one.group for one in first]
 
 

@@ -71,7 +71,7 @@ def test_comparisons(tmp_path):
     assert labelled(Human(store), "ranking", TWO).ranking == (1, 2)
     assert labelled(Human(store), "desirable", TWO).desirable == (True, False)
     assert labelled(Human(store), "demonstrations", TWO).responses == TWO.responses[:1]
-    assert Human(store)([TWO], "ratings")[0].why == "no rating"
+    assert Human(store)([TWO], "ratings")[0].reason == "no rating"
 
 
 def test_a_row_is_found_by_what_it_says(tmp_path):
@@ -87,14 +87,14 @@ def test_a_row_is_found_by_what_it_says(tmp_path):
             (1 - 1 + 3 + 2) / 4,
         )
     others = [TWO._replace(prompt="Another?"), TWO._replace(responses=TWO.responses[:1]), THREE]
-    assert {one.why for one in Human(store)(others, "pairs")} == {"it was never asked about"}
+    assert {one.reason for one in Human(store)(others, "pairs")} == {"it was never asked about"}
 
 
 def test_ties_and_silence_are_told_apart(tmp_path):
     groups = some(2)
     store = asked(tmp_path / "l.db", "compare", groups, {"a": [-1, None], "b": [1, None]})
     for label_kind in ("pairs", "desirable", "ranking", "demonstrations"):
-        assert [one.why for one in Human(store)(groups, label_kind)] == [
+        assert [one.reason for one in Human(store)(groups, label_kind)] == [
             TIE,
             "nobody whose vote counts has voted on it",
         ]
@@ -130,7 +130,7 @@ def test_ratings(tmp_path):
     assert labelled(Human(store), "ranking", THREE).ranking == (1, 2, 3)
     assert labelled(Human(store), "demonstrations", THREE).responses == ["Answer 0.0"]
     bad = asked(tmp_path / "bad.db", "rate", [TWO], {"a": [(3, True), (2, True)]})
-    assert Human(bad)([TWO], "demonstrations")[0].why == "no response is worth imitating"
+    assert Human(bad)([TWO], "demonstrations")[0].reason == "no response is worth imitating"
 
 
 def test_thumbs(tmp_path):
@@ -153,7 +153,7 @@ def test_who_fails_gold_is_not_heard(tmp_path):
         [opinion] = Human(store, min_gold_accuracy=least)([TWO], "pairs")
         assert opinion.records[0]["dropped"] == dropped
     assert opinion.group.pairs == (Pair(0, 1, 1.0, 2.0),)
-    assert Human(store)(gold, "pairs")[0].why == "it was never asked about"
+    assert Human(store)(gold, "pairs")[0].reason == "it was never asked about"
 
 
 def test_votes_that_come_later_are_heard(tmp_path):

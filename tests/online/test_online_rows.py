@@ -23,7 +23,7 @@ from lit_align.objectives.kto import KTO
 from lit_align.objectives.regression import Regression
 from lit_align.online.datamodule import _ids
 from lit_align.rewards import Reward, Scores
-from lit_align.rewards.base import text_of
+from lit_align.rewards.base import response_text
 from lit_align.rewards.reward_model import RewardModelScore
 from lit_align.stages.preference import Preference
 from lit_align.stages.reward_model import RewardModel
@@ -47,7 +47,7 @@ class Letters(Reward):
     """A number that hardly two texts share."""
 
     def __call__(self, groups):
-        texts = [text_of(response) for group in groups for response in group.responses]
+        texts = [response_text(response) for group in groups for response in group.responses]
         return Scores(
             torch.tensor(
                 [float(sum(k * ord(letter) for k, letter in enumerate(text, 1))) for text in texts]
@@ -66,7 +66,7 @@ class Some(Feedback):
         return [
             one
             if int(str(group.prompt).split()[0]) in self.numbers
-            else FeedbackResult(None, why="not asked")
+            else FeedbackResult(None, reason="not asked")
             for group, one in zip(groups, said, strict=True)
         ]
 

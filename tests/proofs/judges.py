@@ -16,8 +16,8 @@ from typing import Any
 
 from lit_align.data.formats.groups import Groups
 from lit_align.feedback import FeedbackResult
-from lit_align.feedback.agreement import agrees, label, summary
-from lit_align.feedback.base import means
+from lit_align.feedback.agreement import label_groups, measure_agreement, summarize_results
+from lit_align.feedback.base import mean_probabilities
 from lit_align.feedback.from_reward import FromReward
 from lit_align.feedback.judge import Judge
 from lit_align.judges.local_model import LocalModel
@@ -65,7 +65,7 @@ def attacked(group: Group) -> Group:
 def chance_of_worse(groups: Sequence[Group], opinions: Sequence[FeedbackResult]) -> float:
     """Mean probability of the worse response, both orders together."""
     found = [
-        (means(opinion.records)[0, 1], group.pairs[0].worse)
+        (mean_probabilities(opinion.records)[0, 1], group.pairs[0].worse)
         for group, opinion in zip(groups, opinions, strict=True)
     ]
     return sum(p if worse == 0 else 1 - p for p, worse in found) / len(found)
@@ -90,7 +90,7 @@ def main() -> None:
     for name, read in {"pandalm": real.pandalm, "llmbar": real.llmbar}.items():
         with tempfile.TemporaryDirectory() as folder:
             groups = drawn(read(DATA, Path(folder)))
-        both = label(judge, groups, "pairs", 8)
+        both = label_groups(judge, groups, "pairs", 8)
         first = [
             one_order(opinion, group.pairs[0].better)
             for group, opinion in zip(groups, both, strict=True)
@@ -101,17 +101,17 @@ def main() -> None:
         ]
         longer = FromReward(Length(max_words=10**5, min_words=10**5))
         some = groups[:ATTACKED]
-        told = summary(both)
+        told = summarize_results(both)
         records = [record for opinion in both for record in opinion.records]
         found[name] = {
             "chance": {"accuracy": 0.5, "kappa": 0.0},
-            "longer": agrees(groups, label(longer, groups, "pairs", 8)),
-            "judge, better one shown first": agrees(groups, first),
-            "judge, better one shown last": agrees(groups, last),
-            "judge, both orders": agrees(groups, both),
-            "marks 1 to 10": agrees(
+            "longer": measure_agreement(groups, label_groups(longer, groups, "pairs", 8)),
+            "judge, better one shown first": measure_agreement(groups, first),
+            "judge, better one shown last": measure_agreement(groups, last),
+            "judge, both orders": measure_agreement(groups, both),
+            "marks 1 to 10": measure_agreement(
                 groups[:MARKED],
-                label(FromReward(JudgeScore(judge.by)), groups[:MARKED], "pairs", 8),
+                label_groups(FromReward(JudgeScore(judge.by)), groups[:MARKED], "pairs", 8),
             ),
             "order_dependent": told["order_dependent"],
             "first_wins": told["first_wins"],
@@ -120,7 +120,7 @@ def main() -> None:
                 "comparisons": ATTACKED,
                 "chance_of_the_worse_before": chance_of_worse(some, both[:ATTACKED]),
                 "chance_of_the_worse_after": chance_of_worse(
-                    some, label(judge, [*map(attacked, some)], "pairs", 8)
+                    some, label_groups(judge, [*map(attacked, some)], "pairs", 8)
                 ),
             },
         }

@@ -51,7 +51,7 @@ class LastNumber(Feedback):
             chance = torch.tensor(a - b).sigmoid().item()
             same = group.responses[0] == group.responses[1]
             labelled = None if same else group._replace(pairs=(Pair(0, 1, chance),))
-            opinions.append(FeedbackResult(labelled, why="twice the same" if same else ""))
+            opinions.append(FeedbackResult(labelled, reason="twice the same" if same else ""))
         return opinions
 
 

@@ -16,7 +16,7 @@ from lit_align.advantages.rloo import RLOO
 from lit_align.cli.main import main
 from lit_align.data.loader import Steps
 from lit_align.objectives.ppo import PPO
-from lit_align.rewards.base import text_of
+from lit_align.rewards.base import response_text
 from lit_align.rewards.pattern import Pattern
 from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
@@ -101,7 +101,10 @@ def test_gae_is_its_sum(gamma):
 
 
 def test_text_is_what_the_reward_reads():
-    assert text_of([{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]) == "y"
+    assert (
+        response_text([{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}])
+        == "y"
+    )
 
 
 # ---------------------------------------------------------------- published numbers

@@ -12,7 +12,7 @@ import torch
 from lit_align.cli.main import main
 from lit_align.errors import ModelError
 from lit_align.models.load import Base, load_model, load_tokenizer
-from lit_align.rewards.base import Reward, text_of
+from lit_align.rewards.base import Reward, response_text
 from lit_align.rewards.length import Length
 from lit_align.stages.best_of import BestOf, best_of_curve
 from lit_align.types import Group, Scores
@@ -151,7 +151,9 @@ class Calls(Reward):
     def __call__(self, groups):
         self.groups += groups
         return Scores(
-            torch.tensor([float(len(text_of(one))) for group in groups for one in group.responses])
+            torch.tensor(
+                [float(len(response_text(one))) for group in groups for one in group.responses]
+            )
         )
 
 

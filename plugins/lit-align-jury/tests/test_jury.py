@@ -30,6 +30,6 @@ def test_a_quorum_is_needed():
     [opinion] = Jury([FEW, Recorded()], quorum=2)([SAID], "pairs")
     assert [pair[:2] for pair in opinion.group.pairs] == [(1, 0)]  # 0.3 and 0 for the first
     [opinion] = Jury([FEW, Recorded()], quorum=2)([SAID._replace(pairs=())], "pairs")
-    assert opinion.why == "no quorum"
+    assert opinion.reason == "no quorum"
     with pytest.raises(ValueError, match="from 1 to the 2 members, got 3"):
         Jury([FEW, MANY], quorum=3)

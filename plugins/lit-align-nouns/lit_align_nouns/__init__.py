@@ -10,7 +10,7 @@ import torch
 
 from lit_align import Register, hookimpl
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import text_of
+from lit_align.rewards.base import response_text
 
 ENDINGS = ("tion", "sion", "ness", "ment", "ity", "ship", "ism", "ance", "ence", "hood")
 OTHERWISE = frozenset({
@@ -38,7 +38,7 @@ class Nouns(Reward):
     """
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        texts = [text_of(response) for group in groups for response in group.responses]
+        texts = [response_text(response) for group in groups for response in group.responses]
         return Scores(
             torch.tensor(
                 [float(sum(map(is_noun, re.findall(r"[^\W\d_]+", text)))) for text in texts]
