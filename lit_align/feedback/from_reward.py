@@ -34,7 +34,7 @@ class FromReward(Feedback):
 
     Example:
         >>> from lit_align.rewards.length import Length
-        >>> [opinion] = FromReward(Length(most=2))([Group("Name a bird.", ["An owl.", "It would be an owl."])], "pairs")
+        >>> [opinion] = FromReward(Length(max_words=2))([Group("Name a bird.", ["An owl.", "It would be an owl."])], "pairs")
         >>> opinion.group.pairs  # three words too many, of two
         (Pair(better=0, worse=1, probability=1.0, margin=1.5),)
     """

@@ -26,7 +26,7 @@ class Length(Reward):
     Example:
         Two words too many of four, and as many as there may be.
 
-        >>> Length(most=4)([Group("", ["one two three four five six", "one two three four"])]).total
+        >>> Length(max_words=4)([Group("", ["one two three four five six", "one two three four"])]).total
         tensor([-0.5000,  0.0000])
     """
 

@@ -36,7 +36,7 @@ class Weighted(Reward):
     Example:
         >>> from lit_align.rewards.length import Length
         >>> from lit_align.rewards.pattern import Pattern
-        >>> both = Weighted([Pattern("owl"), Length(most=2)], [1.0, 0.5])
+        >>> both = Weighted([Pattern("owl"), Length(max_words=2)], [1.0, 0.5])
         >>> both([Group("", ["owl", "An owl, a crow."])]).total
         tensor([1.0000, 0.5000])
     """

@@ -35,7 +35,7 @@ class Jury(Feedback):
 
         >>> from lit_align.feedback.from_reward import FromReward
         >>> from lit_align.rewards.length import Length
-        >>> few, many = FromReward(Length(most=1)), FromReward(Length(most=9, least=9))
+        >>> few, many = FromReward(Length(max_words=1)), FromReward(Length(max_words=9, min_words=9))
         >>> said = [Group("Name a bird.", ["An owl.", "It is an owl."])]
         >>> [Jury(members)(said, "pairs")[0].reason for members in ([few, many], [few, many, few])]
         ['a tie', '']
