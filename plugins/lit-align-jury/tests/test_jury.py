@@ -23,7 +23,9 @@ def test_votes_are_averaged_and_whoever_cannot_tell_has_none():
     assert chances == pytest.approx(
         {(1, 0): 1 - 0.7 / 3, (2, 0): 1.0, (1, 2): 1.0}
     )  # the data say nothing of 2
-    assert [record["source"] for record in opinion.records] == ["Length(max_words=1, min_words=0)"] * 2
+    assert [record["source"] for record in opinion.records] == [
+        "Length(max_words=1, min_words=0)"
+    ] * 2
 
 
 def test_a_quorum_is_needed():
