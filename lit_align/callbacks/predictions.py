@@ -132,11 +132,7 @@ class PredictionWriter(BasePredictionWriter):
             ConfigError: if there are no such answers, or they are to other prompts.
         """
         super().setup(trainer, pl_module, stage)
-        self.what = (
-            "answers"
-            if "policy" in pl_module.adapter_roles().get("trained_roles", ("policy",))
-            else "scores"
-        )  # type: ignore[operator]
+        self.what = "answers" if "policy" in pl_module.trained_roles else "scores"  # type: ignore[operator]
         if self.before is None:
             return
         if stage != "predict":
@@ -162,7 +158,7 @@ class PredictionWriter(BasePredictionWriter):
         self.taken = (
             lines if complete else lines[: len(lines) // prompts.together * prompts.together]
         )
-        pl_module.answered = len(self.taken)  # type: ignore[assignment]
+        pl_module.num_answered = len(self.taken)  # type: ignore[assignment]
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the answers of the stopped run over, if it had the same settings.

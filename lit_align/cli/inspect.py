@@ -128,11 +128,7 @@ def planned(
     stage: LanguageModelStage, data: TextDataModule, trees: list[Tree], shown: Sequence[Tree] = ()
 ) -> Plan:
     """What of a run's settings and its data decides the room that it takes; ``shown`` are demonstrations beside it."""
-    adapter_roles, lora = stage.adapter_roles(), stage.lora
-    trained_roles, scores = (
-        adapter_roles.get("trained_roles", ("policy",)),
-        adapter_roles.get("head_sizes", {}),
-    )
+    trained_roles, scores, lora = stage.trained_roles, stage.head_sizes, stage.lora
     if stage.init_adapter is not None:
         lora = replace(
             lora,

@@ -152,7 +152,7 @@ class TextDataModule(LightningDataModule, ABC):
         mine = list(enumerate(self.trees["validation"]))[running.global_rank :: running.world_size]
         module = cast(Any, running.lightning_module)
         samples = module.best_of.n if module.best_of else 1
-        return Asked(mine, max(1, TOGETHER // samples), module.answered)
+        return Asked(mine, max(1, TOGETHER // samples), module.num_answered)
 
     def _steps(self, split: str, **order: bool) -> Steps:
         running = self._running

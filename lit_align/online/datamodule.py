@@ -130,9 +130,7 @@ class Online(TextDataModule):
             raise ConfigError(
                 f"{type(module).__name__} samples by itself; give it the data module Prompts"
             )
-        if self.fresh_fraction and "policy" not in module.adapter_roles().get(
-            "trained_roles", ("policy",)
-        ):
+        if self.fresh_fraction and "policy" not in module.trained_roles:
             raise ConfigError(
                 f"responses are {self.responses}, share {self.fresh_fraction} and {type(module).__name__} trains no policy to "
                 "give fresh ones; set responses to dataset and share to 0"

@@ -129,8 +129,8 @@ class CrossModal(Stage):
     def configure_model(self) -> None:
         """Load the model, and make embedder and head for the data; called again, or without data, it does nothing."""
         if not hasattr(self, "body") and self._trainer is not None:
-            data = self._running.datamodule
-            self._build(data.inputs, data.target, self._running.strategy.root_device)
+            data = self.datamodule
+            self._build(data.inputs, data.target, self.trainer.strategy.root_device)
 
     def _build(
         self, inputs: InputSpec, target: TargetSpec, device: torch.device | None = None
@@ -152,14 +152,14 @@ class CrossModal(Stage):
         self.to(model.device)
         self.losses, self.metric = MeanMetric(nan_strategy=float("nan")), measure(target)
 
-    def trained(self) -> dict[str, torch.nn.Parameter]:
+    def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
         """Embedder, head, and what is tuned of the body."""
         return {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
 
-    def groups(self) -> list[Any]:
+    def parameter_groups(self) -> list[Any]:
         """What is new, and what is tuned."""
         groups: list[list[torch.nn.Parameter]] = [[], []]
-        for name, weight in self.trained().items():
+        for name, weight in self.trained_parameters().items():
             groups[name.startswith("body.")].append(weight)
         return [{"params": group} for group in groups if group]
 
@@ -174,7 +174,7 @@ class CrossModal(Stage):
     def on_fit_start(self) -> None:
         """Give tokens the model's moments and align them, unless the run that goes on here did."""
         self.train()
-        data, how, resumed = self._running.datamodule, self.alignment, bool(self.report)
+        data, how, resumed = self.datamodule, self.alignment, bool(self.report)
         targets = data.encoded("train")
         self.quantizer = (
             None if self.target.kind == "class" else LabelQuantizer.fit(targets.float())
@@ -259,10 +259,10 @@ class CrossModal(Stage):
                 for name, value in of.items()
                 if isinstance(value, float)
             }
-        for logger in self._running.loggers:
+        for logger in self.trainer.loggers:
             logger.log_metrics(logged, step=0)
-        if self._running.loggers:
-            folder = Path(self._running.default_root_dir)
+        if self.trainer.loggers:
+            folder = Path(self.trainer.default_root_dir)
             clouds = {"before alignment": before, f"after, {'kept' if kept else 'refused'}": after}
             plot_clouds(source, clouds, sample.classes, folder / "alignment.png")
 
@@ -308,12 +308,12 @@ class CrossModal(Stage):
 
     def on_train_end(self) -> None:
         """Write ``summary.json``; the state has been saved."""
-        if not self._running.loggers:
+        if not self.trainer.loggers:
             return
         metrics = {
-            name: float(value) for name, value in sorted(self._running.callback_metrics.items())
+            name: float(value) for name, value in sorted(self.trainer.callback_metrics.items())
         }
-        folder = Path(self._running.default_root_dir)
+        folder = Path(self.trainer.default_root_dir)
         found = {
             "base": self.base.path,
             "embedder": self._made_of,
@@ -343,7 +343,7 @@ class CrossModal(Stage):
         super().on_load_checkpoint(checkpoint)
         self.report = checkpoint["alignment"]
 
-    def _origin(self) -> dict[str, Any]:
+    def compatibility_settings(self) -> dict[str, Any]:
         """What the trained weights mean nothing without."""
         names = ("tune", "layers", "attention_mode", "pool", "pretrained")
         ours = {name: getattr(self, name) for name in names} | {"embedder": self._made_of}

@@ -98,7 +98,12 @@ class RL(LanguageModelStage):
         settings: everything that all stages share; max_new_tokens is the limit of a response.
     """
 
-    validated = ("objective/scores", "objective/kl", "objective/length", "objective/eos_rate")
+    validation_metrics = (
+        "objective/scores",
+        "objective/kl",
+        "objective/length",
+        "objective/eos_rate",
+    )
 
     def __init__(
         self,
@@ -182,28 +187,32 @@ class RL(LanguageModelStage):
         self._now: RolloutBatch | None = None
 
     @property
-    def reports(self) -> tuple[str, ...]:
+    def metric_names(self) -> tuple[str, ...]:
         """Metric names, as dashboards know them."""
         losses = ("loss/policy", "loss/value", "loss/kl", "loss/ptx")
         return ("policy/clipfrac", "policy/approxkl", "policy/ratio", "val/clipfrac", *losses)
 
-    def adapter_roles(self) -> dict[str, Any]:
-        """The policy, and a critic where the advantages ask for one."""
-        if not self.advantage.needs_critic:
-            return {}
-        return {"trained_roles": ("policy", "critic"), "head_sizes": {"critic": 1}}
+    @property
+    def trained_roles(self) -> tuple[str, ...]:
+        """The policy, and a critic where the advantages need one."""
+        return ("policy", "critic") if self.advantage.needs_critic else ("policy",)
+
+    @property
+    def head_sizes(self) -> dict[str, int]:
+        """The critic has one output: the value."""
+        return {"critic": 1} if self.advantage.needs_critic else {}
 
     def setup(self, stage: str) -> None:
         """Refuse what it is not made for, before any weights are loaded."""
         super().setup(stage)
-        if (world := self._running.world_size) > 1:
+        if (world := self.trainer.world_size) > 1:
             raise ConfigError(
                 f"RL runs on one process, and there are {world}; set trainer.devices to 1"
             )
-        for trees in self._running.datamodule.trees.values():
+        for trees in self.datamodule.trees.values():
             self.check_room(trees)
         if stage == "fit" and self.ptx is not None:
-            self._demonstrations = demonstrations(self.ptx, self._running.datamodule)
+            self._demonstrations = demonstrations(self.ptx, self.datamodule)
 
     def check_room(self, trees: list[Tree]) -> None:
         """Refuse prompts behind which the model has too few positions for a response."""
@@ -223,7 +232,7 @@ class RL(LanguageModelStage):
             self.critic.begin(self.adapters, self.tokenizer)
         self.reward.attach(self.adapters, self.tokenizer)
 
-    def clipped(self) -> list[list[nn.Parameter]]:
+    def clipping_groups(self) -> list[list[nn.Parameter]]:
         """Policy and critic apart: what the one still has to learn must not slow the other down."""
         named = self.adapters.trainable()
         return [
@@ -231,13 +240,13 @@ class RL(LanguageModelStage):
             for role in self.adapters.trained_roles
         ]
 
-    def groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[dict[str, Any]]:
         """The same; the critic may have a learning rate of its own."""
-        policy, *critic = self.clipped()
+        policy, *critic = self.clipping_groups()
         own = {} if self.critic.lr is None else {"lr": self.critic.lr}
         return [{"params": policy}, *({"params": one, **own} for one in critic)]
 
-    def count(self, step: Step) -> int:
+    def loss_denominator(self, step: Step) -> int:
         """Sampled tokens or responses."""
         return step.tokens if self.loss_aggregation == "token" else step.items
 
@@ -280,12 +289,12 @@ class RL(LanguageModelStage):
                 rank_zero_warn(f"step {self.global_step}: {words}")
         read = step.batches[0]._replace(source=tuple(self._now.trees))
         step = step._replace(batches=(read,), tokens=int(self._now.length.sum()))
-        self._log_step(step, {**figures, **means}, torch.tensor(means.pop("grad_norm")))
+        self.log_step(step, {**figures, **means}, torch.tensor(means.pop("grad_norm")))
         self._now = None
 
     def sampled(self, trees: list[Tree], number: int) -> RolloutBatch:
         """Responses to the prompts of ``trees``, with their scores; ``number`` seeds them."""
-        data = self._running.datamodule
+        data = self.datamodule
         together = min(data.batch_size, len(trees)) * self.num_generations
         with (
             sampling(together, self.max_new_tokens),
@@ -313,7 +322,7 @@ class RL(LanguageModelStage):
         """What policy, reference and critic say of each token, what it earned, and its advantage."""
         self.score_alone(now)
         for batch in self._packed(now.trees) if self.advantage.needs_critic else ():
-            with self._explained(batch):
+            with self.out_of_memory_advice(batch):
                 now.keep("value", batch, self._values(batch, training=False))
         now.tokens.setdefault("value", torch.zeros(now.mask.shape))
         divergence = (
@@ -354,7 +363,7 @@ class RL(LanguageModelStage):
         return total
 
     def _packed(self, trees: list[Tree]) -> Iterator[Batch]:
-        budget = max(self._running.datamodule.token_budget, *(tree.tokens for tree in trees))
+        budget = max(self.datamodule.token_budget, *(tree.tokens for tree in trees))
         return (
             to_device(batch, self.device)
             for batch in pack(trees, budget, dense=not self.block_sparse)
@@ -388,7 +397,9 @@ class RL(LanguageModelStage):
             )
             if self.ptx is not None and self._demonstrations is not None:
                 more = drawn(self._demonstrations, number)
-                self._demonstration_weight = self.ptx.weight * self.count(step) / more.tokens
+                self._demonstration_weight = (
+                    self.ptx.weight * self.loss_denominator(step) / more.tokens
+                )
                 batches = (to_device(batch, self.device) for batch in more.batches)
                 step = step._replace(batches=(*step.batches, *batches))
             yield step
@@ -460,7 +471,7 @@ class RL(LanguageModelStage):
         """What policy and reference say of each token, without learning anything from it."""
         for batch in self._packed(now.trees):
             for role in ("policy", "reference"):
-                with self._explained(batch), self.adapters.activate(role, training=False):
+                with self.out_of_memory_advice(batch), self.adapters.activate(role, training=False):
                     tokens = self.tree_forward(batch.trees, role == "policy", self.temperature)
                 now.keep(role, batch, tokens.logps)
                 if tokens.entropy is not None:

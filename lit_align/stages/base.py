@@ -55,11 +55,11 @@ class Stage(LightningModule, ABC):
         self.bad_steps = self.skipped = 0
 
     @abstractmethod
-    def trained(self) -> dict[str, torch.nn.Parameter]:
+    def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
         """What is trained, by its name in ``state_dict``."""
 
     @abstractmethod
-    def _origin(self) -> dict[str, Any]:
+    def compatibility_settings(self) -> dict[str, Any]:
         """What the trained weights mean nothing without, as plain values."""
 
     @abstractmethod
@@ -68,27 +68,28 @@ class Stage(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Refuse such data before any weights are loaded."""
-        self.check_data(self._running.datamodule)
+        self.check_data(self.datamodule)
 
-    def clipped(self) -> list[list[torch.nn.Parameter]]:
+    def clipping_groups(self) -> list[list[torch.nn.Parameter]]:
         """Parameters whose gradient is scaled down together."""
-        return [list(self.trained().values())]
+        return [list(self.trained_parameters().values())]
 
-    def counts(self) -> dict[str, int]:
+    def saved_counters(self) -> dict[str, int]:
         """Attributes that go on counting when a run is resumed."""
         return {"skipped": self.skipped}
 
     @property
-    def _running(self) -> Any:
-        return self.trainer
+    def datamodule(self) -> Any:
+        """The run's data module."""
+        return cast(Any, self.trainer).datamodule
 
-    def groups(self) -> list[Any]:
+    def parameter_groups(self) -> list[Any]:
         """What the optimiser moves, in groups where their settings differ."""
-        return list(self.trained().values())
+        return list(self.trained_parameters().values())
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The optimiser, over all that is trained."""
-        return self.optimizer(self.groups())
+        return self.optimizer(self.parameter_groups())
 
     def configure_optimizers(self) -> Any:
         """One optimiser over what is trained, and its schedule."""
@@ -102,7 +103,7 @@ class Stage(LightningModule, ABC):
 
     def on_train_start(self) -> None:
         """Begin a new epoch where the old one was complete: with max_steps Lightning would run it again, empty."""
-        loop = self._running.fit_loop
+        loop = cast(Any, self.trainer).fit_loop
         epoch = loop.epoch_progress.current
         if loop.epoch_loop.restarted_on_last and epoch.processed == epoch.started:
             loop.epoch_loop.restarting = False
@@ -119,10 +120,10 @@ class Stage(LightningModule, ABC):
         """Update once from the gradients that are there; their norm, and whether they were finite and so taken."""
         optimizer, scheduler = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
         norm = torch.nn.utils.get_total_norm(
-            [p.grad for p in self.trained().values() if p.grad is not None]
+            [p.grad for p in self.trained_parameters().values() if p.grad is not None]
         )
         if taken := self._finite(loss, norm):
-            for group in self.clipped() if self.max_grad_norm > 0 else ():
+            for group in self.clipping_groups() if self.max_grad_norm > 0 else ():
                 torch.nn.utils.clip_grad_norm_(group, self.max_grad_norm)
             optimizer.step()
             if scheduler is not None:
@@ -148,18 +149,21 @@ class Stage(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained; the base stays where it came from."""
-        keep = self.trained()
+        keep = self.trained_parameters()
         checkpoint["state_dict"] = {
             name: value for name, value in checkpoint["state_dict"].items() if name in keep
         }
-        checkpoint["origin"], checkpoint["counts"] = self._origin(), self.counts()
+        checkpoint["origin"], checkpoint["counts"] = (
+            self.compatibility_settings(),
+            self.saved_counters(),
+        )
         reopen(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model: its weights would be lacking, or mean something else here."""
         self.configure_model()
-        differ = differences(self._origin(), checkpoint.get("origin", {}))
-        here = {name: weight.shape for name, weight in self.trained().items()}
+        differ = differences(self.compatibility_settings(), checkpoint.get("origin", {}))
+        here = {name: weight.shape for name, weight in self.trained_parameters().items()}
         there = {name: weight.shape for name, weight in checkpoint["state_dict"].items()}
         if here != there:
             wrong = sorted(name for name in {**here, **there} if here.get(name) != there.get(name))

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -63,7 +63,7 @@ class LanguageModelStage(Stage):
         validated: what is measured in validation; the loss and ``reports`` if empty.
     """
 
-    validated: ClassVar[tuple[str, ...]] = ()
+    validation_metrics: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class LanguageModelStage(Stage):
         )
         self.gradient_checkpointing, self.max_new_tokens = gradient_checkpointing, max_new_tokens
         self.temperature, self.best_of = temperature, best_of
-        self.answered = 0  # prompts that a stopped run of predict got to
+        self.num_answered = 0  # prompts that a stopped run of predict got to
         if best_of is not None and best_of.n > 1 and temperature == 0:
             raise ConfigError(
                 f"best_of.n is {best_of.n} and temperature 0, so all answers would be alike; set temperature"
@@ -102,7 +102,7 @@ class LanguageModelStage(Stage):
         # NaN is kept: means of what is left would look sound. ("disable", made for that, forgets the weights.)
         means: dict[str, Metric | MetricCollection] = {
             name: MeanMetric(nan_strategy=float("nan"))
-            for name in self.validated or ("loss", *self.reports)
+            for name in self.validation_metrics or ("loss", *self.metric_names)
         }
         self.validation = MetricCollection(means, prefix="eval_")
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -112,7 +112,7 @@ class LanguageModelStage(Stage):
 
     @property
     @abstractmethod
-    def reports(self) -> tuple[str, ...]:
+    def metric_names(self) -> tuple[str, ...]:
         """Metrics that ``losses`` reports, in a fixed order so that ranks without data agree."""
 
     @abstractmethod
@@ -120,18 +120,24 @@ class LanguageModelStage(Stage):
         """Summed loss of one micro-batch, and sums of its metrics."""
 
     @abstractmethod
-    def count(self, step: Step) -> int:
+    def loss_denominator(self, step: Step) -> int:
         """What a step's summed loss is divided by: scored tokens or labels, of all ranks together."""
 
     def after_step(self, metrics: dict[str, float], sums: dict[str, tuple[float, float]]) -> None:
         """Look at the means of a step, and the sums and counts behind them, all ranks together; may add metrics."""
 
-    def trained(self) -> dict[str, torch.nn.Parameter]:
+    def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
         """The adapters, and their heads."""
         return {f"_adapters.{name}": weight for name, weight in self.adapters.trainable().items()}
 
-    def adapter_roles(self) -> dict[str, Any]:
-        """Which roles are trained, and how many scores they give, where that is not a policy."""
+    @property
+    def trained_roles(self) -> tuple[str, ...]:
+        """The adapters to train."""
+        return ("policy",)
+
+    @property
+    def head_sizes(self) -> dict[str, int]:
+        """Outputs of the score head of each adapter that has one."""
         return {}
 
     # ------------------------------------------------------------------ model
@@ -194,7 +200,8 @@ class LanguageModelStage(Stage):
             "init_adapter": self.init_adapter,
             "seed": self.seed,
             "gradient_checkpointing": self.gradient_checkpointing,
-            **self.adapter_roles(),
+            "trained_roles": self.trained_roles,
+            "head_sizes": self.head_sizes,
         }
         self._adapters = AdapterSet(model, self.lora, **more)
         self._tree_forward = TreeForward(self._adapters.model)
@@ -216,19 +223,21 @@ class LanguageModelStage(Stage):
         """Learn from one step, if there is anything in it."""
         if step.groups:
             # asked of Lightning, which counts over epochs: other steps' figures would be logged as this one's
-            metrics, norm = self.update(step, self._running._logger_connector.should_update_logs)
-            self._log_step(step, metrics, norm)
+            metrics, norm = self.update(
+                step, cast(Any, self.trainer)._logger_connector.should_update_logs
+            )
+            self.log_step(step, metrics, norm)
 
     def update(self, step: Step, statistics: bool) -> tuple[dict[str, float], Tensor]:
         """Sum over the micro-batches, divide by the global count, update once; the metrics and the gradient's norm."""
-        count = self.count(step)
+        count = self.loss_denominator(step)
         totals: Sums = defaultdict(
             lambda: (torch.zeros((), device=self.device), torch.zeros((), device=self.device))
         )
         block = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
         for batch in step.batches:
             # ranks hold different numbers of micro-batches: gradients are summed over ranks once, below
-            with block(), self._explained(batch):
+            with block(), self.out_of_memory_advice(batch):
                 loss, sums = self.losses(batch, statistics)
                 self.manual_backward(loss / count)
             for name, (total, n) in {
@@ -238,13 +247,13 @@ class LanguageModelStage(Stage):
                 totals[name] = (totals[name][0] + total.detach().float(), totals[name][1] + n)
         reduced = self._reduced(totals, count)
         metrics = {name: total / n for name, (total, n) in reduced.items() if n}
-        self._sum_over_ranks(list(self.trained().values()))
+        self._sum_over_ranks(list(self.trained_parameters().values()))
         norm, taken = self.take_step(metrics["loss"])
         if taken:
             self.after_step(metrics, reduced)
         return metrics, norm
 
-    def _explained(self, batch: Batch) -> AbstractContextManager[None]:
+    def out_of_memory_advice(self, batch: Batch) -> AbstractContextManager[None]:
         """Says which settings would have made it fit when memory runs out."""
         return explained(
             self.adapters, self.base, self.lora, batch.trees, self.gradient_checkpointing
@@ -252,9 +261,9 @@ class LanguageModelStage(Stage):
 
     def _reduced(self, totals: Sums, count: int) -> dict[str, tuple[float, float]]:
         """Sums and counts of the whole step, all micro-batches and ranks together."""
-        names = ("loss", *self.reports)
+        names = ("loss", *self.metric_names)
         flat = torch.stack([value for name in names for value in totals[name]])
-        flat = self._running.strategy.reduce(flat, reduce_op="sum")
+        flat = self.trainer.strategy.reduce(flat, reduce_op="sum")
         values = {
             name: (total, n)
             for name, (total, n) in zip(names, flat.view(-1, 2).tolist(), strict=True)
@@ -269,13 +278,13 @@ class LanguageModelStage(Stage):
             flat = torch.cat(
                 [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
             )
-            flat = self._running.strategy.reduce(flat, reduce_op="sum")
+            flat = self.trainer.strategy.reduce(flat, reduce_op="sum")
             for parameter, part in zip(
                 parameters, flat.split([p.numel() for p in parameters]), strict=True
             ):
                 parameter.grad = part.view_as(parameter).clone()
 
-    def _log_step(self, step: Step, metrics: dict[str, float], norm: Tensor) -> None:
+    def log_step(self, step: Step, metrics: dict[str, float], norm: Tensor) -> None:
         self.tokens_seen += step.tokens
         speed = (
             sum(tree.tokens for batch in step.batches for tree in batch.source)
@@ -293,7 +302,7 @@ class LanguageModelStage(Stage):
         for batch in step.batches:
             with self.adapters.activate(self.adapters.trained_roles[0], training=False):
                 loss, sums = self.losses(batch, statistics=True)
-            count = loss.new_tensor(float(self.count(Step.from_batches((batch,)))))
+            count = loss.new_tensor(float(self.loss_denominator(Step.from_batches((batch,)))))
             for name, (total, n) in {**sums, "loss": (sums.get("loss", (loss,))[0], count)}.items():
                 if n:
                     self.validation[name].update(
@@ -328,11 +337,11 @@ class LanguageModelStage(Stage):
 
     # ------------------------------------------------------------------ what is kept
 
-    def counts(self) -> dict[str, int]:
+    def saved_counters(self) -> dict[str, int]:
         """Steps that were not taken, and tokens."""
-        return {**super().counts(), "tokens_seen": self.tokens_seen}
+        return {**super().saved_counters(), "tokens_seen": self.tokens_seen}
 
-    def _origin(self) -> dict[str, Any]:
+    def compatibility_settings(self) -> dict[str, Any]:
         """What the trained weights mean nothing without; dropout and precision may change."""
         lora = self.adapters.settings(self.adapters.trained_roles[0])  # with sft, that adapter's
         template = hashlib.sha256(str(self.tokenizer.chat_template).encode()).hexdigest()[:16]

@@ -90,7 +90,7 @@ class Preference(LanguageModelStage):
         self._warned = False
 
     @property
-    def reports(self) -> tuple[str, ...]:
+    def metric_names(self) -> tuple[str, ...]:
         """Metric names, as dashboards know them."""
         more: tuple[str, ...] = preference_losses.COMPARED
         if isinstance(self.objective, UnpairedObjective):
@@ -104,7 +104,7 @@ class Preference(LanguageModelStage):
         """Whether trees need a response to another prompt: KTO's baseline is measured on it."""
         return isinstance(self.objective, UnpairedObjective) and self.objective.baseline == "kl"
 
-    def count(self, step: Step) -> int:
+    def loss_denominator(self, step: Step) -> int:
         """Comparisons, thumbs or rankings."""
         return step.items
 

@@ -58,19 +58,22 @@ class RewardModel(LanguageModelStage):
         self.normalised_at: int | None = None
 
     @property
-    def reports(self) -> tuple[str, ...]:
+    def metric_names(self) -> tuple[str, ...]:
         """Metric names, as dashboards know them."""
         spread = ("rewards/std",) if len(self.members) > 1 else ()
         if self.attributes:
             return (*(f"errors/{name}" for name in self.attributes), *spread)
         return ("rewards/chosen", "rewards/rejected", *preference_losses.COMPARED, *spread)
 
-    def adapter_roles(self) -> dict[str, Any]:
-        """One role for each member."""
-        return {
-            "trained_roles": self.members,
-            "head_sizes": dict.fromkeys(self.members, len(self.attributes) or 1),
-        }
+    @property
+    def trained_roles(self) -> tuple[str, ...]:
+        """One adapter for each member."""
+        return self.members
+
+    @property
+    def head_sizes(self) -> dict[str, int]:
+        """One output, or one for each rated attribute."""
+        return dict.fromkeys(self.members, len(self.attributes) or 1)
 
     def configure_model(self) -> None:
         """Load the base, put the members on it, and tell their heads what each output counts."""
@@ -80,11 +83,11 @@ class RewardModel(LanguageModelStage):
             for member in self.members:
                 self.adapters.head(member).combine.copy_(combine)
 
-    def count(self, step: Step) -> int:
+    def loss_denominator(self, step: Step) -> int:
         """Prompts, or rated responses."""
         return step.items if self.attributes else step.groups
 
-    def clipped(self) -> list[list[torch.nn.Parameter]]:
+    def clipping_groups(self) -> list[list[torch.nn.Parameter]]:
         """Each member for itself, so that it learns as it would alone."""
         named = self.adapters.trainable()
         return [
@@ -101,7 +104,7 @@ class RewardModel(LanguageModelStage):
             return losses.sum(), sums
         scores = torch.stack([one.detach() for one in raw])
         figures = self._judged(batch, scores.mean(0)).sums
-        sums |= {name: value for name, value in figures.items() if name in self.reports}
+        sums |= {name: value for name, value in figures.items() if name in self.metric_names}
         if len(raw) > 1:
             spread = scores.std(0).flatten()
             sums["rewards/std"] = (spread.sum(), spread.new_tensor(float(len(spread))))
@@ -149,7 +152,7 @@ class RewardModel(LanguageModelStage):
 
     def on_train_epoch_end(self) -> None:
         """Measure what an ordinary score is, on the preferred responses of held-out prompts if there are any."""
-        known = self._running.datamodule.trees
+        known = self.datamodule.trees
         self.normalise((known.get("validation") or known["train"])[:NORMAL])
 
     @torch.no_grad()
@@ -177,7 +180,7 @@ class RewardModel(LanguageModelStage):
         self.normalised_at = self.global_step
 
     def _budget(self, trees: Sequence[Tree]) -> int:
-        budget: int = self._running.datamodule.token_budget
+        budget: int = self.datamodule.token_budget
         return max([budget, *(tree.tokens for tree in trees)])
 
     @torch.no_grad()
@@ -218,10 +221,13 @@ class RewardModel(LanguageModelStage):
             self.adapters.head(member).mean.fill_(mean)
             self.adapters.head(member).scale.fill_(scale)
 
-    def _origin(self) -> dict[str, Any]:
+    def compatibility_settings(self) -> dict[str, Any]:
         """The rows of a head mean nothing without their attributes."""
         rated = self.objective if isinstance(self.objective, RatedObjective) else None
-        return {**super()._origin(), **({} if rated is None else {"objective": repr(rated)})}
+        return {
+            **super().compatibility_settings(),
+            **({} if rated is None else {"objective": repr(rated)}),
+        }
 
     def provenance(self) -> dict[str, Any]:
         """All that a score needs besides adapter and head."""

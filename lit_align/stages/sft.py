@@ -27,11 +27,11 @@ class SFT(LanguageModelStage):
         super().__init__(objective, **settings)
 
     @property
-    def reports(self) -> tuple[str, ...]:
+    def metric_names(self) -> tuple[str, ...]:
         """Metric names, as dashboards know them."""
         return preference_losses.TOKENS
 
-    def count(self, step: Step) -> int:
+    def loss_denominator(self, step: Step) -> int:
         """Scored tokens."""
         return step.tokens
 

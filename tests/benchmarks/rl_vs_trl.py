@@ -132,7 +132,7 @@ class _Loop:
 class Offline(RL):
     """The stage outside of Lightning's loop."""
 
-    _running, global_step = _Loop(), 0
+    trainer, global_step = _Loop(), 0
 
 
 class Ours:
@@ -174,7 +174,9 @@ class Ours:
         self.stage.zero_grad()
         total = 0.0
         for batch in self.step.batches:
-            loss = self.stage.losses(batch, statistics=True)[0] / self.stage.count(self.step)
+            loss = self.stage.losses(batch, statistics=True)[0] / self.stage.loss_denominator(
+                self.step
+            )
             loss.backward()
             total += loss.item()
         return total

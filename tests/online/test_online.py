@@ -56,13 +56,13 @@ def fit(tiny, folder, data, objective=DPO(0.1), stop=-1, checkpoint=None, **sett
         callbacks=[LastCheckpoint(1)],
         **quiet,
     )
-    seen, write = [], module._log_step
+    seen, write = [], module.log_step
 
     def note(step, metrics, norm):
         seen.append((metrics["loss"], norm.item()))
         write(step, metrics, norm)
 
-    module._log_step = note
+    module.log_step = note
     running.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     return module, seen
 

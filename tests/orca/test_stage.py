@@ -270,8 +270,8 @@ def test_a_run_made_in_python_loads(tiny, tmp_path):
     again = lit_align.load(tmp_path / "checkpoints" / "last.ckpt")
     assert again.alignment == module.alignment
     assert (again.report, again.target) == (module.report, module.target)
-    for name, weight in module.trained().items():
-        assert torch.equal(weight, again.trained()[name])
+    for name, weight in module.trained_parameters().items():
+        assert torch.equal(weight, again.trained_parameters()[name])
 
 
 def test_weights_drawn_anew_leave_the_embedder_as_it_begins(tiny, tmp_path):

@@ -70,7 +70,6 @@ class Alone(RL):
     """The same, outside of Lightning's loop."""
 
     trainer = property(lambda self: Loop())
-    _running = trainer
     global_step = 0
 
     def learn(self, trees: list[Tree], iterations: int, lr: float) -> None:
@@ -83,7 +82,7 @@ class Alone(RL):
             for step in self._updates(self._now):
                 loss, _ = self.losses(step.batches[0], statistics=False)
                 optimizer.zero_grad()
-                (loss / self.count(step)).backward()
+                (loss / self.loss_denominator(step)).backward()
                 optimizer.step()
 
 

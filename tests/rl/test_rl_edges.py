@@ -144,7 +144,9 @@ def test_what_is_logged_of_a_minibatch_is_its_mean(loss_aggregation, tiny):
         for name, value in wanted.items():
             torch.testing.assert_close(sums[name][0] / sums[name][1], value, rtol=1e-4, atol=1e-5)
         total = wanted["loss/policy"] + 0.7 * wanted["loss/kl"] + 0.3 * wanted["loss/value"]
-        torch.testing.assert_close(loss / module.count(step), total, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            loss / module.loss_denominator(step), total, rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("whiten", [True, False])
@@ -212,7 +214,7 @@ def test_a_critics_gradient_does_not_shrink_the_policys(tiny):
     """Both are scaled down to the same norm, each for itself."""
     module = stage(tiny, Pattern("a"), GAE(), cls=Alone, max_new_tokens=4)
     module.configure_model()
-    policy, critic = module.clipped()
+    policy, critic = module.clipping_groups()
     assert {id(p) for p in policy + critic} == {id(p) for p in module.adapters.trainable().values()}
     heads = [id(p) for p in module.adapters.head("critic").parameters()]
     assert {*heads} < {id(p) for p in critic}

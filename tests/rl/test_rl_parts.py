@@ -197,7 +197,7 @@ def test_demonstrations_add_their_gradient(loss_aggregation, moved):
         (step,) = module._updates(module._now)
         module.zero_grad()
         for batch in step.batches:
-            (module.losses(batch, statistics=True)[0] / module.count(step)).backward()
+            (module.losses(batch, statistics=True)[0] / module.loss_denominator(step)).backward()
         return {
             name: parameter.grad.clone() for name, parameter in module.adapters.trainable().items()
         }

@@ -93,7 +93,7 @@ def test_settings_that_would_mislead_are_refused(settings, says, tiny):
 
 
 def test_several_processes_are_refused(tiny, monkeypatch):
-    monkeypatch.setattr(RL, "_running", SimpleNamespace(world_size=2, datamodule=None))
+    monkeypatch.setattr(RL, "trainer", SimpleNamespace(world_size=2, datamodule=None))
     with pytest.raises(
         ConfigError, match=r"RL runs on one process, and there are 2; set trainer.devices"
     ):

@@ -55,8 +55,8 @@ def gradient(module, one: Step) -> tuple[float, torch.Tensor]:
     total = 0.0
     for batch in one.batches:
         loss, _ = module.losses(batch, statistics=False)
-        (loss / module.count(one)).backward()
-        total += loss.item() / module.count(one)
+        (loss / module.loss_denominator(one)).backward()
+        total += loss.item() / module.loss_denominator(one)
     flat = torch.cat([p.grad.flatten() for p in module.adapters.trainable().values()])
     module.zero_grad()
     return total, flat
