@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lit_align.data.datamodules import to_device
 from lit_align.data.packing import pack
-from lit_align.functional.logps import response_logps
+from lit_align.functional.logps import sum_by_response
 from lit_align.objectives import PairwiseObjective
 from lit_align.stages.preference import Preference
 from lit_align.types import Tree
@@ -97,12 +97,12 @@ def displacement(module: Preference, trees: Sequence[Tree]) -> Displacement | No
         for role in ("reference", "policy"):
             with torch.no_grad(), module.adapters.activate(role, training=False):
                 tokens = module.tree_forward(batch.trees, statistics=role == "policy")
-            logps.append(response_logps(tokens.logps, batch.trees.owner, batch.trees.responses))
+            logps.append(sum_by_response(tokens.logps, batch.trees.owner, batch.trees.responses))
         leaf = tokens.logps.detach().requires_grad_()
         (slope,) = torch.autograd.grad(
             module.judged(batch, tokens._replace(logps=leaf)).losses.sum(), leaf
         )
-        of_response = response_logps(slope, batch.trees.owner, batch.trees.responses)
+        of_response = sum_by_response(slope, batch.trees.owner, batch.trees.responses)
         before_after = torch.stack(logps)
         chosen.append(before_after[:, labels.chosen])
         rejected.append(before_after[:, labels.rejected])

@@ -85,7 +85,10 @@ def records(module: LanguageModelStage, numbered: list[tuple[int, Tree]]) -> lis
     places, groups = [place for place, _ in numbered], [tree.group for _, tree in numbered]
     samples = module.best_of.n if module.best_of else 1
     said = ask(
-        module, [tree.prompt for _, tree in numbered], num_generations=samples, places=places
+        module,
+        [tree.prompt for _, tree in numbered],
+        num_generations=samples,
+        prompt_indices=places,
     )
     found = (
         module.best_of.choose(groups, said)

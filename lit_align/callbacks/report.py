@@ -17,8 +17,14 @@ from lit_align.callbacks.likelihood_displacement import Displacement, displaceme
 from lit_align.data.datamodules import to_device
 from lit_align.data.packing import pack
 from lit_align.errors import ConfigError
-from lit_align.functional.logps import response_logps
-from lit_align.functional.text_metrics import abstains, distinct, hits, is_short, share
+from lit_align.functional.logps import sum_by_response
+from lit_align.functional.text_metrics import (
+    abstains,
+    contains_keywords,
+    distinct_share,
+    is_short,
+    true_share,
+)
 from lit_align.objectives import PairwiseObjective
 from lit_align.rl.stage import RL
 from lit_align.stages.language_model_stage import LanguageModelStage
@@ -138,17 +144,21 @@ class Report(Callback):
         keywords = [tree.group.extra.get("keywords", []) for tree in trees]
         right, pairs = self._pairs(module, trees, role)
         return {
-            "pair_accuracy": share(right),
+            "pair_accuracy": true_share(right),
             "pairs": pairs,
-            "short_answers": share([is_short(answer) for answer in answers]),
-            "distinct_answers": distinct(answers),
-            "keyword_hits": share(
-                [hits(a, w) for a, w, k in zip(answers, keywords, known, strict=True) if k and w]
+            "short_answers": true_share([is_short(answer) for answer in answers]),
+            "distinct_answers": distinct_share(answers),
+            "keyword_hits": true_share(
+                [
+                    contains_keywords(a, w)
+                    for a, w, k in zip(answers, keywords, known, strict=True)
+                    if k and w
+                ]
             ),
-            "abstains_when_unanswerable": share(
+            "abstains_when_unanswerable": true_share(
                 [abstains(a) for a, k in zip(answers, known, strict=True) if not k]
             ),
-            "abstains_when_answerable": share(
+            "abstains_when_answerable": true_share(
                 [abstains(a) for a, k in zip(answers, known, strict=True) if k]
             ),
         }, answers
@@ -165,7 +175,7 @@ class Report(Callback):
             with module.adapters.activate(role, training=False):
                 logps = module.tree_forward(batch.trees).logps
             length = torch.bincount(batch.trees.owner, minlength=batch.trees.responses)
-            mean = response_logps(logps, batch.trees.owner, batch.trees.responses) / length
+            mean = sum_by_response(logps, batch.trees.owner, batch.trees.responses) / length
             a, b = length[pairs.chosen], length[pairs.rejected]
             alike = (a - b).abs() <= self.length_tolerance * torch.maximum(a, b)
             right += (mean[pairs.chosen] > mean[pairs.rejected])[alike].tolist()

@@ -17,7 +17,7 @@ import yaml
 from lit_align.errors import ConfigError, ModelError
 from lit_align.models.adapters import read_adapter
 from lit_align.models.generate import stream
-from lit_align.models.heads import FILE
+from lit_align.models.heads import HEAD_FILE
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.types import Message
 
@@ -220,7 +220,7 @@ def _speakers(asked: argparse.Namespace) -> list[Speaker]:
         )
     for folder in folders.values():
         read_adapter(folder, path)  # refuses what does not belong to this base
-        if (Path(folder) / FILE).is_file():
+        if (Path(folder) / HEAD_FILE).is_file():
             raise ConfigError(
                 f"{folder} is a reward model, which scores and does not talk; give a policy's adapter"
             )

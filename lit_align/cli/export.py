@@ -35,6 +35,7 @@ def run(arguments: list[str]) -> None:
     asked = parser.parse_args(arguments)
 
     import lit_align
+    from lit_align.models.adapter_files import save_adapter
     from lit_align.models.export import merge
 
     if asked.dtype and not asked.merge:
@@ -50,7 +51,7 @@ def run(arguments: list[str]) -> None:
     role = asked.role or stage.adapters.trained_roles[0]
     if not asked.merge:
         if asked.role:
-            stage.adapters.save(folder, role, stage.provenance())
+            save_adapter(stage.adapters, folder, role, stage.provenance())
         else:
             stage.save_adapter(folder)
         print(

@@ -17,8 +17,8 @@ from lit_align.data.ledger import Ledger
 from lit_align.data.loader import Steps
 from lit_align.data.prepare import prepare
 from lit_align.data.tokenize import ChatTokenizer
-from lit_align.memory.model import GIB, Shape
-from lit_align.memory.planner import Plan, Preview
+from lit_align.memory.model import GIB, ModelShape
+from lit_align.memory.planner import MemoryPlanner, Plan
 from lit_align.models.adapter_set import Lora
 from lit_align.models.adapters import same_base
 from lit_align.models.load import Base, load_config
@@ -107,13 +107,13 @@ def _show(console: Console, stage: LanguageModelStage, tree: Tree) -> None:
 def _predict(console: Console, plan: Plan, stage: LanguageModelStage, card: float) -> None:
     from rich.table import Table
 
-    preview = Preview(load_config(stage.base))
+    preview = MemoryPlanner(load_config(stage.base))
     table = Table(title="GiB at the peak of each phase, predicted for a GPU")
     table.add_column("phase")
     for name in ("total", "weights", "adapters", "optimiser", "kept or cached", "at work"):
         table.add_column(name, justify="right")
     for name, m in preview.phases(plan).items():
-        parts = (m.total, m.weights, m.adapters, m.optimiser, m.kept, max(m.layer, m.head))
+        parts = (m.total, m.weights, m.adapters, m.optimiser, m.saved, max(m.layer, m.head))
         table.add_row(name, *(f"{part / GIB:.2f}" for part in parts))
     console.print(table)
     console.print(preview.verdict(plan, card), highlight=False, markup=False)
@@ -179,5 +179,9 @@ def _room(reward: RewardModelScore, base: Base) -> int:
         base.quantization,
         base.dtype,
     )
-    own = 0 if shared else Shape.of(load_config(loads), loads, Lora(), torch.device("cuda")).weights
+    own = (
+        0
+        if shared
+        else ModelShape.from_config(load_config(loads), loads, Lora(), torch.device("cuda")).weights
+    )
     return own + sum(file.stat().st_size for file in files)

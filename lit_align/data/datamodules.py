@@ -20,10 +20,10 @@ from lit_align.data.loader import Steps
 from lit_align.data.prepare import prepare
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import ConfigError
+from lit_align.functional.trees import FLEX_BLOCK_SIZE
 from lit_align.types import Batch, LabelKind, Step, Tree
 
 TOGETHER = 32  # answers that are written at once
-LANES = 128  # block-sparse attention on a GPU works on blocks of this many tokens
 
 
 class TextDataModule(LightningDataModule, ABC):
@@ -164,7 +164,7 @@ class TextDataModule(LightningDataModule, ABC):
             rank=running.global_rank,
             world=running.world_size,
             seed=self.seed,
-            multiple=LANES if sparse else 1,
+            multiple=FLEX_BLOCK_SIZE if sparse else 1,
             dense=not sparse,
             **order,
         )

@@ -84,7 +84,9 @@ class Discriminator(Feedback):
             head = seat.adapters.head(member)
 
             def score(batch: Batch, head: Any = head) -> torch.Tensor:
-                return head.one(head(seat.read.last(batch.trees.to(seat.adapters.model.device))))  # type: ignore[no-any-return]
+                return head.normalize(
+                    head(seat.read.last_hidden(batch.trees.to(seat.adapters.model.device)))
+                )  # type: ignore[no-any-return]
 
             with seat.adapters.activate(member, training=True), torch.enable_grad():
                 for weight in weights:
@@ -105,14 +107,17 @@ class Discriminator(Feedback):
     def state(self) -> dict[str, Any]:
         seat = self.reward.seat
         return {
-            member: [seat.adapters.weights(member), dict(seat.adapters.head(member).state_dict())]
+            member: [
+                seat.adapters.copy_weights(member),
+                dict(seat.adapters.head(member).state_dict()),
+            ]
             for member in seat.members
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         adapters = self.reward.seat.adapters
         for member, (weights, head) in state.items():
-            adapters.put(member, weights)
+            adapters.set_weights(member, weights)
             adapters.head(member).load_state_dict(head)
 
 

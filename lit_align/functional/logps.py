@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from lit_align.types import TokenLogps
 
 
-class Finish(NamedTuple):
+class LogitTransform(NamedTuple):
     """What a model does to its logits last: ``z = softcap * tanh(scale * z / softcap)``.
 
     Args:
@@ -28,24 +28,24 @@ class Finish(NamedTuple):
     softcap: float | None = None
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Finish ``logits`` of any shape, in place.
+        """LogitTransform ``logits`` of any shape, in place.
 
         Example:
-            >>> Finish(scale=0.5, softcap=2.0)(torch.tensor([4.0]))  # 2 tanh(1)
+            >>> LogitTransform(scale=0.5, softcap=2.0)(torch.tensor([4.0]))  # 2 tanh(1)
             tensor([1.5232])
         """
         if self.softcap is not None:
             return logits.mul_(self.scale / self.softcap).tanh_().mul_(self.softcap)
         return logits if self.scale == 1.0 else logits.mul_(self.scale)
 
-    def at(self, temperature: float) -> Finish:
+    def at(self, temperature: float) -> LogitTransform:
         """What gives the same logits divided by ``temperature``.
 
         Example:
-            >>> Finish(scale=0.5, softcap=2.0).at(0.5)(torch.tensor([4.0]))  # 2 tanh(1) / 0.5
+            >>> LogitTransform(scale=0.5, softcap=2.0).at(0.5)(torch.tensor([4.0]))  # 2 tanh(1) / 0.5
             tensor([3.0464])
         """
-        return Finish(self.scale / temperature, self.softcap and self.softcap / temperature)
+        return LogitTransform(self.scale / temperature, self.softcap and self.softcap / temperature)
 
     def slope(self, finished: Tensor) -> Tensor | float:
         """Derivative of what came out with respect to what went in."""
@@ -60,7 +60,7 @@ def token_logps(
     bias: Tensor | None,
     target: Tensor,
     *,
-    finish: Finish = Finish(),  # noqa: B008 - immutable
+    finish: LogitTransform = LogitTransform(),  # noqa: B008 - immutable
     statistics: bool = False,
 ) -> TokenLogps:
     """Log-probability of each target under a linear head, in float32 or better.
@@ -88,7 +88,7 @@ def token_logps(
     return TokenLogps(*parts)
 
 
-def response_logps(tokens: Tensor, owner: Tensor, responses: int) -> Tensor:
+def sum_by_response(tokens: Tensor, owner: Tensor, responses: int) -> Tensor:
     """Sum over the scored tokens of each response, ``[responses]``.
 
     Args:
@@ -97,13 +97,13 @@ def response_logps(tokens: Tensor, owner: Tensor, responses: int) -> Tensor:
         responses: how many there are; one without scored tokens gets 0.
 
     Example:
-        >>> response_logps(torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([0, 2, 2]), 3)
+        >>> sum_by_response(torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([0, 2, 2]), 3)
         tensor([-1.,  0., -6.])
     """
     return tokens.new_zeros(responses).index_add(0, owner, tokens)
 
 
-def by_response(tokens: Tensor, owner: Tensor, responses: int) -> Tensor:
+def pad_by_response(tokens: Tensor, owner: Tensor, responses: int) -> Tensor:
     """Values of scored tokens side by side, ``[responses, longest]``, zero behind the end of a response.
 
     Args:
@@ -112,7 +112,7 @@ def by_response(tokens: Tensor, owner: Tensor, responses: int) -> Tensor:
         responses: how many there are.
 
     Example:
-        >>> by_response(torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([0, 1, 1]), 2)
+        >>> pad_by_response(torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([0, 1, 1]), 2)
         tensor([[-1.,  0.],
                 [-2., -4.]])
     """
@@ -129,7 +129,7 @@ class _TokenLogps(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         target: Tensor,
-        finish: Finish,
+        finish: LogitTransform,
         statistics: bool,
         with_gradient: bool,
     ) -> tuple[Tensor | None, ...]:
@@ -225,7 +225,7 @@ def _project(hidden: Tensor, weight: Tensor, bias: Tensor | None, exact: torch.d
     return z if bias is None else z.add_(bias)
 
 
-def _score(z: Tensor, total: Tensor, target: Tensor, finish: Finish) -> Tensor:
+def _score(z: Tensor, total: Tensor, target: Tensor, finish: LogitTransform) -> Tensor:
     """Derivative of each target's log-probability by the raw logits, ``[n, V]``; overwrites ``z``."""
     slope = finish.slope(z)
     score = z.sub_(total[:, None]).exp_().neg_()

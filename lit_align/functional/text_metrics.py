@@ -38,32 +38,32 @@ def abstains(answer: str) -> bool:
     )
 
 
-def hits(answer: str, keywords: Sequence[str]) -> bool:
+def contains_keywords(answer: str, keywords: Sequence[str]) -> bool:
     """Whether an answer holds every key word; ``"a|b"`` is satisfied by either.
 
     Example:
-        >>> hits("It boils at 100 degrees.", ["100|hundred", "degree"]), hits("It boils.", ["100|hundred"])
+        >>> contains_keywords("It boils at 100 degrees.", ["100|hundred", "degree"]), contains_keywords("It boils.", ["100|hundred"])
         (True, False)
     """
     text = answer.lower()
     return all(any(word in text for word in keyword.lower().split("|")) for keyword in keywords)
 
 
-def distinct(answers: Sequence[str]) -> float:
+def distinct_share(answers: Sequence[str]) -> float:
     """Share of different answers, case and spacing aside.
 
     Example:
-        >>> distinct(["I don't know.", "i  don't know.", "Blue."])
+        >>> distinct_share(["I don't know.", "i  don't know.", "Blue."])
         0.6666666666666666
     """
     return len({" ".join(answer.lower().split()) for answer in answers}) / max(len(answers), 1)
 
 
-def share(flags: Sequence[bool]) -> float | None:
+def true_share(flags: Sequence[bool]) -> float | None:
     """Share of true flags; None when there are none to ask.
 
     Example:
-        >>> share([True, False]), share([])
+        >>> true_share([True, False]), true_share([])
         (0.5, None)
     """
     return sum(flags) / len(flags) if flags else None

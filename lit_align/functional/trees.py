@@ -7,6 +7,9 @@ from torch import Tensor
 
 from lit_align.types import PackedTrees
 
+FLEX_BLOCK_SIZE = 128
+"""FlexAttention's kernels work on blocks of this many queries and keys."""
+
 
 def visible(trees: PackedTrees, window: int | None = None) -> Tensor:
     """Which tokens each token attends to, ``[rows, length, length]``: row q, column k is True if q sees k.

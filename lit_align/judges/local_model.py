@@ -15,7 +15,7 @@ from torch import Tensor
 from lit_align.data.scoring import longest, scored
 from lit_align.errors import ModelError
 from lit_align.judges.base import JudgeModel, Reply
-from lit_align.models.generate import Sample, sample
+from lit_align.models.generate import Completion, sample
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.tree_forward import TreeForward
 from lit_align.types import Batch, Group, Tree
@@ -128,7 +128,7 @@ class LocalModel(JudgeModel):
             for ids in prompts
         ]
 
-    def _told(self, one: Sample, seconds: float) -> Reply:
+    def _told(self, one: Completion, seconds: float) -> Reply:
         text = str(self._seat.tokenizer.decode(one.ids, skip_special_tokens=True)).strip()
         return Reply(None, text, _spent(seconds), truncated=not one.ended)
 
@@ -172,7 +172,7 @@ def _seated(
     activate: Callable[[], AbstractContextManager[Any]],
 ) -> Seat:
     read = TreeForward(model)
-    read.probe()
+    read.check()
     return Seat(model, tokenizer, read, activate)
 
 

@@ -28,7 +28,7 @@ class Memory:
         weights: the frozen base.
         adapters: of all roles.
         optimiser: the two moments of AdamW, and gradients while there are any.
-        kept: activations that wait for the backward pass, or keys and values of what was sampled so far.
+        saved: activations that wait for the backward pass, or keys and values of what was sampled so far.
         layer: what one layer computes with.
         head: what the head computes with, beyond what waits by then.
     """
@@ -36,7 +36,7 @@ class Memory:
     weights: int
     adapters: int
     optimiser: int
-    kept: int
+    saved: int
     layer: int
     head: int
 
@@ -44,12 +44,12 @@ class Memory:
     def total(self) -> int:
         """The peak; head and layers work one after the other."""
         return (
-            self.weights + self.adapters + self.optimiser + self.kept + max(self.layer, self.head)
+            self.weights + self.adapters + self.optimiser + self.saved + max(self.layer, self.head)
         )
 
     def __str__(self) -> str:
         parts = {"weights": self.weights, "adapters and optimiser": self.adapters + self.optimiser}
-        parts |= {"activations": self.kept + max(self.layer, self.head)}
+        parts |= {"activations": self.saved + max(self.layer, self.head)}
         return f"{self.total / GIB:.2f} GiB ({', '.join(f'{name} {size / GIB:.2f}' for name, size in parts.items())})"
 
 
@@ -81,7 +81,7 @@ def predict_memory(
         device: where it will run; a GPU when there is one.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    shape = Shape.of(config, base, lora, device)
+    shape = ModelShape.from_config(config, base, lora, device)
     frozen = shape.adapter * reference_adapter
     longest = min(longest or tokens, tokens)
     return shape.update(
@@ -123,7 +123,7 @@ def out_of_memory_message(
             replace(base, quantization="nf4"), lora, 1, gradient_checkpointing
         )
     if not gradient_checkpointing:
-        cures["checkpointing: true"] = predicted(base, lora, 1, True)
+        cures["gradient_checkpointing: true"] = predicted(base, lora, 1, True)
     if len(cures) == 1:  # a conversation longer than the budget is still one row
         cures[f"data.max_length: {tokens // 2}"] = cures[f"data.token_budget: {tokens // 2}"]
     if len(cures) == 2:
@@ -137,7 +137,7 @@ def out_of_memory_message(
 
 
 @contextmanager
-def explained(
+def explain_out_of_memory(
     adapters: AdapterSet, base: Base, lora: Lora, trees: PackedTrees, gradient_checkpointing: bool
 ) -> Iterator[None]:
     """Say which settings would have made it fit when memory runs out over these trees.
@@ -167,7 +167,7 @@ def explained(
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """What of a model decides the room that it takes: counts of numbers, and bytes of one.
 
     Args:
@@ -199,7 +199,9 @@ class Shape:
     masked: bool
 
     @classmethod
-    def of(cls, config: PreTrainedConfig, base: Base, lora: Lora, device: torch.device) -> Shape:
+    def from_config(
+        cls, config: PreTrainedConfig, base: Base, lora: Lora, device: torch.device
+    ) -> ModelShape:
         """Count, without memory, in a model that has shapes and nothing else."""
         from transformers import AutoModelForCausalLM
         from transformers.pytorch_utils import Conv1D
@@ -284,7 +286,7 @@ class Shape:
             weights=self.weights,
             adapters=self.adapter * trained + frozen,
             optimiser=3 * self.adapter * trained,
-            kept=tokens * kept + later,
+            saved=tokens * kept + later,
             layer=tokens * layer + self.unpacked,
             head=max(0, head - later),
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lit_align.memory.model import GIB, Memory, Shape
+from lit_align.memory.model import GIB, Memory, ModelShape
 from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
 
@@ -104,7 +104,7 @@ class Plan:
                 return str(self.reward_budget if "reward" in setting else getattr(self, name))
 
 
-class Preview:
+class MemoryPlanner:
     """Predicts for one model; nothing is loaded.
 
     Args:
@@ -114,7 +114,7 @@ class Preview:
 
     def __init__(self, config: PreTrainedConfig, device: torch.device | None = None) -> None:
         self.config, self.device = config, device or torch.device("cuda")
-        self._shapes: dict[tuple[str, int], Shape] = {}
+        self._shapes: dict[tuple[str, int], ModelShape] = {}
 
     def phases(self, plan: Plan) -> dict[str, Memory]:
         """The peak of each phase, once the optimiser has its moments."""
@@ -153,7 +153,7 @@ class Preview:
             shown = self.phases(replace(alone, scored=1.0))["update"]
             update = max(
                 update,
-                replace(update, kept=shown.kept, layer=shown.layer, head=shown.head),
+                replace(update, saved=shown.saved, layer=shown.layer, head=shown.head),
                 key=lambda one: one.total,
             )
         found = {"load": Memory(shape.weights, adapters, 0, 0, shape.unpacked, 0)}
@@ -237,8 +237,10 @@ class Preview:
     def _gib(self, plan: Plan) -> str:
         return f"{self.peak(plan) / GIB:.2f} GiB"
 
-    def _shape(self, plan: Plan) -> Shape:
+    def _shape(self, plan: Plan) -> ModelShape:
         key = (plan.base.quantization, plan.lora.r)
         if key not in self._shapes:
-            self._shapes[key] = Shape.of(self.config, plan.base, plan.lora, self.device)
+            self._shapes[key] = ModelShape.from_config(
+                self.config, plan.base, plan.lora, self.device
+            )
         return self._shapes[key]

@@ -51,7 +51,7 @@ def read_adapter(folder: str | Path, base: str) -> tuple[LoraConfig, dict[str, T
     config = PeftConfig.from_pretrained(str(folder))
     if not isinstance(config, LoraConfig):
         raise ModelError(
-            f"the adapter in {str(folder)!r} is {config.peft_type.value}; roles are played by LoRA adapters"
+            f"the adapter in {str(folder)!r} is {config.peft_type.value}; only LoRA adapters are supported"
         )
     trained_on = config.base_model_name_or_path
     if trained_on and not same_base(trained_on, base):

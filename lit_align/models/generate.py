@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-class Sample(NamedTuple):
+class Completion(NamedTuple):
     """One sampled response.
 
     Args:
@@ -39,7 +39,7 @@ def generate(
     temperature: float = 0.0,
     num_generations: int = 1,
     seed: int = 0,
-    places: Sequence[int] | None = None,
+    prompt_indices: Sequence[int] | None = None,
     batch_size: int = 32,
 ) -> list[list[list[int]]]:
     """Token ids of responses, ``[prompt][sample]``, without the token that ended them; see `sample`."""
@@ -51,7 +51,7 @@ def generate(
         temperature=temperature,
         num_generations=num_generations,
         seed=seed,
-        places=places,
+        prompt_indices=prompt_indices,
         batch_size=batch_size,
     )
     return [[one.ids[:-1] if one.ended else one.ids for one in row] for row in rows]
@@ -66,10 +66,10 @@ def sample(
     temperature: float = 1.0,
     num_generations: int = 1,
     seed: int = 0,
-    places: Sequence[int] | None = None,
+    prompt_indices: Sequence[int] | None = None,
     batch_size: int = 32,
     token_budget: int = 8192,
-) -> list[list[Sample]]:
+) -> list[list[Completion]]:
     """Sample responses from the full distribution; nothing is cut off by rank or mass.
 
     A response depends on the seed and its prompt's place, not on what shares its batch. In bfloat16 the
@@ -84,7 +84,7 @@ def sample(
         temperature: 0 takes the likeliest token.
         samples: responses to each prompt; they share the pass over it.
         seed: of the random numbers.
-        places: of the prompts among all that are ever asked; None if these are all.
+        prompt_indices: of the prompts among all that are ever asked; None if these are all.
         batch_size: responses that are decoded at once; at least those to one prompt.
         token_budget: tokens of prompts that are read at once; at least those of one prompt.
 
@@ -98,18 +98,24 @@ def sample(
         raise ModelError(
             f"prompt {[bool(p) for p in prompts].index(False)} is empty; a response must follow something"
         )
-    check_room(model.config, max(map(len, prompts), default=0), max_new_tokens)
-    places, ends = range(len(prompts)) if places is None else places, stop_ids(model, tokenizer)
+    check_context_length(model.config, max(map(len, prompts), default=0), max_new_tokens)
+    prompt_indices, ends = (
+        range(len(prompts)) if prompt_indices is None else prompt_indices,
+        stop_ids(model, tokenizer),
+    )
     longest_first = sorted(
         range(len(prompts)), key=lambda i: -len(prompts[i])
     )  # out of memory at once, or not at all
     together = max(1, batch_size // num_generations)
-    found: dict[int, list[Sample]] = {}
+    found: dict[int, list[Completion]] = {}
     with _evaluating(model):
         for start in range(0, len(prompts), together):
             chosen = longest_first[start : start + together]
             luck = torch.stack(
-                [_luck(seed, places[i], num_generations, max_new_tokens) for i in chosen]
+                [
+                    _draw_uniforms(seed, prompt_indices[i], num_generations, max_new_tokens)
+                    for i in chosen
+                ]
             ).to(model.device)
             rows = _decode(
                 model, [prompts[i] for i in chosen], luck, temperature, ends, token_budget
@@ -139,7 +145,7 @@ def stream(
     from transformers import DynamicCache
 
     cache, ends = DynamicCache(config=model.config), stop_ids(model, tokenizer)
-    luck = _luck(seed, 0, 1, max_new_tokens).to(model.device)
+    luck = _draw_uniforms(seed, 0, 1, max_new_tokens).to(model.device)
     ids = torch.tensor([list(prompt)], device=model.device)
     for step in range(max_new_tokens):
         seen = ids.new_ones(1, len(prompt) + step)
@@ -153,7 +159,7 @@ def stream(
         ids = token[:, None]
 
 
-def check_room(config: PreTrainedConfig, prompt: int, new: int) -> None:
+def check_context_length(config: PreTrainedConfig, prompt: int, new: int) -> None:
     """Refuse what needs more positions than a model of these settings has.
 
     Args:
@@ -190,7 +196,7 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
     return sorted(found)
 
 
-def _luck(seed: int, place: int, num_generations: int, new: int) -> Tensor:
+def _draw_uniforms(seed: int, place: int, num_generations: int, new: int) -> Tensor:
     """A number for every token that could be drawn, ``[samples, new]``, whichever rows are dropped meanwhile."""
     random = torch.Generator().manual_seed(
         (seed * 1_000_003 + place) % 2**63
@@ -216,7 +222,7 @@ def _decode(
     temperature: float,
     ends: list[int],
     token_budget: int,
-) -> list[Sample]:
+) -> list[Completion]:
     """Decode ``luck``'s ``[prompts, samples, new]`` responses together; finished ones leave the batch."""
     from transformers import DynamicCache
 
@@ -267,7 +273,7 @@ def _decode(
         seen, at = torch.cat([seen, seen.new_ones(len(seen), 1)], 1), at + 1
         logits = _next(model, token[:, None], seen, at, cache)
     return [
-        Sample(t[:n], p[:n], e)
+        Completion(t[:n], p[:n], e)
         for t, p, n, e in zip(
             tokens.tolist(), logps.tolist(), length.tolist(), ended.tolist(), strict=True
         )

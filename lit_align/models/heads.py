@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lit_align.errors import ModelError
 
-FILE = "head.safetensors"
+HEAD_FILE = "head.safetensors"
 
 
 class ScoreHead(nn.Module):
@@ -48,7 +48,7 @@ class ScoreHead(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             return nn.functional.linear(hidden.float(), self.weight, self.bias)
 
-    def one(self, raw: Tensor) -> Tensor:
+    def normalize(self, raw: Tensor) -> Tensor:
         """The one normalised score, ``[n]``, of raw ones, ``[n, outputs]``."""
         return (
             (raw.float() * self.combine).sum(-1) - self.mean
@@ -59,7 +59,8 @@ class ScoreHead(nn.Module):
         from safetensors.torch import save_file
 
         save_file(
-            {name: value.contiguous() for name, value in self.state_dict().items()}, folder / FILE
+            {name: value.contiguous() for name, value in self.state_dict().items()},
+            folder / HEAD_FILE,
         )
 
     @classmethod
@@ -71,10 +72,10 @@ class ScoreHead(nn.Module):
         """
         from safetensors.torch import load_file
 
-        file = Path(folder).expanduser() / FILE
+        file = Path(folder).expanduser() / HEAD_FILE
         if not file.is_file():
             raise ModelError(
-                f"{str(folder)!r} has no {FILE}, so it is an adapter and not a reward model; give the adapter/ folder "
+                f"{str(folder)!r} has no {HEAD_FILE}, so it is an adapter and not a reward model; give the adapter/ folder "
                 "of a RewardModel run"
             )
         weights = load_file(file)

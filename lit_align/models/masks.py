@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lit_align.functional.trees import visible
+from lit_align.functional.trees import FLEX_BLOCK_SIZE, visible
 from lit_align.types import PackedTrees
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
-
-BLOCK = 128
-"""FlexAttention's kernels work on squares of this many queries and keys."""
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 """Layer types whose reading of a token depends on nothing but its position and what the mask lets it see."""
@@ -24,7 +21,7 @@ FORMS = ("sdpa", "eager", "flex_attention")
 """Attention implementations that take a mask for each pair of tokens."""
 
 
-def unpackable(model: Any) -> str | None:
+def packing_obstacle(model: Any) -> str | None:
     """Why ``model`` cannot read trees, as far as its configuration tells; None if nothing speaks against it."""
     config = model.config.get_text_config()
     if foreign := sorted(set(getattr(config, "layer_types", None) or ()) - {FULL, SLIDING}):
@@ -92,6 +89,6 @@ def _block_mask(trees: PackedTrees, window: int | None) -> BlockMask:
         length,
         length,
         device=str(tree.device),
-        BLOCK_SIZE=BLOCK,
+        BLOCK_SIZE=FLEX_BLOCK_SIZE,
         _compile=tree.is_cuda,
     )

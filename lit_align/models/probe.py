@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lit_align.errors import ModelError
 from lit_align.functional.trees import unroll
-from lit_align.models.masks import unpackable
+from lit_align.models.masks import packing_obstacle
 from lit_align.types import PackedTrees, TokenLogps
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ def probe(forward: TreeForward) -> None:
             _say(
                 f"the head of {name} is more than a linear layer ({reason}): all logits get computed, in more memory"
             )
-        reason = unpackable(model) if forward.layout == "rows" else fault(lambda: forward(trees))
+        reason = (
+            packing_obstacle(model) if forward.layout == "rows" else fault(lambda: forward(trees))
+        )
         if reason is not None:
             forward.layout = "rows"
             if wrong := fault(lambda: forward(trees)):

@@ -44,7 +44,7 @@ class ReferenceCache:
     def __len__(self) -> int:
         return len(self._known)
 
-    def of(self, trees: Sequence[Tree], compute: Callable[[], Tensor]) -> Tensor:
+    def get_or_compute(self, trees: Sequence[Tree], compute: Callable[[], Tensor]) -> Tensor:
         """Log-probability of each response of ``trees``, ``[responses]``; calls ``compute`` unless all are known."""
         keys = [_key(tree) for tree in trees]
         if any(key not in self._known for key in keys):

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor, nn
 
-from lit_align.functional.logps import Finish, token_logps
-from lit_align.functional.trees import last_tokens, lengthen, unroll
-from lit_align.models.masks import BLOCK, masks, unpackable
+from lit_align.functional.logps import LogitTransform, token_logps
+from lit_align.functional.trees import FLEX_BLOCK_SIZE, last_tokens, lengthen, unroll
+from lit_align.models.masks import masks, packing_obstacle
 from lit_align.models.probe import probe
 from lit_align.types import PackedTrees, TokenLogps
 
@@ -22,7 +22,7 @@ class TreeForward:
     In layout ``trees`` the model reads the rows as they are packed. Models that cannot (recurrent or convolutional
     layers, chunked attention, positions counted by column) read each response in a row of its own, layout ``rows``: the
     same numbers for more computing. With head ``fused`` only scored tokens meet the language-model head, in chunks;
-    models whose head is more than a linear layer and `Finish` compute all their logits, head ``plain``.
+    models whose head is more than a linear layer and `LogitTransform` compute all their logits, head ``plain``.
 
     Args:
         model: a causal language model, adapters and all; of a PEFT model what ``get_base_model()`` gives.
@@ -37,7 +37,7 @@ class TreeForward:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = cast("Any", model)
-        self.layout = "trees" if unpackable(model) is None else "rows"
+        self.layout = "trees" if packing_obstacle(model) is None else "rows"
         head = self.model.get_output_embeddings()
         # Adapters and 4-bit weights come as other classes: what they compute is not their weight.
         self.head = "fused" if type(head) is nn.Linear else "plain"
@@ -66,7 +66,7 @@ class TreeForward:
             entropy=entropy, mean_logit=logits.detach().mean(-1), top1=top1, collision=collision
         )
 
-    def probe(self) -> None:
+    def check(self) -> None:
         """Settle ``layout`` and ``head`` by comparing with ordinary forward passes on a few tokens.
 
         Some architectures read packed trees wrong without an error. A model that does is unrolled, one whose head is
@@ -82,7 +82,7 @@ class TreeForward:
         """What the head reads to predict each scored token, ``[n, d]``."""
         return self._run(self.model.base_model, trees)
 
-    def last(self, trees: PackedTrees) -> Tensor:
+    def last_hidden(self, trees: PackedTrees) -> Tensor:
         """What a head of scores reads: the last layer at the last token of each response, ``[responses, d]``."""
         return self.hidden(last_tokens(trees))
 
@@ -96,7 +96,7 @@ class TreeForward:
         )
 
     @property
-    def finish(self) -> Finish:
+    def finish(self) -> LogitTransform:
         """What the model does to its logits after the head, as its configuration spells it."""
         scale, config = 1.0, self.model.config.get_text_config()
         if divisor := getattr(config, "logits_scaling", None):  # Granite
@@ -105,7 +105,9 @@ class TreeForward:
             isinstance(factor := getattr(config, "logit_scale", None), float | int) and factor
         ):  # Cohere
             scale *= factor
-        return Finish(scale, getattr(config, "final_logit_softcapping", None) or None)  # Gemma
+        return LogitTransform(
+            scale, getattr(config, "final_logit_softcapping", None) or None
+        )  # Gemma
 
     def _run(self, module: nn.Module, trees: PackedTrees) -> Tensor:
         """The first output of ``module`` where each scored token is predicted, ``[n, ...]``."""
@@ -119,7 +121,7 @@ class TreeForward:
             out = module(input_ids=trees.input_ids, attention_mask=mask.long(), use_cache=False)
         else:
             if self.model.config.get_text_config()._attn_implementation == "flex_attention":
-                trees = lengthen(trees, BLOCK)
+                trees = lengthen(trees, FLEX_BLOCK_SIZE)
             mask = masks(self.model, trees)
             out = module(
                 input_ids=trees.input_ids,

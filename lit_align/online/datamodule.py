@@ -15,14 +15,15 @@ from typing import Any, Literal, cast
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from lit_align.data.datamodules import LANES, TextDataModule
+from lit_align.data.datamodules import TextDataModule
 from lit_align.data.formats.groups import Groups, as_row
 from lit_align.data.kto_mismatched import mismatched
 from lit_align.data.prepare import SELECT, held_up
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import ConfigError, Malformed, Overlong, SetAside
 from lit_align.feedback import Feedback, FeedbackResult
-from lit_align.models.generate import check_room, sample
+from lit_align.functional.trees import FLEX_BLOCK_SIZE
+from lit_align.models.generate import check_context_length, sample
 from lit_align.online.round_loader import Kept, Rounds, Row
 from lit_align.rewards.base import as_response as answered
 from lit_align.types import Group, LabelKind, Text, Tree
@@ -182,7 +183,7 @@ class Online(TextDataModule):
         """Steps that are made when their round begins."""
         trees, module = self.trees["train"], self._module
         longest = max(len(tree.prompt) for tree in trees)
-        check_room(module.adapters.model.config, longest, module.max_new_tokens)
+        check_context_length(module.adapters.model.config, longest, module.max_new_tokens)
         need = longest + self.num_generations * module.max_new_tokens
         if self.fresh_fraction and need > self.token_budget:
             raise ConfigError(
@@ -200,14 +201,16 @@ class Online(TextDataModule):
             token_budget=self.token_budget,
             seed=self.seed,
             shuffle=self.shuffle,
-            multiple=LANES if module.block_sparse else 1,
+            multiple=FLEX_BLOCK_SIZE if module.block_sparse else 1,
             dense=not module.block_sparse,
         )
 
     def state_dict(self) -> dict[str, Any]:
         """What the rounds hold, the reference, if it has moved, and what the feedback has learned."""
         weights = (
-            self._module.adapters.weights("reference") if self.reference_update != "fixed" else {}
+            self._module.adapters.copy_weights("reference")
+            if self.reference_update != "fixed"
+            else {}
         )
         learned = self.feedback.state() if self.feedback else {}
         return {"rounds": dict(vars(self._rounds)), "reference": weights, "feedback": learned}
@@ -216,7 +219,7 @@ class Online(TextDataModule):
         """Take them back."""
         self._attach()
         self._rounds = Kept(**state["rounds"])
-        self._module.adapters.put("reference", state["reference"])
+        self._module.adapters.set_weights("reference", state["reference"])
         if self.feedback:
             self.feedback.restore(state["feedback"])
 

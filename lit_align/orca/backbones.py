@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lit_align.errors import ConfigError, ModelError
 from lit_align.models.adapter_set import Lora
 from lit_align.models.load import is_causal
-from lit_align.models.masks import unpackable
+from lit_align.models.masks import packing_obstacle
 from lit_align.orca.types import BodySpec, Embedded, Stats
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class CausalBody(Body):
         self, model: PreTrainedModel, layers: int | None = None, attention_mode: Fix = "none"
     ) -> None:
         config: Any = model.config.get_text_config()
-        if (why := unpackable(model)) or config._attn_implementation == "flex_attention":
+        if (why := packing_obstacle(model)) or config._attn_implementation == "flex_attention":
             raise ModelError(
                 f"{_name(model)!r} cannot be a body: {why or 'set base.attention to sdpa'}"
             )

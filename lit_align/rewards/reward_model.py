@@ -15,6 +15,7 @@ import torch
 from lit_align import Register, hookimpl
 from lit_align.data.scoring import longest, read, scored
 from lit_align.errors import ModelError
+from lit_align.models.adapter_files import attach_adapter
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.adapters import same_base
 from lit_align.models.load import Base, load_model, load_tokenizer, tokenizer_fingerprint
@@ -136,9 +137,9 @@ class RewardModelScore(Reward):
         taken = sum(role.startswith("trained") for role in adapters.names)
         members = tuple(f"trained{taken + i}" for i in range(len(self._folders)))
         for member, path in zip(members, self._folders, strict=True):
-            adapters.attach(member, path)
+            attach_adapter(adapters, member, path)
         read = TreeForward(adapters.model)
-        read.probe()
+        read.check()
         return Seat(adapters, tokenizer, read, members)
 
     @torch.no_grad()
@@ -166,7 +167,7 @@ class RewardModelScore(Reward):
         for member in self.seat.members:
             with adapters.activate(member, training=False):
                 head = adapters.head(member)
-                each.append(head.one(head(self.seat.read.last(trees))).cpu())
+                each.append(head.normalize(head(self.seat.read.last_hidden(trees))).cpu())
         return torch.stack(each, 1)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_align.errors import ModelError
+from lit_align.models.adapter_files import load_adapter, lora_settings
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.heads import ScoreHead
 from lit_align.models.load import tokenizer_fingerprint
@@ -56,12 +57,12 @@ class Critic:
                 f"the reward model in {self.init_from!r} was trained with another tokenizer or chat template than "
                 f"{adapters.base!r} has here; give one that reads the same tokens, or set critic.start to null"
             )
-        if (mine := adapters.settings("critic")) != wrote.get("lora"):
+        if (mine := lora_settings(adapters, "critic")) != wrote.get("lora"):
             raise ModelError(
                 f"the reward model in {self.init_from!r} has the adapter {wrote.get('lora')} and the critic {mine}; "
                 "set lora to the former"
             )
-        adapters.load(self.init_from, "critic")
+        load_adapter(adapters, self.init_from, "critic")
         # The score that a reward gives is one number, normalised; all of that is linear and goes into the weights.
         head.weight.data.copy_((scores.combine @ scores.weight)[None] / scores.scale)
         head.bias.data.copy_((scores.combine @ scores.bias - scores.mean)[None] / scores.scale)

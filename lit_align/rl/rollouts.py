@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lit_align.errors import ModelError, TrainingError
 from lit_align.functional.kl import kl_estimates
-from lit_align.models.generate import Sample
+from lit_align.models.generate import Completion
 from lit_align.rewards import Reward, Scores
 from lit_align.rewards.base import as_response, checked_scores
 from lit_align.types import Batch, Group, Tree
@@ -131,7 +131,7 @@ def sampling(together: int, limit: int) -> Iterator[None]:
 
 def gathered(
     trees: Sequence[Tree],
-    samples: Sequence[Sequence[Sample]],
+    samples: Sequence[Sequence[Completion]],
     texts: Sequence[Sequence[str]],
     reward: Reward,
     folder: Path,

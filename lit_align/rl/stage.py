@@ -52,7 +52,7 @@ from lit_align.data.loader import Steps
 from lit_align.data.packing import pack
 from lit_align.errors import ConfigError
 from lit_align.functional.kl import kl_estimates
-from lit_align.models.generate import check_room, sample
+from lit_align.models.generate import check_context_length, sample
 from lit_align.models.load import load_config, without_dropout
 from lit_align.objectives import PolicyObjective
 from lit_align.rewards import Reward
@@ -216,7 +216,7 @@ class RL(LanguageModelStage):
 
     def check_room(self, trees: list[Tree]) -> None:
         """Refuse prompts behind which the model has too few positions for a response."""
-        check_room(
+        check_context_length(
             load_config(self.base), max(len(tree.prompt) for tree in trees), self.max_new_tokens
         )
 

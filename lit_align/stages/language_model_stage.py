@@ -18,7 +18,8 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from lit_align.callbacks.predictions import ask, records
 from lit_align.errors import ConfigError, ModelError
-from lit_align.memory.model import explained
+from lit_align.memory.model import explain_out_of_memory
+from lit_align.models.adapter_files import lora_settings, save_adapter
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.tree_forward import TreeForward
@@ -205,7 +206,7 @@ class LanguageModelStage(Stage):
         }
         self._adapters = AdapterSet(model, self.lora, **more)
         self._tree_forward = TreeForward(self._adapters.model)
-        self._tree_forward.probe()
+        self._tree_forward.check()
 
     def _destination(self) -> torch.device | None:
         """Where the trainer will want the model; loading it elsewhere first would need room twice."""
@@ -255,7 +256,7 @@ class LanguageModelStage(Stage):
 
     def out_of_memory_advice(self, batch: Batch) -> AbstractContextManager[None]:
         """Says which settings would have made it fit when memory runs out."""
-        return explained(
+        return explain_out_of_memory(
             self.adapters, self.base, self.lora, batch.trees, self.gradient_checkpointing
         )
 
@@ -343,7 +344,9 @@ class LanguageModelStage(Stage):
 
     def compatibility_settings(self) -> dict[str, Any]:
         """What the trained weights mean nothing without; dropout and precision may change."""
-        lora = self.adapters.settings(self.adapters.trained_roles[0])  # with sft, that adapter's
+        lora = lora_settings(
+            self.adapters, self.adapters.trained_roles[0]
+        )  # with sft, that adapter's
         template = hashlib.sha256(str(self.tokenizer.chat_template).encode()).hexdigest()[:16]
         return {
             **{f"lora.{name}": value for name, value in lora.items()},
@@ -354,7 +357,7 @@ class LanguageModelStage(Stage):
 
     def save_adapter(self, folder: Path) -> None:
         """Write the policy's adapter as an ordinary PEFT folder with a record of where it came from."""
-        self.adapters.save(folder, provenance=self.provenance())
+        save_adapter(self.adapters, folder, provenance=self.provenance())
 
     def provenance(self) -> dict[str, Any]:
         """Where an adapter comes from."""

@@ -10,7 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lit_align.errors import ConfigError, DataError, TrainingError
-from lit_align.functional.logps import by_response, response_logps
+from lit_align.functional.logps import pad_by_response, sum_by_response
+from lit_align.models.fingerprint import adapter_fingerprint
 from lit_align.models.load import tokenizer_fingerprint
 from lit_align.models.reference_cache import ReferenceCache
 from lit_align.objectives import Objective, PairwiseObjective, RankedObjective, UnpairedObjective
@@ -191,10 +192,10 @@ class Preference(LanguageModelStage):
         """Log-probabilities of the batch's responses, ``[responses]``, from those of its tokens."""
         trees, objective = batch.trees, self.objective
         length = torch.bincount(trees.owner, minlength=trees.responses)
-        policy = response_logps(tokens.logps, trees.owner, trees.responses)
+        policy = sum_by_response(tokens.logps, trees.owner, trees.responses)
         if "reference" in objective.per_token:
             by_token = self._score(trees)
-            reference = response_logps(by_token, trees.owner, trees.responses)
+            reference = sum_by_response(by_token, trees.owner, trees.responses)
         else:
             by_token, reference = (
                 None,
@@ -205,7 +206,8 @@ class Preference(LanguageModelStage):
         fields = {"policy": tokens.logps, "reference": by_token, "collision": tokens.collision}
         asked = {name: value for name, value in fields.items() if value is not None}
         spread = {
-            name: by_response(value, trees.owner, trees.responses) for name, value in asked.items()
+            name: pad_by_response(value, trees.owner, trees.responses)
+            for name, value in asked.items()
         }
         return Logps(policy, reference, length, PerTokenLogps(**spread))
 
@@ -214,16 +216,14 @@ class Preference(LanguageModelStage):
         trees = batch.trees
 
         def compute() -> Tensor:
-            return response_logps(self._score(trees), trees.owner, trees.responses)
+            return sum_by_response(self._score(trees), trees.owner, trees.responses)
 
         if self.cache_reference is None:
             return compute()
         if self._cache is None:
-            fingerprint = (
-                f"{self.adapters.fingerprint('reference')}-{tokenizer_fingerprint(self.tokenizer)}"
-            )
+            fingerprint = f"{adapter_fingerprint(self.adapters, 'reference')}-{tokenizer_fingerprint(self.tokenizer)}"
             self._cache = ReferenceCache(Path(self.cache_reference), fingerprint, self.global_rank)
-        return self._cache.of(batch.source, compute).to(self.device)
+        return self._cache.get_or_compute(batch.source, compute).to(self.device)
 
     def _score(self, trees: PackedTrees) -> Tensor:
         """Log-probabilities of the scored tokens under the reference, ``[n]``."""

@@ -15,6 +15,7 @@ from lit_align.callbacks.predictions import record
 from lit_align.data.prepare import likelier
 from lit_align.data.scoring import scored
 from lit_align.errors import ConfigError, DataError
+from lit_align.models.adapter_files import save_adapter
 from lit_align.models.load import tokenizer_fingerprint
 from lit_align.objectives import Objective, PairwiseObjective, RankedObjective, RatedObjective
 from lit_align.stages import preference_losses
@@ -113,7 +114,7 @@ class RewardModel(LanguageModelStage):
     def raw(self, member: str, trees: PackedTrees, training: bool) -> Tensor:
         """What a member's head says of each response, ``[responses, outputs]``, before normalisation."""
         with self.adapters.activate(member, training):
-            scores: Tensor = self.adapters.head(member)(self.tree_forward.last(trees))
+            scores: Tensor = self.adapters.head(member)(self.tree_forward.last_hidden(trees))
             return scores
 
     def _judged(self, batch: Batch, scores: Tensor) -> Judged:
@@ -201,7 +202,10 @@ class RewardModel(LanguageModelStage):
         """The mean over members of each response's normalised score, ``[responses]``."""
         trees = batch.trees.to(self.device)
         return torch.stack(
-            [self.adapters.head(m).one(self.raw(m, trees, training=False)) for m in self.members]
+            [
+                self.adapters.head(m).normalize(self.raw(m, trees, training=False))
+                for m in self.members
+            ]
         ).mean(0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -242,8 +246,11 @@ class RewardModel(LanguageModelStage):
     def save_adapter(self, folder: Path) -> None:
         """Write adapter, head, normalisation and provenance; one folder for each member."""
         for member in self.members:
-            self.adapters.save(
-                folder if len(self.members) == 1 else folder / member, member, self.provenance()
+            save_adapter(
+                self.adapters,
+                folder if len(self.members) == 1 else folder / member,
+                member,
+                self.provenance(),
             )
 
 

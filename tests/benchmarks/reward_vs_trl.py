@@ -94,7 +94,10 @@ class Ours:
             one.tokens for one in trees[:BATCH]
         )  # as much at once as theirs, prompts counted once
         return scored(
-            trees, lambda b: self.tree_forward.last(b.trees) @ self.head.T, budget, dense=True
+            trees,
+            lambda b: self.tree_forward.last_hidden(b.trees) @ self.head.T,
+            budget,
+            dense=True,
         ).view(-1, 2)
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from lit_align.__main__ import main
+from lit_align.models.adapter_files import save_adapter
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.load import Base, load_model, load_tokenizer
 from tests.stages.runs import arguments, write_pairs
@@ -58,7 +59,7 @@ def adapter(base, folder, seed, lora, std):
     random = torch.Generator().manual_seed(seed)
     for weight in adapters.trainable().values():
         weight.data.normal_(0, std, generator=random)
-    adapters.save(folder)
+    save_adapter(adapters, folder)
     return str(folder)
 
 

@@ -118,7 +118,7 @@ def test_the_model_in_memory_judges_as_the_role_that_is_asked(base, wording):
         judge = Judge(LocalModel(role=role), template=wording)
         judge.attach(adapters, load_tokenizer(base))
         found[role] = [record["probability"] for record in judge(said, "pairs")[0].records]
-        assert adapters.now == "policy"
+        assert adapters.active == "policy"
     alone = [
         record["probability"]
         for record in Judge(LocalModel(base), template=wording)(said, "pairs")[0].records

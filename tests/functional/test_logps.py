@@ -3,10 +3,15 @@ import torch
 from torch.nn.functional import logsigmoid
 from torch.utils.flop_counter import FlopCounterMode
 
-from lit_align.functional.logps import Finish, response_logps, token_logps
+from lit_align.functional.logps import LogitTransform, sum_by_response, token_logps
 from tests.peak_memory import Peak
 
-FINISHES = [Finish(), Finish(scale=0.4), Finish(softcap=2.5), Finish(scale=1.7, softcap=3.0)]
+FINISHES = [
+    LogitTransform(),
+    LogitTransform(scale=0.4),
+    LogitTransform(softcap=2.5),
+    LogitTransform(scale=1.7, softcap=3.0),
+]
 
 
 def plain(hidden, weight, bias, target, finish):
@@ -38,7 +43,7 @@ def nonlinear(logps):
     """A loss whose gradient differs from token to token and depends on several of them."""
     owner = torch.arange(len(logps)) % 3
     return (
-        -logsigmoid(response_logps(logps, owner, 3) / 10).sum()
+        -logsigmoid(sum_by_response(logps, owner, 3) / 10).sum()
         - (logps.exp() * torch.arange(len(logps))).mean()
     )
 
@@ -82,7 +87,7 @@ def test_half_precision_costs_no_more_than_the_rounding_of_its_logits():
     )
     fused = token_logps(hidden, weight, offset, target).logps
     exact_inputs = [x.detach().double().requires_grad_() for x in (hidden, weight, offset)]
-    right = plain(*exact_inputs, target, Finish())
+    right = plain(*exact_inputs, target, LogitTransform())
     assert fused.dtype == torch.float32
     assert (fused - right).abs().max() < 2 * 2 ** (5 - 9)  # logits here are below 2**5
     gradients = torch.autograd.grad(fused.sum(), (hidden, weight, offset))

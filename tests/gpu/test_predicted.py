@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lit_align.memory.planner import Plan, Preview
+from lit_align.memory.planner import MemoryPlanner, Plan
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.generate import sample
 from lit_align.models.load import Base, load_config, load_model
@@ -41,7 +41,7 @@ def test_ppo_allocates_what_was_predicted(config, tmp_path):
     torch.cuda.empty_cache()
     base, lora = Base(str(tmp_path), dtype="bfloat16"), Lora()
     adapters = AdapterSet(
-        load_model(base, device), lora, trained_roles=("policy", "critic"), outputs={"critic": 1}
+        load_model(base, device), lora, trained_roles=("policy", "critic"), head_sizes={"critic": 1}
     ).train()
     optimizer = torch.optim.AdamW(adapters.trainable().values())
     read, trees = TreeForward(adapters.model), packed(512, [512], 2).trees.to(device)
@@ -76,7 +76,9 @@ def test_ppo_allocates_what_was_predicted(config, tmp_path):
         run()
         measured[phase] = torch.cuda.max_memory_allocated()
     plan = Plan(base, lora, 2048, 32, 512, trained=2, num_generations=1, max_new_tokens=512)
-    memory = {name: one.total for name, one in Preview(load_config(base)).phases(plan).items()}
+    memory = {
+        name: one.total for name, one in MemoryPlanner(load_config(base)).phases(plan).items()
+    }
     found = {name: memory[name] for name in ("prefill", "score", "update")}
     found["sampling"] = max(memory["prefill"], memory["decode"])
     assert found == pytest.approx(measured, rel=0.1)

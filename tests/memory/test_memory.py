@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config
 
 from lit_align.data.packing import pack
 from lit_align.errors import TrainingError
-from lit_align.memory.model import GIB, explained, out_of_memory_message, predict_memory
-from lit_align.memory.planner import Plan, Preview
+from lit_align.memory.model import GIB, explain_out_of_memory, out_of_memory_message, predict_memory
+from lit_align.memory.planner import MemoryPlanner, Plan
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.generate import sample
 from lit_align.models.load import Base, load_config, load_model
@@ -168,7 +168,8 @@ def test_phases_of_sampling_within_8_percent_of_what_they_take(
     )
     plan = replace(plan, num_generations=samples, max_new_tokens=new)
     found = {
-        name: memory.total for name, memory in Preview(load_config(base), CPU).phases(plan).items()
+        name: memory.total
+        for name, memory in MemoryPlanner(load_config(base), CPU).phases(plan).items()
     }
     assert found.pop("load") < min(found.values())
     assert found == pytest.approx(measured, rel=0.08)
@@ -197,7 +198,7 @@ def test_prompts_that_are_read_in_parts_take_what_was_predicted(
     ):
         sample(model, tokenizer(), [list(range(5, 37))] * 32, max_new_tokens=1, token_budget=budget)
     plan = Plan(base, lora, budget, 32, 32, num_generations=1, max_new_tokens=1)
-    memory = Preview(load_config(base), CPU).phases(plan)["prefill"]
+    memory = MemoryPlanner(load_config(base), CPU).phases(plan)["prefill"]
     assert memory.total - memory.optimiser == pytest.approx(
         seen.peak, rel=0.08
     )  # there is none here
@@ -211,14 +212,14 @@ def test_every_member_of_an_ensemble_keeps_its_activations(path, members):
         [f"reward{i}" for i in range(members)],
     )
     adapters = AdapterSet(
-        load_model(base, CPU), lora, trained_roles=names, outputs=dict.fromkeys(names, 1)
+        load_model(base, CPU), lora, trained_roles=names, head_sizes=dict.fromkeys(names, 1)
     ).train()
     optimizer = torch.optim.AdamW(adapters.trainable().values(), foreach=False)
     read, trees = TreeForward(adapters.model), packed(128, [64, 64], 4).trees
 
     def score(name):
         with adapters.activate(name):
-            return adapters.head(name)(read.last(trees)).sum()
+            return adapters.head(name)(read.last_hidden(trees)).sum()
 
     with peak_of(adapters) as seen:
         for _ in range(2):
@@ -226,7 +227,7 @@ def test_every_member_of_an_ensemble_keeps_its_activations(path, members):
             optimizer.step()
             optimizer.zero_grad()
     plan = Plan(base, lora, 1024, 4, 256, scored=0.0, trained=members)
-    assert Preview(load_config(base), CPU).phases(plan)["update"].total == pytest.approx(
+    assert MemoryPlanner(load_config(base), CPU).phases(plan)["update"].total == pytest.approx(
         seen.peak, rel=0.1
     )
 
@@ -254,7 +255,7 @@ def test_the_reference_reads_while_the_policy_waits(path, gradient_checkpointing
         reference=True,
         gradient_checkpointing=gradient_checkpointing,
     )
-    memory = Preview(load_config(base), CPU).phases(plan)["score"]
+    memory = MemoryPlanner(load_config(base), CPU).phases(plan)["score"]
     assert memory.total - memory.optimiser == pytest.approx(
         seen.peak, rel=0.08
     )  # there is none here
@@ -299,7 +300,7 @@ def ppo(**changes):
         "tree": 512,
     }
     settings |= {
-        "samples": 1,
+        "num_generations": 1,
         "max_new_tokens": 512,
         "trained": 2,
         "frozen": adapter,
@@ -310,10 +311,10 @@ def ppo(**changes):
 
 def test_ppo_of_an_8b_model_fits_in_12_gib_with_all_its_roles():
     """Keys and values of 32 sequences of 1024 tokens are 4 GiB: 32 layers of 2 x 1024 numbers in 2 bytes."""
-    found = Preview(llama_8b()).phases(ppo())
+    found = MemoryPlanner(llama_8b()).phases(ppo())
     assert list(found) == ["load", "prefill", "decode", "reward", "score", "update"]
-    assert found["decode"].kept == 4 * GIB
-    assert found["prefill"].kept == 2 * GIB
+    assert found["decode"].saved == 4 * GIB
+    assert found["prefill"].saved == 2 * GIB
     static = found["load"].weights + found["load"].adapters
     assert found["update"].optimiser == 2 * found["load"].adapters  # of the two in three that learn
     assert all(static < memory.total < 12 * GIB for memory in found.values())
@@ -323,10 +324,10 @@ def test_ppo_of_an_8b_model_fits_in_12_gib_with_all_its_roles():
 
 def test_demonstrations_beside_it_may_be_what_needs_most():
     """Alone in their update they need what a supervised step needs, and the critic waits for nothing."""
-    preview, short = Preview(llama_8b()), ppo(batch_size=1)
+    preview, short = MemoryPlanner(llama_8b()), ppo(batch_size=1)
     before = preview.phases(short)["update"]
     beside = preview.phases(replace(short, ptx_batch=2, ptx_tree=1024))["update"]
-    assert beside.kept == 2048 * (
+    assert beside.saved == 2048 * (
         32 * 4096 * 2 + 4096 * 6
     )  # two conversations in each layer's input, and the norm
     assert (beside.adapters, beside.optimiser) == (before.adapters, before.optimiser)
@@ -366,19 +367,22 @@ def test_configurations_for_24_gib_fit(file, more):
         lora=Lora(**rl["lora"]),
         **{name: data[name] for name in names},
         tree=data["max_length"],
-        num_generations=rl["samples"],
+        num_generations=rl["num_generations"],
         max_new_tokens=rl["max_new_tokens"],
         trained=2,
-        init_adapter="sft" in rl,
+        init_adapter="init_adapter" in rl,
         frozen=round(more["adapters"] / 2 * adapter + more.get("others", 0)),
         reward_budget=8192 if more["adapters"] else 0,
         reference=True,
     )
-    assert Preview(qwen3_8b).verdict(plan, 24).startswith("It fits: ")
+    assert MemoryPlanner(qwen3_8b).verdict(plan, 24).startswith("It fits: ")
 
 
 def test_the_verdict_names_settings_and_what_they_give():
-    preview, plan = Preview(llama_8b()), ppo(token_budget=8192, batch_size=8, num_generations=4)
+    preview, plan = (
+        MemoryPlanner(llama_8b()),
+        ppo(token_budget=8192, batch_size=8, num_generations=4),
+    )
     update = preview.phases(plan)["update"].total
     assert preview.peak(plan) == update
     fits = preview.verdict(plan, 24)
@@ -420,7 +424,7 @@ def test_out_of_memory_names_three_settings_that_help():
     )
     assert "data.token_budget: 4096 (" in found
     assert "base.quantization: nf4 (" in found
-    assert found.endswith(f" or checkpointing: true ({less.total / GIB:.2f} GiB)")
+    assert found.endswith(f" or gradient_checkpointing: true ({less.total / GIB:.2f} GiB)")
     found = out_of_memory_message(config, Base("x"), Lora(), 8192, 4096, device=GPU)
     for setting in ("data.token_budget: 4096 (", "data.max_length: 4096 (", "lora.r: 8 ("):
         assert setting in found
@@ -434,13 +438,16 @@ def test_out_of_memory_counts_everybody_who_learns(path):
     """Policy and critic over four rows: twice the adapters, both wait for the backward pass, and masks are of a row."""
     base, lora = Base(path, "nf4", "float32"), Lora(r=16)
     adapters = AdapterSet(
-        load_model(base, CPU), lora, trained_roles=("policy", "critic"), outputs={"critic": 1}
+        load_model(base, CPU), lora, trained_roles=("policy", "critic"), head_sizes={"critic": 1}
     ).train()
     trees = packed(16, [48] * 4, 4).trees
-    with pytest.raises(TrainingError) as caught, explained(adapters, base, lora, trees, True):
+    with (
+        pytest.raises(TrainingError) as caught,
+        explain_out_of_memory(adapters, base, lora, trees, True),
+    ):
         raise torch.OutOfMemoryError
     plan = Plan(base, lora, 10_000, 4, 16, scored=192 / 208, trained=2)
-    found = Preview(load_config(base), CPU).phases(replace(plan, tree=208))["update"]
+    found = MemoryPlanner(load_config(base), CPU).phases(replace(plan, tree=208))["update"]
     assert f"out of memory with 832 tokens, predicted {found.total / GIB:.2f} GiB" in str(
         caught.value
     )

@@ -9,7 +9,9 @@ from torch.nn.functional import cross_entropy
 
 from lit_align import __version__
 from lit_align.errors import ModelError
+from lit_align.models.adapter_files import load_adapter, save_adapter
 from lit_align.models.adapter_set import AdapterSet, Lora
+from lit_align.models.fingerprint import adapter_fingerprint
 from lit_align.models.load import Base, load_model
 
 
@@ -47,9 +49,8 @@ def digest(adapters):
 @pytest.fixture
 def init_adapter(tiny, tmp_path):
     """An adapter that differs from the base."""
-    shaken(AdapterSet(base(tiny), Lora(r=4, alpha=8), gradient_checkpointing=False), seed=9).save(
-        tmp_path / "sft"
-    )
+    adapters = AdapterSet(base(tiny), Lora(r=4, alpha=8), gradient_checkpointing=False)
+    save_adapter(shaken(adapters, seed=9), tmp_path / "sft")
     return tmp_path / "sft"
 
 
@@ -83,7 +84,7 @@ def test_training_moves_the_policy_and_nothing_else(tiny, ids, init_adapter, qua
     optimizer = torch.optim.AdamW(adapters.trainable().values(), lr=0.01)
     with torch.no_grad(), adapters.activate("reference", training=False) as model:
         reference = model(ids).logits
-    frozen, policy = digest(adapters), adapters.fingerprint("policy")
+    frozen, policy = digest(adapters), adapter_fingerprint(adapters, "policy")
     for _ in range(3):
         with torch.no_grad(), adapters.activate("reference", training=False) as model:
             model(ids)
@@ -91,7 +92,7 @@ def test_training_moves_the_policy_and_nothing_else(tiny, ids, init_adapter, qua
         optimizer.step()
         optimizer.zero_grad()
     assert digest(adapters) == frozen
-    assert adapters.fingerprint("policy") != policy
+    assert adapter_fingerprint(adapters, "policy") != policy
     with torch.no_grad(), adapters.activate("reference", training=False) as model:
         assert torch.equal(model(ids).logits, reference)
     assert all("policy" in name for name in adapters.trainable())
@@ -124,7 +125,7 @@ def test_a_role_leaves_no_trace(tiny, ids, init_adapter, start, gradient_checkpo
 
     plain = step(lambda: None)
     assert torch.equal(step(judge), plain)
-    assert adapters.now == "policy"
+    assert adapters.active == "policy"
     assert adapters.model.training
     # and when somebody else is still playing while the policy's layers are computed again
     with adapters.activate("reference", training=False):
@@ -216,7 +217,7 @@ def test_initial_weights_depend_on_the_seed_alone(tiny):
     found = []
     for noise, seed in ((1, 0), (2, 0), (2, 1)):
         torch.manual_seed(noise)
-        found.append(AdapterSet(base(tiny), Lora(), seed=seed).fingerprint("policy"))
+        found.append(adapter_fingerprint(AdapterSet(base(tiny), Lora(), seed=seed), "policy"))
     assert found[0] == found[1] != found[2]
     torch.manual_seed(5)
     AdapterSet(base(tiny), Lora(), seed=0)
@@ -228,7 +229,7 @@ def test_a_saved_policy_is_what_peft_loads(tiny, ids, tmp_path, quantization):
     from peft import PeftModel
 
     adapters = shaken(AdapterSet(base(tiny, quantization), Lora(r=4, alpha=8)))
-    adapters.save(tmp_path / "policy", provenance={"rows": 7})
+    save_adapter(adapters, tmp_path / "policy", provenance={"rows": 7})
     assert {path.name for path in tmp_path.iterdir()} == {"policy"}
     files = {"adapter_config.json", "adapter_model.safetensors", "provenance.json"}
     assert {path.name for path in (tmp_path / "policy").iterdir()} == files
@@ -242,20 +243,20 @@ def test_a_saved_policy_is_what_peft_loads(tiny, ids, tmp_path, quantization):
 
 def test_load_brings_weights_back(tiny, tmp_path):
     adapters = shaken(AdapterSet(base(tiny), Lora(r=4, alpha=8)))
-    before = adapters.fingerprint("policy")
-    adapters.save(tmp_path / "policy")
+    before = adapter_fingerprint(adapters, "policy")
+    save_adapter(adapters, tmp_path / "policy")
     shaken(adapters, seed=4)
-    assert adapters.fingerprint("policy") != before
-    adapters.save(tmp_path / "later")
-    adapters.save(tmp_path / "later")  # over the older one
-    adapters.load(tmp_path / "policy")
-    assert adapters.fingerprint("policy") == before
+    assert adapter_fingerprint(adapters, "policy") != before
+    save_adapter(adapters, tmp_path / "later")
+    save_adapter(adapters, tmp_path / "later")  # over the older one
+    load_adapter(adapters, tmp_path / "policy")
+    assert adapter_fingerprint(adapters, "policy") == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["later", "policy"]
 
 
 def test_targets_may_be_a_pattern(tiny, ids, tmp_path):
     adapters = shaken(AdapterSet(base(tiny), Lora(r=4, alpha=8, targets=r".*\.(q|v)_proj")))
-    adapters.save(tmp_path / "policy")
+    save_adapter(adapters, tmp_path / "policy")
     again = AdapterSet(base(tiny), Lora(r=4, alpha=8), init_adapter=tmp_path / "policy")
     assert torch.equal(again.model(ids).logits, adapters.model(ids).logits)
     assert (
@@ -266,31 +267,32 @@ def test_targets_may_be_a_pattern(tiny, ids, tmp_path):
 
 def test_a_save_that_dies_leaves_the_older_one(tiny, tmp_path):
     adapters = shaken(AdapterSet(base(tiny), Lora(r=4, alpha=8)))
-    adapters.save(tmp_path / "policy")
+    save_adapter(adapters, tmp_path / "policy")
     saved = {path.name: path.read_bytes() for path in (tmp_path / "policy").iterdir()}
     shaken(adapters, seed=4)
     with pytest.raises(TypeError):
-        adapters.save(tmp_path / "policy", provenance={"unwritable": object()})
+        save_adapter(adapters, tmp_path / "policy", provenance={"unwritable": object()})
     assert {path.name: path.read_bytes() for path in (tmp_path / "policy").iterdir()} == saved
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]
 
 
 def test_fingerprint_names_what_is_computed(tiny, init_adapter):
     plain = AdapterSet(base(tiny), Lora(r=4, alpha=8))
+    copied = AdapterSet(base(tiny), Lora(r=4, alpha=8), init_adapter=init_adapter)
     found = {
-        "base": plain.fingerprint("reference"),
-        "nf4": AdapterSet(base(tiny, "nf4"), Lora(r=4)).fingerprint("reference"),
-        "sft": (
-            copied := AdapterSet(base(tiny), Lora(r=4, alpha=8), init_adapter=init_adapter)
-        ).fingerprint("reference"),
+        "base": adapter_fingerprint(plain, "reference"),
+        "nf4": adapter_fingerprint(AdapterSet(base(tiny, "nf4"), Lora(r=4)), "reference"),
+        "sft": adapter_fingerprint(copied, "reference"),
     }
     assert len(set(found.values())) == 3
-    assert copied.fingerprint("policy") == found["sft"]  # the same weights, whoever plays them
     assert (
-        shaken(plain).fingerprint("reference") == found["base"]
+        adapter_fingerprint(copied, "policy") == found["sft"]
+    )  # the same weights, whoever plays them
+    assert (
+        adapter_fingerprint(shaken(plain), "reference") == found["base"]
     )  # the policy's adapter is none of its business
     plain.model.lm_head.weight.data += 1
-    assert plain.fingerprint("reference") != found["base"]
+    assert adapter_fingerprint(plain, "reference") != found["base"]
 
 
 def test_an_sft_adapter_of_another_base_is_refused(tiny, init_adapter):
@@ -329,7 +331,7 @@ def test_prompt_learning_is_refused(tiny, tmp_path):
     get_peft_model(
         base(tiny), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     ).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="is PROMPT_TUNING; roles are played by LoRA adapters"):
+    with pytest.raises(ModelError, match="is PROMPT_TUNING; only LoRA adapters are supported"):
         AdapterSet(base(tiny), Lora(), init_adapter=tmp_path)
 
 
@@ -340,12 +342,12 @@ def test_what_cannot_be_done_is_refused(tiny, init_adapter, tmp_path):
     ):
         adapters.activate("critic")
     with pytest.raises(ModelError, match=r"the reference is .* itself, without an adapter"):
-        adapters.save(tmp_path / "x", role="reference")
+        save_adapter(adapters, tmp_path / "x", role="reference")
     with pytest.raises(ModelError, match=r"does not fit .*28 of its weights differ"):
-        adapters.load(init_adapter)
+        load_adapter(adapters, init_adapter)
     with pytest.raises(
         ModelError, match=r"no adapter at .*; give a folder with adapter_config.json"
     ):
-        adapters.load(tmp_path / "nothing")
+        load_adapter(adapters, tmp_path / "nothing")
     with pytest.raises(ModelError, match=r"cannot put adapters on .*no_such_layer"):
         AdapterSet(base(tiny), Lora(targets=["no_such_layer"]))

@@ -120,8 +120,8 @@ def test_a_response_does_not_depend_on_what_shares_its_batch(model, tokenizer):
 def test_a_response_depends_on_the_place_of_its_prompt_alone(model, tokenizer):
     options = {"max_new_tokens": 8, "temperature": 1.0, "num_generations": 2, "seed": 5}
     together = generate(model, tokenizer, PROMPTS, **options)
-    assert generate(model, tokenizer, PROMPTS[2:], **options, places=[2, 3]) == together[2:]
-    assert generate(model, tokenizer, PROMPTS[:1], **options, places=[3]) != together[:1]
+    assert generate(model, tokenizer, PROMPTS[2:], **options, prompt_indices=[2, 3]) == together[2:]
+    assert generate(model, tokenizer, PROMPTS[:1], **options, prompt_indices=[3]) != together[:1]
     same = generate(model, tokenizer, [[5, 6, 7]] * 40, **options)  # asked again, another answer
     assert len({tuple(ids) for row in same for ids in row}) == 80
 
@@ -188,7 +188,7 @@ def test_who_plays_is_who_answers_and_the_mode_stays(tiny, tokenizer):
     with adapters.activate("reference"):
         assert generate(adapters.model, tokenizer, PROMPTS, max_new_tokens=8) == plain
         assert all(module.training for module in adapters.model.modules())
-    assert adapters.now == "policy"
+    assert adapters.active == "policy"
 
 
 def test_every_token_that_ends_a_turn_ends_a_response(model, tokenizer, tiny):

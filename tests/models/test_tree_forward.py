@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid
 
 from lit_align.data.packing import pack_rows
 from lit_align.errors import ModelError
-from lit_align.functional.logps import response_logps
+from lit_align.functional.logps import sum_by_response
 from lit_align.functional.trees import visible
 from lit_align.models import masks
 from lit_align.models.tree_forward import TreeForward
@@ -68,7 +68,7 @@ def settled(name, attention=None):
     forward = TreeForward(build(name, attention))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        forward.probe()
+        forward.check()
     return forward, [
         str(warning.message) for warning in said if "model type" in str(warning.message)
     ]
@@ -78,7 +78,7 @@ def loss_of(logps, trees):
     """As mixed as an alignment loss: a preference over sums, and a weighted likelihood of tokens."""
     weights = torch.linspace(0.5, 1.5, len(logps))
     return (
-        -logsigmoid(response_logps(logps, trees.owner, trees.responses) / 10).sum()
+        -logsigmoid(sum_by_response(logps, trees.owner, trees.responses) / 10).sum()
         - (weights * logps).mean()
     )
 
@@ -187,7 +187,7 @@ def test_adapters_are_read_too(targets):
     forward = TreeForward(peft.get_base_model())
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        forward.probe()
+        forward.check()
     assert (forward.layout, forward.head) == (
         "trees",
         "fused" if targets == "all-linear" else "plain",
@@ -199,7 +199,7 @@ def test_adapters_are_read_too(targets):
 def test_half_precision_rounds_and_no_more():
     """A bfloat16 pass keeps 8 bits of every activation: packed and padded differ by a few such roundings."""
     forward = TreeForward(build("Llama").bfloat16())
-    forward.probe()
+    forward.check()
     assert (forward.layout, forward.head) == ("trees", "fused")
     assert_same_step(forward, forward.model, ROWS, tolerance=3e-2)
 
@@ -211,7 +211,7 @@ def test_flex_attention_is_given_blocks(name):
     forward = TreeForward(build(name, "flex_attention"))
     with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        forward.probe()
+        forward.check()
         logps = forward(pack_rows(ROWS).trees).logps
     assert (forward.layout, forward.head) == ("trees", "fused")
     torch.testing.assert_close(
@@ -224,11 +224,11 @@ def test_flex_attention_is_given_blocks(name):
 
 def test_the_probe_sees_windows_wider_than_itself(monkeypatch):
     forward = TreeForward(build("Mistral, windowed", sliding_window=4096))
-    forward.probe()
+    forward.check()
     assert forward.layout == "trees"
     monkeypatch.setattr(masks, "visible", lambda trees, window: visible(trees))
     with pytest.warns(UserWarning, match="model type mistral.*cannot read packed trees"):
-        forward.probe()
+        forward.check()
     assert forward.layout == "rows"
     assert forward.model.config.sliding_window == 4096
 
@@ -239,7 +239,7 @@ def test_a_boolean_mask_for_eager_attention_would_be_noticed(monkeypatch):
     )
     forward = TreeForward(build("Llama", "eager"))
     with pytest.warns(UserWarning, match="log-probabilities are off"):
-        forward.probe()
+        forward.check()
 
 
 def test_an_attention_without_pair_masks_is_unrolled():
@@ -257,7 +257,7 @@ def test_a_model_that_is_wrong_in_rows_too_is_refused():
     with pytest.raises(
         ModelError, match=r"'LlamaForCausalLM' \(model type llama\) gives wrong log-probabilities"
     ):
-        TreeForward(model).probe()
+        TreeForward(model).check()
 
 
 def test_the_probe_leaves_everything_as_it_was():
@@ -266,7 +266,7 @@ def test_the_probe_leaves_everything_as_it_was():
     modes = [module.training for module in model.modules()]
     random = torch.get_rng_state()
     forward = TreeForward(model)
-    forward.probe()
+    forward.check()
     assert forward.layout == "trees"
     assert [module.training for module in model.modules()] == modes
     assert torch.equal(torch.get_rng_state(), random)
@@ -284,7 +284,7 @@ def test_adapters_on_four_bit_weights_are_read_too(tiny):
             torch.nn.init.normal_(parameter, std=0.2)
     adapters.train()
     forward = TreeForward(adapters.model)
-    forward.probe()
+    forward.check()
     assert (forward.layout, forward.head) == ("trees", "fused")
     # The four-bit kernel is another one on every kind of CPU, and each rounds rows of another shape in its own way.
     assert_same_step(forward, adapters.model, ROWS, tolerance=2e-4)

@@ -169,7 +169,7 @@ def test_records_replay_to_the_same_gradients(whole, tiny, tmp_path):
     }
     module, again = fit(tiny, tmp_path, online(records, None, **replayed))
     assert again == seen[:2]
-    assert module.adapters.weights("reference") == {}
+    assert module.adapters.copy_weights("reference") == {}
 
 
 def test_records_say_all_that_happened(whole, pairs):
@@ -195,7 +195,7 @@ def test_the_reference_follows_the_policy_when_a_round_begins(
     """After one round it is the policy of that moment, or what lies between; B starts at zero, so does A with it."""
     policy, _ = fit(tiny, tmp_path / "one", online(pairs, rounds=1))
     later, _ = fit(tiny, tmp_path / "two", online(pairs, rounds=2, reference=reference, pace=0.5))
-    then, now = policy.adapters.weights("policy"), later.adapters.weights("reference")
+    then, now = policy.adapters.copy_weights("policy"), later.adapters.copy_weights("reference")
     assert any(weight.abs().max() > 0 for name, weight in now.items() if "lora_B" in name)
     for name, weight in now.items():
         torch.testing.assert_close(weight, then[name] * (share if "lora_B" in name else 1))

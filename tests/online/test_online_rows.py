@@ -16,7 +16,7 @@ from lit_align.feedback.discriminator import Discriminator
 from lit_align.feedback.from_reward import FromReward
 from lit_align.feedback.self_play import SelfPlay
 from lit_align.models.adapter_set import Lora
-from lit_align.models.generate import _luck
+from lit_align.models.generate import _draw_uniforms
 from lit_align.models.load import Base
 from lit_align.objectives.dpo import DPO
 from lit_align.objectives.kto import KTO
@@ -192,7 +192,8 @@ def test_the_same_words_may_have_been_sampled_as_other_tokens():
 
 def test_a_date_is_a_seed():
     assert not torch.equal(
-        _luck(20251121 * 1_000_003 + 1, 0, 1, 4), _luck(20251121 * 1_000_003 + 2, 0, 1, 4)
+        _draw_uniforms(20251121 * 1_000_003 + 1, 0, 1, 4),
+        _draw_uniforms(20251121 * 1_000_003 + 2, 0, 1, 4),
     )
 
 
@@ -302,8 +303,8 @@ def again(tiny, data, tmp_path, stop, objective=None, **settings):
     module, after = fit(tiny, tmp_path / "rest", data(), objective, checkpoint=last, **settings)
     for role in ("policy", "reference"):
         assert all(
-            torch.equal(w, module.adapters.weights(role)[name])
-            for name, w in whole.adapters.weights(role).items()
+            torch.equal(w, module.adapters.copy_weights(role)[name])
+            for name, w in whole.adapters.copy_weights(role).items()
         )
     return seen, before, after
 
@@ -339,8 +340,8 @@ def test_a_run_loads_and_its_reference_is_where_it_began(tiny, pairs, tmp_path):
     """The moved reference is training's own; who answers as the reference of a loaded run is the base."""
     module, _ = fit(tiny, tmp_path, online(pairs, rounds=2, reference_update="round"))
     loaded = lit_align.load(tmp_path)
-    assert loaded.adapters.weights("reference") == {}
+    assert loaded.adapters.copy_weights("reference") == {}
     assert all(
-        torch.equal(w, loaded.adapters.weights("policy")[name])
-        for name, w in module.adapters.weights("policy").items()
+        torch.equal(w, loaded.adapters.copy_weights("policy")[name])
+        for name, w in module.adapters.copy_weights("policy").items()
     )

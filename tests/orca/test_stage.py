@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 import lit_align
 from lit_align.cli.main import main
 from lit_align.errors import ModelError
+from lit_align.models.adapter_files import save_adapter
 from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
 from lit_align.orca.datamodule import CrossModalData
@@ -380,4 +381,4 @@ def test_what_asks_a_run_for_text_or_roles_is_told(whole, tmp_path):
     with pytest.raises(ModelError, match="neither reads text nor answers"):
         lit_align.load(folder_of(whole)).tokenizer.encode("")
     with pytest.raises(ModelError, match="neither reads text nor answers"):
-        lit_align.load(folder_of(whole)).adapters.save(tmp_path)
+        save_adapter(lit_align.load(folder_of(whole)).adapters, tmp_path)

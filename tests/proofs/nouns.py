@@ -41,7 +41,7 @@ from lit_align.data.tokenize import ChatTokenizer
 from lit_align.feedback import Feedback
 from lit_align.feedback.discriminator import Discriminator
 from lit_align.feedback.from_reward import FromReward
-from lit_align.functional.logps import response_logps
+from lit_align.functional.logps import sum_by_response
 from lit_align.models.adapter_set import Lora
 from lit_align.models.generate import sample
 from lit_align.models.load import Base
@@ -147,7 +147,7 @@ def nats(module: Preference, groups: list[Group]) -> float:
 
     def likelihoods(batch):
         with module.adapters.activate("reference", training=False):
-            return response_logps(
+            return sum_by_response(
                 module.tree_forward(batch.trees).logps, batch.trees.owner, batch.trees.responses
             )
 

@@ -227,7 +227,7 @@ def test_a_critic_begins_with_what_the_reward_model_says(trained, tiny):
     assert head.scale != 1
     with torch.no_grad(), module.adapters.activate(member, training=False) as model:
         wanted = [
-            head.one(
+            head.normalize(
                 head(model.base_model(input_ids=torch.tensor([prompt + ids[:n]]))[0][:, -1])
             ).item()
             for ids in tree.responses

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lit_align.data.packing import pack
+from lit_align.models.adapter_files import save_adapter
 from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
 from lit_align.models.reference_cache import ReferenceCache
@@ -151,15 +152,18 @@ def test_cached_reference_is_the_computed_one(tiny, tmp_path):
 def test_a_line_that_two_runs_wrote_into_is_computed_again(left, tmp_path):
     known, *_ = three = trees(3)
     one = ReferenceCache(tmp_path, "name")
-    one.of([known], lambda: torch.tensor([-1.0, -2.0]))
+    one.get_or_compute([known], lambda: torch.tensor([-1.0, -2.0]))
     with one.path.open("a") as file:  # of a run that dies there, while this one goes on
         file.write(left)
-    one.of(three[1:2], lambda: torch.tensor([-3.0, -4.0]))
-    one.of(three[2:], lambda: torch.tensor([-5.0, -6.0]))
+    one.get_or_compute(three[1:2], lambda: torch.tensor([-3.0, -4.0]))
+    one.get_or_compute(three[2:], lambda: torch.tensor([-5.0, -6.0]))
     again = ReferenceCache(tmp_path, "name")
-    assert again.of([known], None).tolist() == [-1.0, -2.0]
-    assert again.of(three[2:], None).tolist() == [-5.0, -6.0]
-    assert again.of(three[1:2], lambda: torch.tensor([-3.0, -4.0])).tolist() == [-3.0, -4.0]
+    assert again.get_or_compute([known], None).tolist() == [-1.0, -2.0]
+    assert again.get_or_compute(three[2:], None).tolist() == [-5.0, -6.0]
+    assert again.get_or_compute(three[1:2], lambda: torch.tensor([-3.0, -4.0])).tolist() == [
+        -3.0,
+        -4.0,
+    ]
     assert len(again) == 3
 
 
@@ -172,7 +176,7 @@ def test_a_broken_line_costs_only_itself(line, tmp_path):
 def test_another_adapter_has_another_cache(tiny, tmp_path):
     one = step(trees(5), 10_000)
     plain = stage(Preference, DPO(), tiny)
-    plain.adapters.save(tmp_path / "sft")
+    save_adapter(plain.adapters, tmp_path / "sft")
     for init_adapter in (None, str(tmp_path / "sft")):
         module = stage(
             Preference,

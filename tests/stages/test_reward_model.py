@@ -228,9 +228,9 @@ def test_an_ordinary_score_is_measured_whatever_the_labels(kind, tiny, monkeypat
 def test_scores_are_float32_under_autocast():
     head, hidden = ScoreHead(8), torch.randn(5, 8)
     head.mean.fill_(100.0)
-    wanted = head.one(head(hidden))
+    wanted = head.normalize(head(hidden))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(head.one(head(hidden)), wanted)
+        assert torch.equal(head.normalize(head(hidden)), wanted)
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_it_shares_the_base_that_is_there(trained, tiny):
         one.attach(policy.adapters, policy.tokenizer)
         assert one.seat.adapters is policy.adapters
         torch.testing.assert_close(one(groups).total, alone, rtol=1e-5, atol=1e-5)
-    assert policy.adapters.now == "policy"
+    assert policy.adapters.active == "policy"
     assert sum(p.numel() for p in policy.parameters()) < 1.5 * before
     assert set(policy.adapters.trainable()) == set(
         stage(Preference, DPO(), tiny).adapters.trainable()
@@ -449,7 +449,8 @@ def test_a_head_of_another_width_and_another_tokenizer_are_refused(trained, tmp_
             record = json.loads((folder / broken).read_text())
             (folder / broken).write_text(json.dumps({**record, "tokenizer": "another"}))
     with pytest.raises(
-        ModelError, match=r"width' reads 33 numbers, and .* gives 32; give the base"
+        ModelError,
+        match=r"width' takes hidden states of width 33, and .* have width 32; give the base",
     ):
         RewardModelScore(str(tmp_path / "width"))(texts(1))
     with pytest.raises(ModelError, match=r"is not the one that .* was trained with"):

@@ -1,0 +1,40 @@
+"""PEFT: choose the active adapter of a layer without moving ``requires_grad``.
+
+PEFT's public switches (``set_adapter``, ``disable_adapter``) also decide which parameters are trained. Between a
+forward pass and a checkpointed backward pass that makes the gradient wrong without an error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+
+def adapter_layers(model: nn.Module) -> list[BaseTunerLayer]:
+    """The layers of ``model`` that have adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def switch_adapter(layers: list[BaseTunerLayer], adapter: str | None) -> None:
+    """Let ``layers`` compute with one adapter, or without any (None)."""
+    for layer in layers:
+        layer._disable_adapters = adapter is None
+        if adapter is not None:
+            layer._active_adapter = [adapter]
+
+
+def parameter_belongs_to(name: str, adapter: str) -> bool:
+    """Whether the parameter called ``name`` is a LoRA weight of ``adapter``.
+
+    Example:
+        >>> parameter_belongs_to("layers.0.q_proj.lora_A.policy.weight", "policy")
+        True
+    """
+    parts = name.split(".")
+    return adapter in parts and any(part.startswith("lora_") for part in parts)
