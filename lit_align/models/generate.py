@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_align.errors import ModelError
+from lit_align.seeding import step_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -199,7 +200,7 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
 def _draw_uniforms(seed: int, place: int, num_generations: int, new: int) -> Tensor:
     """A number for every token that could be drawn, ``[samples, new]``, whichever rows are dropped meanwhile."""
     random = torch.Generator().manual_seed(
-        (seed * 1_000_003 + place) % 2**63
+        step_seed(seed, place) % 2**63
     )  # it takes no more bits
     return torch.rand(num_generations, new, generator=random, dtype=torch.float64)
 

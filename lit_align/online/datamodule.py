@@ -26,6 +26,7 @@ from lit_align.functional.trees import FLEX_BLOCK_SIZE
 from lit_align.models.generate import check_context_length, sample
 from lit_align.online.round_loader import Kept, Rounds, Row
 from lit_align.rewards.base import as_response as answered
+from lit_align.seeding import step_seed
 from lit_align.types import Group, LabelKind, Text, Tree
 
 IDS = "tokens"  # the column of a record with the ids of each response that was sampled
@@ -286,7 +287,7 @@ class Online(TextDataModule):
                 max_new_tokens=module.max_new_tokens,
                 num_generations=self.num_generations,
                 temperature=self.temperature,
-                seed=module.seed * 1_000_003 + number,
+                seed=step_seed(module.seed, number),
                 batch_size=self.batch_size * self.num_generations,
                 token_budget=self.token_budget,
             )

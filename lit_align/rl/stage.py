@@ -47,6 +47,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_align.advantages import Advantage, Rollouts, whitened
+from lit_align.compat.lightning import count_global_step, step_optimizer_uncounted
 from lit_align.data.datamodules import to_device
 from lit_align.data.loader import Steps
 from lit_align.data.packing import pack
@@ -62,6 +63,7 @@ from lit_align.rl.kl_control import KLControl
 from lit_align.rl.pretraining_mix import PretrainingMix, demonstrations, drawn
 from lit_align.rl.rollouts import RolloutBatch, gathered, sampling
 from lit_align.rl.sample_log import keep, plot
+from lit_align.seeding import step_seed
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.stages.preference_losses import Sums
 from lit_align.types import Batch, PolicyTokens, Step, Tree
@@ -254,9 +256,6 @@ class RL(LanguageModelStage):
 
     def training_step(self, step: Step, batch_idx: int) -> None:
         """Sample, score, learn; Lightning counts it as one step, however many updates it takes."""
-        optimizer = cast(Any, self.optimizers())
-        ready, done = optimizer._on_before_step, optimizer._on_after_step
-        optimizer._on_before_step = optimizer._on_after_step = lambda: None
         self._now = self.sampled(
             [tree for batch in step.batches for tree in batch.source], self.global_step
         )
@@ -271,8 +270,7 @@ class RL(LanguageModelStage):
                 learned[name].append(value)
             if self.target_kl is not None and metrics["policy/approxkl"] > self.target_kl:
                 break
-        ready()
-        done()
+        count_global_step(self.trainer)
         means = {name: statistics.fmean(values) for name, values in learned.items()}
         means |= {
             "policy/first_ratio": learned["policy/ratio"][0],
@@ -292,6 +290,10 @@ class RL(LanguageModelStage):
         self.log_step(step, {**figures, **means}, torch.tensor(means.pop("grad_norm")))
         self._now = None
 
+    def step_optimizer(self) -> None:
+        """Run the optimizer; `training_step` counts the iteration once."""
+        step_optimizer_uncounted(self)
+
     def sampled(self, trees: list[Tree], number: int) -> RolloutBatch:
         """Responses to the prompts of ``trees``, with their scores; ``number`` seeds them."""
         data = self.datamodule
@@ -307,7 +309,7 @@ class RL(LanguageModelStage):
                 max_new_tokens=self.max_new_tokens,
                 num_generations=self.num_generations,
                 temperature=self.temperature,
-                seed=self.seed * 1_000_003 + number,
+                seed=step_seed(self.seed, number),
                 batch_size=together,
                 token_budget=data.token_budget,
             )
@@ -379,7 +381,7 @@ class RL(LanguageModelStage):
 
     def _updates(self, now: RolloutBatch) -> Iterator[Step]:
         """Minibatches of whole prompts, and of demonstrations, in an order that depends on seed and step alone."""
-        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
+        draw = torch.Generator().manual_seed(step_seed(self.seed, self.global_step))
         orders = [
             torch.randperm(len(now.trees), generator=draw) for _ in range(self.num_iterations)
         ]

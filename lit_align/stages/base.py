@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lit_align.errors import ModelError, TrainingError
+from lit_align.seeding import step_seed
 from lit_align.stages.checkpoints import reopen
 from lit_align.stages.hparams import differences, written
 
@@ -113,7 +114,7 @@ class Stage(LightningModule, ABC):
 
         Not by epoch and batch: a run stopped after an epoch's last batch resumes within that epoch's count.
         """
-        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 64 + self.global_rank)
+        torch.manual_seed(step_seed(self.seed, self.global_step) * 64 + self.global_rank)
         self._started = time.perf_counter()
 
     def take_step(self, loss: float) -> tuple[Tensor, bool]:
@@ -125,11 +126,15 @@ class Stage(LightningModule, ABC):
         if taken := self._finite(loss, norm):
             for group in self.clipping_groups() if self.max_grad_norm > 0 else ():
                 torch.nn.utils.clip_grad_norm_(group, self.max_grad_norm)
-            optimizer.step()
+            self.step_optimizer()
             if scheduler is not None:
                 scheduler.step()
         optimizer.zero_grad()
         return norm, taken
+
+    def step_optimizer(self) -> None:
+        """Run the optimizer; Lightning counts it as one global step."""
+        cast(Any, self.optimizers()).step()
 
     def _finite(self, loss: float, norm: Tensor) -> bool:
         """Whether this step may be taken; counts those that may not, and stops the run after too many in a row."""
