@@ -244,7 +244,9 @@ class Report(Callback):
             )
         more = ""
         if isinstance(module, RL):  # the picture is drawn when this has been said
-            more = "reward_kl.png, samples.jsonl, " if module.log_samples_every else "reward_kl.png, "
+            more = (
+                "reward_kl.png, samples.jsonl, " if module.log_samples_every else "reward_kl.png, "
+            )
         print(
             f"\nThe adapter is {adapter}, in PEFT's layout; {start}.\n"
             f"In {folder} are also {more}summary.json, metrics.csv, ledger.json and margins.png.\n"

@@ -199,9 +199,7 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
 
 def _draw_uniforms(seed: int, place: int, num_generations: int, new: int) -> Tensor:
     """A number for every token that could be drawn, ``[samples, new]``, whichever rows are dropped meanwhile."""
-    random = torch.Generator().manual_seed(
-        step_seed(seed, place) % 2**63
-    )  # it takes no more bits
+    random = torch.Generator().manual_seed(step_seed(seed, place) % 2**63)  # it takes no more bits
     return torch.rand(num_generations, new, generator=random, dtype=torch.float64)
 
 
