@@ -1,6 +1,8 @@
-"""Losses over log-probabilities: one file each, and nothing else to edit."""
+"""Losses over log-probabilities, one file each."""
 
 from lit_align.objectives.base import (
+    FAMILIES,
+    ImplicitRewardObjective,
     Objective,
     PairwiseObjective,
     PolicyObjective,
@@ -8,10 +10,13 @@ from lit_align.objectives.base import (
     RatedObjective,
     SupervisedObjective,
     UnpairedObjective,
+    family_name,
 )
 from lit_align.types import Logps, PerTokenLogps, PolicyTokens
 
 __all__ = [
+    "FAMILIES",
+    "ImplicitRewardObjective",
     "Logps",
     "Objective",
     "PairwiseObjective",
@@ -22,4 +27,5 @@ __all__ = [
     "RatedObjective",
     "SupervisedObjective",
     "UnpairedObjective",
+    "family_name",
 ]

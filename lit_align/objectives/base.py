@@ -1,4 +1,4 @@
-"""What an objective sees and what it must answer."""
+"""Base classes of the losses: which log-probabilities and labels each family of objectives reads."""
 
 from __future__ import annotations
 
@@ -13,70 +13,88 @@ from lit_align.types import LabelKind, Logps, PolicyTokens
 
 
 class Objective(ABC):
-    """A loss that a stage makes smaller: a frozen dataclass whose fields are its settings.
+    """A loss that a stage minimises: a frozen dataclass whose fields are its settings.
+
+    A subclass overrides a property below by a class attribute, or by a property where a setting decides.
 
     Class attributes:
         label_kind: the label the data must carry: ``"pairs"``, ``"desirable"``, ``"ranking"``, ``"ratings"``,
             ``"demonstrations"`` or ``"prompts"`` for none.
-        needs_reference: False lets the stage skip the reference model.
-        couples_batch: True if the loss of one item depends on the others; a step must then fit in one micro-batch.
-        weighs: True if a part of it is a weight without gradient; its gradient is then not that of its value.
-        of_scores: True if it is meant for the scores of a reward model, which it finds in ``Logps.policy``.
-        per_token: fields of ``Logps.tokens`` that it reads, of ``"policy"``, ``"reference"`` and ``"collision"``.
+        for_reward_model: True if it reads the scores of a reward model, which it finds in ``Logps.policy``.
     """
 
     label_kind: ClassVar[LabelKind]
-    needs_reference: ClassVar[bool] = True
-    couples_batch: ClassVar[bool] = False
-    weighs: ClassVar[bool] = False
     for_reward_model: ClassVar[bool] = False
-    per_token: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it reads log-probabilities of the reference model; False lets the stage skip that model."""
+        return True
+
+    @property
+    def couples_batch(self) -> bool:
+        """Whether the loss of an item depends on the others; a step must then fit in one micro-batch."""
+        return False
+
+    @property
+    def has_stop_gradient_weight(self) -> bool:
+        """Whether a factor of the loss is detached, so that its gradient is not that of its value."""
+        return False
+
+    @property
+    def token_fields(self) -> frozenset[str]:
+        """Fields of ``Logps.tokens`` that it reads: ``"policy"``, ``"reference"``, ``"collision"``."""
+        return frozenset()
 
     @abstractmethod
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Loss of each item, unreduced."""
 
 
-class RewardingObjective(Objective):
-    """A loss that pays responses implicitly, by how far the policy has moved towards them."""
+class ImplicitRewardObjective(Objective):
+    """A loss under which the policy is its own reward model: the more it raises a response, the higher the reward."""
 
-    def reward(self, side: Logps) -> Tensor:
-        """What the policy implicitly pays each response, ``[responses]``; logged, not trained on."""
-        return side.policy - side.reference
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        """Implicit reward of each response, ``[responses]``; logged, not trained on."""
+        return logps.policy - logps.reference
 
 
-class PairwiseObjective(RewardingObjective):
-    """A loss over comparisons: DPO and its family.
-
-    Class attributes:
-        symmetric: True if it looks at the difference of the two sides alone, so that a pair whose label is a coin toss
-            teaches nothing; such a loss does not mind if both sides fall.
-        needs_target: True if it reads a third response; it is then called with ``target``, also ``Logps``.
-        needs_margin: True if it reads by how much the chosen response is better; it is then called with ``margin``,
-            ``[pairs]``.
-    """
+class PairwiseObjective(ImplicitRewardObjective):
+    """A loss over comparisons: DPO and its family."""
 
     label_kind = LabelKind.PAIRS
-    symmetric: ClassVar[bool] = False
-    needs_target: ClassVar[bool] = False
-    needs_margin: ClassVar[bool] = False
+
+    @property
+    def margin_only(self) -> bool:
+        """Whether the loss depends only on the difference of the two sides: a coin-toss label then has no gradient."""
+        return False
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether it reads a third response; it is then called with ``target``, also ``Logps``."""
+        return False
+
+    @property
+    def needs_margin(self) -> bool:
+        """Whether it reads how much better the chosen response is; it is then called with ``margin``, ``[pairs]``."""
+        return False
 
     @abstractmethod
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
         """Loss of each pair, ``[pairs]``, unreduced: reduction and label noise are the stage's."""
 
-    def imitation(self, chosen: Logps) -> Tensor | float:
-        """The part of the loss that imitates the chosen response, whatever the rejected one; 0 if there is none."""
+    def supervised_term(self, chosen: Logps) -> Tensor | float:
+        """The part of the loss that depends on the chosen response alone; 0 if there is none."""
         return 0.0
 
 
-class UnpairedObjective(RewardingObjective):
-    """A loss over single responses with a thumb up or down: KTO and its family.
+class UnpairedObjective(ImplicitRewardObjective):
+    """A loss over single responses with binary labels: KTO and its family.
 
     Class attributes:
-        baseline: what the stage keeps a running estimate of and hands over, 0 at the start as it is then in truth:
-            ``"kl"``, the mean of log π/ρ over responses to other prompts, not below 0; ``"reward"``, half way between
-            the mean rewards of both kinds; ``"none"``, 0.
+        baseline: running estimate that the stage keeps and passes in; it starts at 0, its true value at that time:
+            ``"kl"``, the mean of log π_θ/π_ref over responses to other prompts, not below 0; ``"reward"``, half way
+            between the mean rewards of desirable and undesirable responses; ``"none"``, always 0.
     """
 
     label_kind = LabelKind.DESIRABLE
@@ -84,10 +102,10 @@ class UnpairedObjective(RewardingObjective):
 
     @abstractmethod
     def __call__(self, responses: Logps, desirable: Tensor, baseline: Tensor) -> Tensor:
-        """Loss of each response, ``[responses]``, from its thumb, ``[responses]``, and the baseline, ``[]``."""
+        """Loss of each response, ``[responses]``, from its label, ``[responses]``, and the baseline, ``[]``."""
 
 
-class RankedObjective(RewardingObjective):
+class RankedObjective(ImplicitRewardObjective):
     """A loss over K responses in an order."""
 
     label_kind = LabelKind.RANKING
@@ -96,9 +114,9 @@ class RankedObjective(RewardingObjective):
     def __call__(self, responses: Logps, order: Tensor, place: Tensor) -> Tensor:
         """Loss of each ranking, ``[rankings]``.
 
-        ``order``, ``[rankings, K]``, holds indices into ``responses`` from best to worst, and -1 behind the end of a
-        ranking of fewer than K. ``place``, ``[rankings, K]``, holds their places, ascending: equal ones are a tie, and
-        ``UNRANKED`` is the place of those that are only known to be behind the others.
+        ``order``, ``[rankings, K]``, holds indices into ``responses`` from best to worst, padded with -1. ``place``,
+        ``[rankings, K]``, holds their places, ascending: equal ones are a tie, and ``UNRANKED`` is the place of those
+        that are only known to be worse than the others.
         """
 
 
@@ -117,12 +135,12 @@ class RatedObjective(Objective):
         """Loss of each response, ``[n]``, from scores and ratings, ``[n, attributes]``; a missing rating is NaN."""
 
     @abstractmethod
-    def combined(self, scores: Tensor) -> Tensor:
+    def combine(self, scores: Tensor) -> Tensor:
         """One score of each response, ``[n]``, from those of its attributes, ``[n, attributes]``."""
 
 
 class SupervisedObjective(Objective):
-    """A loss over demonstrations: imitate what is there."""
+    """A loss over demonstrations."""
 
     label_kind = LabelKind.DEMONSTRATIONS
     needs_reference = False
@@ -133,7 +151,7 @@ class SupervisedObjective(Objective):
 
 
 class PolicyObjective(Objective):
-    """A loss over sampled tokens with advantages: PPO and its relatives. The price of KL is the stage's."""
+    """A loss over sampled tokens with advantages: PPO and its relatives. The KL penalty is the stage's."""
 
     label_kind = LabelKind.PROMPTS
 
@@ -141,6 +159,28 @@ class PolicyObjective(Objective):
     def __call__(self, tokens: PolicyTokens, advantages: Tensor) -> Tensor:
         """Loss of each token, ``[n]``, from its advantage, ``[n]``; unreduced."""
 
-    def clipped(self, tokens: PolicyTokens) -> Tensor:
-        """Which tokens have moved farther than the loss pays for, ``[n]``; logged, not trained on."""
+    def clip_mask(self, tokens: PolicyTokens) -> Tensor:
+        """Which tokens have a clipped ratio, ``[n]``; logged, not trained on."""
         return torch.zeros_like(tokens.policy, dtype=torch.bool)
+
+
+FAMILIES: dict[str, type[Objective]] = {
+    "pairwise": PairwiseObjective,
+    "unpaired": UnpairedObjective,
+    "ranked": RankedObjective,
+    "rated": RatedObjective,
+    "policy": PolicyObjective,
+    "supervised": SupervisedObjective,
+}
+"""The families of objectives by name; an objective derives from one of them."""
+
+
+def family_name(cls: type) -> str:
+    """Name of the family that ``cls`` derives from; empty if there is none.
+
+    Example:
+        >>> from lit_align.objectives.dpo import DPO
+        >>> family_name(DPO)
+        'pairwise'
+    """
+    return next((name for name, base in FAMILIES.items() if issubclass(cls, base)), "")

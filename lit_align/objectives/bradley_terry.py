@@ -7,28 +7,29 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_at_least
 from lit_align.objectives import Logps, PairwiseObjective
 
 
 @dataclass(frozen=True)
 class BradleyTerry(PairwiseObjective):
-    r"""Make the chosen response win: it does so with probability σ of the difference of the scores.
+    r"""Raise the score of the chosen response above the other; it wins with probability σ of the difference.
 
     .. math:: -\log\sigma\big(r_w - r_l - a\,m\big) + c\,(r_w + r_l)^2
 
     Equation 1 of Ouyang et al.; the stage counts all comparisons of one prompt as one, as they do. The margin is
     equation 2 of Touvron et al. (2023, https://arxiv.org/abs/2307.09288), the square is equation 2 of Eisenstein et al.
-    (2023, https://arxiv.org/abs/2312.09244): scores are only known up to a constant, and it holds that near 0.
+    (2023, https://arxiv.org/abs/2312.09244): scores are only determined up to a constant, and it keeps that near 0.
 
     Args:
-        margin: a: what a unit of the labels' margin m is worth in scores; 0 ignores margins.
+        margin: a: scale from the labels' margin m to scores; 0 ignores margins.
         centre: c: pull of the two scores towards a sum of 0; Eisenstein et al. use 0.01.
 
     Raises:
-        ValueError: if margin or centre is negative.
+        ConfigError: if margin or centre is negative.
 
     Example:
-        The chosen one leads by 1, and was to lead by 3: log(1 + e^2).
+        The chosen response leads by 1, and should lead by 3: log(1 + e^2).
 
         >>> import torch
         >>> BradleyTerry()(Logps.from_lists([1.0]), Logps.from_lists([0.0]), margin=torch.tensor([3.0]))
@@ -42,13 +43,11 @@ class BradleyTerry(PairwiseObjective):
     needs_margin: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.margin < 0 or self.centre < 0:
-            raise ValueError(
-                f"margin and centre must not be negative, got {self.margin} and {self.centre}"
-            )
+        check_at_least("margin", self.margin, 0)
+        check_at_least("centre", self.centre, 0)
 
-    def reward(self, side: Logps) -> Tensor:
-        return side.policy
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        return logps.policy
 
     def __call__(self, chosen: Logps, rejected: Logps, margin: Tensor | float = 0.0) -> Tensor:
         lead = chosen.policy - rejected.policy - self.margin * margin

@@ -10,9 +10,9 @@ from lit_align.objectives import SupervisedObjective
 
 @dataclass(frozen=True)
 class CrossEntropy(SupervisedObjective):
-    r"""Make every token of the demonstrations likelier.
+    r"""Raise the log-probability of every token of the demonstrations.
 
-    .. math:: -\log\pi(y_t \mid x, y_{<t})
+    .. math:: -\log\pi_\theta(y_t \mid x, y_{<t})
 
     Example:
         >>> import torch

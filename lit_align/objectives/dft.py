@@ -11,9 +11,10 @@ from lit_align.objectives import SupervisedObjective
 
 @dataclass(frozen=True)
 class DFT(SupervisedObjective):
-    r"""Cross-entropy whose tokens count by their own probability, so that unlikely ones do not dominate.
+    r"""Cross-entropy that weights tokens by their own probability, so that improbable ones do not dominate.
 
-    .. math:: -\operatorname{sg}\big(\pi(y_t \mid x, y_{<t})\big)\log\pi(y_t \mid x, y_{<t}) \quad \text{(eq. 9)}
+    .. math:: -\operatorname{sg}\big(\pi_\theta(y_t \mid x, y_{<t})\big)\log\pi_\theta(y_t \mid x, y_{<t})
+        \quad \text{(eq. 9)}
 
     Example:
         >>> import torch
@@ -21,7 +22,7 @@ class DFT(SupervisedObjective):
         tensor([0.3466, 0.3466])
     """
 
-    weighs: ClassVar[bool] = True
+    has_stop_gradient_weight: ClassVar[bool] = True
 
     def __call__(self, logps: Tensor) -> Tensor:
         return -logps.detach().exp() * logps

@@ -7,24 +7,26 @@ import torch
 from torch import Tensor
 
 from lit_align import Register, hookimpl
+from lit_align.errors import ConfigError
 from lit_align.objectives import Logps, PairwiseObjective, SupervisedObjective
 
 
 @dataclass(frozen=True)
 class Mix(PairwiseObjective):
-    r"""Several losses over the same pairs; supervised ones are over the chosen response alone, per token.
+    r"""Weighted sum of losses over the same pairs; supervised ones read the chosen response alone, per token.
 
-    DPO may lower both responses so long as the rejected one falls further; a supervised part holds the chosen one up,
-    which keeps answers from collapsing when data are few.
+    DPO may lower both responses so long as the rejected one falls further; a supervised part keeps the chosen one up,
+    which prevents collapse on little data.
 
     .. math:: \sum_i w_i\,\ell_i(y_w, y_l) + \sum_j w_j\,\tfrac{1}{|y_w|}\sum_t \ell_j(y_{w,t})
 
     Args:
         objectives: losses over comparisons and over demonstrations; at least one is over comparisons.
-        weights: of each, in that order.
+        weights: weight of each, in that order.
 
     Raises:
-        ValueError: if there are not as many weights as objectives, or none is over comparisons.
+        ConfigError: if there are not as many weights as objectives, none is over comparisons, or one is for a reward
+            model.
 
     Example:
         DPO at a margin of 1, and two nats a token: 0.3133 + 0.5 * 2.
@@ -43,39 +45,63 @@ class Mix(PairwiseObjective):
 
     def __post_init__(self) -> None:
         if len(self.objectives) != len(self.weights):
-            raise ValueError(
+            raise ConfigError(
                 f"weights must be one for each objective, got {len(self.weights)} for {len(self.objectives)}"
             )
         if not self._pairwise:
-            raise ValueError(
-                "objectives must hold a loss over comparisons; use the SFT stage to imitate alone"
+            raise ConfigError(
+                "objectives must hold a loss over comparisons; for cross-entropy alone use the SFT stage"
             )
-        if scoring := [type(part).__name__ for part in self.objectives if part.for_reward_model]:
-            raise ValueError(
-                f"objectives must be over log-probabilities, and {', '.join(scoring)} is over scores"
+        reward_losses = [type(part).__name__ for part in self.objectives if part.for_reward_model]
+        if reward_losses:
+            raise ConfigError(
+                f"objectives must be over log-probabilities, and {', '.join(reward_losses)} is over scores"
             )
-        parts, pairs = self.objectives, [part for part, _ in self._pairwise]
-        of_parts = {
-            "needs_reference": any(part.needs_reference for part in parts),
-            "couples_batch": any(part.couples_batch for part in parts),
-            "weighs": any(part.weighs for part in parts),
-            "needs_target": any(part.needs_target for part in pairs),
-            "needs_margin": any(part.needs_margin for part in pairs),
-            "symmetric": len(pairs) == len(parts) and all(part.symmetric for part in pairs),
-            "per_token": frozenset().union(*(part.per_token for part in parts))
-            | ({"policy"} if len(pairs) < len(parts) else set()),
-        }
-        for name, value in of_parts.items():
-            object.__setattr__(self, name, value)  # the class is frozen
+
+    @property
+    def needs_reference(self) -> bool:
+        return any(part.needs_reference for part in self.objectives)
+
+    @property
+    def couples_batch(self) -> bool:
+        return any(part.couples_batch for part in self.objectives)
+
+    @property
+    def has_stop_gradient_weight(self) -> bool:
+        return any(part.has_stop_gradient_weight for part in self.objectives)
+
+    @property
+    def needs_target(self) -> bool:
+        return any(part.needs_target for part, _ in self._pairwise)
+
+    @property
+    def needs_margin(self) -> bool:
+        return any(part.needs_margin for part, _ in self._pairwise)
+
+    @property
+    def margin_only(self) -> bool:
+        return not self._supervised and all(part.margin_only for part, _ in self._pairwise)
+
+    @property
+    def token_fields(self) -> frozenset[str]:
+        fields = frozenset({"policy"} if self._supervised else ())
+        return fields.union(*(part.token_fields for part in self.objectives))
 
     @property
     def _pairwise(self) -> list[tuple[PairwiseObjective, float]]:
-        both = zip(self.objectives, self.weights, strict=False)
-        return [(part, weight) for part, weight in both if isinstance(part, PairwiseObjective)]
+        weighted = zip(self.objectives, self.weights, strict=True)
+        return [(part, weight) for part, weight in weighted if isinstance(part, PairwiseObjective)]
 
-    def reward(self, side: Logps) -> Tensor:
+    @property
+    def _supervised(self) -> list[tuple[SupervisedObjective, float]]:
+        weighted = zip(self.objectives, self.weights, strict=True)
+        return [
+            (part, weight) for part, weight in weighted if isinstance(part, SupervisedObjective)
+        ]
+
+    def implicit_reward(self, logps: Logps) -> Tensor:
         """That of the first loss over comparisons."""
-        return self._pairwise[0][0].reward(side)
+        return self._pairwise[0][0].implicit_reward(logps)
 
     def __call__(
         self,
@@ -86,23 +112,26 @@ class Mix(PairwiseObjective):
     ) -> Tensor:
         losses = torch.zeros_like(chosen.policy)
         for part, weight in self._pairwise:
-            held: dict[str, Any] = {"target": target} if part.needs_target else {}
-            held |= {"margin": margin} if part.needs_margin else {}
-            losses = losses + weight * part(chosen, rejected, **held)
-        return losses + self._supervised(chosen)
+            options: dict[str, Any] = {}
+            if part.needs_target:
+                options["target"] = target
+            if part.needs_margin:
+                options["margin"] = margin
+            losses = losses + weight * part(chosen, rejected, **options)
+        return losses + self._supervised_loss(chosen)
 
-    def imitation(self, chosen: Logps) -> Tensor:
-        pulled = [weight * part.imitation(chosen) for part, weight in self._pairwise]
-        return torch.zeros_like(chosen.policy) + sum(pulled) + self._supervised(chosen)
+    def supervised_term(self, chosen: Logps) -> Tensor:
+        terms = sum(weight * part.supervised_term(chosen) for part, weight in self._pairwise)
+        return torch.zeros_like(chosen.policy) + terms + self._supervised_loss(chosen)
 
-    def _supervised(self, chosen: Logps) -> Tensor:
+    def _supervised_loss(self, chosen: Logps) -> Tensor:
         losses = torch.zeros_like(chosen.policy)
-        for part, weight in zip(self.objectives, self.weights, strict=True):
-            if isinstance(part, SupervisedObjective):
-                assert chosen.tokens is not None  # asked for by ``per_token``
-                each = part(chosen.tokens.policy)
-                scored = torch.arange(each.shape[1], device=each.device) < chosen.length[:, None]
-                losses = losses + weight * (each * scored).sum(1) / chosen.length
+        for part, weight in self._supervised:
+            assert chosen.tokens is not None  # requested by ``token_fields``
+            token_losses = part(chosen.tokens.policy)
+            places = torch.arange(token_losses.shape[1], device=token_losses.device)
+            is_scored = places < chosen.length[:, None]
+            losses = losses + weight * (token_losses * is_scored).sum(1) / chosen.length
         return losses
 
 

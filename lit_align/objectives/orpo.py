@@ -8,21 +8,22 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_positive
 from lit_align.objectives import Logps, PairwiseObjective
 
 
 @dataclass(frozen=True)
 class ORPO(PairwiseObjective):
-    r"""Imitate the chosen response, and raise its odds over those of the rejected one; no reference model.
+    r"""Cross-entropy on the chosen response plus a log odds ratio against the rejected one; no reference model.
 
     .. math:: -\log p_w - \lambda\log\sigma\Big(\log\tfrac{p_w}{1 - p_w} - \log\tfrac{p_l}{1 - p_l}\Big),
-        \quad \log p = \tfrac{1}{|y|}\log\pi \quad \text{(eqs. 6 and 7)}
+        \quad \log p = \tfrac{1}{|y|}\log\pi_\theta \quad \text{(eqs. 6 and 7)}
 
     Args:
         weight: λ; the paper uses 0.1 to 1.0. TRL calls it beta.
 
     Raises:
-        ValueError: if weight is not positive.
+        ConfigError: if weight is not positive.
 
     Example:
         Probabilities of 1/2 and 1/4 a token: odds of 1 and 1/3, so log 2 + 0.1 log(1 + 1/3).
@@ -36,26 +37,23 @@ class ORPO(PairwiseObjective):
     weight: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ValueError(
-                f"weight must be positive, got {self.weight}; the paper uses 0.1 to 1.0"
-            )
+        check_positive("weight", self.weight, "the paper uses 0.1 to 1.0")
 
-    def reward(self, side: Logps) -> Tensor:
-        return self.weight * side.policy / side.length
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        return self.weight * logps.policy / logps.length
 
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
-        return self.imitation(chosen) - self.weight * logsigmoid(
+        return self.supervised_term(chosen) - self.weight * logsigmoid(
             _log_odds(chosen) - _log_odds(rejected)
         )
 
-    def imitation(self, chosen: Logps) -> Tensor:
+    def supervised_term(self, chosen: Logps) -> Tensor:
         return -chosen.policy / chosen.length
 
 
-def _log_odds(side: Logps) -> Tensor:
-    """log(p / (1 - p)) of a token; finite also for a response that is certain."""
-    logp = (side.policy / side.length).clamp(max=-torch.finfo(side.policy.dtype).tiny)
+def _log_odds(logps: Logps) -> Tensor:
+    """log(p / (1 - p)) of a token; finite even at a probability of 1."""
+    logp = (logps.policy / logps.length).clamp(max=-torch.finfo(logps.policy.dtype).tiny)
     return logp - (-torch.expm1(logp)).log()
 
 

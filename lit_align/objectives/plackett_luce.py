@@ -12,7 +12,7 @@ from lit_align.objectives import Logps, RankedObjective
 
 @dataclass(frozen=True)
 class PlackettLuce(RankedObjective):
-    r"""Make the order of K responses likely, each drawn as the best of those that are left; Bradley-Terry where K is 2.
+    r"""Negative log-probability of an order of K responses, each drawn as the best of the rest; Bradley-Terry at K = 2.
 
     .. math:: -\sum_{k=1}^{K-1}\log\frac{\exp r_{\tau(k)}}{\sum_{j=k}^{K}\exp r_{\tau(j)}} \quad \text{(eq. 3)}
 
@@ -29,8 +29,8 @@ class PlackettLuce(RankedObjective):
     for_reward_model: ClassVar[bool] = True
     needs_reference: ClassVar[bool] = False
 
-    def reward(self, side: Logps) -> Tensor:
-        return side.policy
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        return logps.policy
 
     def __call__(self, responses: Logps, order: Tensor, place: Tensor) -> Tensor:
         return plackett_luce(responses.policy, order, place)

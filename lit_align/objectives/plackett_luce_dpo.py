@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_positive
 from lit_align.functional.plackett_luce import plackett_luce
 from lit_align.objectives import Logps, RankedObjective
 
 
 @dataclass(frozen=True)
 class PlackettLuceDPO(RankedObjective):
-    r"""Make the order of K responses likely, each drawn as the best of those that are left; DPO where K is 2.
+    r"""Negative log-probability of an order of K responses, each drawn as the best of the rest; DPO at K = 2.
 
     .. math:: -\sum_{k=1}^{K-1}\log\frac{\exp r_{\tau(k)}}{\sum_{j=k}^{K}\exp r_{\tau(j)}},
-        \quad r = \beta\log\tfrac{\pi}{\rho} \quad \text{(eq. 20)}
+        \quad r = \beta\log\tfrac{\pi_\theta}{\pi_\text{ref}} \quad \text{(eq. 20)}
 
     Ties and rankings of the first few of many: see `lit_align.functional.plackett_luce.plackett_luce`.
 
@@ -22,7 +23,7 @@ class PlackettLuceDPO(RankedObjective):
         beta: pull towards the reference.
 
     Raises:
-        ValueError: if beta is not positive.
+        ConfigError: if beta is not positive.
 
     Example:
         Three responses of equal reward: log 3 for the first draw and log 2 for the second, log 6 together.
@@ -36,14 +37,13 @@ class PlackettLuceDPO(RankedObjective):
     beta: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError(f"beta must be positive, got {self.beta}; the paper uses 0.1 to 0.5")
+        check_positive("beta", self.beta, "the paper uses 0.1 to 0.5")
 
-    def reward(self, side: Logps) -> Tensor:
-        return self.beta * (side.policy - side.reference)
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        return self.beta * (logps.policy - logps.reference)
 
     def __call__(self, responses: Logps, order: Tensor, place: Tensor) -> Tensor:
-        return plackett_luce(self.reward(responses), order, place)
+        return plackett_luce(self.implicit_reward(responses), order, place)
 
 
 @hookimpl

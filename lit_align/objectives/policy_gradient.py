@@ -10,16 +10,16 @@ from lit_align.objectives import PolicyObjective, PolicyTokens
 
 @dataclass(frozen=True)
 class PolicyGradient(PolicyObjective):
-    r"""REINFORCE: make tokens likelier that did better than expected; for one update of each batch of samples.
+    r"""REINFORCE: raise the log-probability of tokens by their advantage; for one update of each batch of samples.
 
-    .. math:: -A \log\pi(y_t)
+    .. math:: -A \log\pi_\theta(y_t)
 
-    Nothing holds it near the policy that sampled: with several updates of the same samples use PPO.
+    Nothing bounds the distance from the policy that sampled: for several updates of the same samples use PPO.
 
     Example:
         >>> import torch
-        >>> one = torch.tensor([-2.0])
-        >>> PolicyGradient()(PolicyTokens(one, one, one, torch.tensor([0])), torch.tensor([0.5]))
+        >>> logps = torch.tensor([-2.0])
+        >>> PolicyGradient()(PolicyTokens(logps, logps, logps, torch.tensor([0])), torch.tensor([0.5]))
         tensor([1.])
     """
 

@@ -6,24 +6,25 @@ import torch
 from torch import Tensor
 
 from lit_align import Register, hookimpl
+from lit_align.errors import ConfigError
 from lit_align.objectives import RatedObjective
 
 
 @dataclass(frozen=True)
 class Regression(RatedObjective):
-    r"""Predict what people rate: the squared error of each attribute, where it was rated.
+    r"""Mean squared error of the predicted ratings, over the attributes that were rated.
 
     .. math:: \frac{1}{|A_y|}\sum_{a \in A_y}(r_a - z_a)^2, \qquad r = \sum_a w_a r_a
 
     Args:
-        attributes: attributes of the data, one output of the head for each.
-        weights: of each attribute in the one score; 1 for all if empty.
+        attributes: rated attributes of the data, one output of the head for each.
+        weights: weight of each attribute in the combined score; 1 for all if empty.
 
     Raises:
-        ValueError: if there is no attribute, or not a weight for each.
+        ConfigError: if there is no attribute, or not a weight for each.
 
     Example:
-        Off by 1 and by 3, and where the second was not rated, off by 1 alone.
+        Errors of 1 and 3, and of 1 alone where the second attribute was not rated.
 
         >>> rated = torch.tensor([[4.0, 5.0], [4.0, float("nan")]])
         >>> Regression(["helpfulness", "correctness"])(torch.tensor([[5.0, 2.0], [5.0, 2.0]]), rated)
@@ -34,18 +35,21 @@ class Regression(RatedObjective):
     weights: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if not self.attributes or len(self.weights) not in (0, len(self.attributes)):
-            raise ValueError(
-                f"attributes must not be empty, and weights be one for each or none, got {self.attributes} and {self.weights}"
+        if not self.attributes:
+            raise ConfigError("attributes must name at least one attribute of the data, got none")
+        if len(self.weights) not in (0, len(self.attributes)):
+            raise ConfigError(
+                f"weights must be one for each attribute, or empty, got {self.weights} for {self.attributes}"
             )
 
     def __call__(self, scores: Tensor, ratings: Tensor) -> Tensor:
-        known = ratings.isfinite()
-        errors = (scores - ratings.nan_to_num()).square() * known
-        return errors.sum(1) / known.sum(1).clamp(min=1)
+        is_rated = ratings.isfinite()
+        errors = (scores - ratings.nan_to_num()).square() * is_rated
+        return errors.sum(1) / is_rated.sum(1).clamp(min=1)
 
-    def combined(self, scores: Tensor) -> Tensor:
-        return scores @ torch.tensor(self.weights or [1.0] * len(self.attributes)).to(scores)
+    def combine(self, scores: Tensor) -> Tensor:
+        weights = self.weights or [1.0] * len(self.attributes)
+        return scores @ torch.tensor(weights).to(scores)
 
 
 @hookimpl

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_at_least, check_positive
 from lit_align.objectives import Logps, PairwiseObjective
 
 
@@ -14,42 +15,40 @@ from lit_align.objectives import Logps, PairwiseObjective
 class SimPO(PairwiseObjective):
     r"""Raise the chosen response over the rejected one, per token and by a margin; no reference model.
 
-    .. math:: -\log\sigma\Big(\tfrac{\beta}{|y_w|}\log\pi_w - \tfrac{\beta}{|y_l|}\log\pi_l - \gamma\Big)
-        \quad \text{(eq. 6)}
+    .. math:: -\log\sigma\Big(\tfrac{\beta}{|y_w|}\log\pi_\theta(y_w) - \tfrac{\beta}{|y_l|}\log\pi_\theta(y_l)
+        - \gamma\Big) \quad \text{(eq. 6)}
 
     Args:
         beta: scale of the reward; the paper uses 2.0 to 10.
-        gamma: the margin to reach, in the reward's units; the paper uses 0.3 to 1.6.
+        gamma: target margin, in the reward's units; the paper uses 0.3 to 1.6.
 
     Raises:
-        ValueError: if beta is not positive or gamma is negative.
+        ConfigError: if beta is not positive or gamma is negative.
 
     Example:
-        A reward of -2 a token against -3.5, with a margin of 1.5: log 2 is left.
+        Rewards of -2 and -3.5, and a margin of 1.5: the loss is log 2.
 
         >>> SimPO(beta=2.0, gamma=1.5)(Logps.from_lists([-10.0], length=[10]), Logps.from_lists([-7.0], length=[4]))
         tensor([0.6931])
     """
 
     needs_reference: ClassVar[bool] = False
-    symmetric: ClassVar[bool] = True
+    margin_only: ClassVar[bool] = True
 
     beta: float = 2.0
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError(f"beta must be positive, got {self.beta}; the paper uses 2.0 to 10")
-        if self.gamma < 0:
-            raise ValueError(
-                f"gamma must not be negative, got {self.gamma}; the paper uses 0.3 to 1.6"
-            )
+        check_positive("beta", self.beta, "the paper uses 2.0 to 10")
+        check_at_least("gamma", self.gamma, 0, "the paper uses 0.3 to 1.6")
 
-    def reward(self, side: Logps) -> Tensor:
-        return self.beta * side.policy / side.length  # eq. 4
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        return self.beta * logps.policy / logps.length  # eq. 4
 
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
-        return -logsigmoid(self.reward(chosen) - self.reward(rejected) - self.gamma)
+        return -logsigmoid(
+            self.implicit_reward(chosen) - self.implicit_reward(rejected) - self.gamma
+        )
 
 
 @hookimpl

@@ -6,15 +6,16 @@ from typing import Literal
 from torch import Tensor
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_at_least, check_positive
 from lit_align.objectives import Logps, PairwiseObjective
 
 
 @dataclass(frozen=True)
 class SLiC(PairwiseObjective):
-    r"""Keep the chosen response ahead by a margin, and hold the policy to a response it should keep giving.
+    r"""Hinge loss on the margin between chosen and rejected response, with cross-entropy as regularisation.
 
-    .. math:: \max\big(0,\ \delta - \beta\log\pi_w + \beta\log\pi_l\big) - \lambda\log\pi_\text{held}
-        \quad \text{(eqs. 1 and 2)}
+    .. math:: \max\big(0,\ \delta - \beta\log\pi_\theta(y_w) + \beta\log\pi_\theta(y_l)\big)
+        - \lambda\log\pi_\theta(y_\text{reg}) \quad \text{(eqs. 1 and 2)}
 
     Args:
         delta: the margin, in nats times beta.
@@ -25,7 +26,7 @@ class SLiC(PairwiseObjective):
         regularize_on: the response that regularises: "chosen", or the "target" that the data name besides the pair.
 
     Raises:
-        ValueError: if delta or beta is not positive, or weight is negative.
+        ConfigError: if delta or beta is not positive, or weight is negative.
 
     Example:
         A margin of 1 - (-10 + 10.4) = 0.6 and a regularisation of 0.1 * 10.
@@ -41,25 +42,28 @@ class SLiC(PairwiseObjective):
     regularize_on: Literal["chosen", "target"] = "chosen"
 
     def __post_init__(self) -> None:
-        if not (self.delta > 0 and self.beta > 0):
-            raise ValueError(
-                f"delta and beta must be positive, got {self.delta} and {self.beta}; the paper uses 1"
-            )
-        if self.weight < 0:
-            raise ValueError(
-                f"weight must not be negative, got {self.weight}; 0 leaves the regularisation out"
-            )
-        object.__setattr__(self, "needs_reference", self.relative)  # the class is frozen
-        object.__setattr__(self, "needs_target", self.regularize_on == "target")
+        check_positive("delta", self.delta, "the paper uses 1")
+        check_positive("beta", self.beta, "1 is usual")
+        check_at_least("weight", self.weight, 0, "0 leaves the regularisation out")
 
-    def reward(self, side: Logps) -> Tensor:
-        return self.beta * (side.policy - side.reference if self.relative else side.policy)
+    @property
+    def needs_reference(self) -> bool:
+        return self.relative
+
+    @property
+    def needs_target(self) -> bool:
+        return self.regularize_on == "target"
+
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        return self.beta * (logps.policy - logps.reference if self.relative else logps.policy)
 
     def __call__(self, chosen: Logps, rejected: Logps, target: Logps | None = None) -> Tensor:
-        behind = (self.delta - self.reward(chosen) + self.reward(rejected)).relu()
-        return behind + (self.imitation(chosen) if target is None else -self.weight * target.policy)
+        hinge = (self.delta - self.implicit_reward(chosen) + self.implicit_reward(rejected)).relu()
+        if target is None:
+            return hinge + self.supervised_term(chosen)
+        return hinge - self.weight * target.policy
 
-    def imitation(self, chosen: Logps) -> Tensor | float:
+    def supervised_term(self, chosen: Logps) -> Tensor | float:
         return 0.0 if self.regularize_on == "target" else -self.weight * chosen.policy
 
 

@@ -22,11 +22,11 @@ class Hinge(PairwiseObjective):
 
     beta: float = 0.1
 
-    def reward(self, side: Logps) -> Tensor:
-        return self.beta * (side.policy - side.reference)
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        return self.beta * (logps.policy - logps.reference)
 
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
-        return relu(1 - (self.reward(chosen) - self.reward(rejected)))
+        return relu(1 - (self.implicit_reward(chosen) - self.implicit_reward(rejected)))
 
 
 @hookimpl

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_positive
 from lit_align.objectives import Logps, PairwiseObjective
 
 
@@ -15,41 +16,41 @@ class AOT(PairwiseObjective):
     r"""Raise the policy's margins over the reference's as distributions: the k-th smallest over the k-th smallest.
 
     .. math:: -\log\sigma\big(\beta\,(m_{(k)} - n_{(k)})\big), \quad
-        m = \log\tfrac{\pi_w}{\pi_l}, \quad n = \log\tfrac{\rho_w}{\rho_l}
+        m = \log\tfrac{\pi_\theta(y_w)}{\pi_\theta(y_l)}, \quad n = \log\tfrac{\pi_\text{ref}(y_w)}{\pi_\text{ref}(y_l)}
 
-    where (k) is the place after sorting over the batch. The loss of a place is that of the pair whose policy margin
-    stands there. With one pair in a batch it is DPO; it needs some dozens to tell a distribution.
+    where (k) is the rank after sorting over the batch. The loss at rank k is that of the pair whose policy margin
+    has that rank. With one pair in a batch it is DPO; estimating the distributions takes a few dozen.
 
     Args:
         beta: pull towards the reference.
 
     Raises:
-        ValueError: if beta is not positive.
+        ConfigError: if beta is not positive.
 
     Example:
         The policy has margins of 30 and 10, the reference 0 and 20: sorted, 10 over 0 and 30 over 20.
 
-        >>> AOT(beta=0.1)(Logps.from_lists([-10.0, -10.0], [-10.0, -10.0]), Logps.from_lists([-40.0, -20.0], [-10.0, -30.0]))
+        >>> chosen = Logps.from_lists([-10.0, -10.0], [-10.0, -10.0])
+        >>> AOT(beta=0.1)(chosen, Logps.from_lists([-40.0, -20.0], [-10.0, -30.0]))
         tensor([0.3133, 0.3133])
     """
 
-    symmetric: ClassVar[bool] = True
+    margin_only: ClassVar[bool] = True
     couples_batch: ClassVar[bool] = True
 
     beta: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError(f"beta must be positive, got {self.beta}; 0.01 to 0.1 is usual")
+        check_positive("beta", self.beta, "0.01 to 0.1 is usual")
 
-    def reward(self, side: Logps) -> Tensor:
-        return self.beta * (side.policy - side.reference)
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        return self.beta * (logps.policy - logps.reference)
 
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
         margin = chosen.policy - rejected.policy
-        place = margin.argsort(stable=True).argsort()
-        matched = (chosen.reference - rejected.reference).sort().values[place]
-        return -logsigmoid(self.beta * (margin - matched))
+        rank = margin.argsort(stable=True).argsort()
+        reference_margin = (chosen.reference - rejected.reference).sort().values[rank]
+        return -logsigmoid(self.beta * (margin - reference_margin))
 
 
 @hookimpl

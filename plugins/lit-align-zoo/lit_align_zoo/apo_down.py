@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_positive
 from lit_align.objectives import Logps, PairwiseObjective
 
 
@@ -13,18 +14,19 @@ from lit_align.objectives import Logps, PairwiseObjective
 class APODown(PairwiseObjective):
     r"""Lower both responses, and the rejected one further.
 
-    For data whose chosen responses are worse than what the model would say.
+    For data whose chosen responses are worse than the model's own.
 
-    .. math:: \sigma(r_w) + 1 - \sigma(r_w - r_l), \quad r = \beta\log\tfrac{\pi}{\rho} \quad \text{(eq. 8)}
+    .. math:: \sigma(r_w) + 1 - \sigma(r_w - r_l), \quad r = \beta\log\tfrac{\pi_\theta}{\pi_\text{ref}}
+        \quad \text{(eq. 8)}
 
     Args:
         beta: pull towards the reference.
 
     Raises:
-        ValueError: if beta is not positive.
+        ConfigError: if beta is not positive.
 
     Example:
-        Rewards of 0 and -1: 1/2 for where the chosen response stands, and 1 - σ(1) = 0.2689 for the margin.
+        Rewards of 0 and -1: 1/2 for the chosen response, and 1 - σ(1) = 0.2689 for the margin.
 
         >>> APODown(beta=0.1)(Logps.from_lists([-10.0], [-10.0]), Logps.from_lists([-30.0], [-20.0]))
         tensor([0.7689])
@@ -33,15 +35,15 @@ class APODown(PairwiseObjective):
     beta: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError(f"beta must be positive, got {self.beta}; 0.1 is usual")
+        check_positive("beta", self.beta, "0.1 is usual")
 
-    def reward(self, side: Logps) -> Tensor:
-        return self.beta * (side.policy - side.reference)
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        return self.beta * (logps.policy - logps.reference)
 
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
-        up, down = self.reward(chosen), self.reward(rejected)
-        return torch.sigmoid(up) + (1 - torch.sigmoid(up - down))
+        chosen_reward = self.implicit_reward(chosen)
+        margin = chosen_reward - self.implicit_reward(rejected)
+        return torch.sigmoid(chosen_reward) + (1 - torch.sigmoid(margin))
 
 
 @hookimpl

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_positive
 from lit_align.objectives import Logps, PairwiseObjective
 
 
@@ -13,15 +14,15 @@ from lit_align.objectives import Logps, PairwiseObjective
 class APOZero(PairwiseObjective):
     r"""Raise the chosen response and lower the rejected one, each against the reference alone.
 
-    For data whose chosen responses are better than what the model would say.
+    For data whose chosen responses are better than the model's own.
 
-    .. math:: 1 - \sigma(r_w) + \sigma(r_l), \quad r = \beta\log\tfrac{\pi}{\rho} \quad \text{(eq. 7)}
+    .. math:: 1 - \sigma(r_w) + \sigma(r_l), \quad r = \beta\log\tfrac{\pi_\theta}{\pi_\text{ref}} \quad \text{(eq. 7)}
 
     Args:
         beta: pull towards the reference.
 
     Raises:
-        ValueError: if beta is not positive.
+        ConfigError: if beta is not positive.
 
     Example:
         Rewards of 1 and -1: twice 1 - σ(1) = 0.2689.
@@ -33,14 +34,14 @@ class APOZero(PairwiseObjective):
     beta: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError(f"beta must be positive, got {self.beta}; 0.1 is usual")
+        check_positive("beta", self.beta, "0.1 is usual")
 
-    def reward(self, side: Logps) -> Tensor:
-        return self.beta * (side.policy - side.reference)
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        return self.beta * (logps.policy - logps.reference)
 
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
-        return torch.sigmoid(-self.reward(chosen)) + torch.sigmoid(self.reward(rejected))
+        chosen_loss = torch.sigmoid(-self.implicit_reward(chosen))
+        return chosen_loss + torch.sigmoid(self.implicit_reward(rejected))
 
 
 @hookimpl

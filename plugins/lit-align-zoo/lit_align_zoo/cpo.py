@@ -7,27 +7,28 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_at_least, check_positive
 from lit_align.objectives import Logps, PairwiseObjective
 
 
 @dataclass(frozen=True)
 class CPO(PairwiseObjective):
-    r"""DPO against a uniform reference, which is none, with imitation of the chosen response in its place.
+    r"""DPO without a reference model (a uniform one), plus cross-entropy on the chosen response.
 
-    .. math:: -\log\sigma\big(\beta\log\pi_w - \beta\log\pi_l\big) - \tfrac{\lambda}{|y_w|}\log\pi_w
-        \quad \text{(eq. 3, and the likelihood that the paper adds to it)}
+    .. math:: -\log\sigma\big(\beta\log\pi_\theta(y_w) - \beta\log\pi_\theta(y_l)\big)
+        - \tfrac{\lambda}{|y_w|}\log\pi_\theta(y_w) \quad \text{(eq. 3, with the cross-entropy that the paper adds)}
 
-    The likelihood is averaged over the tokens of each response, so that long ones do not drown the comparison.
+    The cross-entropy is averaged over the tokens of each response, so that long ones do not dominate the comparison.
 
     Args:
         beta: scale of the log-probabilities; the paper uses 0.1.
-        weight: λ, of the imitation; the paper uses 1. TRL calls it cpo_alpha.
+        weight: λ, of the cross-entropy; the paper uses 1. TRL calls it cpo_alpha.
 
     Raises:
-        ValueError: if beta is not positive or weight is negative.
+        ConfigError: if beta is not positive or weight is negative.
 
     Example:
-        A margin of 0.1 * 10 costs log(1 + 1/e) = 0.3133, and imitation 10 nats over 10 tokens.
+        A margin of 0.1 * 10 costs log(1 + 1/e) = 0.3133, and the cross-entropy is 10 nats over 10 tokens.
 
         >>> CPO(beta=0.1, weight=1.0)(Logps.from_lists([-10.0], length=[10]), Logps.from_lists([-20.0]))
         tensor([1.3133])
@@ -39,20 +40,17 @@ class CPO(PairwiseObjective):
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError(f"beta must be positive, got {self.beta}; the paper uses 0.1")
-        if not self.weight >= 0:
-            raise ValueError(
-                f"weight must not be negative, got {self.weight}; 0 leaves the imitation out"
-            )
+        check_positive("beta", self.beta, "the paper uses 0.1")
+        check_at_least("weight", self.weight, 0, "0 leaves the cross-entropy out")
 
-    def reward(self, side: Logps) -> Tensor:
-        return self.beta * side.policy
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        return self.beta * logps.policy
 
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
-        return self.imitation(chosen) - logsigmoid(self.reward(chosen) - self.reward(rejected))
+        margin = self.implicit_reward(chosen) - self.implicit_reward(rejected)
+        return self.supervised_term(chosen) - logsigmoid(margin)
 
-    def imitation(self, chosen: Logps) -> Tensor:
+    def supervised_term(self, chosen: Logps) -> Tensor:
         return -self.weight * chosen.policy / chosen.length
 
 

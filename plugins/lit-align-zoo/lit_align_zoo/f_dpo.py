@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_positive
+from lit_align.errors import ConfigError
 from lit_align.objectives import Logps, PairwiseObjective
 
 STEEPEST = 40.0
@@ -17,9 +19,10 @@ gradient that is to be clipped must fit as well. At e^40 a pair outshouts all ot
 
 @dataclass(frozen=True)
 class FDPO(PairwiseObjective):
-    r"""DPO with another f-divergence in place of the one that keeps the policy near its reference.
+    r"""DPO with another f-divergence from the reference in place of reverse KL.
 
-    .. math:: -\log\sigma\Big(\beta f'\big(\tfrac{\pi_w}{\rho_w}\big) - \beta f'\big(\tfrac{\pi_l}{\rho_l}\big)\Big)
+    .. math:: -\log\sigma\Big(\beta f'\big(\tfrac{\pi_\theta(y_w)}{\pi_\text{ref}(y_w)}\big)
+        - \beta f'\big(\tfrac{\pi_\theta(y_l)}{\pi_\text{ref}(y_l)}\big)\Big)
 
     with f'(t) up to a constant log t (reverse KL), -1 / t (forward KL), log 2t / (1 + t) (Jensen-Shannon) or
     (1 - t^-α) / α, which lies between reverse KL, α near 0, and forward KL, α near 1.
@@ -30,36 +33,35 @@ class FDPO(PairwiseObjective):
         alpha: α, over 0 and under 1, of the divergence "alpha"; TRL's coefficient is 1 - α.
 
     Raises:
-        ValueError: if beta is not positive, divergence is unknown, or alpha is not over 0 and under 1.
+        ConfigError: if beta is not positive, divergence is unknown, or alpha is not over 0 and under 1.
 
     Example:
-        The policy makes one response 3 times as likely, the other 1/3 as likely: log 6/4 - log (2/3) / (4/3) = log 3,
+        The policy triples one probability and divides the other by 3: log 6/4 - log (2/3) / (4/3) = log 3,
         and a loss of log(1 + 1/3).
 
         >>> FDPO(beta=1.0)(Logps.from_lists([-10.0], [-11.0986]), Logps.from_lists([-11.0986], [-10.0]))
         tensor([0.2877])
     """
 
-    symmetric: ClassVar[bool] = True
+    margin_only: ClassVar[bool] = True
 
     beta: float = 0.1
     divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = "js"
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError(f"beta must be positive, got {self.beta}; 0.1 is usual")
+        check_positive("beta", self.beta, "0.1 is usual")
         if self.divergence not in ("reverse_kl", "forward_kl", "js", "alpha"):
-            raise ValueError(
+            raise ConfigError(
                 f'divergence {self.divergence!r} is none of "reverse_kl", "forward_kl", "js" and "alpha"'
             )
         if not 0 < self.alpha < 1:
-            raise ValueError(
+            raise ConfigError(
                 f'alpha must be over 0 and under 1, got {self.alpha}; its ends are "reverse_kl", "forward_kl"'
             )
 
-    def reward(self, side: Logps) -> Tensor:
-        ratio = side.policy - side.reference
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        ratio = logps.policy - logps.reference
         if self.divergence == "reverse_kl":
             return self.beta * ratio
         if self.divergence == "js":
@@ -68,13 +70,13 @@ class FDPO(PairwiseObjective):
         return -self.beta * _expm1(-power * ratio) / power
 
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
-        return -logsigmoid(self.reward(chosen) - self.reward(rejected))
+        return -logsigmoid(self.implicit_reward(chosen) - self.implicit_reward(rejected))
 
 
 def _expm1(exponent: Tensor) -> Tensor:
-    """e^x - 1, straight beyond ``STEEPEST``: finite, and a response that fell too far is still pulled back."""
-    held = exponent.clamp(max=STEEPEST)
-    return held.expm1() + held.exp() * (exponent - held)
+    """e^x - 1, linear beyond ``STEEPEST``: finite, and the gradient does not vanish there."""
+    clamped = exponent.clamp(max=STEEPEST)
+    return clamped.expm1() + clamped.exp() * (exponent - clamped)
 
 
 @hookimpl

@@ -8,24 +8,26 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_fraction, check_positive
 from lit_align.objectives import Logps, PairwiseObjective
 
 
 @dataclass(frozen=True)
 class LDDPO(PairwiseObjective):
-    r"""DPO that counts the tokens by which one response is longer than the other only in part.
+    r"""DPO that down-weights the tokens beyond the length of the shorter response.
 
-    .. math:: -\log\sigma\big(\beta\,(u_w - u_l)\big), \quad u = \sum_{t \le m}\log\tfrac{\pi_t}{\rho_t}
-        + \alpha\sum_{t > m}\log\tfrac{\pi_t}{\rho_t}, \quad m = \min(|y_w|, |y_l|)
+    .. math:: -\log\sigma\big(\beta\,(u_w - u_l)\big), \quad
+        u = \sum_{t \le m}\log\tfrac{\pi_\theta(y_t)}{\pi_\text{ref}(y_t)}
+        + \alpha\sum_{t > m}\log\tfrac{\pi_\theta(y_t)}{\pi_\text{ref}(y_t)}, \quad m = \min(|y_w|, |y_l|)
 
-    The reward that is logged is DPO's: what a response pays by itself, whatever it is compared with.
+    The logged implicit reward is DPO's: it does not depend on what a response is compared with.
 
     Args:
         beta: pull towards the reference.
-        alpha: what a token behind the shorter response's length counts, 0 to 1; 1 is DPO.
+        alpha: weight of a token beyond the shorter response's length, 0 to 1; 1 is DPO.
 
     Raises:
-        ValueError: if beta is not positive, or alpha is not from 0 to 1.
+        ConfigError: if beta is not positive, or alpha is not from 0 to 1.
 
     Example:
         The chosen response gains 4 nats in each of 3 tokens and the rejected one loses 2 in its only one: a margin of
@@ -39,20 +41,18 @@ class LDDPO(PairwiseObjective):
         tensor([0.3133])
     """
 
-    symmetric: ClassVar[bool] = True
-    per_token: ClassVar[frozenset[str]] = frozenset({"policy", "reference"})
+    margin_only: ClassVar[bool] = True
+    token_fields: ClassVar[frozenset[str]] = frozenset({"policy", "reference"})
 
     beta: float = 0.1
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError(f"beta must be positive, got {self.beta}; 0.1 is usual")
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha must be from 0 to 1, got {self.alpha}; 1 is DPO")
+        check_positive("beta", self.beta, "0.1 is usual")
+        check_fraction("alpha", self.alpha, "1 is DPO")
 
-    def reward(self, side: Logps) -> Tensor:
-        return self.beta * (side.policy - side.reference)
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        return self.beta * (logps.policy - logps.reference)
 
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
         shared = torch.minimum(chosen.length, rejected.length)
@@ -60,9 +60,9 @@ class LDDPO(PairwiseObjective):
             self.beta * (self._ratio(chosen, shared) - self._ratio(rejected, shared))
         )
 
-    def _ratio(self, side: Logps, shared: Tensor) -> Tensor:
-        """u, ``[pairs]``; what lies behind the end of a response is 0 in both models."""
-        ratio = side.tokens.policy - side.tokens.reference
+    def _ratio(self, logps: Logps, shared: Tensor) -> Tensor:
+        """u, ``[pairs]``; padding is 0 in both models."""
+        ratio = logps.tokens.policy - logps.tokens.reference
         excess = torch.arange(ratio.shape[1], device=ratio.device) >= shared[:, None]
         return torch.where(excess, self.alpha * ratio, ratio).sum(1)
 

@@ -7,25 +7,27 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_positive
+from lit_align.errors import ConfigError
 from lit_align.objectives import Logps, PairwiseObjective
 
 
 @dataclass(frozen=True)
 class RobustDPO(PairwiseObjective):
-    r"""DPO whose mean over labels that are flipped at a known rate is that of DPO on the true ones.
+    r"""Unbiased DPO loss under labels that are flipped at a known rate.
 
     .. math:: \frac{(1 - \varepsilon)\,\ell(w, l) - \varepsilon\,\ell(l, w)}{1 - 2\varepsilon},
         \qquad \ell(w, l) = -\log\sigma(r_w - r_l)
 
     Args:
         beta: pull towards the reference.
-        flipped: chance that a label is wrong, at least 0 and under 0.5.
+        flipped: probability that a label is wrong, at least 0 and under 0.5.
 
     Raises:
-        ValueError: if beta is not positive, or flipped is no such chance.
+        ConfigError: if beta is not positive, or flipped is not at least 0 and under 0.5.
 
     Example:
-        At a margin of 0 both orders cost log 2, and so does their difference of weights 1.
+        At a margin of 0 both orders cost log 2, and the weights sum to 1.
 
         >>> RobustDPO(flipped=0.1)(Logps.from_lists([-10.0], [-10.0]), Logps.from_lists([-20.0], [-20.0]))
         tensor([0.6931])
@@ -36,26 +38,26 @@ class RobustDPO(PairwiseObjective):
         tensor([0.1883])
     """
 
-    symmetric: ClassVar[bool] = True
+    margin_only: ClassVar[bool] = True
 
     beta: float = 0.1
     flipped: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError(f"beta must be positive, got {self.beta}; 0.1 to 0.5 is usual")
+        check_positive("beta", self.beta, "0.1 to 0.5 is usual")
         if not 0 <= self.flipped < 0.5:
-            raise ValueError(
-                f"flipped must be at least 0 and under 0.5, got {self.flipped}; swap labels that mostly lie"
+            raise ConfigError(
+                f"flipped must be at least 0 and under 0.5, got {self.flipped}; if most labels are wrong, swap them"
             )
 
-    def reward(self, side: Logps) -> Tensor:
-        return self.beta * (side.policy - side.reference)
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        return self.beta * (logps.policy - logps.reference)
 
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
-        margin = self.reward(chosen) - self.reward(rejected)
-        right, wrong = -logsigmoid(margin), -logsigmoid(-margin)
-        return ((1 - self.flipped) * right - self.flipped * wrong) / (1 - 2 * self.flipped)
+        margin = self.implicit_reward(chosen) - self.implicit_reward(rejected)
+        loss, flipped_loss = -logsigmoid(margin), -logsigmoid(-margin)
+        difference = (1 - self.flipped) * loss - self.flipped * flipped_loss
+        return difference / (1 - 2 * self.flipped)
 
 
 @hookimpl

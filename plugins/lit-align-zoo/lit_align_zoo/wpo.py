@@ -7,59 +7,60 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_positive
 from lit_align.objectives import Logps, PairwiseObjective
 
 
 @dataclass(frozen=True)
 class WPO(PairwiseObjective):
-    r"""DPO that weighs a pair by how likely the policy itself would be to say both responses.
+    r"""DPO that weights a pair by the probability of its responses under the policy.
 
     .. math:: -w_w\,w_l\,\log\sigma\big(r_w - r_l\big), \quad
-        w = \exp\Big(\tfrac{1}{|y|}\sum_t\log\tfrac{\pi(y_t)}{\sum_v \pi(v)^2}\Big) \quad \text{(eq. 2)}
+        w = \exp\Big(\tfrac{1}{|y|}\sum_t\log\tfrac{\pi_\theta(y_t)}{\sum_v \pi_\theta(v)^2}\Big) \quad \text{(eq. 2)}
 
-    The weights carry no gradient. A token counts against the chance that two draws from the policy agree there, so
-    that what the policy samples weighs about 1 or a little less, however uncertain the policy is.
+    The weights have no gradient. A token's log-probability is relative to that of two draws from the policy agreeing,
+    so that the policy's own samples weigh about 1 or a little less, however high its entropy.
 
     Args:
         beta: pull towards the reference.
 
     Raises:
-        ValueError: if beta is not positive.
+        ConfigError: if beta is not positive.
 
     Example:
-        Level rewards cost log 2. Each token of the chosen response has half the chance of an agreement, those of the
-        rejected one just that: weights of 1/2 and 1.
+        Equal rewards cost log 2. Each token of the chosen response has half the probability of an agreement, those of
+        the rejected one exactly that: weights of 1/2 and 1.
 
         >>> import torch
         >>> from lit_align.objectives import PerTokenLogps
         >>> chosen = PerTokenLogps(torch.tensor([[-1.3863, -1.3863]]), collision=torch.tensor([[-0.6931, -0.6931]]))
         >>> rejected = PerTokenLogps(torch.tensor([[-0.6931, 0.0]]), collision=torch.tensor([[-0.6931, 0.0]]))
-        >>> sides = Logps.from_lists([-2.7726], [-2.7726], length=[2]), Logps.from_lists([-0.6931], [-0.6931], length=[1])
-        >>> WPO(beta=0.1)(sides[0]._replace(tokens=chosen), sides[1]._replace(tokens=rejected))
+        >>> y_w = Logps.from_lists([-2.7726], [-2.7726], length=[2])._replace(tokens=chosen)
+        >>> y_l = Logps.from_lists([-0.6931], [-0.6931], length=[1])._replace(tokens=rejected)
+        >>> WPO(beta=0.1)(y_w, y_l)
         tensor([0.3466])
     """
 
-    symmetric: ClassVar[bool] = True
-    weighs: ClassVar[bool] = True
-    per_token: ClassVar[frozenset[str]] = frozenset({"policy", "collision"})
+    margin_only: ClassVar[bool] = True
+    has_stop_gradient_weight: ClassVar[bool] = True
+    token_fields: ClassVar[frozenset[str]] = frozenset({"policy", "collision"})
 
     beta: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError(f"beta must be positive, got {self.beta}; 0.01 to 0.1 is usual")
+        check_positive("beta", self.beta, "0.01 to 0.1 is usual")
 
-    def reward(self, side: Logps) -> Tensor:
-        return self.beta * (side.policy - side.reference)
+    def implicit_reward(self, logps: Logps) -> Tensor:
+        return self.beta * (logps.policy - logps.reference)
 
     def __call__(self, chosen: Logps, rejected: Logps) -> Tensor:
         weight = (_log_weight(chosen) + _log_weight(rejected)).exp()
-        return -weight * logsigmoid(self.reward(chosen) - self.reward(rejected))
+        return -weight * logsigmoid(self.implicit_reward(chosen) - self.implicit_reward(rejected))
 
 
-def _log_weight(side: Logps) -> Tensor:
-    """log w, ``[pairs]``, detached; what lies behind the end of a response is 0 in both terms."""
-    return (side.tokens.policy.detach() - side.tokens.collision).sum(1) / side.length
+def _log_weight(logps: Logps) -> Tensor:
+    """log w, ``[pairs]``, detached; padding is 0 in both terms."""
+    return (logps.tokens.policy.detach() - logps.tokens.collision).sum(1) / logps.length
 
 
 @hookimpl
