@@ -72,7 +72,7 @@ class Displacement(NamedTuple):
             told += " What both lost went elsewhere, to responses that are in no pair."
         if self.pull < 0:
             told += f" {name} asks for it: where the run ended, its slope lowers the chosen response as well."
-        elif objective.symmetric:
+        elif objective.margin_only:
             told += f" {name} allows it: it sees the difference of the two alone, which grew by "
             told += f"{self.chosen - self.rejected:.1f} nats. To hold the chosen one up, train Mix with CrossEntropy, "
             told += "as configs/demo.yaml does."

@@ -7,24 +7,8 @@ import json
 from dataclasses import asdict
 
 from lit_align.errors import UnknownName
-from lit_align.objectives import (
-    PairwiseObjective,
-    PolicyObjective,
-    RankedObjective,
-    RatedObjective,
-    SupervisedObjective,
-    UnpairedObjective,
-)
+from lit_align.objectives import family_name
 from lit_align.plugins import Plugins, load_plugins
-
-FAMILIES: dict[str, type] = {
-    "pairwise": PairwiseObjective,
-    "unpaired": UnpairedObjective,
-    "ranked": RankedObjective,
-    "rated": RatedObjective,
-    "policy": PolicyObjective,
-    "supervised": SupervisedObjective,
-}
 
 
 def run(arguments: list[str]) -> None:
@@ -89,12 +73,11 @@ def _room(found: Plugins, room: str) -> tuple[list[str], list[list[object]]]:
 
 def of_objective(cls: type) -> dict[str, str]:
     """Its family, the label it takes, and whether it needs a reference model at its default settings."""
-    family = next((name for name, base in FAMILIES.items() if issubclass(cls, base)), "")
     try:
         needs = "yes" if cls().needs_reference else "no"
     except TypeError:  # what it is made of decides
         needs = "as its parts"
-    return {"family": family, "label_kind": getattr(cls, "label_kind", ""), "reference": needs}
+    return {"family": family_name(cls), "label_kind": getattr(cls, "label_kind", ""), "reference": needs}
 
 
 def what(cls: type) -> str:

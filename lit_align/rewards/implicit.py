@@ -14,7 +14,7 @@ import lit_align
 from lit_align import Register, hookimpl
 from lit_align.data.scoring import longest, read, scored
 from lit_align.errors import ModelError
-from lit_align.objectives.base import RewardingObjective
+from lit_align.objectives.base import ImplicitRewardObjective
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.types import Batch, Logps
 
@@ -60,12 +60,12 @@ class Implicit(Reward):
         """What the objective pays each response of the batch, ``[responses]``."""
         from lit_align.data.datamodules import to_device
 
-        stage, objective = self._stage, cast(RewardingObjective, self._stage.objective)
+        stage, objective = self._stage, cast(ImplicitRewardObjective, self._stage.objective)
         batch = to_device(batch, stage.device)
         with stage.adapters.activate("policy", training=False):
-            tokens = stage.tree_forward(batch.trees, statistics="collision" in objective.per_token)
+            tokens = stage.tree_forward(batch.trees, statistics="collision" in objective.token_fields)
             logps = stage.logps(batch, tokens)
-        return objective.reward(logps if self.reference else _alone(logps)).float().cpu()
+        return objective.implicit_reward(logps if self.reference else _alone(logps)).float().cpu()
 
     @cached_property
     def _stage(self) -> Preference:
@@ -74,7 +74,7 @@ class Implicit(Reward):
             raise ModelError(
                 f"{self.run} is a reward model; give its adapter/ folder to RewardModelScore"
             )
-        if not isinstance(stage.objective, RewardingObjective):
+        if not isinstance(stage.objective, ImplicitRewardObjective):
             raise ModelError(
                 f"{self.run} is a run of {type(stage.objective).__name__}, which rewards no response; give one of an "
                 "objective over comparisons, thumbs or rankings"

@@ -440,7 +440,7 @@ class RL(LanguageModelStage):
             sums |= {
                 "policy/ratio": (ratio.sum(), n),
                 "policy/approxkl": (kl_estimates(told["policy"], new)["k3"].sum(), n),
-                "policy/clipfrac": (objective.clipped(tokens).float().sum(), n),
+                "policy/clipfrac": (objective.clip_mask(tokens).float().sum(), n),
             }
         return loss, sums
 

@@ -81,7 +81,7 @@ class Preference(LanguageModelStage):
                 f"label_noise is {label_noise}, and {type(objective).__name__} has no loss for a flipped label; "
                 "leave label_noise out"
             )
-        if cache_reference is not None and "reference" in objective.per_token:
+        if cache_reference is not None and "reference" in objective.token_fields:
             raise ConfigError(
                 f"cache_reference keeps a number a response, but {type(objective).__name__} reads tokens; leave it out"
             )
@@ -122,7 +122,7 @@ class Preference(LanguageModelStage):
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
         """Summed loss of the labels."""
         tokens = self.tree_forward(
-            batch.trees, statistics=statistics or "collision" in self.objective.per_token
+            batch.trees, statistics=statistics or "collision" in self.objective.token_fields
         )
         judged = self.judged(batch, tokens)
         sums = (
@@ -193,7 +193,7 @@ class Preference(LanguageModelStage):
         trees, objective = batch.trees, self.objective
         length = torch.bincount(trees.owner, minlength=trees.responses)
         policy = sum_by_response(tokens.logps, trees.owner, trees.responses)
-        if "reference" in objective.per_token:
+        if "reference" in objective.token_fields:
             by_token = self._score(trees)
             reference = sum_by_response(by_token, trees.owner, trees.responses)
         else:
@@ -201,7 +201,7 @@ class Preference(LanguageModelStage):
                 None,
                 self.reference(batch) if objective.needs_reference else torch.zeros_like(policy),
             )
-        if not objective.per_token:
+        if not objective.token_fields:
             return Logps(policy, reference, length)
         fields = {"policy": tokens.logps, "reference": by_token, "collision": tokens.collision}
         asked = {name: value for name, value in fields.items() if value is not None}

@@ -55,10 +55,10 @@ def pairs(objective: PairwiseObjective, labels: PairLabels, logps: Logps, noise:
             )
         turned = {name: -value for name, value in margin.items()}
         losses = p * losses + (1 - p) * (
-            objective(rejected, chosen, **held, **turned) - objective.imitation(rejected)
+            objective(rejected, chosen, **held, **turned) - objective.supervised_term(rejected)
         )
     with torch.no_grad():
-        better, worse = objective.reward(chosen), objective.reward(rejected)
+        better, worse = objective.implicit_reward(chosen), objective.implicit_reward(rejected)
         sums = _sides(better, worse, chosen.policy, rejected.policy)
         sums |= {
             "rewards/margins": _sum(better - worse),
@@ -86,7 +86,7 @@ def unpaired(
     if noise:
         losses = (1 - noise) * losses + noise * objective(judged, ~up, baseline)
     with torch.no_grad():
-        rewards, others = objective.reward(judged), logps.take(mismatched)
+        rewards, others = objective.implicit_reward(judged), logps.take(mismatched)
         sums = _sides(rewards[up], rewards[~up], judged.policy[up], judged.policy[~up])
         sums["kl"] = _sum(others.policy - others.reference)
     return Judged(losses, response[up], response[~up], sums)
@@ -98,7 +98,7 @@ def rankings(objective: RankedObjective, labels: RankLabels, logps: Logps) -> Ju
     there = order >= 0
     first, last = order[:, 0], order.gather(1, there.sum(1, keepdim=True) - 1)[:, 0]
     with torch.no_grad():
-        rewards = objective.reward(logps)
+        rewards = objective.implicit_reward(logps)
         placed = rewards[order.clamp(min=0)]
         right = (placed[:, :, None] > placed[:, None])[_implied(there, place)]
         sums = _sides(rewards[first], rewards[last], logps.policy[first], logps.policy[last])

@@ -80,7 +80,7 @@ class RewardModel(LanguageModelStage):
         """Load the base, put the members on it, and tell their heads what each output counts."""
         super().configure_model()
         if isinstance(self.objective, RatedObjective):
-            combine = self.objective.combined(torch.eye(len(self.attributes)))
+            combine = self.objective.combine(torch.eye(len(self.attributes)))
             for member in self.members:
                 self.adapters.head(member).combine.copy_(combine)
 

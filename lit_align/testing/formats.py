@@ -1,4 +1,4 @@
-"""What every format must satisfy."""
+"""Check of what every format must satisfy."""
 
 from __future__ import annotations
 
@@ -6,64 +6,72 @@ from lit_align.data.formats import Format, Row
 from lit_align.testing.objective_checks import require
 from lit_align.types import Group, Pair
 
-LABELS = {"pairs", "demonstrations", "desirable", "ranking", "ratings"}
+LABEL_KINDS = {"pairs", "demonstrations", "desirable", "ranking", "ratings"}
 
 
-def check_format(layout: Format, row: Row) -> Group:
-    """Fail unless ``layout`` recognises ``row`` and makes a sound group of it; the group, to look at.
+def check_format(row_format: Format, row: Row) -> Group:
+    """Fail unless ``row_format`` recognises ``row`` and makes a valid group of it; returns the group, to look at.
 
     Args:
-        layout: the format to check.
+        row_format: the format to check.
         row: a row that it should read.
 
     Raises:
-        AssertionError: if a promise is broken.
+        AssertionError: if a property does not hold.
 
     Example:
         >>> from lit_align.data.formats.alpaca import Alpaca
         >>> check_format(Alpaca(), {"instruction": "Name a bird.", "output": "Owl."}).responses
         [[{'role': 'assistant', 'content': 'Owl.'}]]
     """
-    name = type(layout).__name__
-    require(bool(layout.label_kinds) and layout.label_kinds <= LABELS, f"{name}.gives is wrong")
-    require(layout.recognises(row) is True, f"{name} does not recognise the row")
-    require(layout.recognises({}) is False, f"{name} recognises a row without columns")
-    before = repr(row)
-    group = layout(row)
-    require(repr(row) == before, f"{name} changes the row it is given")
-    require(layout(row) == group, f"{name} makes another group of the same row")
+    name = type(row_format).__name__
+    kinds = row_format.label_kinds
     require(
-        bool(group.prompt) or group.prompt == "", f"{name} leaves the messages of the prompt empty"
+        bool(kinds) and kinds <= LABEL_KINDS,
+        f"{name}.label_kinds is {sorted(kinds)}; it must be some of {sorted(LABEL_KINDS)}",
     )
+    require(row_format.recognises(row) is True, f"{name} does not recognise the row")
+    require(row_format.recognises({}) is False, f"{name} recognises a row without columns")
+    row_before = repr(row)
+    group = row_format(row)
+    require(repr(row) == row_before, f"{name} changes the row it is given")
     require(
-        bool(group.responses) and all(group.responses), f"{name} gives no response, or an empty one"
+        row_format(row) == group, f"{name} makes another group of the same row in a second call"
     )
-    count = len(group.responses)
-    for pair in group.pairs:
-        check_pair(name, pair, count)
-    require(
-        len(group.desirable) in (0, count),
-        f"{name} gives {len(group.desirable)} thumbs to {count} responses",
-    )
-    require(
-        not group.pairs or "pairs" in layout.label_kinds,
-        f"{name} gives pairs, but {name}.gives does not say so",
-    )
-    require(
-        not group.desirable or "desirable" in layout.label_kinds,
-        f"{name} gives thumbs, but {name}.gives does not say so",
-    )
+    _check_group(name, group)
+    for kind, labels in {"pairs": group.pairs, "desirable": group.desirable}.items():
+        require(
+            not labels or kind in kinds,
+            f"{name} returns labels of the kind {kind!r}, but {name}.label_kinds does not list it",
+        )
     return group
 
 
-def check_pair(name: str, pair: Pair, count: int) -> None:
-    """Fail unless ``pair`` is of two of ``count`` responses, the likelier way round; ``name`` gave it."""
-    sides = {pair.better, pair.worse}
+def _check_group(name: str, group: Group) -> None:
     require(
-        len(sides) == 2 and sides <= set(range(count)),
-        f"{name} compares {pair}, of {count} responses",
+        bool(group.prompt) or group.prompt == "", f"{name} returns an empty list of prompt messages"
+    )
+    require(
+        bool(group.responses) and all(group.responses),
+        f"{name} returns no response, or an empty one: {group.responses}",
+    )
+    num_responses = len(group.responses)
+    for pair in group.pairs:
+        check_pair(name, pair, num_responses)
+    require(
+        len(group.desirable) in (0, num_responses),
+        f"{name} returns {len(group.desirable)} binary labels for {num_responses} responses",
+    )
+
+
+def check_pair(name: str, pair: Pair, num_responses: int) -> None:
+    """Fail unless ``pair`` compares two of ``num_responses``, the more probable order first; ``name`` returned it."""
+    indices = {pair.better, pair.worse}
+    require(
+        len(indices) == 2 and indices <= set(range(num_responses)),
+        f"{name} returns {pair}, which are not two of {num_responses} responses",
     )
     require(
         0.5 < pair.probability <= 1,
-        f"{name} gives {pair} a probability that is not over 0.5 and up to 1",
+        f"{name} returns {pair}, whose probability is not over 0.5 and at most 1",
     )

@@ -1,56 +1,94 @@
-"""What every objective promises, whatever its family; each failure says which promise is broken, and where."""
+"""Properties of every objective, whatever its family; each failure names the property and the numbers that break it."""
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lit_align.objectives import Objective, PairwiseObjective, SupervisedObjective
-from lit_align.testing.objective_inputs import Family, Labels, Sides, drawn, family, side
+from lit_align.objectives import (
+    ImplicitRewardObjective,
+    Objective,
+    PairwiseObjective,
+    SupervisedObjective,
+)
+from lit_align.testing.objective_inputs import (
+    Harness,
+    Labels,
+    Responses,
+    TokenDraw,
+    draw_tokens,
+    make_harness,
+)
 from lit_align.types import Logps, PerTokenLogps
 
-STEP = 1e-6
+NUM_ITEMS = 8
+STEP = 1e-6  # of finite differences, in nats
 EXTREME = 2e4
-"""Nats: what a response of some thousand tokens costs under a model that finds each of them absurd."""
-ROUGH = 0.05
-"""Relative: what bfloat16, of eight bits, may lose in some operations."""
+"""Nats: the log-probability of a response of some thousand tokens under a model that finds each of them improbable."""
+BFLOAT16_TOLERANCE = 0.05
+"""Relative: what bfloat16, with eight bits of precision, may lose in a few operations."""
 
 
-def check(objective: Objective, items: int = 8) -> None:
-    """Fail unless ``objective`` keeps every promise of its family."""
-    kind = family(objective)
-    draws = [drawn(items, seed) for seed in range(len(kind.sides))]
-    sides, labels = tuple(side(*draw) for draw in draws), kind.labels(items)
-    losses = kind.losses(sides, labels)
+class _Batch(NamedTuple):
+    responses: Responses
+    labels: Labels
+    losses: Tensor
+
+
+def check_objective(objective: Objective) -> None:
+    """Fail unless ``objective`` behaves like a loss of its family.
+
+    It must give one finite loss for each item, whatever their order and however extreme their log-probabilities; a
+    gradient that is that of the loss (unless ``has_stop_gradient_weight``); a descent step that, at small margins,
+    favours the better response; nearly the same in bfloat16; no influence of padding; no influence of the reference
+    if it does not need it; and no gradient from a coin-toss label if it is ``margin_only``.
+
+    Args:
+        objective: with the settings to check it at.
+
+    Raises:
+        AssertionError: if a property does not hold.
+        TypeError: if the objective belongs to no family.
+
+    Example:
+        >>> from lit_align.objectives.dpo import DPO
+        >>> check_objective(DPO(beta=0.5))
+    """
+    harness = make_harness(objective)
+    draws = [draw_tokens(NUM_ITEMS, seed) for seed in range(len(harness.names))]
+    responses, labels = _to_responses(draws), harness.make_labels(NUM_ITEMS)
+    batch = _Batch(responses, labels, harness.compute_losses(responses, labels))
     require(
-        losses.shape == (items,),
-        f"expected a loss for each of {items} items, got shape {tuple(losses.shape)}",
+        batch.losses.shape == (NUM_ITEMS,),
+        f"expected a loss for each of {NUM_ITEMS} items, got shape {tuple(batch.losses.shape)}",
     )
-    _finite(kind)
-    _order(objective, kind, sides, labels, losses)
-    if not objective.weighs:
-        _gradient(objective, kind, draws, labels)
-    _descent(objective, kind)
-    _reference(objective, kind, sides, labels, losses)
-    _rough(objective, kind)
-    if objective.per_token:
-        _padding(kind, sides, labels, losses)
-    if isinstance(objective, PairwiseObjective) and objective.symmetric:
-        _symmetry(objective, kind)
+    _check_finite(harness)
+    _check_order(objective, harness, batch)
+    if not objective.has_stop_gradient_weight:
+        _check_gradient(objective, harness, draws, labels)
+    _check_descent(harness)
+    if not objective.needs_reference and not isinstance(objective, SupervisedObjective):
+        _check_reference_unused(objective, harness, batch)
+    _check_bfloat16(harness)
+    if objective.token_fields:
+        _check_padding(harness, batch)
+    if isinstance(objective, PairwiseObjective) and objective.margin_only:
+        _check_coin_toss(harness)
 
 
-def require(holds: bool, message: str) -> None:
-    """Fail with ``message`` unless it holds."""
-    if not holds:
+def require(condition: bool, message: str) -> None:
+    """Fail with ``message`` unless the condition holds."""
+    if not condition:
         raise AssertionError(message)
 
 
-def _close(found: Tensor, wanted: Tensor, message: str, tolerance: float = 1e-9) -> None:
+def _require_close(actual: Tensor, expected: Tensor, message: str, tolerance: float = 1e-9) -> None:
     torch.testing.assert_close(
-        found,
-        wanted,
+        actual,
+        expected,
         rtol=tolerance,
         atol=tolerance,
         msg=lambda details: f"{message}\n{details}",
@@ -58,171 +96,189 @@ def _close(found: Tensor, wanted: Tensor, message: str, tolerance: float = 1e-9)
     )
 
 
+def _to_responses(draws: list[TokenDraw]) -> Responses:
+    return tuple(draw.to_logps() for draw in draws)
+
+
 def _gradients(losses: Tensor, tokens: list[Tensor]) -> list[Tensor]:
-    """Gradient of the summed losses by the log-probability of each token, ``[items, longest]`` for each side."""
+    """Gradient of the summed losses by each token's log-probability, ``[items, tokens]`` for each response."""
     require(losses.requires_grad, "the loss has no gradient")
-    found = torch.autograd.grad(losses.sum(), tokens, allow_unused=True, retain_graph=True)
-    return [torch.zeros_like(one) if g is None else g for one, g in zip(tokens, found, strict=True)]
-
-
-def _finite(kind: Family) -> None:
-    """Loss and gradient in single precision, at log-probabilities as far apart as they may get."""
-    corners = torch.cartesian_prod(*[torch.tensor([-EXTREME, -1e-3])] * (2 * len(kind.sides)))
-    n, length = len(corners), torch.full((len(corners),), 2)
-    tokens = [
-        (column[:, None] / 2).expand(n, 2).clone().requires_grad_() for column in corners.T[::2]
+    gradients = torch.autograd.grad(losses.sum(), tokens, allow_unused=True, retain_graph=True)
+    return [
+        torch.zeros_like(logps) if gradient is None else gradient
+        for logps, gradient in zip(tokens, gradients, strict=True)
     ]
-    references = [(column[:, None] / 2).expand(n, 2).clone() for column in corners.T[1::2]]
-    sides = tuple(side(*of, length) for of in zip(tokens, references, strict=True))
-    losses = kind.losses(sides, kind.labels(n))
+
+
+def _check_finite(harness: Harness) -> None:
+    """Loss and gradient in single precision, at log-probabilities as far apart as they may get."""
+    extremes = torch.tensor([-EXTREME, -1e-3])
+    corners = torch.cartesian_prod(*[extremes] * (2 * len(harness.names)))
+    num_items = len(corners)
+    draws = []
+    for policy_logp, reference_logp in corners.T.split(2):
+        policy = (policy_logp[:, None] / 2).expand(num_items, 2).clone().requires_grad_()
+        reference = (reference_logp[:, None] / 2).expand(num_items, 2).clone()
+        draws.append(TokenDraw(policy, reference, torch.full((num_items,), 2)))
+    losses = harness.compute_losses(_to_responses(draws), harness.make_labels(num_items))
     require(
         bool(losses.isfinite().all()),
         f"a loss is not finite at extreme log-probabilities: {losses.tolist()}",
     )
-    for gradient in _gradients(losses, tokens):
-        message = f"a gradient is not finite at extreme log-probabilities: {gradient.tolist()}"
-        require(bool(gradient.isfinite().all()), message)
-
-
-def _order(
-    objective: Objective, kind: Family, sides: Sides, labels: Labels, losses: Tensor
-) -> None:
-    order = torch.arange(len(losses)).flip(0)
-    turned = _taken(kind, sides, labels, order)
-    if objective.couples_batch:
-        _close(
-            turned.sum(), losses.sum(), "the loss of the batch depends on the order of its items"
+    for gradient in _gradients(losses, [draw.policy for draw in draws]):
+        require(
+            bool(gradient.isfinite().all()),
+            f"a gradient is not finite at extreme log-probabilities: {gradient.tolist()}",
         )
+
+
+def _check_order(objective: Objective, harness: Harness, batch: _Batch) -> None:
+    """The loss of an item does not depend on its position or, unless the objective says so, on other items."""
+    order = torch.arange(len(batch.losses)).flip(0)
+    reordered = _losses_at(harness, batch, order)
+    if objective.couples_batch:
+        message = "the loss of the batch depends on the order of its items"
+        _require_close(reordered.sum(), batch.losses.sum(), message)
         return
-    _close(turned, losses[order], "the loss of an item depends on where it stands in the batch")
-    alone = torch.cat([_taken(kind, sides, labels, one) for one in torch.split(order, 1)])
-    _close(
-        alone, losses[order], "the loss of an item depends on the others; say couples_batch = True"
-    )
+    message = "the loss of an item depends on its position in the batch"
+    _require_close(reordered, batch.losses[order], message)
+    separate = torch.cat([_losses_at(harness, batch, index) for index in order.split(1)])
+    message = "the loss of an item depends on the others; set couples_batch = True"
+    _require_close(separate, batch.losses[order], message)
 
 
-def _taken(kind: Family, sides: Sides, labels: Labels, index: Tensor) -> Tensor:
-    return kind.losses(
-        tuple(one.take(index) for one in sides), tuple(label[index] for label in labels)
-    )
+def _losses_at(harness: Harness, batch: _Batch, index: Tensor) -> Tensor:
+    """Losses of a batch of the items at ``index`` alone."""
+    responses = tuple(logps.take(index) for logps in batch.responses)
+    return harness.compute_losses(responses, tuple(label[index] for label in batch.labels))
 
 
-def _gradient(
-    objective: Objective, kind: Family, draws: list[tuple[Tensor, Tensor, Tensor]], labels: Labels
+def _check_gradient(
+    objective: Objective, harness: Harness, draws: list[TokenDraw], labels: Labels
 ) -> None:
     """The gradient against finite differences of the loss, by the first and by the last token of each response."""
-    tokens = [draw[0] for draw in draws]
-    found = _gradients(kind.losses(tuple(side(*draw) for draw in draws), labels), tokens)
-    for at, (gradient, (_, _, length)) in enumerate(zip(found, draws, strict=True)):
-        for place in (torch.zeros_like(length), length - 1):
-            there = torch.nn.functional.one_hot(place, tokens[at].shape[1])
-            moved = []
-            for step in (STEP, -STEP):
-                shifted = [
-                    (draw[0].detach() + step * there * (k == at), *draw[1:])
-                    for k, draw in enumerate(draws)
-                ]
-                moved.append(kind.losses(tuple(side(*draw) for draw in shifted), labels).detach())
-            by_item, of_item = (moved[0] - moved[1]) / (2 * STEP), (gradient * there).sum(1)
+    losses = harness.compute_losses(_to_responses(draws), labels)
+    gradients = _gradients(losses, [draw.policy for draw in draws])
+    for index, (draw, gradient) in enumerate(zip(draws, gradients, strict=True)):
+        for place in (torch.zeros_like(draw.length), draw.length - 1):
+            direction = torch.nn.functional.one_hot(place, draw.policy.shape[1])
+            raised = _shifted_losses(harness, draws, labels, index, STEP * direction)
+            lowered = _shifted_losses(harness, draws, labels, index, -STEP * direction)
+            expected, actual = (raised - lowered) / (2 * STEP), (gradient * direction).sum(1)
             if objective.couples_batch:
-                by_item, of_item = by_item.sum(), of_item.sum()
-            message = f"the gradient of the {kind.sides[at]} response is not that of the loss (is something detached?)"
-            _close(of_item, by_item, message, tolerance=1e-5)
+                expected, actual = expected.sum(), actual.sum()
+            message = f"the gradient of the {harness.names[index]} response is not that of the loss (is something detached?)"
+            _require_close(actual, expected, message, tolerance=1e-5)
 
 
-def _descent(objective: Objective, kind: Family) -> None:
-    """The direction of learning where the policy has barely left the reference: what is better gains on the rest."""
-    n = 9
-    start = torch.linspace(-10.0, -5.0, n, dtype=torch.float64)[:, None].expand(n, 4).clone()
-    near = torch.linspace(-1e-4, 1e-4, n, dtype=torch.float64)[:, None]
-    tokens = [(start + near * k).requires_grad_() for k in range(len(kind.sides))]
-    sides = tuple(side(one, start, torch.full((n,), 4)) for one in tokens)
-    pulls = [-g.sum(1) for g in _gradients(kind.losses(sides, kind.labels(n)), tokens)]
-    better = kind.better(n)
-    gains = sum((pull * sign for pull, sign in zip(pulls, better, strict=True)), torch.zeros(n))
-    names = " or ".join(kind.sides)
-    require(
-        bool((gains >= -1e-12).all()),
-        f"descending moves a {names} response the wrong way at small margins",
-    )
-    require(bool((gains > 0).any()), "descending changes nothing at small margins")
-    for (above, more), (below, less) in pairwise(zip(pulls, better, strict=True)):
-        favours = (above >= below - 1e-12) | (more < less)
+def _shifted_losses(
+    harness: Harness, draws: list[TokenDraw], labels: Labels, index: int, shift: Tensor
+) -> Tensor:
+    """Losses with ``shift`` added to the log-probabilities of the response at ``index``."""
+    shifted = [draw._replace(policy=draw.policy.detach()) for draw in draws]
+    shifted[index] = draws[index]._replace(policy=draws[index].policy.detach() + shift)
+    return harness.compute_losses(_to_responses(shifted), labels).detach()
+
+
+def _check_descent(harness: Harness) -> None:
+    """Close to the reference, gradient descent raises the better response in comparison to the other ones."""
+    num_items = 9
+    start = torch.linspace(-10.0, -5.0, num_items, dtype=torch.float64)[:, None]
+    start = start.expand(num_items, 4).clone()
+    small = torch.linspace(-1e-4, 1e-4, num_items, dtype=torch.float64)[:, None]
+    tokens = [(start + small * k).requires_grad_() for k in range(len(harness.names))]
+    draws = [TokenDraw(policy, start, torch.full((num_items,), 4)) for policy in tokens]
+    losses = harness.compute_losses(_to_responses(draws), harness.make_labels(num_items))
+    descents = [-gradient.sum(1) for gradient in _gradients(losses, tokens)]
+    directions = harness.directions(num_items)
+
+    gains = torch.zeros(num_items)
+    for descent, direction in zip(descents, directions, strict=True):
+        gains = gains + descent * direction
+    names = " or ".join(harness.names)
+    wrong_way = f"a descent step moves a {names} response the wrong way at small margins"
+    require(bool((gains >= -1e-12).all()), f"{wrong_way}: gains are {gains.tolist()}")
+    require(bool((gains > 0).any()), "a descent step changes nothing at small margins")
+
+    compared = pairwise(zip(descents, directions, strict=True))
+    for (descent, direction), (next_descent, next_direction) in compared:
+        is_favoured = (descent >= next_descent - 1e-12) | (direction < next_direction)
         require(
-            bool(favours.all()),
-            f"descending does not favour the {kind.sides[0]} response at small margins",
+            bool(is_favoured.all()),
+            f"a descent step does not favour the {harness.names[0]} response at small margins: "
+            f"it gains {descent.tolist()}, the next response {next_descent.tolist()}",
         )
-    if len(pulls) == 1:
-        require(
-            bool((pulls[0] * better[0] >= 0).all()),
-            f"descending moves a {names} response the wrong way",
-        )
+    if len(descents) == 1:
+        gains = descents[0] * directions[0]
+        require(bool((gains >= 0).all()), f"{wrong_way}: gains are {gains.tolist()}")
 
 
-def _reference(
-    objective: Objective, kind: Family, sides: Sides, labels: Labels, losses: Tensor
-) -> None:
-    if objective.needs_reference or isinstance(objective, SupervisedObjective):
-        return
-    blind = tuple(_blinded(one) for one in sides)
-    _close(
-        kind.losses(blind, labels),
-        losses,
+def _check_reference_unused(objective: Objective, harness: Harness, batch: _Batch) -> None:
+    """Neither loss nor implicit reward reads the reference."""
+    without_reference = tuple(_drop_reference(logps) for logps in batch.responses)
+    _require_close(
+        harness.compute_losses(without_reference, batch.labels),
+        batch.losses,
         "needs_reference is False, but the reference changes the loss",
     )
-    reward = getattr(objective, "reward", None)
-    for one, without in zip(sides, blind, strict=True):
-        if reward is not None:
-            _close(
-                reward(without),
-                reward(one),
-                "needs_reference is False, but the reference changes the reward",
-            )
+    if not isinstance(objective, ImplicitRewardObjective):
+        return
+    for logps, without in zip(batch.responses, without_reference, strict=True):
+        _require_close(
+            objective.implicit_reward(without),
+            objective.implicit_reward(logps),
+            "needs_reference is False, but the reference changes the implicit reward",
+        )
 
 
-def _blinded(one: Logps) -> Logps:
-    nothing = torch.full_like(one.reference, float("nan"))
-    return one._replace(
-        reference=nothing, tokens=one.tokens and one.tokens._replace(reference=None)
-    )
+def _drop_reference(logps: Logps) -> Logps:
+    missing = torch.full_like(logps.reference, float("nan"))
+    tokens = logps.tokens and logps.tokens._replace(reference=None)
+    return logps._replace(reference=missing, tokens=tokens)
 
 
-def _rough(objective: Objective, kind: Family) -> None:
+def _check_bfloat16(harness: Harness) -> None:
     """Loss and gradient in bfloat16 against double precision, at numbers that both hold exactly."""
-    found: list[list[Tensor]] = []
-    for dtype in (torch.bfloat16, torch.float64):
-        draws = [drawn(8, seed, dtype) for seed in range(len(kind.sides))]
-        losses = kind.losses(tuple(side(*draw) for draw in draws), kind.labels(8))
-        found.append(
-            [one.double() for one in (losses, *_gradients(losses, [draw[0] for draw in draws]))]
-        )
-    for rough, exact in zip(*found, strict=True):
+    for rough, exact in zip(
+        _losses_and_gradients(harness, torch.bfloat16),
+        _losses_and_gradients(harness, torch.float64),
+        strict=True,
+    ):
         scale = 1 + exact.abs().max()
-        _close(
-            rough / scale, exact / scale, "bfloat16 gives another loss or gradient", tolerance=ROUGH
-        )
+        message = "the loss or gradient in bfloat16 differs from that in double precision"
+        _require_close(rough / scale, exact / scale, message, tolerance=BFLOAT16_TOLERANCE)
 
 
-def _padding(kind: Family, sides: Sides, labels: Labels, losses: Tensor) -> None:
-    wider = tuple(one._replace(tokens=_wider(one.tokens)) for one in sides)
-    _close(
-        kind.losses(wider, labels), losses, "what is behind the end of a response changes the loss"
-    )
+def _losses_and_gradients(harness: Harness, dtype: torch.dtype) -> list[Tensor]:
+    draws = [draw_tokens(NUM_ITEMS, seed, dtype) for seed in range(len(harness.names))]
+    losses = harness.compute_losses(_to_responses(draws), harness.make_labels(NUM_ITEMS))
+    gradients = _gradients(losses, [draw.policy for draw in draws])
+    return [values.double() for values in (losses, *gradients)]
 
 
-def _wider(tokens: PerTokenLogps | None) -> PerTokenLogps:
+def _check_padding(harness: Harness, batch: _Batch) -> None:
+    padded = tuple(logps._replace(tokens=_pad(logps.tokens)) for logps in batch.responses)
+    losses = harness.compute_losses(padded, batch.labels)
+    _require_close(losses, batch.losses, "padding of the responses changes the loss")
+
+
+def _pad(tokens: PerTokenLogps | None) -> PerTokenLogps:
     assert tokens is not None
-    more = [None if field is None else torch.nn.functional.pad(field, (0, 3)) for field in tokens]
-    assert more[0] is not None
-    return PerTokenLogps(more[0], *more[1:])
+    padded = {
+        name: torch.nn.functional.pad(values, (0, 3))
+        for name, values in tokens._asdict().items()
+        if values is not None
+    }
+    return PerTokenLogps(**padded)
 
 
-def _symmetry(objective: PairwiseObjective, kind: Family) -> None:
-    """Between equal responses a coin toss for a label must not pull."""
-    tokens, reference, length = drawn(8, 0)
-    other = tokens.detach().clone().requires_grad_()
-    one, two = side(tokens, reference, length), side(other, reference, length)
-    both = kind.losses((one, two), ()) + kind.losses((two, one), ())
-    for pull in _gradients(both, [tokens, other]):
-        message = "symmetric is True, but a coin toss for a label pulls at equal responses"
-        _close(pull, torch.zeros_like(pull), message)
+def _check_coin_toss(harness: Harness) -> None:
+    """Between equal responses the gradients of the two orders of a pair cancel."""
+    first = draw_tokens(NUM_ITEMS, 0)
+    second = first._replace(policy=first.policy.detach().clone().requires_grad_())
+    chosen, rejected = first.to_logps(), second.to_logps()
+    losses = harness.compute_losses((chosen, rejected), ())
+    losses = losses + harness.compute_losses((rejected, chosen), ())
+    for gradient in _gradients(losses, [first.policy, second.policy]):
+        message = "margin_only is True, but a coin-toss label has a gradient at equal responses"
+        _require_close(gradient, torch.zeros_like(gradient), message)

@@ -78,7 +78,7 @@ def of_chosen_tokens(objective: Objective, given: Drawn) -> Tensor:
 def with_noise(noise: float) -> Callable[[Objective, Drawn], Tensor]:
     def loss(objective: Objective, given: Drawn) -> Tensor:
         chosen, rejected = sides(given)
-        flipped = objective(rejected, chosen) - objective.imitation(rejected)
+        flipped = objective(rejected, chosen) - objective.supervised_term(rejected)
         return ((1 - noise) * objective(chosen, rejected) + noise * flipped).mean()
 
     return loss

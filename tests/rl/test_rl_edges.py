@@ -207,7 +207,7 @@ def test_what_counts_as_clipped_is_what_the_loss_clips(objective, wanted):
     tokens = PolicyTokens(
         torch.tensor([1.4, 0.7, 1.0]).log(), old, old, torch.zeros(3, dtype=torch.long)
     )
-    assert objective.clipped(tokens).tolist() == wanted
+    assert objective.clip_mask(tokens).tolist() == wanted
 
 
 def test_a_critics_gradient_does_not_shrink_the_policys(tiny):

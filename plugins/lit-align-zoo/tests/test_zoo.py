@@ -27,7 +27,7 @@ from torch.testing import assert_close
 from lit_align.objectives import Logps, PerTokenLogps
 from lit_align.objectives.dpo import DPO
 from lit_align.objectives.kto import KTO
-from lit_align.testing import check_objective, check_unpaired
+from lit_align.testing import check_objective
 
 PLUGIN = Path(__file__).parent.parent
 DIVERGENCES = ["reverse_kl", "forward_kl", "js", "alpha"]
@@ -284,7 +284,7 @@ def test_by_hand(objective, chosen, rejected, wanted):
     assert_close(objective(*of([chosen], [rejected])).item(), wanted, rtol=1e-9, atol=1e-12)
 
 
-# What every one promises.
+# What all of them must satisfy.
 
 
 @pytest.mark.parametrize("objective", PAIRWISE, ids=str)
@@ -297,7 +297,7 @@ def test_conforms(objective):
 
 
 def test_thumbs_conform():
-    check_unpaired(APOZeroUnpaired())
+    check_objective(APOZeroUnpaired())
 
 
 @pytest.mark.parametrize("objective", PAIRWISE, ids=str)
@@ -322,9 +322,9 @@ def test_finite_in_single_precision_however_far_apart(objective):
 
 
 @pytest.mark.parametrize("objective", LIKE_DPO, ids=str)
-def test_a_coin_toss_teaches_a_symmetric_loss_nothing(objective):
-    """Where both sides gained the same, what the two orders of a pair teach cancels."""
-    assert objective.symmetric
+def test_a_coin_toss_label_has_no_gradient_under_a_loss_of_the_margin(objective):
+    """Where both sides gained the same, the gradients of the two orders of a pair cancel."""
+    assert objective.margin_only
     (side, leaf), (other, other_leaf) = drawn(0), drawn(0)
     both = objective(side, other) + objective(other, side)
     assert_close(torch.autograd.grad(both.sum(), [leaf, other_leaf]), (torch.zeros_like(leaf),) * 2)
@@ -332,7 +332,7 @@ def test_a_coin_toss_teaches_a_symmetric_loss_nothing(objective):
 
 @pytest.mark.parametrize("objective", OTHERS, ids=str)
 def test_the_others_mind_if_both_sides_fall(objective):
-    assert not objective.symmetric
+    assert not objective.margin_only
     here, below = objective(*of([3.0], [-1.0])), objective(*of([-3.0], [-7.0]))
     assert (here - below).abs() > 1e-3
 
@@ -365,7 +365,7 @@ def test_cpo_without_imitation_is_dpo_against_a_uniform_reference():
 def test_cpo_imitates_token_by_token():
     (chosen, _), (rejected, _) = drawn(0), drawn(1)
     both = CPO(weight=2.0)(chosen, rejected) - CPO(weight=0.0)(chosen, rejected)
-    assert_close(both, CPO(weight=2.0).imitation(chosen))
+    assert_close(both, CPO(weight=2.0).supervised_term(chosen))
     assert_close(both, -2 * chosen.policy / chosen.length)
 
 
@@ -570,13 +570,13 @@ def test_a_beta_that_is_not_positive_is_refused(made, beta):
 @pytest.mark.parametrize(
     ("made", "settings", "message"),
     [
-        (CPO, {"weight": -0.1}, "weight must not be negative"),
+        (CPO, {"weight": -0.1}, "weight must be at least 0"),
         (EXO, {"label_smoothing": 0.0}, "label_smoothing must be over 0"),
         (EXO, {"label_smoothing": 0.5}, "label_smoothing must be over 0"),
         (DiscoPOP, {"tau": 0.0}, "tau must be over 0"),
         (DiscoPOP, {"tau": 1.1}, "tau must be over 0"),
-        (LDDPO, {"alpha": -0.1}, "alpha must be from 0 to 1"),
-        (LDDPO, {"alpha": 1.1}, "alpha must be from 0 to 1"),
+        (LDDPO, {"alpha": -0.1}, "alpha must be between 0 and 1"),
+        (LDDPO, {"alpha": 1.1}, "alpha must be between 0 and 1"),
         (FDPO, {"alpha": 0.0}, "alpha must be over 0"),
         (FDPO, {"alpha": 1.0}, "alpha must be over 0"),
         (FDPO, {"divergence": "kl"}, "divergence 'kl' is none of"),
