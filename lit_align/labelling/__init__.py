@@ -1,1 +1,1 @@
-"""A web page where people compare answers, and what their votes are worth."""
+"""A web page where people label responses, and the aggregation of their votes."""

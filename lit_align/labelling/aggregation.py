@@ -1,91 +1,52 @@
-"""What people's votes say of the responses, by majority, by share, or by Dawid and Skene's model of who errs how.
+"""Votes to labels: by majority, by share of votes, or by Dawid and Skene's model of the annotators' errors.
 
-What an answer means:
+*A tie* is half a vote for each of two responses. For Dawid and Skene it is a label of its own, and half of its
+probability goes to each. By majority, if ties are the commonest answer, nothing is preferred.
 
-* *A vote* counts until its author changes it or takes it back; the history keeps them all.
-* *A tie* is half a vote for each of two responses. For Dawid and Skene it is a label of its own, and half of its
-  probability goes to each. By majority, if ties are the commonest answer, nothing is preferred.
-* *A skip*, an answer that was taken back, or a task that was shown and not answered counts for nothing.
-
-A comparison whose probability comes out as one half is left out, and so is a group of which nothing is known. A ranking
-is read as the comparisons that it implies. Dawid and Skene, 1979, https://doi.org/10.2307/2346806; nothing is assumed
-of the annotators beforehand, and one who is usually wrong counts the other way round.
+A comparison whose probability comes out as one half is left out, and so is a group without any label. A ranking is read
+as the comparisons that it implies. Dawid and Skene, 1979, https://doi.org/10.2307/2346806; there is no prior on the
+annotators, and one who is usually wrong counts the other way round.
 """
 
 from __future__ import annotations
 
 import math
-import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from itertools import combinations
-from json import loads
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import multimode
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_align.errors import ConfigError, DataError
+from lit_align.errors import ConfigError
+from lit_align.labelling.votes import (
+    TASK_KINDS,
+    CampaignVotes,
+    ContentKey,
+    Vote,
+    answer_values,
+    merge_equal_groups,
+    read_votes,
+)
 from lit_align.types import Group, Pair
 
-KINDS = ("compare", "rank", "rate", "thumbs")
-
-Item = tuple[
-    int, int, int
-]  # what is judged: a group and two of its responses, or one of them twice
-Belief = dict[int, float]  # probability of each label; empty if nothing can be said
-
-
-class Asked(NamedTuple):
-    """A task: its kind, the number of its group, which of the responses, and the known answer if it is a gold task."""
-
-    kind: str
-    group: int
-    members: tuple[int, ...]
-    gold: dict[str, Any] | None
-
-
-class Vote(NamedTuple):
-    """An answer as it stands in the store: a ``"vote"``, a ``"skip"`` or an ``"undo"``.
-
-    It holds ``preference``, from -3 (the first shown is much better) to 3; ``places`` of the responses as shown;
-    ``rating`` with ``flags``, each true or false; or ``up``. ``shown`` has the index of each response in the order in
-    which they were shown, ``seconds`` run from then, and ``at`` is in seconds since 1970.
-    """
-
-    annotator: str
-    task: int
-    revision: int
-    verdict: str
-    answer: dict[str, Any]
-    shown: tuple[int, ...]
-    note: str = ""
-    seconds: float = 0.0
-    at: float = 0.0
-
-
-class Ballots(NamedTuple):
-    """All that a store holds but who may come in: groups and tasks by number, and every answer ever, oldest first."""
-
-    groups: dict[int, Group]
-    tasks: dict[int, Asked]
-    history: list[Vote]
-
-    @property
-    def latest(self) -> list[Vote]:
-        """What each annotator said last of each task."""
-        return list({(vote.annotator, vote.task): vote for vote in self.history}.values())
-
-    @property
-    def votes(self) -> list[Vote]:
-        """What counts of it."""
-        return [vote for vote in self.latest if vote.verdict == "vote"]
+EPSILON = 1e-9  # differences of probability below it are rounding
+Item = tuple[int, int, int]
+"""What is labelled: the number of a group and the indices of two of its responses, or of one of them twice."""
+Distribution = dict[int, float]
+"""Probability of each value; empty if undecided."""
 
 
 class Label(NamedTuple):
-    """One judgment: 1, -1 or 0 for the first, the second or neither of two; 1 or 0 for a thumb; the rating."""
+    """One label of one annotator.
+
+    Args:
+        item: what is labelled.
+        annotator: who labelled it.
+        value: 1, -1 or 0 for the first, the second or neither of two; 1 or 0 for good or bad; or the rating.
+        vote: the vote that holds it.
+    """
 
     item: Item
     annotator: str
@@ -93,92 +54,90 @@ class Label(NamedTuple):
     vote: Any = None
 
 
-def read(store: str | Path) -> Ballots:
-    """Everything in the file, which may be in use; raises DataError if it is no store."""
-    queries = (
-        "SELECT id, prompt, responses, source, extra FROM groups ORDER BY id",
-        "SELECT id, kind, grp, members, gold FROM tasks ORDER BY id",
-        "SELECT name, task, revision, verdict, answer, shown, note, seconds, at FROM votes JOIN people "
-        "ON people.id = person ORDER BY votes.id",
-    )
-    try:
-        with closing(sqlite3.connect(f"{Path(store).resolve().as_uri()}?mode=ro", uri=True)) as db:
-            db.execute("BEGIN")  # one moment for all three
-            groups, tasks, rows = (db.execute(query).fetchall() for query in queries)
-    except sqlite3.Error as error:
-        raise DataError(
-            f"{store} is not a store of votes: {error}; name the file of lit-align label"
-        ) from error
-    return Ballots(
-        {
-            n: Group(loads(prompt), loads(given), source=at, extra=loads(more))
-            for n, prompt, given, at, more in groups
-        },
-        {
-            n: Asked(kind, group, tuple(loads(members)), gold and loads(gold))
-            for n, kind, group, members, gold in tasks
-        },
-        [Vote._make((*one[:4], loads(one[4]), tuple(loads(one[5])), *one[6:])) for one in rows],
-    )
+Aggregator = Callable[[Sequence[Label]], dict[Item, Distribution]]
 
 
-def labels(ballots: Ballots, kind: str, gold: bool = False) -> list[Label]:
-    """The judgments in the votes on tasks of a kind, on gold tasks or on the others."""
-    return [
-        Label((task.group, i, j), vote.annotator, value, vote)
-        for vote in ballots.votes
-        if (task := ballots.tasks[vote.task]).kind == kind and bool(task.gold) == gold
-        for (i, j), value in said(kind, vote.answer, vote.shown).items()
-    ]
+class ItemVotes(NamedTuple):
+    """The votes on one item, aggregated.
+
+    Args:
+        first: index of the first response.
+        second: index of the second one, or the same again.
+        distribution: probability of each value.
+        votes: the votes themselves.
+    """
+
+    first: int
+    second: int
+    distribution: Distribution
+    votes: list[Vote]
 
 
-def said(kind: str, answer: dict[str, Any], shown: Sequence[int]) -> dict[tuple[int, int], int]:
-    """Value of each judgment in an answer, by index of the two responses, the smaller first."""
-    if kind == "compare":
-        places = [answer["preference"], 0]  # the first shown is ahead if it is negative
-    elif kind == "rank":
-        places = answer["places"]
-    else:
-        return {(shown[0], shown[0]): answer["rating"] if kind == "rate" else int(answer["up"])}
-    placed = combinations(sorted(zip(shown, places, strict=True)), 2)
-    return {(i, j): (a < b) - (a > b) for (i, a), (j, b) in placed}
+class ContentVotes(NamedTuple):
+    """What the votes on one prompt with its responses amount to.
+
+    Args:
+        groups: labelled groups, one for each kind of task that has a label.
+        record: how many annotators, votes, ties, abstentions and dropped annotators they rest on.
+    """
+
+    groups: list[Group]
+    record: dict[str, int]
 
 
-def majority(given: Sequence[Label]) -> dict[Item, Belief]:
-    """The value that most annotators gave to each item, for certain; nothing where two have as many.
+def collect_labels(data: CampaignVotes, gold: bool = False) -> dict[str, list[Label]]:
+    """Labels of the votes that count, by kind of task; of gold tasks, or of the others."""
+    labels: dict[str, list[Label]] = {kind: [] for kind in TASK_KINDS}
+    for vote in data.votes:
+        task = data.tasks[vote.task]
+        if bool(task.gold) != gold:
+            continue
+        values = answer_values(task.kind, vote.answer, vote.shown)
+        for (i, j), value in values.items():
+            label = Label((task.group, i, j), vote.annotator, value, vote)
+            labels[task.kind].append(label)
+    return labels
+
+
+def group_by_item(labels: Sequence[Label]) -> dict[Item, list[Label]]:
+    """The labels of each item."""
+    by_item = defaultdict(list)
+    for label in labels:
+        by_item[label.item].append(label)
+    return by_item
+
+
+def majority_vote(labels: Sequence[Label]) -> dict[Item, Distribution]:
+    """The commonest value of each item, with probability 1; undecided where two are equally common.
 
     Example:
-        >>> majority([Label((1, 0, 1), name, value) for name, value in (("a", 1), ("b", 1), ("c", -1))])
+        >>> majority_vote([Label((1, 0, 1), name, value) for name, value in (("a", 1), ("b", 1), ("c", -1))])
         {(1, 0, 1): {1: 1.0}}
     """
-    most = {item: multimode(one.value for one in of) for item, of in by_item(given).items()}
-    return {item: {several[0]: 1.0} if len(several) == 1 else {} for item, several in most.items()}
+    distributions: dict[Item, Distribution] = {}
+    for item, item_labels in group_by_item(labels).items():
+        modes = multimode(label.value for label in item_labels)
+        distributions[item] = {modes[0]: 1.0} if len(modes) == 1 else {}
+    return distributions
 
 
-def share(given: Sequence[Label]) -> dict[Item, Belief]:
-    """How many of the annotators gave each value.
+def vote_shares(labels: Sequence[Label]) -> dict[Item, Distribution]:
+    """The share of the annotators for each value.
 
     Example:
-        >>> share([Label((1, 0, 1), name, value) for name, value in (("a", 1), ("b", 1), ("c", -1), ("d", 0))])
+        >>> vote_shares([Label((1, 0, 1), name, value) for name, value in (("a", 1), ("b", 1), ("c", -1), ("d", 0))])
         {(1, 0, 1): {1: 0.5, -1: 0.25, 0: 0.25}}
     """
-    counts = {item: Counter(one.value for one in of) for item, of in by_item(given).items()}
-    return {
-        item: {value: n / values.total() for value, n in values.items()}
-        for item, values in counts.items()
-    }
+    distributions = {}
+    for item, item_labels in group_by_item(labels).items():
+        counts = Counter(label.value for label in item_labels)
+        total = counts.total()
+        distributions[item] = {value: count / total for value, count in counts.items()}
+    return distributions
 
 
-def by_item(given: Sequence[Label]) -> dict[Item, list[Label]]:
-    """The judgments of each item."""
-    found = defaultdict(list)
-    for label in given:
-        found[label.item].append(label)
-    return found
-
-
-def dawid_skene(given: Sequence[Label]) -> dict[Item, Belief]:
-    """How likely each value is the true one, given how often each annotator takes one value for another."""
+def dawid_skene(labels: Sequence[Label]) -> dict[Item, Distribution]:
+    """The posterior of the true value, given how often each annotator confuses one value with another."""
     try:
         from crowdkit.aggregation import DawidSkene
         from pandas import DataFrame
@@ -186,105 +145,231 @@ def dawid_skene(given: Sequence[Label]) -> dict[Item, Belief]:
         raise ConfigError(
             f"{error.name} is not installed; dawid_skene needs pip install 'lit-align[label]'"
         ) from error
-    if not given:
+    if not labels:
         return {}
-    table = DataFrame([one[:3] for one in given], columns=["task", "worker", "label"])
-    found = DawidSkene(n_iter=100, tol=-math.inf).fit_predict_proba(table)
+    table = DataFrame([label[:3] for label in labels], columns=["task", "worker", "label"])
+    posteriors = DawidSkene(n_iter=100, tol=-math.inf).fit_predict_proba(table)
     return {
-        item: {int(value): float(p) for value, p in row.items()} for item, row in found.iterrows()
+        item: {int(value): float(probability) for value, probability in row.items()}
+        for item, row in posteriors.iterrows()
     }
 
 
-HOW = {
-    "majority": majority,
-    "share": share,
+AGGREGATORS: dict[str, Aggregator] = {
+    "majority": majority_vote,
+    "share": vote_shares,
     "dawid_skene": dawid_skene,
-}  # to make one label of several
+}
+"""Ways to make one label of several votes, by the name that settings and exports use."""
 
 
-def reliability(ballots: Ballots) -> dict[str, tuple[int, int]]:
-    """Judgments on gold tasks that were right, and how many there were, for each annotator.
+def gold_accuracy(data: CampaignVotes) -> dict[str, tuple[int, int]]:
+    """For each annotator, how many labels on gold tasks were right, and how many there were.
 
     A tie is right only where the known answer is one; a rating is right if it is at most one off.
     """
-    found: dict[str, tuple[int, int]] = {}
-    for kind in KINDS:
-        for (_, i, j), annotator, value, vote in labels(ballots, kind, gold=True):
-            task, (right, seen) = ballots.tasks[vote.task], found.get(annotator, (0, 0))
-            off = abs(value - said(kind, task.gold or {}, task.members)[i, j])
-            found[annotator] = (right + (off <= (kind == "rate")), seen + 1)
-    return found
+    accuracy: dict[str, tuple[int, int]] = {}
+    for kind, labels in collect_labels(data, gold=True).items():
+        max_error = 1 if kind == "rate" else 0
+        for label in labels:
+            _, i, j = label.item
+            task = data.tasks[label.vote.task]
+            correct_values = answer_values(kind, task.gold or {}, task.members)
+            error = abs(label.value - correct_values[i, j])
+            num_right, num_seen = accuracy.get(label.annotator, (0, 0))
+            if error <= max_error:
+                num_right += 1
+            accuracy[label.annotator] = (num_right, num_seen + 1)
+    return accuracy
 
 
-def trusted(ballots: Ballots, least: float) -> Ballots:
-    """Without those who were right on less than the share ``least`` of the gold tasks they saw."""
-    out = {name for name, (right, seen) in reliability(ballots).items() if right < least * seen}
-    return ballots._replace(history=[vote for vote in ballots.history if vote.annotator not in out])
+def drop_unreliable(data: CampaignVotes, min_gold_accuracy: float) -> CampaignVotes:
+    """The votes without annotators who were right on less than that share of the gold tasks they saw."""
+    unreliable = set()
+    for name, (num_right, num_seen) in gold_accuracy(data).items():
+        if num_right < min_gold_accuracy * num_seen:
+            unreliable.add(name)
+    history = [vote for vote in data.history if vote.annotator not in unreliable]
+    return data._replace(history=history)
 
 
-def groups(ballots: Ballots, how: str = "share") -> Iterator[tuple[int, Group]]:
-    """Every group of which the votes say something, as training takes it, with its number; ``how`` as in `HOW`.
+def labelled_groups(data: CampaignVotes, method: str = "share") -> Iterator[tuple[int, Group]]:
+    """Every group that has votes, labelled as training reads it, with its number.
 
     Comparisons and rankings become pairs, with the probability that they are right and the mean strength as margin,
-    and, where all were compared with all, places by how many of the others a response is expected to beat; ratings
-    their mean, or the commonest, with the share of annotators who raised each flag; thumbs the likelier one. A group
-    that was asked about in several ways comes as often.
+    and, where all were compared with all, places by how many of the others a response is expected to beat. Ratings
+    become their mean, or the commonest one, with the share of annotators who raised each flag; good and bad become the
+    more probable label. A group with several kinds of task comes once for each.
+
+    Args:
+        data: the votes.
+        method: one of `AGGREGATORS`.
     """
-    for kind in KINDS:
-        given = labels(ballots, kind)
-        beliefs, build = HOW[how](given), {"rate": _rated, "thumbs": _judged}.get(kind, _compared)
-        known = defaultdict[int, Known](list)
-        for (number, i, j), of in by_item(given).items():
-            known[number].append((i, j, beliefs[number, i, j], [label.vote for label in of]))
-        for number, judged in sorted(known.items()):
-            found = build(ballots.groups[number], judged)
-            if found.items:
-                count = len({(vote.annotator, vote.task) for *_, of in judged for vote in of})
-                yield number, found._replace(extra={**found.extra, "votes": count})
+    aggregate = AGGREGATORS[method]
+    for kind, labels in collect_labels(data).items():
+        items_by_group = _aggregate_items(labels, aggregate)
+        for number, items in sorted(items_by_group.items()):
+            group = data.groups[number]
+            if kind == "rate":
+                group = _add_ratings(group, items)
+            elif kind == "thumbs":
+                group = _add_binary_labels(group, items)
+            else:
+                group = _add_comparisons(group, items)
+            if group.items:
+                extra = {**group.extra, "votes": _count_ballots(items)}
+                yield number, group._replace(extra=extra)
 
 
-Known = list[
-    tuple[int, int, Belief, list[Vote]]
-]  # two responses, what is to be believed of them, who said so
+def _aggregate_items(labels: Sequence[Label], aggregate: Aggregator) -> dict[int, list[ItemVotes]]:
+    """The aggregated votes on each item, by number of the group."""
+    distributions = aggregate(labels)
+    items_by_group: dict[int, list[ItemVotes]] = defaultdict(list)
+    for item, item_labels in group_by_item(labels).items():
+        number, first, second = item
+        votes = [label.vote for label in item_labels]
+        item_votes = ItemVotes(first, second, distributions[item], votes)
+        items_by_group[number].append(item_votes)
+    return items_by_group
 
 
-def _compared(group: Group, known: Known) -> Group:
-    pairs, expected = [], [0.0] * len(group.responses)
-    for i, j, belief, votes in known:
-        first = belief.get(1, 0.0) + belief.get(0, 0.0) / 2 if belief else 0.5  # half of the ties
-        expected[i] += first
-        expected[j] += 1 - first
-        sure, better, worse = max((first, i, j), (1 - first, j, i))
-        if sure > 0.5 + 1e-9:
-            strengths = [
-                vote.answer.get("preference", 0) * (-1, 1)[vote.shown[-1] == better]
-                for vote in votes
-            ]
-            pairs.append(Pair(better, worse, sure, max(0.0, float(np.mean(strengths)))))
-    places = tuple(1 + sum(other > own + 1e-9 for other in expected) for own in expected)
-    every = len(known) == math.comb(len(expected), 2)
-    return group._replace(pairs=tuple(pairs), ranking=places if pairs and every else ())
+def _count_ballots(items: list[ItemVotes]) -> int:
+    """How many votes there are; a vote may be about several items."""
+    ballots = set()
+    for item in items:
+        ballots.update((vote.annotator, vote.task) for vote in item.votes)
+    return len(ballots)
 
 
-def _rated(group: Group, known: Known) -> Group:
+def _add_comparisons(group: Group, items: list[ItemVotes]) -> Group:
+    num_responses = len(group.responses)
+    pairs, expected_wins = [], [0.0] * num_responses
+    for i, j, distribution, votes in items:
+        first_wins = 0.5
+        if distribution:  # a tie is half a win for each
+            first_wins = distribution.get(1, 0.0) + distribution.get(0, 0.0) / 2
+        expected_wins[i] += first_wins
+        expected_wins[j] += 1 - first_wins
+        probability, better, worse = max((first_wins, i, j), (1 - first_wins, j, i))
+        if probability > 0.5 + EPSILON:
+            margin = _mean_strength(votes, better)
+            pairs.append(Pair(better, worse, probability, margin))
+    all_compared = len(items) == math.comb(num_responses, 2)
+    ranking = _places(expected_wins) if pairs and all_compared else ()
+    return group._replace(pairs=tuple(pairs), ranking=ranking)
+
+
+def _places(expected_wins: list[float]) -> tuple[int, ...]:
+    """Place of each response, 1 for the most wins; equal wins share a place."""
+    places = []
+    for wins in expected_wins:
+        is_ahead = [other_wins > wins + EPSILON for other_wins in expected_wins]
+        places.append(1 + sum(is_ahead))
+    return tuple(places)
+
+
+def _mean_strength(votes: list[Vote], better: int) -> float:
+    """Mean strength of the preference for ``better``, at least 0; rankings have none."""
+    strengths = []
+    for vote in votes:
+        sign = 1 if vote.shown[-1] == better else -1
+        strength = vote.answer.get("preference", 0)
+        strengths.append(strength * sign)
+    return max(0.0, float(np.mean(strengths)))
+
+
+def _add_ratings(group: Group, items: list[ItemVotes]) -> Group:
     ratings: list[dict[str, float]] = [{} for _ in group.responses]
-    for i, _, belief, votes in known:
-        if belief:
-            flags = [flag for vote in votes for flag in vote.answer["flags"].items()]
-            raised = {
-                name: float(np.mean([up for other, up in flags if other == name]))
-                for name, _ in flags
-            }
-            ratings[i] = {**raised, "rating": sum(value * p for value, p in belief.items())}
-    return group._replace(ratings=tuple(ratings) if any(ratings) else ())
+    for i, _, distribution, votes in items:
+        if distribution:
+            mean = sum(value * p for value, p in distribution.items())
+            ratings[i] = {**_flag_shares(votes), "rating": mean}
+    if not any(ratings):
+        return group._replace(ratings=())
+    return group._replace(ratings=tuple(ratings))
 
 
-def _judged(group: Group, known: Known) -> Group:
-    up = {
-        i: p
-        for i, _, belief, _ in sorted(known)
-        if belief and abs((p := belief.get(1, 0.0)) - 0.5) > 1e-9
+def _flag_shares(votes: list[Vote]) -> dict[str, float]:
+    """Share of the votes that raised each flag, of those that could."""
+    raised: dict[str, list[bool]] = defaultdict(list)
+    for vote in votes:
+        for flag, is_raised in vote.answer["flags"].items():
+            raised[flag].append(is_raised)
+    return {flag: float(np.mean(values)) for flag, values in raised.items()}
+
+
+def _add_binary_labels(group: Group, items: list[ItemVotes]) -> Group:
+    responses, desirable = [], []
+    for item in sorted(items):
+        probability = 0.5
+        if item.distribution:
+            probability = item.distribution.get(1, 0.0)
+        if abs(probability - 0.5) > EPSILON:
+            responses.append(group.responses[item.first])
+            desirable.append(probability > 0.5)
+    return group._replace(responses=responses, desirable=tuple(desirable))
+
+
+def aggregate_by_content(
+    store: str | Path, method: str, min_gold_accuracy: float
+) -> dict[ContentKey, ContentVotes]:
+    """Labels of every group of the store by its content, with what they rest on.
+
+    Args:
+        store: file of ``lit-align label``.
+        method: one of `AGGREGATORS`.
+        min_gold_accuracy: annotators below it are dropped.
+
+    Raises:
+        DataError: if the file is no store.
+    """
+    data, keys = merge_equal_groups(read_votes(store))
+    reliable = drop_unreliable(data, min_gold_accuracy)
+    groups_by_key = defaultdict(list)
+    for number, group in labelled_groups(reliable, method):
+        groups_by_key[keys[number]].append(group)
+
+    answers_by_group: dict[int, list[Vote]] = defaultdict(list)
+    for vote in data.latest:
+        task = data.tasks[vote.task]
+        if not task.gold:
+            answers_by_group[task.group].append(vote)
+    num_ties = _count_ties(reliable)
+    annotators = {vote.annotator for vote in reliable.history}
+
+    by_content = {}
+    for number, answers in answers_by_group.items():
+        key = keys[number]
+        record = _count_votes(answers, annotators, num_ties[number])
+        by_content[key] = ContentVotes(groups_by_key[key], record)
+    return by_content
+
+
+def _count_ties(data: CampaignVotes) -> Counter[int]:
+    """Ties between two responses, by number of the group."""
+    labels = collect_labels(data)
+    num_ties = Counter[int]()
+    for label in labels["compare"] + labels["rank"]:
+        number, _, _ = label.item
+        if label.value == 0:
+            num_ties[number] += 1
+    return num_ties
+
+
+def _count_votes(answers: list[Vote], reliable: set[str], num_ties: int) -> dict[str, int]:
+    """The record of a group: what its labels rest on, and what was left out."""
+    annotators, voters = set(), []
+    num_abstentions = 0
+    for vote in answers:
+        annotators.add(vote.annotator)
+        if vote.verdict != "vote":
+            num_abstentions += 1
+        elif vote.annotator in reliable:
+            voters.append(vote.annotator)
+    return {
+        "annotators": len(set(voters)),
+        "votes": len(voters),
+        "ties": num_ties,
+        "abstentions": num_abstentions,
+        "dropped": len(annotators - reliable),
     }
-    return group._replace(
-        responses=[group.responses[i] for i in up], desirable=tuple(p > 0.5 for p in up.values())
-    )

@@ -1,10 +1,10 @@
-"""How far annotators agree, whether the place on the page sways them, and how each of them works."""
+"""Inter-annotator agreement, position bias, and metrics of each annotator."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import median
 from typing import Any, NamedTuple
@@ -13,22 +13,22 @@ import krippendorff
 import numpy as np
 
 from lit_align.labelling.aggregation import (
-    KINDS,
-    Ballots,
     Label,
-    Vote,
-    by_item,
-    labels,
-    reliability,
+    collect_labels,
+    gold_accuracy,
+    group_by_item,
 )
+from lit_align.labelling.votes import TASK_KINDS, CampaignVotes, Vote
 
 
 class Agreement(NamedTuple):
-    """Figures of agreement; NaN where there is too little to tell.
+    """Agreement between annotators; NaN where there are too few labels.
 
-    ``raw`` is how often two answers to an item are the same; ``cohen`` the mean κ of pairs of annotators, weighed by
-    the items they share; ``fleiss`` κ of the items that have as many answers as most have, the fewer if in doubt;
-    ``alpha`` that of Krippendorff, of all items, ordinal for ratings.
+    Args:
+        raw: how often two labels of an item are the same.
+        cohen: mean Cohen's κ of pairs of annotators, weighted by the items they share.
+        fleiss: Fleiss' κ of the items with the commonest number of labels, the smaller one if two are equally common.
+        alpha: Krippendorff's α of all items, ordinal for ratings.
     """
 
     raw: float
@@ -37,110 +37,179 @@ class Agreement(NamedTuple):
     alpha: float
 
 
-def agreement(given: Sequence[Label], ordinal: bool = False) -> Agreement:
-    """Figures of judgments of one kind.
+def measure_agreement(labels: Sequence[Label], ordinal: bool = False) -> Agreement:
+    """Agreement of the labels of one kind of task.
 
     Example:
-        >>> both = [Label((task, 0, 1), who, 1 - 2 * (task % 2)) for task in range(4) for who in "ab"]
-        >>> agreement(both)
+        >>> labels = [Label((task, 0, 1), name, 1 - 2 * (task % 2)) for task in range(4) for name in "ab"]
+        >>> measure_agreement(labels)
         Agreement(raw=1.0, cohen=1.0, fleiss=1.0, alpha=1.0)
     """
-    items, values = by_item(given).values(), sorted({label.value for label in given})
-    counts = np.array([[sum(one.value == value for one in of) for value in values] for of in items])
-    counts = counts.reshape(len(items), len(values))
-    votes, alpha = counts.sum(1), math.nan
-    if counts[votes > 1].any(0).sum() > 1:
-        alpha = float(krippendorff.alpha(None, counts, values, "ordinal" if ordinal else "nominal"))
-    same, pairs = (counts * (counts - 1)).sum(), (votes * (votes - 1)).sum()
-    return Agreement(_ratio(same, pairs), _cohen(items), _fleiss(counts), alpha)
+    items = list(group_by_item(labels).values())
+    values = sorted({label.value for label in labels})
+    counts = _count_values(items, values)
+    num_labels = counts.sum(1)
+    num_equal = (counts * (counts - 1)).sum()
+    num_compared = (num_labels * (num_labels - 1)).sum()
+    return Agreement(
+        raw=_ratio(num_equal, num_compared),
+        cohen=_cohen(items),
+        fleiss=_fleiss(counts),
+        alpha=_krippendorff(counts, values, ordinal),
+    )
 
 
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole else math.nan
+def _count_values(items: Iterable[list[Label]], values: Sequence[int]) -> Any:
+    """How many labels of each item have each value, ``[items, values]``."""
+    rows = []
+    for item_labels in items:
+        counter = Counter(label.value for label in item_labels)
+        row = [counter[value] for value in values]
+        rows.append(row)
+    return np.array(rows).reshape(len(rows), len(values))
+
+
+def _ratio(part: float, total: float) -> float:
+    return float(part / total) if total else math.nan
 
 
 def _cohen(items: Iterable[list[Label]]) -> float:
-    """κ = (observed - expected) / (1 - expected) of each pair; two who only ever say one thing have none."""
-    shared: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-    for of in items:
-        for one, other in combinations(sorted(of, key=lambda label: label.annotator), 2):
-            shared[one.annotator, other.annotator].append((one.value, other.value))
-    total, count = 0.0, 0
-    for both in shared.values():
-        first, second = (Counter(column) for column in zip(*both, strict=True))
-        expected = sum(first[value] * second[value] for value in first) / len(both)
-        if expected < len(both):
-            total += len(both) * (sum(a == b for a, b in both) - expected) / (len(both) - expected)
-            count += len(both)
-    return _ratio(total, count)
+    """κ = (observed - expected) / (1 - expected) of each pair; undefined where both only ever use one same value."""
+    shared_values: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for item_labels in items:
+        ordered = sorted(item_labels, key=lambda label: label.annotator)
+        for first, second in combinations(ordered, 2):
+            annotators = (first.annotator, second.annotator)
+            shared_values[annotators].append((first.value, second.value))
+    total, num_items = 0.0, 0
+    for values in shared_values.values():
+        num_shared = len(values)
+        observed = sum(first == second for first, second in values)
+        expected = _expected_equal(values)
+        if expected < num_shared:
+            total += num_shared * (observed - expected) / (num_shared - expected)
+            num_items += num_shared
+    return _ratio(total, num_items)
+
+
+def _expected_equal(values: list[tuple[int, int]]) -> float:
+    """How many of two annotators' labels would be equal if they were independent."""
+    first_counts, second_counts = Counter[int](), Counter[int]()
+    for first, second in values:
+        first_counts[first] += 1
+        second_counts[second] += 1
+    num_equal = 0
+    for value, count in first_counts.items():
+        num_equal += count * second_counts[value]
+    return num_equal / len(values)
+
+
+def _krippendorff(counts: Any, values: list[int], ordinal: bool) -> float:
+    num_labels = counts.sum(1)
+    is_used = counts[num_labels > 1].any(0)
+    if is_used.sum() < 2:
+        return math.nan
+    level = "ordinal" if ordinal else "nominal"
+    return float(krippendorff.alpha(None, counts, values, level))
 
 
 def _fleiss(counts: Any) -> float:
     """Fleiss, 1971, https://doi.org/10.1037/h0031619; ``counts`` is ``[items, values]``."""
-    votes = counts.sum(1)
-    if not (votes > 1).any():
+    num_labels = counts.sum(1)
+    is_shared = num_labels > 1
+    if not is_shared.any():
         return math.nan
-    n = int(np.bincount(votes[votes > 1]).argmax())
-    table = counts[votes == n]
-    observed = ((table**2).sum() - table.sum()) / (len(table) * n * (n - 1))
-    expected = ((table.sum(0) / table.sum()) ** 2).sum()
+    n = int(np.bincount(num_labels[is_shared]).argmax())
+    table = counts[num_labels == n]
+    num_equal = (table**2).sum() - table.sum()
+    observed = num_equal / (len(table) * n * (n - 1))
+    shares = table.sum(0) / table.sum()
+    expected = (shares**2).sum()
     return _ratio(observed - expected, 1 - expected)
 
 
-def position_bias(ballots: Ballots) -> tuple[float, float, int]:
-    """Share of comparisons that went to the response shown first, its standard error from one half, and how many.
+def position_bias(data: CampaignVotes) -> tuple[float, float, int]:
+    """Share of comparisons won by the response shown first, its standard error at one half, and their number.
 
-    Ties are left out. Without a bias the share is one half, whatever the responses, as the order is drawn.
+    Ties are left out. Without a bias the share is one half, whatever the responses, as the order is random.
     """
-    leans = [preference for vote in ballots.votes if (preference := vote.answer.get("preference"))]
-    return (
-        _ratio(sum(one < 0 for one in leans), len(leans)),
-        _ratio(0.5, math.sqrt(len(leans))),
-        len(leans),
-    )
+    num_first, num_decided = 0, 0
+    for vote in data.votes:
+        preference = vote.answer.get("preference")
+        if preference:
+            num_decided += 1
+            num_first += preference < 0
+    standard_error = _ratio(0.5, math.sqrt(num_decided))
+    return _ratio(num_first, num_decided), standard_error, num_decided
 
 
-def annotators(ballots: Ballots) -> list[dict[str, Any]]:
-    """Of each: votes, skips, changes, seconds a task (the median), agreement with the others, gold right and seen."""
-    gold, same, met = reliability(ballots), Counter[str](), Counter[str]()
-    for of in [of for kind in KINDS for of in by_item(labels(ballots, kind)).values()]:
-        for one in of:
-            same[one.annotator] += sum(other.value == one.value for other in of) - 1
-            met[one.annotator] += len(of) - 1
-    verdicts = Counter((vote.annotator, vote.verdict) for vote in ballots.latest)
+def annotator_metrics(
+    data: CampaignVotes, labels: Mapping[str, Sequence[Label]]
+) -> list[dict[str, Any]]:
+    """For each annotator: votes, skips, changes, median seconds a task, agreement with others, gold right and seen.
+
+    Args:
+        data: the votes.
+        labels: `collect_labels` of them.
+    """
+    accuracy = gold_accuracy(data)
+    num_equal, num_compared = _compare_with_others(labels)
+    verdicts = Counter((vote.annotator, vote.verdict) for vote in data.latest)
     history: dict[str, list[Vote]] = defaultdict(list)
-    for vote in ballots.history:
+    for vote in data.history:
         history[vote.annotator].append(vote)
-    return [
-        {
+    rows = []
+    for name, votes in sorted(history.items()):
+        seconds = median(vote.seconds for vote in votes if vote.verdict != "undo")
+        row = {
             "annotator": name,
             "vote": verdicts[name, "vote"],
             "skip": verdicts[name, "skip"],
-            "changed": sum(vote.revision > 1 for vote in every),
-            "seconds": median(vote.seconds for vote in every if vote.verdict != "undo"),
-            "agrees": _ratio(same[name], met[name]),
-            "gold": gold.get(name, (0, 0)),
+            "changed": sum(vote.revision > 1 for vote in votes),
+            "seconds": seconds,
+            "agrees": _ratio(num_equal[name], num_compared[name]),
+            "gold": accuracy.get(name, (0, 0)),
         }
-        for name, every in sorted(history.items())
-    ]
+        rows.append(row)
+    return rows
 
 
-def overview(ballots: Ballots, wanted: int) -> dict[str, Any]:
-    """All figures of the admin page, where each task is to have ``wanted`` votes."""
-    votes = Counter(vote.task for vote in ballots.votes)
-    tasks = [number for number, task in ballots.tasks.items() if task.gold is None]
-    asked = {task.kind for task in ballots.tasks.values()}
+def _compare_with_others(
+    labels: Mapping[str, Sequence[Label]],
+) -> tuple[Counter[str], Counter[str]]:
+    """Of each annotator, how many labels of others on the same items are equal, and how many there are."""
+    num_equal, num_compared = Counter[str](), Counter[str]()
+    for kind_labels in labels.values():
+        for item_labels in group_by_item(kind_labels).values():
+            counts = Counter(label.value for label in item_labels)
+            num_others = len(item_labels) - 1
+            for label in item_labels:
+                num_equal[label.annotator] += counts[label.value] - 1
+                num_compared[label.annotator] += num_others
+    return num_equal, num_compared
+
+
+def campaign_metrics(data: CampaignVotes, votes_per_task: int) -> dict[str, Any]:
+    """All metrics of the admin page."""
+    labels = collect_labels(data)
+    votes = data.votes
+    num_votes = Counter(vote.task for vote in votes)
+    tasks = [number for number, task in data.tasks.items() if task.gold is None]
+    votes_of_tasks = [num_votes[number] for number in tasks]
+    kinds = {task.kind for task in data.tasks.values()}
+    agreement = {}
+    for kind in TASK_KINDS:
+        if kind in kinds:
+            agreement[kind] = measure_agreement(labels[kind], ordinal=kind == "rate")._asdict()
     return {
         "tasks": len(tasks),
-        "gold": len(ballots.tasks) - len(tasks),
-        "votes": sum(votes[number] for number in tasks),
-        "wanted": wanted * len(tasks),
-        "complete": sum(votes[number] >= wanted for number in tasks),
-        "begun": sum(0 < votes[number] < wanted for number in tasks),
-        "agreement": {
-            k: agreement(labels(ballots, k), k == "rate")._asdict() for k in KINDS if k in asked
-        },
-        "position": position_bias(ballots),
-        "seconds": median([vote.seconds for vote in ballots.votes] or [0.0]),
-        "annotators": annotators(ballots),
+        "gold": len(data.tasks) - len(tasks),
+        "votes": sum(votes_of_tasks),
+        "votes_needed": votes_per_task * len(tasks),
+        "complete": sum(count >= votes_per_task for count in votes_of_tasks),
+        "started": sum(0 < count < votes_per_task for count in votes_of_tasks),
+        "agreement": agreement,
+        "position": position_bias(data),
+        "seconds": median([vote.seconds for vote in votes] or [0.0]),
+        "annotators": annotator_metrics(data, labels),
     }

@@ -1,4 +1,4 @@
-"""The web page: a task at a time for annotators, figures and exports for whoever runs the campaign."""
+"""The web page: one task at a time for annotators, metrics and exports for the admin."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Form, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Form, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -17,18 +17,19 @@ from fastapi.templating import Jinja2Templates
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 from pydantic import BaseModel, Field
-from starlette.exceptions import HTTPException as Refusal
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from lit_align.data.formats.groups import as_row
-from lit_align.labelling import aggregation
-from lit_align.labelling.agreement import overview
+from lit_align.labelling.aggregation import AGGREGATORS, drop_unreliable, labelled_groups
+from lit_align.labelling.agreement import campaign_metrics
 from lit_align.labelling.campaign import Campaign
-from lit_align.labelling.store import Stale, Store, Task
+from lit_align.labelling.store import AssignedTask, Stale, Store
+from lit_align.labelling.votes import read_votes
 from lit_align.types import Text
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 MAX_BODY = 64 * 1024  # bytes
-NAME = Form(max_length=100, pattern=r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$")
+SESSION_SECONDS = 90 * 86400
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -38,217 +39,296 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
-# what a model wrote is shown as it is meant, and never as HTML, a link or a picture
-WRITTEN = MarkdownIt("js-default", {"html": False, "breaks": True}).disable(
+# a model's Markdown is rendered, and never as HTML, a link or a picture of its own
+MARKDOWN = MarkdownIt("js-default", {"html": False, "breaks": True}).disable(
     ["image", "link", "autolink", "code"]
 )
-# the headings of a response are none of the page's
-WRITTEN.add_render_rule("heading_open", lambda *_: '<p class="heading">')
-WRITTEN.add_render_rule("heading_close", lambda *_: "</p>")
-How = Literal["majority", "share", "dawid_skene"]
-Number = Annotated[int, Field(ge=1, lt=2**63)]
+# headings of a response must not be headings of the page
+MARKDOWN.add_render_rule("heading_open", lambda *_: '<p class="heading">')
+MARKDOWN.add_render_rule("heading_close", lambda *_: "</p>")
+
+PersonName = Annotated[str, Form(max_length=100, pattern=r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$")]
+TaskNumber = Annotated[int, Field(ge=1, lt=2**63)]
+Place = Annotated[str, Field(pattern="^[0-9]{1,3}-[0-9]{1,3}$")]
+Method = Literal["majority", "share", "dawid_skene"]
+
+router = APIRouter()
 
 
 class Ballot(BaseModel):
-    """What the form of a task sends; what is chosen refers to the responses as they are shown."""
+    """The form of a task; answers refer to the responses as they are shown."""
 
     csrf: Annotated[str, Field(max_length=100)]
-    task: Number
+    task: TaskNumber
     revision: Annotated[int, Field(ge=1, lt=2**31)]
     verdict: Literal["vote", "skip", "undo"] = "vote"
     preference: Annotated[int | None, Field(ge=-3, le=3)] = None
-    place: Annotated[
-        list[Annotated[str, Field(pattern="^[0-9]{1,3}-[0-9]{1,3}$")]], Field(max_length=100)
-    ] = []
+    place: Annotated[list[Place], Field(max_length=100)] = []
     rating: Annotated[int | None, Field(ge=1, le=7)] = None
     up: bool | None = None
     flag: Annotated[list[str], Field(max_length=100)] = []
     note: Annotated[str, Field(max_length=2000)] = ""
 
-    def answer(self, task: Task, flags: Iterable[str]) -> dict[str, Any]:
-        """What it says of a task; raises what FastAPI does if that is no answer to it."""
-        given = {
-            int(shown): int(place)
-            for shown, _, place in (entry.partition("-") for entry in self.place)
-        }
-        answers: dict[str, dict[str, Any]] = {
-            "compare": {"preference": self.preference},
-            "rank": {"places": [given.get(k, 0) for k in range(len(task.order))]},
-            "rate": {"rating": self.rating, "flags": {flag: flag in self.flag for flag in flags}},
-            "thumbs": {"up": self.up},
-        }
-        said = answers[task.kind]
-        if None in said.values() or not all(
-            0 < place <= len(task.order) for place in said.get("places", [])
-        ):
+    def answer(self, task: AssignedTask, flags: Iterable[str]) -> dict[str, Any]:
+        """The answer to a task.
+
+        Raises:
+            RequestValidationError: if the form does not answer it.
+        """
+        if task.kind == "rank":
+            return {"places": self._places(len(task.order))}
+        if task.kind == "compare":
+            answer: dict[str, Any] = {"preference": self.preference}
+        elif task.kind == "rate":
+            raised = {flag: flag in self.flag for flag in flags}
+            answer = {"rating": self.rating, "flags": raised}
+        else:
+            answer = {"up": self.up}
+        if None in answer.values():
             raise RequestValidationError([])
-        return said
+        return answer
+
+    def _places(self, num_responses: int) -> list[int]:
+        place_of = {}
+        for entry in self.place:
+            shown, _, place = entry.partition("-")
+            place_of[int(shown)] = int(place)
+        places = [place_of.get(index, 0) for index in range(num_responses)]
+        if not all(0 < place <= num_responses for place in places):
+            raise RequestValidationError([])
+        return places
 
 
-def paragraphs(text: Text) -> list[tuple[str, Markup]]:
-    """Who speaks, where more than one does, and what is said, as HTML that only we have written."""
-    turns = (
-        [("", text)]
-        if isinstance(text, str)
-        else [(turn["role"], turn["content"]) for turn in text]
-    )
-    return [(role if len(turns) > 1 else "", Markup(WRITTEN.render(said))) for role, said in turns]
+def to_paragraphs(text: Text) -> list[tuple[str, Markup]]:
+    """Role and safe HTML of each turn; the role is empty where there is only one."""
+    if isinstance(text, str):
+        return [("", Markup(MARKDOWN.render(text)))]
+    paragraphs = []
+    for turn in text:
+        role = turn["role"] if len(text) > 1 else ""
+        paragraphs.append((role, Markup(MARKDOWN.render(turn["content"]))))
+    return paragraphs
 
 
-def _whose(role: str) -> Callable[[Request], int]:
+TEMPLATES = Jinja2Templates(directory=FOLDER / "templates")
+TEMPLATES.env.filters["paragraphs"] = to_paragraphs
+
+
+def _require_role(role: str) -> Callable[[Request], int]:
+    """A dependency: the person whose session cookie the request has, or status 401."""
+
     def person(request: Request) -> int:
-        secret = request.cookies.get(_cookie(request, role), "")
-        found: int | None = request.app.state.store.person(secret, admin=role == "admin")
-        if found is None:
+        secret = request.cookies.get(_cookie_name(request, role), "")
+        number = _store(request).session_person(secret, admin=role == "admin")
+        if number is None:
             raise HTTPException(401)
-        return found
+        return number
 
     return person
 
 
-Annotator = Annotated[int, Depends(_whose("annotator"))]
-Admin = Annotated[int, Depends(_whose("admin"))]
+Annotator = Annotated[int, Depends(_require_role("annotator"))]
+Admin = Annotated[int, Depends(_require_role("admin"))]
 
 
-def build(store: Store, campaign: Campaign) -> FastAPI:
-    """The page of a campaign, on top of the store that keeps it all."""
+def build_app(store: Store, campaign: Campaign) -> FastAPI:
+    """The web application of a campaign."""
     app = FastAPI(title="lit-align label", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.store = store
-    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    templates = Jinja2Templates(directory=HERE / "templates")
-    templates.env.filters["paragraphs"] = paragraphs
-
-    def page(request: Request, template: str, code: int = 200, **shown: Any) -> Response:
-        return templates.TemplateResponse(
-            request, f"{template}.html", {"campaign": campaign, **shown}, code
-        )
-
-    def framed(request: Request, who: int, template: str, **shown: Any) -> Response:
-        """With the line on top: how far this person is, and what can be taken back."""
-        (done, left, seconds), last = store.progress(who), store.mine(who, 1)
-        shown |= {"done": done, "left": left, "seconds": seconds, "last": last and last[0]}
-        return page(request, template, csrf=_csrf(request, "annotator"), **shown)
-
-    @app.middleware("http")
-    async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Refuse bodies that are large, or that do not say how large they are; add headers to every reply."""
-        length = request.headers.get("content-length", "0")
-        large = (
-            "transfer-encoding" in request.headers
-            or not length.isdecimal()
-            or int(length) > MAX_BODY
-        )
-        reply = (
-            Response("too large", 413, {"connection": "close"}) if large else await go_on(request)
-        )
-        reply.headers.update(HEADERS)
-        return reply
-
-    @app.exception_handler(Refusal)
-    @app.exception_handler(RequestValidationError)
-    @app.exception_handler(Stale)
-    def refused(request: Request, error: Exception) -> Response:
-        stale = 404 if request.method == "GET" else 409  # what one was never shown is not there
-        status = (
-            error.status_code
-            if isinstance(error, Refusal)
-            else stale
-            if isinstance(error, Stale)
-            else 422
-        )
-        return page(request, "refused", status, status=status, told=str(error))
-
-    @app.get("/in/{token}")
-    def come_in(token: str, request: Request) -> Response:
-        """Exchange the link for a cookie, so that the token is in no address that is copied or logged later."""
-        if (found := store.enter(token)) is None:
-            raise HTTPException(404)
-        secret, role, home = found[0], *(("admin", "/admin") if found[1] else ("annotator", "/"))
-        reply, name, secure = (
-            RedirectResponse(home, 303),
-            _cookie(request, role),
-            request.url.scheme == "https",
-        )
-        reply.set_cookie(
-            name, secret, max_age=90 * 86400, httponly=True, samesite="lax", secure=secure
-        )
-        return reply
-
-    @app.get("/")
-    def next_task(request: Request, who: Annotator) -> Response:
-        task = store.next(who)
-        return framed(request, who, "task", task=task) if task else framed(request, who, "done")
-
-    @app.get("/task/{number}")
-    def one_task(number: Number, request: Request, who: Annotator) -> Response:
-        return framed(request, who, "task", task=store.open(who, number))
-
-    @app.post("/vote")
-    def vote(ballot: Annotated[Ballot, Form()], request: Request, who: Annotator) -> Response:
-        _same_page(ballot.csrf, request, "annotator")
-        task = store.task(who, ballot.task)
-        answer = ballot.answer(task, campaign.flags) if ballot.verdict == "vote" else {}
-        store.record(who, ballot.task, ballot.revision, ballot.verdict, answer, ballot.note.strip())
-        return RedirectResponse(f"/task/{ballot.task}" if ballot.verdict == "undo" else "/", 303)
-
-    @app.get("/mine")
-    def mine(request: Request, who: Annotator) -> Response:
-        rows = [(task, verdict, json.loads(prompt)) for task, _, verdict, prompt in store.mine(who)]
-        return framed(request, who, "mine", rows=rows)
-
-    @app.get("/admin")
-    def figures(request: Request, who: Admin) -> Response:
-        found = overview(aggregation.read(store.path), campaign.votes)
-        return page(
-            request,
-            "admin",
-            figures=found,
-            hows=list(aggregation.HOW),
-            csrf=_csrf(request, "admin"),
-        )
-
-    @app.post("/admin/link")
-    def link(
-        csrf: Annotated[str, Form()], name: Annotated[str, NAME], request: Request, who: Admin
-    ) -> Response:
-        _same_page(csrf, request, "admin")
-        address = f"{request.base_url}in/{store.invite(name.strip())}"
-        return page(request, "link", name=name.strip(), address=address)
-
-    @app.get("/admin/votes.jsonl")
-    def raw(who: Admin) -> Response:
-        return _lines(vote._asdict() for vote in aggregation.read(store.path).history)
-
-    @app.get("/admin/groups.jsonl")
-    def labelled(
-        who: Admin, how: How = "share", least: Annotated[float, Query(ge=0, le=1)] = 0.0
-    ) -> Response:
-        return _lines(
-            as_row(group)
-            for _, group in aggregation.groups(
-                aggregation.trusted(aggregation.read(store.path), least), how
-            )
-        )
-
+    app.state.store, app.state.campaign = store, campaign
+    app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
+    app.include_router(router)
+    app.middleware("http")(_guard)
+    for error in (StarletteHTTPException, RequestValidationError, Stale):
+        app.add_exception_handler(error, _show_error)
     return app
 
 
-def _cookie(request: Request, role: str) -> str:  # a browser keeps one jar for all ports of a host
-    return f"{role}-{hashlib.sha256(bytes(request.app.state.store.path.resolve())).hexdigest()[:8]}"
+async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Refuse bodies that are large, or that do not say how large they are; add headers to every reply."""
+    length = request.headers.get("content-length", "0")
+    is_chunked = "transfer-encoding" in request.headers
+    if is_chunked or not length.isdecimal() or int(length) > MAX_BODY:
+        response = Response("too large", 413, {"connection": "close"})
+    else:
+        response = await call_next(request)
+    response.headers.update(HEADERS)
+    return response
 
 
-def _csrf(request: Request, role: str) -> str:
-    """What only a page that was made for this session knows."""
-    return hmac.new(
-        request.cookies[_cookie(request, role)].encode(), b"form", hashlib.sha256
-    ).hexdigest()
+def _show_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, StarletteHTTPException):
+        status = error.status_code
+    elif isinstance(error, Stale):
+        status = 404 if request.method == "GET" else 409  # a task that was never shown is not there
+    else:
+        status = 422
+    return _page(request, "refused", status, status=status, message=str(error))
 
 
-def _same_page(given: str, request: Request, role: str) -> None:
-    if not hmac.compare_digest(given.encode(errors="replace"), _csrf(request, role).encode()):
+@router.get("/in/{token}")
+def sign_in(token: str, request: Request) -> Response:
+    """Exchange the link for a cookie, so that the token is in no address that is copied or logged later."""
+    session = _store(request).open_session(token)
+    if session is None:
+        raise HTTPException(404)
+    secret, is_admin = session
+    role, home = ("admin", "/admin") if is_admin else ("annotator", "/")
+    response = RedirectResponse(home, 303)
+    response.set_cookie(
+        _cookie_name(request, role),
+        secret,
+        max_age=SESSION_SECONDS,
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+    return response
+
+
+@router.get("/")
+def show_next_task(request: Request, person: Annotator) -> Response:
+    """The next task, or that all are done."""
+    task = _store(request).next_task(person)
+    if task is None:
+        return _annotator_page(request, person, "done")
+    return _annotator_page(request, person, "task", task=task)
+
+
+@router.get("/task/{number}")
+def show_task(number: TaskNumber, request: Request, person: Annotator) -> Response:
+    """A task that was shown before, to answer it again."""
+    task = _store(request).reopen_task(person, number)
+    return _annotator_page(request, person, "task", task=task)
+
+
+@router.post("/vote")
+def record_vote(ballot: Annotated[Ballot, Form()], request: Request, person: Annotator) -> Response:
+    """Record an answer, or take one back."""
+    _check_csrf(ballot.csrf, request, "annotator")
+    store = _store(request)
+    task = store.assigned_task(person, ballot.task)
+    answer = {}
+    if ballot.verdict == "vote":
+        answer = ballot.answer(task, _campaign(request).flags)
+    store.record_vote(
+        person,
+        number=ballot.task,
+        revision=ballot.revision,
+        verdict=ballot.verdict,
+        answer=answer,
+        note=ballot.note.strip(),
+    )
+    if ballot.verdict == "undo":
+        return RedirectResponse(f"/task/{ballot.task}", 303)
+    return RedirectResponse("/", 303)
+
+
+@router.get("/mine")
+def show_own_answers(request: Request, person: Annotator) -> Response:
+    """The annotator's own answers."""
+    rows = []
+    for number, _, verdict, prompt in _store(request).recent_answers(person):
+        rows.append((number, verdict, json.loads(prompt)))
+    return _annotator_page(request, person, "mine", rows=rows)
+
+
+@router.get("/admin")
+def show_metrics(request: Request, person: Admin) -> Response:
+    """Metrics of the campaign."""
+    data = read_votes(_store(request).path)
+    return _page(
+        request,
+        "admin",
+        metrics=campaign_metrics(data, _campaign(request).votes),
+        methods=list(AGGREGATORS),
+        csrf=_csrf_token(request, "admin"),
+    )
+
+
+@router.post("/admin/link")
+def make_link(
+    csrf: Annotated[str, Form()], name: PersonName, request: Request, person: Admin
+) -> Response:
+    """A new link for a person."""
+    _check_csrf(csrf, request, "admin")
+    name = name.strip()
+    token = _store(request).invite(name)
+    address = f"{request.base_url}in/{token}"
+    return _page(request, "link", name=name, address=address)
+
+
+@router.get("/admin/votes.jsonl")
+def export_votes(request: Request, person: Admin) -> Response:
+    """Every answer ever given, as JSON lines."""
+    data = read_votes(_store(request).path)
+    return _json_lines(vote._asdict() for vote in data.history)
+
+
+@router.get("/admin/groups.jsonl")
+def export_groups(
+    request: Request,
+    person: Admin,
+    method: Annotated[Method, Query(alias="how")] = "share",
+    min_gold_accuracy: Annotated[float, Query(ge=0, le=1, alias="least")] = 0.0,
+) -> Response:
+    """Groups with their labels, as JSON lines that training reads."""
+    data = drop_unreliable(read_votes(_store(request).path), min_gold_accuracy)
+    return _json_lines(as_row(group) for _, group in labelled_groups(data, method))
+
+
+def _store(request: Request) -> Store:
+    store: Store = request.app.state.store
+    return store
+
+
+def _campaign(request: Request) -> Campaign:
+    campaign: Campaign = request.app.state.campaign
+    return campaign
+
+
+def _page(request: Request, template: str, status_code: int = 200, **values: Any) -> Response:
+    context = {"campaign": _campaign(request), **values}
+    return TEMPLATES.TemplateResponse(request, f"{template}.html", context, status_code)
+
+
+def _annotator_page(request: Request, person: int, template: str, **values: Any) -> Response:
+    """With the bar on top: the annotator's progress, and the answer that can be taken back."""
+    store = _store(request)
+    done, left, seconds = store.progress(person)
+    last_answers = store.recent_answers(person, limit=1)
+    return _page(
+        request,
+        template,
+        csrf=_csrf_token(request, "annotator"),
+        done=done,
+        left=left,
+        seconds=seconds,
+        last=last_answers[0] if last_answers else None,
+        **values,
+    )
+
+
+def _cookie_name(request: Request, role: str) -> str:
+    """A name for this store: browsers share cookies between all ports of a host."""
+    path = _store(request).path.resolve()
+    digest = hashlib.sha256(bytes(path)).hexdigest()
+    return f"{role}-{digest[:8]}"
+
+
+def _csrf_token(request: Request, role: str) -> str:
+    """A token that only a page made for this session knows."""
+    cookie = _cookie_name(request, role)
+    secret = request.cookies[cookie].encode()
+    return hmac.new(secret, b"form", hashlib.sha256).hexdigest()
+
+
+def _check_csrf(token: str, request: Request, role: str) -> None:
+    expected = _csrf_token(request, role).encode()
+    if not hmac.compare_digest(token.encode(errors="replace"), expected):
         raise HTTPException(403)
 
 
-def _lines(rows: Iterable[dict[str, Any]]) -> Response:
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    return Response(text.encode(errors="replace"), media_type="application/x-ndjson")
+def _json_lines(rows: Iterable[dict[str, Any]]) -> Response:
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    content = "".join(lines).encode(errors="replace")
+    return Response(content, media_type="application/x-ndjson")

@@ -1,4 +1,4 @@
-"""Tasks, people and votes in one SQLite file: what was acknowledged is on disk, and nothing is ever written over."""
+"""Tasks, people and votes in one SQLite file: what was acknowledged is on disk, and nothing is ever overwritten."""
 
 from __future__ import annotations
 
@@ -17,24 +17,39 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from lit_align.errors import ConfigError, DataError, LitAlignError
-from lit_align.labelling.campaign import known, questions, urgency
+from lit_align.labelling.campaign import gold_answer, task_members, uncertainty_of
 from lit_align.types import Group, Text
 
 SCHEMA = Path(__file__).with_name("schema.sql")
-LEASE = (
-    900.0  # seconds that a task shown to somebody is not offered to more people than are to vote
+LEASE = 900.0
+"""Seconds for which a task that is shown to somebody counts as if it had that vote already."""
+SHOWN_TO = "SELECT 1 FROM shown WHERE task = tasks.id AND person = :person"
+TASK_QUERY = (
+    "SELECT tasks.id, kind, shown.at, ifnull(revision, 0) + 1, ifnull(verdict, 'undo'), ifnull(note, ''), "
+    "prompt, responses, members, ifnull(answer, '{}') FROM shown LEFT JOIN latest USING (person, task) "
+    "JOIN tasks ON tasks.id = task JOIN groups ON groups.id = grp WHERE person = ? AND number = ?"
 )
-MINE = "NOT EXISTS (SELECT 1 FROM shown WHERE task = tasks.id AND person = :person"
 
 
 class Stale(LitAlignError):
     """Another answer to the task was recorded since the page was made, or the task was never shown."""
 
 
-class Task(NamedTuple):
-    """A task as one person sees it, as the ``number``-th; ``order`` has the index of each response in the group.
+class AssignedTask(NamedTuple):
+    """A task as one annotator sees it.
 
-    An answer given now would have ``revision``; ``verdict``, ``answer`` and ``note`` are the last one, or an undo.
+    Args:
+        id: number of the task in the store.
+        number: its number for this annotator: it is the ``number``-th that was shown.
+        kind: how it is answered.
+        prompt: the prompt.
+        responses: the responses as shown.
+        order: index in the group of each response.
+        since: when it was shown, in seconds since 1970.
+        revision: the revision that an answer given now would have.
+        verdict: verdict of the last answer; ``"undo"`` if there is none.
+        answer: the last answer itself.
+        note: its remark.
     """
 
     id: int
@@ -51,7 +66,7 @@ class Task(NamedTuple):
 
 
 class Store:
-    """The file, with a connection for each thread; each task is for so many ``votes``, as in `Campaign`."""
+    """The file, with a connection for each thread; ``votes`` and ``gold_every`` as in `Campaign`."""
 
     def __init__(self, path: str | Path, votes: int = 3, gold_every: int = 10) -> None:
         self.path, self.votes, self.gold_every = Path(path), votes, gold_every
@@ -69,16 +84,16 @@ class Store:
         if not hasattr(self._threads, "db"):
             self._threads.db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
             self._threads.db.executescript("PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON")
-        found: sqlite3.Connection = self._threads.db
-        return found
+        connection: sqlite3.Connection = self._threads.db
+        return connection
 
-    def one(self, query: str, *given: Any, **named: Any) -> Any:
-        """The first row of what is asked; None if there is none."""
-        return self.db.execute(query, named or given).fetchone()
+    def fetch_one(self, query: str, *values: Any, **named: Any) -> Any:
+        """The first row of the result; None if there is none."""
+        return self.db.execute(query, named or values).fetchone()
 
     @contextmanager
-    def writing(self, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """All of it, or nothing; on the disk at the end, unless losing it with the power does no harm."""
+    def transaction(self, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """Write all or nothing; synced to disk at the end if ``durable``, else a power cut may lose it."""
         self.db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         self.db.execute("BEGIN IMMEDIATE")
         try:
@@ -88,139 +103,153 @@ class Store:
             raise
         self.db.execute("COMMIT")
 
-    def add(
+    def add_tasks(
         self, groups: Sequence[Group], kind: str, gold: bool = False, uncertainty: str = ""
     ) -> int:
-        """Take up the tasks of these groups; those that are there already keep their votes. How many there are."""
-        count, seen = 0, Counter[str]()
-        replace = "ON CONFLICT DO UPDATE SET place = excluded.place, gold = excluded.gold"
-        with self.writing() as db:
-            for k, group in enumerate(groups):
-                text = [
-                    json.dumps(one, ensure_ascii=False) for one in (group.prompt, group.responses)
-                ]
-                digest = _hash("\n".join([*text, str(gold)]))
-                seen[digest] += 1
-                digest += f":{seen[digest]}"  # the same row twice is two groups
-                row = (digest, *text, group.source, json.dumps(group.extra, default=str))
-                try:
-                    db.execute(
-                        "INSERT INTO groups VALUES (NULL, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                        row,
-                    )
-                except UnicodeEncodeError as error:
-                    raise DataError(
-                        f"{group.source} has half of a surrogate pair; leave that row out"
-                    ) from error
-                (number,) = self.one("SELECT id FROM groups WHERE digest = ?", digest)
-                place = -urgency(group, uncertainty) if uncertainty else float(k)
-                for members in questions(group, kind):
-                    answer = known(group, kind, members) if gold else None
+        """Add the tasks of these groups and return how many there are; existing ones keep their votes."""
+        num_tasks, num_seen = 0, Counter[str]()
+        with self.transaction():
+            for position, group in enumerate(groups):
+                prompt = json.dumps(group.prompt, ensure_ascii=False)
+                responses = json.dumps(group.responses, ensure_ascii=False)
+                content_hash = _hash("\n".join([prompt, responses, str(gold)]))
+                num_seen[content_hash] += 1  # the same row twice is two groups
+                digest = f"{content_hash}:{num_seen[content_hash]}"
+                number = self._add_group(digest, prompt, responses, group)
+                place = -uncertainty_of(group, uncertainty) if uncertainty else float(position)
+                for members in task_members(group, kind):
+                    answer = gold_answer(group, kind, members) if gold else None
                     if bool(answer) == gold:
-                        task = (
-                            number,
-                            kind,
-                            json.dumps(members),
-                            answer and json.dumps(answer),
-                            place,
-                        )
-                        db.execute(
-                            f"INSERT INTO tasks VALUES (NULL, ?, ?, ?, ?, ?, 0) {replace}", task
-                        )
-                        count += 1
-        return count
+                        self._add_task(number, kind, members, answer, place)
+                        num_tasks += 1
+        return num_tasks
+
+    def _add_group(self, digest: str, prompt: str, responses: str, group: Group) -> int:
+        """The number of the group, which may be in the store already."""
+        row = (digest, prompt, responses, group.source, json.dumps(group.extra, default=str))
+        insert = "INSERT INTO groups VALUES (NULL, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        try:
+            self.db.execute(insert, row)
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{group.source} has half of a surrogate pair; leave that row out"
+            ) from error
+        (number,) = self.fetch_one("SELECT id FROM groups WHERE digest = ?", digest)
+        return int(number)
+
+    def _add_task(
+        self,
+        group: int,
+        kind: str,
+        members: tuple[int, ...],
+        answer: dict[str, Any] | None,
+        place: float,
+    ) -> None:
+        row = (group, kind, json.dumps(members), answer and json.dumps(answer), place)
+        replace = "ON CONFLICT DO UPDATE SET place = excluded.place, gold = excluded.gold"
+        self.db.execute(f"INSERT INTO tasks VALUES (NULL, ?, ?, ?, ?, ?, 0) {replace}", row)
 
     def invite(self, name: str, admin: bool = False, renew: bool = True) -> str | None:
-        """A new secret for a link, which shuts the old one out; None without ``renew`` if there is one already."""
-        token, conflict = (
-            secrets.token_urlsafe(32),
-            "UPDATE SET token = excluded.token" if renew else "NOTHING",
-        )
-        with self.writing() as db:
-            insert = (
-                f"INSERT INTO people VALUES (NULL, ?, ?, ?) ON CONFLICT (name, admin) DO {conflict}"
-            )
-            return token if db.execute(insert, (name, admin, _hash(token))).rowcount else None
+        """A new token for a link, which ends access by the old one; None without ``renew`` if there is one already."""
+        token = secrets.token_urlsafe(32)
+        resolution = "UPDATE SET token = excluded.token" if renew else "NOTHING"
+        with self.transaction() as db:
+            insert = f"INSERT INTO people VALUES (NULL, ?, ?, ?) ON CONFLICT (name, admin) DO {resolution}"
+            is_new = db.execute(insert, (name, admin, _hash(token))).rowcount
+        return token if is_new else None
 
-    def enter(self, token: str) -> tuple[str, bool] | None:
+    def open_session(self, token: str) -> tuple[str, bool] | None:
         """The secret of a new session, and whether it is an admin's; None if no link has this token."""
-        row, secret = (
-            self.one("SELECT id, admin FROM people WHERE token = ?", _hash(token)),
-            secrets.token_urlsafe(32),
-        )
+        row = self.fetch_one("SELECT id, admin FROM people WHERE token = ?", _hash(token))
         if row is None:
             return None
-        with self.writing() as db:
-            db.execute("INSERT INTO sessions VALUES (?, ?)", (_hash(secret), row[0]))
-        return secret, bool(row[1])
+        person, admin = row
+        secret = secrets.token_urlsafe(32)
+        with self.transaction() as db:
+            db.execute("INSERT INTO sessions VALUES (?, ?)", (_hash(secret), person))
+        return secret, bool(admin)
 
-    def person(self, secret: str, admin: bool = False) -> int | None:
-        """Whose session that is."""
+    def session_person(self, secret: str, admin: bool = False) -> int | None:
+        """The person that a session belongs to; None if there is no such session."""
         query = "SELECT id FROM sessions JOIN people ON id = person WHERE secret = ? AND admin = ?"
-        row = self.one(query, _hash(secret), admin)
+        row = self.fetch_one(query, _hash(secret), admin)
         return row and int(row[0])
 
-    def next(self, person: int) -> Task | None:
-        """What to answer next: what lies open, now and then a gold task, else the first that wants for votes."""
-        with self.writing(durable=False):
+    def next_task(self, person: int) -> AssignedTask | None:
+        """The task to answer next: an open one, at times a gold task, else the first with too few votes."""
+        with self.transaction(durable=False):
             query = "SELECT task FROM shown WHERE person = ? AND state = 'open' ORDER BY at DESC"
-            row = self.one(query, person) or self._gold(person) or self._wanting(person)
+            row = (
+                self.fetch_one(query, person)
+                or self._next_gold_task(person)
+                or self._next_unfinished_task(person)
+            )
             return row and self._show(person, row[0])
 
-    def open(self, person: int, number: int) -> Task:
-        """The same as `task`, on the page once more."""
-        with self.writing(durable=False):
-            return self._show(person, self.task(person, number).id)
+    def reopen_task(self, person: int, number: int) -> AssignedTask:
+        """The same as `assigned_task`, shown once more."""
+        with self.transaction(durable=False):
+            return self._show(person, self.assigned_task(person, number).id)
 
-    def _gold(self, person: int) -> Any:
-        """One at a random place in every ``gold_every`` tasks: nobody can count on it."""
-        (count,) = self.one("SELECT count(*) FROM shown WHERE person = ?", person)
-        place = random.Random(f"{person}:{count // self.gold_every}").randrange(self.gold_every)
-        query = f"SELECT id FROM tasks WHERE gold IS NOT NULL AND {MINE}) ORDER BY id LIMIT 1"
-        return self.one(query, person=person) if count % self.gold_every == place else None
+    def _next_gold_task(self, person: int) -> Any:
+        """One at a random place in every ``gold_every`` tasks, so that nobody can predict it."""
+        (num_shown,) = self.fetch_one("SELECT count(*) FROM shown WHERE person = ?", person)
+        generator = random.Random(f"{person}:{num_shown // self.gold_every}")
+        if num_shown % self.gold_every != generator.randrange(self.gold_every):
+            return None
+        query = f"SELECT id FROM tasks WHERE gold IS NOT NULL AND NOT EXISTS ({SHOWN_TO}) ORDER BY id LIMIT 1"
+        return self.fetch_one(query, person=person)
 
-    def _wanting(self, person: int) -> Any:
-        """With what others are looking at counted as if they had voted."""
+    def _next_unfinished_task(self, person: int) -> Any:
+        """The first task with too few votes, counting those that others are about to give."""
         busy = "SELECT count(*) FROM shown WHERE task = tasks.id AND state = 'open' AND at > :since"
-        query = f"SELECT id FROM tasks WHERE gold IS NULL AND taken < :votes AND {MINE}) AND taken + ({busy}) < :votes"
-        named = {"person": person, "votes": self.votes, "since": time.time() - LEASE}
-        return self.one(f"{query} ORDER BY place, id LIMIT 1", **named)
-
-    def _show(self, person: int, task: int) -> Task:
-        """With a number of the person's own, as one that is everybody's would tell gold tasks from the others."""
-        now, following = (
-            time.time(),
-            "SELECT ifnull(max(number), 0) + 1 FROM shown WHERE person = :person",
-        )
-        again = "ON CONFLICT DO UPDATE SET at = excluded.at WHERE state <> 'open' OR at < :since"
-        insert = f"INSERT INTO shown VALUES (:task, :person, ({following}), 'open', :now) {again}"
-        self.db.execute(insert, {"task": task, "person": person, "now": now, "since": now - LEASE})
-        return self.task(
-            person,
-            *self.one("SELECT number FROM shown WHERE task = ? AND person = ?", task, person),
-        )
-
-    def task(self, person: int, number: int) -> Task:
-        """What this person was shown as the ``number``-th; raises Stale if that is nothing."""
         query = (
-            "SELECT tasks.id, kind, shown.at, ifnull(revision, 0) + 1, ifnull(verdict, 'undo'), ifnull(note, ''), "
-            "prompt, responses, members, ifnull(answer, '{}') FROM shown LEFT JOIN latest USING (person, task) "
-            "JOIN tasks ON tasks.id = task JOIN groups ON groups.id = grp WHERE person = ? AND number = ?"
+            f"SELECT id FROM tasks WHERE gold IS NULL AND taken < :votes AND NOT EXISTS ({SHOWN_TO}) "
+            f"AND taken + ({busy}) < :votes ORDER BY place, id LIMIT 1"
         )
-        row = self.one(query, person, number)
+        since = time.time() - LEASE
+        return self.fetch_one(query, person=person, votes=self.votes, since=since)
+
+    def _show(self, person: int, task: int) -> AssignedTask:
+        """Record that the task is shown, with a number of the person's own: a common one would reveal gold tasks."""
+        shown_at = time.time()
+        number = "SELECT ifnull(max(number), 0) + 1 FROM shown WHERE person = :person"
+        refresh = "ON CONFLICT DO UPDATE SET at = excluded.at WHERE state <> 'open' OR at < :since"
+        self.db.execute(
+            f"INSERT INTO shown VALUES (:task, :person, ({number}), 'open', :now) {refresh}",
+            {"task": task, "person": person, "now": shown_at, "since": shown_at - LEASE},
+        )
+        query = "SELECT number FROM shown WHERE task = ? AND person = ?"
+        return self.assigned_task(person, *self.fetch_one(query, task, person))
+
+    def assigned_task(self, person: int, number: int) -> AssignedTask:
+        """The ``number``-th task that this person was shown.
+
+        Raises:
+            Stale: if there is none.
+        """
+        row = self.fetch_one(TASK_QUERY, person, number)
         if row is None:
             raise Stale("you were never shown that task; go on with the next one")
         task, kind, since, revision, verdict, note = row[:6]
         prompt, responses, members, answer = map(json.loads, row[6:])
-        order = tuple(
-            random.Random(f"{person}:{task}").sample(members, len(members))
-        )  # always the same
-        shown = [responses[i] for i in order]
-        return Task(
-            task, number, kind, prompt, shown, order, since, revision, verdict, answer, note
+        generator = random.Random(f"{person}:{task}")  # the same order each time
+        order = tuple(generator.sample(members, len(members)))
+        return AssignedTask(
+            id=task,
+            number=number,
+            kind=kind,
+            prompt=prompt,
+            responses=[responses[i] for i in order],
+            order=order,
+            since=since,
+            revision=revision,
+            verdict=verdict,
+            answer=answer,
+            note=note,
         )
 
-    def record(
+    def record_vote(
         self,
         person: int,
         number: int,
@@ -229,28 +258,38 @@ class Store:
         answer: dict[str, Any],
         note: str = "",
     ) -> None:
-        """Keep an answer for good; one that came before is the same one, whatever became of the first reply.
+        """Record an answer for good; sending the same one again changes nothing.
 
-        It is of the ``number``-th task that this person was shown, of the responses as they were; the ``revision`` is
-        1 for the first answer to that task, 2 for what is said instead of it. Raises Stale if something else was
-        recorded under that revision, or the one before it is missing.
+        Args:
+            person: who answers.
+            number: the task, as the ``number``-th that this person was shown.
+            revision: 1 for the first answer to that task, 2 for what replaces it, and so on.
+            verdict: ``"vote"``, ``"skip"`` or ``"undo"``.
+            answer: the answer, about the responses as shown.
+            note: a remark.
+
+        Raises:
+            Stale: if another answer was recorded under that revision, or the revision before it is missing.
         """
-        said, now = (verdict, json.dumps(answer, sort_keys=True), note), time.time()
-        with self.writing() as db:
-            task = self.task(person, number)
+        content = (verdict, json.dumps(answer, sort_keys=True), note)
+        recorded_at = time.time()
+        with self.transaction() as db:
+            task = self.assigned_task(person, number)
             query = "SELECT verdict, answer, note FROM votes WHERE person = ? AND task = ? AND revision = ?"
-            before = self.one(query, person, task.id, revision)
-            if before == said:
+            recorded = self.fetch_one(query, person, task.id, revision)
+            if recorded == content:
                 return
-            if before or revision != task.revision or verdict == task.verdict == "undo":
+            if recorded or revision != task.revision or verdict == task.verdict == "undo":
                 raise Stale(
                     "this was answered in another window since; go on from the answer that is recorded"
                 )
-            seconds = min(max(now - task.since, 0.0), LEASE)  # whoever takes longer is not at it
-            row = (person, task.id, revision, *said[:2], json.dumps(task.order), note, seconds, now)
+            # whoever takes longer than the lease was away
+            seconds = min(max(recorded_at - task.since, 0.0), LEASE)
+            order = json.dumps(task.order)
+            row = (person, task.id, revision, *content[:2], order, note, seconds, recorded_at)
             db.execute("INSERT INTO votes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def mine(self, person: int, limit: int = 100) -> list[tuple[int, int, str, str]]:
+    def recent_answers(self, person: int, limit: int = 100) -> list[tuple[int, int, str, str]]:
         """This person's answers that stand, newest first: number, revision, verdict and prompt."""
         query = (
             "SELECT number, revision, verdict, prompt FROM latest JOIN shown USING (person, task) "
@@ -260,23 +299,25 @@ class Store:
         return self.db.execute(query, (person, limit)).fetchall()
 
     def progress(self, person: int) -> tuple[int, int, float]:
-        """Tasks this person is done with, tasks left, and the median seconds of the last twenty.
+        """Tasks this person has done, tasks left, and the median seconds of the last twenty.
 
-        As many gold tasks as are usual count as left, so that the sum does not change when one is answered.
+        The usual number of gold tasks counts as left, so that the sum does not change when one is answered.
         """
         query = "SELECT count(*), count(*) - count(gold) FROM shown JOIN tasks ON id = task WHERE person = ?"
-        done, plain = self.one(f"{query} AND state <> 'open'", person)
-        query = f"SELECT count(*) FROM tasks WHERE gold IS NULL AND taken < :votes AND {MINE} AND state <> 'open')"
-        (left,) = self.one(query, person=person, votes=self.votes)
-        (gold,) = self.one("SELECT count(*) FROM tasks WHERE gold IS NOT NULL")
-        if left:
-            left = max(
-                left, plain + left + min(gold, (plain + left) // (self.gold_every - 1)) - done
-            )
-        pace = "SELECT seconds FROM votes WHERE person = ? AND verdict <> 'undo' ORDER BY id DESC LIMIT 20"
-        return done, left, median([value for (value,) in self.db.execute(pace, (person,))] or [0.0])
+        num_done, num_plain = self.fetch_one(f"{query} AND state <> 'open'", person)
+        answered = f"{SHOWN_TO} AND state <> 'open'"
+        query = f"SELECT count(*) FROM tasks WHERE gold IS NULL AND taken < :votes AND NOT EXISTS ({answered})"
+        (num_left,) = self.fetch_one(query, person=person, votes=self.votes)
+        (num_gold,) = self.fetch_one("SELECT count(*) FROM tasks WHERE gold IS NOT NULL")
+        if num_left:
+            all_plain = num_plain + num_left
+            expected_gold = min(num_gold, all_plain // (self.gold_every - 1))
+            num_left = max(num_left, all_plain + expected_gold - num_done)
+        query = "SELECT seconds FROM votes WHERE person = ? AND verdict <> 'undo' ORDER BY id DESC LIMIT 20"
+        seconds = [value for (value,) in self.db.execute(query, (person,))]
+        return num_done, num_left, median(seconds or [0.0])
 
 
 def _hash(secret: str) -> str:
-    """What is kept of a secret: 256 random bits need no salt."""
+    """The hash that is stored instead of a secret: 256 random bits need no salt."""
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()

@@ -167,7 +167,8 @@ def _check_gradient(
             expected, actual = (raised - lowered) / (2 * STEP), (gradient * direction).sum(1)
             if objective.couples_batch:
                 expected, actual = expected.sum(), actual.sum()
-            message = f"the gradient of the {harness.names[index]} response is not that of the loss (is something detached?)"
+            name = harness.names[index]
+            message = f"the gradient of the {name} response is not that of the loss (is something detached?)"
             _require_close(actual, expected, message, tolerance=1e-5)
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import uvicorn
 
-from lit_align.labelling.app import build
+from lit_align.labelling.app import build_app
 from lit_align.labelling.campaign import Campaign
 from lit_align.labelling.store import Store
 from lit_align.types import Group
@@ -36,10 +36,10 @@ def serving(path, groups=(), gold=(), **settings):
     """The store and port of a page in a thread of its own."""
     campaign = asking(**settings)
     store = Store(path, campaign.votes, campaign.gold_every)
-    store.add(groups, campaign.ask, uncertainty=campaign.uncertainty)
-    store.add(gold, campaign.ask, gold=True)
+    store.add_tasks(groups, campaign.ask, uncertainty=campaign.uncertainty)
+    store.add_tasks(gold, campaign.ask, gold=True)
     server = uvicorn.Server(
-        uvicorn.Config(build(store, campaign), port=0, log_level="warning", access_log=False)
+        uvicorn.Config(build_app(store, campaign), port=0, log_level="warning", access_log=False)
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

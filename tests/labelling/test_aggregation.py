@@ -15,10 +15,11 @@ from lit_align.data.formats import built_in, recognise
 from lit_align.data.formats.groups import as_row
 from lit_align.errors import ConfigError, DataError
 from lit_align.labelling import aggregation
-from lit_align.labelling.aggregation import Asked, Ballots, Label, Vote
-from lit_align.labelling.agreement import agreement, position_bias
-from lit_align.labelling.campaign import known, questions
+from lit_align.labelling.aggregation import Label
+from lit_align.labelling.agreement import measure_agreement, position_bias
+from lit_align.labelling.campaign import gold_answer, task_members
 from lit_align.labelling.store import Store
+from lit_align.labelling.votes import CampaignVotes, Task, Vote, answer_values, read_votes
 from lit_align.types import Group, Pair
 from tests.labelling.serving import Visitor, serving
 
@@ -29,7 +30,7 @@ def said(task, answers, shown=(0, 1)):
 
 
 def groups(given, how="share"):
-    return [group for _, group in aggregation.groups(given, how)]
+    return [group for _, group in aggregation.labelled_groups(given, how)]
 
 
 def prefers(better, strength=1):
@@ -40,7 +41,7 @@ def prefers(better, strength=1):
 def ballots(kind, answers, size=2, members=None):
     members = members or tuple(range(size))
     group = Group("?", [f"r{k}" for k in range(size)])
-    return Ballots({1: group}, {1: Asked(kind, 1, members, None)}, said(1, answers, members))
+    return CampaignVotes({1: group}, {1: Task(kind, 1, members, None)}, said(1, answers, members))
 
 
 def test_a_comparison_by_each_way():
@@ -56,8 +57,8 @@ def test_a_comparison_by_each_way():
 
 def test_the_order_in_which_responses_were_shown_is_undone():
     """The second shown is much better, which is the first of the group; the third is best of three."""
-    assert aggregation.said("compare", {"preference": 3}, (1, 0)) == {(0, 1): 1}
-    assert aggregation.said("rank", {"places": [1, 2, 3]}, (2, 0, 1)) == {
+    assert answer_values("compare", {"preference": 3}, (1, 0)) == {(0, 1): 1}
+    assert answer_values("rank", {"places": [1, 2, 3]}, (2, 0, 1)) == {
         (0, 1): 1,
         (0, 2): -1,
         (1, 2): -1,
@@ -102,13 +103,13 @@ def test_a_ranking_of_three():
 def test_comparisons_are_a_ranking_where_all_were_compared():
     """0 beats 1 and 2, which tie; without the last vote nobody knows how 1 and 2 compare."""
     tasks = {
-        k: Asked("compare", 1, pair, None) for k, pair in enumerate(((0, 1), (0, 2), (1, 2)), 1)
+        k: Task("compare", 1, pair, None) for k, pair in enumerate(((0, 1), (0, 2), (1, 2)), 1)
     }
     history = [
         Vote("a", k, 1, "vote", prefers((0, 0, None)[k - 1]), task.members)
         for k, task in tasks.items()
     ]
-    given = Ballots({1: Group("?", ["x", "y", "z"])}, tasks, history)
+    given = CampaignVotes({1: Group("?", ["x", "y", "z"])}, tasks, history)
     assert groups(given)[0].ranking == (1, 2, 2)
     assert groups(given._replace(history=history[:2]))[0].ranking == ()
 
@@ -153,9 +154,9 @@ def test_the_export_trains():
 def test_reliability_is_judged_by_gold():
     group = Group("?", ["x", "y"])
     tasks = {
-        1: Asked("compare", 1, (0, 1), prefers(0)),
-        2: Asked("rate", 1, (0,), {"rating": 5, "flags": {}}),
-        3: Asked("compare", 1, (0, 1), None),
+        1: Task("compare", 1, (0, 1), prefers(0)),
+        2: Task("rate", 1, (0,), {"rating": 5, "flags": {}}),
+        3: Task("compare", 1, (0, 1), None),
     }
     history = [
         *said(1, {"careful": prefers(0), "careless": prefers(1), "torn": prefers(None, 0)}),
@@ -164,10 +165,14 @@ def test_reliability_is_judged_by_gold():
         ),
         *said(3, {"careful": prefers(0), "careless": prefers(1)}),
     ]
-    given = Ballots({1: group}, tasks, history)
-    assert aggregation.reliability(given) == {"careful": (2, 2), "careless": (0, 2), "torn": (0, 1)}
+    given = CampaignVotes({1: group}, tasks, history)
+    assert aggregation.gold_accuracy(given) == {
+        "careful": (2, 2),
+        "careless": (0, 2),
+        "torn": (0, 1),
+    }
     assert groups(given) == []  # one against one, and gold is never exported
-    assert groups(aggregation.trusted(given, 0.5))[0].pairs == (Pair(0, 1, 1.0, 1.0),)
+    assert groups(aggregation.drop_unreliable(given, 0.5))[0].pairs == (Pair(0, 1, 1.0, 1.0),)
 
 
 def test_dawid_skene_hears_through_an_annotator_who_is_always_wrong():
@@ -179,7 +184,7 @@ def test_dawid_skene_hears_through_an_annotator_who_is_always_wrong():
         Label((8, 0, 1), "a", 1),
     ]  # an even split, unless one knows them
     found = aggregation.dawid_skene(given)
-    assert aggregation.share(given)[8, 0, 1] == {-1: 0.5, 1: 0.5}
+    assert aggregation.vote_shares(given)[8, 0, 1] == {-1: 0.5, 1: 0.5}
     assert found[8, 0, 1][1] > 0.999
 
 
@@ -236,22 +241,22 @@ def test_position_bias_counts_who_was_shown_first():
 
 def test_what_a_row_knows_is_the_gold_answer():
     pair = Group("?", ["x", "y"], (Pair(1, 0),))
-    assert known(pair, "compare", (0, 1)) == prefers(1)
-    assert known(pair._replace(pairs=(Pair(1, 0, 0.5),)), "compare", (0, 1)) is None
-    assert known(pair, "rank", (0, 1)) == {"places": [2, 1]}
+    assert gold_answer(pair, "compare", (0, 1)) == prefers(1)
+    assert gold_answer(pair._replace(pairs=(Pair(1, 0, 0.5),)), "compare", (0, 1)) is None
+    assert gold_answer(pair, "rank", (0, 1)) == {"places": [2, 1]}
     ranked = Group("?", ["x", "y", "z"], ranking=(2, 1, 2))
-    assert [known(ranked, "compare", m) for m in questions(ranked, "compare")] == [
+    assert [gold_answer(ranked, "compare", m) for m in task_members(ranked, "compare")] == [
         prefers(1),
         None,
         prefers(0),
     ]
-    assert known(ranked, "rank", (0, 1, 2)) == {"places": [2, 1, 2]}
-    assert known(Group("?", ["x"], desirable=(False,)), "thumbs", (0,)) == {"up": False}
-    assert known(Group("?", ["x"], ratings=({"rating": 5.6},)), "rate", (0,)) == {
+    assert gold_answer(ranked, "rank", (0, 1, 2)) == {"places": [2, 1, 2]}
+    assert gold_answer(Group("?", ["x"], desirable=(False,)), "thumbs", (0,)) == {"up": False}
+    assert gold_answer(Group("?", ["x"], ratings=({"rating": 5.6},)), "rate", (0,)) == {
         "rating": 6,
         "flags": {},
     }
-    assert known(Group("?", ["x"]), "rate", (0,)) is None
+    assert gold_answer(Group("?", ["x"]), "rate", (0,)) is None
 
 
 def test_what_is_no_store_is_refused_in_a_sentence(tmp_path):
@@ -260,7 +265,7 @@ def test_what_is_no_store_is_refused_in_a_sentence(tmp_path):
         Store(tmp_path / "letter.txt")
     for missing in ("letter.txt", "nothing.db"):
         with pytest.raises(DataError, match="name the file of lit-align label"):
-            aggregation.read(tmp_path / missing)
+            read_votes(tmp_path / missing)
 
 
 def frame(given):
@@ -291,7 +296,7 @@ def check_against_libraries(given, ordinal=False):
     from statsmodels.stats.inter_rater import fleiss_kappa
 
     table = frame(given)
-    ours, theirs = aggregation.share(given), MajorityVote().fit_predict_proba(table)
+    ours, theirs = aggregation.vote_shares(given), MajorityVote().fit_predict_proba(table)
     assert ours.keys() == set(theirs.index)
     assert (
         max(
@@ -302,11 +307,13 @@ def check_against_libraries(given, ordinal=False):
         < 1e-9
     )
     theirs = MajorityVote().fit_predict(table)
-    clear = {item: max(belief) for item, belief in aggregation.majority(given).items() if belief}
+    clear = {
+        item: max(belief) for item, belief in aggregation.majority_vote(given).items() if belief
+    }
     assert clear
     assert all(theirs[item] == value for item, value in clear.items())
 
-    ours = agreement(given, ordinal)
+    ours = measure_agreement(given, ordinal)
     by_item, shared = defaultdict(dict), defaultdict(list)
     for label in given:
         by_item[label.item][label.annotator] = label.value
@@ -356,8 +363,8 @@ def test_krippendorffs_own_example():
         for k, value in enumerate(row.split())
         if value != "."
     ]
-    assert agreement(given).alpha == pytest.approx(0.743, abs=5e-4)
-    assert agreement(given, ordinal=True).alpha == pytest.approx(0.815, abs=5e-4)
+    assert measure_agreement(given).alpha == pytest.approx(0.743, abs=5e-4)
+    assert measure_agreement(given, ordinal=True).alpha == pytest.approx(0.815, abs=5e-4)
 
 
 @pytest.mark.filterwarnings("error")
@@ -368,7 +375,7 @@ def test_too_little_to_tell():
         [Label((1, 0, 1), "a", 1)],
         [Label((1, 0, 1), w, 1) for w in "ab"] + [Label((2, 0, 1), "c", -1)],
     ):
-        found = agreement(given)
+        found = measure_agreement(given)
         assert math.isnan(found.alpha)
         assert math.isnan(found.cohen)
     assert found.raw == 1.0
@@ -396,7 +403,7 @@ def check_replay(shared_data, path, pairs):
     ]
     with serving(path, asked) as (store, port):
         replay(store, port, rows)
-    given = aggregation.read(path)
+    given = read_votes(path)
     assert len(given.votes) == len(given.history) == len(rows)
 
     value = {"left": 1, "right": -1, "tie": 0}
@@ -404,7 +411,7 @@ def check_replay(shared_data, path, pairs):
         [(r["id"], r["worker"], value[r["winner"]]) for r in rows],
         columns=["task", "worker", "label"],
     )
-    ours = aggregation.labels(given, "compare")
+    ours = aggregation.collect_labels(given)["compare"]
     assert sorted((one.item[0], one.annotator, one.value) for one in ours) == sorted(
         table.itertuples(index=False)
     )
@@ -422,7 +429,7 @@ def check_replay(shared_data, path, pairs):
     nltk = AnnotationTask(
         list(several[["worker", "task", "label"]].itertuples(index=False, name=None))
     )
-    assert agreement(ours).alpha == pytest.approx(nltk.alpha(), abs=1e-9)
+    assert measure_agreement(ours).alpha == pytest.approx(nltk.alpha(), abs=1e-9)
     return len(rows)
 
 
@@ -434,7 +441,7 @@ def replay(store, port, rows):
     }
     tokens = {worker: store.invite(worker) for worker in sorted({row["worker"] for row in rows})}
     ids = dict(store.db.execute("SELECT name, id FROM people"))
-    with store.writing() as db:  # who is shown what was drawn back then
+    with store.transaction() as db:  # who is shown what was drawn back then
         shown = [(task, ids[worker], task, time.time()) for worker, task in winner]
         db.executemany("INSERT INTO shown VALUES (?, ?, ?, 'open', ?)", shown)
 
@@ -442,7 +449,7 @@ def replay(store, port, rows):
         visitor = Visitor(port, tokens[worker])
         for _ in range(sum(row["worker"] == worker for row in rows)):
             form = visitor.task()
-            order = store.task(ids[worker], int(form["task"])).order
+            order = store.assigned_task(ids[worker], int(form["task"])).order
             side = winner[worker, int(form["task"])]
             preference = 0 if side is None else (-1, 1)[order.index(side)]
             assert visitor.send(**form, preference=preference) == 303

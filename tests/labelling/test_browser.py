@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from lit_align.labelling import aggregation
+from lit_align.labelling.votes import read_votes
 from lit_align.types import Group
 from tests.labelling.serving import serving, some
 
@@ -91,7 +91,7 @@ def settled(page, done: int) -> None:
 
 
 def answers(path):
-    return [vote.answer for vote in aggregation.read(path).votes]
+    return [vote.answer for vote in read_votes(path).votes]
 
 
 def test_comparing_with_keys(browser, tmp_path):
@@ -119,7 +119,7 @@ def test_comparing_with_keys(browser, tmp_path):
             page.keyboard.press("Enter")
         settled(page, 10)
         assert "That was all" in page.content()
-        said = [vote.answer["preference"] for vote in aggregation.read(tmp_path / "l.db").votes]
+        said = [vote.answer["preference"] for vote in read_votes(tmp_path / "l.db").votes]
         assert said == [-2, 2, 0, -3, 3, -1, -1, 1, 3, -3]
         page.keyboard.press("u")  # and the last is open again, with its answer gone
         page.wait_for_selector("#vote")
@@ -128,7 +128,7 @@ def test_comparing_with_keys(browser, tmp_path):
         page.reload()
         page.keyboard.press("s")
         settled(page, 10)
-        assert [vote.verdict for vote in aggregation.read(tmp_path / "l.db").history[-3:]] == [
+        assert [vote.verdict for vote in read_votes(tmp_path / "l.db").history[-3:]] == [
             "vote",
             "undo",
             "skip",
@@ -158,7 +158,7 @@ def test_comparing_with_a_pointer_and_changing_an_answer(browser, tmp_path):
         page.locator("textarea").fill("Both are fine. <b>u</b>")
         page.get_by_role("button", name="Change").click()
         settled(page, 10)
-        found = aggregation.read(tmp_path / "l.db")
+        found = read_votes(tmp_path / "l.db")
         first = [vote for vote in found.history if vote.task == 1]
         assert [(vote.revision, vote.answer["preference"]) for vote in first] == [(1, -3), (2, 0)]
         assert first[1].note == "Both are fine. <b>u</b>"
@@ -202,7 +202,7 @@ def test_ranking_with_keys_and_by_dragging(browser, tmp_path):
                 "button", name="Answer"
             ).last.click()
         settled(page, 10)
-        for vote in aggregation.read(tmp_path / "l.db").votes:
+        for vote in read_votes(tmp_path / "l.db").votes:
             assert vote.answer["places"] == [2, 3, 4, 1]
 
 
@@ -260,7 +260,7 @@ def test_an_impatient_click_is_one_vote(browser, tmp_path):
         settled(page, 1)
         page.go_back()
         page.go_forward()
-        assert [vote.revision for vote in aggregation.read(tmp_path / "l.db").history] == [1]
+        assert [vote.revision for vote in read_votes(tmp_path / "l.db").history] == [1]
 
 
 def test_what_a_model_wrote_is_text(browser, tmp_path):
@@ -297,12 +297,12 @@ def test_without_javascript(browser, tmp_path):
         for place in range(3):
             page.locator("select").nth(place).select_option(str((2, 1, 1)[place]))
         page.get_by_role("button", name="Answer").last.click()
-        (vote,) = aggregation.read(tmp_path / "l.db").votes
+        (vote,) = read_votes(tmp_path / "l.db").votes
         assert vote.answer["places"] == [2, 1, 1]
         page.get_by_role("button", name="Undo").click()
-        assert aggregation.read(tmp_path / "l.db").votes == []
+        assert read_votes(tmp_path / "l.db").votes == []
         page.get_by_role("button", name="Skip").click()
-        assert [vote.verdict for vote in aggregation.read(tmp_path / "l.db").history] == [
+        assert [vote.verdict for vote in read_votes(tmp_path / "l.db").history] == [
             "vote",
             "undo",
             "skip",

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from lit_align.labelling import aggregation
+from lit_align.labelling.votes import read_votes
 from tests.labelling.serving import Visitor, some
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +115,7 @@ def check_crash(folder, annotators, each):
     assert len(before) < annotators * each
 
     def found():
-        return Counter((vote.annotator, vote.task) for vote in aggregation.read(page.store).history)
+        return Counter((vote.annotator, vote.task) for vote in read_votes(page.store).history)
 
     kept = found()
     assert set(before) <= set(kept)

@@ -20,20 +20,22 @@ TWO, THREE = some(1, 2)[0], some(1, 3)[0]
 def asked(path, kind, groups, said, gold=()):
     """A store in which everybody answers all; what they say is told of the responses in the order of the group."""
     store = Store(path, votes=len(said), gold_every=1000)
-    store.add(groups, kind)
-    store.add(gold, kind, gold=True)
+    store.add_tasks(groups, kind)
+    store.add_tasks(gold, kind, gold=True)
     for name, answers in said.items():
-        who = store.person(store.enter(store.invite(name))[0])
-        with store.writing() as db:
+        who = store.session_person(store.open_session(store.invite(name))[0])
+        with store.transaction() as db:
             db.execute("INSERT INTO shown SELECT id, ?, id, 'open', 0 FROM tasks", (who,))
         for (task, members), answer in zip(
             store.db.execute("SELECT id, members FROM tasks ORDER BY id").fetchall(),
             answers,
             strict=True,
         ):
-            order = store.open(who, task).order
+            order = store.reopen_task(who, task).order
             verdict = "vote" if answer is not None else "skip"
-            store.record(who, task, 1, verdict, as_shown(kind, answer, json.loads(members), order))
+            store.record_vote(
+                who, task, 1, verdict, as_shown(kind, answer, json.loads(members), order)
+            )
     return str(path)
 
 
@@ -87,7 +89,9 @@ def test_a_row_is_found_by_what_it_says(tmp_path):
             (1 - 1 + 3 + 2) / 4,
         )
     others = [TWO._replace(prompt="Another?"), TWO._replace(responses=TWO.responses[:1]), THREE]
-    assert {one.reason for one in Human(store)(others, "pairs")} == {"it was never asked about"}
+    assert {one.reason for one in Human(store)(others, "pairs")} == {
+        "no task of the store asked about it"
+    }
 
 
 def test_ties_and_silence_are_told_apart(tmp_path):
@@ -96,7 +100,7 @@ def test_ties_and_silence_are_told_apart(tmp_path):
     for label_kind in ("pairs", "desirable", "ranking", "demonstrations"):
         assert [one.reason for one in Human(store)(groups, label_kind)] == [
             TIE,
-            "nobody whose vote counts has voted on it",
+            "no vote on it counts",
         ]
 
 
@@ -153,16 +157,16 @@ def test_who_fails_gold_is_not_heard(tmp_path):
         [opinion] = Human(store, min_gold_accuracy=least)([TWO], "pairs")
         assert opinion.records[0]["dropped"] == dropped
     assert opinion.group.pairs == (Pair(0, 1, 1.0, 2.0),)
-    assert Human(store)(gold, "pairs")[0].reason == "it was never asked about"
+    assert Human(store)(gold, "pairs")[0].reason == "no task of the store asked about it"
 
 
 def test_votes_that_come_later_are_heard(tmp_path):
     store, source = Store(tmp_path / "l.db"), Human(str(tmp_path / "l.db"))
-    store.add([TWO], "compare")
+    store.add_tasks([TWO], "compare")
     assert source([TWO], "pairs")[0].group is None
-    who = store.person(store.enter(store.invite("ada"))[0])
-    task = store.next(who)
-    store.record(who, task.number, 1, "vote", {"preference": -1})
+    who = store.session_person(store.open_session(store.invite("ada"))[0])
+    task = store.next_task(who)
+    store.record_vote(who, task.number, 1, "vote", {"preference": -1})
     assert source([TWO], "pairs")[0].group.pairs == (Pair(*task.order, 1.0, 1.0),)
 
 
@@ -170,7 +174,7 @@ def test_it_keeps_the_promises(tmp_path):
     from lit_align.testing.feedback import GROUPS
 
     for kind, answer in {"compare": -1, "rank": None, "rate": (6, False), "thumbs": True}.items():
-        count = Store(tmp_path / f"{kind}.count").add(GROUPS, kind)
+        count = Store(tmp_path / f"{kind}.count").add_tasks(GROUPS, kind)
         check_feedback(
             Human(
                 asked(tmp_path / f"{kind}.db", kind, GROUPS, {"a": [answer] * count}), "dawid_skene"
@@ -179,7 +183,9 @@ def test_it_keeps_the_promises(tmp_path):
 
 
 def test_mistakes(tmp_path):
-    with pytest.raises(ConfigError, match=r"least is 1\.5; it is a share"):
+    with pytest.raises(
+        ConfigError, match=r"min_gold_accuracy must be between 0 and 1, got 1\.5; it is a share"
+    ):
         Human("l.db", min_gold_accuracy=1.5)
     with pytest.raises(DataError, match="name the file of lit-align label"):
         Human(str(tmp_path / "none.db"))([TWO], "pairs")
@@ -207,7 +213,7 @@ def test_votes_train(tiny, tmp_path, kind, stage, objective):
     assert (folder / "adapter").exists()
     rounds = [json.loads(line) for line in (folder / "rounds/0.jsonl").read_text().splitlines()]
     assert sorted(row.get("set_aside", "") for row in rounds) == [""] * 7 + [
-        "it was never asked about"
+        "no task of the store asked about it"
     ]
     assert {row["records"][0].get("votes") for row in rounds} == {2 * len(said), None}
 

@@ -10,8 +10,8 @@ import lit_align
 from lit_align.__main__ import main
 from lit_align.callbacks.predictions import answered
 from lit_align.evaluation.reward_bench import whole_groups
-from lit_align.labelling import aggregation
-from lit_align.labelling.campaign import checklist
+from lit_align.labelling.campaign import default_flags
+from lit_align.labelling.votes import read_votes
 from tests.labelling.serving import Visitor
 from tests.labelling.test_crash import Page
 from tests.stages.runs import arguments, folder_of, write_pairs
@@ -39,7 +39,7 @@ def refused(capsys, *arguments):
         ),
         (["--ask=guess"], "ask is 'guess'; choose from 'compare'"),
         (["--port=99999"], "nobody can listen at port 99999 of 127.0.0.1"),
-        (["--votes=0"], "votes is 0; it must be at least 1"),
+        (["--votes=0"], "votes must be at least 1, got 0"),
         (["--voters=3"], "'voters'; did you mean votes?"),
         (["--store=pairs.jsonl"], "pairs.jsonl cannot be used as a store"),
     ],
@@ -55,7 +55,7 @@ def test_the_checklist_is_a_yaml_away(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["label", "--print_config"])
     written = yaml.safe_load(capsys.readouterr().out)
-    assert written["flags"] == checklist()
+    assert written["flags"] == default_flags()
     assert written["host"] == "127.0.0.1"
 
 
@@ -71,7 +71,7 @@ def test_the_command_serves_and_goes_on(tmp_path):
     page.start()
     assert "w0: has a link" in page.said
     assert visitor.task()["revision"] == "1"
-    assert len(aggregation.read(page.store).votes) == 1
+    assert len(read_votes(page.store).votes) == 1
     assert (
         Visitor(page.port).ask("GET", f"/in/{old}")[0] == 404
     )  # a fresh link for the admin with every start

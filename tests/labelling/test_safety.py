@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 
-from lit_align.labelling import aggregation
-from lit_align.labelling.app import HEADERS, MAX_BODY, build
+from lit_align.labelling.app import HEADERS, MAX_BODY, build_app
 from lit_align.labelling.store import Store
+from lit_align.labelling.votes import read_votes
 from lit_align.types import Group, Pair
 from tests.labelling.serving import Visitor, asking, serving, some
 
@@ -94,7 +94,7 @@ def test_a_form_from_elsewhere_is_refused(page):
         assert ada.send(**{**form, "csrf": csrf}, preference=1) == 403
     assert ada.send(task=form["task"], revision=1, preference=1) == 422
     assert boss.send("/admin/link", csrf=form["csrf"], name="eve") == 403
-    assert aggregation.read(store.path).history == []
+    assert read_votes(store.path).history == []
     assert ada.ask("GET", f"/vote?csrf={form['csrf']}&task=1&revision=1&preference=1")[0] == 405
     assert ada.send(**form, preference=1) == 303
 
@@ -140,7 +140,7 @@ def test_what_anybody_writes_is_inert(tmp_path):
         for text in pages:
             assert not re.search(r"<script(?! src=\"/static/)|<img|<a [^>]*javascript", text)
         assert "&lt;script&gt;" in pages[0]
-        (vote,) = aggregation.read(store.path).votes
+        (vote,) = read_votes(store.path).votes
         assert (vote.annotator, vote.note) == (EVIL, EVIL)
 
 
@@ -202,7 +202,7 @@ def test_a_body_has_an_end(page):
                 continue
     assert reply.startswith(b"HTTP/1.1 413")
     assert Visitor(port, store.invite("carl")).send(**form, preference=1, note="x" * 2001) == 422
-    assert aggregation.read(store.path).history == []
+    assert read_votes(store.path).history == []
 
 
 def test_an_annotator_sees_and_changes_only_what_is_theirs(page):
@@ -216,7 +216,7 @@ def test_an_annotator_sees_and_changes_only_what_is_theirs(page):
     )
     assert "a secret of ada" not in bob.get("/mine") + bob.get()
     assert bob.send(csrf=own["csrf"], task=5, revision=1, preference=1) == 409
-    (vote,) = [vote for vote in aggregation.read(store.path).history if vote.note]
+    (vote,) = [vote for vote in read_votes(store.path).history if vote.note]
     assert vote.annotator == "ada"
 
 
@@ -258,7 +258,7 @@ def test_an_answer_of_another_kind_is_not_recorded(tmp_path, ask):
             assert (
                 visitor.send(**{**form, "task": task, "revision": revision}, **fields[ask]) == 422
             )
-        assert aggregation.read(store.path).history == []
+        assert read_votes(store.path).history == []
         assert visitor.send(**form, **fields[ask]) == 303
 
 
@@ -270,7 +270,7 @@ def test_no_request_breaks_the_page(tmp_path):
     from schemathesis import GenerationMode
 
     with serving(tmp_path / "labels.db", some(50), votes=1000) as (store, port):
-        described = build(Store(store.path), asking()).openapi()
+        described = build_app(Store(store.path), asking()).openapi()
         ada, boss = (
             Visitor(port, store.invite("ada")),
             Visitor(port, store.invite("boss", admin=True)),
@@ -317,4 +317,4 @@ def test_no_request_breaks_the_page(tmp_path):
     assert len(seen) == len([1 for path in described["paths"].values() for _ in path])
     assert {status for several in seen.values() for status in several if status >= 500} == set()
     assert {303, 403, 422} & seen["POST /vote"]
-    assert aggregation.read(store.path)
+    assert read_votes(store.path)

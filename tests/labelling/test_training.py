@@ -3,7 +3,7 @@
 import json
 
 from lit_align.cli.main import main
-from lit_align.labelling import aggregation
+from lit_align.labelling.votes import read_votes
 from lit_align.types import Group
 from tests.labelling.serving import serving
 from tests.labelling.test_browser import reply, settled, visiting
@@ -35,7 +35,7 @@ def test_three_people_label_and_a_reward_model_and_a_policy_learn(browser, tiny,
             with page.expect_download() as found:
                 page.get_by_role("button", name="Download labels").click()
             found.value.save_as(labels)
-    assert len(aggregation.read(store).votes) == 30
+    assert len(read_votes(store).votes) == 30
     exported = [json.loads(line) for line in labels.read_text().splitlines()]
     assert [row["pairs"][0][:3] for row in exported] == [[0, 1, 1.0]] * 10
     for stage, objective in (("RewardModel", "BradleyTerry"), ("Preference", "DPO")):

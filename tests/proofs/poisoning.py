@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_align.labelling.aggregation import HOW, Label
+from lit_align.labelling.aggregation import AGGREGATORS, Label
 
 HERE = Path(__file__).parent
 TASKS, PEOPLE, VOTES, CAMPAIGNS = 400, 30, 5, 20
@@ -39,7 +39,7 @@ def campaign(seed: int, share: float, how: str) -> tuple[list[int], list[Label]]
 
 def quality(truth: list[int], given: list[Label], how: str) -> tuple[float, float]:
     """Share of the tasks whose likelier side is true (half of the undecided), and the Brier score; 0 is best."""
-    found = HOW[how](given)
+    found = AGGREGATORS[how](given)
     true = np.array([found[task, 0, 1].get(side, 0.0) for task, side in enumerate(truth)])
     return float(np.mean((true > 0.5 + 1e-9) + 0.5 * (abs(true - 0.5) < 1e-9))), float(
         np.mean((1 - true) ** 2)
@@ -58,7 +58,7 @@ def main() -> None:
         campaigns = {
             share: [campaign(seed, share, bad) for seed in range(CAMPAIGNS)] for share in SHARES
         }
-        for how in HOW:
+        for how in AGGREGATORS:
             of_share = {
                 share: np.array([quality(*one, how) for one in several])
                 for share, several in campaigns.items()
@@ -80,7 +80,7 @@ def main() -> None:
     for axis, (bad, what) in zip(
         axes, (("flip", "flip every vote"), ("coin", "toss a coin")), strict=True
     ):
-        for how, style in zip(HOW, ("o-", "s--", "^-"), strict=True):
+        for how, style in zip(AGGREGATORS, ("o-", "s--", "^-"), strict=True):
             points = [figures[bad][how][str(share)] for share in SHARES]
             means, spread = ([point[name] for point in points] for name in ("accuracy", "std"))
             axis.errorbar(
