@@ -77,7 +77,11 @@ def of_objective(cls: type) -> dict[str, str]:
         needs = "yes" if cls().needs_reference else "no"
     except TypeError:  # what it is made of decides
         needs = "as its parts"
-    return {"family": family_name(cls), "label_kind": getattr(cls, "label_kind", ""), "reference": needs}
+    return {
+        "family": family_name(cls),
+        "label_kind": getattr(cls, "label_kind", ""),
+        "reference": needs,
+    }
 
 
 def what(cls: type) -> str:

@@ -63,7 +63,9 @@ class Implicit(Reward):
         stage, objective = self._stage, cast(ImplicitRewardObjective, self._stage.objective)
         batch = to_device(batch, stage.device)
         with stage.adapters.activate("policy", training=False):
-            tokens = stage.tree_forward(batch.trees, statistics="collision" in objective.token_fields)
+            tokens = stage.tree_forward(
+                batch.trees, statistics="collision" in objective.token_fields
+            )
             logps = stage.logps(batch, tokens)
         return objective.implicit_reward(logps if self.reference else _alone(logps)).float().cpu()
 

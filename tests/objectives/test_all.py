@@ -231,7 +231,10 @@ def test_a_mixture_needs_what_its_parts_need():
         (lambda: Mix([DPO(), BradleyTerry()], [1.0, 1.0]), "BradleyTerry is over scores"),
         (lambda: BradleyTerry(centre=-1.0), "centre must be at least 0"),
         (lambda: Regression(attributes=[]), "attributes must name at least one"),
-        (lambda: Regression(attributes=["a"], weights=[1.0, 2.0]), "one for each attribute, or empty"),
+        (
+            lambda: Regression(attributes=["a"], weights=[1.0, 2.0]),
+            "one for each attribute, or empty",
+        ),
         (lambda: SimPO(gamma=-1.0), "gamma must be at least 0"),
         (lambda: SLiC(delta=0.0), "delta must be positive"),
         (lambda: ORPO(weight=0.0), "weight must be positive"),
