@@ -14,6 +14,7 @@ import yaml
 from lit_align import feedback, objectives, rewards, testing
 from lit_align.data import formats
 from lit_align.orca import embedders
+from lit_align.orca.testing import check_embedder
 from tests.stages.runs import trace
 from tests.test_installed_plugin import Environment
 
@@ -77,7 +78,7 @@ def followed(tmp_path_factory) -> tuple[Path, Environment, str]:
 
 
 def test_the_template_is_renamed_throughout(followed):
-    package = followed[0].parent / "lit-align-likelier"
+    package = followed[0].parent / "lit-align-contrastive"
     for path in (*package.glob("*.*"), *package.glob("tests/*.py")):
         if path.is_file():
             assert not re.search("template|hinge", path.name + path.read_text(), re.IGNORECASE), (
@@ -89,41 +90,44 @@ def test_the_loss_is_checked_installed_and_listed(followed):
     _, environment, printed = followed
     assert "1 passed" in printed
     assert printed.index("1 passed") < printed.index(
-        "Successfully installed lit-align-likelier-0.1.0"
+        "Successfully installed lit-align-contrastive-0.1.0"
     )
     listed = json.loads(environment.run("-m", "lit_align", "plugins", "--json"))
-    (mine,) = [one for one in listed if one["name"] == "lit-align-likelier"]
-    assert mine["provides"] == {"objective": ["Likelier"]}
+    (mine,) = [one for one in listed if one["name"] == "lit-align-contrastive"]
+    assert mine["provides"] == {"objective": ["Contrastive"]}
     assert not mine["error"]
 
 
 def test_it_trains_by_its_short_name(followed):
     checkout, _, printed = followed
-    assert "Preference · Likelier(beta=0.5)" in printed
+    assert "Preference · Contrastive(beta=0.5)" in printed
     (run,) = (checkout / "runs").iterdir()
     objective = yaml.safe_load((run / "0/config.yaml").read_text())["model"]["init_args"][
         "objective"
     ]
-    assert objective == {"class_path": "lit_align_likelier.Likelier", "init_args": {"beta": 0.5}}
+    assert objective == {"class_path": "lit_align_contrastive.Contrastive", "init_args": {"beta": 0.5}}
     assert len(trace(run)) == 2
 
 
-def test_every_call_of_the_kit_is_in_the_guide():
+def test_every_check_is_in_the_guide():
     """With the arguments that it takes, and those that the class is called with."""
-    rows = {call: row for call, *row in ROW.findall(GUIDE)}
-    assert rows.keys() == set(testing.__all__)
-    rooms = vars(objectives) | vars(formats) | vars(rewards) | vars(feedback) | vars(embedders)
-    for call, (label_kind, base, given) in rows.items():
-        needed = [
-            one.name
-            for one in parameters(getattr(testing, call))
-            if one.default is inspect.Parameter.empty
+    rows = ROW.findall(GUIDE)
+    checks = {name: getattr(testing, name) for name in testing.__all__}
+    checks["check_embedder"] = check_embedder
+    assert {name for name, *_ in rows} == checks.keys()
+    assert set(objectives.FAMILIES.values()) <= {vars(objectives).get(base) for _, _, base, _ in rows}
+    classes = vars(objectives) | vars(formats) | vars(rewards) | vars(feedback) | vars(embedders)
+    for name, arguments, base, call_arguments in rows:
+        required = [
+            parameter.name
+            for parameter in parameters(checks[name])
+            if parameter.default is inspect.Parameter.empty
         ]
-        assert label_kind.split(", ") == needed
-        method = getattr(
-            rooms[base], "forward", rooms[base].__call__
-        )  # torch calls a module's forward
-        assert given.split(", ") == [one.name for one in parameters(method) if one.name != "self"]
+        assert arguments.split(", ") == required
+        # torch calls a module's forward
+        method = getattr(classes[base], "forward", classes[base].__call__)
+        names = [parameter.name for parameter in parameters(method)]
+        assert call_arguments.split(", ") == names[1:]
 
 
 def parameters(function) -> list[inspect.Parameter]:

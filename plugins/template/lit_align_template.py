@@ -10,10 +10,10 @@ from lit_align.objectives import Logps, PairwiseObjective
 
 @dataclass(frozen=True)
 class Hinge(PairwiseObjective):
-    """Raise the chosen response over the rejected one until the margin is one.
+    """Raise the chosen response over the rejected one, up to a margin of one.
 
     Args:
-        beta: what a nat is worth.
+        beta: scale of the log-ratios.
 
     Example:
         >>> Hinge(beta=0.1)(Logps.from_lists([-10.0], [-12.0]), Logps.from_lists([-20.0], [-20.0]))  # 1 - 0.1 * 2
