@@ -105,7 +105,10 @@ def test_it_trains_by_its_short_name(followed):
     objective = yaml.safe_load((run / "0/config.yaml").read_text())["model"]["init_args"][
         "objective"
     ]
-    assert objective == {"class_path": "lit_align_contrastive.Contrastive", "init_args": {"beta": 0.5}}
+    assert objective == {
+        "class_path": "lit_align_contrastive.Contrastive",
+        "init_args": {"beta": 0.5},
+    }
     assert len(trace(run)) == 2
 
 
@@ -115,7 +118,9 @@ def test_every_check_is_in_the_guide():
     checks = {name: getattr(testing, name) for name in testing.__all__}
     checks["check_embedder"] = check_embedder
     assert {name for name, *_ in rows} == checks.keys()
-    assert set(objectives.FAMILIES.values()) <= {vars(objectives).get(base) for _, _, base, _ in rows}
+    assert set(objectives.FAMILIES.values()) <= {
+        vars(objectives).get(base) for _, _, base, _ in rows
+    }
     classes = vars(objectives) | vars(formats) | vars(rewards) | vars(feedback) | vars(embedders)
     for name, arguments, base, call_arguments in rows:
         required = [
