@@ -104,6 +104,11 @@ class Tree(NamedTuple):
         """Tokens that the model reads for this tree."""
         return len(self.prompt) + sum(map(len, self.responses))
 
+    @property
+    def num_scored(self) -> int:
+        """Scored tokens of all responses."""
+        return sum(map(sum, self.scored))
+
 
 class PackedTrees(NamedTuple):
     """Several trees laid out in rows; a token sees its own prompt and its own response.

@@ -1,44 +1,57 @@
-"""Data as Lightning wants them: files in the YAML, steps out, and the fate of every row in the run's folder."""
+"""Lightning data modules: files named in the YAML become steps of packed trees; the ledger goes into the run folder."""
 
 from __future__ import annotations
 
 import json
 import warnings
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import torch
-from lightning import LightningDataModule
+from lightning import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from lit_align.checks import check_at_least, check_fraction
 from lit_align.data.formats import Format
-from lit_align.data.kto_mismatched import mismatched
+from lit_align.data.kto_mismatched import add_mismatched_responses
 from lit_align.data.ledger import Ledger
-from lit_align.data.loader import Steps
+from lit_align.data.loader import StepLoader
 from lit_align.data.prepare import prepare
+from lit_align.data.read_groups import DataSource
+from lit_align.data.text_module import TextModule
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import ConfigError
 from lit_align.functional.trees import FLEX_BLOCK_SIZE
-from lit_align.types import Batch, LabelKind, Step, Tree
+from lit_align.types import (
+    Batch,
+    LabelKind,
+    PairLabels,
+    RankLabels,
+    Step,
+    Tree,
+    UnpairedLabels,
+)
 
-TOGETHER = 32  # answers that are written at once
+PREDICT_BATCH_SIZE = 32  # responses that predict samples at once
+
+Labels = TypeVar("Labels", PairLabels, UnpairedLabels, RankLabels)
 
 
 class TextDataModule(LightningDataModule, ABC):
     """Files or hub data sets as steps of packed trees.
 
-    The tokenizer and the known layouts are the stage's: ``tokenizer`` and ``formats()`` of the trainer's module.
+    The tokenizer and the known formats are those of the trainer's module, see `TextModule`.
 
     Args:
-        train: files or hub data sets to learn from (``name`` or ``name:split`` on the hub).
+        train: files or hub data sets to train on (``name`` or ``name:split`` on the hub).
         validation: the same to validate on; None validates on nothing.
-        format: the layout of the rows; None finds it from their columns.
-        batch_size: groups in an optimiser step, all processes together.
+        format: the format of the rows; None finds it from their columns.
+        batch_size: groups in an optimizer step, all processes together.
         token_budget: tokens that pass through the model at once; lower it if memory is short, the result is the same.
         max_length: tokens that a prompt and one response may have together.
-        overlong: what becomes of those that have more: ``drop``, ``truncate`` (the end of the response) or ``error``.
+        overlong: what happens to longer rows: ``drop``, ``truncate`` (the end of the response) or ``error``.
         max_malformed: share of malformed rows at which to stop.
         shuffle: whether each epoch has its own order.
         seed: of that order.
@@ -60,122 +73,157 @@ class TextDataModule(LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in {
-            "batch_size": batch_size,
-            "token_budget": token_budget,
-            "max_length": max_length,
-        }.items():
-            if value < 1:
-                raise ConfigError(f"{name} is {value}; it must be at least 1")
-        if not 0 <= max_malformed <= 1:
-            raise ConfigError(f"max_malformed is {max_malformed}; it is a share, from 0 to 1")
-        self.paths = {"train": _listed(train), "validation": _listed(validation)}
-        self.format, self.max_length, self.overlong, self.max_malformed = (
-            format,
-            max_length,
-            overlong,
-            max_malformed,
-        )
-        self.batch_size, self.token_budget, self.shuffle, self.seed = (
-            batch_size,
-            token_budget,
-            shuffle,
-            seed,
-        )
+        check_at_least("batch_size", batch_size, 1)
+        check_at_least("token_budget", token_budget, 1)
+        check_at_least("max_length", max_length, 1)
+        check_fraction("max_malformed", max_malformed)
+        self.paths = {"train": _as_list(train), "validation": _as_list(validation)}
+        self.format, self.max_malformed = format, max_malformed
+        self.max_length, self.overlong = max_length, overlong
+        self.batch_size, self.token_budget = batch_size, token_budget
+        self.shuffle, self.seed = shuffle, seed
         self.trees: dict[str, list[Tree]] = {}
         self.ledgers: dict[str, Ledger] = {}
 
-    def setup(self, stage: str) -> None:
-        """Prepare what the stage needs, once, and put its ledger on the screen and into the run's folder."""
-        for split in ("train", "validation") if stage == "fit" else ("validation",):
-            if self.paths[split] and split not in self.trees:
-                self._prepare(split)
-
-    def _prepare(self, split: str) -> None:
-        module = cast(Any, self._running.lightning_module)
-        kind = self.label_kind_for(split)
-        silent = kind == "responses"  # what was sampled may say nothing
-        chat = ChatTokenizer(
-            module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=silent
-        )
-        formats = () if self.format else module.formats()
-
-        def show(ledger: Ledger) -> None:
-            self.ledgers[split] = ledger
-            rank_zero_info(ledger.table())
-            _write(Path(self._running.default_root_dir), self.ledgers)
-
-        wanted = getattr(module, "attributes", ())
-        trees, _ = prepare(
-            self.paths[split], self.format, chat, kind, self.max_malformed, formats, show, wanted
-        )
-        paired = getattr(module, "mismatched", False) and kind not in (
-            "prompts",
-            "responses",
-        )  # those come later
-        self.trees[split] = mismatched(trees, self.max_length) if paired else trees
-
-    def label_kind_for(self, split: str) -> LabelKind:
-        """What the rows of a split are read as."""
-        return self.label_kind
-
     @property
-    def _running(self) -> Any:
+    def _running(self) -> Trainer:
         if self.trainer is None:
             raise ConfigError(
-                f"{type(self).__name__} has no trainer; pass it to trainer.fit, or call prepare instead"
+                f"{type(self).__name__} has no trainer; pass it to trainer.fit, or call read_trees instead"
             )
         return self.trainer
 
-    def train_dataloader(self) -> Steps:
-        """Steps that shuffle, and that Lightning saves and restores with the checkpoint."""
-        return self._steps("train", shuffle=self.shuffle)
+    @property
+    def _text_module(self) -> TextModule:
+        return cast(TextModule, self._running.lightning_module)
 
-    def val_dataloader(self) -> Steps | list[Any]:
-        """Steps in the order of the file, from the start each time."""
+    # ------------------------------------------------------------------ reading
+
+    def setup(self, stage: str) -> None:
+        """Read and tokenise the splits that the stage needs, once each."""
+        splits = ("train", "validation") if stage == "fit" else ("validation",)
+        for split in splits:
+            if self.paths[split] and split not in self.trees:
+                self.prepare_split(split)
+
+    def prepare_split(self, split: str) -> None:
+        """Read and tokenise one split; its ledger is printed and written to the run folder."""
+        module = self._text_module
+        label_kind = self.label_kind_for(split)
+
+        def publish(ledger: Ledger) -> None:
+            self.ledgers[split] = ledger
+            rank_zero_info(ledger.table())
+            _write_ledgers(Path(self._running.default_root_dir), self.ledgers)
+
+        trees = self.read_trees(split, label_kind, module, publish)
+        # responses that come later get their mismatched ones then
+        if module.mismatched and label_kind not in (LabelKind.PROMPTS, LabelKind.RESPONSES):
+            trees = add_mismatched_responses(trees, self.max_length)
+        self.trees[split] = trees
+
+    def read_trees(
+        self,
+        split: str,
+        label_kind: LabelKind,
+        module: TextModule,
+        on_ledger: Callable[[Ledger], object],
+    ) -> list[Tree]:
+        """Read and tokenise one split for ``module``; needs no trainer.
+
+        Args:
+            split: key of ``paths``.
+            label_kind: the label kind that rows are converted to.
+            module: the stage, for its tokenizer and formats.
+            on_ledger: called with the ledger before it is checked.
+
+        Raises:
+            DataError: if a path, or the data as a whole, cannot be used.
+        """
+        source = DataSource(
+            self.paths[split],
+            label_kind,
+            self.format,
+            () if self.format else module.formats(),
+            module.attributes,
+            self.max_malformed,
+            on_ledger,
+        )
+        tokenizer = ChatTokenizer(
+            module.tokenizer,
+            max_length=self.max_length,
+            overlong=self.overlong,
+            allow_empty=label_kind == LabelKind.RESPONSES,
+        )
+        trees, _ = prepare(source, tokenizer)
+        return trees
+
+    def label_kind_for(self, split: str) -> LabelKind:
+        """The label kind that the rows of a split are converted to."""
+        return self.label_kind
+
+    # ------------------------------------------------------------------ loading
+
+    def train_dataloader(self) -> StepLoader:
+        """A shuffling loader, which Lightning saves and restores with the checkpoint."""
+        return self.step_loader("train", shuffle=self.shuffle)
+
+    def val_dataloader(self) -> StepLoader | list[Any]:
+        """A loader in the order of the file, from the start each time."""
         if not self.paths["validation"]:
-            warnings.filterwarnings(
-                "ignore", "Total length of `list` across ranks is zero"
-            )  # it is our intention
+            # an empty list is intended
+            warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")
             return []
-        return self._steps("validation", shuffle=False, resumes=False)
+        return self.step_loader("validation", shuffle=False, resumes=False)
 
     test_dataloader = val_dataloader
 
-    def predict_dataloader(self) -> Asked:
-        """The validation prompts, in lists that are answered together; each process has its share."""
+    def predict_dataloader(self) -> PromptBatches:
+        """The validation prompts in batches; each process has its share."""
         if not self.paths["validation"]:
             raise ConfigError(
                 "predict answers the prompts of data.validation, and there are none; name a file there"
             )
-        running = self._running
-        mine = list(enumerate(self.trees["validation"]))[running.global_rank :: running.world_size]
-        module = cast(Any, running.lightning_module)
-        samples = module.best_of.n if module.best_of else 1
-        return Asked(mine, max(1, TOGETHER // samples), module.num_answered)
-
-    def _steps(self, split: str, **order: bool) -> Steps:
-        running = self._running
-        sparse = cast(Any, running.lightning_module).block_sparse
-        return Steps(
-            self.trees[split],
-            batch_size=self.batch_size,
-            token_budget=self.token_budget,
-            rank=running.global_rank,
-            world=running.world_size,
-            seed=self.seed,
-            multiple=FLEX_BLOCK_SIZE if sparse else 1,
-            dense=not sparse,
-            **order,
+        trainer, module = self._running, self._text_module
+        numbered = list(enumerate(self.trees["validation"]))
+        num_generations = module.best_of.n if module.best_of else 1
+        return PromptBatches(
+            numbered[trainer.global_rank :: trainer.world_size],
+            batch_size=max(1, PREDICT_BATCH_SIZE // num_generations),
+            answered=module.answered,
         )
+
+    def step_loader(self, split: str, *, shuffle: bool, resumes: bool = True) -> StepLoader:
+        """A loader of a split that is prepared."""
+        trainer = self._running
+        return StepLoader(
+            self.trees[split],
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+            shuffle=shuffle,
+            resumes=resumes,
+            **self.packing_settings(),
+        )
+
+    def packing_settings(self) -> dict[str, Any]:
+        """Arguments of `StepLoader` that depend on the settings and on the attention of the model."""
+        block_sparse = self._text_module.block_sparse
+        return {
+            "batch_size": self.batch_size,
+            "token_budget": self.token_budget,
+            "seed": self.seed,
+            "multiple": FLEX_BLOCK_SIZE if block_sparse else 1,
+            "dense": not block_sparse,
+        }
 
     def transfer_batch_to_device(
         self, batch: Step | list[Any], device: torch.device, dataloader_idx: int
     ) -> Step | list[Any]:
-        """Move the tensors; Lightning alone would walk through every token of every tree."""
+        """Move the tensors of a step; Lightning's default would walk through every token of every tree."""
         if isinstance(batch, list):
             return batch
-        return batch._replace(batches=tuple(to_device(one, device) for one in batch.batches))
+        micro_batches = tuple(to_device(micro_batch, device) for micro_batch in batch.batches)
+        return batch._replace(batches=micro_batches)
 
 
 class Demonstrations(TextDataModule):
@@ -191,7 +239,7 @@ class Comparisons(TextDataModule):
 
 
 class BinaryLabels(TextDataModule):
-    """Responses that were judged one by one, up or down; of a comparison, the better is up and the worse is down."""
+    """Responses labelled desirable or not, one by one; of a comparison, the better is desirable and the worse is not."""
 
     label_kind = LabelKind.DESIRABLE
 
@@ -209,56 +257,55 @@ class Ratings(TextDataModule):
 
 
 class Prompts(TextDataModule):
-    """Prompts to sample responses to; whatever labels the rows carry, and responses, are left aside."""
+    """Prompts to sample responses to; responses and labels of the rows are ignored."""
 
     label_kind = LabelKind.PROMPTS
 
 
-class Asked:
-    """Trees with their places in the data, in lists that are answered together; empty for those that have an answer.
+class PromptBatches:
+    """Lists of numbered trees that are answered together; a list is empty if its prompts have been answered.
 
     A plain list would be taken for several loaders.
+
+    Args:
+        trees: each with its position in the data.
+        batch_size: trees in a list.
+        answered: trees that have been answered, a multiple of ``batch_size``.
     """
 
-    def __init__(self, trees: list[tuple[int, Tree]], together: int, answered: int) -> None:
-        self.trees, self.together, self.answered = trees, together, answered
+    def __init__(self, trees: list[tuple[int, Tree]], batch_size: int, answered: int) -> None:
+        self.trees, self.batch_size, self.answered = trees, batch_size, answered
 
     def __len__(self) -> int:
-        return -(-len(self.trees) // self.together)
+        return -(-len(self.trees) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, Tree]]]:
-        for k in range(0, len(self.trees), self.together):
-            yield self.trees[k : k + self.together] if k >= self.answered else []
-
-
-def _listed(paths: str | list[str] | None) -> list[str]:
-    return [paths] if isinstance(paths, str) else list(paths or ())
+        for k in range(0, len(self.trees), self.batch_size):
+            yield self.trees[k : k + self.batch_size] if k >= self.answered else []
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The micro-batch with its tensors on ``device``."""
-    pairs = batch.pairs and batch.pairs._replace(**_moved(batch.pairs._asdict(), device))
-    unpaired = batch.unpaired and batch.unpaired._replace(
-        **_moved(batch.unpaired._asdict(), device)
-    )
-    rankings = batch.rankings and batch.rankings._replace(
-        **_moved(batch.rankings._asdict(), device)
-    )
     return batch._replace(
-        trees=batch.trees.to(device), pairs=pairs, unpaired=unpaired, rankings=rankings
+        trees=batch.trees.to(device),
+        pairs=_labels_to_device(batch.pairs, device),
+        unpaired=_labels_to_device(batch.unpaired, device),
+        rankings=_labels_to_device(batch.rankings, device),
     )
 
 
-def _moved(fields: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {
-        name: field.to(device) for name, field in fields.items() if isinstance(field, torch.Tensor)
-    }
+def _labels_to_device(labels: Labels | None, device: torch.device) -> Labels | None:
+    return None if labels is None else labels._make(tensor.to(device) for tensor in labels)
+
+
+def _as_list(paths: str | list[str] | None) -> list[str]:
+    return [paths] if isinstance(paths, str) else list(paths or ())
 
 
 @rank_zero_only
-def _write(folder: Path, ledgers: dict[str, Ledger]) -> None:
+def _write_ledgers(folder: Path, ledgers: dict[str, Ledger]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    books = {split: json.loads(ledger.to_json()) for split, ledger in ledgers.items()}
-    (folder / "ledger.json").write_text(
-        json.dumps(books, indent=2, ensure_ascii=False), encoding="utf-8"
+    text = json.dumps(
+        {split: ledger.to_dict() for split, ledger in ledgers.items()}, indent=2, ensure_ascii=False
     )
+    (folder / "ledger.json").write_text(text, encoding="utf-8")

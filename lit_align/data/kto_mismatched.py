@@ -1,4 +1,4 @@
-"""Each prompt with a response to another one, for losses that ask what the policy gains on any text."""
+"""Mismatched responses for KTO: each prompt also gets a response to another one, from which the KL term is estimated."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from lit_align.errors import DataError
 from lit_align.types import Tree
 
 
-def mismatched(trees: Sequence[Tree], max_length: int) -> list[Tree]:
+def add_mismatched_responses(trees: Sequence[Tree], max_length: int) -> list[Tree]:
     """Trees with one more branch: the first response of the next tree that has another prompt.
 
-    It is the same in every epoch and order, so that its reference log-probabilities can be kept. Its end is cut where
+    It is the same in every epoch and order, so its reference log-probabilities can be cached. Its end is cut off where
     it would make the branch longer than ``max_length``.
 
     Args:
@@ -24,31 +24,36 @@ def mismatched(trees: Sequence[Tree], max_length: int) -> list[Tree]:
     Example:
         >>> from lit_align.types import Group
         >>> a, b = (Tree([n], [[n + 1]], [[True]], Group("", [""])) for n in (1, 5))
-        >>> [tree.responses for tree in mismatched([a, b], 9)]
+        >>> [tree.responses for tree in add_mismatched_responses([a, b], 9)]
         [[[2], [6]], [[6], [2]]]
     """
     if not trees or all(tree.prompt == trees[0].prompt for tree in trees):
         raise DataError(
-            "every row has the same prompt, and this loss reads responses to others; give more prompts"
+            "every row has the same prompt, and this loss needs responses to other prompts; give more prompts"
         )
-    nearest = list(
-        range(len(trees))
-    )  # of each tree, the next one with another prompt; the last ones wrap around
-    after = next(i for i, tree in enumerate(trees) if tree.prompt != trees[-1].prompt)
-    for i in reversed(range(len(trees))):
-        following = trees[(i + 1) % len(trees)]
-        nearest[i] = after if following.prompt == trees[i].prompt else (i + 1) % len(trees)
-        after = nearest[i]
-    return [
-        _with(tree, trees[nearest[i]], max_length - len(tree.prompt))
-        for i, tree in enumerate(trees)
-    ]
+    extended = []
+    for tree, donor in zip(trees, _next_with_another_prompt(trees), strict=True):
+        extended.append(_with_response_of(tree, trees[donor], max_length - len(tree.prompt)))
+    return extended
 
 
-def _with(tree: Tree, other: Tree, room: int) -> Tree:
-    response, scored = other.responses[0][:room], other.scored[0][:room]
+def _next_with_another_prompt(trees: Sequence[Tree]) -> list[int]:
+    """For each tree, the index of the next one with another prompt; the last ones wrap around."""
+    count = len(trees)
+    donors = list(range(count))
+    donor = next(i for i, tree in enumerate(trees) if tree.prompt != trees[-1].prompt)
+    for i in reversed(range(count)):
+        following = (i + 1) % count
+        if trees[following].prompt != trees[i].prompt:
+            donor = following
+        donors[i] = donor
+    return donors
+
+
+def _with_response_of(tree: Tree, donor: Tree, max_tokens: int) -> Tree:
+    response, scored = donor.responses[0][:max_tokens], donor.scored[0][:max_tokens]
     if not any(scored):
-        return tree  # nothing of it would be measured
+        return tree  # it would have no log-probability
     return tree._replace(
         responses=[*tree.responses, response], scored=[*tree.scored, scored], mismatched=1
     )

@@ -1,4 +1,4 @@
-"""What became of every row: each has exactly one fate, and no token is lost without being counted."""
+"""The ledger of a data set: what became of every row, and how many tokens were scored or cut off."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lit_align.errors import DataError
+from lit_align.errors import DataError, Malformed, Overlong, SetAside
 from lit_align.types import Tree
 
 FATES = ("kept", "truncated", "malformed", "set aside", "overlong")
-EXAMPLES = 3  # places kept of each reason
-REASONS = 10  # shown of each fate
+MAX_EXAMPLES = 3  # recorded for each reason
+MAX_REASONS = 10  # printed for each fate
+
+ROW_ERRORS = (Malformed, SetAside, Overlong)
+"""Errors that cost one row; all others stop the run."""
 
 
 @dataclass
 class Ledger:
-    """The book of one data set.
+    """Counts the rows of a data set by fate and reason, and the tokens of those that are trained on.
+
+    Every row has exactly one fate: kept, truncated (trained on, but shortened), malformed, set aside (of no use to this
+    objective, such as a tie) or overlong.
 
     Args:
-        name: of the data set, for the heading.
-        rows: how many were read; the reader counts them, so that the fates can be checked against it.
+        name: name of the data set, for the heading.
+        rows: number of rows read; counted apart from the fates, so that these can be checked against it.
 
     Example:
         >>> ledger = Ledger("pairs.jsonl", rows=2)
@@ -45,19 +51,29 @@ class Ledger:
     examples: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def add(self, source: str, fate: str, reason: str = "") -> None:
-        """Enter the fate of the row at ``source``, one of ``FATES``."""
+        """Record the fate of the row at ``source``; ``fate`` is one of ``FATES``."""
         if fate not in FATES:
             raise ValueError(f"{fate!r} is no fate; it must be one of {', '.join(FATES)}")
         self.reasons[fate, reason] += 1
         if fate != "kept":
-            seen = self.examples.setdefault((fate, reason), [])
-            if len(seen) < EXAMPLES:
-                seen.append(source)
+            examples = self.examples.setdefault((fate, reason), [])
+            if len(examples) < MAX_EXAMPLES:
+                examples.append(source)
+
+    def add_failure(self, source: str, error: Malformed | SetAside | Overlong) -> None:
+        """Record the row at ``source`` under the fate of the error that it raised."""
+        match error:
+            case Malformed():
+                self.add(source, "malformed", str(error))
+            case SetAside():
+                self.add(source, "set aside", str(error))
+            case Overlong():
+                self.add(source, "overlong", str(error))
 
     def measure(
         self, tree: Tree, cut: int = 0, ends_lost: int = 0, boundary_merges: int = 0
     ) -> None:
-        """Count the tokens of a row that is trained on, and those it lost."""
+        """Count the tokens of a row that is trained on, and those that were cut off; arguments as in `Encoded`."""
         self.tokens += tree.tokens
         self.scored += sum(map(sum, tree.scored))
         self.tokens_cut += cut
@@ -68,17 +84,17 @@ class Ledger:
 
     @property
     def fates(self) -> dict[str, int]:
-        """Rows of each fate."""
+        """Number of rows of each fate."""
         counts = dict.fromkeys(FATES, 0)
         for (fate, _), count in self.reasons.items():
             counts[fate] += count
         return counts
 
     def check(self, max_malformed: float) -> None:
-        """Refuse data of which more than the share ``max_malformed`` is malformed, or of which nothing is left.
+        """Refuse data of which more than the share ``max_malformed`` is malformed, or of which no row is left.
 
         Raises:
-            DataError: with the commonest reason and where it first occurs.
+            DataError: with the most common reason and where it first occurs.
         """
         fates = self.fates
         if sum(fates.values()) != self.rows:
@@ -87,74 +103,80 @@ class Ledger:
             )
         if not self.rows:
             raise DataError(f"{self.name} has no rows; give a file that has")
-        if fates["malformed"] > max_malformed * self.rows:
+        malformed = fates["malformed"]
+        if malformed > max_malformed * self.rows:
+            share = f"{malformed:,} of {_count_rows(self.rows)} ({malformed / self.rows:.2%})"
             raise DataError(
-                f"{_share(fates['malformed'], self.rows)} of {self.name} are malformed, over max_malformed {max_malformed:.2%}; "
-                f"mostly {self._commonest('malformed')}; mend them or raise max_malformed"
+                f"{share} of {self.name} are malformed, over max_malformed {max_malformed:.2%}; "
+                f"mostly {self._most_common_loss(('malformed',))}; fix them or raise max_malformed"
             )
         if not fates["kept"] + fates["truncated"]:
             raise DataError(
-                f"none of the {self.rows} rows of {self.name} can be trained on; {self._commonest()}"
+                f"none of the {self.rows} rows of {self.name} can be trained on; {self._most_common_loss(FATES[2:])}"
             )
 
-    def _commonest(self, *fates: str) -> str:
-        """The commonest reason for a loss, with a place to look."""
-        lost = ((n, key) for key, n in self.reasons.items() if key[0] in (fates or FATES[2:]))
-        count, (fate, reason) = max(lost)
+    def _most_common_loss(self, fates: tuple[str, ...]) -> str:
+        """The most common reason among ``fates``, with the first row that has it."""
+        losses = [(count, key) for key, count in self.reasons.items() if key[0] in fates]
+        count, (fate, reason) = max(losses)
         return f"{fate}: {reason} ({count}), first at {self.examples[fate, reason][0]}"
 
     def table(self) -> str:
-        """All of it, to read."""
-        lines = [f"{self.name}: {_count(self.rows, 'row')}"]
+        """Fates, reasons and token counts as text."""
         rule = "─" * 78
-        lines.append(rule)
+        lines = [f"{self.name}: {_count_rows(self.rows)}", rule]
         for fate, count in self.fates.items():
             lines.append(f"{fate:<12}{count:>10,}{count / max(self.rows, 1):>9.2%}")
-            reasons = [
-                (reason, n)
-                for (of, reason), n in self.reasons.most_common()
-                if of == fate and reason
-            ]
-            for reason, n in reasons[:REASONS]:
-                examples = [Path(source).name for source in self.examples.get((fate, reason), ())]
-                more = ", ..." if n > EXAMPLES else ""
-                where = f"  ({', '.join(examples)}{more})" if examples else ""
-                lines.append(f"  {n:>8,}  {reason}{where}")
-            if len(reasons) > REASONS:
-                lines.append(f"  and {len(reasons) - REASONS:,} rarer reasons")
-        if not self.tokens:  # nothing was tokenised
-            return "\n".join(lines)
-        lines.append(rule)
-        share = self.scored / max(self.tokens, 1)
-        lines.append(
-            f"tokens {self.tokens:,}: scored {self.scored:,} ({share:.1%}), cut off {self.tokens_cut:,}"
-        )
-        lines.append(
-            f"longest prompt {self.longest_prompt:,}, longest response {self.longest_response:,}"
-        )
-        lines.append(
-            f"responses that lost their end {self.ends_lost:,}, boundary merges {self.boundary_merges:,}"
-        )
+            lines += self._reason_lines(fate)
+        if self.tokens:  # none where nothing was tokenised
+            lines += [rule, *self._token_lines()]
         return "\n".join(lines)
 
-    def to_json(self) -> str:
-        """All of it, to compute with."""
-        plain: dict[str, Any] = {
-            name: value for name, value in vars(self).items() if isinstance(value, str | int)
-        }
-        reasons = [
-            {"fate": fate, "reason": reason, "rows": count, "examples": self.examples[fate, reason]}
-            for (fate, reason), count in self.reasons.most_common()
-            if fate != "kept"
+    def _reason_lines(self, fate: str) -> list[str]:
+        lines = []
+        reasons = self._reasons_of(fate)
+        for reason, count in reasons[:MAX_REASONS]:
+            examples = [Path(source).name for source in self.examples.get((fate, reason), ())]
+            if examples and count > MAX_EXAMPLES:
+                examples.append("...")
+            places = f"  ({', '.join(examples)})" if examples else ""
+            lines.append(f"  {count:>8,}  {reason}{places}")
+        if len(reasons) > MAX_REASONS:
+            lines.append(f"  and {len(reasons) - MAX_REASONS:,} less common reasons")
+        return lines
+
+    def _reasons_of(self, fate: str) -> list[tuple[str, int]]:
+        """Reasons of a fate and their counts, the most common first."""
+        reasons = []
+        for (reason_fate, reason), count in self.reasons.most_common():
+            if reason_fate == fate and reason:
+                reasons.append((reason, count))
+        return reasons
+
+    def _token_lines(self) -> list[str]:
+        share = self.scored / max(self.tokens, 1)
+        return [
+            f"tokens {self.tokens:,}: scored {self.scored:,} ({share:.1%}), cut off {self.tokens_cut:,}",
+            f"longest prompt {self.longest_prompt:,}, longest response {self.longest_response:,}",
+            f"responses that lost their end {self.ends_lost:,}, boundary merges {self.boundary_merges:,}",
         ]
-        return json.dumps(
-            plain | {"fates": self.fates, "reasons": reasons}, indent=2, ensure_ascii=False
-        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All counts as plain values, for JSON."""
+        counts = {name: value for name, value in vars(self).items() if isinstance(value, str | int)}
+        reasons = []
+        for (fate, reason), count in self.reasons.most_common():
+            if fate != "kept":
+                examples = self.examples[fate, reason]
+                reasons.append(
+                    {"fate": fate, "reason": reason, "rows": count, "examples": examples}
+                )
+        return {**counts, "fates": self.fates, "reasons": reasons}
+
+    def to_json(self) -> str:
+        """All counts as indented JSON."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
 
 
-def _share(count: int, rows: int) -> str:
-    return f"{count:,} of {_count(rows, 'row')} ({count / rows:.2%})"
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _count_rows(count: int) -> str:
+    return f"{count:,} {'row' if count == 1 else 'rows'}"

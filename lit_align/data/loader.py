@@ -1,4 +1,4 @@
-"""Optimiser steps in an order that depends on seed and epoch alone, so that a run resumes exactly."""
+"""Resumable loader of optimizer steps; their order depends on seed and epoch alone, so a run resumes exactly."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ from lit_align.data.packing import pack
 from lit_align.errors import ConfigError, DataError
 from lit_align.types import Step, Tree
 
+EPOCH_SEED_STRIDE = 100003  # seeds of different runs share no epoch's order
 
-class Steps:
-    """A sized, sharded loader of steps that can be saved and continued, also on another number of processes.
+
+class StepLoader:
+    """A sized, sharded loader of steps; its state can be restored on another number of processes.
 
     Every group is in one step an epoch, on one rank; the last step may be smaller. A rank's share of a step is balanced
     by tokens and may be empty where a step has fewer groups than there are ranks.
 
     Args:
-        trees: everything there is to learn from.
+        trees: all training examples.
         batch_size: groups in a step, all ranks together.
         token_budget: tokens in a micro-batch.
-        rank: whose share is given out.
-        world: how many share.
+        rank: the rank whose share is returned.
+        world: number of ranks.
         shuffle: whether each epoch has its own order.
         seed: of that order.
         multiple: rows are padded to a multiple of this many tokens.
-        dense: whether micro-batches are laid out for attention that computes every pair of columns.
-        resumes: whether iterating goes on where it stopped, as training does; validation starts over.
+        dense: whether micro-batches are packed for attention that computes every pair of columns.
+        resumes: whether iterating continues where it stopped, as training does; validation starts over.
 
     Raises:
-        DataError: if there is nothing to learn from, or a tree alone is larger than the budget.
+        DataError: if there are no trees, or one alone is larger than the budget.
     """
 
-    batch_sampler = None  # Lightning asks for it where there is a sampler
+    batch_sampler = None  # Lightning reads it of everything that has a sampler
 
     def __init__(
         self,
@@ -54,11 +56,11 @@ class Steps:
             raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
         if not trees:
             raise DataError("there is no group to learn from; give more data")
-        pack(
-            [max(trees, key=lambda tree: tree.tokens)], token_budget
-        )  # refuses now what no step could hold later
+        largest = max(trees, key=lambda tree: tree.tokens)
+        pack([largest], token_budget)  # a tree over the budget is refused now, not in mid-epoch
         self.trees, self.batch_size, self.token_budget = trees, batch_size, token_budget
-        self.rank, self.world, self.shuffle, self.seed = rank, world, shuffle, seed
+        self.rank, self.world = rank, world
+        self.shuffle, self.seed = shuffle, seed
         self.multiple, self.dense, self.resumes = multiple, dense, resumes
         self.epoch = self.next = 0
 
@@ -66,59 +68,56 @@ class Steps:
         return -(-len(self.trees) // self.batch_size)
 
     def __iter__(self) -> Iterator[Step]:
-        parts = self._parts()
-        for k in range(self.next, len(parts)):
+        steps = self._trees_by_step()
+        for k in range(self.next, len(steps)):
             if self.resumes:
-                # before the yield: a sized loader is asked for no more than it has, so nothing runs after the last one
-                self.epoch, self.next = (
-                    (self.epoch, k + 1) if k + 1 < len(parts) else (self.epoch + 1, 0)
-                )
-            yield self._step(parts[k])
+                # before the yield: Lightning requests no more steps than len(), so nothing runs after the last one
+                is_last = k + 1 == len(steps)
+                self.epoch, self.next = (self.epoch + 1, 0) if is_last else (self.epoch, k + 1)
+            yield self._make_step(steps[k])
 
-    def _parts(self) -> list[list[Tree]]:
-        """The steps of this epoch."""
-        order, size = self._order(self.epoch), self.batch_size
-        return [[self.trees[i] for i in order[k : k + size]] for k in range(0, len(order), size)]
+    def _trees_by_step(self) -> list[list[Tree]]:
+        """The trees of each step of this epoch."""
+        trees = [self.trees[i] for i in self._epoch_order(self.epoch)]
+        return [trees[k : k + self.batch_size] for k in range(0, len(trees), self.batch_size)]
 
     @property
-    def sampler(self) -> Steps:
-        """Whom Lightning tells which epoch begins; it does not restore a loader that was saved at an epoch's end."""
+    def sampler(self) -> StepLoader:
+        """The object whose `set_epoch` Lightning calls; Lightning restores no loader saved at the end of an epoch."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin ``epoch``, unless in the middle of one."""
+        """Start ``epoch``, unless in the middle of one."""
         if self.next == 0:
             self.epoch = epoch
 
-    def _order(self, epoch: int) -> list[int]:
+    def _epoch_order(self, epoch: int) -> list[int]:
         if not self.shuffle:
             return list(range(len(self.trees)))
-        generator = torch.Generator().manual_seed(self.seed * 100003 + epoch)
-        return torch.randperm(len(self.trees), generator=generator).tolist()
+        generator = torch.Generator().manual_seed(self.seed * EPOCH_SEED_STRIDE + epoch)
+        order: list[int] = torch.randperm(len(self.trees), generator=generator).tolist()
+        return order
 
-    def _step(self, trees: list[Tree]) -> Step:
+    def _make_step(self, trees: list[Tree]) -> Step:
+        share = balance_by_tokens(trees, self.world)[self.rank]
         return Step(
-            tuple(
-                pack(
-                    deal(trees, self.world)[self.rank], self.token_budget, self.multiple, self.dense
-                )
-            ),
-            tokens=sum(sum(map(sum, tree.scored)) for tree in trees),
+            tuple(pack(share, self.token_budget, self.multiple, self.dense)),
+            tokens=sum(tree.num_scored for tree in trees),
             items=sum(tree.group.items for tree in trees),
             groups=len(trees),
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the next step comes from; the same on all ranks."""
-        return {"epoch": self.epoch, "next": self.next, **self._identity()}
+        """Epoch and number of the next step; the same on all ranks."""
+        return {"epoch": self.epoch, "next": self.next, **self._order_settings()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there.
+        """Continue at a saved step.
 
         Raises:
-            ConfigError: if the order of steps is not that of the saved run.
+            ConfigError: if the order of steps differs from that of the saved run.
         """
-        for name, value in self._identity().items():
+        for name, value in self._order_settings().items():
             if state[name] != value:
                 raise ConfigError(
                     f"the checkpoint was made with {name} {state[name]}, this run has {value}; "
@@ -126,8 +125,8 @@ class Steps:
                 )
         self.epoch, self.next = state["epoch"], state["next"]
 
-    def _identity(self) -> dict[str, int]:
-        """What the order depends on."""
+    def _order_settings(self) -> dict[str, int]:
+        """The settings that the order of steps depends on."""
         return {
             "groups": len(self.trees),
             "batch_size": self.batch_size,
@@ -136,13 +135,13 @@ class Steps:
         }
 
 
-def deal(trees: Sequence[Tree], world: int) -> list[list[Tree]]:
-    """Each rank's share: the largest tree first, always to the rank with the fewest tokens.
+def balance_by_tokens(trees: Sequence[Tree], world: int) -> list[list[Tree]]:
+    """Split trees over ranks: the largest first, always to the rank with the fewest tokens.
 
     Example:
         >>> from lit_align.types import Group
         >>> trees = [Tree([1] * n, [], [], Group("", [])) for n in (1, 2, 4, 5)]
-        >>> [[tree.tokens for tree in share] for share in deal(trees, world=2)]
+        >>> [[tree.tokens for tree in share] for share in balance_by_tokens(trees, world=2)]
         [[1, 5], [2, 4]]
     """
     shares: list[list[int]] = [[] for _ in range(world)]

@@ -1,11 +1,11 @@
-"""Rows of a file or of a hub data set, each with its place; what cannot be read is a row too, with a reason."""
+"""Read the rows of a file or of a hub data set, each with its place; a row that cannot be read is yielded as Malformed."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -14,23 +14,25 @@ from lit_align.errors import DataError, Malformed
 
 FILES = (".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz", ".parquet")
 HUB = re.compile(r"(?P<name>[\w-][\w.-]*(/[\w-][\w.-]*)?)(:(?P<split>[\w.\[\]%:-]+))?")
+BLANKS = re.compile(r"\s*")
+BYTE_ORDER_MARK_OR_BLANKS = b"\xef\xbb\xbf \t\r\n"
 
-Found = tuple[str, Row | Malformed]
-"""Where a row stands, as ``file:line``, and the row or what is wrong with it."""
+LocatedRow = tuple[str, Row | Malformed]
+"""Where a row is, as ``file:line``, and the row or why it cannot be read."""
 
 
-def read(path: str) -> Iterator[Found]:
-    """Every row of ``path``.
+def read_rows(path: str) -> Iterator[LocatedRow]:
+    """Yield every row of ``path``.
 
     Args:
         path: a file (JSON array, JSON Lines, CSV, each also gzipped, or Parquet), or a data set on the Hugging Face hub
-            as ``name`` or ``name:split``, with split ``train`` if it is not said.
+            as ``name`` or ``name:split``; the split is ``train`` by default.
 
     Raises:
         DataError: if there is no such file or data set, or if it is broken as a whole.
     """
     if Path(path).is_file():
-        return _read_file(path)
+        return _file_reader(path)(path)
     hub = HUB.fullmatch(path)
     if Path(path).is_dir():
         raise DataError(f"{path} is a folder; name the files in it")
@@ -39,21 +41,21 @@ def read(path: str) -> Iterator[Found]:
     return _read_hub(hub["name"], hub["split"] or "train")
 
 
-def _read_file(path: str) -> Iterator[Found]:
-    if path.endswith(".parquet"):
-        return _read_parquet(path)
-    kind = path.removesuffix(".gz").rpartition(".")[2]
+def _file_reader(path: str) -> Callable[[str], Iterator[LocatedRow]]:
     if not path.endswith(FILES):
-        raise DataError(f"{path} is of no kind that can be read; use one of {', '.join(FILES)}")
-    return {"json": _read_json, "jsonl": _read_jsonl, "csv": _read_csv}[kind](path)
+        raise DataError(f"{path} has no known file type; use one of {', '.join(FILES)}")
+    suffix = path.removesuffix(".gz").rpartition(".")[2]
+    return {"json": _read_json, "jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}[
+        suffix
+    ]
 
 
 def _open(path: str) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path) if path.endswith(".gz") else Path(path).open("rb"))
 
 
-def _read_jsonl(path: str) -> Iterator[Found]:
-    """One row a line; blank lines are not rows."""
+def _read_jsonl(path: str) -> Iterator[LocatedRow]:
+    """One row a line; blank lines are skipped."""
     with _open(path) as file:
         lines = enumerate(file, 1)
         while True:
@@ -61,13 +63,13 @@ def _read_jsonl(path: str) -> Iterator[Found]:
                 number, line = next(lines)
             except StopIteration:
                 return
-            except (OSError, EOFError) as error:  # what gzip raises where a download was cut off
+            except (OSError, EOFError) as error:  # gzip raises them for an incomplete download
                 raise DataError(f"{path} is broken: {error}; fetch it again") from error
-            if line.strip(b"\xef\xbb\xbf \t\r\n"):
-                yield f"{path}:{number}", _row(line)
+            if line.strip(BYTE_ORDER_MARK_OR_BLANKS):
+                yield f"{path}:{number}", _parse_line(line)
 
 
-def _row(line: bytes) -> Row | Malformed:
+def _parse_line(line: bytes) -> Row | Malformed:
     """One line of JSON Lines, with or without a byte order mark."""
     try:
         value = json.loads(line.decode("utf-8-sig"))
@@ -75,19 +77,17 @@ def _row(line: bytes) -> Row | Malformed:
         return Malformed("not UTF-8")
     except (ValueError, RecursionError):
         return Malformed("not JSON")
-    return _checked(value)
+    return _check_row(value)
 
 
-def _checked(value: Any) -> Row | Malformed:
-    return (
-        value
-        if isinstance(value, dict)
-        else Malformed(f"not an object with columns (got {type(value).__name__})")
-    )
+def _check_row(value: Any) -> Row | Malformed:
+    if isinstance(value, dict):
+        return value
+    return Malformed(f"not an object with columns (got {type(value).__name__})")
 
 
-def _read_json(path: str) -> Iterator[Found]:
-    """An array of rows, element by element so that each line number is known; or JSON Lines under the wrong name."""
+def _read_json(path: str) -> Iterator[LocatedRow]:
+    """The rows of an array, or of JSON Lines in a file that is named .json."""
     with _open(path) as file:
         try:
             text = file.read().decode("utf-8-sig")
@@ -95,43 +95,49 @@ def _read_json(path: str) -> Iterator[Found]:
             raise DataError(
                 f"{path} is broken: {error}; fetch it again or save it as UTF-8"
             ) from error
-    at, blank = 0, re.compile(r"\s*")
-
-    def skip() -> str:
-        nonlocal at
-        at = cast(re.Match[str], blank.match(text, at)).end()
-        return text[at : at + 1]
-
-    if skip() == "{":
-        if _is_one_object(text):
+    match text.lstrip()[:1]:
+        case "[":
+            yield from _read_array(path, text)
+        case "{" if not _is_one_object(text):
+            yield from _read_jsonl(path)
+        case "{":
             raise DataError(
                 f"{path} is one object, not rows; save the array of rows in it as a file of its own"
             )
-        yield from _read_jsonl(path)
+        case _:
+            raise DataError(f"{path} is neither a JSON array of rows nor one row a line")
+
+
+def _read_array(path: str, text: str) -> Iterator[LocatedRow]:
+    """Decode the array element by element, so that the line of each is known."""
+    decoder = json.JSONDecoder()
+    position = _skip_blanks(text, text.index("[") + 1)
+    if text[position : position + 1] == "]":
         return
-    if skip() != "[":
-        raise DataError(f"{path} is neither a JSON array of rows nor one row a line")
-    at, line, counted, decoder = at + 1, 1, 0, json.JSONDecoder()
-    if skip() == "]":
-        return
+    line, counted = 1, 0  # `line` is the line number at position `counted`
     while True:
-        skip()
-        line, counted = line + text.count("\n", counted, at), at
+        line, counted = line + text.count("\n", counted, position), position
         try:
-            value, at = decoder.raw_decode(text, at)
+            value, position = decoder.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{path}:{line} is not JSON, so the rows after it cannot be told: {error}"
+                f"{path}:{line} is not JSON, so the rows after it cannot be read either: {error}"
             ) from error
-        yield f"{path}:{line}", _checked(value)
-        ends = skip()
-        if ends not in {",", "]"}:
+        yield f"{path}:{line}", _check_row(value)
+        position = _skip_blanks(text, position)
+        separator = text[position : position + 1]
+        if separator == "]":
+            return
+        if separator != ",":
             raise DataError(
                 f"{path}: the row at line {line} is followed by neither a comma nor the end of the array"
             )
-        if ends == "]":
-            return
-        at += 1
+        position = _skip_blanks(text, position + 1)
+
+
+def _skip_blanks(text: str, position: int) -> int:
+    """The position of the next character that is not white space."""
+    return cast(re.Match[str], BLANKS.match(text, position)).end()
 
 
 def _is_one_object(text: str) -> bool:
@@ -145,8 +151,8 @@ def _is_one_object(text: str) -> bool:
     return True
 
 
-def _read_csv(path: str) -> Iterator[Found]:
-    """One row a record, each cell text; a record may span lines and is found by its first."""
+def _read_csv(path: str) -> Iterator[LocatedRow]:
+    """One row a record, all cells text; a record may span lines, and its place is the first of them."""
     import csv
     import io
 
@@ -161,7 +167,7 @@ def _read_csv(path: str) -> Iterator[Found]:
                 return
             except (csv.Error, OSError, EOFError, UnicodeDecodeError) as error:
                 raise DataError(
-                    f"{path}:{first} cannot be read, nor what follows it: {error}"
+                    f"{path}:{first} cannot be read, nor can the rows after it: {error}"
                 ) from error
             if None in row or None in row.values():
                 yield f"{path}:{first}", Malformed("not as many cells as columns")
@@ -169,7 +175,7 @@ def _read_csv(path: str) -> Iterator[Found]:
                 yield f"{path}:{first}", dict(row)
 
 
-def _read_parquet(path: str) -> Iterator[Found]:
+def _read_parquet(path: str) -> Iterator[LocatedRow]:
     from pyarrow import ArrowException, parquet
 
     number = 0
@@ -182,7 +188,7 @@ def _read_parquet(path: str) -> Iterator[Found]:
         raise DataError(f"{path} is broken after row {number}: {error}; fetch it again") from error
 
 
-def _read_hub(name: str, split: str) -> Iterator[Found]:
+def _read_hub(name: str, split: str) -> Iterator[LocatedRow]:
     import datasets
 
     try:

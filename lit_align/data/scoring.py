@@ -1,4 +1,4 @@
-"""Text as packed trees, for rewards that read it with a causal language model."""
+"""Score text with a causal language model: groups to trees cut to its length, trees to scores in packed batches."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ from lit_align.types import Batch, Group, Tree
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-WHOLE = 2**31  # no conversation has so many tokens
+UNLIMITED = 2**31  # a max_length that no conversation reaches
 
 
-def read(
+def tokenize_groups(
     groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> tuple[list[Tree], Tensor]:
-    """A tree for each group, and how many tokens of each response or its prompt were too many, ``[responses]``.
+    """A tree for each group, and the number of tokens cut off each response or its prompt, ``[responses]``.
 
-    A response loses its end; a prompt that fills half of ``max_length`` or more, and leaves too little room for its
-    responses, its beginning.
+    A response loses its end. A prompt that fills half of ``max_length`` or more, and leaves too little room for its
+    responses, loses its beginning.
     """
-    chat = ChatTokenizer(tokenizer, max_length=WHOLE, silent=True)
-    whole = [
-        chat.encode(Group(group.prompt, group.responses, source=group.source)).tree
-        for group in groups
-    ]
-    trees = [_cut(tree, max_length) for tree in whole]
-    lost = [
-        float(len(before.prompt) - len(after.prompt) + len(ids) - len(kept))
-        for before, after in zip(whole, trees, strict=True)
-        for ids, kept in zip(before.responses, after.responses, strict=True)
-    ]
-    return trees, torch.tensor(lost)
+    chat = ChatTokenizer(tokenizer, max_length=UNLIMITED, allow_empty=True)
+    trees, tokens_cut = [], []
+    for group in groups:
+        unlabelled = Group(group.prompt, group.responses, source=group.source)
+        full = chat.encode(unlabelled).tree
+        tree = _cut(full, max_length)
+        prompt_cut = len(full.prompt) - len(tree.prompt)
+        for full_ids, ids in zip(full.responses, tree.responses, strict=True):
+            tokens_cut.append(float(prompt_cut + len(full_ids) - len(ids)))
+        trees.append(tree)
+    return trees, torch.tensor(tokens_cut)
 
 
-def scored(
+def score_trees(
     trees: Sequence[Tree], score: Callable[[Batch], Tensor], token_budget: int, dense: bool
 ) -> Tensor:
-    """What ``score`` says of each response, ``[responses, ...]``, in the order of ``trees``; packing has its own."""
-    found: dict[int, Tensor] = {}
-    for batch in pack(trees, max([token_budget, *(tree.tokens for tree in trees)]), dense=dense):
-        of_each = torch.split(score(batch), [len(tree.responses) for tree in batch.source])
-        found |= zip(map(id, batch.source), of_each, strict=True)
-    return torch.cat([found[id(tree)] for tree in trees])
+    """Apply ``score`` to packed batches; the scores, ``[responses, ...]``, are in the order of ``trees``."""
+    budget = max([token_budget, *(tree.tokens for tree in trees)])
+    scores: dict[int, Tensor] = {}
+    for batch in pack(trees, budget, dense=dense):
+        counts = [len(tree.responses) for tree in batch.source]
+        for tree, tree_scores in zip(batch.source, torch.split(score(batch), counts), strict=True):
+            scores[id(tree)] = tree_scores
+    return torch.cat([scores[id(tree)] for tree in trees])
 
 
-def longest(model: PreTrainedModel, max_length: int) -> int:
-    """Tokens that a model is to read: no more than it has positions for."""
-    return min(
-        max_length,
-        getattr(model.config.get_text_config(), "max_position_embeddings", None) or max_length,
-    )
+def limit_to_positions(model: PreTrainedModel, max_length: int) -> int:
+    """``max_length``, or the number of positions that the model has if that is smaller."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return min(max_length, positions or max_length)
 
 
 def _cut(tree: Tree, max_length: int) -> Tree:
-    wanted = max(map(len, tree.responses))
-    shared = max(max_length - wanted, max_length // 2, 1)
-    prompt = tree.prompt[-shared:]
-    room = max(max_length - len(prompt), 1)
+    """The tree with no branch longer than ``max_length``."""
+    longest_response = max(map(len, tree.responses))
+    prompt_length = max(max_length - longest_response, max_length // 2, 1)
+    prompt = tree.prompt[-prompt_length:]
+    response_length = max(max_length - len(prompt), 1)
     return tree._replace(
         prompt=prompt,
-        responses=[ids[:room] for ids in tree.responses],
-        scored=[marks[:room] for marks in tree.scored],
+        responses=[ids[:response_length] for ids in tree.responses],
+        scored=[scored[:response_length] for scored in tree.scored],
     )

@@ -1,0 +1,135 @@
+"""Read files into groups: find each file's format, convert the labels, and record what became of every row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from lit_align.data.formats import Format, Row, recognise
+from lit_align.data.label_conversion import DERIVABLE_FROM, convert_labels, ordered_pairs
+from lit_align.data.ledger import Ledger
+from lit_align.data.readers import LocatedRow, read_rows
+from lit_align.errors import DataError, Malformed, SetAside
+from lit_align.types import Group, LabelKind
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Which files to read, and how.
+
+    Args:
+        paths: files or hub data sets.
+        label_kind: the label kind that rows are converted to.
+        format: the format of the rows; None finds it, for each path, from the first row that matches one.
+        formats: the formats to choose from if ``format`` is None.
+        attributes: which ratings are trained on; any if empty.
+        max_malformed: largest share of malformed rows, over all paths together.
+        on_ledger: called with the ledger before it is checked, since it is needed most when the data are refused.
+    """
+
+    paths: Sequence[str]
+    label_kind: LabelKind
+    format: Format | None = None
+    formats: Sequence[Format] = ()
+    attributes: Sequence[str] = ()
+    max_malformed: float = 0.01
+    on_ledger: Callable[[Ledger], object] = lambda ledger: None
+
+    def new_ledger(self) -> Ledger:
+        """An empty ledger of these files."""
+        return Ledger(", ".join(self.paths))
+
+    def close_ledger(self, ledger: Ledger) -> None:
+        """Hand the ledger out, then check it.
+
+        Raises:
+            DataError: if too many rows are malformed or none is left.
+        """
+        self.on_ledger(ledger)
+        ledger.check(self.max_malformed)
+
+
+def read_groups(source: DataSource, ledger: Ledger) -> Iterator[tuple[Group, str]]:
+    """Read and convert row by row; rows that are malformed or set aside go to the ledger instead.
+
+    The caller enters the fate of each yielded group, so that every row has one.
+
+    Yields:
+        The converted group, and a note for the ledger if the conversion left responses out.
+
+    Raises:
+        DataError: if a path cannot be read, matches no format, or has no labels of a suitable kind.
+    """
+    for path in source.paths:
+        rows = list(read_rows(path))
+        row_format = source.format or find_format(rows, source.formats, path)
+        _check_label_kind(path, row_format, source.label_kind)
+        ledger.rows += len(rows)
+        for place, row in rows:
+            try:
+                group = _parse_row(row, row_format)._replace(source=place)
+                converted = convert_labels(group, source.label_kind, source.attributes)
+            except (Malformed, SetAside) as error:
+                ledger.add_failure(place, error)
+                continue
+            yield converted, _conversion_note(group, converted, source.label_kind)
+
+
+def load_groups(source: DataSource) -> list[Group]:
+    """All groups as text, for commands that judge or show them: pairs ordered, coin tosses left out.
+
+    Raises:
+        DataError: as for `read_groups`, or if too many rows are malformed.
+    """
+    ledger = source.new_ledger()
+    groups = []
+    for group, note in read_groups(source, ledger):
+        pairs = ordered_pairs(group.pairs)
+        if source.label_kind == LabelKind.PAIRS and not pairs:
+            ledger.add(group.source, "set aside", "no comparison that is more than a coin toss")
+            continue
+        ledger.add(group.source, "kept", note)
+        groups.append(group._replace(pairs=pairs))
+    source.close_ledger(ledger)
+    return groups
+
+
+def find_format(rows: Sequence[LocatedRow], formats: Sequence[Format], path: str) -> Format:
+    """The format of the first row that matches one.
+
+    Raises:
+        DataError: if no row can be read, or no format matches.
+    """
+    readable = [row for _, row in rows if not isinstance(row, Malformed)]
+    if not readable:
+        first = f" (the first, {rows[0][0]}, is {rows[0][1]})" if rows else ""
+        raise DataError(
+            f"none of the {len(rows)} rows of {path} can be read{first}; correct the file"
+        )
+    for row in readable:
+        if any(row_format.recognises(row) for row_format in formats):
+            return recognise(row, formats)
+    return recognise(readable[0], formats)
+
+
+def _check_label_kind(path: str, row_format: Format, label_kind: LabelKind) -> None:
+    if row_format.label_kinds & DERIVABLE_FROM[label_kind]:
+        return
+    kinds = " and ".join(sorted(row_format.label_kinds))
+    raise DataError(
+        f"{path} has the format {type(row_format).__name__}, whose labels are {kinds}, but {label_kind} are needed; "
+        "use other data or another objective"
+    )
+
+
+def _parse_row(row: Row | Malformed, row_format: Format) -> Group:
+    if isinstance(row, Malformed):
+        raise row
+    return row_format(row)
+
+
+def _conversion_note(group: Group, converted: Group, label_kind: LabelKind) -> str:
+    left_out = len(converted.responses) < len(group.responses)
+    if left_out and label_kind == LabelKind.DEMONSTRATIONS:
+        return "only the better response of a comparison is imitated"
+    return ""

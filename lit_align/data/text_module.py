@@ -1,0 +1,47 @@
+"""What a data module reads from the stage that trains on its data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lit_align.data.formats import Format
+    from lit_align.stages.best_of import BestOf
+
+
+class TextModule(Protocol):
+    """A stage that trains on text; `LanguageModelStage` is one.
+
+    Attributes:
+        tokenizer: of the base model.
+        attributes: which ratings are trained on; any if empty.
+        mismatched: whether each prompt also needs a response to another prompt (KTO's KL term).
+        block_sparse: whether attention is block-sparse, so that trees are packed into one row.
+        best_of: sampling of several answers to each prompt in predict, or None.
+        answered: prompts that an interrupted predict has answered.
+    """
+
+    best_of: BestOf | None
+    answered: int
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Of the base model."""
+
+    @property
+    def attributes(self) -> Sequence[str]:
+        """Which ratings are trained on."""
+
+    @property
+    def mismatched(self) -> bool:
+        """Whether mismatched responses are needed."""
+
+    @property
+    def block_sparse(self) -> bool:
+        """Whether attention is block-sparse."""
+
+    def formats(self) -> list[Format]:
+        """The formats to choose from where the YAML names none."""
