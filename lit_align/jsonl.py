@@ -1,6 +1,6 @@
-"""Read and write JSON Lines and JSON files; every file the package writes goes through here.
+r"""Read and write JSON Lines and JSON files; every file the package writes goes through here.
 
-Files are UTF-8 with ``\\n`` line ends. A value that JSON has no type for, such as a date from Parquet, is written as text.
+Files are UTF-8 with ``\n`` line ends. A value that JSON has no type for, such as a date from Parquet, is written as text.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def append_jsonl(path: Path, rows: Iterable[Any], *, ascii_only: bool = False) -
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """All rows of a JSON Lines file that this package wrote; blank lines are skipped.
+    r"""All rows of a JSON Lines file that this package wrote; blank lines are skipped.
 
-    Lines end at ``\\n`` alone: text in a row may hold other line separators, such as U+2028.
+    Lines end at ``\n`` alone: text in a row may hold other line separators, such as U+2028.
 
     Raises:
         ValueError: if a line is not JSON.

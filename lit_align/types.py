@@ -1,4 +1,16 @@
-"""The data types passed between packages: groups of responses, packed trees, log-probabilities, labels."""
+"""The data types passed between packages: groups of responses, packed trees, log-probabilities, labels.
+
+Vocabulary:
+
+- **prompt**: the text or conversation that responses continue; never trained on.
+- **response**: one continuation of a prompt: text, or turns of which the assistant's are trained on.
+- **label kind**: what is known about responses: pairs, binary labels, a ranking, ratings, or demonstrations to imitate.
+- **group**: a prompt, K responses to it and their labels, as text.
+- **tree**: a group as token ids; the prompt is stored, and computed, once for all responses.
+- **scored token**: a token whose log-probability the model computes: those of the assistant, with the end of each turn.
+- **micro-batch** (`Batch`): trees packed under a token budget, one forward pass.
+- **step** (`Step`): the micro-batches of one optimizer step.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +28,7 @@ Text = str | list[Message]
 
 
 class LabelKind(StrEnum):
-    """What a row says about its responses, and what an objective learns from."""
+    """What a row says about its responses, and what an objective trains on."""
 
     DEMONSTRATIONS = "demonstrations"
     """Responses to imitate."""
@@ -29,9 +41,9 @@ class LabelKind(StrEnum):
     RATINGS = "ratings"
     """Numbers for each response, by attribute."""
     PROMPTS = "prompts"
-    """No response: the policy samples them."""
+    """Prompts only: the policy samples the responses."""
     RESPONSES = "responses"
-    """Responses with whatever labels they carry; a feedback source labels them."""
+    """Responses with any labels or none; a feedback source labels them."""
 
 
 class Pair(NamedTuple):
@@ -40,7 +52,7 @@ class Pair(NamedTuple):
     Args:
         better: index of the response that was preferred.
         worse: index of the other one.
-        probability: how sure the label is, in (0, 1]; 0.5 is a coin toss.
+        probability: that ``better`` is the better one, in (0, 1]; 0.5 is a coin toss.
         margin: by how much it is better, in the annotator's units.
     """
 
@@ -51,19 +63,19 @@ class Pair(NamedTuple):
 
 
 class Group(NamedTuple):
-    """One prompt, K responses to it, and what somebody thinks of them.
+    """One prompt, K responses to it, and their labels.
 
     Args:
         prompt: what every response continues; never scored.
-        responses: K branches; in messages, every assistant turn is scored.
+        responses: K continuations; in messages, every assistant turn is scored.
         pairs: comparisons between responses, by index.
-        desirable: thumbs up or down for each response, or empty.
-        ranking: place of each response, 1 for the best, or empty; the same place is a tie, and 0 is only known to be
-            behind all that have a place.
-        ratings: what was measured of each response, by attribute, or empty; what was not measured is left out.
-        target: index of a response held up as the answer, outside of the comparisons; None if there is none.
+        desirable: binary label of each response, or empty.
+        ranking: place of each response, 1 for the best, or empty; equal places are a tie, and 0 is unplaced: worse than
+            all that have a place.
+        ratings: ratings of each response by attribute, or empty; an attribute that was not rated is left out.
+        target: index of the reference answer, which takes no part in the comparisons; None if there is none.
         source: where the row came from, as ``file:row``.
-        extra: the row's other columns, as found.
+        extra: the row's other columns, unchanged.
     """
 
     prompt: Text
@@ -78,7 +90,7 @@ class Group(NamedTuple):
 
     @property
     def items(self) -> int:
-        """Labels that it carries: comparisons, thumbs, rated responses, or one ranking."""
+        """Number of labels: comparisons, binary labels, rated responses, or one ranking."""
         return len(self.pairs) or len(self.desirable) or len(self.ratings) or bool(self.ranking)
 
 
@@ -88,9 +100,9 @@ class Tree(NamedTuple):
     Args:
         prompt: ids shared by all responses; at least one.
         responses: ids of each response.
-        scored: for each response, which of its ids are learned from.
-        group: where it came from.
-        mismatched: how many responses at the end belong to another prompt; they are read, never learned from.
+        scored: for each response, which of its ids are trained on.
+        group: the group that was tokenised.
+        mismatched: how many responses at the end belong to another prompt; they get log-probabilities, but no gradient.
     """
 
     prompt: list[int]
@@ -101,7 +113,7 @@ class Tree(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Tokens that the model reads for this tree."""
+        """Tokens of the prompt and of all responses."""
         return len(self.prompt) + sum(map(len, self.responses))
 
     @property
@@ -111,17 +123,17 @@ class Tree(NamedTuple):
 
 
 class PackedTrees(NamedTuple):
-    """Several trees laid out in rows; a token sees its own prompt and its own response.
+    """Several trees laid out in rows; a token attends to its own prompt and its own response.
 
     Args:
         input_ids: ``[rows, length]``.
         position_ids: ``[rows, length]``; a response continues its prompt's positions.
         tree: ``[rows, length]``, which tree a token belongs to; -1 is padding.
-        response: ``[rows, length]``, which response of the batch; -1 is prompt or padding.
+        response: ``[rows, length]``, which response of the batch a token belongs to; -1 is prompt or padding.
         predictor: ``[n]``, index into ``rows * length`` of the token that predicts each scored token.
         target: ``[n]``, the id of each scored token.
         owner: ``[n]``, the response each scored token belongs to.
-        responses: how many responses there are.
+        responses: number of responses.
     """
 
     input_ids: Tensor
@@ -135,21 +147,19 @@ class PackedTrees(NamedTuple):
 
     def to(self, device: torch.device) -> PackedTrees:
         """The same on ``device``."""
-        moved = {
-            name: one.to(device) for name, one in self._asdict().items() if isinstance(one, Tensor)
-        }
-        return PackedTrees(**moved, responses=self.responses)
+        *tensors, num_responses = self
+        return PackedTrees(*(tensor.to(device) for tensor in tensors), responses=num_responses)
 
 
 class TokenLogps(NamedTuple):
-    """What a model says of each scored token; every field is ``[n]``.
+    """Log-probabilities and other metrics of each scored token; every field is ``[n]``.
 
     Args:
         logps: log-probability of the token, with gradient.
-        entropy: of the distribution it was drawn from, in nats; detached, None unless asked for.
-        mean_logit: mean of the logits it was drawn from; likewise.
-        top1: whether the token was the likeliest; likewise.
-        collision: log of the chance that two draws from that distribution agree, in nats; likewise.
+        entropy: of the predicted distribution, in nats; detached, None unless requested.
+        mean_logit: mean of the logits; likewise.
+        top1: whether the token was the most probable one; likewise.
+        collision: log of the probability that two draws from the distribution agree, in nats; likewise.
     """
 
     logps: Tensor
@@ -160,12 +170,12 @@ class TokenLogps(NamedTuple):
 
 
 class PerTokenLogps(NamedTuple):
-    """Figures of each scored token, ``[responses, longest]``; zero behind the end of a response.
+    """Metrics of each scored token, ``[responses, longest]``; padded with zeros.
 
     Args:
         policy: log-probability of the token.
-        reference: the same under the reference model; None unless asked for.
-        collision: log of the chance that two draws from the policy at this token agree; likewise.
+        reference: the same under the reference model; None unless requested.
+        collision: log of the probability that two draws from the policy at this token agree; likewise.
     """
 
     policy: Tensor
@@ -174,9 +184,8 @@ class PerTokenLogps(NamedTuple):
 
     def take(self, index: Tensor) -> PerTokenLogps:
         """The responses at ``index`` (``[m]``), in that order."""
-        policy, *asked = (None if field is None else field[index] for field in self)
-        assert policy is not None
-        return PerTokenLogps(policy, *asked)
+        optional = (None if field is None else field[index] for field in self[1:])
+        return PerTokenLogps(self.policy[index], *optional)
 
 
 class Logps(NamedTuple):
@@ -186,7 +195,7 @@ class Logps(NamedTuple):
         policy: summed over the scored tokens of each response.
         reference: the same under the reference model.
         length: scored tokens of each response.
-        tokens: the same token by token, for objectives that ask for it.
+        tokens: the same token by token, for objectives that need it.
     """
 
     policy: Tensor
@@ -207,11 +216,11 @@ class Logps(NamedTuple):
             >>> Logps.from_lists([-10.0], [-12.0]).length
             tensor([1])
         """
-        made = torch.tensor(policy)
+        logps = torch.tensor(policy)
         return cls(
-            made,
-            torch.zeros_like(made) if reference is None else torch.tensor(reference),
-            torch.ones_like(made, dtype=torch.long) if length is None else torch.tensor(length),
+            logps,
+            torch.zeros_like(logps) if reference is None else torch.tensor(reference),
+            torch.ones_like(logps, dtype=torch.long) if length is None else torch.tensor(length),
         )
 
     def take(self, index: Tensor) -> Logps:
@@ -224,7 +233,7 @@ class PolicyTokens(NamedTuple):
     """Tokens of sampled responses; every field is ``[n]``.
 
     Args:
-        policy: log-probability under the policy as it is now, with gradient.
+        policy: log-probability under the current policy, with gradient.
         old_policy: under the policy that sampled them.
         reference: under the reference model.
         owner: which response a token belongs to.
@@ -242,13 +251,13 @@ class PolicyTokens(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What a reward says of responses; float32.
+    """Scores of responses by a reward; float32.
 
     Args:
         total: ``[responses]``, higher for a better one.
-        parts: ``[responses]`` each, what the total is made of, by name, for the log.
-        tokens: ``[n]``, what each token earns besides, all responses in order, the token that ends one included; None
-            for nothing.
+        parts: ``[responses]`` each, components of the total by name, for the log.
+        tokens: ``[n]``, additional reward of each token, all responses in order, with the token that ends each; None
+            for none.
     """
 
     total: Tensor
@@ -260,11 +269,11 @@ class PairLabels(NamedTuple):
     """The comparisons of a batch; every field is ``[pairs]``.
 
     Args:
-        chosen: which response of the batch was preferred.
-        rejected: which one was not.
+        chosen: index in the batch of the response that was preferred.
+        rejected: index of the other one.
         probability: that the preference is right.
-        margin: by how much.
-        target: a third response that is held up as the answer; -1 where there is none.
+        margin: by how much it is better, in the annotator's units.
+        target: index of the reference answer; -1 if there is none.
     """
 
     chosen: Tensor
@@ -275,12 +284,12 @@ class PairLabels(NamedTuple):
 
 
 class UnpairedLabels(NamedTuple):
-    """Responses of a batch that were judged one by one.
+    """Responses of a batch that have binary labels.
 
     Args:
-        response: ``[thumbs]``, which responses of the batch.
-        desirable: ``[thumbs]``, whether the thumb was up.
-        mismatched: ``[m]``, responses that belong to another prompt.
+        response: ``[n]``, index of the response in the batch.
+        desirable: ``[n]``, its binary label.
+        mismatched: ``[m]``, indices of responses that belong to another prompt.
     """
 
     response: Tensor
@@ -292,9 +301,8 @@ class RankLabels(NamedTuple):
     """The rankings of a batch; both fields are ``[rankings, longest]``.
 
     Args:
-        order: responses of the batch from best to worst, -1 behind the end.
-        place: their places, ascending; equal ones are a tie, and those of `UNRANKED` are only known to be behind the
-            others.
+        order: indices of responses in the batch from best to worst; -1 is padding.
+        place: their places, ascending; equal ones are a tie, and `UNRANKED` is worse than all others.
     """
 
     order: Tensor
@@ -302,17 +310,17 @@ class RankLabels(NamedTuple):
 
 
 UNRANKED = 2**31 - 1
-"""The place of a response that has none."""
+"""The place of an unplaced response."""
 
 
 class Batch(NamedTuple):
-    """What runs through the model at once: one micro-batch of a step.
+    """One micro-batch of a step: what passes through the model at once.
 
     Args:
         trees: the packed tokens.
         source: the trees in the order they were packed.
         pairs: their comparisons, or None.
-        thumbs: their thumbs, or None.
+        unpaired: their binary labels, or None.
         rankings: their rankings, or None.
     """
 
@@ -324,15 +332,16 @@ class Batch(NamedTuple):
 
 
 class Step(NamedTuple):
-    """All that one optimiser step learns from on this rank.
+    """The data of one optimizer step on this rank.
 
     The loss of a step is the sum over its micro-batches divided by the step's global count, so that neither the token
     budget nor the number of processes changes the loss or its gradient.
 
     Args:
-        batches: micro-batches, each within the token budget; may be empty on a rank that ran out of items.
+        batches: micro-batches, each within the token budget; may be empty if the step has fewer groups than ranks.
         tokens: scored tokens of the whole step, all ranks together.
-        items: labels of the whole step, all ranks together: comparisons, thumbs, rated responses or rankings.
+        items: labels of the whole step, all ranks together: comparisons, binary labels, rated responses or
+            rankings.
         groups: prompts of the whole step, all ranks together.
     """
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lit_align.data.ledger import Ledger
-from lit_align.data.readers import read
+from lit_align.data.readers import read_rows
 from lit_align.errors import Malformed, SetAside
 from tests import objective_registry
 
@@ -150,7 +150,7 @@ def test_every_row_of_the_real_pandalm_set_is_accounted_for(shared_data, monkeyp
     from lit_align_pandalm import VOTES, PandaLM
 
     layout, ledger, reasons, kept = PandaLM(), Ledger("pandalm"), {}, []
-    for source, row in read(str(shared_data / "pandalm" / "testset-v1.json")):
+    for source, row in read_rows(str(shared_data / "pandalm" / "testset-v1.json")):
         assert layout.recognises(row)
         try:
             kept.append((row, layout(row)))

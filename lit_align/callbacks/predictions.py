@@ -12,8 +12,8 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from lit_align.data.prepare import SELECT
-from lit_align.data.scoring import WHOLE
+from lit_align.data.label_conversion import to_prompt
+from lit_align.data.scoring import UNLIMITED
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import ConfigError
 from lit_align.models.generate import sample
@@ -55,8 +55,8 @@ def replies(
     module: LanguageModelStage, groups: Sequence[Group], role: str = "policy", **options: Any
 ) -> list[list[str]]:
     """What a role says to the prompts of groups, however long they are; ``options`` as for `ask`."""
-    chat = ChatTokenizer(module.tokenizer, max_length=WHOLE)
-    prompts = [chat.encode(SELECT["prompts"](group)).tree.prompt for group in groups]
+    chat = ChatTokenizer(module.tokenizer, max_length=UNLIMITED)
+    prompts = [chat.encode(to_prompt(group)).tree.prompt for group in groups]
     return [[text for text, _ in several] for several in ask(module, prompts, role, **options)]
 
 
@@ -64,7 +64,7 @@ def answered(
     modules: Iterable[LanguageModelStage], groups: Sequence[Group], samples: int = 1
 ) -> list[Group]:
     """The prompts of groups with so many responses of each module, sampled even if it answers greedily by itself."""
-    made = [SELECT["prompts"](group) for group in groups]
+    made = [to_prompt(group) for group in groups]
     for module in modules:
         said = replies(
             module, groups, num_generations=samples, temperature=module.temperature or 1.0
@@ -159,7 +159,7 @@ class PredictionWriter(BasePredictionWriter):
             )
         complete = len(lines) == len(asked)
         self.taken = (
-            lines if complete else lines[: len(lines) // prompts.together * prompts.together]
+            lines if complete else lines[: len(lines) // prompts.batch_size * prompts.batch_size]
         )
         pl_module.num_answered = len(self.taken)  # type: ignore[assignment]
 

@@ -14,9 +14,7 @@ import torch
 
 from lit_align.data.datamodules import TextDataModule
 from lit_align.data.ledger import Ledger
-from lit_align.data.loader import Steps
-from lit_align.data.prepare import prepare
-from lit_align.data.tokenize import ChatTokenizer
+from lit_align.data.loader import StepLoader
 from lit_align.memory.model import GIB, ModelShape
 from lit_align.memory.planner import MemoryPlanner, Plan
 from lit_align.models.adapter_set import Lora
@@ -54,25 +52,13 @@ def run(stage: LanguageModelStage, data: TextDataModule, card: float) -> None:
         console.print(ledger.table(), highlight=False, markup=False)
 
     stage.check_data(data)
-    chat = ChatTokenizer(stage.tokenizer, max_length=data.max_length, overlong=data.overlong)
     ptx = beside(stage.ptx, data) if isinstance(stage, RL) and stage.ptx is not None else None
     prepared = {}
     for one, split in [(data, "train"), *([(ptx, "ptx")] if ptx else []), (data, "validation")]:
         if not one.paths[split]:
             continue
-        formats = () if one.format else stage.formats()
-        wanted = getattr(stage, "attributes", ())
-        trees, _ = prepare(
-            one.paths[split],
-            one.format,
-            chat,
-            one.label_kind,
-            one.max_malformed,
-            formats,
-            show,
-            wanted,
-        )
-        Steps(trees, batch_size=one.batch_size, token_budget=one.token_budget)
+        trees = one.read_trees(split, one.label_kind, stage, show)
+        StepLoader(trees, batch_size=one.batch_size, token_budget=one.token_budget)
         prepared[split] = trees
         if isinstance(stage, RL) and one is data:
             stage.check_room(trees)
@@ -136,7 +122,7 @@ def planned(
                 (Path(stage.init_adapter).expanduser() / "adapter_config.json").read_text("utf-8")
             )["r"],
         )
-    scored = sum(sum(map(sum, tree.scored)) for tree in trees) / sum(tree.tokens for tree in trees)
+    scored = sum(tree.num_scored for tree in trees) / sum(tree.tokens for tree in trees)
     plan = Plan(
         base=stage.base,
         lora=lora,

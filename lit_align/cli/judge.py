@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 from lit_align.cli.command import READING, shown, tell, understood
 from lit_align.data.formats.groups import as_row
-from lit_align.evaluation.reward_bench import whole_groups
+from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.agreement import label_groups, measure_agreement, summarize_results
+from lit_align.plugins import load_plugins
+from lit_align.types import LabelKind
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "feedback": {"type": Feedback, "required": True, "help": "Who is asked, by its name."},
@@ -44,8 +46,15 @@ def run(arguments: list[str], choose: Callable[[Path], Path]) -> dict[str, Any]:
 
     made, folder = understood("lit-align judge", SETTINGS, arguments, choose)
     console, cost = Console(), 0.0
-    groups = whole_groups(
-        made.data, made.format, "responses", made.max_malformed, shown(console, folder)
+    groups = load_groups(
+        DataSource(
+            made.data,
+            LabelKind.RESPONSES,
+            made.format,
+            load_plugins().formats.default_instances(),
+            max_malformed=made.max_malformed,
+            on_ledger=shown(console, folder),
+        )
     )
     labelled, records = folder / "labelled.jsonl", folder / "records.jsonl"
     with (

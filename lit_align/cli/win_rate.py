@@ -14,16 +14,17 @@ import numpy as np
 import lit_align
 from lit_align.cli.command import READING, shown, tell
 from lit_align.data.formats.groups import as_row
-from lit_align.data.prepare import held_up
-from lit_align.data.readers import read
+from lit_align.data.label_conversion import reference_answer
+from lit_align.data.read_groups import DataSource, load_groups
+from lit_align.data.readers import read_rows
 from lit_align.errors import ConfigError, DataError, SetAside
-from lit_align.evaluation.reward_bench import whole_groups
 from lit_align.evaluation.win_rate import win_rate
 from lit_align.feedback import Feedback
 from lit_align.feedback.agreement import label_groups, summarize_results
 from lit_align.feedback.base import pair_probabilities
+from lit_align.plugins import load_plugins
 from lit_align.rewards.base import as_response, response_text
-from lit_align.types import Group, Text
+from lit_align.types import Group, LabelKind, Text
 
 WHOSE = "the folder of a run, base for the model under the other one's run, or a file that predict wrote"
 
@@ -82,8 +83,15 @@ def run(made: Any, folder: Path) -> dict[str, Any]:
     from rich.progress import track
 
     console = Console()
-    groups = whole_groups(
-        made.data, made.format, "responses", made.max_malformed, shown(console, folder)
+    groups = load_groups(
+        DataSource(
+            made.data,
+            LabelKind.RESPONSES,
+            made.format,
+            load_plugins().formats.default_instances(),
+            max_malformed=made.max_malformed,
+            on_ledger=shown(console, folder),
+        )
     )
     duels = _duels(made, groups)
     differ = [
@@ -167,7 +175,7 @@ def _duels(made: Any, groups: Sequence[Group]) -> list[Group]:
 
 def _best(group: Group) -> Text:
     try:
-        return held_up(group)
+        return reference_answer(group)
     except SetAside:
         raise DataError(
             f"{group.source} has no response to compare with; name in b who answers"
@@ -191,7 +199,7 @@ def _answers(who: str, other: str, made: Any, groups: Sequence[Group]) -> list[T
 def _written(file: str, groups: Sequence[Group]) -> list[Text]:
     """Answers of a file by their prompts; of several to one prompt each is used once."""
     known: dict[str, list[str]] = defaultdict(list)
-    for _, row in read(file):
+    for _, row in read_rows(file):
         if isinstance(row, dict) and "prompt" in row and isinstance(row.get("answer"), str):
             known[json.dumps(row["prompt"])].append(row["answer"])
     found = []

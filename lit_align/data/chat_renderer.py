@@ -46,7 +46,9 @@ class ChatRenderer:
             DataError: if there is no chat template, or it is unfit for training.
         """
         prompt = group.prompt
-        if any(isinstance(response, str) != isinstance(prompt, str) for response in group.responses):
+        if any(
+            isinstance(response, str) != isinstance(prompt, str) for response in group.responses
+        ):
             raise Malformed("one of prompt and responses is text, the other messages")
         if isinstance(prompt, str):
             return prompt, [[Part(str(response), True)] for response in group.responses]

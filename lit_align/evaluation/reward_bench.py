@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -20,15 +19,13 @@ import torch
 
 from lit_align.data.formats import Format
 from lit_align.data.ledger import Ledger
-from lit_align.data.prepare import likelier, prepare
-from lit_align.data.tokenize import ChatTokenizer, Encoded
-from lit_align.errors import SetAside
+from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.feedback import FeedbackResult
 from lit_align.feedback.base import pair_probabilities
 from lit_align.plugins import load_plugins
 from lit_align.rewards import Reward
 from lit_align.rewards.base import checked_scores, response_text
-from lit_align.types import Group, Tree
+from lit_align.types import Group, LabelKind
 
 SECTIONS: dict[str, dict[str, int]] = {
     "Chat": {"mt-bench-easy": 28, "mt-bench-med": 40}
@@ -237,55 +234,22 @@ def reliability(margin: Floats) -> dict[str, Any]:
 # ---------------------------------------------------------------------- rows and scores
 
 
-class _Whole:
-    """Stands where training has a ``Chat``: a judge reads text, so groups stay as they are."""
-
-    def encode(self, group: Group) -> Encoded:
-        """The group with its comparisons the likelier way round, without those that are a coin toss."""
-        nothing: list[list[Any]] = [[] for _ in group.responses]
-        return Encoded(Tree([], nothing, nothing, group._replace(pairs=likelier(group.pairs))))
-
-
-class _Compared(_Whole):
-    """The same for groups that are to say which response is better."""
-
-    def encode(self, group: Group) -> Encoded:
-        """The group, if a comparison in it is more than a coin toss."""
-        encoded = super().encode(group)
-        if not encoded.tree.group.pairs:
-            raise SetAside("no comparison that is more than a coin toss")
-        return encoded
-
-
-def whole_groups(
-    paths: Sequence[str],
-    format: Format | None,
-    label_kind: str,
-    max_malformed: float,
-    show: Callable[[Ledger], object],
-) -> list[Group]:
-    """The groups to judge, as text; arguments as for ``prepare``."""
-    known = load_plugins().formats.classes()
-    ready = [
-        one
-        for one in known
-        if all(f.default is not f.empty for f in signature(one).parameters.values())
-    ]
-    chat = cast(ChatTokenizer, _Compared() if label_kind == "pairs" else _Whole())
-    trees, _ = prepare(
-        paths, format, chat, label_kind, max_malformed, [one() for one in ready], show
-    )
-    return [tree.group for tree in trees]
-
-
 def comparisons(
     paths: Sequence[str],
     format: Format | None,
     max_malformed: float,
     show: Callable[[Ledger], object],
 ) -> list[Group]:
-    """The groups to judge, with the comparisons they carry or their rankings imply; arguments as for ``prepare``."""
-    return whole_groups(paths, format, "pairs", max_malformed, show)
+    """The groups to judge, with the comparisons they carry or their rankings imply; arguments as for `DataSource`."""
+    source = DataSource(
+        paths,
+        LabelKind.PAIRS,
+        format,
+        load_plugins().formats.default_instances(),
+        max_malformed=max_malformed,
+        on_ledger=show,
+    )
+    return load_groups(source)
 
 
 def judge(

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lit_align.data.prepare import SELECT, likelier, rated
+from lit_align.data.label_conversion import convert_labels, ordered_pairs, to_pairs, to_ratings
 from lit_align.errors import SetAside
-from lit_align.types import Group, Pair
+from lit_align.types import Group, LabelKind, Pair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -109,7 +109,7 @@ def label_from_scores(
     best = max(range(len(scores)), key=scores.__getitem__)
     worst = min(range(len(scores)), key=scores.__getitem__)
     if label_kind == "ratings":
-        return rated(group._replace(ratings=tuple({"score": score} for score in scores)))
+        return to_ratings(group._replace(ratings=tuple({"score": score} for score in scores)))
     if label_kind == "demonstrations":
         if threshold is not None and scores[best] < threshold:
             raise SetAside("no response is worth imitating")
@@ -135,7 +135,7 @@ def label_from_scores(
         for i, j in ways
         if scores[i] != scores[j]
     ]
-    return SELECT["pairs"](group._replace(pairs=tuple(pairs)))
+    return to_pairs(group._replace(pairs=tuple(pairs)))
 
 
 def label_from_probabilities(
@@ -162,11 +162,11 @@ def label_from_probabilities(
         >>> label_from_probabilities(three, {(0, 1): 0.75, (0, 2): 0.25, (1, 2): 0.5}, "ranking").ranking  # 0.5, 0.375, 0.625
         (2, 3, 1)
     """
-    pairs = likelier(tuple(Pair(i, j, chance) for (i, j), chance in chances.items()))
+    pairs = ordered_pairs(tuple(Pair(i, j, chance) for (i, j), chance in chances.items()))
     if not pairs:
         raise SetAside(TIE)
     if label_kind == "pairs":
-        return SELECT["pairs"](without_labels(group)._replace(pairs=pairs))
+        return to_pairs(without_labels(group)._replace(pairs=pairs))
     won: dict[int, list[float]] = {}
     for (i, j), chance in chances.items():
         won.setdefault(i, []).append(chance)
@@ -184,7 +184,7 @@ def select_labels(group: Group, label_kind: str) -> Group:
     Raises:
         SetAside: if there are none.
     """
-    return SELECT[label_kind](group._replace(pairs=likelier(group.pairs)))
+    return convert_labels(group._replace(pairs=ordered_pairs(group.pairs)), LabelKind(label_kind))
 
 
 def make_result(records: tuple[dict[str, Any], ...], label: Callable[[], Group]) -> FeedbackResult:

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lit_align import Register, hookimpl
-from lit_align.data.scoring import longest, read, scored
+from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_groups
 from lit_align.feedback import Feedback, FeedbackResult, Group
 from lit_align.feedback.from_reward import FromReward
 from lit_align.rewards.reward_model import RewardModelScore
@@ -74,8 +74,8 @@ class Discriminator(Feedback):
         if not groups:  # the round had nothing but ties
             return
         seat = self.reward.seat
-        trees, _ = read(
-            groups, seat.tokenizer, longest(seat.adapters.model, self.reward.max_length)
+        trees, _ = tokenize_groups(
+            groups, seat.tokenizer, limit_to_positions(seat.adapters.model, self.reward.max_length)
         )
         for member in seat.members:
             weights = seat.adapters.parameters_for(member)
@@ -94,7 +94,7 @@ class Discriminator(Feedback):
                 for _ in range(self.epochs):
                     for part in torch.randperm(len(trees), generator=draw).split(self.batch_size):  # type: ignore[no-untyped-call]
                         chosen = part.tolist()
-                        scores = scored(
+                        scores = score_trees(
                             [trees[i] for i in chosen], score, self.reward.token_budget, dense=True
                         )
                         optimizer.zero_grad()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lit_align.data.scoring import longest, scored
+from lit_align.data.scoring import limit_to_positions, score_trees
 from lit_align.errors import ModelError
 from lit_align.judges.base import JudgeModel, Reply
 from lit_align.models.generate import Completion, sample
@@ -82,11 +82,11 @@ class LocalModel(JudgeModel):
     def choose_option(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
         began, prompts = perf_counter(), [self._prompt(question) for question in questions]
         answers = [self._ids(option) for option in options]
-        room = longest(self._seat.model, self.max_length) - max(map(len, answers))
+        room = limit_to_positions(self._seat.model, self.max_length) - max(map(len, answers))
         marks = [[True] * len(ids) for ids in answers]
         trees = [Tree(ids, answers, marks, Group("", [])) for ids in prompts if len(ids) <= room]
         whole = (
-            scored(trees, self._whole, self.token_budget, dense=True).double().exp()
+            score_trees(trees, self._whole, self.token_budget, dense=True).double().exp()
             if trees
             else torch.zeros(0)
         )
@@ -111,7 +111,7 @@ class LocalModel(JudgeModel):
     def generate(self, questions: Sequence[str], max_tokens: int) -> list[Reply]:
         began, seat = perf_counter(), self._seat
         prompts = [self._prompt(question) for question in questions]
-        room = longest(seat.model, self.max_length + max_tokens) - max_tokens
+        room = limit_to_positions(seat.model, self.max_length + max_tokens) - max_tokens
         with seat.activate():
             how: dict[str, Any] = {
                 "max_new_tokens": max_tokens,

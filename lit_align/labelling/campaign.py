@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from lit_align.checks import check_at_least
-from lit_align.data.prepare import ranked
+from lit_align.data.label_conversion import to_ranking
 from lit_align.errors import ConfigError, SetAside
 from lit_align.types import Group
 
@@ -101,7 +101,7 @@ def gold_answer(group: Group, kind: str, members: tuple[int, ...]) -> dict[str, 
             return None
         return {"rating": round(group.ratings[first]["rating"]), "flags": {}}
     try:
-        ranking = ranked(group).ranking
+        ranking = to_ranking(group).ranking
     except SetAside:
         return None
     places = [ranking[i] for i in members]

@@ -54,10 +54,20 @@ def _add_tasks(store: Store, campaign: Campaign, paths: Sequence[str], gold: boo
         return
     import lit_align
     from lit_align.callbacks.predictions import answered
-    from lit_align.evaluation.reward_bench import whole_groups
+    from lit_align.data.read_groups import DataSource, load_groups
+    from lit_align.plugins import load_plugins
+    from lit_align.types import LabelKind
 
     source = ", ".join(paths)
-    groups = whole_groups(paths, None, "responses", 1.0, lambda ledger: print(ledger.table()))
+    groups = load_groups(
+        DataSource(
+            paths,
+            LabelKind.RESPONSES,
+            formats=load_plugins().formats.default_instances(),
+            max_malformed=1.0,
+            on_ledger=lambda ledger: print(ledger.table()),
+        )
+    )
     if campaign.runs and not gold:  # two answers of one run, or one of each of two
         modules = map(lit_align.load, campaign.runs)
         groups = answered(modules, groups, 3 - len(campaign.runs))

@@ -10,7 +10,7 @@ from typing import Literal
 
 from lit_align import Register, hookimpl
 from lit_align.checks import check_fraction
-from lit_align.data.prepare import SELECT
+from lit_align.data.label_conversion import to_pairs
 from lit_align.errors import SetAside
 from lit_align.feedback import Feedback, FeedbackResult, Group
 from lit_align.feedback.base import TIE, label_from_scores, make_result, prompt_hash, select_labels
@@ -110,7 +110,7 @@ def _convert_labels(group: Group, label_kind: str) -> Group:
         return label_from_scores(group, scores, label_kind, all_pairs=True)
     if group.pairs and label_kind == "demonstrations":
         # without responses that were compared with nothing
-        group = group._replace(pairs=()) if group.ranking else SELECT["pairs"](group)
+        group = group._replace(pairs=()) if group.ranking else to_pairs(group)
     return select_labels(group, label_kind)
 
 

@@ -17,12 +17,11 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lit_align.data.datamodules import TextDataModule
 from lit_align.data.formats.groups import Groups, as_row
-from lit_align.data.kto_mismatched import mismatched
-from lit_align.data.prepare import SELECT, held_up
+from lit_align.data.kto_mismatched import add_mismatched_responses
+from lit_align.data.label_conversion import convert_labels, reference_answer
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import ConfigError, Malformed, Overlong, SetAside
 from lit_align.feedback import Feedback, FeedbackResult
-from lit_align.functional.trees import FLEX_BLOCK_SIZE
 from lit_align.models.generate import check_context_length, sample
 from lit_align.online.round_loader import Kept, Rounds, Row
 from lit_align.rewards.base import as_response as answered
@@ -167,7 +166,7 @@ class Online(TextDataModule):
             running.fit_loop.max_epochs = self.rounds
         super().setup(stage)
         self._chat = ChatTokenizer(
-            module.tokenizer, max_length=self.max_length, overlong=self.overlong, silent=True
+            module.tokenizer, max_length=self.max_length, overlong=self.overlong, allow_empty=True
         )
 
     def label_kind_for(self, split: str) -> LabelKind:
@@ -198,12 +197,8 @@ class Online(TextDataModule):
             self._understand,
             keeps=self.responses == "replay",
             kept=self._rounds,
-            batch_size=self.batch_size,
-            token_budget=self.token_budget,
-            seed=self.seed,
             shuffle=self.shuffle,
-            multiple=FLEX_BLOCK_SIZE if module.block_sparse else 1,
-            dense=not module.block_sparse,
+            **self.packing_settings(),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -297,7 +292,7 @@ class Online(TextDataModule):
             with suppress(
                 SetAside
             ):  # what is then to be said of the fresh ones, the feedback knows
-                held = [held_up(group)] if self.include_reference_answer else []
+                held = [reference_answer(group)] if self.include_reference_answer else []
             texts = [
                 str(module.tokenizer.decode(one.ids, skip_special_tokens=True)) for one in said
             ]
@@ -334,7 +329,7 @@ class Online(TextDataModule):
             len({tuple(tree.prompt) for tree in trees}) > 1
         )  # else no response belongs to another prompt
         return (
-            mismatched(trees, self.max_length)
+            add_mismatched_responses(trees, self.max_length)
             if several and getattr(self._module, "mismatched", False)
             else trees
         )
@@ -342,7 +337,7 @@ class Online(TextDataModule):
     def _tree(self, row: Row) -> Tree:
         """What a record stands for; sampled responses as the very tokens that were sampled."""
         whole = _group(row)
-        tree = self._chat.encode(SELECT[self._module.objective.label_kind](whole)).tree
+        tree = self._chat.encode(convert_labels(whole, self._module.objective.label_kind)).tree
         known = [
             its and its[: self.max_length - len(tree.prompt)]
             for its in _ids(whole.responses, row[IDS], tree.group.responses)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lit_align.data.loader import Steps
+from lit_align.data.loader import StepLoader
 from lit_align.errors import DataError
 from lit_align.types import Tree
 
@@ -30,7 +30,7 @@ class Kept:
     past: list[Row] = field(default_factory=list)
 
 
-class Rounds(Steps):
+class Rounds(StepLoader):
     """Steps whose trees are made anew for every epoch, which is a round.
 
     Every round has as many steps as its prompts fill; where some got no label, the others are spread over them, and
@@ -44,7 +44,7 @@ class Rounds(Steps):
         understand: the trees that rows stand for.
         keeps: whether they are.
         kept: what has been made so far.
-        settings: as for `Steps`.
+        settings: as for `StepLoader`.
 
     Raises:
         DataError: when there is nothing to learn from in the very first round.
@@ -71,11 +71,11 @@ class Rounds(Steps):
         """Those of one round."""
         first, last = number * self.size, (number + 1) * self.size
         passes = range(first // len(self.trees), (last - 1) // len(self.trees) + 1)
-        order = [i for one in passes for i in self._order(one)]
+        order = [i for one in passes for i in self._epoch_order(one)]
         skip = first - passes[0] * len(self.trees)
         return [self.trees[i] for i in order[skip : skip + self.size]]
 
-    def _parts(self) -> list[list[Tree]]:
+    def _trees_by_step(self) -> list[list[Tree]]:
         """The steps of this round; the rows are made unless a checkpoint brought them."""
         kept = self.kept
         if kept.made != self.epoch:
@@ -92,5 +92,5 @@ class Rounds(Steps):
             for part in torch.arange(len(trees)).tensor_split(len(self))
         ]
 
-    def _identity(self) -> dict[str, int]:
-        return {**super()._identity(), "round_size": self.size}
+    def _order_settings(self) -> dict[str, int]:
+        return {**super()._order_settings(), "round_size": self.size}

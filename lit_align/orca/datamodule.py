@@ -10,7 +10,7 @@ import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
-from lit_align.data.loader import Steps
+from lit_align.data.loader import StepLoader
 from lit_align.errors import ConfigError, DataError
 from lit_align.orca.modalities import Examples, InputSpec, Labelled, Modality, TargetSpec, collate
 
@@ -190,7 +190,7 @@ class CrossModalData(LightningDataModule):
         return Batches(self, "test")
 
 
-class Batches(Steps):
+class Batches(StepLoader):
     """The batches of one part of the data: the order of steps of trees, and how it is resumed, without packing."""
 
     def __init__(
@@ -210,7 +210,7 @@ class Batches(Steps):
         self.data, self.part = data, part
         data.encoded(part)  # refuses now what would stop in the middle of an epoch
 
-    def _step(self, trees: Any) -> Any:
+    def _make_step(self, trees: Any) -> Any:
         return self.data.labelled(self.part, trees)
 
 

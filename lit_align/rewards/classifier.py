@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lit_align import Register, hookimpl
-from lit_align.data.scoring import longest
+from lit_align.data.scoring import limit_to_positions
 from lit_align.errors import ModelError
 from lit_align.rewards import Group, Reward, Scores
 
@@ -52,7 +52,9 @@ class Classifier(Reward):
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
         whole = [self._ids(group, response) for group in groups for response in group.responses]
-        room = longest(self._model, min(self.max_length, self._tokenizer.model_max_length))
+        room = limit_to_positions(
+            self._model, min(self.max_length, self._tokenizer.model_max_length)
+        )
         rows = [ids[-room:] for ids in whole]
         total = torch.zeros(len(rows))
         order = sorted(

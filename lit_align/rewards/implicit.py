@@ -12,7 +12,7 @@ from torch import Tensor
 
 import lit_align
 from lit_align import Register, hookimpl
-from lit_align.data.scoring import longest, read, scored
+from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_groups
 from lit_align.errors import ModelError
 from lit_align.objectives.base import ImplicitRewardObjective
 from lit_align.rewards import Group, Reward, Scores
@@ -50,10 +50,14 @@ class Implicit(Reward):
 
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        trees, lost = read(
-            groups, self._stage.tokenizer, longest(self._stage.adapters.model, self.max_length)
+        trees, lost = tokenize_groups(
+            groups,
+            self._stage.tokenizer,
+            limit_to_positions(self._stage.adapters.model, self.max_length),
         )
-        total = scored(trees, self._rewards, self.token_budget, dense=not self._stage.block_sparse)
+        total = score_trees(
+            trees, self._rewards, self.token_budget, dense=not self._stage.block_sparse
+        )
         return Scores(total, {"tokens_cut": lost})
 
     def _rewards(self, batch: Batch) -> Tensor:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 
 from lit_align import Register, hookimpl
-from lit_align.data.scoring import longest, read, scored
+from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_groups
 from lit_align.errors import ModelError
 from lit_align.models.adapter_files import attach_adapter
 from lit_align.models.adapter_set import AdapterSet, Lora
@@ -144,10 +144,12 @@ class RewardModelScore(Reward):
 
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        trees, lost = read(
-            groups, self.seat.tokenizer, longest(self.seat.adapters.model, self.max_length)
+        trees, lost = tokenize_groups(
+            groups,
+            self.seat.tokenizer,
+            limit_to_positions(self.seat.adapters.model, self.max_length),
         )
-        each = scored(trees, self._members, self.token_budget, dense=True)
+        each = score_trees(trees, self._members, self.token_budget, dense=True)
         mean, parts = each.mean(1), {"tokens_cut": lost}
         if each.shape[1] == 1:
             return Scores(mean, parts)

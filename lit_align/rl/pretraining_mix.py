@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lit_align.data.datamodules import Demonstrations, TextDataModule
-from lit_align.data.loader import Steps
+from lit_align.data.loader import StepLoader
 from lit_align.types import Step
 
 
@@ -39,15 +39,15 @@ def beside(ptx: PretrainingMix, prompts: TextDataModule) -> Demonstrations:
     return data
 
 
-def demonstrations(ptx: PretrainingMix, prompts: TextDataModule) -> Steps:
+def demonstrations(ptx: PretrainingMix, prompts: TextDataModule) -> StepLoader:
     """Prepared; their ledger is one more in the run's."""
     data = beside(ptx, prompts)
     data.trainer, data.ledgers = prompts.trainer, prompts.ledgers
-    data._prepare("ptx")
-    return data._steps("ptx", shuffle=True)
+    data.prepare_split("ptx")
+    return data.step_loader("ptx", shuffle=True)
 
 
-def drawn(steps: Steps, number: int) -> Step:
+def drawn(steps: StepLoader, number: int) -> Step:
     """The step that update ``number`` learns from, whichever were drawn before."""
     steps.epoch, steps.next = divmod(number, len(steps))
     return next(iter(steps))

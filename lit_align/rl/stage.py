@@ -30,7 +30,7 @@ scores clipped                                        ``RL.reward_clip``        
 what to watch is logged                               ``RolloutBatch.figures``         test_what_is_logged
 reference is the base, KL 0 at first                  ``models.roles``            test_the_first_iteration_starts_at
 gap between sampler and training pass logged          ``policy/sampler_gap``      test_the_first_iteration_starts_at
-resumes bit for bit                                   ``Steps``, seeds by step    test_a_killed_run_goes_on_bit_for_bit
+resumes bit for bit                                   ``StepLoader``, seeds by step test_a_killed_run_goes_on_bit_for_bit
 ====================================================  ==========================  ====================================
 """
 
@@ -49,7 +49,7 @@ from torch import Tensor, nn
 from lit_align.advantages import Advantage, Rollouts, whitened
 from lit_align.compat.lightning import count_global_step, step_optimizer_uncounted
 from lit_align.data.datamodules import to_device
-from lit_align.data.loader import Steps
+from lit_align.data.loader import StepLoader
 from lit_align.data.packing import pack
 from lit_align.errors import ConfigError
 from lit_align.functional.kl import kl_estimates
@@ -184,7 +184,7 @@ class RL(LanguageModelStage):
         self.first: dict[str, float] = {}  # figures of the first iteration
         self.said: list[str] = []  # complaints
         self.path: list[tuple[float, float]] = []  # KL and score of every iteration
-        self._demonstrations: Steps | None = None  # demonstrations
+        self._demonstrations: StepLoader | None = None  # demonstrations
         self._demonstration_weight = 0.0  # of each of their tokens, in the update that is under way
         self._now: RolloutBatch | None = None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import time
 from abc import abstractmethod
 from collections import defaultdict
@@ -65,6 +64,7 @@ class LanguageModelStage(Stage):
     """
 
     validation_metrics: ClassVar[tuple[str, ...]] = ()
+    attributes: Sequence[str] = ()  # the ratings that are trained on
 
     def __init__(
         self,
@@ -165,19 +165,18 @@ class LanguageModelStage(Stage):
         return self._tree_forward
 
     @property
+    def mismatched(self) -> bool:
+        """Whether each prompt also needs a response to another prompt."""
+        return False
+
+    @property
     def block_sparse(self) -> bool:
         """Whether attention skips what is not seen, so that trees belong into one long row."""
         return self.base.attention == "flex_attention"
 
     def formats(self) -> list[Format]:
-        """Layouts of rows to choose from, plugins' included; those that need settings must be named in the YAML."""
-        known = load_plugins().formats.classes()
-        settings = {layout: inspect.signature(layout).parameters.values() for layout in known}
-        return [
-            layout()
-            for layout in known
-            if all(one.default is not one.empty for one in settings[layout])
-        ]
+        """Formats of rows to choose from, plugins' included; those that need settings must be named in the YAML."""
+        return load_plugins().formats.default_instances()
 
     def check_data(self, data: Any) -> None:
         """Refuse a data module that carries another label than the objective takes.

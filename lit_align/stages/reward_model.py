@@ -12,8 +12,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lit_align.callbacks.predictions import record
-from lit_align.data.prepare import likelier
-from lit_align.data.scoring import scored
+from lit_align.data.label_conversion import ordered_pairs
+from lit_align.data.scoring import score_trees
 from lit_align.errors import ConfigError, DataError
 from lit_align.models.adapter_files import save_adapter
 from lit_align.models.load import tokenizer_fingerprint
@@ -167,7 +167,7 @@ class RewardModel(LanguageModelStage):
                 return self.raw(member, batch.trees.to(self.device), training=False).cpu()
 
             scores = (
-                scored(trees, score, self._budget(trees), dense=not self.block_sparse)[kept]
+                score_trees(trees, score, self._budget(trees), dense=not self.block_sparse)[kept]
                 @ head.combine.cpu()
             )
             scale = scores.std(correction=0)
@@ -192,7 +192,7 @@ class RewardModel(LanguageModelStage):
         trees = [tree for _, tree in numbered]
         if not trees:  # answered already
             return []
-        each = scored(trees, self._score, self._budget(trees), dense=not self.block_sparse)
+        each = score_trees(trees, self._score, self._budget(trees), dense=not self.block_sparse)
         rows = zip(trees, torch.split(each, [len(tree.responses) for tree in trees]), strict=True)
         return [
             record(t.group, {"responses": t.group.responses, "scores": s.tolist()}) for t, s in rows
@@ -263,7 +263,7 @@ def preferred(tree: Tree) -> list[bool]:
         [False, True]
     """
     group = tree.group
-    worse = {pair.worse for pair in likelier(group.pairs)}
+    worse = {pair.worse for pair in ordered_pairs(group.pairs)}
     best = min(filter(None, group.ranking), default=0)
     places = group.ranking or (best,) * len(tree.responses)
     found = [i not in worse and place == best for i, place in enumerate(places)]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from lit_align import Register, hookimpl
 from lit_align.data.formats import Format, Row
 from lit_align.errors import Malformed, SetAside
-from lit_align.types import Group, Message, Pair
+from lit_align.types import Group, LabelKind, Message, Pair
 
 VOTES = ("annotator1", "annotator2", "annotator3")
 READ = ("instruction", "input", "response1", "response2", *VOTES)
@@ -28,7 +28,7 @@ class PandaLM(Format):
         (Pair(better=1, worse=0, probability=0.6666666666666666, margin=0.0),)
     """
 
-    label_kinds: ClassVar[frozenset[str]] = frozenset({"pairs"})
+    label_kinds: ClassVar[frozenset[LabelKind]] = frozenset({LabelKind.PAIRS})
 
     def recognises(self, row: Row) -> bool:
         return {"instruction", "response1", "response2", *VOTES} <= row.keys()

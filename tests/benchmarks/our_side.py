@@ -75,7 +75,7 @@ class _Reference(Callback):
 
     def on_train_start(self, trainer, stage):
         start = time.process_time()
-        for step in trainer.datamodule._steps("train", shuffle=False, resumes=False):
+        for step in trainer.datamodule.step_loader("train", shuffle=False, resumes=False):
             for batch in trainer.datamodule.transfer_batch_to_device(step, stage.device, 0).batches:
                 stage.reference(batch)
         self.seconds = time.process_time() - start

@@ -21,7 +21,7 @@ import torch
 
 from lit_align.data.formats.hh import HH
 from lit_align.data.packing import pack
-from lit_align.data.scoring import scored
+from lit_align.data.scoring import score_trees
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import Malformed
 from lit_align.models.load import Base, load_model, load_tokenizer
@@ -93,7 +93,7 @@ class Ours:
         budget = sum(
             one.tokens for one in trees[:BATCH]
         )  # as much at once as theirs, prompts counted once
-        return scored(
+        return score_trees(
             trees,
             lambda b: self.tree_forward.last_hidden(b.trees) @ self.head.T,
             budget,

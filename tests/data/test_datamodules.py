@@ -20,7 +20,7 @@ from lit_align.types import Step
 class Learner(LightningModule):
     """Learns nothing, and remembers what it was shown."""
 
-    block_sparse = False
+    block_sparse, mismatched, attributes = False, False, ()
 
     def __init__(self, tokenizer):
         super().__init__()
@@ -122,9 +122,9 @@ def test_setup_prepares_once_and_only_what_is_needed(tmp_path, pairs, tokenizer)
     class Once(Comparisons):
         prepared = ()
 
-        def _prepare(self, split):
+        def prepare_split(self, split):
             self.prepared += (split,)
-            super()._prepare(split)
+            super().prepare_split(split)
 
     made = Once(pairs, validation=pairs, token_budget=30, max_length=20)
     running = trainer(tmp_path, epochs=1)
@@ -136,7 +136,8 @@ def test_setup_prepares_once_and_only_what_is_needed(tmp_path, pairs, tokenizer)
 
 def test_a_layout_may_be_named(tmp_path, pairs, tokenizer):
     with pytest.raises(
-        DataError, match="layout Conversations, which gives demonstrations and desirable, but pairs"
+        DataError,
+        match="format Conversations, whose labels are demonstrations and desirable, but pairs",
     ):
         trainer(tmp_path).fit(Learner(tokenizer()), data(pairs, format=Conversations()))
 
@@ -170,7 +171,7 @@ def test_what_data_carry_is_known_without_reading_them():
 
 @pytest.mark.parametrize("setting", ["batch_size", "token_budget", "max_length", "max_malformed"])
 def test_impossible_settings_are_refused_by_name(setting):
-    with pytest.raises(ConfigError, match=f"{setting} is -1"):
+    with pytest.raises(ConfigError, match=f"{setting} must be .*, got -1"):
         Comparisons("a.jsonl", **{setting: -1})
 
 

@@ -60,7 +60,7 @@ def test_too_many_malformed_rows_stop_the_run(ledger):
     message = r"4 of 8 rows \(50.00%\) of a.jsonl are malformed, over max_malformed 49.00%; mostly malformed: empty response"
     with pytest.raises(
         DataError,
-        match=message + r" \(4\), first at some/a.jsonl:1; mend them or raise max_malformed",
+        match=message + r" \(4\), first at some/a.jsonl:1; fix them or raise max_malformed",
     ):
         ledger.check(0.49)
 
@@ -88,7 +88,7 @@ def test_the_table_stays_short():
     ledger = Ledger("a", rows=13)
     for i in range(13):
         ledger.add(f"a:{i}", "malformed", f"unknown role {i}")
-    assert "  and 3 rarer reasons" in ledger.table().splitlines()
+    assert "  and 3 less common reasons" in ledger.table().splitlines()
     assert len(json.loads(ledger.to_json())["reasons"]) == 13
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_align.data.loader import Steps, deal
+from lit_align.data.loader import StepLoader, balance_by_tokens
 from lit_align.errors import ConfigError, DataError
 from lit_align.types import Group, Pair, Tree
 
@@ -27,7 +27,7 @@ def sources(step):
 @settings(max_examples=60, deadline=None)
 def test_every_group_once_over_all_ranks(trees, batch_size, world, shuffle):
     ranks = [
-        Steps(
+        StepLoader(
             trees,
             batch_size=batch_size,
             token_budget=30,
@@ -56,7 +56,7 @@ def test_every_group_once_over_all_ranks(trees, batch_size, world, shuffle):
 @settings(max_examples=60, deadline=None)
 def test_resuming_anywhere_gives_the_same_sequence(trees, batch_size, stop):
     def made():
-        return Steps(trees, batch_size=batch_size, token_budget=30, seed=5)
+        return StepLoader(trees, batch_size=batch_size, token_budget=30, seed=5)
 
     def run(steps, count):
         """``count`` steps as Lightning takes them: never more from an iterator than the loader's length."""
@@ -75,7 +75,7 @@ def test_resuming_anywhere_gives_the_same_sequence(trees, batch_size, stop):
 
 
 def test_position_is_known_before_the_last_step_is_given_out():
-    steps = Steps([tree(0, 1), tree(1, 1)], batch_size=1, token_budget=9)
+    steps = StepLoader([tree(0, 1), tree(1, 1)], batch_size=1, token_budget=9)
     once = iter(steps)
     next(once), next(once)
     assert (steps.epoch, steps.next) == (1, 0)
@@ -84,19 +84,19 @@ def test_position_is_known_before_the_last_step_is_given_out():
 
 def test_epochs_differ_and_seeds_differ():
     trees = [tree(i, 1) for i in range(20)]
-    made = Steps(trees, batch_size=20, token_budget=999)
+    made = StepLoader(trees, batch_size=20, token_budget=999)
     orders = [s.split() for s in {" ".join(sources(step)) for _ in range(3) for step in made}]
     assert all(len(order) == 20 for order in orders)
-    subset = Steps(trees, batch_size=5, token_budget=999)
+    subset = StepLoader(trees, batch_size=5, token_budget=999)
     assert [set(sources(s)) for s in subset] != [set(sources(s)) for s in subset]
-    other = Steps(trees, batch_size=5, token_budget=999, seed=1)
-    assert [set(sources(s)) for s in Steps(trees, batch_size=5, token_budget=999)] != [
+    other = StepLoader(trees, batch_size=5, token_budget=999, seed=1)
+    assert [set(sources(s)) for s in StepLoader(trees, batch_size=5, token_budget=999)] != [
         set(sources(s)) for s in other
     ]
 
 
 def test_validation_starts_over_after_a_look():
-    steps = Steps(
+    steps = StepLoader(
         [tree(i, 1) for i in range(4)], batch_size=1, token_budget=9, shuffle=False, resumes=False
     )
     next(iter(steps))
@@ -104,13 +104,13 @@ def test_validation_starts_over_after_a_look():
 
 
 def test_shares_are_balanced_by_tokens():
-    shares = deal([tree(i, n) for i, n in enumerate([18, 1, 1, 8, 8, 1])], world=2)
+    shares = balance_by_tokens([tree(i, n) for i, n in enumerate([18, 1, 1, 8, 8, 1])], world=2)
     loads = sorted(sum(t.tokens for t in share) for share in shares)
     assert loads == [23, 26]  # trees of 20, 10, 10, 3, 3 and 3 tokens: 20 + 3 and 10 + 10 + 3 + 3
 
 
 def test_a_rank_may_get_nothing():
-    steps = Steps([tree(0, 3)], batch_size=4, token_budget=9, rank=1, world=2)
+    steps = StepLoader([tree(0, 3)], batch_size=4, token_budget=9, rank=1, world=2)
     (step,) = steps
     assert step.batches == ()
     assert step.tokens == 4
@@ -123,20 +123,20 @@ def test_a_checkpoint_of_other_data_is_refused(change):
     given = {"trees": [tree(0, 1)] * 4, "batch_size": 2, "token_budget": 9}
     other = given | change
     with pytest.raises(ConfigError, match="the checkpoint was made with"):
-        Steps(**other).load_state_dict(Steps(**given).state_dict())
+        StepLoader(**other).load_state_dict(StepLoader(**given).state_dict())
 
 
 def test_more_processes_may_resume():
     given = {"trees": [tree(0, 1)] * 4, "batch_size": 2, "token_budget": 9}
-    Steps(**given, world=2).load_state_dict(Steps(**given).state_dict())
+    StepLoader(**given, world=2).load_state_dict(StepLoader(**given).state_dict())
 
 
 def test_what_no_step_could_hold_is_refused_at_once():
     with pytest.raises(
         DataError, match="7 has 12 tokens with all its responses, over the token_budget of 11"
     ):
-        Steps([tree(1, 1), tree(7, 10)], batch_size=1, token_budget=11)
+        StepLoader([tree(1, 1), tree(7, 10)], batch_size=1, token_budget=11)
     with pytest.raises(DataError, match="no group to learn from"):
-        Steps([], batch_size=1, token_budget=11)
+        StepLoader([], batch_size=1, token_budget=11)
     with pytest.raises(ConfigError, match="batch_size is 0"):
-        Steps([tree(1, 1)], batch_size=0, token_budget=11)
+        StepLoader([tree(1, 1)], batch_size=0, token_budget=11)

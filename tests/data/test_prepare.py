@@ -6,7 +6,15 @@ import json
 import pytest
 
 from lit_align.data.formats import built_in
-from lit_align.data.prepare import compared, imitable, judged, prepare, ranked, rated
+from lit_align.data.label_conversion import (
+    to_binary_labels,
+    to_demonstrations,
+    to_pairs,
+    to_ranking,
+    to_ratings,
+)
+from lit_align.data.prepare import prepare
+from lit_align.data.read_groups import DataSource
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import DataError, SetAside
 from lit_align.types import Group, Pair
@@ -32,7 +40,9 @@ def test_hostile_rows_have_one_fate_each(tmp_path, tokenizer):
     path = tmp_path / "hostile.jsonl"
     path.write_text("\n".join(HOSTILE))
     chat = ChatTokenizer(tokenizer(), max_length=20, overlong="truncate")
-    trees, ledger = prepare([str(path)], None, chat, "pairs", 0.5, built_in())
+    trees, ledger = prepare(
+        DataSource([str(path)], "pairs", formats=built_in(), max_malformed=0.5), chat
+    )
     assert ledger.fates == {
         "kept": 9,
         "truncated": 1,
@@ -49,7 +59,7 @@ def test_hostile_rows_have_one_fate_each(tmp_path, tokenizer):
     ]
     assert ledger.tokens == sum(tree.tokens for tree in trees)
     with pytest.raises(DataError, match=r"8 of 19 rows \(42.11%\)"):
-        prepare([str(path)], None, chat, "pairs", 0.4, built_in())
+        prepare(DataSource([str(path)], "pairs", formats=built_in(), max_malformed=0.4), chat)
 
 
 def test_files_of_different_layouts_make_one_set(tmp_path, tokenizer):
@@ -60,7 +70,10 @@ def test_files_of_different_layouts_make_one_set(tmp_path, tokenizer):
     )
     chat = ChatTokenizer(tokenizer(), max_length=20)
     trees, ledger = prepare(
-        [str(pairs), str(unpaired)], None, chat, "demonstrations", 0, built_in()
+        DataSource(
+            [str(pairs), str(unpaired)], "demonstrations", formats=built_in(), max_malformed=0
+        ),
+        chat,
     )
     assert [tree.group.responses for tree in trees] == [["bc"], ["b"]]
     assert ledger.fates["set aside"] == 1
@@ -70,21 +83,21 @@ def test_files_of_different_layouts_make_one_set(tmp_path, tokenizer):
     )
     with pytest.raises(
         DataError,
-        match=r"thumbs.json has the layout Completions, which gives .* but pairs are needed",
+        match=r"thumbs.json has the format Completions, whose labels are .* but pairs are needed",
     ):
-        prepare([str(unpaired)], None, chat, "pairs", 0, built_in())
+        prepare(DataSource([str(unpaired)], "pairs", formats=built_in(), max_malformed=0), chat)
 
 
 def test_labels_decide_which_responses_stay():
     group = Group("a", ["b", "c", "d"], (Pair(2, 0, 0.9, 1.0),), (True, True, False))
-    assert compared(group)[1:4] == (["b", "d"], (Pair(1, 0, 0.9, 1.0),), ())
-    assert imitable(group)[1:4] == (["c"], (), ())
-    assert judged(group) == group._replace(pairs=())
-    for select in (compared, judged):
+    assert to_pairs(group)[1:4] == (["b", "d"], (Pair(1, 0, 0.9, 1.0),), ())
+    assert to_demonstrations(group)[1:4] == (["c"], (), ())
+    assert to_binary_labels(group) == group._replace(pairs=())
+    for select in (to_pairs, to_binary_labels):
         with pytest.raises(SetAside):
             select(Group("a", ["b"]))
     with pytest.raises(SetAside):
-        imitable(Group("a", ["b"], (), (False,)))
+        to_demonstrations(Group("a", ["b"], (), (False,)))
 
 
 def test_no_readable_row_is_refused_with_the_first_reason(tmp_path, tokenizer):
@@ -93,7 +106,10 @@ def test_no_readable_row_is_refused_with_the_first_reason(tmp_path, tokenizer):
     with pytest.raises(
         DataError, match=r"none of the 2 rows of .* \(the first, .*a.jsonl:1, is not JSON\)"
     ):
-        prepare([str(path)], None, ChatTokenizer(tokenizer(), max_length=9), "pairs", 1, built_in())
+        prepare(
+            DataSource([str(path)], "pairs", formats=built_in(), max_malformed=1),
+            ChatTokenizer(tokenizer(), max_length=9),
+        )
 
 
 @pytest.mark.parametrize(
@@ -108,7 +124,10 @@ def test_no_readable_row_is_refused_with_the_first_reason(tmp_path, tokenizer):
 )
 def test_real_sets_lose_no_row_unseen(shared_data, smollm2, file, label_kind, rows, lost):
     chat = ChatTokenizer(smollm2, max_length=10_000)
-    trees, ledger = prepare([str(shared_data / file)], None, chat, label_kind, 0.01, built_in())
+    trees, ledger = prepare(
+        DataSource([str(shared_data / file)], label_kind, formats=built_in(), max_malformed=0.01),
+        chat,
+    )
     manifest = [
         line.split("\t") for line in (shared_data / "MANIFEST.tsv").read_text().splitlines()
     ]
@@ -140,34 +159,34 @@ def test_the_lost_rows_of_hh_are_those_without_an_answer(shared_data):
 
 def test_labels_are_made_from_others_where_they_say_the_same():
     ranking = Group("a", ["b", "c", "d"], ranking=(2, 1, 2))
-    assert compared(ranking).pairs == (Pair(1, 0), Pair(1, 2))
-    assert imitable(ranking).responses == ["c"]
-    assert judged(ranking).desirable == (False, True, False)
-    assert ranked(ranking).ranking == (2, 1, 2)
+    assert to_pairs(ranking).pairs == (Pair(1, 0), Pair(1, 2))
+    assert to_demonstrations(ranking).responses == ["c"]
+    assert to_binary_labels(ranking).desirable == (False, True, False)
+    assert to_ranking(ranking).ranking == (2, 1, 2)
     with pytest.raises(SetAside, match="ties all"):
-        ranked(ranking._replace(ranking=(1, 1, 1)))
+        to_ranking(ranking._replace(ranking=(1, 1, 1)))
     first_two = Group(
         "a", ["b", "c", "d", "e"], ranking=(2, 0, 1, 0)
     )  # the others are only known to be behind
-    assert compared(first_two).pairs == (Pair(0, 1), Pair(0, 3), Pair(2, 0), Pair(2, 1), Pair(2, 3))
-    assert imitable(first_two).responses == ["d"]
+    assert to_pairs(first_two).pairs == (Pair(0, 1), Pair(0, 3), Pair(2, 0), Pair(2, 1), Pair(2, 3))
+    assert to_demonstrations(first_two).responses == ["d"]
     rating = Group("a", ["b", "c"], ratings=({}, {"tone": 3.0}))
-    assert rated(rating).responses == ["c"]
+    assert to_ratings(rating).responses == ["c"]
     with pytest.raises(SetAside, match="no rating"):
-        rated(ranking)
+        to_ratings(ranking)
     pair = Group("a", ["b", "c"], (Pair(1, 0),))
-    assert judged(pair).desirable == (False, True)
-    assert ranked(pair).ranking == (2, 1)
+    assert to_binary_labels(pair).desirable == (False, True)
+    assert to_ranking(pair).ranking == (2, 1)
     doubtful = Group("a", ["b", "c"], (Pair(0, 1, 0.25),))
-    assert ranked(doubtful).ranking == (2, 1)
-    assert judged(doubtful).desirable == (False, True)
+    assert to_ranking(doubtful).ranking == (2, 1)
+    assert to_binary_labels(doubtful).desirable == (False, True)
     with pytest.raises(SetAside):
-        ranked(Group("a", ["b", "c"], (Pair(0, 1, 0.5),)))
+        to_ranking(Group("a", ["b", "c"], (Pair(0, 1, 0.5),)))
     chain = Group("a", ["b", "c", "d"], (Pair(0, 1), Pair(1, 2)))
-    assert judged(chain).responses == ["b", "d"]  # the one in the middle is neither
-    assert judged(chain).desirable == (True, False)
+    assert to_binary_labels(chain).responses == ["b", "d"]  # the one in the middle is neither
+    assert to_binary_labels(chain).desirable == (True, False)
     with pytest.raises(SetAside, match="no ranking"):
-        ranked(chain)
+        to_ranking(chain)
     held = Group("a", ["b", "c", "d"], (Pair(0, 1),), target=2)
-    assert compared(held).target == 2
-    assert compared(held).responses == ["b", "c", "d"]
+    assert to_pairs(held).target == 2
+    assert to_pairs(held).responses == ["b", "c", "d"]

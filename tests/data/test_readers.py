@@ -5,14 +5,14 @@ import json
 
 import pytest
 
-from lit_align.data.readers import read
+from lit_align.data.readers import read_rows
 from lit_align.errors import DataError, Malformed
 
 
 def rows(path):
     return [
         (source.removeprefix(f"{path}:"), str(row) if isinstance(row, Malformed) else row)
-        for source, row in read(str(path))
+        for source, row in read_rows(str(path))
     ]
 
 
@@ -82,7 +82,7 @@ def test_files_broken_as_a_whole_are_named(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
-        list(read(str(path)))
+        list(read_rows(str(path)))
 
 
 def test_csv_counts_lines_inside_cells(tmp_path):
@@ -112,12 +112,12 @@ def test_parquet(tmp_path):
 )
 def test_a_missing_path_is_not_looked_for_on_the_hub(path):
     with pytest.raises(DataError, match=r"there is no file .*correct the path"):
-        read(path)
+        read_rows(path)
 
 
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match="is a folder; name the files in it"):
-        read(str(tmp_path))
+        read_rows(str(tmp_path))
 
 
 def test_a_hub_name_without_the_hub_is_refused_in_one_sentence():
@@ -125,7 +125,7 @@ def test_a_hub_name_without_the_hub_is_refused_in_one_sentence():
         DataError,
         match=r"lit-align-tests/none \(split test\) is neither a file nor a data set on the hub",
     ):
-        list(read("lit-align-tests/none:test"))
+        list(read_rows("lit-align-tests/none:test"))
 
 
 def test_hub_rows_come_with_split_and_number(tmp_path, monkeypatch):
@@ -134,7 +134,7 @@ def test_hub_rows_come_with_split_and_number(tmp_path, monkeypatch):
     (tmp_path / "someone" / "pairs").mkdir(parents=True)
     (tmp_path / "someone" / "pairs" / "test.jsonl").write_text(json.dumps({"a": 1}) + "\n")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    assert list(read("someone/pairs:test")) == [("someone/pairs:test:1", {"a": 1})]
+    assert list(read_rows("someone/pairs:test")) == [("someone/pairs:test:1", {"a": 1})]
 
 
 def test_real_rows_of_mixed_types_survive(shared_data):

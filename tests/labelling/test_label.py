@@ -9,7 +9,8 @@ import yaml
 import lit_align
 from lit_align.__main__ import main
 from lit_align.callbacks.predictions import answered
-from lit_align.evaluation.reward_bench import whole_groups
+from lit_align.data.formats import built_in
+from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.labelling.campaign import default_flags
 from lit_align.labelling.votes import read_votes
 from tests.labelling.serving import Visitor
@@ -109,7 +110,7 @@ def runs(tiny, tmp_path_factory):
 
 def test_answers_are_made_by_one_run_or_two(runs):
     pairs, (one, other) = runs
-    rows = whole_groups([str(pairs)], None, "responses", 0.01, print)
+    rows = load_groups(DataSource([str(pairs)], "responses", formats=built_in()))
     load = lit_align.load
     alone, both = answered([load(one)], rows, 2), answered(map(load, [one, other]), rows)
     for groups in (alone, both):

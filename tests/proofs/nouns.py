@@ -35,8 +35,8 @@ from lightning.pytorch import Callback, Trainer
 
 from lit_align.data.datamodules import Comparisons
 from lit_align.data.formats.groups import as_row
-from lit_align.data.prepare import SELECT
-from lit_align.data.scoring import scored
+from lit_align.data.label_conversion import to_prompt
+from lit_align.data.scoring import score_trees
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.feedback import Feedback
 from lit_align.feedback.discriminator import Discriminator
@@ -121,7 +121,7 @@ def policy(seed: int, lr: float) -> Preference:
 def said(module: Preference, prompts: list[str], samples: int, seed: int) -> list[Group]:
     """Answers of the policy, with their ids and log-probabilities."""
     chat = ChatTokenizer(module.tokenizer, max_length=256)
-    asked = [chat.encode(SELECT["prompts"](Group(prompt, []))).tree.prompt for prompt in prompts]
+    asked = [chat.encode(to_prompt(Group(prompt, []))).tree.prompt for prompt in prompts]
     with module.adapters.activate("policy", training=False) as model:
         found = sample(
             model,
@@ -157,7 +157,7 @@ def nats(module: Preference, groups: list[Group]) -> float:
         for one, group in zip(told, groups, strict=True)
     ]
     ours = torch.tensor([one for group in groups for one in group.extra["logps"]])
-    return (ours - scored(trees, likelihoods, 1024, dense=True)).mean().item()
+    return (ours - score_trees(trees, likelihoods, 1024, dense=True)).mean().item()
 
 
 def nouns(groups: list[Group]) -> list[float]:

@@ -17,8 +17,8 @@ from lightning.pytorch import Trainer
 
 from lit_align.callbacks.predictions import ask
 from lit_align.data.formats.groups import Groups
+from lit_align.data.label_conversion import to_demonstrations
 from lit_align.data.packing import pack
-from lit_align.data.prepare import imitable
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.feedback.from_reward import FromReward
 from lit_align.feedback.self_play import SelfPlay
@@ -121,7 +121,9 @@ def arm(folder: Path, name: str) -> dict:
     rows = [json.loads(line) for line in (DATA / "validation.jsonl").read_text().splitlines()][
         :HELD_OUT
     ]
-    groups = [imitable(Groups()(row)._replace(source=str(k))) for k, row in enumerate(rows)]
+    groups = [
+        to_demonstrations(Groups()(row)._replace(source=str(k))) for k, row in enumerate(rows)
+    ]
     measure = likelihoods if name == "SPIN" else rewards
     chat = ChatTokenizer(module.tokenizer, max_length=256)
     trees = [chat.encode(group._replace(responses=group.responses[:1])).tree for group in groups]

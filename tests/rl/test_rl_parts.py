@@ -14,7 +14,7 @@ from lit_align.advantages.gae import GAE
 from lit_align.advantages.grpo import GRPO
 from lit_align.advantages.rloo import RLOO
 from lit_align.cli.main import main
-from lit_align.data.loader import Steps
+from lit_align.data.loader import StepLoader
 from lit_align.objectives.ppo import PPO
 from lit_align.rewards.base import response_text
 from lit_align.rewards.pattern import Pattern
@@ -202,7 +202,7 @@ def test_demonstrations_add_their_gradient(loss_aggregation, moved):
             name: parameter.grad.clone() for name, parameter in module.adapters.trainable().items()
         }
 
-    alone, both = gradient(None), gradient(Steps(shown, batch_size=2, token_budget=100))
+    alone, both = gradient(None), gradient(StepLoader(shown, batch_size=2, token_budget=100))
     module.zero_grad()
     with module.adapters.activate("policy") as model:
         logps = [

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_align.cli.main import main
-from lit_align.data.kto_mismatched import mismatched
+from lit_align.data.kto_mismatched import add_mismatched_responses
 from lit_align.data.packing import pack
 from lit_align.errors import ConfigError, DataError
 from lit_align.models.adapter_set import Lora
@@ -43,7 +43,7 @@ GROUPS = {
 def labelled(label_kind: str, count: int = 6, groups=GROUPS) -> list[Tree]:
     """Random trees of three responses with the label that an objective takes."""
     made = [tree._replace(group=groups[label_kind]) for tree in trees(count, responses=3)]
-    return mismatched(made, 100) if label_kind == "desirable" else made
+    return add_mismatched_responses(made, 100) if label_kind == "desirable" else made
 
 
 def step(rows: list[Tree], budget: int = 10_000) -> Step:
@@ -128,11 +128,13 @@ def test_a_mismatched_response_never_answers_the_same_prompt():
         for i, k in enumerate([1, 1, 2, 3, 3, 3, 1])
     ]
     of = {10 + i: tree.prompt for i, tree in enumerate(rows)}
-    for tree in mismatched(rows, 9):
+    for tree in add_mismatched_responses(rows, 9):
         assert of[tree.responses[1][0]] != tree.prompt
     with pytest.raises(DataError, match="every row has the same prompt"):
-        mismatched(rows[:2], 9)
-    assert [tree.tokens for tree in mismatched(rows, 1)] == [2] * 7  # no room for another
+        add_mismatched_responses(rows[:2], 9)
+    assert [tree.tokens for tree in add_mismatched_responses(rows, 1)] == [
+        2
+    ] * 7  # no room for another
 
 
 def test_the_running_baseline_forgets_whole_steps():

@@ -121,7 +121,8 @@ def test_label_and_objective_that_do_not_fit_are_refused_before_weights_load(
     assert capsys.readouterr().err == message
     message = refused(capsys, tiny, chats, tmp_path / "run")
     assert (
-        "Conversations, which gives demonstrations and desirable, but pairs are needed" in message
+        "Conversations, whose labels are demonstrations and desirable, but pairs are needed"
+        in message
     )
 
 

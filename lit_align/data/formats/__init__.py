@@ -1,4 +1,4 @@
-"""How raw rows become groups: one dataset layout a file, found by its columns or named in the YAML."""
+"""Formats convert raw rows to groups; a file's format is found by its columns or named in the YAML."""
 
 from lit_align.data.formats.base import Format, Row, built_in, recognise
 

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
-from lit_align.data.formats.conversations import demonstrated
-from lit_align.data.formats.fields import flag, text, unused
-from lit_align.data.formats.preferences import compared
+from lit_align.data.formats.conversations import demonstration_group
+from lit_align.data.formats.fields import bool_field, other_fields, text_field
+from lit_align.data.formats.preferences import pair_group
 from lit_align.errors import Malformed
-from lit_align.types import Group, Message
+from lit_align.types import Group, LabelKind, Message
 
-READ = ("instruction", "input", "output", "chosen", "rejected", "system", "history", "kto_tag")
+COLUMNS = ("instruction", "input", "output", "chosen", "rejected", "system", "history", "kto_tag")
 
 
 @dataclass(frozen=True)
@@ -21,45 +21,45 @@ class Alpaca(Format):
     r"""Columns ``instruction``, ``input`` (may be empty or missing) and ``output``, or ``chosen`` and ``rejected``.
 
     Instruction and input make the user's turn, one line after the other. ``system``, ``history`` (pairs of earlier
-    questions and answers) and ``kto_tag`` (a thumb) are read where they stand.
+    questions and answers) and ``kto_tag`` (a binary label) are optional.
 
     Example:
         >>> Alpaca()({"instruction": "Translate.", "input": "chat", "output": "cat"}).prompt
         [{'role': 'user', 'content': 'Translate.\nchat'}]
     """
 
-    label_kinds: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations", "desirable"})
+    label_kinds: ClassVar[frozenset[LabelKind]] = frozenset(
+        {LabelKind.PAIRS, LabelKind.DEMONSTRATIONS, LabelKind.DESIRABLE}
+    )
 
     def recognises(self, row: Row) -> bool:
-        """``instruction`` with an answer or two."""
+        """``instruction`` with one answer or two."""
         return "instruction" in row and ("output" in row or {"chosen", "rejected"} <= row.keys())
 
     def __call__(self, row: Row) -> Group:
-        """The row as a group of one or two."""
-        instruction = text(row, "instruction")
-        given = text(row, "input") if row.get("input") is not None else ""
-        prompt = _earlier(row)
-        prompt.append(
-            {"role": "user", "content": f"{instruction}\n{given}" if given else instruction}
-        )
-        extra = unused(row, *READ)
+        """A group of one or two responses."""
+        question = text_field(row, "instruction")
+        if row.get("input") is not None and text_field(row, "input"):
+            question = f"{question}\n{row['input']}"
+        prompt = [*_earlier_turns(row), {"role": "user", "content": question}]
+        extra = other_fields(row, *COLUMNS)
         if "chosen" in row:
-            return compared(
-                prompt, [_answer(text(row, "chosen"))], [_answer(text(row, "rejected"))], extra
-            )
-        desirable = (flag(row, "kto_tag"),) if "kto_tag" in row else ()
-        return demonstrated([*prompt, _answer(text(row, "output"))], desirable, extra)
+            chosen, rejected = text_field(row, "chosen"), text_field(row, "rejected")
+            return pair_group(prompt, [_answer(chosen)], [_answer(rejected)], extra)
+        desirable = (bool_field(row, "kto_tag"),) if "kto_tag" in row else ()
+        answer = _answer(text_field(row, "output"))
+        return demonstration_group([*prompt, answer], desirable, extra)
 
 
 def _answer(content: str) -> Message:
     return {"role": "assistant", "content": content}
 
 
-def _earlier(row: Row) -> list[Message]:
+def _earlier_turns(row: Row) -> list[Message]:
     """System prompt and earlier turns."""
-    turns: list[Message] = (
-        [{"role": "system", "content": text(row, "system")}] if row.get("system") else []
-    )
+    turns: list[Message] = []
+    if row.get("system"):
+        turns.append({"role": "system", "content": text_field(row, "system")})
     history = row.get("history") or []
     if not isinstance(history, list) or not all(map(_is_exchange, history)):
         raise Malformed("'history' is not pairs of question and answer")
@@ -70,11 +70,11 @@ def _earlier(row: Row) -> list[Message]:
 
 def _is_exchange(entry: Any) -> bool:
     return (
-        isinstance(entry, list) and len(entry) == 2 and all(isinstance(side, str) for side in entry)
+        isinstance(entry, list) and len(entry) == 2 and all(isinstance(text, str) for text in entry)
     )
 
 
 @hookimpl
 def register_formats(register: Register) -> None:
-    """Offer the layout."""
+    """Register the format."""
     register(Alpaca)

@@ -1,4 +1,4 @@
-"""What a dataset layout must answer, and how the layout of a row is found."""
+"""Interface of a data set format, and how the format of a row is found."""
 
 from __future__ import annotations
 
@@ -9,65 +9,66 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from lit_align.errors import DataError
-from lit_align.types import Group
+from lit_align.types import Group, LabelKind
 
 Row = dict[str, Any]
-"""One record of a data set, as found."""
+"""One record of a data set, as read."""
 
 
 class Format(ABC):
-    """One layout of raw rows: a frozen dataclass whose fields, if any, are its settings.
+    """One format of raw rows: a frozen dataclass whose fields, if any, are its settings.
 
     Class attributes:
-        label_kinds: the labels its rows carry, of ``"pairs"``, ``"demonstrations"``, ``"desirable"`` and ``"ranking"``.
+        label_kinds: the label kinds of its rows, such as ``frozenset({LabelKind.PAIRS})``.
     """
 
-    label_kinds: ClassVar[frozenset[str]]
+    label_kinds: ClassVar[frozenset[LabelKind]]
 
     @abstractmethod
     def recognises(self, row: Row) -> bool:
-        """Whether the row's columns are those of this layout; their values may still be broken."""
+        """Whether the row has the columns of this format; their values may still be malformed."""
 
     @abstractmethod
     def __call__(self, row: Row) -> Group:
-        """The row as a group; columns that it does not use go to ``extra``.
+        """Convert the row to a group; columns that the format does not read go to ``extra``.
 
         Raises:
             Malformed: if the row is broken; the message is a short reason that many rows can share.
-            SetAside: if the row is sound but says nothing, such as a tie.
+            SetAside: if the row is valid but has no usable label, such as a tie.
         """
 
 
 def built_in() -> list[Format]:
-    """One of each layout that lit_align brings, with default settings."""
-    found: list[type[Format]] = []
+    """One instance of each format that ships with lit_align, with default settings."""
+    classes: list[type[Format]] = []
     package = __name__.rpartition(".")[0]
-    for module in pkgutil.iter_modules(import_module(package).__path__):
-        hook = getattr(import_module(f"{package}.{module.name}"), "register_formats", None)
-        if hook:
-            hook(found.append)
-    return [layout() for layout in found]
+    for module_info in pkgutil.iter_modules(import_module(package).__path__):
+        module = import_module(f"{package}.{module_info.name}")
+        register_formats = getattr(module, "register_formats", None)
+        if register_formats:
+            register_formats(classes.append)
+    return [cls() for cls in classes]
 
 
 def recognise(row: Row, formats: Sequence[Format]) -> Format:
-    """The one layout whose columns the row has.
+    """The one format that recognises the row's columns.
 
     Raises:
-        DataError: if none has, or more than one.
+        DataError: if none does, or more than one.
     """
-    match [layout for layout in formats if layout.recognises(row)]:
-        case [layout]:
-            return layout
-        case []:
-            raise DataError(
-                f"no layout has the columns {', '.join(map(str, row)) or '(none)'}; rename them to those of one of "
-                f"{', '.join(_names(formats))} (`lit-align plugins formats` says which), or write a plugin for them"
-            )
-        case several:
-            raise DataError(
-                f"the columns {', '.join(map(str, row))} could be {' or '.join(_names(several))}; set format to one"
-            )
+    matches = [row_format for row_format in formats if row_format.recognises(row)]
+    if len(matches) == 1:
+        return matches[0]
+    columns = ", ".join(map(str, row)) or "(none)"
+    if not matches:
+        raise DataError(
+            f"no format matches the columns {columns}; rename them to those of one of "
+            f"{', '.join(_names(formats))} (`lit-align plugins formats` lists them), or write a plugin for them"
+        )
+    raise DataError(
+        f"the columns {columns} could be {' or '.join(_names(matches))}; set format to one"
+    )
 
 
 def _names(formats: Sequence[Format]) -> list[str]:
-    return sorted(type(layout).__name__ for layout in formats)
+    return sorted(type(row_format).__name__ for row_format in formats)

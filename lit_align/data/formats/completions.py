@@ -1,4 +1,4 @@
-"""Prompts with a completion, judged or not: https://huggingface.co/docs/trl/dataset_formats#prompt-completion."""
+"""Prompts with a completion, labelled or not: https://huggingface.co/docs/trl/dataset_formats#prompt-completion."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import ClassVar
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
-    checked_prompt,
-    checked_response,
-    flag,
+    bool_field,
+    check_prompt,
+    check_response,
+    check_same_type,
+    other_fields,
     text_or_messages,
-    unused,
 )
-from lit_align.errors import Malformed
-from lit_align.types import Group
+from lit_align.types import Group, LabelKind
 
 
 @dataclass(frozen=True)
 class Completions(Format):
-    """Columns ``prompt`` and ``completion``, text or messages; ``label`` true or false is a thumbs up or down.
+    """Columns ``prompt`` and ``completion``, text or messages; ``label`` is an optional binary label.
 
     Example:
         >>> Completions()({"prompt": "The sky is", "completion": " blue.", "label": True}).desirable
         (True,)
     """
 
-    label_kinds: ClassVar[frozenset[str]] = frozenset({"demonstrations", "desirable"})
+    label_kinds: ClassVar[frozenset[LabelKind]] = frozenset(
+        {LabelKind.DEMONSTRATIONS, LabelKind.DESIRABLE}
+    )
 
     def recognises(self, row: Row) -> bool:
         """``prompt`` and ``completion``."""
         return {"prompt", "completion"} <= row.keys()
 
     def __call__(self, row: Row) -> Group:
-        """The row as a group of one."""
+        """A group of one response."""
         prompt, completion = text_or_messages(row, "prompt"), text_or_messages(row, "completion")
-        if isinstance(prompt, str) != isinstance(completion, str):
-            raise Malformed("one of 'prompt' and 'completion' is text, the other messages")
-        desirable = (flag(row, "label"),) if "label" in row else ()
-        extra = unused(row, "prompt", "completion", "label")
-        return Group(
-            checked_prompt(prompt), [checked_response(completion)], desirable=desirable, extra=extra
-        )
+        check_same_type(prompt, completion, "prompt", "completion")
+        desirable = (bool_field(row, "label"),) if "label" in row else ()
+        prompt, completion = check_prompt(prompt), check_response(completion)
+        extra = other_fields(row, "prompt", "completion", "label")
+        return Group(prompt, [completion], desirable=desirable, extra=extra)
 
 
 @hookimpl
 def register_formats(register: Register) -> None:
-    """Offer the layout."""
+    """Register the format."""
     register(Completions)

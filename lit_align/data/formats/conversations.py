@@ -8,22 +8,22 @@ from typing import ClassVar
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
-    checked_prompt,
-    checked_response,
-    flag,
-    found,
-    messages,
-    unused,
+    bool_field,
+    check_prompt,
+    check_response,
+    other_fields,
+    parse_messages,
+    required,
 )
 from lit_align.errors import Malformed
-from lit_align.types import Group, Message
+from lit_align.types import Group, LabelKind, Message
 
 
 @dataclass(frozen=True)
 class Conversations(Format):
-    """Column ``messages``: every assistant turn after the first user turn is learned from.
+    """Column ``messages``: every assistant turn after the first user turn is trained on.
 
-    With ``label`` true or false, the thumb is on the last assistant turn, and all before it is the prompt.
+    With a binary ``label``, the last assistant turn alone is the response, and all before it is the prompt.
 
     Example:
         >>> turns = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
@@ -31,37 +31,41 @@ class Conversations(Format):
         [[{'role': 'assistant', 'content': '4'}]]
     """
 
-    label_kinds: ClassVar[frozenset[str]] = frozenset({"demonstrations", "desirable"})
+    label_kinds: ClassVar[frozenset[LabelKind]] = frozenset(
+        {LabelKind.DEMONSTRATIONS, LabelKind.DESIRABLE}
+    )
 
     def recognises(self, row: Row) -> bool:
         """``messages``."""
         return "messages" in row
 
     def __call__(self, row: Row) -> Group:
-        """The row as a group of one."""
-        desirable = (flag(row, "label"),) if "label" in row else ()
-        turns = messages(found(row, "messages"), "messages")
-        return demonstrated(turns, desirable, unused(row, "messages", "label"))
+        """A group of one response."""
+        desirable = (bool_field(row, "label"),) if "label" in row else ()
+        turns = parse_messages(required(row, "messages"), "messages")
+        return demonstration_group(turns, desirable, other_fields(row, "messages", "label"))
 
 
-def demonstrated(turns: list[Message], desirable: tuple[bool, ...], extra: Row) -> Group:
-    """A conversation as a group of one; its last assistant turn alone is the response if that has been judged."""
+def demonstration_group(turns: list[Message], desirable: tuple[bool, ...], extra: Row) -> Group:
+    """A conversation as a group of one response.
+
+    The response begins at the first assistant turn after a user turn; with a binary label, at the last one.
+    """
     answers = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
     if not answers:
         raise Malformed("no assistant turn")
-    asked = next((i for i, turn in enumerate(turns) if turn["role"] == "user"), len(turns))
-    answers = [i for i in answers if i > asked]
-    if not answers:
+    questions = [i for i, turn in enumerate(turns) if turn["role"] == "user"]
+    if questions:
+        answers = [i for i in answers if i > questions[0]]
+    if not questions or not answers:
         raise Malformed("empty prompt")
-    start, end = (
-        answers[-1 if desirable else 0],
-        answers[-1] + 1,
-    )  # what comes after the last answer has none
-    prompt, response = checked_prompt(turns[:start]), checked_response(turns[start:end])
+    start = answers[-1] if desirable else answers[0]
+    end = answers[-1] + 1  # turns after the last answer are dropped
+    prompt, response = check_prompt(turns[:start]), check_response(turns[start:end])
     return Group(prompt, [response], desirable=desirable, extra=extra)
 
 
 @hookimpl
 def register_formats(register: Register) -> None:
-    """Offer the layout."""
+    """Register the format."""
     register(Conversations)

@@ -12,27 +12,27 @@ from lit_align.errors import Malformed
 from lit_align.types import Message, Text
 
 ROLES = {"system", "developer", "user", "assistant", "tool"}
-SAME: Mapping[str, str] = MappingProxyType({})
+NO_ALIASES: Mapping[str, str] = MappingProxyType({})
 
 
-def found(row: Row, name: str) -> Any:
-    """The column's value; a null is as good as missing."""
+def required(row: Row, name: str) -> Any:
+    """The column's value; null counts as missing."""
     if row.get(name) is None:
         raise Malformed(f"missing field '{name}'")
     return row[name]
 
 
-def text(row: Row, name: str) -> str:
+def text_field(row: Row, name: str) -> str:
     """The column as text, which may be empty."""
-    value = found(row, name)
+    value = required(row, name)
     if not isinstance(value, str):
         raise Malformed(f"'{name}' is not text (got {type(value).__name__})")
     return value
 
 
-def flag(row: Row, name: str) -> bool:
-    """The column as a yes or no; CSV can only spell it out."""
-    value = found(row, name)
+def bool_field(row: Row, name: str) -> bool:
+    """The column as a boolean; ``"true"`` and ``"false"`` are accepted, since CSV has only text."""
+    value = required(row, name)
     if isinstance(value, str):
         value = {"true": True, "false": False}.get(value.lower(), value)
     if not isinstance(value, bool):
@@ -40,84 +40,97 @@ def flag(row: Row, name: str) -> bool:
     return value
 
 
-def rating(values: Any) -> dict[str, float]:
-    """Numbers by attribute; a null is one that was not measured."""
-    if not isinstance(values, dict):
-        raise Malformed(f"a rating is not numbers by attribute (got {type(values).__name__})")
-    measured = {str(name): value for name, value in values.items() if value is not None}
-    for name, value in measured.items():
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
-            raise Malformed(f"the rating '{name}' is not a number (got {type(value).__name__})")
-    return {name: float(value) for name, value in measured.items()}
+def list_field(row: Row, name: str) -> list[Any]:
+    """The column as a list."""
+    value = required(row, name)
+    if not isinstance(value, list):
+        raise Malformed(f"'{name}' is not a list (got {type(value).__name__})")
+    return value
 
 
 def text_or_messages(row: Row, name: str) -> Text:
     """The column as text or, if it is a list, as messages."""
-    return messages(row[name], name) if isinstance(row.get(name), list) else text(row, name)
+    if isinstance(row.get(name), list):
+        return parse_messages(row[name], name)
+    return text_field(row, name)
 
 
-def messages(
-    value: Any, name: str, roles: Mapping[str, str] = SAME, keys: str = "role content"
+def parse_ratings(values: Any) -> dict[str, float]:
+    """Numbers by attribute; an attribute that is null was not rated."""
+    if not isinstance(values, dict):
+        raise Malformed(f"a rating is not numbers by attribute (got {type(values).__name__})")
+    ratings = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value):
+            raise Malformed(f"the rating '{name}' is not a number (got {type(value).__name__})")
+        ratings[str(name)] = float(value)
+    return ratings
+
+
+def parse_messages(
+    value: Any, name: str, roles: Mapping[str, str] = NO_ALIASES, keys: str = "role content"
 ) -> list[Message]:
     """A list of turns with known roles.
 
     Args:
-        value: what the column holds.
-        name: of the column.
-        roles: the layout's own words for who speaks, where they are not the usual ones.
-        keys: what the layout calls the speaker and what he says.
+        value: the column's value.
+        name: the column, for error messages.
+        roles: the format's own names of roles, where they differ from the usual ones.
+        keys: the keys of a turn's role and of its text, separated by a space.
     """
     if not isinstance(value, list):
         raise Malformed(f"'{name}' is not a list of turns (got {type(value).__name__})")
-    return [message(turn, name, roles, keys) for turn in value]
+    return [parse_message(turn, name, roles, keys) for turn in value]
 
 
-def message(
-    turn: Any, name: str, roles: Mapping[str, str] = SAME, keys: str = "role content"
+def parse_message(
+    turn: Any, name: str, roles: Mapping[str, str] = NO_ALIASES, keys: str = "role content"
 ) -> Message:
-    """One turn; arguments as for ``messages``."""
-    speaker, says = keys.split()
-    if not isinstance(turn, dict) or not {speaker, says} <= turn.keys():
-        raise Malformed(f"a turn of '{name}' has no '{speaker}' and '{says}'")
-    who = str(turn[speaker])
-    role = roles.get(who, who)
+    """One turn; arguments as for `parse_messages`."""
+    role_key, content_key = keys.split()
+    if not isinstance(turn, dict) or not {role_key, content_key} <= turn.keys():
+        raise Malformed(f"a turn of '{name}' has no '{role_key}' and '{content_key}'")
+    row_role, content = str(turn[role_key]), turn[content_key]
+    role = roles.get(row_role, row_role)
     if role not in ROLES:
-        raise Malformed(f"a turn of '{name}' has the unknown {speaker} {who[:40]!r}")
+        raise Malformed(f"a turn of '{name}' has the unknown {role_key} {row_role[:40]!r}")
     if turn.get("tool_calls"):
         raise Malformed(f"a turn of '{name}' has tool calls, which are not text")
-    if not isinstance(turn[says], str):
-        raise Malformed(f"'{says}' in '{name}' is not text (got {type(turn[says]).__name__})")
-    return {"role": role, "content": turn[says]}
+    if not isinstance(content, str):
+        raise Malformed(f"'{content_key}' in '{name}' is not text (got {type(content).__name__})")
+    return {"role": role, "content": content}
 
 
-def checked_prompt(prompt: Text) -> Text:
-    """The prompt, if it says anything."""
-    if not (
-        prompt.strip()
-        if isinstance(prompt, str)
-        else any(turn["content"].strip() for turn in prompt)
-    ):
+def check_prompt(prompt: Text) -> Text:
+    """The prompt, unless it is empty."""
+    contents = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
+    if not any(content.strip() for content in contents):
         raise Malformed("empty prompt")
     return prompt
 
 
-def checked_response(response: Text) -> Text:
-    """The response, if there is something in it to learn from."""
+def check_response(response: Text) -> Text:
+    """The response, unless there is nothing to train on."""
     if isinstance(response, str):
-        said = [response]
+        answers = [response]
     else:
-        said = [turn["content"] for turn in response if turn["role"] == "assistant"]
-        if response and not said:
+        answers = [turn["content"] for turn in response if turn["role"] == "assistant"]
+        if response and not answers:
             raise Malformed("no assistant turn")
-    if not any(content.strip() for content in said):
+    if not any(content.strip() for content in answers):
         raise Malformed("empty response")
     return response
 
 
-def unused(row: Row, *used: str) -> Row:
-    """The columns that the layout does not read."""
-    return {name: value for name, value in row.items() if name not in used}
+def check_same_type(prompt: Text, response: Text, prompt_name: str, response_name: str) -> None:
+    """Require that both columns are text, or both messages."""
+    if isinstance(prompt, str) != isinstance(response, str):
+        raise Malformed(f"one of '{prompt_name}' and '{response_name}' is text, the other messages")
+
+
+def other_fields(row: Row, *names: str) -> Row:
+    """The columns other than ``names``, which the format reads."""
+    return {name: value for name, value in row.items() if name not in names}

@@ -1,23 +1,25 @@
-"""A prompt, K responses and what is known about them: the layout that lit_align itself writes."""
+"""A prompt, K responses and any labels: the format that lit_align itself writes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
-    checked_prompt,
-    checked_response,
-    found,
-    rating,
+    check_prompt,
+    check_response,
+    check_same_type,
+    list_field,
+    other_fields,
+    parse_ratings,
     text_or_messages,
-    unused,
 )
 from lit_align.errors import Malformed
-from lit_align.types import Group, Pair, Text
+from lit_align.types import Group, LabelKind, Pair, Text
+
+LABELS = ("pairs", "desirable", "ranking", "ratings")
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,22 @@ class Groups(Format):
 
     A pair is ``[better, worse]`` by index, then optionally the probability that this is right, then the margin. A
     ranking is the place of each response, 1 for the best, the same for a tie and 0 where only the others were placed;
-    ratings are an object of numbers by attribute for each response, null where one was not measured. A target is the
-    index of a response held up as the answer. A response with its ids in ``tokens`` was sampled, and may be empty.
+    ratings are an object of numbers by attribute for each response, null where one was not rated. A target is the
+    index of the reference answer. A response with its ids in ``tokens`` was sampled, and may be empty.
 
     Example:
         >>> Groups()({"prompt": "2 + 2?", "responses": ["4", "5"], "pairs": [[0, 1, 0.9]]}).pairs
         (Pair(better=0, worse=1, probability=0.9, margin=0.0),)
     """
 
-    label_kinds: ClassVar[frozenset[str]] = frozenset(
-        {"pairs", "demonstrations", "desirable", "ranking", "ratings"}
+    label_kinds: ClassVar[frozenset[LabelKind]] = frozenset(
+        {
+            LabelKind.PAIRS,
+            LabelKind.DEMONSTRATIONS,
+            LabelKind.DESIRABLE,
+            LabelKind.RANKING,
+            LabelKind.RATINGS,
+        }
     )
 
     def recognises(self, row: Row) -> bool:
@@ -43,90 +51,93 @@ class Groups(Format):
         return {"prompt", "responses"} <= row.keys()
 
     def __call__(self, row: Row) -> Group:
-        """The row as a group of as many as it has."""
-        prompt, given = checked_prompt(text_or_messages(row, "prompt")), _list(row, "responses")
-        sampled = row.get("tokens") or [None] * len(given)
-        responses = [text_or_messages({"responses": response}, "responses") for response in given]
-        responses = [
-            one if ids else checked_response(one)
-            for one, ids in zip_longest(responses, sampled[: len(responses)])
-        ]
-        if not responses:
-            raise Malformed("no response")
-        if any(isinstance(response, str) != isinstance(prompt, str) for response in responses):
-            raise Malformed("one of 'prompt' and 'responses' is text, the other messages")
-        desirable = _list(row, "desirable") if row.get("desirable") is not None else []
-        if not all(isinstance(thumb, bool) for thumb in desirable) or len(desirable) not in (
-            0,
-            len(responses),
-        ):
+        """A group of as many responses as the row has."""
+        prompt = check_prompt(text_or_messages(row, "prompt"))
+        responses = _responses(row)
+        for response in responses:
+            check_same_type(prompt, response, "prompt", "responses")
+        desirable = _optional_list(row, "desirable")
+        if not all(map(_is_bool, desirable)) or len(desirable) not in (0, len(responses)):
             raise Malformed("'desirable' is not true or false for each response")
-        pairs = _list(row, "pairs") if row.get("pairs") is not None else []
-        ranking = _list(row, "ranking") if row.get("ranking") is not None else []
-        if not all(type(place) is int and place >= 0 for place in ranking) or len(ranking) not in (
-            0,
-            len(responses),
-        ):
+        pairs = _optional_list(row, "pairs")
+        ranking = _optional_list(row, "ranking")
+        if not all(map(_is_place, ranking)) or len(ranking) not in (0, len(responses)):
             raise Malformed("'ranking' is not a place, 1 for the best, for each response")
-        ratings = (
-            [rating(one) for one in _list(row, "ratings")] if row.get("ratings") is not None else []
-        )
+        ratings = [parse_ratings(values) for values in _optional_list(row, "ratings")]
         if len(ratings) not in (0, len(responses)):
             raise Malformed("'ratings' is not one for each response")
         target = row.get("target")
         if target is not None and (type(target) is not int or not 0 <= target < len(responses)):
             raise Malformed("'target' is not the index of a response")
-        extra = unused(
-            row, "prompt", "responses", "pairs", "desirable", "ranking", "ratings", "target"
-        )
-        compared = tuple(_pair(pair, responses) for pair in pairs)
         return Group(
             prompt,
             responses,
-            compared,
+            tuple(_parse_pair(pair, responses) for pair in pairs),
             tuple(desirable),
             tuple(ranking),
             tuple(ratings),
             target,
-            extra=extra,
+            extra=other_fields(row, "prompt", "responses", "target", *LABELS),
         )
 
 
 def as_row(group: Group) -> Row:
-    """The columns that a group is read from.
+    """The row from which `Groups` reads the group.
 
     Example:
         >>> as_row(Group("2 + 2?", ["4", "5"], (Pair(0, 1),), extra={"level": 1}))
         {'level': 1, 'prompt': '2 + 2?', 'responses': ['4', '5'], 'pairs': [[0, 1, 1.0, 0.0]]}
     """
     row = {**group.extra, "prompt": group.prompt, "responses": group.responses}
-    for name in ("pairs", "desirable", "ranking", "ratings"):
-        if labels := getattr(group, name):
-            row[name] = [list(one) if isinstance(one, Pair) else one for one in labels]
-    return row if group.target is None else {**row, "target": group.target}
+    if group.pairs:
+        row["pairs"] = [list(pair) for pair in group.pairs]
+    for name in ("desirable", "ranking", "ratings"):
+        labels = getattr(group, name)
+        if labels:
+            row[name] = list(labels)
+    if group.target is not None:
+        row["target"] = group.target
+    return row
 
 
-def _list(row: Row, name: str) -> list[Any]:
-    value = found(row, name)
-    if not isinstance(value, list):
-        raise Malformed(f"'{name}' is not a list (got {type(value).__name__})")
-    return value
+def _responses(row: Row) -> list[Text]:
+    values = list_field(row, "responses")
+    responses = [text_or_messages({"responses": value}, "responses") for value in values]
+    sampled_ids = row.get("tokens") or []
+    for i, response in enumerate(responses):
+        is_sampled = i < len(sampled_ids) and sampled_ids[i]
+        if not is_sampled:
+            check_response(response)
+    if not responses:
+        raise Malformed("no response")
+    return responses
 
 
-def _pair(entry: Any, responses: list[Text]) -> Pair:
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_place(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _optional_list(row: Row, name: str) -> list[Any]:
+    """The column as a list; empty if it is missing."""
+    return [] if row.get(name) is None else list_field(row, name)
+
+
+def _parse_pair(entry: Any, responses: list[Text]) -> Pair:
     """One entry of ``pairs``, checked."""
     match entry:
         case [int(better), int(worse), *label] if len(label) <= 2 and all(
-            isinstance(x, int | float) for x in label
+            isinstance(value, int | float) for value in label
         ):
             pair = Pair(better, worse, *map(float, label))
         case _:
             raise Malformed("a pair is not [better, worse, probability, margin]")
-    if (
-        not {better, worse} <= set(range(len(responses)))
-        or better == worse
-        or isinstance(better, bool)
-    ):
+    indices = range(len(responses))
+    are_indices = better in indices and worse in indices and not isinstance(better, bool)
+    if not are_indices or better == worse:
         raise Malformed("a pair is not of two of the responses")
     if not 0 < pair.probability <= 1:
         raise Malformed("a pair's probability is not above 0 and at most 1")
@@ -137,5 +148,5 @@ def _pair(entry: Any, responses: list[Text]) -> Pair:
 
 @hookimpl
 def register_formats(register: Register) -> None:
-    """Offer the layout."""
+    """Register the format."""
     register(Groups)

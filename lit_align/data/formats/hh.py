@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
-from lit_align.data.formats.fields import text, unused
-from lit_align.data.formats.preferences import compared, split
+from lit_align.data.formats.fields import other_fields, text_field
+from lit_align.data.formats.preferences import is_dialogue, pair_group, split_prompt
 from lit_align.errors import Malformed
-from lit_align.types import Group, Message
+from lit_align.types import Group, LabelKind, Message
 
 TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -24,37 +24,36 @@ class HH(Format):
     The turns that both begin with are the prompt.
 
     Example:
-        >>> asked = "\n\nHuman: 2 + 2?\n\nAssistant:"
-        >>> HH()({"chosen": f"{asked} 4", "rejected": f"{asked} 5"}).prompt
+        >>> prompt = "\n\nHuman: 2 + 2?\n\nAssistant:"
+        >>> HH()({"chosen": f"{prompt} 4", "rejected": f"{prompt} 5"}).prompt
         [{'role': 'user', 'content': '2 + 2?'}]
     """
 
-    label_kinds: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations"})
+    label_kinds: ClassVar[frozenset[LabelKind]] = frozenset(
+        {LabelKind.PAIRS, LabelKind.DEMONSTRATIONS}
+    )
 
     def recognises(self, row: Row) -> bool:
         """Two dialogues and no prompt."""
-        sides = row.get("chosen"), row.get("rejected")
-        return "prompt" not in row and all(
-            isinstance(s, str) and s.lstrip().startswith("Human:") for s in sides
-        )
+        if "prompt" in row:
+            return False
+        return is_dialogue(row.get("chosen")) and is_dialogue(row.get("rejected"))
 
     def __call__(self, row: Row) -> Group:
-        """The row as a group of two."""
-        return compared(
-            *split(_turns(row, "chosen"), _turns(row, "rejected")),
-            unused(row, "chosen", "rejected"),
-        )
+        """A group of two responses."""
+        chosen, rejected = _parse_dialogue(row, "chosen"), _parse_dialogue(row, "rejected")
+        prompt, chosen_end, rejected_end = split_prompt(chosen, rejected)
+        return pair_group(prompt, chosen_end, rejected_end, other_fields(row, "chosen", "rejected"))
 
 
-def _turns(row: Row, name: str) -> list[Message]:
-    """The dialogue's turns; the parts of a split alternate between speakers and what they say."""
-    before, *parts = TURN.split(text(row, name).strip())
+def _parse_dialogue(row: Row, name: str) -> list[Message]:
+    """The dialogue's turns."""
+    before, *parts = TURN.split(text_field(row, name).strip())
     if before or not parts:
         raise Malformed(f"'{name}' is not a dialogue of Human and Assistant")
-    turns = [
-        {"role": ROLES[who], "content": said.strip()}
-        for who, said in zip(parts[::2], parts[1::2], strict=True)
-    ]
+    turns = []
+    for speaker, content in zip(parts[::2], parts[1::2], strict=True):  # the parts alternate
+        turns.append({"role": ROLES[speaker], "content": content.strip()})
     if turns[-1]["role"] != "assistant":
         raise Malformed(f"'{name}' does not end with the Assistant")
     if not turns[-1]["content"]:
@@ -64,5 +63,5 @@ def _turns(row: Row, name: str) -> list[Message]:
 
 @hookimpl
 def register_formats(register: Register) -> None:
-    """Offer the layout."""
+    """Register the format."""
     register(HH)

@@ -2,128 +2,143 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
-from lit_align.data.formats.fields import checked_prompt, checked_response, text_or_messages, unused
+from lit_align.data.formats.fields import (
+    check_prompt,
+    check_response,
+    check_same_type,
+    other_fields,
+    text_or_messages,
+)
 from lit_align.errors import Malformed
-from lit_align.types import Group, Message, Pair, Text
+from lit_align.types import Group, LabelKind, Message, Pair, Text
+
+OTHER_FORMATS = {"conversations", "instruction", "responses"}
+REWARD_BENCH = {"prompt", "chosen_model", "rejected_model", "subset"}
 
 
 @dataclass(frozen=True)
 class Preferences(Format):
     """Columns ``chosen`` and ``rejected``, with ``prompt`` or with the prompt at the start of both.
 
-    All three are text or messages. A prompt that is not given is what both responses begin with: whole turns, or whole
-    words. A number in ``margin`` says by how much the chosen one is better.
+    All three are text or messages. Without ``prompt``, the prompt is what both responses begin with: whole turns, or
+    whole words. A number in ``margin`` says by how much the chosen one is better.
 
     Example:
         >>> Preferences()({"chosen": "The sky is blue.", "rejected": "The sky is green."})[:2]
         ('The sky is', [' blue.', ' green.'])
     """
 
-    label_kinds: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations"})
+    label_kinds: ClassVar[frozenset[LabelKind]] = frozenset(
+        {LabelKind.PAIRS, LabelKind.DEMONSTRATIONS}
+    )
 
     def recognises(self, row: Row) -> bool:
-        """``chosen`` and ``rejected`` that no more specific layout would claim."""
-        dialogue = isinstance(row.get("chosen"), str) and row["chosen"].lstrip().startswith(
-            "Human:"
-        )
-        specific = row.keys() & {"conversations", "instruction", "responses"}
-        bench = row.keys() >= {"prompt", "chosen_model", "rejected_model", "subset"}
-        sides = {"chosen", "rejected"} <= row.keys()
-        return sides and not (specific or bench) and not ("prompt" not in row and dialogue)
+        """``chosen`` and ``rejected``, unless a more specific format has these columns."""
+        if not {"chosen", "rejected"} <= row.keys():
+            return False
+        if row.keys() & OTHER_FORMATS or row.keys() >= REWARD_BENCH:
+            return False
+        return "prompt" in row or not is_dialogue(row["chosen"])
 
     def __call__(self, row: Row) -> Group:
-        """The row as a group of two."""
+        """A group of two responses."""
         chosen, rejected = text_or_messages(row, "chosen"), text_or_messages(row, "rejected")
         if row.get("prompt") is None:
-            prompt, chosen, rejected = split(chosen, rejected)
+            prompt, chosen, rejected = split_prompt(chosen, rejected)
         else:
-            prompt, chosen, rejected = _with_prompt(
-                text_or_messages(row, "prompt"), chosen, rejected
-            )
+            prompt = text_or_messages(row, "prompt")
+            prompt, chosen, rejected = _unify(prompt, chosen, rejected)
         margin = row.get("margin") or 0.0
         if not isinstance(margin, int | float):
             raise Malformed(f"'margin' is not a number (got {type(margin).__name__})")
-        return compared(
-            prompt,
-            chosen,
-            rejected,
-            unused(row, "prompt", "chosen", "rejected", "margin"),
-            float(margin),
-        )
+        extra = other_fields(row, "prompt", "chosen", "rejected", "margin")
+        return pair_group(prompt, chosen, rejected, extra, float(margin))
 
 
-def compared(prompt: Text, chosen: Text, rejected: Text, extra: Row, margin: float = 0.0) -> Group:
-    """A group of two whose first is better, once it is known to say something."""
-    responses = [checked_response(chosen), checked_response(rejected)]
+def is_dialogue(value: Any) -> bool:
+    """Whether the value is a dialogue as text, in the format of HH-RLHF."""
+    return isinstance(value, str) and value.lstrip().startswith("Human:")
+
+
+def pair_group(
+    prompt: Text, chosen: Text, rejected: Text, extra: Row, margin: float = 0.0
+) -> Group:
+    """A group of two responses of which the first is better.
+
+    Raises:
+        Malformed: if prompt or a response is empty, or both responses are the same.
+    """
+    responses = [check_response(chosen), check_response(rejected)]
     if chosen == rejected:
         raise Malformed("chosen equals rejected")
-    return Group(checked_prompt(prompt), responses, (Pair(0, 1, margin=margin),), extra=extra)
+    return Group(check_prompt(prompt), responses, (Pair(0, 1, margin=margin),), extra=extra)
 
 
-def split(chosen: Text, rejected: Text) -> tuple[Text, Text, Text]:
-    """The turns or words that both begin with, and what follows them in each; neither is left empty.
+def split_prompt(chosen: Text, rejected: Text) -> tuple[Text, Text, Text]:
+    """The turns or words that both begin with, and what follows them in each; none of the three is empty.
 
     Example:
-        >>> split("Ask the great", "Ask the green one")
+        >>> split_prompt("Ask the great", "Ask the green one")
         ('Ask the', ' great', ' green one')
     """
     if chosen == rejected:
         raise Malformed("chosen equals rejected")
-    if isinstance(chosen, list) and isinstance(rejected, list):
-        at = _common(chosen, rejected, lambda at: at)
-    elif isinstance(chosen, str) and isinstance(rejected, str):
-        text = chosen
-        at = _common(chosen, rejected, lambda at: _word(text, at))
-    else:
-        raise Malformed("one of 'chosen' and 'rejected' is text, the other messages")
-    if not at:
+    check_same_type(chosen, rejected, "chosen", "rejected")
+    end = _common_length(chosen, rejected)
+    if isinstance(chosen, str):
+        end = _word_start(chosen, end)
+    if not end:
         raise Malformed("chosen and rejected have no prompt in common")
-    return chosen[:at], chosen[at:], rejected[at:]
+    return chosen[:end], chosen[end:], rejected[end:]
 
 
-def _common(one: Sequence[Any], other: Sequence[Any], boundary: Callable[[int], int]) -> int:
-    """Where a response may begin, at or before the first difference and before the end of both."""
-    last = min(len(one), len(other)) - 1
-    differs = next((i for i in range(max(last, 0)) if one[i] != other[i]), max(last, 0))
-    return boundary(differs)
+def _common_length(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """Length of the common beginning, leaving at least one item of each."""
+    longest = max(min(len(first), len(second)) - 1, 0)
+    for i in range(longest):
+        if first[i] != second[i]:
+            return i
+    return longest
 
 
-def _word(text: str, at: int) -> int:
-    """Start of the word at ``at``, with its space: tokenizers keep a space with the word after it."""
-    while at and not text[at - 1].isspace():
-        at -= 1
-    return at - 1 if at and text[at - 1] == " " else at
+def _word_start(text: str, position: int) -> int:
+    """Start of the word at ``position``, with its space: tokenizers keep a space with the word after it."""
+    while position and not text[position - 1].isspace():
+        position -= 1
+    return position - 1 if position and text[position - 1] == " " else position
 
 
-def _with_prompt(prompt: Text, chosen: Text, rejected: Text) -> tuple[Text, Text, Text]:
+def _unify(prompt: Text, chosen: Text, rejected: Text) -> tuple[Text, Text, Text]:
     """Prompt and responses all as text or all as messages, the prompt not repeated in the responses."""
     if isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str):
         return prompt, chosen, rejected
-    turns = [_turns(chosen), _turns(rejected)]
+    chosen_turns, rejected_turns = _as_turns(chosen), _as_turns(rejected)
     if isinstance(prompt, str):
-        if all(turn[:1] and turn[0]["role"] != "assistant" for turn in turns):
-            return split(
-                *turns
-            )  # the whole conversation, its first user turn once more as the prompt
+        if _starts_with_question(chosen_turns) and _starts_with_question(rejected_turns):
+            # both are whole conversations, and the prompt repeats their first user turn
+            return split_prompt(chosen_turns, rejected_turns)
         prompt = [{"role": "user", "content": prompt}]
-    shared = len(prompt)
-    if all(turn[:shared] == prompt for turn in turns):
-        turns = [turn[shared:] for turn in turns]
-    return prompt, turns[0], turns[1]
+    length = len(prompt)
+    if chosen_turns[:length] == prompt and rejected_turns[:length] == prompt:
+        return prompt, chosen_turns[length:], rejected_turns[length:]
+    return prompt, chosen_turns, rejected_turns
 
 
-def _turns(response: Text) -> list[Message]:
-    """A response as messages."""
+def _as_turns(response: Text) -> list[Message]:
     return [{"role": "assistant", "content": response}] if isinstance(response, str) else response
+
+
+def _starts_with_question(turns: list[Message]) -> bool:
+    return bool(turns) and turns[0]["role"] != "assistant"
 
 
 @hookimpl
 def register_formats(register: Register) -> None:
-    """Offer the layout."""
+    """Register the format."""
     register(Preferences)

@@ -1,4 +1,4 @@
-"""Prompts without a response, for sampling; what else a row holds is for the reward."""
+"""Prompts without a response, for sampling; the other columns are for the reward."""
 
 from __future__ import annotations
 
@@ -7,48 +7,45 @@ from typing import ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
-from lit_align.data.formats.fields import checked_prompt, text, text_or_messages, unused
-from lit_align.types import Group
+from lit_align.data.formats.fields import (
+    check_prompt,
+    other_fields,
+    text_field,
+    text_or_messages,
+)
+from lit_align.types import Group, LabelKind
 
 
 @dataclass(frozen=True)
 class Questions(Format):
-    """Column ``prompt``, text or messages, or ``question``, a user's turn; no response, other columns are kept.
+    """Column ``prompt``, text or messages, or ``question``, a user's turn; no response, other columns go to rewards.
 
     Example:
         >>> Questions()({"question": "2 + 2?", "answer": "4"}).extra
         {'answer': '4'}
     """
 
-    label_kinds: ClassVar[frozenset[str]] = frozenset({"prompts"})
-    responses: ClassVar[frozenset[str]] = frozenset(
-        {
-            "completion",
-            "response",
-            "responses",
-            "chosen",
-            "rejected",
-            "output",
-            "messages",
-            "conversations",
-        }
+    label_kinds: ClassVar[frozenset[LabelKind]] = frozenset({LabelKind.PROMPTS})
+    response_columns: ClassVar[frozenset[str]] = frozenset(
+        ("completion", "response", "responses", "chosen", "rejected")
+        + ("output", "messages", "conversations")
     )
 
     def recognises(self, row: Row) -> bool:
-        """``prompt`` or ``question``, and nothing that another layout calls a response."""
-        return bool({"prompt", "question"} & row.keys()) and not self.responses & row.keys()
+        """``prompt`` or ``question``, and no column that is a response in another format."""
+        has_prompt = "prompt" in row or "question" in row
+        return has_prompt and not self.response_columns & row.keys()
 
     def __call__(self, row: Row) -> Group:
-        """The row as a group without responses."""
+        """A group without responses."""
         if row.get("prompt") is not None:
-            return Group(
-                checked_prompt(text_or_messages(row, "prompt")), [], extra=unused(row, "prompt")
-            )
-        asked = checked_prompt([{"role": "user", "content": text(row, "question")}])
-        return Group(asked, [], extra=unused(row, "question"))
+            prompt = check_prompt(text_or_messages(row, "prompt"))
+            return Group(prompt, [], extra=other_fields(row, "prompt"))
+        prompt = check_prompt([{"role": "user", "content": text_field(row, "question")}])
+        return Group(prompt, [], extra=other_fields(row, "question"))
 
 
 @hookimpl
 def register_formats(register: Register) -> None:
-    """Offer the layout."""
+    """Register the format."""
     register(Questions)

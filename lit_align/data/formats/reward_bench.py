@@ -7,9 +7,11 @@ from typing import ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
-from lit_align.data.formats.fields import text, unused
-from lit_align.data.formats.preferences import compared
-from lit_align.types import Group
+from lit_align.data.formats.fields import other_fields, text_field
+from lit_align.data.formats.preferences import pair_group
+from lit_align.types import Group, LabelKind, Message
+
+COLUMNS = {"prompt", "chosen", "rejected", "chosen_model", "rejected_model", "subset"}
 
 
 @dataclass(frozen=True)
@@ -21,29 +23,27 @@ class RewardBench(Format):
         [{'role': 'user', 'content': '2 + 2?'}]
     """
 
-    label_kinds: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations"})
+    label_kinds: ClassVar[frozenset[LabelKind]] = frozenset(
+        {LabelKind.PAIRS, LabelKind.DEMONSTRATIONS}
+    )
 
     def recognises(self, row: Row) -> bool:
-        """The columns of the published set, its ``chosen_model`` and ``rejected_model`` among them."""
-        return row.keys() >= {
-            "prompt",
-            "chosen",
-            "rejected",
-            "chosen_model",
-            "rejected_model",
-            "subset",
-        }
+        """The columns of the published set, including ``chosen_model`` and ``rejected_model``."""
+        return row.keys() >= COLUMNS
 
     def __call__(self, row: Row) -> Group:
-        """The row as a group of two."""
-        prompt = [{"role": "user", "content": text(row, "prompt")}]
-        chosen, rejected = (
-            [{"role": "assistant", "content": text(row, side)}] for side in ("chosen", "rejected")
-        )
-        return compared(prompt, chosen, rejected, unused(row, "prompt", "chosen", "rejected"))
+        """A group of two responses."""
+        prompt = [{"role": "user", "content": text_field(row, "prompt")}]
+        chosen, rejected = _answer(row, "chosen"), _answer(row, "rejected")
+        extra = other_fields(row, "prompt", "chosen", "rejected")
+        return pair_group(prompt, chosen, rejected, extra)
+
+
+def _answer(row: Row, name: str) -> list[Message]:
+    return [{"role": "assistant", "content": text_field(row, name)}]
 
 
 @hookimpl
 def register_formats(register: Register) -> None:
-    """Offer the layout."""
+    """Register the format."""
     register(RewardBench)

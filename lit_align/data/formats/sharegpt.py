@@ -1,4 +1,4 @@
-"""Conversations whose turns are ``from`` and ``value``: ShareGPT's layout, with LLaMA-Factory's additions."""
+"""Conversations whose turns are ``from`` and ``value``: ShareGPT's format, with LLaMA-Factory's additions."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ from typing import ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
-from lit_align.data.formats.conversations import demonstrated
-from lit_align.data.formats.fields import flag, found, message, messages, text, unused
-from lit_align.data.formats.preferences import compared
+from lit_align.data.formats.conversations import demonstration_group
+from lit_align.data.formats.fields import (
+    bool_field,
+    other_fields,
+    parse_message,
+    parse_messages,
+    required,
+    text_field,
+)
+from lit_align.data.formats.preferences import pair_group
 from lit_align.errors import SetAside
-from lit_align.types import Group, Message
+from lit_align.types import Group, LabelKind, Message
 
+COLUMNS = ("conversations", "chosen", "rejected", "system", "tools", "kto_tag")
+KEYS = "from value"
 ROLES = {
     "human": "user",
     "gpt": "assistant",
     "chatgpt": "assistant",
-    "function_call": "assistant",  # the model asks for a tool
+    "function_call": "assistant",  # the model calls a tool
     "function": "tool",
     "function_response": "tool",
     "observation": "tool",
@@ -28,7 +37,7 @@ ROLES = {
 class ShareGPT(Format):
     """Column ``conversations``; with ``chosen`` and ``rejected`` (a turn each) it is the prompt of a comparison.
 
-    ``system`` is read where it stands, and ``kto_tag`` is a thumb on the last turn of the model.
+    ``system`` is an optional system prompt, and ``kto_tag`` a binary label of the model's last turn.
 
     Example:
         >>> turns = [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]
@@ -36,30 +45,33 @@ class ShareGPT(Format):
         [{'role': 'user', 'content': '2 + 2?'}]
     """
 
-    label_kinds: ClassVar[frozenset[str]] = frozenset({"pairs", "demonstrations", "desirable"})
+    label_kinds: ClassVar[frozenset[LabelKind]] = frozenset(
+        {LabelKind.PAIRS, LabelKind.DEMONSTRATIONS, LabelKind.DESIRABLE}
+    )
 
     def recognises(self, row: Row) -> bool:
         """``conversations``."""
         return "conversations" in row
 
     def __call__(self, row: Row) -> Group:
-        """The row as a group of one or two."""
+        """A group of one or two responses."""
         if row.get("tools"):
             raise SetAside("the row offers tools, which prompts here cannot")
-        turns = messages(found(row, "conversations"), "conversations", ROLES, "from value")
+        turns = parse_messages(required(row, "conversations"), "conversations", ROLES, KEYS)
         if row.get("system"):
-            turns = [{"role": "system", "content": text(row, "system")}, *turns]
-        extra = unused(row, "conversations", "chosen", "rejected", "system", "tools", "kto_tag")
+            turns = [{"role": "system", "content": text_field(row, "system")}, *turns]
+        extra = other_fields(row, *COLUMNS)
         if "chosen" in row:
-            return compared(turns, [_turn(row, "chosen")], [_turn(row, "rejected")], extra)
-        return demonstrated(turns, (flag(row, "kto_tag"),) if "kto_tag" in row else (), extra)
+            return pair_group(turns, [_turn(row, "chosen")], [_turn(row, "rejected")], extra)
+        desirable = (bool_field(row, "kto_tag"),) if "kto_tag" in row else ()
+        return demonstration_group(turns, desirable, extra)
 
 
 def _turn(row: Row, name: str) -> Message:
-    return message(found(row, name), name, ROLES, "from value")
+    return parse_message(required(row, name), name, ROLES, KEYS)
 
 
 @hookimpl
 def register_formats(register: Register) -> None:
-    """Offer the layout."""
+    """Register the format."""
     register(ShareGPT)

@@ -1,4 +1,4 @@
-"""Plain texts to continue learning from: https://huggingface.co/docs/trl/dataset_formats#language-modeling."""
+"""Plain texts for language modelling: https://huggingface.co/docs/trl/dataset_formats#language-modeling."""
 
 from __future__ import annotations
 
@@ -7,37 +7,34 @@ from typing import ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
-from lit_align.data.formats.fields import checked_response, text, unused
-from lit_align.types import Group
+from lit_align.data.formats.fields import check_response, other_fields, text_field
+from lit_align.types import Group, LabelKind
+
+OTHER_FORMATS = {"prompt", "messages", "conversations", "instruction", "label"}
 
 
 @dataclass(frozen=True)
 class Texts(Format):
-    """Column ``text``, all of it learned from; the prompt is empty.
+    """Column ``text``, all of it trained on; the prompt is empty.
 
     Example:
         >>> Texts()({"text": "The sky is blue."}).responses
         ['The sky is blue.']
     """
 
-    label_kinds: ClassVar[frozenset[str]] = frozenset({"demonstrations"})
+    label_kinds: ClassVar[frozenset[LabelKind]] = frozenset({LabelKind.DEMONSTRATIONS})
 
     def recognises(self, row: Row) -> bool:
-        """``text``, without a prompt, turns or a label that would give it another meaning."""
-        return "text" in row and not row.keys() & {
-            "prompt",
-            "messages",
-            "conversations",
-            "instruction",
-            "label",
-        }
+        """``text``, without a prompt, turns or a label, with which it would mean something else."""
+        return "text" in row and not row.keys() & OTHER_FORMATS
 
     def __call__(self, row: Row) -> Group:
-        """The row as a group of one."""
-        return Group("", [checked_response(text(row, "text"))], extra=unused(row, "text"))
+        """A group of one response."""
+        response = check_response(text_field(row, "text"))
+        return Group("", [response], extra=other_fields(row, "text"))
 
 
 @hookimpl
 def register_formats(register: Register) -> None:
-    """Offer the layout."""
+    """Register the format."""
     register(Texts)
