@@ -6,6 +6,7 @@ import hashlib
 import time
 from abc import abstractmethod
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
