@@ -147,8 +147,9 @@ class PackedTrees(NamedTuple):
 
     def to(self, device: torch.device) -> PackedTrees:
         """The same on ``device``."""
-        *tensors, num_responses = self
-        return PackedTrees(*(tensor.to(device) for tensor in tensors), responses=num_responses)
+        fields = self._asdict().items()
+        moved = {name: value.to(device) for name, value in fields if isinstance(value, Tensor)}
+        return PackedTrees(**moved, responses=self.responses)
 
 
 class TokenLogps(NamedTuple):

@@ -190,7 +190,7 @@ class TextDataModule(LightningDataModule, ABC):
         return PromptBatches(
             numbered[trainer.global_rank :: trainer.world_size],
             batch_size=max(1, PREDICT_BATCH_SIZE // num_generations),
-            answered=module.answered,
+            num_answered=module.num_answered,
         )
 
     def step_loader(self, split: str, *, shuffle: bool, resumes: bool = True) -> StepLoader:
@@ -270,18 +270,18 @@ class PromptBatches:
     Args:
         trees: each with its position in the data.
         batch_size: trees in a list.
-        answered: trees that have been answered, a multiple of ``batch_size``.
+        num_answered: trees that have been answered, a multiple of ``batch_size``.
     """
 
-    def __init__(self, trees: list[tuple[int, Tree]], batch_size: int, answered: int) -> None:
-        self.trees, self.batch_size, self.answered = trees, batch_size, answered
+    def __init__(self, trees: list[tuple[int, Tree]], batch_size: int, num_answered: int) -> None:
+        self.trees, self.batch_size, self.num_answered = trees, batch_size, num_answered
 
     def __len__(self) -> int:
         return -(-len(self.trees) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, Tree]]]:
         for k in range(0, len(self.trees), self.batch_size):
-            yield self.trees[k : k + self.batch_size] if k >= self.answered else []
+            yield self.trees[k : k + self.batch_size] if k >= self.num_answered else []
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -295,7 +295,9 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def _labels_to_device(labels: Labels | None, device: torch.device) -> Labels | None:
-    return None if labels is None else labels._make(tensor.to(device) for tensor in labels)
+    if labels is None:
+        return None
+    return labels._replace(**{name: tensor.to(device) for name, tensor in labels._asdict().items()})
 
 
 def _as_list(paths: str | list[str] | None) -> list[str]:

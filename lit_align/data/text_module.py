@@ -21,11 +21,11 @@ class TextModule(Protocol):
         mismatched: whether each prompt also needs a response to another prompt (KTO's KL term).
         block_sparse: whether attention is block-sparse, so that trees are packed into one row.
         best_of: sampling of several answers to each prompt in predict, or None.
-        answered: prompts that an interrupted predict has answered.
+        num_answered: prompts that an interrupted predict has answered.
     """
 
     best_of: BestOf | None
-    answered: int
+    num_answered: int
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

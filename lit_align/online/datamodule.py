@@ -149,7 +149,7 @@ class Online(TextDataModule):
             )
         if stage == "fit":
             limit = running.limit_train_batches
-            if not running.fast_dev_run and (isinstance(limit, int) or limit < 1):
+            if not running.fast_dev_run and (isinstance(limit, int) or limit < 1):  # type: ignore[attr-defined]
                 raise ConfigError(
                     f"trainer.limit_train_batches is {limit}, and a round would go on in the epoch of the next one; "
                     "leave it out and lower data.round_size"
