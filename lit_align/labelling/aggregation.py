@@ -36,7 +36,6 @@ Item = tuple[int, int, int]
 """What is labelled: the number of a group and the indices of two of its responses, or of one of them twice."""
 Distribution = dict[int, float]
 """Probability of each value; empty if undecided."""
-Distributions = dict[Item, Distribution]
 
 
 class Label(NamedTuple):
@@ -55,7 +54,7 @@ class Label(NamedTuple):
     vote: Any = None
 
 
-Aggregator = Callable[[Sequence[Label]], Distributions]
+Aggregator = Callable[[Sequence[Label]], dict[Item, Distribution]]
 
 
 class ItemVotes(NamedTuple):
@@ -108,24 +107,21 @@ def group_by_item(labels: Sequence[Label]) -> dict[Item, list[Label]]:
     return by_item
 
 
-def majority_vote(labels: Sequence[Label]) -> Distributions:
+def majority_vote(labels: Sequence[Label]) -> dict[Item, Distribution]:
     """The commonest value of each item, with probability 1; undecided where two are equally common.
 
     Example:
         >>> majority_vote([Label((1, 0, 1), name, value) for name, value in (("a", 1), ("b", 1), ("c", -1))])
         {(1, 0, 1): {1: 1.0}}
     """
-    distributions: Distributions = {}
+    distributions: dict[Item, Distribution] = {}
     for item, item_labels in group_by_item(labels).items():
         modes = multimode(label.value for label in item_labels)
-        if len(modes) == 1:
-            distributions[item] = {modes[0]: 1.0}
-        else:
-            distributions[item] = {}
+        distributions[item] = {modes[0]: 1.0} if len(modes) == 1 else {}
     return distributions
 
 
-def vote_shares(labels: Sequence[Label]) -> Distributions:
+def vote_shares(labels: Sequence[Label]) -> dict[Item, Distribution]:
     """The share of the annotators for each value.
 
     Example:
@@ -140,7 +136,7 @@ def vote_shares(labels: Sequence[Label]) -> Distributions:
     return distributions
 
 
-def dawid_skene(labels: Sequence[Label]) -> Distributions:
+def dawid_skene(labels: Sequence[Label]) -> dict[Item, Distribution]:
     """The posterior of the true value, given how often each annotator confuses one value with another."""
     try:
         from crowdkit.aggregation import DawidSkene
@@ -153,10 +149,10 @@ def dawid_skene(labels: Sequence[Label]) -> Distributions:
         return {}
     table = DataFrame([label[:3] for label in labels], columns=["task", "worker", "label"])
     posteriors = DawidSkene(n_iter=100, tol=-math.inf).fit_predict_proba(table)
-    distributions: Distributions = {}
-    for item, row in posteriors.iterrows():
-        distributions[item] = {int(value): float(probability) for value, probability in row.items()}
-    return distributions
+    return {
+        item: {int(value): float(probability) for value, probability in row.items()}
+        for item, row in posteriors.iterrows()
+    }
 
 
 AGGREGATORS: dict[str, Aggregator] = {
@@ -172,23 +168,19 @@ def gold_accuracy(data: CampaignVotes) -> dict[str, tuple[int, int]]:
 
     A tie is right only where the known answer is one; a rating is right if it is at most one off.
     """
-    num_right, num_seen = Counter[str](), Counter[str]()
+    accuracy: dict[str, tuple[int, int]] = {}
     for kind, labels in collect_labels(data, gold=True).items():
         max_error = 1 if kind == "rate" else 0
         for label in labels:
-            num_seen[label.annotator] += 1
-            if _gold_error(data, label) <= max_error:
-                num_right[label.annotator] += 1
-    return {name: (num_right[name], count) for name, count in num_seen.items()}
-
-
-def _gold_error(data: CampaignVotes, label: Label) -> int:
-    """How far the value is from the known one."""
-    _, i, j = label.item
-    task = data.tasks[label.vote.task]
-    assert task.gold is not None
-    correct_values = answer_values(task.kind, task.gold, task.members)
-    return abs(label.value - correct_values[i, j])
+            _, i, j = label.item
+            task = data.tasks[label.vote.task]
+            correct_values = answer_values(kind, task.gold or {}, task.members)
+            error = abs(label.value - correct_values[i, j])
+            num_right, num_seen = accuracy.get(label.annotator, (0, 0))
+            if error <= max_error:
+                num_right += 1
+            accuracy[label.annotator] = (num_right, num_seen + 1)
+    return accuracy
 
 
 def drop_unreliable(data: CampaignVotes, min_gold_accuracy: float) -> CampaignVotes:
@@ -251,19 +243,14 @@ def _count_ballots(items: list[ItemVotes]) -> int:
 
 def _add_comparisons(group: Group, items: list[ItemVotes]) -> Group:
     num_responses = len(group.responses)
-    pairs = []
-    expected_wins = [0.0] * num_responses
-    for first, second, distribution, votes in items:
+    pairs, expected_wins = [], [0.0] * num_responses
+    for i, j, distribution, votes in items:
         first_wins = 0.5
         if distribution:  # a tie is half a win for each
             first_wins = distribution.get(1, 0.0) + distribution.get(0, 0.0) / 2
-        second_wins = 1 - first_wins
-        expected_wins[first] += first_wins
-        expected_wins[second] += second_wins
-        better, worse = second, first
-        probability = max(first_wins, second_wins)
-        if first_wins > second_wins:
-            better, worse = first, second
+        expected_wins[i] += first_wins
+        expected_wins[j] += 1 - first_wins
+        probability, better, worse = max((first_wins, i, j), (1 - first_wins, j, i))
         if probability > 0.5 + EPSILON:
             margin = _mean_strength(votes, better)
             pairs.append(Pair(better, worse, probability, margin))
@@ -293,13 +280,10 @@ def _mean_strength(votes: list[Vote], better: int) -> float:
 
 def _add_ratings(group: Group, items: list[ItemVotes]) -> Group:
     ratings: list[dict[str, float]] = [{} for _ in group.responses]
-    for item in items:
-        if item.distribution:
-            response_ratings = _flag_shares(item.votes)
-            response_ratings["rating"] = sum(
-                value * probability for value, probability in item.distribution.items()
-            )
-            ratings[item.first] = response_ratings
+    for i, _, distribution, votes in items:
+        if distribution:
+            mean = sum(value * p for value, p in distribution.items())
+            ratings[i] = {**_flag_shares(votes), "rating": mean}
     if not any(ratings):
         return group._replace(ratings=())
     return group._replace(ratings=tuple(ratings))
@@ -307,15 +291,11 @@ def _add_ratings(group: Group, items: list[ItemVotes]) -> Group:
 
 def _flag_shares(votes: list[Vote]) -> dict[str, float]:
     """Share of the votes that raised each flag, of those that could."""
-    raised = defaultdict(list)
+    raised: dict[str, list[bool]] = defaultdict(list)
     for vote in votes:
-        flags: dict[str, bool] = vote.answer["flags"]
-        for flag, is_raised in flags.items():
+        for flag, is_raised in vote.answer["flags"].items():
             raised[flag].append(is_raised)
-    shares = {}
-    for flag, values in raised.items():
-        shares[flag] = float(np.mean(values))
-    return shares
+    return {flag: float(np.mean(values)) for flag, values in raised.items()}
 
 
 def _add_binary_labels(group: Group, items: list[ItemVotes]) -> Group:

@@ -13,229 +13,282 @@ from lit_align.errors import ConfigError, ModelError
 from lit_align.models.adapter_set import Lora
 from lit_align.models.load import is_causal
 from lit_align.models.masks import packing_obstacle
-from lit_align.orca.types import BodySpec, Embedded, Stats
+from lit_align.orca.types import BackboneSpec, Embedded, TokenStats
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Fix = Literal["none", "double", "flip", "bidirectional"]
+AttentionMode = Literal["none", "double", "flip", "bidirectional"]
 Tuning = Literal["lora", "layernorm", "full", "frozen"]
-SAMPLE = 8192  # tokens whose moments are taken
+
+STATS_TOKENS = 8192  # tokens of the vocabulary whose statistics are taken
+STATS_PATCHES = 1024  # patches of noise whose statistics are taken
+MAX_PATCHES = 4096  # a vision model interpolates its positions, so this only bounds memory
 
 
-class Body(nn.Module, ABC):
-    """A transformer whose tokens come from an embedder, in place of its table of words or its projection of patches.
+class Backbone(nn.Module, ABC):
+    """A transformer whose tokens come from an embedder, in place of its word or patch embeddings.
 
-    Positions, types and norms are the model's own, and applied once. Only the first ``layers`` are kept; ``longest`` is
-    how many tokens it reads, if its configuration does not say. Nothing is trained until ``tune``.
+    Position embeddings, token types and norms are the model's own, and applied once. Nothing is trained until `tune`.
+
+    Args:
+        model: the pretrained model; its head and pooler are left out.
+        layers: use only the first so many layers; None uses all.
+        max_tokens: longest input in tokens; None takes it from the configuration.
     """
 
     def __init__(
-        self, model: PreTrainedModel, layers: int | None = None, longest: int | None = None
+        self, model: PreTrainedModel, layers: int | None = None, max_tokens: int | None = None
     ) -> None:
         super().__init__()
         base: Any = model.base_model
-        base.pooler = None  # nothing reads it
+        base.pooler = None  # its output is not used
         self.model = base
-        self.name, self.config = _name(model), model.config.get_text_config()
-        whole = self.config.num_hidden_layers
+        self.name = _name(model)
+        self.config = model.config.get_text_config()
         if layers is not None:
-            if not 1 <= layers <= whole:
-                raise ModelError(
-                    f"{self.name!r} has {whole} layers; layers is {layers}, set it from 1 to {whole}"
-                )
-            stack = next(
-                m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == whole
-            )
-            del stack[layers:]
-            self.config.num_hidden_layers = layers
+            self._cut(layers)
         self.model.requires_grad_(False)
-        std, mean = torch.std_mean(self.own().float(), 0, correction=0)
-        self.spec = BodySpec(
-            len(mean), longest or self.config.max_position_embeddings, Stats(mean, std)
+        std, mean = torch.std_mean(self.sample_tokens().float(), 0, correction=0)
+        self.spec = BackboneSpec(
+            d_model=len(mean),
+            max_tokens=max_tokens or self.config.max_position_embeddings,
+            stats=TokenStats(mean, std),
         )
 
-    def own(self) -> Tensor:
-        """A sample of the tokens that the model is used to, ``[n, d_model]``: words from all over its vocabulary."""
+    def _cut(self, layers: int) -> None:
+        """Remove all layers but the first ``layers``."""
+        total = self.config.num_hidden_layers
+        if not 1 <= layers <= total:
+            raise ModelError(
+                f"{self.name!r} has {total} layers; layers is {layers}, set it from 1 to {total}"
+            )
+        for module in self.model.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == total:
+                del module[layers:]
+                break
+        self.config.num_hidden_layers = layers
+
+    def sample_tokens(self) -> Tensor:
+        """The model's own embeddings of words from all over its vocabulary, ``[n, d_model]``."""
+        vocabulary = self.config.vocab_size
+        count = min(STATS_TOKENS, vocabulary)
+        ids = torch.linspace(0, vocabulary - 1, count).long()
         table = self.model.get_input_embeddings()
-        ids = torch.linspace(
-            0, self.config.vocab_size - 1, min(SAMPLE, self.config.vocab_size)
-        ).long()
-        words: Tensor = table(ids.to(self.model.device))
-        return words
+        embeddings: Tensor = table(ids.to(self.model.device))
+        return embeddings
 
     @abstractmethod
     def forward(self, embedded: Embedded) -> Tensor:
-        """The last hidden state of each token, ``[n, tokens, d_model]``; anything where there is no token."""
+        """Last hidden state of each token, ``[n, tokens, d_model]``; undefined at padding."""
 
     def tune(self, mode: Tuning, lora: Lora, seed: int = 0) -> None:
-        """Choose what is trained: adapters on it, its norms, all of it but what embedders stand in for, or nothing."""
-        from peft import LoraConfig, inject_adapter_in_model
+        """Choose what is trained.
 
+        Args:
+            mode: lora adds adapters; layernorm trains the norms; full trains all but the input embeddings, which the
+                embedder replaces; frozen trains nothing.
+            lora: the adapters' settings.
+            seed: of their initial weights.
+
+        Raises:
+            ModelError: if the model cannot be trained this way.
+        """
         if mode == "lora":
-            config = LoraConfig(
-                r=lora.r,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=lora.targets,
-            )
-            with torch.random.fork_rng(
-                [self.model.device] if self.model.device.type == "cuda" else []
-            ):
-                torch.manual_seed(seed)
-                try:
-                    inject_adapter_in_model(config, self.model)
-                except ValueError as error:
-                    raise ModelError(f"cannot put adapters on {self.name!r}: {error}") from error
+            self._add_adapters(lora, seed)
         elif mode == "layernorm":
-            for norm in (
-                module for module in self.model.modules() if type(module).__name__.endswith("Norm")
-            ):
-                norm.requires_grad_(True)
+            for module in self.model.modules():
+                if type(module).__name__.endswith("Norm"):
+                    module.requires_grad_(True)
         elif mode == "full":
             if not all(parameter.is_floating_point() for parameter in self.model.parameters()):
-                cure = "which only adapters learn on; set base.quantization to none"
-                raise ModelError(f"{self.name!r} is in 4 bits, {cure}")
+                raise ModelError(
+                    f"{self.name!r} is in 4 bits, which can only be trained by adapters; "
+                    "set base.quantization to none"
+                )
             self.model.requires_grad_(True)
             self.model.get_input_embeddings().requires_grad_(False)
 
-    def _read(self, tokens: Tensor, **how: Any) -> Tensor:
-        """The model's last hidden states, for tokens of any precision."""
-        states: Tensor = self.model(
-            inputs_embeds=tokens.to(self.model.dtype), **how
-        ).last_hidden_state
+    def _add_adapters(self, lora: Lora, seed: int) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        config = LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.targets,
+        )
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            try:
+                inject_adapter_in_model(config, self.model)
+            except ValueError as error:
+                raise ModelError(f"cannot add adapters to {self.name!r}: {error}") from error
+
+    def _hidden_states(self, tokens: Tensor, **inputs: Any) -> Tensor:
+        """Last hidden states of the model, in the precision of ``tokens``."""
+        output = self.model(inputs_embeds=tokens.to(self.model.dtype), **inputs)
+        states: Tensor = output.last_hidden_state
         return states.to(tokens.dtype)
 
 
-class CausalBody(Body):
-    """A language model that reads from left to right, such as SmolLM2, Llama or Qwen.
+class CausalBackbone(Backbone):
+    """A causal language model, such as SmolLM2, Llama or Qwen.
 
     Args:
-        model: whose layers are attention alone.
-        layers: keep only the first so many.
-        attention_mode: how a token may know of those behind it: not at all; ``double``, by a second reading, or ``flip``, the mean
-            of reading both ways (García-de-Herreros et al., 2025, https://arxiv.org/abs/2510.05278);
-            ``bidirectional``, without the causal mask.
+        model: of attention layers alone.
+        layers: use only the first so many layers; None uses all.
+        attention_mode: how a token attends to later ones: not at all; ``double`` repeats the input and uses the second
+            half; ``flip`` takes the mean of both directions (García-de-Herreros et al., 2025,
+            https://arxiv.org/abs/2510.05278); ``bidirectional`` removes the causal mask.
     """
 
     def __init__(
-        self, model: PreTrainedModel, layers: int | None = None, attention_mode: Fix = "none"
+        self,
+        model: PreTrainedModel,
+        layers: int | None = None,
+        attention_mode: AttentionMode = "none",
     ) -> None:
         config: Any = model.config.get_text_config()
-        if (why := packing_obstacle(model)) or config._attn_implementation == "flex_attention":
-            raise ModelError(
-                f"{_name(model)!r} cannot be a body: {why or 'set base.attention to sdpa'}"
-            )
-        # so short that windows of attention are whole
-        longest = min(
-            config.max_position_embeddings, getattr(config, "sliding_window", None) or 10**9
-        )
-        super().__init__(model, layers, longest // 2 if attention_mode == "double" else longest)
+        reason = packing_obstacle(model)
+        if not reason and config._attn_implementation == "flex_attention":
+            reason = "set base.attention to sdpa"
+        if reason:
+            raise ModelError(f"{_name(model)!r} cannot be a backbone: {reason}")
+        max_tokens = config.max_position_embeddings
+        window = getattr(config, "sliding_window", None)
+        if window:  # a longer input would not fit into one attention window
+            max_tokens = min(max_tokens, window)
+        if attention_mode == "double":
+            max_tokens = max_tokens // 2
+        super().__init__(model, layers, max_tokens)
         self.attention_mode = attention_mode
 
     def forward(self, embedded: Embedded) -> Tensor:
-        """As ``fix`` says."""
+        """One reading of the tokens, or two, by ``attention_mode``."""
         tokens, mask, _ = embedded
-        column = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
-        end = (column * mask).amax(1, keepdim=True)
+        length = mask.shape[1]
+        positions = torch.arange(length, device=mask.device).expand_as(mask)
+        last = (positions * mask).amax(1, keepdim=True)
         if self.attention_mode == "double":
-            twice = torch.cat([column, end + 1 + column], 1)
-            return self._causal(tokens.repeat(1, 2, 1), mask.repeat(1, 2), twice)[
-                :, mask.shape[1] :
-            ]
-        there = self._causal(tokens, mask, column)
+            doubled = torch.cat([positions, last + 1 + positions], 1)
+            states = self._attend(tokens.repeat(1, 2, 1), mask.repeat(1, 2), doubled)
+            return states[:, length:]
+        states = self._attend(tokens, mask, positions)
         if self.attention_mode != "flip":
-            return there
-        back = (end - column).clamp(min=0).flip(1)  # padding comes first, and what was last is at 0
-        return (there + self._causal(tokens.flip(1), mask.flip(1), back).flip(1)) / 2
+            return states
+        # in reverse, padding comes first, and the last token is at position 0
+        reverse = (last - positions).clamp(min=0).flip(1)
+        backward = self._attend(tokens.flip(1), mask.flip(1), reverse).flip(1)
+        return (states + backward) / 2
 
-    def _causal(self, tokens: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        """A token sees those before it (``bidirectional``: all), and itself, so that none sees nothing."""
-        square = torch.ones(2 * mask.shape[1:], dtype=torch.bool, device=mask.device)
-        seen = (square if self.attention_mode == "bidirectional" else square.tril()) & mask[:, None]
-        hidden = ~(seen | torch.eye(len(square), dtype=torch.bool, device=mask.device))[:, None]
-        added = torch.zeros(hidden.shape, dtype=self.model.dtype, device=mask.device)
-        added.masked_fill_(hidden, torch.finfo(added.dtype).min)
-        return self._read(tokens, attention_mask=added, position_ids=positions, use_cache=False)
+    def _attend(self, tokens: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        """Attend to earlier tokens (``bidirectional``: to all); padding attends to itself, so its softmax is finite."""
+        length, device = mask.shape[1], mask.device
+        visible = torch.ones(length, length, dtype=torch.bool, device=device)
+        if self.attention_mode != "bidirectional":
+            visible = visible.tril()
+        visible = visible & mask[:, None]
+        visible = visible | torch.eye(length, dtype=torch.bool, device=device)
+        hidden = ~visible[:, None]
+        bias = torch.zeros(hidden.shape, dtype=self.model.dtype, device=device)
+        bias.masked_fill_(hidden, torch.finfo(bias.dtype).min)
+        return self._hidden_states(
+            tokens, attention_mask=bias, position_ids=positions, use_cache=False
+        )
 
 
-class EncoderBody(Body):
-    """A model that reads a text as a whole, such as BERT, RoBERTa or MiniLM."""
+class EncoderBackbone(Backbone):
+    """A bidirectional encoder, such as BERT, RoBERTa or MiniLM; arguments as for `Backbone`."""
 
     def __init__(self, model: PreTrainedModel, layers: int | None = None) -> None:
-        tables = (m for name, m in model.named_modules() if name.endswith("position_embeddings"))
-        padding = getattr(
-            next(tables, None), "padding_idx", None
-        )  # RoBERTa's positions begin behind it
-        used = 0 if padding is None else padding + 1
-        super().__init__(
-            model, layers, model.config.get_text_config().max_position_embeddings - used
-        )
+        max_tokens = model.config.get_text_config().max_position_embeddings
+        for name, module in model.named_modules():
+            if name.endswith("position_embeddings"):
+                padding = getattr(module, "padding_idx", None)
+                if padding is not None:  # RoBERTa's positions begin after the padding index
+                    max_tokens = max_tokens - (padding + 1)
+                break
+        super().__init__(model, layers, max_tokens)
 
     def forward(self, embedded: Embedded) -> Tensor:
-        """All at once."""
-        return self._read(embedded.tokens, attention_mask=embedded.mask.long())
+        """Every token attends to all."""
+        return self._hidden_states(embedded.tokens, attention_mask=embedded.mask.long())
 
 
-class VisionBody(Body):
-    """A vision transformer, ViT or DINOv2: its class token comes before the tokens, and positions fit any grid."""
+class VisionBackbone(Backbone):
+    """A vision transformer, ViT or DINOv2; its class token comes first, its positions are interpolated to the grid."""
 
     def __init__(self, model: PreTrainedModel, layers: int | None = None) -> None:
-        super().__init__(model, layers, longest=4096)
+        super().__init__(model, layers, MAX_PATCHES)
         self.grid = (0, 0)
-        self.model.embeddings.forward = self._placed
+        self.model.embeddings.forward = self._add_positions
 
-    def own(self) -> Tensor:
-        """Its projection of white noise; it has no table."""
+    def sample_tokens(self) -> Tensor:
+        """The model's projection of patches of white noise, ``[n, d_model]``; it has no vocabulary."""
         projection = self.model.get_input_embeddings().projection
-        noise = torch.randn(
-            1024, *projection.weight.shape[1:], generator=torch.Generator().manual_seed(0)
-        )
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(STATS_PATCHES, *projection.weight.shape[1:], generator=generator)
         patches: Tensor = projection(noise.to(projection.weight)).flatten(1)
         return patches
 
     def forward(self, embedded: Embedded) -> Tensor:
-        """Without the class token; tokens have to stand on a grid of two dimensions."""
+        """Hidden states without that of the class token.
+
+        Raises:
+            ConfigError: unless tokens are on a two-dimensional grid.
+        """
         tokens, mask, grid = embedded
         if grid is None or len(grid) != 2:
             raise ConfigError(
-                f"{self.name!r} reads tokens on a grid of two dimensions; give it images, by Patches"
+                f"{self.name!r} reads tokens on a two-dimensional grid; give it images, embedded by Patches"
             )
         self.grid = grid
-        seen = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
-        states: Tensor = self.model(
-            tokens.to(self.model.dtype), attention_mask=seen.long()
-        ).last_hidden_state
+        with_class_token = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
+        output = self.model(tokens.to(self.model.dtype), attention_mask=with_class_token.long())
+        states: Tensor = output.last_hidden_state
         return states[:, 1:].to(tokens.dtype)
 
-    def _placed(self, tokens: Tensor, **_: Any) -> Tensor:
-        """What the model makes of patches before its first layer, beginning behind their projection."""
-        own, size = self.model.embeddings, self.model.get_input_embeddings().projection.kernel_size
-        placed = torch.cat([own.cls_token.expand(len(tokens), -1, -1), tokens], 1)
-        positions = own.interpolate_pos_encoding(
-            placed, self.grid[0] * size[0], self.grid[1] * size[1]
-        )
-        ready: Tensor = own.dropout(placed + positions)
-        return ready
+    def _add_positions(self, tokens: Tensor, **_: Any) -> Tensor:
+        """The model's embedding layer from after its patch projection: class token, positions and dropout."""
+        embeddings = self.model.embeddings
+        class_token = embeddings.cls_token.expand(len(tokens), -1, -1)
+        tokens = torch.cat([class_token, tokens], 1)
+        projection = self.model.get_input_embeddings().projection
+        patch_height, patch_width = projection.kernel_size
+        height = self.grid[0] * patch_height
+        width = self.grid[1] * patch_width
+        positions = embeddings.interpolate_pos_encoding(tokens, height, width)
+        embedded: Tensor = embeddings.dropout(tokens + positions)
+        return embedded
 
 
-def body_of(model: PreTrainedModel, layers: int | None = None, fix: Fix = "none") -> Body:
-    """The body that fits a model, which `load_model` loads with ``causal=False``; arguments as for `CausalBody`."""
+def backbone_for(
+    model: PreTrainedModel, layers: int | None = None, attention_mode: AttentionMode = "none"
+) -> Backbone:
+    """The kind of backbone that fits a model, which `load_model` loads with ``causal=False``.
+
+    Arguments are as for `CausalBackbone`.
+
+    Raises:
+        ConfigError: if ``attention_mode`` is set for a model that is not causal.
+        ModelError: if the model cannot be a backbone.
+    """
     if is_causal(model.config):
-        return CausalBody(model, layers, fix)
-    if fix != "none":
+        return CausalBackbone(model, layers, attention_mode)
+    if attention_mode != "none":
         raise ConfigError(
-            f"the fix is {fix}, but {_name(model)!r} reads in both directions; set it to none"
+            f"attention_mode is {attention_mode}, but {_name(model)!r} attends in both directions; set it to none"
         )
-    if hasattr(getattr(model.base_model, "embeddings", None), "interpolate_pos_encoding"):
-        return VisionBody(model, layers)
-    if (
-        "inputs_embeds" in signature(model.base_model.forward).parameters
-        and not model.config.is_encoder_decoder
-    ):
-        return EncoderBody(model, layers)
+    embeddings = getattr(model.base_model, "embeddings", None)
+    if hasattr(embeddings, "interpolate_pos_encoding"):
+        return VisionBackbone(model, layers)
+    takes_tokens = "inputs_embeds" in signature(model.base_model.forward).parameters
+    if takes_tokens and not model.config.is_encoder_decoder:
+        return EncoderBackbone(model, layers)
     raise ModelError(
-        f"{_name(model)!r} is a {model.config.model_type} model, which cannot be a body"
+        f"{_name(model)!r} is a {model.config.model_type} model, which cannot be a backbone"
     )
 
 

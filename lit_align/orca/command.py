@@ -1,4 +1,4 @@
-"""``lit-align evaluate cross-modal``: is it worth aligning an embedder, or a language model at all?"""
+"""``lit-align evaluate cross-modal``: does it help to align an embedder, or to start from pretrained weights?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ import yaml
 
 from lit_align.cli.error_messages import near
 from lit_align.errors import ConfigError
-from lit_align.orca.evaluation import ARMS, baselines, compared, plot_arms, settings_of, trained
+from lit_align.jsonl import append_jsonl, read_jsonl, write_json
+from lit_align.orca.evaluation import (
+    ARMS,
+    arm_settings,
+    baseline_metrics,
+    compare_arms,
+    plot_arms,
+    run_arm,
+)
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "tasks": {
@@ -36,11 +44,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "seeds": {
         "type": int,
         "default": 5,
-        "help": "Of initial weights, splits and order; the first one chooses the lr.",
+        "help": "Number of seeds of initial weights, splits and order; the first one chooses the learning rate.",
     },
     "steps": {
         "type": int,
-        "help": "Optimiser steps of each run; none takes trainer.max_steps of the YAML.",
+        "help": "Optimiser steps of each run; null takes trainer.max_steps of the YAML.",
     },
     "results": {
         "type": str,
@@ -55,122 +63,150 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def refuse(made: Any) -> None:
-    """Say so if there is nothing to compare.
+def refuse(settings: Any) -> None:
+    """Refuse settings with which no comparison can run.
 
     Raises:
         ConfigError: with a remedy.
     """
-    if strange := set(made.arms) - ARMS.keys():
-        raise ConfigError(f"there is no arm {min(strange)!r}{near(min(strange), ARMS)}")
-    if made.seeds < 1 or (made.steps is not None and made.steps < 1):
-        raise ConfigError(f"seeds is {made.seeds} and steps {made.steps}; both are at least 1")
-    for file in made.tasks:
-        if not Path(file).is_file():
-            raise ConfigError(f"there is no file {file}; give the YAML of a task")
-        task = yaml.safe_load(Path(file).read_text("utf-8"))
-        if not isinstance(task, dict) or not all(
-            isinstance(task.get(one), dict) for one in ("model", "data")
-        ):
-            raise ConfigError(f"{file} has no model and data; give the YAML of a task")
-        if (stage := str(task["model"].get("class_path")).rpartition(".")[2]) != "CrossModal":
-            raise ConfigError(f"{file} is of {stage}, not of CrossModal; give the YAML of a task")
-        if not made.steps and _steps(task) < 1:
+    unknown = set(settings.arms) - set(ARMS)
+    if unknown:
+        arm = min(unknown)
+        raise ConfigError(f"there is no arm {arm!r}{near(arm, ARMS)}")
+    if settings.seeds < 1 or (settings.steps is not None and settings.steps < 1):
+        raise ConfigError(
+            f"seeds is {settings.seeds} and steps {settings.steps}; both are at least 1"
+        )
+    for file in settings.tasks:
+        task = _load_task(file)
+        if not settings.steps and _max_steps(task) < 1:
             raise ConfigError(
-                f"{file} has no trainer.max_steps above 0; state it there, or give --steps"
+                f"{file} has no trainer.max_steps above 0; set it there, or give --steps"
             )
 
 
-def run(made: Any, folder: Path) -> dict[str, Any]:
-    """Train whatever is not in the results yet, then print, keep and draw the figures."""
-    from rich.console import Console
-    from rich.table import Table
+def _load_task(file: str) -> dict[str, Any]:
+    """The settings of a CrossModal run.
 
-    found: dict[str, Any] = {}
-    for file in made.tasks:
-        name, task = Path(file).stem, yaml.safe_load(Path(file).read_text("utf-8"))
-        steps, results, chosen = made.steps or _steps(task), Path(made.results), []
-        for arm in made.arms:
-            tried = [_trial(results, name, task, steps, arm, lr, 0) for lr in made.lrs]
-            lr = min(tried, key=lambda one: one["eval_loss"])["lr"]
-            chosen += [
-                _trial(results, name, task, steps, arm, lr, seed) for seed in range(made.seeds)
-            ]
-        of_seed = [_without(results, name, task, seed) for seed in range(made.seeds)]
-        means = {key: sum(one[key] for one in of_seed) / len(of_seed) for key in of_seed[0]}
-        figures = {
-            "metric": chosen[0]["metric"],
-            "steps": steps,
-            "lrs": made.lrs,
-            "baselines": means,
-        }
-        found[name] = {**figures, "arms": compared(chosen)}
-        (folder / "cross_modal.json").write_text(
-            json.dumps(found, indent=2) + "\n", encoding="utf-8"
-        )
-        plot_arms(found, folder / "cross_modal.png")
-    for name, of in found.items():
-        table = Table(
-            "",
-            of["metric"],
-            "sd",
-            "p",
-            "seconds",
-            "CPU",
-            "lr",
-            "kept",
-            title=f"{name}, in the test",
-        )
-        for arm, one in of["arms"].items():
-            shown = [_number(one[key]) for key in ("mean", "sd", "against naive")]
-            shown += [f"{one[key]:.0f}" for key in ("seconds", "cpu_seconds")]
-            table.add_row(arm, *shown, f"{one['lr']:g}", f"{one['kept']} of {one['seeds']}")
-        for baseline, value in of["baselines"].items():
-            table.add_row(baseline, f"{value:.4f}")
-        Console().print(table)
-    print(f"The run is in {folder}: cross_modal.json, cross_modal.png.")
-    return found
+    Raises:
+        ConfigError: if the file holds none.
+    """
+    if not Path(file).is_file():
+        raise ConfigError(f"there is no file {file}; give the YAML of a task")
+    task = yaml.safe_load(Path(file).read_text("utf-8"))
+    if not isinstance(task, dict):
+        task = {}
+    for part in ("model", "data"):
+        if not isinstance(task.get(part), dict):
+            raise ConfigError(f"{file} has no model and data; give the YAML of a task")
+    stage = str(task["model"].get("class_path")).rpartition(".")[2]
+    if stage != "CrossModal":
+        raise ConfigError(f"{file} is of {stage}, not of CrossModal; give the YAML of a task")
+    return task
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _steps(task: dict[str, Any]) -> int:
+def _max_steps(task: dict[str, Any]) -> int:
     return int((task.get("trainer") or {}).get("max_steps") or 0)
 
 
-def _trial(
-    results: Path, name: str, task: dict[str, Any], steps: int, arm: str, lr: float, seed: int
+def run(settings: Any, folder: Path) -> dict[str, Any]:
+    """Train what is not in the results yet, then print, save and plot the comparison of each task."""
+    results: dict[str, Any] = {}
+    for file in settings.tasks:
+        name = Path(file).stem
+        results[name] = _compare(settings, name, _load_task(file))
+        write_json(folder / "cross_modal.json", results, ascii_only=True)
+        plot_arms(results, folder / "cross_modal.png")
+    for name, result in results.items():
+        _print_table(name, result)
+    print(f"The run is in {folder}: cross_modal.json, cross_modal.png.")
+    return results
+
+
+def _compare(settings: Any, name: str, task: dict[str, Any]) -> dict[str, Any]:
+    """All arms and baselines of one task; the learning rate of an arm is chosen on validation with the first seed."""
+    cache = Path(settings.results)
+    steps = settings.steps or _max_steps(task)
+    runs: list[dict[str, Any]] = []
+    for arm in settings.arms:
+        trials = [_run_once(cache, name, task, steps, arm, lr, 0) for lr in settings.lrs]
+        best = min(trials, key=lambda trial: trial["eval_loss"])
+        for seed in range(settings.seeds):
+            runs.append(_run_once(cache, name, task, steps, arm, best["lr"], seed))
+    baselines = [_baselines_once(cache, name, task, seed) for seed in range(settings.seeds)]
+    means = {}
+    for baseline in baselines[0]:
+        values = [metrics[baseline] for metrics in baselines]
+        means[baseline] = sum(values) / len(values)
+    return {
+        "metric": runs[0]["metric"],
+        "steps": steps,
+        "lrs": settings.lrs,
+        "baselines": means,
+        "arms": compare_arms(runs),
+    }
+
+
+def _run_once(
+    cache: Path, name: str, task: dict[str, Any], steps: int, arm: str, lr: float, seed: int
 ) -> dict[str, Any]:
-    """A run of an arm."""
+    """A run of an arm, from the results file if it is there."""
+    settings = arm_settings(task, arm, lr, seed)
 
-    def make() -> dict[str, Any]:
-        figures = trained(settings, steps)
-        told = f"validation loss {figures['eval_loss']:.4f} in {figures['seconds']:.0f} s"
-        print(f"{name} {arm} lr {lr:g} seed {seed}: {told}", flush=True)
-        return {"task": name, "arm": arm, "lr": lr, "seed": seed, **figures}
+    def train() -> dict[str, Any]:
+        metrics = run_arm(settings, steps)
+        outcome = f"validation loss {metrics['eval_loss']:.4f} in {metrics['seconds']:.0f} s"
+        print(f"{name} {arm} lr {lr:g} seed {seed}: {outcome}", flush=True)
+        return {"task": name, "arm": arm, "lr": lr, "seed": seed, **metrics}
 
-    settings = settings_of(task, arm, lr, seed)
-    return _once(results, [settings, steps], make)
-
-
-def _without(results: Path, name: str, task: dict[str, Any], seed: int) -> dict[str, float]:
-    """What needs no model, on the same split."""
-    data = settings_of(task, "naive", 0.0, seed)["data"]
-    found = _once(results, data, lambda: {"task": name, "seed": seed, "baselines": baselines(data)})
-    return dict(found["baselines"])
+    return _cached(cache, [settings, steps], train)
 
 
-def _once(results: Path, made_of: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A line of the results by what it is made of; it is made unless it is there."""
-    key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
-    if results.exists():
-        for line in results.read_text("utf-8").splitlines():
-            if (known := json.loads(line))["key"] == key:
-                return known  # type: ignore[no-any-return]
-    new = {"key": key, **make()}
-    results.parent.mkdir(parents=True, exist_ok=True)
-    with results.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(new) + "\n")
-    return new
+def _baselines_once(cache: Path, name: str, task: dict[str, Any], seed: int) -> dict[str, float]:
+    """The baselines on the split of the same seed, from the results file if they are there."""
+    data = arm_settings(task, "naive", 0.0, seed)["data"]
+
+    def measure() -> dict[str, Any]:
+        return {"task": name, "seed": seed, "baselines": baseline_metrics(data)}
+
+    return dict(_cached(cache, data, measure)["baselines"])
+
+
+def _cached(path: Path, settings: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The line of a results file whose key is the hash of ``settings``; computed and appended if it is missing."""
+    text = json.dumps(settings, sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    if path.exists():
+        for row in read_jsonl(path):
+            if row["key"] == key:
+                return dict(row)
+    row = {"key": key, **compute()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    append_jsonl(path, [row], ascii_only=True)
+    return row
+
+
+def _print_table(name: str, result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = ("", result["metric"], "sd", "p", "seconds", "CPU", "lr", "kept")
+    table = Table(*columns, title=f"{name}, in the test")
+    for arm, summary in result["arms"].items():
+        table.add_row(
+            arm,
+            _format_number(summary["mean"]),
+            _format_number(summary["sd"]),
+            _format_number(summary["against naive"]),
+            f"{summary['seconds']:.0f}",
+            f"{summary['cpu_seconds']:.0f}",
+            f"{summary['lr']:g}",
+            f"{summary['kept']} of {summary['seeds']}",
+        )
+    for baseline, value in result["baselines"].items():
+        table.add_row(baseline, f"{value:.4f}")
+    Console().print(table)
+
+
+def _format_number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

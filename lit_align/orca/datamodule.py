@@ -1,4 +1,4 @@
-"""Data that are not text as Lightning wants them: honest splits, what is measured on training data alone, batches."""
+"""Data module for data that are not text: splits without leakage, scaling fitted on training data alone, batches."""
 
 from __future__ import annotations
 
@@ -10,26 +10,35 @@ import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
+from lit_align.checks import check_at_least
 from lit_align.data.loader import StepLoader
 from lit_align.errors import ConfigError, DataError
-from lit_align.orca.modalities import Examples, InputSpec, Labelled, Modality, TargetSpec, collate
+from lit_align.orca.modalities import (
+    Examples,
+    InputSpec,
+    LabelledBatch,
+    Modality,
+    TargetSpec,
+    collate,
+)
+from lit_align.orca.splits import split_examples, split_keys
 
-BINS = 5  # of a number to be predicted, to have as many high ones on either side of a split
+Split = Literal["train", "validation", "test"]
 
 
 class CrossModalData(LightningDataModule):
-    """Files of examples that are not text, in three parts: to train on, to choose by, and to test on once.
+    """Files of examples that are not text, in three splits: training, validation and test.
 
-    Validation examples are always taken from the training file. Means, deviations, categories and classes are those of
-    what is trained on; the test file is not opened before ``test``.
+    Validation examples always come from the training file. Means, deviations, categories and classes are those of the
+    training split; the test file is not opened before ``test``.
 
     Args:
-        train: the file to learn from.
-        modality: what it holds.
-        test: the file to test on; None puts ``test_share`` of the training file aside; one archive may hold both.
+        train: the training file.
+        modality: reader of the files.
+        test: the test file; null holds out ``test_share`` of the training file; one archive may hold both.
         validation_share: share of the training examples to validate on, from each class alike.
-        test_share: share of the file that is put aside where there is no test file.
-        limit: about as many examples to train and validate on; None takes all.
+        test_share: share of the training file that is held out where there is no test file.
+        limit: number of examples, about, to train and validate on; null takes all.
         batch_size: examples in an optimiser step.
         seed: of the splits and of the order of each epoch.
     """
@@ -48,177 +57,197 @@ class CrossModalData(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, share in {"validation_share": validation_share, "test_share": test_share}.items():
+        for name, share in (("validation_share", validation_share), ("test_share", test_share)):
             if not 0 < share < 1:
-                raise ConfigError(f"{name} is {share}; it is a share, between 0 and 1")
-        for name, value in {"batch_size": batch_size, "limit": limit}.items():
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; it must be at least 1")
-        self.paths, self.modality = {"train": train, "test": test}, modality
-        self.shares = {"validation": validation_share, "test": test_share}
+                raise ConfigError(f"{name} must be above 0 and below 1, got {share}")
+        check_at_least("batch_size", batch_size, 1)
+        if limit is not None:
+            check_at_least("limit", limit, 1)
+        self.train_path, self.test_path, self.modality = train, test, modality
+        self.validation_share, self.test_share = validation_share, test_share
         self.limit, self.batch_size, self.seed = limit, batch_size, seed
-        self.parts: dict[str, Examples] = {}
+        self.splits: dict[str, Examples] = {}
 
     def setup(self, stage: str) -> None:
         """Read the training file and, for ``test``, the test file."""
         if self.trainer is not None and self.trainer.world_size > 1:
             raise ConfigError(
-                f"there are {self.trainer.world_size} processes; cross-modal data are for one"
+                f"there are {self.trainer.world_size} processes; cross-modal training supports one"
             )
-        if not self.parts:
-            self._prepare()
-        if stage == "test" and self.paths["test"] and "test" not in self.parts:
-            found = self._read(str(self.paths["test"]), "test")
-            seen = {unit for part in self.parts.values() for unit in units_of(part, same=True)}
-            if again := sum(unit in seen for unit in units_of(found, same=True)):
-                if again == len(found):
-                    raise DataError(
-                        f"everything in {self.paths['test']} is in {self.paths['train']}; test on other data"
-                    )
-                warnings.warn(
-                    f"{again} inputs of {self.paths['test']} are in {self.paths['train']}",
-                    stacklevel=2,
-                )
-            self.parts["test"] = found
+        if not self.splits:
+            self._read_train()
+        if stage == "test" and self.test_path and "test" not in self.splits:
+            self._read_test(self.test_path)
 
-    def _prepare(self) -> None:
-        """Split, and measure what is trained on."""
-        path, whole = self.paths["train"], self._read(self.paths["train"] or "", "train")
-        parts: dict[str, Examples] = {}
-        if self.paths["test"] is None:
-            whole, parts["test"] = split(whole, self.shares["test"], self.seed)
-        if self.limit and self.limit < len(whole):
-            _, whole = split(whole, self.limit / len(whole), self.seed)
-        train, parts["validation"] = split(whole, self.shares["validation"], self.seed)
-        if not len(train) or not len(parts["validation"]):
+    def _read_train(self) -> None:
+        """Read and split the training file, and fit classes and scaling on the training split."""
+        path = self.train_path
+        examples = read_examples(self.modality, path, "train")
+        splits: dict[str, Examples] = {}
+        if self.test_path is None:
+            examples, splits["test"] = split_examples(examples, self.test_share, self.seed)
+        if self.limit and self.limit < len(examples):
+            share = self.limit / len(examples)
+            _, examples = split_examples(examples, share, self.seed)
+        train, validation = split_examples(examples, self.validation_share, self.seed)
+        splits["validation"] = validation
+        if not len(train) or not len(validation):
             raise DataError(
-                f"{path} is too small for training and validation, {len(whole)} examples; give more"
+                f"{path} is too small for training and validation, {len(examples)} examples; give more"
             )
-        self.target = target_spec(train, str(path))
-        self._measure(train, str(path))
-        prepared = [self._prepared(x) for x in train.inputs]
-        # what else may come is known of the file: what a value is missing from, and how long inputs are, is no label
-        self.inputs = InputSpec.of(
-            self.modality.kind, [*prepared, *map(self._prepared, parts["validation"].inputs)]
-        )
-        self.parts = {"train": train, **parts}
+        self.target = target_spec(train, path)
+        self._fit_scaling(train, path)
+        # the inputs of validation count too: whether values are missing, and how long inputs are, are not labels
+        inputs = [*train.inputs, *validation.inputs]
+        scaled = [self._scale(x) for x in inputs]
+        self.inputs = InputSpec.from_inputs(self.modality.kind, scaled)
+        self.splits = {"train": train, **splits}
 
-    def _read(self, path: str, which: Literal["train", "test"]) -> Examples:
-        found = self.modality(path, which)
-        if len(found) == 0:
-            raise DataError(f"there is no example in {path}; give another file")
-        first = found.inputs[0]
-        for number, x in enumerate(found.inputs):
-            if x.ndim != first.ndim or len(x) != len(first):
-                raise DataError(
-                    f"input {number} in {path} is {list(x.shape)}, the first {list(first.shape)}; mend it"
-                )
-            if not x.numel() or bool(x.isnan().all()):
-                raise DataError(f"input {number} in {path} holds no value; leave it out")
-            if bool(x.isinf().any()):
-                raise DataError(
-                    f"input {number} in {path} holds an infinite value; correct it, or make it missing"
-                )
-        bad = (
-            "" in found.targets
-            if isinstance(found.targets, list)
-            else not bool(found.targets.isfinite().all())
-        )
-        if bad:
-            raise DataError(f"a target in {path} is missing or infinite; leave the example out")
-        return found
+    def _read_test(self, path: str) -> None:
+        """Read the test file; inputs that are also in the training file are reported."""
+        examples = read_examples(self.modality, path, "test")
+        train_keys = set()
+        for split in self.splits.values():
+            train_keys.update(split_keys(split, by_input=True))
+        num_shared = 0
+        for key in split_keys(examples, by_input=True):
+            num_shared += key in train_keys
+        if num_shared == len(examples):
+            raise DataError(f"everything in {path} is in {self.train_path}; test on other data")
+        if num_shared:
+            warnings.warn(f"{num_shared} inputs of {path} are in {self.train_path}", stacklevel=3)
+        self.splits["test"] = examples
 
-    def _measure(self, train: Examples, path: str) -> None:
-        """What makes numbers comparable, and integers small."""
-        self.mean, self.std, self.known = torch.zeros(1), torch.ones(1), torch.zeros(0)
+    def _fit_scaling(self, train: Examples, path: str) -> None:
+        """Mean and deviation of numbers, or the categories of integers."""
+        self.mean, self.std = torch.zeros(1), torch.ones(1)
+        self.categories = torch.zeros(0)
         if self.modality.as_is:
             return
-        values = torch.cat([x.reshape(len(x), -1) for x in train.inputs], 1)
+        channels = [x.reshape(len(x), -1) for x in train.inputs]
+        values = torch.cat(channels, 1)
         if not values.is_floating_point():
-            self.known = torch.unique(values)
+            self.categories = torch.unique(values)
             return
-        self.mean = values.double().nanmean(1)
-        if bool(self.mean.isnan().any()):
-            empty = int(self.mean.isnan().nonzero()[0, 0])
-            raise DataError(f"channel {empty} of {path} has no value to train on; leave it out")
-        self.std = (values.double() - self.mean[:, None]).square().nanmean(1).sqrt()
-        self.std[self.std <= 1e-6 * self.mean.abs()] = 1.0  # constant, up to rounding
+        values = values.double()
+        self.mean = values.nanmean(1)
+        for channel, is_empty in enumerate(self.mean.isnan().tolist()):
+            if is_empty:
+                raise DataError(
+                    f"channel {channel} of {path} has no value to train on; leave it out"
+                )
+        deviations = values - self.mean[:, None]
+        self.std = deviations.square().nanmean(1).sqrt()
+        is_constant = self.std <= 1e-6 * self.mean.abs()  # up to rounding
+        self.std[is_constant] = 1.0
 
-    def _prepared(self, x: Tensor) -> Tensor:
+    def _scale(self, x: Tensor) -> Tensor:
+        """Standardise numbers; number the categories of training from 1, 0 is any other."""
         if self.modality.as_is:
             return x
         if x.is_floating_point():
             shape = (-1, *[1] * (x.ndim - 1))
-            return ((x.double() - self.mean.view(shape)) / self.std.view(shape)).float()
-        place = torch.searchsorted(self.known, x).clamp(max=len(self.known) - 1)
-        return torch.where(self.known[place] == x, place + 1, 0)
+            mean, std = self.mean.view(shape), self.std.view(shape)
+            standardised = (x.double() - mean) / std
+            return standardised.float()
+        last = len(self.categories) - 1
+        index = torch.searchsorted(self.categories, x).clamp(max=last)
+        is_known = self.categories[index] == x
+        return torch.where(is_known, index + 1, 0)
 
-    def labelled(
-        self, part: Literal["train", "validation", "test"], rows: Sequence[int] | None = None
-    ) -> Labelled:
-        """A batch of some examples of a part, or of all; what is longer than any in training is refused.
+    def make_batch(self, split: Split, rows: Sequence[int] | None = None) -> LabelledBatch:
+        """A batch of the examples at ``rows`` of a split, or of all of them.
 
         Raises:
-            DataError: if a target is of a class that training lacks, or of another kind.
+            DataError: if a target is of a class that is not in the training split.
         """
-        taken = self.parts[part] if rows is None else self.parts[part].take(rows)
-        x, mask = collate([self._prepared(x) for x in taken.inputs])
-        return Labelled(x, mask, self.encoded(part, rows))
+        examples = self.splits[split]
+        if rows is not None:
+            examples = examples.take(rows)
+        x, mask = collate([self._scale(x) for x in examples.inputs])
+        return LabelledBatch(x, mask, self.encode_targets(split, rows))
 
-    def encoded(self, part: str, rows: Sequence[int] | None = None) -> Tensor:
-        """Targets as a head wants them; arguments and errors as for ``labelled``."""
-        targets = (self.parts[part] if rows is None else self.parts[part].take(rows)).targets
+    def encode_targets(self, split: Split, rows: Sequence[int] | None = None) -> Tensor:
+        """Targets as `LabelledBatch` holds them; arguments and errors as for `make_batch`."""
+        examples = self.splits[split]
+        targets = examples.targets if rows is None else examples.take(rows).targets
         if not isinstance(targets, list):
             return targets.long() if targets.dtype == torch.bool else targets
-        if strange := sorted(set(targets) - set(self.target.classes)):
+        classes = self.target.classes
+        unknown = sorted(set(targets) - set(classes))
+        if unknown:
             raise DataError(
-                f"the {part} examples are of class {', '.join(strange)}, which training has not, only "
-                f"{', '.join(self.target.classes)}; train on all classes"
+                f"the {split} examples are of class {', '.join(unknown)}, which is not in the training split, only "
+                f"{', '.join(classes)}; train on all classes"
             )
-        return torch.tensor([self.target.classes.index(name) for name in targets])
+        return torch.tensor([classes.index(name) for name in targets])
 
-    def train_dataloader(self) -> Batches:
-        """Each epoch in an order of its own, which a checkpoint remembers."""
-        return Batches(self, "train", resumes=True)
+    def train_dataloader(self) -> BatchLoader:
+        """Each epoch in an order of its own, resumed from a checkpoint."""
+        return BatchLoader(self, "train", resumes=True)
 
-    def val_dataloader(self) -> Batches:
+    def val_dataloader(self) -> BatchLoader:
         """In the order of the file."""
-        return Batches(self, "validation")
+        return BatchLoader(self, "validation")
 
-    def test_dataloader(self) -> Batches:
+    def test_dataloader(self) -> BatchLoader:
         """In the order of the file."""
-        return Batches(self, "test")
+        return BatchLoader(self, "test")
 
 
-class Batches(StepLoader):
-    """The batches of one part of the data: the order of steps of trees, and how it is resumed, without packing."""
+class BatchLoader(StepLoader):
+    """Batches of one split, in the resumable order of the loader of text, without packing."""
 
-    def __init__(
-        self,
-        data: CrossModalData,
-        part: Literal["train", "validation", "test"],
-        resumes: bool = False,
-    ) -> None:
-        self.trees: Any = range(len(data.parts[part]))
-        self.batch_size, self.shuffle, self.seed, self.resumes = (
-            data.batch_size,
-            resumes,
-            data.seed,
-            resumes,
-        )
+    def __init__(self, data: CrossModalData, split: Split, resumes: bool = False) -> None:
+        self.trees: Any = range(len(data.splits[split]))
+        self.batch_size, self.seed = data.batch_size, data.seed
+        self.shuffle = self.resumes = resumes
         self.epoch = self.next = 0
-        self.data, self.part = data, part
-        data.encoded(part)  # refuses now what would stop in the middle of an epoch
+        self.data, self.split = data, split
+        data.encode_targets(split)  # so that an unknown class stops the run before its first batch
 
     def _make_step(self, trees: Any) -> Any:
-        return self.data.labelled(self.part, trees)
+        return self.data.make_batch(self.split, trees)
+
+
+def read_examples(modality: Modality, path: str, split: Literal["train", "test"]) -> Examples:
+    """Read a file and check its examples.
+
+    Raises:
+        DataError: naming the first example that cannot be used.
+    """
+    examples = modality(path, split)
+    if len(examples) == 0:
+        raise DataError(f"there is no example in {path}; give another file")
+    first = examples.inputs[0]
+    for number, x in enumerate(examples.inputs):
+        if x.ndim != first.ndim or len(x) != len(first):
+            raise DataError(
+                f"input {number} in {path} is {list(x.shape)}, the first {list(first.shape)}; fix it"
+            )
+        if not x.numel() or bool(x.isnan().all()):
+            raise DataError(f"input {number} in {path} holds no value; leave it out")
+        if bool(x.isinf().any()):
+            raise DataError(
+                f"input {number} in {path} holds an infinite value; correct it, or make it missing"
+            )
+    if not _is_complete(examples.targets):
+        raise DataError(f"a target in {path} is missing or infinite; leave the example out")
+    return examples
+
+
+def _is_complete(targets: list[str] | Tensor) -> bool:
+    """Whether no target is missing or infinite."""
+    if isinstance(targets, list):
+        return "" not in targets
+    return bool(targets.isfinite().all())
 
 
 def target_spec(train: Examples, path: str) -> TargetSpec:
-    """What is to be learned.
+    """Specification of the targets of the training split.
 
     Raises:
-        DataError: if there is nothing to tell apart, or a dense target does not fit its input.
+        DataError: if all are of one class, or a dense target does not fit its input.
     """
     targets = train.targets
     if isinstance(targets, list):
@@ -228,67 +257,24 @@ def target_spec(train: Examples, path: str) -> TargetSpec:
                 f"all training examples in {path} are of class {names[0]}; there is nothing to learn"
             )
         return TargetSpec("class", len(names), classes=tuple(names))
+    num_outputs = targets.shape[1]
     if targets.dtype == torch.bool:
-        return TargetSpec("multilabel", targets.shape[1])
-    flat = targets.transpose(0, 1).flatten(1).double()
-    std = flat.std(1, correction=0)
-    std[std <= 1e-6 * flat.mean(1).abs()] = 1.0
-    scale = tuple(flat.mean(1).tolist()), tuple(std.tolist())
-    if targets.ndim == 2:
-        return TargetSpec("regression", targets.shape[1], (), (), *scale)
+        return TargetSpec("multilabel", num_outputs)
+    values = targets.transpose(0, 1).flatten(1).double()
+    mean, std = values.mean(1), values.std(1, correction=0)
+    is_constant = std <= 1e-6 * mean.abs()  # up to rounding
+    std[is_constant] = 1.0
     shape = tuple(targets.shape[2:])
-    if other := next(
-        (tuple(x.shape[1:]) for x in train.inputs if tuple(x.shape[1:]) != shape), None
-    ):
-        raise DataError(
-            f"the dense targets in {path} are {list(shape)}, an input {list(other)}; they must be alike"
-        )
-    return TargetSpec("dense", targets.shape[1], shape, (), *scale)
-
-
-def split(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
-    """Keep some, and hold out ``share`` of each class; groups and equal inputs are never parted.
-
-    Of each class at least one group is kept, and one held out if there are two.
-
-    Example:
-        >>> inputs = [torch.tensor([[float(i)]]) for i in range(6)]
-        >>> kept, held = split(Examples(inputs, ["a", "b", "a", "b", "a", "once"]), 0.3, seed=0)
-        >>> sorted(kept.targets), sorted(held.targets)
-        (['a', 'a', 'b', 'once'], ['a', 'b'])
-    """
-    units, strata = units_of(examples), _strata(examples)
-    by_stratum: dict[int, list[Any]] = {}
-    for unit, stratum in dict(zip(units, strata, strict=True)).items():
-        by_stratum.setdefault(stratum, []).append(unit)
-    draw = torch.Generator().manual_seed(seed)
-    held: set[Any] = set()
-    for _, there in sorted(by_stratum.items()):
-        count = min(max(1, round(share * len(there))), len(there) - 1)
-        held |= {there[i] for i in torch.randperm(len(there), generator=draw)[:count].tolist()}
-    rows = [
-        [row for row, unit in enumerate(units) if (unit in held) is out] for out in (False, True)
-    ]
-    return examples.take(rows[0]), examples.take(rows[1])
-
-
-def units_of(examples: Examples, same: bool = False) -> list[Any]:
-    """What is not to be parted: each example's group, or its input (``same``: in any case)."""
-    if examples.groups is not None and not same:
-        return list(examples.groups)
-    return [(tuple(x.shape), x.numpy().tobytes()) for x in examples.inputs]
-
-
-def _strata(examples: Examples) -> list[int]:
-    """What either side of a split should have of each."""
-    targets = examples.targets
-    if examples.groups is not None:
-        return [0] * len(examples)
-    if isinstance(targets, list):
-        names = sorted(set(targets))
-        return [names.index(name) for name in targets]
-    if targets.dtype == torch.bool or targets.shape[1:].numel() > 1:
-        return [0] * len(examples)
-    edges = targets.flatten().quantile(torch.linspace(0, 1, BINS + 1)[1:-1])
-    strata: list[int] = torch.bucketize(targets.flatten(), edges).tolist()
-    return strata
+    for x in train.inputs if shape else []:
+        input_shape = tuple(x.shape[1:])
+        if input_shape != shape:
+            raise DataError(
+                f"the dense targets in {path} are {list(shape)}, an input {list(input_shape)}; they must be alike"
+            )
+    return TargetSpec(
+        kind="dense" if shape else "regression",
+        outputs=num_outputs,
+        shape=shape,
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+    )

@@ -1,10 +1,9 @@
-"""From hidden states to predictions, with the loss and the metric that go with each kind of target."""
+"""Prediction heads, with the loss and the metric of each kind of target."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from lit_align.orca.embedders import Embedder
 from lit_align.orca.modalities import TargetSpec
 from lit_align.orca.types import Embedded
 
-METRICS = {
+METRIC_NAMES = {
     "class": "accuracy",
     "multilabel": "average_precision",
     "regression": "rmse",
@@ -26,14 +25,14 @@ METRICS = {
 
 
 class Head(nn.Module):
-    """A linear layer over the pooled tokens or, for a dense target, over each, for the places that it covers.
+    """A linear layer over the pooled tokens or, for a dense target, over each token for the patch that it covers.
 
-    Numbers come in the units of the targets, from their mean.
+    Numbers are predicted in the units of the targets, as deviations from their mean.
 
     Args:
-        target: what is predicted; a dense one is not pooled.
+        target: what is predicted; a dense target is not pooled.
         embedder: where the tokens come from.
-        width: numbers in a token.
+        d_model: width of a token.
         pool: mean token, or the last one.
     """
 
@@ -44,91 +43,101 @@ class Head(nn.Module):
         self,
         target: TargetSpec,
         embedder: Embedder,
-        width: int,
+        d_model: int,
         pool: Literal["mean", "last"] = "mean",
     ) -> None:
         super().__init__()
-        self.target, self.pool, self.metric = target, pool, METRICS[target.kind]
-        self.patch = (embedder.patch or ()) if target.kind == "dense" else ()
-        if target.kind == "dense" and not self.patch:
-            name = type(embedder).__name__
-            raise ConfigError(
-                f"a dense target needs tokens that tile the input, {name} makes others; choose Patches"
-            )
-        self.linear = nn.Linear(width, target.outputs * prod(self.patch))
-        scale = (-1, *[1] * len(self.patch))
-        for name, values in {"mean": target.mean or (0.0,), "std": target.std or (1.0,)}.items():
-            self.register_buffer(name, torch.tensor(values).view(scale), persistent=False)
+        self.target, self.pool = target, pool
+        self.metric_name = METRIC_NAMES[target.kind]
+        self.patch: tuple[int, ...] = ()
+        if target.kind == "dense":
+            if not embedder.patch:
+                raise ConfigError(
+                    "a dense target needs tokens that tile the input, and those of "
+                    f"{type(embedder).__name__} do not; choose Patches"
+                )
+            self.patch = embedder.patch
+        self.linear = nn.Linear(d_model, target.outputs * prod(self.patch))
+        shape = (-1, *[1] * len(self.patch))
+        mean = torch.tensor(target.mean or (0.0,))
+        std = torch.tensor(target.std or (1.0,))
+        self.register_buffer("mean", mean.view(shape), persistent=False)
+        self.register_buffer("std", std.view(shape), persistent=False)
 
-    def forward(self, hidden: Tensor, embedded: Embedded) -> Tensor:
-        """Logits ``[n, classes]``, or numbers ``[n, outputs]`` or ``[n, channels, ...]``, of the body's states."""
-        return self.predict(self.read(hidden, embedded), embedded.grid)
+    def forward(self, states: Tensor, embedded: Embedded) -> Tensor:
+        """Predictions from the backbone's hidden states ``[n, tokens, d_model]``.
 
-    def read(self, hidden: Tensor, embedded: Embedded) -> Tensor:
-        """What the linear layer sees: ``[n, d_model]``, or all tokens for a dense target."""
+        They are logits ``[n, classes]``, or numbers ``[n, outputs]`` or ``[n, channels, ...]``.
+        """
+        return self.predict(self.pool_states(states, embedded), embedded.grid)
+
+    def pool_states(self, states: Tensor, embedded: Embedded) -> Tensor:
+        """Input of the linear layer: ``[n, d_model]``, or all tokens for a dense target."""
         if self.target.kind == "dense":
-            return hidden
+            return states
         if self.pool == "mean":
-            return embedded._replace(tokens=hidden).pooled()
-        row, column = (torch.arange(size, device=hidden.device) for size in hidden.shape[:2])
-        return hidden[row, (column * embedded.mask).argmax(1)]
+            return embedded._replace(tokens=states).pooled()
+        rows = torch.arange(states.shape[0], device=states.device)
+        columns = torch.arange(states.shape[1], device=states.device)
+        return states[rows, (columns * embedded.mask).argmax(1)]
 
-    def predict(self, seen: Tensor, grid: tuple[int, ...] | None) -> Tensor:
-        """Predictions from what was read."""
-        raw: Tensor = self.linear(seen)
+    def predict(self, features: Tensor, grid: tuple[int, ...] | None) -> Tensor:
+        """Predictions from pooled states, and the grid of the tokens."""
+        outputs: Tensor = self.linear(features)
         if self.target.kind == "dense":
-            raw = self._tiled(raw, cast("tuple[int, ...]", grid))
-        return raw * self.std + self.mean
+            assert grid is not None
+            outputs = self._join_patches(outputs, grid)
+        return outputs * self.std + self.mean
 
-    def _tiled(self, x: Tensor, grid: tuple[int, ...]) -> Tensor:
-        """Lay the patches side by side, and cut off what was padded."""
-        n, dims, outputs = len(x), len(grid), self.target.outputs
-        sides = (axis for dim in range(dims) for axis in (1 + dim, 2 + dims + dim))
-        x = x.reshape(n, *grid, outputs, *self.patch).permute(0, 1 + dims, *sides)
-        x = x.reshape(
-            n, outputs, *(count * step for count, step in zip(grid, self.patch, strict=True))
-        )
+    def _join_patches(self, patches: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """Lay patches ``[n, tokens, numbers]`` side by side, and cut off the padding."""
+        n, channels = len(patches), self.target.outputs
+        dims = len(grid)
+        axes = [0, 1 + dims]
+        for dim in range(dims):
+            axes += [1 + dim, 2 + dims + dim]
+        sizes = [tokens * side for tokens, side in zip(grid, self.patch, strict=True)]
+        on_grid = patches.reshape(n, *grid, channels, *self.patch)
+        joined = on_grid.permute(axes).reshape(n, channels, *sizes)
         for dim, size in enumerate(self.target.shape):
-            x = x.narrow(2 + dim, 0, size)
-        return x
+            joined = joined.narrow(2 + dim, 0, size)
+        return joined
 
     def loss(self, predicted: Tensor, y: Tensor) -> Tensor:
-        """What to make smaller, ``[n]``; a squared error counts in deviations of the training targets."""
-        kind = self.target.kind
-        if kind == "class":
+        """Loss of each example, ``[n]``; a squared error is in standard deviations of the training targets."""
+        if self.target.kind == "class":
             return cross_entropy(predicted, y, reduction="none")
-        if kind == "multilabel":
-            return binary_cross_entropy_with_logits(
-                predicted, y.to(predicted), reduction="none"
-            ).mean(1)
-        return (
-            relative_l2(predicted, y)
-            if kind == "dense"
-            else ((predicted - y) / self.std).square().mean(1)
-        )
+        if self.target.kind == "multilabel":
+            labels = y.to(predicted)
+            return binary_cross_entropy_with_logits(predicted, labels, reduction="none").mean(1)
+        if self.target.kind == "dense":
+            return relative_l2(predicted, y)
+        return ((predicted - y) / self.std).square().mean(1)
 
 
 def relative_l2(predicted: Tensor, y: Tensor) -> Tensor:
     """Norm of the error over the norm of the target, ``[n]`` (Li et al., 2020, https://arxiv.org/abs/2010.08895)."""
-    error, size = ((values**2).flatten(1).sum(1).sqrt() for values in (predicted - y, y))
-    return error / size.clamp(min=1e-12)
+    return _norm(predicted - y) / _norm(y).clamp(min=1e-12)
+
+
+def _norm(values: Tensor) -> Tensor:
+    return (values**2).flatten(1).sum(1).sqrt()
 
 
 class RelativeL2(MeanMetric):
-    """The mean of ``relative_l2``."""
+    """Mean of `relative_l2`."""
 
     def update(self, predicted: Tensor, y: Tensor) -> None:  # type: ignore[override]
-        """Take a batch."""
+        """Add a batch."""
         super().update(relative_l2(predicted, y))
 
 
-def measure(target: TargetSpec) -> Metric:
-    """A fresh metric, the one that ``METRICS`` names, to update with predictions and targets."""
-    n = target.outputs
-    made: dict[str, Callable[[], Metric]] = {
-        "class": lambda: MulticlassAccuracy(n, average="micro"),
-        "multilabel": lambda: MultilabelAveragePrecision(n),
-        "regression": lambda: MeanSquaredError(squared=False),
-        "dense": RelativeL2,
-    }
-    return made[target.kind]()
+def build_metric(target: TargetSpec) -> Metric:
+    """A new metric of the kind that ``METRIC_NAMES`` names, to update with predictions and targets."""
+    if target.kind == "class":
+        return MulticlassAccuracy(target.outputs, average="micro")
+    if target.kind == "multilabel":
+        return MultilabelAveragePrecision(target.outputs)
+    if target.kind == "regression":
+        return MeanSquaredError(squared=False)
+    return RelativeL2()

@@ -1,4 +1,4 @@
-"""Draws by class, and classes for targets that have none."""
+"""Samples stratified by class, and classes for targets that have none."""
 
 from __future__ import annotations
 
@@ -10,45 +10,53 @@ from torch import Tensor
 from lit_align.errors import DataError
 
 
-def stratified(y: Tensor, count: int, generator: torch.Generator, least: int = 8) -> Tensor:
-    """Indices of about ``count`` rows of the classes ``y``, without replacement, each class by its share.
+def stratified_sample(
+    y: Tensor, count: int, generator: torch.Generator, min_per_class: int = 8
+) -> Tensor:
+    """Indices of about ``count`` rows, sampled without replacement from each class in proportion to its size.
 
     Args:
-        y: ``[n]``, classes.
-        count: rows to draw; classes that are topped up add to it.
-        generator: of the draw.
-        least: rows of each class, where it has them.
+        y: classes, ``[n]``.
+        count: rows to sample; raising a class to ``min_per_class`` adds to it.
+        generator: of the sample.
+        min_per_class: rows of each class, where it has as many.
 
     Example:
         >>> y = torch.tensor([0] * 90 + [1] * 10)
-        >>> y[stratified(y, 20, torch.Generator(), least=4)].bincount()
+        >>> y[stratified_sample(y, 20, torch.Generator(), min_per_class=4)].bincount()
         tensor([18,  4])
     """
-    drawn = []
-    for name in torch.unique(y):
-        members = (y == name).nonzero()[:, 0].cpu()
-        wanted = max(least, round(count * len(members) / len(y)))
-        drawn.append(members[torch.randperm(len(members), generator=generator)[:wanted]])
-    return torch.cat(drawn).to(y.device)
+    samples = []
+    for label in torch.unique(y):
+        is_member = y == label
+        members = is_member.nonzero()[:, 0].cpu()
+        share = round(count * len(members) / len(y))
+        size = max(min_per_class, share)
+        order = torch.randperm(len(members), generator=generator)
+        samples.append(members[order[:size]])
+    return torch.cat(samples).to(y.device)
 
 
-def clusters(rows: Tensor, k: int, seed: int = 0) -> Tensor:
-    """``[k, d]``, centres of ``rows`` (``[n, d]``) by k-means from k-means++ seeds."""
+def kmeans_centres(rows: Tensor, k: int, seed: int = 0) -> Tensor:
+    """Centres ``[k, d]`` of ``rows`` (``[n, d]``) by k-means from k-means++ seeds; the distinct rows, if at most k."""
     import numpy as np
     from scipy.cluster.vq import kmeans2
 
     distinct: Tensor = torch.unique(rows.double(), dim=0)
     if k >= len(distinct):
         return distinct
-    found = kmeans2(
-        rows.double().cpu().numpy(), k, minit="++", rng=np.random.default_rng(seed), missing="warn"
-    )
-    return torch.as_tensor(found[0])
+    points = rows.double().cpu().numpy()
+    centres, _ = kmeans2(points, k, minit="++", rng=np.random.default_rng(seed), missing="warn")
+    return torch.as_tensor(centres)
 
 
 @dataclass(frozen=True)
 class LabelQuantizer:
-    """Classes for targets that have none: ``edges`` between bins of a number, or the nearest of ``centres``.
+    """Classes for targets that have none: bins of a number, or the nearest of several centres.
+
+    Args:
+        edges: between the bins.
+        centres: ``[classes, d]``, used without ``edges``.
 
     Example:
         >>> quantizer = LabelQuantizer.fit(torch.arange(100.0), k=4)
@@ -65,7 +73,7 @@ class LabelQuantizer:
 
         Args:
             y: ``[n]`` or ``[n, ...]``.
-            k: at most so many classes; of vectors also no more than one for each 20 rows.
+            k: most classes; for vectors also at most one for each 20 rows.
             seed: of k-means.
 
         Raises:
@@ -74,16 +82,21 @@ class LabelQuantizer:
         y = y.double()
         if not len(y) or not bool(y.isfinite().all()):
             raise DataError(
-                f"targets of shape {list(y.shape)} are missing or not finite; mend or drop them"
+                f"targets of shape {list(y.shape)} are missing or not finite; fix or drop them"
             )
         if y[0].numel() == 1:
-            steps = torch.arange(1, k, dtype=y.dtype, device=y.device) / k
-            return cls(edges=torch.unique(torch.quantile(y.flatten(), steps)))
-        return cls(centres=clusters(y.flatten(1), max(min(k, len(y) // 20), 1), seed))
+            bins = torch.arange(1, k, dtype=y.dtype, device=y.device)
+            edges = torch.quantile(y.flatten(), bins / k)
+            return cls(edges=torch.unique(edges))
+        num_clusters = max(min(k, len(y) // 20), 1)
+        return cls(centres=kmeans_centres(y.flatten(1), num_clusters, seed))
 
     def __call__(self, y: Tensor) -> Tensor:
-        """``[n]``, the class of each of ``y``, which is shaped as what was fitted."""
+        """Class of each target, ``[n]``; ``y`` has the shape of the fitted targets."""
+        y = y.double()
         if self.edges is not None:
-            return torch.bucketize(y.double().flatten(), self.edges.to(y.device), right=True)
+            edges = self.edges.to(y.device)
+            return torch.bucketize(y.flatten(), edges, right=True)
         assert self.centres is not None
-        return torch.cdist(y.double().flatten(1), self.centres.to(y.device)).argmin(1)
+        centres = self.centres.to(y.device)
+        return torch.cdist(y.flatten(1), centres).argmin(1)

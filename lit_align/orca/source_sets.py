@@ -1,4 +1,4 @@
-"""What an embedder is aligned to: labelled points in the space of a model's embedding table."""
+"""Source sets, which an embedder is aligned to: labelled points in the space of a model's token embeddings."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ import torch
 from torch import Tensor
 
 from lit_align.errors import DataError
-from lit_align.orca.label_quantizer import clusters, stratified
+from lit_align.orca.label_quantizer import kmeans_centres, stratified_sample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Word = tuple[str, str]
+TaggedWord = tuple[str, str]
 """A word and its tag."""
 
 
 class SourceSet(NamedTuple):
-    """Labelled points to align to: ``x`` is ``[n, d]`` in float32, ``y`` the number of a class in ``names``."""
+    """Labelled points to align to.
+
+    Args:
+        x: points ``[n, d]`` in float32.
+        y: classes ``[n]``, as indices into ``names``.
+        names: of the classes.
+        provenance: where the points come from, for the report.
+    """
 
     x: Tensor
     y: Tensor
@@ -41,98 +48,112 @@ class SourceSet(NamedTuple):
         """Tagged text: each point is the mean embedding of a word and its neighbours, its class the word's tag.
 
         Args:
-            paths: files with a word a line, a blank line between sentences: .conllu, where the tag is the part of
+            paths: files with one word a line and a blank line between sentences: .conllu, where the tag is the part of
                 speech, or any other, where it is the last column; gzipped or not.
             table: the model's input embeddings, ``[vocabulary, d]``.
             tokenizer: of the same model.
-            count: points, about, drawn by tag.
+            count: points, about, sampled by tag.
             window: neighbours on either side.
-            seed: of the draw.
+            seed: of the sample.
 
         Raises:
             DataError: if there is no tagged word.
         """
         files = [Path(path) for path in paths]
-        sentences = [sentence for file in files for sentence in _sentences(file)]
-        places = [(sentence, at) for sentence in sentences for at in range(len(sentence))]
-        if not places:
+        positions: list[tuple[list[TaggedWord], int]] = []
+        for file in files:
+            for sentence in _read_sentences(file):
+                for index in range(len(sentence)):
+                    positions.append((sentence, index))
+        if not positions:
             raise DataError(
                 f"no tagged word in {', '.join(map(str, files)) or 'no files'}; a line is a word and a tag"
             )
-        names = sorted({sentence[at][1] for sentence, at in places})
-        y = torch.tensor([names.index(sentence[at][1]) for sentence, at in places])
-        chosen = stratified(y, count, torch.Generator().manual_seed(seed)).tolist()
-        texts = []
-        for sentence, at in (places[i] for i in chosen):
-            texts.append(
-                " ".join(word for word, _ in sentence[max(at - window, 0) : at + window + 1])
-            )
-        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        x = torch.stack([table.detach()[one].float().mean(0) for one in ids])
-        source = f"{len(x)} words of {', '.join(file.name for file in files)}, {window} neighbours on either side"
-        return cls(x, y[chosen], tuple(names), source)
+        tags = [sentence[index][1] for sentence, index in positions]
+        names = sorted(set(tags))
+        y = torch.tensor([names.index(tag) for tag in tags])
+        sample = stratified_sample(y, count, torch.Generator().manual_seed(seed)).tolist()
+        texts = [_neighbourhood(*positions[i], window) for i in sample]
+        token_ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        points = []
+        for ids in token_ids:
+            embeddings = table.detach()[ids]
+            points.append(embeddings.float().mean(0))
+        x = torch.stack(points)
+        file_names = ", ".join(file.name for file in files)
+        provenance = f"{len(x)} words of {file_names}, {window} neighbours on either side"
+        return cls(x, y[sample], tuple(names), provenance)
 
     @classmethod
     def from_table(
         cls, table: Tensor, count: int = 2000, classes: int = 10, seed: int = 0
     ) -> SourceSet:
-        """No text: each point is one of ``count`` rows of the embedding table, its class one of their clusters."""
-        drawn = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))[:count]
-        x = table.detach()[drawn].float()
-        centres = clusters(x, classes, seed).to(x)
-        y = torch.unique(torch.cdist(x, centres).argmin(1), return_inverse=True)[1]
-        names = tuple(f"cluster {c}" for c in range(int(y.max()) + 1))
+        """No text: each point is one of ``count`` rows of the embedding table, its class the nearest k-means centre."""
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(table), generator=generator)[:count]
+        x = table.detach()[rows].float()
+        centres = kmeans_centres(x, classes, seed).to(x)
+        nearest = torch.cdist(x, centres).argmin(1)
+        clusters, y = torch.unique(nearest, return_inverse=True)
+        names = tuple(f"cluster {c}" for c in range(len(clusters)))
         return cls(x, y, names, f"{len(x)} rows of an embedding table of {len(table)}")
 
     @classmethod
-    def read(cls, path: str | Path) -> SourceSet:
-        """Points from an .npz: ``x`` is ``[n, d]``, or ``[n, length, d]`` for tokens, and ``y`` ``[n]``.
+    def load(cls, path: str | Path) -> SourceSet:
+        """Points of an .npz: ``x`` is ``[n, d]``, or ``[n, length, d]`` for tokens to average, and ``y`` is ``[n]``.
 
         Raises:
-            DataError: if the file is not there or does not hold labelled, finite points.
+            DataError: if there is no such file, or it does not hold labelled, finite points.
         """
         import numpy as np
 
         file = Path(path).expanduser()
         if not file.is_file():
             raise DataError(f"there is no source {file}; give an .npz of x and y")
-        with np.load(file, allow_pickle=False) as found:
-            arrays = {name: torch.as_tensor(found[name]) for name in found.files}
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {name: torch.as_tensor(archive[name]) for name in archive.files}
         if not {"x", "y"} <= arrays.keys():
-            raise DataError(
-                f"{file} holds {', '.join(sorted(arrays)) or 'nothing'}; a source is x and y"
-            )
+            names = ", ".join(sorted(arrays)) or "nothing"
+            raise DataError(f"{file} holds {names}; a source is x and y")
         x, y = arrays["x"].float(), arrays["y"]
-        if (
-            x.dim() not in (2, 3)
-            or y.shape != x.shape[:1]
-            or y.is_floating_point()
-            or not bool(x.isfinite().all())
-        ):
-            found = f"x {list(x.shape)} and y {list(y.shape)} {y.dtype}"
+        has_points = x.dim() in (2, 3) and bool(x.isfinite().all())
+        has_labels = y.shape == x.shape[:1] and not y.is_floating_point()
+        if not has_points or not has_labels:
             raise DataError(
-                f"{file} holds {found}; x is finite, [n, d], and y a whole number for each of its rows"
+                f"{file} holds x {list(x.shape)} and y {list(y.shape)} {y.dtype}; "
+                "x is finite, [n, d], and y an integer for each of its rows"
             )
+        if x.dim() == 3:
+            x = x.mean(1)
         labels, index = torch.unique(y, return_inverse=True)
-        return cls(
-            x.mean(1) if x.dim() == 3 else x, index, tuple(map(str, labels.tolist())), str(file)
-        )
+        names = tuple(str(label) for label in labels.tolist())
+        return cls(x, index, names, str(file))
 
 
-def _sentences(file: Path) -> Iterator[list[Word]]:
-    """Sentences of a file with a word a line."""
+def _neighbourhood(sentence: list[TaggedWord], index: int, window: int) -> str:
+    """A word of a sentence with its neighbours on either side."""
+    start = max(index - window, 0)
+    neighbours = sentence[start : index + window + 1]
+    return " ".join(word for word, _ in neighbours)
+
+
+def _read_sentences(file: Path) -> Iterator[list[TaggedWord]]:
+    """Sentences of a file with one word a line."""
     if not file.is_file():
         raise DataError(f"there is no file {file}; give tagged text, a word a line")
-    word, tag = (1, 3) if ".conllu" in file.suffixes else (0, -1)
-    sentence: list[Word] = []
+    is_conllu = ".conllu" in file.suffixes
+    word, tag = (1, 3) if is_conllu else (0, -1)
+    sentence: list[TaggedWord] = []
     with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as lines:
-        for line in [*lines, ""]:
+        for line in lines:
             columns = line.strip().split("\t")
             if columns == [""]:
                 if sentence:
                     yield sentence
                 sentence = []
-            elif len(columns) > 1 and (
-                word == 0 or columns[0].isdigit()
-            ):  # no comments, no empty or joined words
-                sentence.append((columns[word], columns[tag].removeprefix("B-").removeprefix("I-")))
+            # a line of .conllu that does not start with a number is a comment, or an empty or joined word
+            elif len(columns) > 1 and (not is_conllu or columns[0].isdigit()):
+                name = columns[tag].removeprefix("B-").removeprefix("I-")
+                sentence.append((columns[word], name))
+    if sentence:
+        yield sentence

@@ -1,4 +1,4 @@
-"""The data types that cross-modal training adds: statistics of tokens, what a backbone reads, embedded inputs."""
+"""Data types of cross-modal training: statistics of tokens, what a backbone reads, inputs as tokens."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Stats(NamedTuple):
-    """Moments of the tokens that a body is used to: mean and standard deviation of each number, ``[d_model]``."""
+class TokenStats(NamedTuple):
+    """Mean and standard deviation of each component of a backbone's own tokens, ``[d_model]``."""
 
     mean: Tensor
     std: Tensor
 
 
-class BodySpec(NamedTuple):
-    """What an embedder has to know of the transformer that it works for.
+class BackboneSpec(NamedTuple):
+    """What an embedder needs to know about the backbone.
 
     Args:
-        d_model: numbers in a token.
-        max_tokens: tokens that it reads.
-        stats: of the tokens it is used to.
+        d_model: width of a token.
+        max_tokens: longest input, in tokens.
+        stats: statistics of the backbone's own tokens.
     """
 
     d_model: int
     max_tokens: int
-    stats: Stats
+    stats: TokenStats
 
 
 class Embedded(NamedTuple):
-    """Inputs that are not text, as tokens.
+    """Inputs of another modality, as tokens.
 
     Args:
-        tokens: ``[n, tokens, d_model]``; zero where there is none.
-        mask: ``[n, tokens]``, where there is one.
-        grid: how tokens stand if they tile the input, row by row: ``(tokens,)`` or ``(height, width)``.
+        tokens: ``[n, tokens, d_model]``; zero at padding.
+        mask: ``[n, tokens]``; False at padding.
+        grid: number of tokens along each dimension if they tile the input row by row: ``(tokens,)`` or
+            ``(height, width)``.
     """
 
     tokens: Tensor
@@ -42,7 +43,6 @@ class Embedded(NamedTuple):
     grid: tuple[int, ...] | None = None
 
     def pooled(self) -> Tensor:
-        """The mean token of each input, ``[n, d_model]``."""
-        return (self.tokens * self.mask[..., None]).sum(1) / self.mask.sum(1, keepdim=True).clamp(
-            min=1
-        )
+        """Mean token of each input, ``[n, d_model]``."""
+        count = self.mask.sum(1, keepdim=True).clamp(min=1)
+        return (self.tokens * self.mask[..., None]).sum(1) / count

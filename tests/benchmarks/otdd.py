@@ -1,9 +1,9 @@
 """One step of joint OTDD at full size, beside the same maths written down pair by pair.
 
 The literal side makes a covariance of each class, takes POT's distance of normal distributions (by matrix square roots)
-for each pair of classes, and solves with POT at the same epsilon and tolerance. It is spared what ours keeps between
+for each pair of classes, and solves with POT at the same epsilon and tolerance. It leaves out what ours caches between
 steps: the source's own terms. Each side runs in a process of its own, on one thread; seconds are of that thread, and
-gradients are compared before them.
+gradients are compared first.
 
     python -m tests.benchmarks.otdd
 """
@@ -34,7 +34,7 @@ def data():
 
 
 def own_side():
-    """First step, second step (the source is known by then), gradient, and what the epsilon was."""
+    """Seconds of the first step and of later ones (the source is cached by then), gradient, and epsilon."""
     import ot  # noqa: F401 - its import is no part of a step
 
     from lit_align.orca.distances import OTDD
@@ -45,13 +45,13 @@ def own_side():
     for _ in range(3):
         u.grad = None
         start = time.process_time()
-        found = distance(x, y, u, v)
-        found.value.backward()
+        result = distance(x, y, u, v)
+        result.value.backward()
         seconds.append(time.process_time() - start)
     return {
         "first": seconds[0],
         "step": min(seconds[1:]),
-        "epsilon": float(found.parts["epsilon"]),
+        "epsilon": float(result.parts["epsilon"]),
         "gradient": u.grad,
     }
 
@@ -67,19 +67,19 @@ def literal_side(epsilon):
     u.requires_grad_()
 
     def labels(a, b, c, k):
-        """Squared distance of two classes, and what it wants of ``u``."""
+        """Squared distance of two classes, and its gradient with respect to ``u``."""
         (m, s), (n, t) = (
             (z.mean(0, keepdim=True), z.T.cov())
             for z in (a[0][a[1] == c].double(), b[0][b[1] == k].double())
         )
-        found = ot.gaussian.bures_wasserstein_distance(m[0], n[0], s, t).squeeze() ** 2
-        return found.detach(), torch.autograd.grad(found, u)[0]
+        square = ot.gaussian.bures_wasserstein_distance(m[0], n[0], s, t).squeeze() ** 2
+        return square.detach(), torch.autograd.grad(square, u)[0]
 
     def gradient(a, b, same):
         pairs = [
             (c, k) for c in range(CLASSES) for k in range(CLASSES) if not (same and c == k)
         ]  # of itself it is zero
-        values, wanted = zip(*(labels(a, b, c, k) for c, k in pairs), strict=True)
+        values, gradients = zip(*(labels(a, b, c, k) for c, k in pairs), strict=True)
         between = torch.zeros(CLASSES, CLASSES, dtype=torch.float64)
         between[tuple(zip(*pairs, strict=True))] = torch.stack(values)
         between = (between + between.T if same else between).requires_grad_()
@@ -89,46 +89,49 @@ def literal_side(epsilon):
         ).value
         features, mass = torch.autograd.grad(value, (u, between))
         mass = mass + mass.T if same else mass
-        return features + sum(mass[c, k] * one for (c, k), one in zip(pairs, wanted, strict=True))
+        return features + sum(
+            mass[c, k] * pair_gradient
+            for (c, k), pair_gradient in zip(pairs, gradients, strict=True)
+        )
 
     start = time.process_time()
-    found = gradient((x, y), (u, v), False) - gradient((u, v), (u, v), True) / 2
-    return {"step": time.process_time() - start, "gradient": found.detach()}
+    total = gradient((x, y), (u, v), False) - gradient((u, v), (u, v), True) / 2
+    return {"step": time.process_time() - start, "gradient": total.detach()}
 
 
 def _child(side, arguments, pipe):
     torch.set_num_threads(1)
-    found = side(*arguments)
-    found["gradient"] = found["gradient"].numpy()
-    found["gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    pipe.send(found)
+    result = side(*arguments)
+    result["gradient"] = result["gradient"].numpy()
+    result["gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    pipe.send(result)
 
 
-def alone(side, *arguments):
-    """What ``side`` gives in a fresh process."""
+def run_in_process(side, *arguments):
+    """The result of ``side`` in a new process."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(False)
-    process = context.Process(target=_child, args=(side, arguments, theirs))
+    receiver, sender = context.Pipe(False)
+    process = context.Process(target=_child, args=(side, arguments, sender))
     process.start()
-    theirs.close()
-    found = ours.recv()
+    sender.close()
+    result = receiver.recv()
     process.join()
-    return found | {"gradient": torch.as_tensor(found["gradient"]).double()}
+    return result | {"gradient": torch.as_tensor(result["gradient"]).double()}
 
 
 def main():
-    ours = alone(own_side)
+    ours = run_in_process(own_side)
     print(
         f"ours: {ours['step']:.2f} s, first {ours['first']:.2f} s, {ours['gb']:.2f} GB", flush=True
     )
-    literal = alone(literal_side, ours["epsilon"])
+    literal = run_in_process(literal_side, ours["epsilon"])
     print(f"literal: {literal['step']:.1f} s, {literal['gb']:.2f} GB", flush=True)
-    apart = float((ours["gradient"] - literal["gradient"]).norm() / literal["gradient"].norm())
-    if apart > 1e-3:
-        sys.exit(f"the gradients are {apart:.1e} apart, so the times mean nothing")
-    figures = {
+    difference = float((ours["gradient"] - literal["gradient"]).norm() / literal["gradient"].norm())
+    if difference > 1e-3:
+        sys.exit(f"the gradients are {difference:.1e} apart, so the times mean nothing")
+    proof = {
         "shape": {"source": SOURCE, "target": TARGET, "classes": CLASSES, "d": D},
-        "gradients apart": apart,
+        "gradients apart": difference,
         "seconds": {
             "step": ours["step"],
             "first step": ours["first"],
@@ -137,7 +140,7 @@ def main():
         "times faster": literal["step"] / ours["step"],
         "peak gb": {"ours": ours["gb"], "literal": literal["gb"]},
     }
-    PROOF.write_text(json.dumps(figures, indent=2) + "\n")
+    PROOF.write_text(json.dumps(proof, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,16 +13,17 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_align.errors import ConfigError, DataError
-from lit_align.orca.datamodule import CrossModalData, split
+from lit_align.orca.datamodule import CrossModalData
 from lit_align.orca.modalities import Examples, Modality, TargetSpec
 from lit_align.orca.modalities.images import Images
 from lit_align.orca.modalities.series import Series
 from lit_align.orca.modalities.strings import Strings
 from lit_align.orca.modalities.tables import Tables
 from lit_align.orca.modalities.waveforms import Waveforms
+from lit_align.orca.splits import split_examples
 
 
-class Given(Modality):
+class InMemory(Modality):
     """Examples that are there already: ``train`` and ``test``."""
 
     def __init__(self, train, test=None, kind="series", as_is=False):
@@ -41,7 +42,7 @@ def ramps(n, *, classes="ab", length=3):
 
 
 def ready(train, test=None, stage="fit", **settings):
-    modality = Given(train, test, settings.pop("kind", "series"), settings.pop("as_is", False))
+    modality = InMemory(train, test, settings.pop("kind", "series"), settings.pop("as_is", False))
     data = CrossModalData("train", modality, test=None if test is None else "test", **settings)
     data.setup("fit")
     if stage == "test":
@@ -73,7 +74,7 @@ def test_ts_with_numbers_to_predict_and_with_timestamps(tmp_path):
         write(tmp_path / "r.ts", "@targetlabel true\n@data\n1,2:0.5\n3,4:-1\n"), "train"
     )
     assert found.targets.tolist() == [[0.5], [-1.0]]
-    with pytest.raises(DataError, match="has timestamps, which are not read"):
+    with pytest.raises(DataError, match="has timestamps, which are not supported"):
         Series()(write(tmp_path / "t.ts", "@timestamps true\n@data\n(0,1):a\n"), "train")
 
 
@@ -102,9 +103,9 @@ def test_idx_and_what_is_none(tmp_path):
     assert found.targets == ["9", "4"]
     assert found.inputs[0].tolist() == [[[0, 255]]]
     labels.write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 1, 9])))
-    with pytest.raises(DataError, match="has 2 images and its labels are 1"):
+    with pytest.raises(DataError, match="has 2 images and 1 labels"):
         Images()(str(tmp_path / "t-images-idx3-ubyte.gz"), "train")
-    with pytest.raises(DataError, match="is no idx file of bytes of rank 3"):
+    with pytest.raises(DataError, match="is not an idx file of bytes of rank 3"):
         Images()(write(tmp_path / "x-images-idx3", "text"), "train")
 
 
@@ -116,7 +117,7 @@ def test_a_table(tmp_path):
     assert found.inputs[0].isnan().tolist() == [False, True]
     with pytest.raises(DataError, match="no column 'z', only id, a, b, y"):
         Tables(target="z")(file, "train")
-    with pytest.raises(DataError, match="which is no number; leave the column out"):
+    with pytest.raises(DataError, match="which is not a number; leave the column out"):
         Tables(target="a", task="regression")(file, "train")
 
 
@@ -153,21 +154,21 @@ def test_recordings_in_a_folder_and_in_an_archive(tmp_path):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_split_has_its_share_of_each_class_and_every_row_once(seed):
     examples = ramps(40, classes="aaab")
-    kept, held = split(examples, 0.2, seed)
+    kept, held = split_examples(examples, 0.2, seed)
     assert [held.targets.count(name) for name in "ab"] == [6, 2]
     rows = [int(x[0, 0]) for x in kept.inputs], [int(x[0, 0]) for x in held.inputs]
     assert sorted(rows[0] + rows[1]) == list(range(40))
-    assert [int(x[0, 0]) for x in split(examples, 0.2, seed)[1].inputs] == rows[1]
-    assert [int(x[0, 0]) for x in split(examples, 0.2, seed + 10)[1].inputs] != rows[1]
+    assert [int(x[0, 0]) for x in split_examples(examples, 0.2, seed)[1].inputs] == rows[1]
+    assert [int(x[0, 0]) for x in split_examples(examples, 0.2, seed + 10)[1].inputs] != rows[1]
 
 
 def test_equal_inputs_and_groups_stay_together():
     twice = Examples([torch.tensor([[float(i // 2)]]) for i in range(20)], ["a"] * 20)
-    kept, held = split(twice, 0.3, 0)
+    kept, held = split_examples(twice, 0.3, 0)
     assert not {float(x) for x in kept.inputs} & {float(x) for x in held.inputs}
     assert len(held) == 6
     voices = Examples(twice.inputs, twice.targets, [f"speaker {i % 4}" for i in range(20)])
-    kept, held = split(voices, 0.25, 0)
+    kept, held = split_examples(voices, 0.25, 0)
     assert len(set(held.groups)) == 1
     assert not set(kept.groups) & set(held.groups)
 
@@ -175,7 +176,7 @@ def test_equal_inputs_and_groups_stay_together():
 def test_numbers_are_split_by_size():
     """Of 50 numbers in five bins of ten, two of each are held out."""
     y = torch.arange(50.0)[:, None]
-    _, held = split(Examples([torch.rand(1, 2) for _ in range(50)], y), 0.2, 0)
+    _, held = split_examples(Examples([torch.rand(1, 2) for _ in range(50)], y), 0.2, 0)
     assert (
         torch.bucketize(held.targets.flatten(), torch.tensor([9.8, 19.6, 29.4, 39.2]))
         .bincount()
@@ -189,13 +190,13 @@ def test_a_class_of_one_example_is_trained_on():
         [torch.tensor([[float(i)]]) for i in range(11)], ["a"] * 5 + ["b"] * 5 + ["once"]
     )
     data = ready(examples, ramps(4))
-    assert "once" in data.parts["train"].targets
-    assert "once" not in data.parts["validation"].targets
+    assert "once" in data.splits["train"].targets
+    assert "once" not in data.splits["validation"].targets
 
 
 def test_the_test_file_is_not_opened_before_the_test():
     data = ready(ramps(20), Examples([], []))
-    assert data.parts.keys() == {"train", "validation"}
+    assert data.splits.keys() == {"train", "validation"}
     with pytest.raises(DataError, match="there is no example in test"):
         data.setup("test")
 
@@ -203,19 +204,19 @@ def test_the_test_file_is_not_opened_before_the_test():
 def test_everything_is_measured_on_what_is_trained_on():
     """The held-out rows of one file do not move the mean, whatever they are."""
     data = ready(ramps(50))
-    values = torch.cat([x.flatten() for x in data.parts["train"].inputs]).double()
+    values = torch.cat([x.flatten() for x in data.splits["train"].inputs]).double()
     torch.testing.assert_close(data.mean, values.mean()[None])
     torch.testing.assert_close(data.std, values.std(correction=0)[None])
-    x = data.labelled("train").x
+    x = data.make_batch("train").x
     torch.testing.assert_close(x.mean(), torch.tensor(0.0), atol=1e-6, rtol=0)
-    assert {part: len(examples) for part, examples in data.parts.items()} == {
+    assert {part: len(examples) for part, examples in data.splits.items()} == {
         "train": 32, "validation": 8, "test": 10,
     }  # fmt: skip
 
 
 def test_about_as_many_as_the_limit():
     data = ready(ramps(100), ramps(7, length=4), limit=50)
-    assert [len(data.parts[part]) for part in ("train", "validation")] == [40, 10]
+    assert [len(data.splits[part]) for part in ("train", "validation")] == [40, 10]
 
 
 def test_training_on_the_test_set_is_told():
@@ -232,8 +233,8 @@ def test_a_batch_is_padded_and_says_where():
     inputs = [torch.tensor([[1.0] * (1 + i % 3)]) + i for i in range(12)]
     inputs[4][0, 0] = torch.nan
     data = ready(Examples(inputs, ["a", "b"] * 6), ramps(2))
-    batch = data.labelled("train")
-    for x, mask, raw in zip(batch.x, batch.mask, data.parts["train"].inputs, strict=True):
+    batch = data.make_batch("train")
+    for x, mask, raw in zip(batch.x, batch.mask, data.splits["train"].inputs, strict=True):
         assert int(mask.sum()) == int((~raw.isnan()).sum())
         assert (x[~mask] == 0).all()
         torch.testing.assert_close(
@@ -248,7 +249,7 @@ def test_a_batch_is_padded_and_says_where():
 def test_constant_channels_and_series_of_length_one_pass():
     constant = [torch.tensor([[3e7], [float(i)]]) for i in range(10)]
     data = ready(Examples(constant, ["a", "b"] * 5), ramps(2))
-    x = data.labelled("train").x
+    x = data.make_batch("train").x
     assert x.isfinite().all()
     assert (x[:, 0] == 0).all()
     assert data.inputs.shape == (1,)
@@ -263,7 +264,7 @@ def test_symbols_are_numbered_by_training_and_others_are_unknown(tmp_path):
     data = CrossModalData(train, Strings("s", "y", "regression"), test=test)
     data.setup("test")
     assert data.inputs.categories == 4
-    assert data.labelled("test").x.tolist() == [[[1, 0, 3]]]
+    assert data.make_batch("test").x.tolist() == [[[1, 0, 3]]]
 
 
 def test_an_epoch_has_every_example_once_in_an_order_of_its_own_and_resumes():
@@ -287,7 +288,7 @@ def test_targets():
     inputs = [torch.rand(1, 4, generator=draw) for _ in range(10)]
     numbers = torch.arange(10.0)[:, None] * 2
     data = ready(Examples(inputs, numbers), ramps(2))
-    trained = data.parts["train"].targets
+    trained = data.splits["train"].targets
     assert (data.target.kind, data.target.outputs) == ("regression", 1)
     assert data.target.mean == pytest.approx((trained.mean().item(),))
     assert data.target.std == pytest.approx((trained.std(correction=0).item(),))
@@ -317,7 +318,7 @@ class Counting(LightningModule):
 
 
 def test_lightning_runs_on_it(tmp_path):
-    data, module = CrossModalData("train", Given(ramps(50)), batch_size=8), Counting()
+    data, module = CrossModalData("train", InMemory(ramps(50)), batch_size=8), Counting()
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
     trainer = Trainer(
         accelerator="cpu", max_epochs=2, default_root_dir=tmp_path, num_sanity_val_steps=0,
@@ -383,7 +384,8 @@ def test_bad_data_are_refused(inputs, targets, why):
 def test_a_class_that_training_lacks_is_refused_before_the_first_batch():
     data = ready(ramps(20), Examples([-torch.ones(1, 3)], ["c"]), stage="test")
     with pytest.raises(
-        DataError, match="the test examples are of class c, which training has not, only a, b"
+        DataError,
+        match="the test examples are of class c, which is not in the training split, only a, b",
     ):
         data.test_dataloader()
 
@@ -414,7 +416,7 @@ def test_archives_that_do_not_fit_are_refused(tmp_path):
     "settings", [{"validation_share": 0.0}, {"test_share": 1.0}, {"batch_size": 0}, {"limit": 0}]
 )
 def test_settings_out_of_range_are_refused(settings):
-    with pytest.raises(ConfigError, match=f"{next(iter(settings))} is "):
+    with pytest.raises(ConfigError, match=f"{next(iter(settings))} must be "):
         CrossModalData("x", Series(), **settings)
 
 
@@ -432,12 +434,12 @@ def aeon(name):
 def nearest(data):
     """Accuracy on the test set of the nearest training series, unscaled."""
     x, queries = (
-        torch.stack([x.flatten() for x in data.parts[part].inputs]) for part in ("all", "test")
+        torch.stack([x.flatten() for x in data.splits[part].inputs]) for part in ("all", "test")
     )
     found = torch.cdist(queries, x).argmin(1)
     hits = [
-        data.parts["all"].targets[i] == name
-        for i, name in zip(found, data.parts["test"].targets, strict=True)
+        data.splits["all"].targets[i] == name
+        for i, name in zip(found, data.splits["test"].targets, strict=True)
     ]
     return sum(hits) / len(hits)
 
@@ -447,7 +449,7 @@ def test_ucr_the_nearest_neighbour_scores_what_is_published(shared_data):
     files = (str(shared_data / "ucr" / f"ECG200_{part}.ts") for part in ("TRAIN", "TEST"))
     data = CrossModalData(next(files), Series(), test=next(files))
     data.setup("test")
-    data.parts["all"] = data.modality(data.paths["train"], "train")
+    data.splits["all"] = data.modality(data.train_path, "train")
     assert nearest(data) == pytest.approx(0.88)
 
 
@@ -456,7 +458,7 @@ def test_aeon_the_nearest_neighbour_scores_what_is_published(name, accuracy):
     """The archive's bake-off, 1-NN by Euclidean distance (https://www.timeseriesclassification.com)."""
     data = CrossModalData(aeon(f"{name}_TRAIN.ts"), Series(), test=aeon(f"{name}_TEST.ts"))
     data.setup("test")
-    data.parts["all"] = data.modality(data.paths["train"], "train")
+    data.splits["all"] = data.modality(data.train_path, "train")
     assert nearest(data) == pytest.approx(accuracy, abs=5e-5)
 
 
@@ -467,9 +469,9 @@ def test_aeon_the_nearest_neighbour_scores_what_is_published(name, accuracy):
 def test_aeon_multichannel(name, sizes, channels, shortest, longest, classes):
     data = CrossModalData(aeon(f"{name}_TRAIN.ts"), Series(), test=aeon(f"{name}_TEST.ts"))
     data.setup("test")
-    parts = [len(data.parts[part]) for part in ("train", "validation", "test")]
+    parts = [len(data.splits[part]) for part in ("train", "validation", "test")]
     assert (parts[0] + parts[1], parts[2]) == sizes
-    lengths = {x.shape[1] for part in data.parts.values() for x in part.inputs}
+    lengths = {x.shape[1] for part in data.splits.values() for x in part.inputs}
     assert (data.inputs.channels, min(lengths), max(lengths)) == (channels, shortest, longest)
     assert data.target.outputs == classes
 
@@ -491,7 +493,7 @@ def test_real_files(shared_data, name):
     path = str(shared_data / name)
     data = CrossModalData(path, modality, test=path if whole else None)
     data.setup("test")
-    parts = {part: len(examples) for part, examples in data.parts.items()}
+    parts = {part: len(examples) for part, examples in data.splits.items()}
     assert sum(parts.values()) == sum(sizes)
     if whole:
         assert parts["test"] == sizes[1]
@@ -500,7 +502,7 @@ def test_real_files(shared_data, name):
     assert batch.x.isfinite().all()
     assert batch.mask.any()
     if name.startswith("fsdd"):
-        voices = [set(data.parts[part].groups) for part in ("train", "validation", "test")]
+        voices = [set(data.splits[part].groups) for part in ("train", "validation", "test")]
         assert sum(map(len, voices)) == 3
 
 
@@ -511,6 +513,6 @@ def test_digits_are_told_apart_by_their_nearest_neighbours():
 
     data = CrossModalData("digits", Images(), limit=300)
     data.setup("test")
-    train, test = data.labelled("train"), data.labelled("test")
+    train, test = data.make_batch("train"), data.make_batch("test")
     model = KNeighborsClassifier(1).fit(train.x.flatten(1), train.y)
     assert model.score(test.x.flatten(1), test.y) > 0.93

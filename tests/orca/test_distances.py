@@ -17,11 +17,9 @@ from lit_align.orca.distances import (
     ORCA,
     OTDD,
     Moments,
-    Side,
     Sinkhorn,
-    label_costs,
-    transport,
 )
+from lit_align.orca.transport import DatasetStats, class_distances, transport_cost
 
 EXACT = {"epsilon": 0.0}
 TIGHT = {"tolerance": 1e-12, "max_iterations": 3000}
@@ -104,11 +102,14 @@ def test_fewer_rows_than_dimensions(labels, expected):
     ],
 )
 def test_distances_between_labels(labels, expected):
-    close(label_costs(Side.of(X, Y), Side.of(U, V), labels), expected)
+    close(
+        class_distances(DatasetStats.from_labels(X, Y), DatasetStats.from_labels(U, V), labels),
+        expected,
+    )
 
 
 def test_distances_between_labels_are_those_of_pot():
-    found = label_costs(Side.of(X, Y), Side.of(U, V))
+    found = class_distances(DatasetStats.from_labels(X, Y), DatasetStats.from_labels(U, V))
     for c in range(2):
         for k in range(3):
             one, other = X[c == Y], U[k == V]
@@ -116,7 +117,10 @@ def test_distances_between_labels_are_those_of_pot():
                 one.mean(0), other.mean(0), one.T.cov(), other.T.cov()
             )
             assert_close(found[c, k], root.squeeze() ** 2, rtol=1e-6, atol=1e-6)
-    close(label_costs(Side.of(X, Y), Side.of(X, Y))[0], [0.0, 3.485736])
+    close(
+        class_distances(DatasetStats.from_labels(X, Y), DatasetStats.from_labels(X, Y))[0],
+        [0.0, 3.485736],
+    )
 
 
 @pytest.mark.parametrize(
@@ -152,7 +156,7 @@ def test_two_points_by_hand(epsilon, expected):
     q = 0.5 / (1 + math.exp(2 / epsilon))
     by_hand = 0.5 + 4 * q + epsilon * sum(2 * mass * math.log(4 * mass) for mass in (0.5 - q, q))
     assert by_hand == pytest.approx(expected, abs=1e-6)
-    found = transport(squares(a, b), epsilon, 1e-12, 3000)
+    found = transport_cost(squares(a, b), epsilon, 1e-12, 3000)
     close(
         found, by_hand, rtol=1e-4 if epsilon < 1 else 1e-5
     )  # at 0.1 an iteration takes off a part in 10^8
@@ -217,8 +221,10 @@ def test_golden_gradients():
 
 
 def test_the_gradient_of_label_distances_is_the_mass_between_classes():
-    between = label_costs(Side.of(X, Y), Side.of(U, V)).requires_grad_()
-    value = transport(squares(X, U) + between[Y][:, V], 1.0, 1e-12, 3000)
+    between = class_distances(
+        DatasetStats.from_labels(X, Y), DatasetStats.from_labels(U, V)
+    ).requires_grad_()
+    value = transport_cost(squares(X, U) + between[Y][:, V], 1.0, 1e-12, 3000)
     mass = torch.autograd.grad(value, between)[0]
     close(mass, [[0.299997, 0.060189, 0.084259], [0.000003, 0.339811, 0.215741]])
     close(mass.sum(1), [4 / 9, 5 / 9])  # every class keeps its weight
@@ -276,7 +282,7 @@ def test_gradients_where_classes_have_no_variance():
     """A class of one row is a point; a channel that never changes has no variance: both have a gradient."""
     x, u = X.clone(), U.clone()
     x[:, 1], u[:, 1], v = 2.0, 2.0, torch.tensor([0] * 4 + [1] * 5 + [2])
-    lone = label_costs(Side.of(x, Y), Side.of(u, v))[
+    lone = class_distances(DatasetStats.from_labels(x, Y), DatasetStats.from_labels(u, v))[
         :, 2
     ]  # W2 of N(m, S) to a point is |m - u|^2 + tr S
     for c in range(2):
@@ -315,9 +321,9 @@ def test_the_source_is_measured_once_and_again_when_it_changes():
     settings = {"epsilon": 9.0, **TIGHT}
     distance, source = OTDD(**settings), X.clone()
     distance(source, Y, U, V)
-    held = distance._kept["source"]
+    held = distance._cache.source
     distance(source, Y, U + 1, V)
-    assert distance._kept["source"] is held
+    assert distance._cache.source is held
     source += wave(9, 3, 0.2)
     assert_close(distance(source, Y, U, V), OTDD(**settings)(source, Y, U, V))
     assert_close(distance(source, 1 - Y, U, V), OTDD(**settings)(source, 1 - Y, U, V))
@@ -359,7 +365,7 @@ def test_the_global_random_generator_is_left_alone():
 def test_a_large_cost_is_held_in_float32(distance, monkeypatch):
     distance = replace(distance, tolerance=1e-6)
     value, expected = distance(X, Y, U, V).value, gradient(distance)
-    monkeypatch.setattr(distances, "LARGE", 0)
+    monkeypatch.setattr(distances, "MAX_FLOAT64_ENTRIES", 0)
     assert_close(replace(distance)(X, Y, U, V).value, value, rtol=1e-4, atol=1e-5)
     assert_close(gradient(replace(distance)), expected, rtol=1e-3, atol=1e-4)
 
@@ -368,20 +374,26 @@ def test_a_large_cost_is_held_in_float32(distance, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"u": U.index_fill(0, torch.tensor(3), math.nan)}, "row 3 of the target is not finite"),
-        ({"x": X.index_fill(0, torch.tensor(0), math.inf)}, "row 0 of the source is not finite"),
-        ({"u": U[:, :2]}, r"features of the target are \[10, 2\]; give \[rows, 3\]"),
-        ({"u": U[:0], "v": V[:0]}, "features of the target"),
-        ({"v": V[:9]}, r"labels of the target are \[9\]"),
-        ({"v": V.double()}, "LabelQuantizer"),
+        (
+            {"target_x": U.index_fill(0, torch.tensor(3), math.nan)},
+            "row 3 of the target is not finite",
+        ),
+        (
+            {"source_x": X.index_fill(0, torch.tensor(0), math.inf)},
+            "row 0 of the source is not finite",
+        ),
+        ({"target_x": U[:, :2]}, r"features of the target are \[10, 2\]; give \[rows, 3\]"),
+        ({"target_x": U[:0], "target_y": V[:0]}, "features of the target"),
+        ({"target_y": V[:9]}, r"labels of the target are \[9\]"),
+        ({"target_y": V.double()}, "LabelQuantizer"),
     ],
 )
 @pytest.mark.parametrize("distance", [OTDD(), MMD()], ids=repr)
-def test_what_cannot_be_measured(distance, change, said):
-    with pytest.raises(DataError, match=said):
-        distance(**({"x": X, "y": Y, "u": U, "v": V} | change))
+def test_what_cannot_be_measured(distance, change, message):
+    with pytest.raises(DataError, match=message):
+        distance(**({"source_x": X, "source_y": Y, "target_x": U, "target_y": V} | change))
 
 
 def test_an_epsilon_is_not_negative():

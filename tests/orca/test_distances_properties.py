@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from lit_align.orca.distances import OTDD, Moments, Side, label_costs
+from lit_align.orca.distances import OTDD, Moments
+from lit_align.orca.transport import DatasetStats, class_distances
 
 TIGHT = {"tolerance": 1e-9, "max_iterations": 500}
 
@@ -62,9 +63,9 @@ def test_order_names_sides_and_axes_do_not_matter(one, other, random):
 @settings(max_examples=50, deadline=None)
 @given(clouds(), clouds())
 def test_the_more_of_a_class_is_known_the_farther_it_is(one, other):
-    a, b = Side.of(*one), Side.of(*other)
+    a, b = DatasetStats.from_labels(*one), DatasetStats.from_labels(*other)
     means, diagonal, full = (
-        label_costs(a, b, labels) for labels in ("means", "diagonal", "gaussian")
+        class_distances(a, b, labels) for labels in ("means", "diagonal", "gaussian")
     )
     spread = [torch.stack([f.square().sum() for f in side.factors]) for side in (a, b)]
     slack = 1e-9

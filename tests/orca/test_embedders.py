@@ -14,10 +14,10 @@ from lit_align.orca.embedders.symbols import Symbols
 from lit_align.orca.embedders.tabular import Tabular
 from lit_align.orca.modalities import InputSpec, collate
 from lit_align.orca.testing import check_embedder
-from lit_align.orca.types import BodySpec, Embedded, Stats
+from lit_align.orca.types import BackboneSpec, Embedded, TokenStats
 from lit_align.plugins import load_plugins
 
-BODY = BodySpec(8, 64, Stats(torch.zeros(8), torch.ones(8)))
+BACKBONE = BackboneSpec(8, 64, TokenStats(torch.zeros(8), torch.ones(8)))
 
 
 def series(*lengths, channels=2):
@@ -58,8 +58,8 @@ def test_each_built_in_embedder_is_among_them():
     )
 
 
-def attached(embedder, kind, inputs, body=BODY):
-    embedder.attach(InputSpec.of(kind, inputs), body)
+def attached(embedder, kind, inputs, backbone=BACKBONE):
+    embedder.attach(InputSpec.from_inputs(kind, inputs), backbone)
     return embedder
 
 
@@ -111,7 +111,7 @@ def test_a_tone_is_found_at_its_frequency():
     """A sine of 8 periods in 64 samples: among the 33 frequencies of a window the 8th has the most power."""
     embedder = Spectrogram(window=64, hop=64)
     x = torch.sin(2 * math.pi * torch.arange(64.0) / 8).view(1, 1, 64)
-    embedder.attach(InputSpec("series", 1, (64,)), BODY._replace(d_model=33, stats=None))
+    embedder.attach(InputSpec("series", 1, (64,)), BACKBONE._replace(d_model=33, stats=None))
     embedder.project.weight.data, embedder.project.bias.data = torch.eye(33), torch.zeros(33)
     power = embedder(x, torch.ones_like(x, dtype=torch.bool)).tokens[0, 0]
     assert power.argmax() == 8
@@ -119,19 +119,19 @@ def test_a_tone_is_found_at_its_frequency():
     torch.testing.assert_close(power[8].exp(), torch.tensor(4.0), rtol=1e-2, atol=0)
 
 
-def test_moments_of_a_constant_channel_are_the_body_s_mean():
+def test_moments_of_a_constant_channel_are_the_backbone_s_mean():
     embedder = attached(Patches(size=2), "series", [torch.ones(1, 4)])
-    stats = Stats(torch.arange(8.0), torch.ones(8))
-    embedder.init_from(stats, torch.ones(3, 1, 4), torch.ones(3, 1, 4, dtype=torch.bool))
+    stats = TokenStats(torch.arange(8.0), torch.ones(8))
+    embedder.match_stats(stats, torch.ones(3, 1, 4), torch.ones(3, 1, 4, dtype=torch.bool))
     tokens = embedder(torch.ones(1, 1, 4), torch.ones(1, 1, 4, dtype=torch.bool)).tokens
     torch.testing.assert_close(tokens, torch.arange(8.0).expand(1, 2, 8))
 
 
 def test_refusals():
-    with pytest.raises(ConfigError, match="Tabular takes tabular data, not series; choose another"):
+    with pytest.raises(ConfigError, match="Tabular reads tabular data, not series; choose another"):
         attached(Tabular(), "series", series(4))
     with pytest.raises(
-        ConfigError, match="Patches makes 131 tokens, the body reads 64; make it coarser"
+        ConfigError, match="Patches makes 131 tokens, the backbone reads 64; make it coarser"
     ):
         attached(Patches(size=4), "series", series(521))
     with pytest.raises(ConfigError, match="size is 0"):
@@ -139,15 +139,17 @@ def test_refusals():
     with pytest.raises(ConfigError, match="hop is 9, window 8"):
         Spectrogram(window=8, hop=9)
     embedder = attached(Patches(size=1), "series", series(64))
-    with pytest.raises(DataError, match="an input makes 65 tokens, the body reads 64; shorten it"):
+    with pytest.raises(
+        DataError, match="an input makes 65 tokens, the backbone reads 64; shorten it"
+    ):
         embedder(torch.zeros(1, 2, 65), torch.ones(1, 2, 65, dtype=torch.bool))
 
 
 class Plain(Embedder):
     input_kinds = frozenset({"series"})
 
-    def build(self, inputs, width):
-        self.project = nn.Linear(inputs.channels, width)
+    def build(self, inputs, d_model):
+        self.project = nn.Linear(inputs.channels, d_model)
 
     def n_tokens(self, inputs):
         return inputs.shape[0]
@@ -172,14 +174,14 @@ class Normalising(Plain):
 
 
 class Idle(Plain):
-    def build(self, inputs, width):
-        super().build(inputs, width)
+    def build(self, inputs, d_model):
+        super().build(inputs, d_model)
         self.more = nn.Linear(1, 1)
 
 
 class Deaf(Plain):
     @torch.no_grad()
-    def init_from(self, stats, x, mask):
+    def match_stats(self, stats, x, mask):
         pass
 
 
@@ -187,10 +189,10 @@ class Deaf(Plain):
     ("broken", "why"),
     [
         (Miscounting, "announces 10 tokens"),
-        (Unmasked, "what stands beside it changes"),
-        (Normalising, "what stands beside it changes"),
+        (Unmasked, "the rest of the batch changes"),
+        (Normalising, "the rest of the batch changes"),
         (Idle, "get no gradient: more.weight, more.bias"),
-        (Deaf, "after init_from the mean"),
+        (Deaf, "after match_stats the mean"),
     ],
 )
 def test_each_promise_catches_who_breaks_it(broken, why):

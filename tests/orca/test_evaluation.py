@@ -11,11 +11,11 @@ from lit_align.cli.main import main
 from lit_align.orca.datamodule import CrossModalData
 from lit_align.orca.evaluation import (
     ARMS,
-    baselines,
-    compared,
+    arm_settings,
+    baseline_metrics,
+    compare_arms,
+    fit_ridge,
     random_convolutions,
-    ridge,
-    settings_of,
 )
 from lit_align.orca.modalities.images import Images
 from lit_align.orca.modalities.tables import Tables
@@ -41,7 +41,7 @@ def task(tiny):
 
 def test_an_arm_changes_nothing_else(task):
     before = json.dumps(task)
-    made = {arm: settings_of(task, arm, 0.1, 7) for arm in ARMS}
+    made = {arm: arm_settings(task, arm, 0.1, 7) for arm in ARMS}
     assert json.dumps(task) == before
     plain = made["naive"]["model"]["init_args"]
     assert plain["optimizer"]["init_args"] == {"lr": 0.1, "weight_decay": 0.0}
@@ -67,9 +67,9 @@ def test_the_nearest_neighbour_and_the_ridge_are_those_of_scikit_learn(task):
 
     data = CrossModalData("digits", Images(), limit=60, batch_size=16, seed=3)
     data.setup("test")
-    train, test = data.labelled("train"), data.labelled("test")
+    train, test = data.make_batch("train"), data.make_batch("test")
     x, z = train.x.flatten(1), test.x.flatten(1)
-    found = baselines(settings_of(task, "naive", 1.0, 3)["data"])
+    found = baseline_metrics(arm_settings(task, "naive", 1.0, 3)["data"])
     theirs = KNeighborsClassifier(1, algorithm="brute").fit(x, train.y).score(z, test.y)
     assert found["nearest neighbour"] == pytest.approx(theirs, abs=3 / len(z))  # ties
     assert found["random convolutions"] > 0.5
@@ -78,7 +78,7 @@ def test_the_nearest_neighbour_and_the_ridge_are_those_of_scikit_learn(task):
     wanted = RidgeClassifier(10.0).fit(x - x.mean(0), train.y).predict(z - x.mean(0))
     classes = torch.nn.functional.one_hot(train.y).double() * 2 - 1
     assert (
-        ridge(x - x.mean(0), classes, 10.0)(z - x.mean(0)).argmax(1).numpy() == wanted
+        fit_ridge(x - x.mean(0), classes, 10.0)(z - x.mean(0)).argmax(1).numpy() == wanted
     ).mean() > 0.995
 
 
@@ -101,7 +101,7 @@ def test_numbers_have_baselines_in_the_measure_of_the_arms(tmp_path):
         "modality": f"{Tables.__module__}.Tables",
         "seed": 0,
     }
-    found = baselines({"class_path": "CrossModalData", "init_args": given})
+    found = baseline_metrics({"class_path": "CrossModalData", "init_args": given})
     assert found["mean target"] == pytest.approx(1.0, abs=1e-6)
     assert found["nearest neighbour"] == pytest.approx(0.0, abs=1e-6)
     assert found["random convolutions"] < 0.5
@@ -124,7 +124,7 @@ def test_arms_without_a_difference_have_no_p():
         "test_rmse": 0.5,
         "alignment": {"kept": 1},
     }
-    found = compared(
+    found = compare_arms(
         [{**run, "arm": arm, "seed": seed} for arm in ("naive", "otdd") for seed in (0, 1)]
     )
     assert found["otdd"]["against naive"] is None
@@ -171,7 +171,7 @@ def test_runs_are_made_once(task, tmp_path, capsys):
         (["--arms", "nave"], "there is no arm 'nave'; did you mean naive?"),
         (["--steps", "0"], "seeds is 5 and steps 0; both are at least 1"),
         (["--tasks", "none.yaml"], "there is no file none.yaml; give the YAML of a task"),
-        ([], "a.yaml has no trainer.max_steps above 0; state it there, or give --steps"),
+        ([], "a.yaml has no trainer.max_steps above 0; set it there, or give --steps"),
         (
             ["--tasks", "text.yaml"],
             "text.yaml is of Preference, not of CrossModal; give the YAML of a task",

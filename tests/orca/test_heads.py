@@ -7,7 +7,7 @@ from torch.nn.functional import fold
 from lit_align.errors import ConfigError
 from lit_align.orca.embedders.patches import Patches
 from lit_align.orca.embedders.tabular import Tabular
-from lit_align.orca.heads import Head, measure, relative_l2
+from lit_align.orca.heads import Head, build_metric, relative_l2
 from lit_align.orca.modalities import TargetSpec
 from lit_align.orca.types import Embedded
 
@@ -41,7 +41,7 @@ def test_numbers_come_in_their_own_units_and_the_loss_in_deviations():
     assert predicted.tolist() == [[130.0], [140.0]]  # 100 + 10 * (3, 4)
     y = torch.tensor([[110.0], [140.0]])
     assert head.loss(predicted, y).tolist() == [4.0, 0.0]  # ((130 - 110) / 10)^2
-    rmse = measure(head.target)
+    rmse = build_metric(head.target)
     rmse.update(predicted, y)
     torch.testing.assert_close(rmse.compute(), torch.tensor(200.0).sqrt())
     assert rmse.higher_is_better is False
@@ -51,7 +51,7 @@ def test_classes():
     head = Head(TargetSpec("class", 3, classes=("a", "b", "c")), Tabular(), 2)
     logits, y = torch.tensor([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]), torch.tensor([1, 2])
     torch.testing.assert_close(head.loss(logits, y)[0], torch.tensor(3.0).log())
-    accuracy = measure(head.target)
+    accuracy = build_metric(head.target)
     accuracy.update(torch.tensor([[0.0, 1.0, 0.0], [9.0, 0.0, 0.0]]), y)
     assert accuracy.compute() == 0.5
     assert accuracy.higher_is_better
@@ -63,7 +63,7 @@ def test_labels():
     torch.testing.assert_close(
         head.loss(torch.zeros(1, 2), torch.tensor([[1, 0]])), torch.tensor([2.0]).log()
     )
-    precision = measure(head.target)
+    precision = build_metric(head.target)
     precision.update(
         torch.tensor([[3.0, 1.0], [2.0, 2.0], [1.0, 3.0]]), torch.tensor([[1, 0], [0, 0], [1, 1]])
     )
@@ -89,7 +89,7 @@ def test_dense_series():
     found = head(hidden, Embedded(hidden, torch.ones(2, 3, dtype=torch.bool), (3,)))
     torch.testing.assert_close(found, head.linear(hidden).flatten(1)[:, None, :5])
     y = torch.ones(2, 1, 5)
-    error = measure(head.target)
+    error = build_metric(head.target)
     error.update(3 * y, y)
     error.update(y[:1], y[:1])
     torch.testing.assert_close(error.compute(), torch.tensor(4 / 3))  # 2, 2 and 0
@@ -97,7 +97,7 @@ def test_dense_series():
 
 
 def test_a_dense_target_without_tiles_is_refused():
-    with pytest.raises(ConfigError, match="Tabular makes others; choose Patches"):
+    with pytest.raises(ConfigError, match="those of Tabular do not; choose Patches"):
         Head(TargetSpec("dense", 1, (4,)), Tabular(), 2)
 
 

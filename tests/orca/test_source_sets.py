@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_align.errors import DataError
-from lit_align.orca.label_quantizer import LabelQuantizer, stratified
+from lit_align.orca.label_quantizer import LabelQuantizer, stratified_sample
 from lit_align.orca.source_sets import SourceSet
 from tests import tiny as make
 
@@ -24,7 +24,7 @@ def tokenizer():
     return make.tokenizer()
 
 
-def said(tokenizer, row):
+def letters(tokenizer, row):
     """Letters of a mean of one-hot tokens, by how often they were there."""
     return {tokenizer.decode([i]): round(float(row[i]), 4) for i in row.nonzero()[:, 0].tolist()}
 
@@ -34,12 +34,12 @@ def test_a_point_is_the_mean_of_a_word_and_its_neighbours(tmp_path, tokenizer):
     source = SourceSet.from_words([tmp_path / "a.conll"], TABLE, tokenizer, window=0)
     assert source.names == ("O", "person")
     assert sorted(source.y.tolist()) == [0, 0, 1, 1]
-    words = [said(tokenizer, row) for row in source.x]
+    words = [letters(tokenizer, row) for row in source.x]
     assert {"A": 0.3333, "n": 0.6667} in words
     assert {"B": 0.5, "o": 0.5} in words
     wide = SourceSet.from_words([tmp_path / "a.conll"], TABLE, tokenizer, window=1)
     assert {"A": 0.1429, "n": 0.2857, " ": 0.1429, "s": 0.1429, "a": 0.1429, "w": 0.1429} in [
-        said(tokenizer, row) for row in wide.x
+        letters(tokenizer, row) for row in wide.x
     ]
 
 
@@ -48,7 +48,9 @@ def test_parts_of_speech_are_read_past_comments_and_joined_words(tmp_path, token
         file.write(POS)
     source = SourceSet.from_words([tmp_path / "b.conllu.gz"], TABLE, tokenizer, window=0)
     assert source.names == ("ADV", "AUX", "PRON")
-    found = {source.names[y]: said(tokenizer, x) for x, y in zip(source.x, source.y, strict=True)}
+    found = {
+        source.names[y]: letters(tokenizer, x) for x, y in zip(source.x, source.y, strict=True)
+    }
     assert found == {
         "PRON": {"I": 0.5, "t": 0.5},
         "AUX": {"'": 0.5, "s": 0.5},
@@ -93,31 +95,31 @@ def test_a_table_alone_makes_classes_of_its_clusters():
 
 def test_points_of_a_file(tmp_path):
     np.savez(tmp_path / "points.npz", x=np.arange(12.0).reshape(2, 3, 2), y=np.array([7, 3]))
-    source = SourceSet.read(tmp_path / "points.npz")
+    source = SourceSet.load(tmp_path / "points.npz")
     assert source.x.tolist() == [[2.0, 3.0], [8.0, 9.0]]
     assert source.y.tolist() == [1, 0]
     assert source.names == ("3", "7")
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
         ({"x": np.ones((2, 2))}, "holds x; a source is x and y"),
         ({"x": np.ones((2, 2)), "y": np.ones(3, dtype=int)}, "for each of its rows"),
         ({"x": np.full((2, 2), np.nan), "y": np.ones(2, dtype=int)}, "finite"),
-        ({"x": np.ones((2, 2)), "y": np.ones(2)}, "whole number"),
+        ({"x": np.ones((2, 2)), "y": np.ones(2)}, "integer"),
     ],
 )
-def test_files_that_hold_no_source(tmp_path, arrays, said):
+def test_files_that_hold_no_source(tmp_path, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(DataError, match=said):
-        SourceSet.read(tmp_path / "a.npz")
+    with pytest.raises(DataError, match=message):
+        SourceSet.load(tmp_path / "a.npz")
 
 
 def test_places_that_hold_no_source(tmp_path, tokenizer):
     for path in (tmp_path, tmp_path / "none.npz"):
         with pytest.raises(DataError, match=r"there is no source .* give an \.npz"):
-            SourceSet.read(path)
+            SourceSet.load(path)
     with pytest.raises(DataError, match="there is no file"):
         SourceSet.from_words([tmp_path / "none.conll"], TABLE, tokenizer)
     (tmp_path / "a.conll").write_text("\n\n")
@@ -128,8 +130,10 @@ def test_places_that_hold_no_source(tmp_path, tokenizer):
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 60), st.integers(0, 99))
 def test_a_draw_keeps_every_class(classes, count, seed):
     y, before = torch.tensor(classes), torch.get_rng_state()
-    index = stratified(y, count, torch.Generator().manual_seed(seed), least=2)
-    assert torch.equal(index, stratified(y, count, torch.Generator().manual_seed(seed), least=2))
+    index = stratified_sample(y, count, torch.Generator().manual_seed(seed), min_per_class=2)
+    assert torch.equal(
+        index, stratified_sample(y, count, torch.Generator().manual_seed(seed), min_per_class=2)
+    )
     assert torch.equal(before, torch.get_rng_state())
     assert len(index.unique()) == len(index)
     for c in set(classes):

@@ -1,4 +1,4 @@
-"""Digits on a tiny random body, through the command: three stages, the gate both ways, resuming, refusals."""
+"""Digits on a tiny random backbone, through the command: three stages, the gate both ways, resuming, refusals."""
 
 import json
 import re
@@ -16,12 +16,14 @@ from lit_align.models.adapter_files import save_adapter
 from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
 from lit_align.orca.datamodule import CrossModalData
-from lit_align.orca.distances import OTDD, DatasetDistance, Distance, Side, Sinkhorn
+from lit_align.orca.distances import OTDD, DatasetDistance, Distance, Sinkhorn
 from lit_align.orca.embedders.patches import Patches
-from lit_align.orca.feature_alignment import FeatureAlignment, folds_of, probe
+from lit_align.orca.feature_alignment import FeatureAlignment, assign_folds
 from lit_align.orca.modalities import Examples, Modality
 from lit_align.orca.modalities.images import Images
+from lit_align.orca.probe import HeadFeatures, probe_features
 from lit_align.orca.stage import CrossModal
+from lit_align.orca.transport import DatasetStats
 from lit_align.stages.checkpoints import LastCheckpoint, SafeIO
 from tests.stages.runs import folder_of, start, trace
 from tests.stages.test_resume import wait_for
@@ -102,10 +104,10 @@ def test_it_learns_validates_and_tests(tiny, tmp_path, capsys, caplog):
     again = lit_align.load(folder)
     data = CrossModalData("digits", Images(), limit=300)
     data.setup("fit")
-    batch = data.labelled("validation")
+    batch = data.make_batch("validation")
     with torch.no_grad():
         embedded = again.embedder(batch.x, batch.mask)
-        right = again.head(again.body(embedded), embedded).argmax(1) == batch.y
+        right = again.head(again.backbone(embedded), embedded).argmax(1) == batch.y
     assert float(right.float().mean()) == pytest.approx(found["metrics"]["eval_accuracy"], abs=1e-6)
 
 
@@ -127,21 +129,21 @@ def test_a_killed_run_resumes_bit_for_bit(whole, tiny, tmp_path):
 
 
 @dataclass(frozen=True)
-class Parted(DatasetDistance):
+class ClassSeparation(DatasetDistance):
     """Small where classes are far apart and narrow: what a linear discriminant looks for."""
 
-    def measure(self, x, y, u, v):
-        side = Side.of(u.double(), v)
-        within = (side.x - side.means[side.y]).square().sum()
-        return Distance(within / (side.means - side.means.mean(0)).square().sum())
+    def measure(self, source, target):
+        stats = DatasetStats.from_labels(target.x.double(), target.y)
+        within = (stats.x - stats.means[stats.y]).square().sum()
+        return Distance(within / (stats.means - stats.means.mean(0)).square().sum())
 
 
 @dataclass(frozen=True)
-class Drowned(DatasetDistance):
+class Collapse(DatasetDistance):
     """Small where all inputs are one point."""
 
-    def measure(self, x, y, u, v):
-        return Distance((u.double() - x.double().mean(0)).square().sum())
+    def measure(self, source, target):
+        return Distance((target.x.double() - source.x.double().mean(0)).square().sum())
 
 
 def bars(n=150):
@@ -153,7 +155,7 @@ def bars(n=150):
     return Examples(inputs, ["ab"[i % 2] for i in range(n)])
 
 
-class Given(Modality):
+class InMemory(Modality):
     kind = "series"
 
     def __init__(self, examples):
@@ -163,7 +165,7 @@ class Given(Modality):
         return self.examples
 
 
-def fitted(tiny, tmp_path, alignment, groups=None, **settings):
+def fit_one_step(tiny, tmp_path, alignment, groups=None, **settings):
     """A run of one step, on series."""
     given = {
         "tune": "frozen",
@@ -177,12 +179,14 @@ def fitted(tiny, tmp_path, alignment, groups=None, **settings):
         callbacks=[LastCheckpoint()],
         **QUIET,
     )
-    trainer.fit(module, CrossModalData("made up", Given(replace(bars(), groups=groups))))
+    trainer.fit(module, CrossModalData("made up", InMemory(replace(bars(), groups=groups))))
     return module
 
 
 def test_an_alignment_that_helps_is_kept(tiny, tmp_path):
-    report = fitted(tiny, tmp_path, FeatureAlignment(steps=30, lr=0.02, distance=Parted())).report
+    report = fit_one_step(
+        tiny, tmp_path, FeatureAlignment(steps=30, lr=0.02, distance=ClassSeparation())
+    ).alignment_report
     assert report["kept"], report
     assert report["probe"]["with"] < report["probe"]["without"]
     assert report["after"]["fisher"] > report["before"]["fisher"]
@@ -190,16 +194,16 @@ def test_an_alignment_that_helps_is_kept(tiny, tmp_path):
 
 def test_an_alignment_that_harms_is_refused_and_undone(tiny, tmp_path):
     how = FeatureAlignment(
-        steps=60, lr=0.05, rows=60, distance=Drowned()
+        steps=60, lr=0.05, rows=60, distance=Collapse()
     )  # fewer than tokens begin by
-    module = fitted(tiny, tmp_path, how)
-    assert not module.report["kept"]
-    assert module.report["probe"]["with"] > module.report["probe"]["without"]
-    plain = fitted(tiny, tmp_path, None)
+    module = fit_one_step(tiny, tmp_path, how)
+    assert not module.alignment_report["kept"]
+    assert module.alignment_report["probe"]["with"] > module.alignment_report["probe"]["without"]
+    plain = fit_one_step(tiny, tmp_path, None)
     for name, weight in module.embedder.state_dict().items():
         assert torch.equal(weight, plain.embedder.state_dict()[name])
-    forced = fitted(
-        tiny, tmp_path, FeatureAlignment(steps=60, lr=0.05, distance=Drowned(), folds=0)
+    forced = fit_one_step(
+        tiny, tmp_path, FeatureAlignment(steps=60, lr=0.05, distance=Collapse(), folds=0)
     )
     assert not torch.equal(forced.embedder.shift, plain.embedder.shift)
 
@@ -207,7 +211,9 @@ def test_an_alignment_that_harms_is_refused_and_undone(tiny, tmp_path):
 def test_the_only_group_left_to_train_on_is_tried_by_its_inputs(tiny, tmp_path):
     """Of three speakers one is tested on, and one validated on."""
     how = FeatureAlignment(steps=1, folds=2, distance=Sinkhorn())
-    told = fitted(tiny, tmp_path, how, groups=["abc"[k // 50] for k in range(150)]).report["probe"]
+    told = fit_one_step(
+        tiny, tmp_path, how, groups=["abc"[k // 50] for k in range(150)]
+    ).alignment_report["probe"]
     assert told["without"] > 0
     assert told["error"] > 0
 
@@ -217,7 +223,7 @@ def test_the_probe_is_a_logistic_regression(tiny, tmp_path):
     from sklearn.metrics import log_loss
     from sklearn.preprocessing import StandardScaler
 
-    head = fitted(tiny, tmp_path, None).head
+    head = fit_one_step(tiny, tmp_path, None).head
     z = torch.randn(50, 32, generator=torch.Generator().manual_seed(1))
     y, rest = (z[:, 0] + 0.5 * z[:, 1] > 0).long(), torch.arange(50) < 40
     scale = StandardScaler().fit(z[rest])
@@ -226,12 +232,14 @@ def test_the_probe_is_a_logistic_regression(tiny, tmp_path):
     )
     # two rows of weights that are opposite have half the square of their difference, hence C = 2 for C = 1
     expected = log_loss(y[~rest], theirs.predict_proba(scale.transform(z[~rest])))
-    assert probe(head, z, None, y, rest, 1.0) == pytest.approx(expected, rel=1e-2)
+    assert probe_features(head, HeadFeatures(z, None), y, rest, 1.0) == pytest.approx(
+        expected, rel=1e-2
+    )
 
 
 def test_parts_share_classes_and_never_units():
     units, classes = [k // 2 for k in range(40)], [k // 2 % 2 for k in range(40)]
-    part = torch.tensor(folds_of(units, classes, 5, seed=0))
+    part = torch.tensor(assign_folds(units, classes, 5, seed=0))
     assert (part[::2] == part[1::2]).all()
     for k in range(5):
         assert torch.tensor(classes)[part == k].bincount().tolist() == [4, 4]
@@ -255,13 +263,15 @@ def test_other_targets_are_aligned_by_their_quantiles_or_clusters(kind, tiny, tm
         FeatureAlignment(steps=1, folds=2, joint=0.1, distance=Sinkhorn()),
     )
     trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, **QUIET)
-    trainer.fit(module, CrossModalData("made up", Given(Examples(inputs, y)), validation_share=0.2))
-    assert {"kept", "probe"} <= module.report.keys()
-    assert f"eval_{module.head.metric}" in trainer.callback_metrics
+    trainer.fit(
+        module, CrossModalData("made up", InMemory(Examples(inputs, y)), validation_share=0.2)
+    )
+    assert {"kept", "probe"} <= module.alignment_report.keys()
+    assert f"eval_{module.head.metric_name}" in trainer.callback_metrics
 
 
 def test_a_run_made_in_python_loads(tiny, tmp_path):
-    module = fitted(
+    module = fit_one_step(
         tiny,
         tmp_path,
         FeatureAlignment(steps=1, folds=2, distance=Sinkhorn(p=1)),
@@ -270,27 +280,27 @@ def test_a_run_made_in_python_loads(tiny, tmp_path):
     )
     again = lit_align.load(tmp_path / "checkpoints" / "last.ckpt")
     assert again.alignment == module.alignment
-    assert (again.report, again.target) == (module.report, module.target)
+    assert (again.alignment_report, again.target) == (module.alignment_report, module.target)
     for name, weight in module.trained_parameters().items():
         assert torch.equal(weight, again.trained_parameters()[name])
 
 
 def test_weights_drawn_anew_leave_the_embedder_as_it_begins(tiny, tmp_path):
-    one, other = (fitted(tiny, tmp_path, None, pretrained=value) for value in (True, False))
+    one, other = (fit_one_step(tiny, tmp_path, None, pretrained=value) for value in (True, False))
     for name, weight in one.embedder.state_dict().items():
         assert torch.equal(weight, other.embedder.state_dict()[name])
     inside = "model.layers.0.self_attn.q_proj.weight"
-    assert not torch.equal(one.body.get_parameter(inside), other.body.get_parameter(inside))
+    assert not torch.equal(one.backbone.get_parameter(inside), other.backbone.get_parameter(inside))
 
 
 def test_what_is_new_learns_faster(tiny, tmp_path):
-    module = fitted(
+    module = fit_one_step(
         tiny, tmp_path, None, tune="lora", optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1)
     )
     new, tuned = module.make_optimizer().param_groups
     assert (new["lr"], tuned["lr"]) == (0.5, 0.1)
     assert len(new["params"]) == len(list(module.embedder.parameters())) + 2
-    frozen = fitted(tiny, tmp_path, None)
+    frozen = fit_one_step(tiny, tmp_path, None)
     assert len(frozen.make_optimizer().param_groups) == 1
 
 
@@ -299,9 +309,9 @@ def test_what_is_new_learns_faster(tiny, tmp_path):
     [
         (
             ["--data=Comparisons", "--data.train=x.jsonl"],
-            "CrossModal learns from CrossModalData, not Comparisons",
+            "CrossModal trains on CrossModalData, not Comparisons",
         ),
-        (["--model.embedder=Tabular"], "Tabular takes tabular data, not image; choose another"),
+        (["--model.embedder=Tabular"], "Tabular reads tabular data, not image; choose another"),
         (["--model.embedder=Pathces"], "nothing is called 'Pathces'; did you mean Patches?"),
         (["--model.alignment.distance=OTTD"], "nothing is called 'OTTD'; did you mean OTDD?"),
         (["--data.modality=Image"], "nothing is called 'Image'; did you mean Images?"),
@@ -374,11 +384,11 @@ def test_points_of_a_file(tiny, tmp_path):
         y=np.arange(40) % 2,
     )
     how = FeatureAlignment([str(tmp_path / "points.npz")], OTDD(), steps=1, folds=0)
-    assert fitted(tiny, tmp_path, how).report["source"].endswith("points.npz")
+    assert fit_one_step(tiny, tmp_path, how).alignment_report["source"].endswith("points.npz")
 
 
 def test_what_asks_a_run_for_text_or_roles_is_told(whole, tmp_path):
-    with pytest.raises(ModelError, match="neither reads text nor answers"):
+    with pytest.raises(ModelError, match="neither reads nor generates text"):
         lit_align.load(folder_of(whole)).tokenizer.encode("")
-    with pytest.raises(ModelError, match="neither reads text nor answers"):
+    with pytest.raises(ModelError, match="neither reads nor generates text"):
         save_adapter(lit_align.load(folder_of(whole)).adapters, tmp_path)

@@ -1,9 +1,9 @@
-"""Is aligning an embedder worth it? Real data of several kinds, SmolLM2 cut to two layers, every arm with its own rate.
+"""Is aligning an embedder worth it? Real data of several kinds, two layers of SmolLM2, a learning rate for each arm.
 
 ``python -m tests.proofs.cross_modal RESULTS`` runs what is not yet in the file RESULTS (three quarters of an hour of a
-core; it may be stopped and called again), and keeps figures and plot as ``cross_modal.json`` and ``cross_modal.png``
-beside this file. Tasks whose files are not there are left out and named. Seconds are those of training, alignment and
-the question whether it helps included.
+core; it may be stopped and called again), and writes metrics and plot as ``cross_modal.json`` and ``cross_modal.png``
+beside this file. Tasks whose files are missing are left out and named. Seconds are those of training, alignment and its
+cross-validation included.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from lit_align.errors import DataError
-from lit_align.orca.modalities.base import existing
+from lit_align.orca.modalities.base import resolve_path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -62,22 +62,22 @@ PUBLISHED = {
 ONCE = ["--arms", "naive", "gated", "--lrs", "3e-4", "--seeds", "1"]
 
 
-def there(tasks: list[str]) -> tuple[list[str], list[str]]:
-    """Those whose files can be read from this folder, and a sentence about each other."""
-    ready, absent = [], []
+def find_tasks(tasks: list[str]) -> tuple[list[str], list[str]]:
+    """Tasks whose files can be read from this folder, and an error message for each of the others."""
+    ready, missing = [], []
     for task in tasks:
-        given = yaml.safe_load((ROOT / task).read_text())["data"]["init_args"]
+        settings = yaml.safe_load((ROOT / task).read_text())["data"]["init_args"]
         try:
-            for file in {given["train"], given.get("test") or given["train"]} - {"digits"}:
-                existing(file)
+            for file in {settings["train"], settings.get("test") or settings["train"]} - {"digits"}:
+                resolve_path(file)
             ready.append(str(ROOT / task))
         except DataError as error:
-            absent.append(f"{task}: {error}")
-    return ready, absent
+            missing.append(f"{task}: {error}")
+    return ready, missing
 
 
-def compared(tasks: list[str], results: Path, *how: str) -> dict:
-    """Figures of the arms, and their plot in this folder."""
+def compare_arms(tasks: list[str], results: Path, *options: str) -> dict:
+    """Metrics of the arms; their plot is in the run folder."""
     command = [
         sys.executable,
         "-m",
@@ -86,33 +86,33 @@ def compared(tasks: list[str], results: Path, *how: str) -> dict:
         "cross-modal",
         "--run=run",
         f"--results={results}",
-        *how,
+        *options,
     ]
-    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, MOLECULES)))}
-    subprocess.run([*command, "--tasks", *tasks], env=paths, check=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, MOLECULES)))}
+    subprocess.run([*command, "--tasks", *tasks], env=environment, check=True)
     return json.loads(max(Path("run").iterdir()).joinpath("cross_modal.json").read_text())
 
 
 def main() -> None:
-    """Run, keep."""
+    """Run all tasks, and save metrics and plot."""
     results = Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # the YAMLs name their files from here
         Path("data").symlink_to(DATA)
-        tasks, absent = there(TASKS)
-        more, others = there([*MORE, "plugins/lit-align-molecules/orca_esol.yaml"])
-        for one in absent + others:
-            print(f"left out: {one}")
-        found = {"tasks": compared(tasks, results, "--seeds", "3")}
+        tasks, missing = find_tasks(TASKS)
+        more_tasks, more_missing = find_tasks([*MORE, "plugins/lit-align-molecules/orca_esol.yaml"])
+        for message in missing + more_missing:
+            print(f"left out: {message}")
+        proof = {"tasks": compare_arms(tasks, results, "--seeds", "3")}
         shutil.copy("run/0/cross_modal.png", HERE)
-        found["once each"] = compared(more, results, *ONCE)
+        proof["once each"] = compare_arms(more_tasks, results, *ONCE)
         runs = [json.loads(line) for line in results.read_text().splitlines()]
-        found["all runs"] = {
+        proof["all runs"] = {
             key: sum(run.get(key, 0) for run in runs) for key in ("seconds", "cpu_seconds")
         }
-        found["published"] = PUBLISHED
+        proof["published"] = PUBLISHED
         (HERE / "cross_modal.json").write_text(
-            json.dumps(found | {"left out": absent + others}, indent=2) + "\n"
+            json.dumps(proof | {"left out": missing + more_missing}, indent=2) + "\n"
         )
 
 

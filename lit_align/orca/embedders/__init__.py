@@ -1,7 +1,7 @@
-"""How data of a modality become tokens of a body: one file each, and nothing else to edit."""
+"""How inputs of a modality become tokens of a backbone: one file each, and nothing else to edit."""
 
 from lit_align.orca.embedders.base import Embedder
 from lit_align.orca.modalities import InputSpec
-from lit_align.orca.types import BodySpec, Embedded
+from lit_align.orca.types import BackboneSpec, Embedded
 
-__all__ = ["BodySpec", "Embedded", "Embedder", "InputSpec"]
+__all__ = ["BackboneSpec", "Embedded", "Embedder", "InputSpec"]

@@ -1,4 +1,4 @@
-"""Moments of a sound as tokens, by what frequencies are in them."""
+"""Short windows of a sound as tokens, by their power at each frequency."""
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,12 @@ from lit_align.orca.embedders import Embedded, Embedder, InputSpec
 
 
 class Spectrogram(Embedder):
-    """Short windows of a waveform, each by the logarithm of its power at each frequency (Hann window).
+    """Short windows of a waveform, each by its log power spectrum (Hann window).
 
     Args:
         window: samples in a window.
-        hop: samples from one window to the next; windows begin as long as there are samples.
-        floor: power below which nothing is told apart; that of the data is 1.
+        hop: samples from the start of one window to the next; the last window starts before the end of the input.
+        floor: added to the power before the logarithm; the power of the data is 1.
     """
 
     input_kinds = frozenset({"series"})
@@ -27,25 +27,28 @@ class Spectrogram(Embedder):
             )
         self.window, self.hop, self.floor = window, hop, floor
 
-    def build(self, inputs: InputSpec, width: int) -> None:
-        self.project = nn.Linear(inputs.channels * (self.window // 2 + 1), width)
+    def build(self, inputs: InputSpec, d_model: int) -> None:
+        num_frequencies = self.window // 2 + 1
+        self.project = nn.Linear(inputs.channels * num_frequencies, d_model)
 
     def n_tokens(self, inputs: InputSpec) -> int:
         return -(-inputs.shape[0] // self.hop)
 
     def embed(self, x: Tensor, mask: Tensor) -> Embedded:
-        more = -x.shape[2] % self.hop + self.window - self.hop
-        x, there = (
-            nn.functional.pad(each, (0, more)).unfold(2, self.window, self.hop)
-            for each in (x, mask)
-        )
-        power = (
-            torch.fft.rfft(x * torch.hann_window(self.window).to(x)).abs().square() / self.window
-        )
-        return Embedded(
-            self.project((power + self.floor).log().transpose(1, 2).flatten(2)),
-            there.any(-1).any(1),
-        )
+        windows, present = self._windows(x), self._windows(mask)
+        hann = torch.hann_window(self.window).to(windows)
+        spectrum = torch.fft.rfft(windows * hann)
+        power = spectrum.abs().square() / self.window
+        log_power = (power + self.floor).log()
+        tokens = self.project(log_power.transpose(1, 2).flatten(2))
+        return Embedded(tokens, present.any(-1).any(1))
+
+    def _windows(self, x: Tensor) -> Tensor:
+        """Overlapping windows of ``[n, channels, length]``, padded at the end: ``[n, channels, tokens, window]``."""
+        to_next_hop = -x.shape[2] % self.hop
+        padding = to_next_hop + self.window - self.hop
+        padded = nn.functional.pad(x, (0, padding))
+        return padded.unfold(2, self.window, self.hop)
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Symbols as tokens, by a table of their own."""
+"""Symbols as tokens, by an embedding table of their own."""
 
 from torch import Tensor, nn
 
@@ -7,12 +7,12 @@ from lit_align.orca.embedders import Embedded, Embedder, InputSpec
 
 
 class Symbols(Embedder):
-    """A learned vector for each symbol that training knows, and one for all others."""
+    """A learned vector for each symbol of the training data, and one for all others."""
 
     input_kinds = frozenset({"symbols"})
 
-    def build(self, inputs: InputSpec, width: int) -> None:
-        self.table = nn.Embedding(inputs.categories, width)
+    def build(self, inputs: InputSpec, d_model: int) -> None:
+        self.table = nn.Embedding(inputs.categories, d_model)
 
     def n_tokens(self, inputs: InputSpec) -> int:
         return inputs.shape[0]

@@ -8,14 +8,13 @@ from lit_align.orca.embedders import Embedded, Embedder, InputSpec
 
 
 class Tabular(Embedder):
-    """A token for each feature: its value times a vector of its own, plus another; a missing value is no token."""
+    """A token for each feature: its value times a learned vector, plus a bias; a missing value is no token."""
 
     input_kinds = frozenset({"tabular"})
 
-    def build(self, inputs: InputSpec, width: int) -> None:
-        self.weight, self.bias = (
-            nn.Parameter(torch.randn(inputs.channels, width)) for _ in range(2)
-        )
+    def build(self, inputs: InputSpec, d_model: int) -> None:
+        self.weight = nn.Parameter(torch.randn(inputs.channels, d_model))
+        self.bias = nn.Parameter(torch.randn(inputs.channels, d_model))
 
     def n_tokens(self, inputs: InputSpec) -> int:
         return inputs.channels

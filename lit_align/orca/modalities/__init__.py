@@ -3,10 +3,10 @@
 from lit_align.orca.modalities.base import (
     Examples,
     InputSpec,
-    Labelled,
+    LabelledBatch,
     Modality,
     TargetSpec,
     collate,
 )
 
-__all__ = ["Examples", "InputSpec", "Labelled", "Modality", "TargetSpec", "collate"]
+__all__ = ["Examples", "InputSpec", "LabelledBatch", "Modality", "TargetSpec", "collate"]

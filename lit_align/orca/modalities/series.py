@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,13 @@ import torch
 from torch import Tensor
 
 from lit_align.errors import DataError
-from lit_align.orca.modalities.base import Examples, Modality, arrays, existing, number
+from lit_align.orca.modalities.base import (
+    Examples,
+    Modality,
+    load_arrays,
+    parse_number,
+    resolve_path,
+)
 
 
 @dataclass(frozen=True)
@@ -19,47 +26,65 @@ class Series(Modality):
     kind = "series"
 
     def __call__(self, path: str, split: Literal["train", "test"]) -> Examples:
-        """Ragged series stay so; what is missing is NaN."""
+        """Series may differ in length; a missing value is NaN."""
         if path.endswith(".npz"):
-            x, targets = arrays(path, split)
-            if x.ndim not in (2, 3):
-                raise DataError(
-                    f"the series in {path} are of rank {x.ndim}; give [n, length] or [n, channels, length]"
-                )
-            return Examples(
-                list(torch.from_numpy(x.astype("float32")).reshape(len(x), -1, x.shape[-1])),
-                targets,
-            )
-        lines = [
-            line.strip()
-            for line in existing(path).read_text("utf-8", errors="replace").splitlines()
-        ]
-        if path.endswith(".tsv"):
-            cells = [line.split("\t") for line in lines if line]
-            return Examples([_values(path, [row[1:]]) for row in cells], [row[0] for row in cells])
-        return _ts(path, lines)
+            return _read_archive(path, split)
+        text = resolve_path(path).read_text("utf-8", errors="replace")
+        lines = [line.strip() for line in text.splitlines()]
+        return _parse_tsv(path, lines) if path.endswith(".tsv") else _parse_ts(path, lines)
 
 
-def _ts(path: str, lines: list[str]) -> Examples:
-    """A header of ``@name value``, then a line each: channels parted by colons, the target after the last."""
-    header = {line.split()[0].lower(): line.split()[1:] for line in lines if line.startswith("@")}
-    if header.get("@timestamps") == ["true"]:
+def _read_archive(path: str, split: str) -> Examples:
+    x, targets = load_arrays(path, split)
+    if x.ndim not in (2, 3):
         raise DataError(
-            f"{path} has timestamps, which are not read; give series with one value at each step"
+            f"the series in {path} are of rank {x.ndim}; give [n, length] or [n, channels, length]"
         )
-    rows = [line.split(":") for line in lines if line and line[0] not in "#@"]
-    inputs = [_values(path, [channel.split(",") for channel in row[:-1]]) for row in rows]
-    if header.get("@targetlabel", ["false"])[0] == "true":
-        return Examples(inputs, torch.tensor([[number(path, "target", row[-1])] for row in rows]))
-    return Examples(inputs, [row[-1].strip() for row in rows])
+    values = torch.from_numpy(x.astype("float32"))
+    series = values.reshape(len(x), -1, x.shape[-1])
+    return Examples(list(series), targets)
 
 
-def _values(path: str, channels: list[list[str]]) -> Tensor:
-    """``[channels, length]``; what a channel has less than the longest is missing."""
+def _parse_tsv(path: str, lines: list[str]) -> Examples:
+    """A series a line, of one channel, its label first."""
+    inputs, targets = [], []
+    for line in lines:
+        if line:
+            label, *values = line.split("\t")
+            inputs.append(_parse_channels(path, [values]))
+            targets.append(label)
+    return Examples(inputs, targets)
+
+
+def _parse_ts(path: str, lines: list[str]) -> Examples:
+    """A header of ``@name value``, then a series a line: channels separated by colons, the target after the last."""
+    has_numbers = False  # to predict, not names of classes
+    inputs, targets = [], []
+    for line in lines:
+        if line.startswith("@"):
+            name, *values = line.split()
+            if name.lower() == "@timestamps" and values == ["true"]:
+                raise DataError(
+                    f"{path} has timestamps, which are not supported; give series with one value at each step"
+                )
+            if name.lower() == "@targetlabel":
+                has_numbers = values[0] == "true"
+        elif line and not line.startswith("#"):
+            *channels, target = line.split(":")
+            inputs.append(_parse_channels(path, [channel.split(",") for channel in channels]))
+            targets.append(target)
+    if has_numbers:
+        numbers = [[parse_number(path, "target", target)] for target in targets]
+        return Examples(inputs, torch.tensor(numbers))
+    return Examples(inputs, [target.strip() for target in targets])
+
+
+def _parse_channels(path: str, channels: list[list[str]]) -> Tensor:
+    """Values ``[channels, length]``; a shorter channel is padded with NaN."""
     length = max(map(len, channels), default=0)
-    return torch.tensor(
-        [
-            [number(path, "a value", v.strip()) for v in row] + [float("nan")] * (length - len(row))
-            for row in channels
-        ]
-    )
+    rows = []
+    for cells in channels:
+        row = [parse_number(path, "a value", cell.strip()) for cell in cells]
+        padding = [math.nan] * (length - len(row))
+        rows.append(row + padding)
+    return torch.tensor(rows)

@@ -8,7 +8,15 @@ from typing import Literal
 import torch
 
 from lit_align.errors import DataError
-from lit_align.orca.modalities.base import Examples, Modality, arrays, column, number, rows_of
+from lit_align.orca.modalities.base import (
+    Examples,
+    Modality,
+    Task,
+    column_targets,
+    load_arrays,
+    parse_number,
+    read_csv_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -16,27 +24,29 @@ class Tables(Modality):
     """A number in each column: ``.csv``, where an empty cell is missing, or ``.npz`` (``[n, features]``).
 
     Args:
-        target: the column of a CSV file that is to be learned.
-        task: what that column is.
-        ignore: columns that are neither.
+        target: the column of a CSV file to predict.
+        task: kind of that column.
+        ignore: columns that are neither features nor target.
     """
 
     kind = "tabular"
     target: str = "target"
-    task: Literal["class", "regression"] = "class"
+    task: Task = "class"
     ignore: tuple[str, ...] = ()
 
     def __call__(self, path: str, split: Literal["train", "test"]) -> Examples:
         """Every other column is a feature."""
         if path.endswith(".npz"):
-            x, targets = arrays(path, split)
+            x, targets = load_arrays(path, split)
             if x.ndim != 2:
                 raise DataError(f"the table in {path} is of rank {x.ndim}; give [n, features]")
             return Examples(list(torch.from_numpy(x.astype("float32"))), targets)
-        rows = rows_of(path)
-        targets = column(path, rows, self.target, self.task)
-        names = [name for name in rows[0] if name != self.target and name not in self.ignore]
-        return Examples(
-            [torch.tensor([number(path, name, row[name]) for name in names]) for row in rows],
-            targets,
-        )
+        rows = read_csv_rows(path)
+        targets = column_targets(path, rows, self.target, self.task)
+        excluded = (self.target, *self.ignore)
+        features = [column for column in rows[0] if column not in excluded]
+        inputs = []
+        for row in rows:
+            values = [parse_number(path, column, row[column]) for column in features]
+            inputs.append(torch.tensor(values))
+        return Examples(inputs, targets)
