@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lit_align.checkpoint_files import find_checkpoint
 from lit_align.errors import ModelError
 
 if TYPE_CHECKING:
@@ -23,12 +24,7 @@ def load(path: str | Path, **settings: Any) -> Any:
     Raises:
         ModelError: if there is no checkpoint, or it does not fit the model it names.
     """
-    file = Path(path)
-    file = file / "checkpoints" / "last.ckpt" if file.is_dir() else file
-    if not file.is_file():
-        raise ModelError(
-            f"there is no checkpoint {file}; give a .ckpt file or the numbered folder of a run"
-        )
+    file = find_checkpoint(path)
     stage_class = _stage_class(file)
     with (
         warnings.catch_warnings()

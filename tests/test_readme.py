@@ -74,7 +74,7 @@ def test_each_step_of_the_pipeline_starts_where_another_ended(tmp_path):
         f"RL that is rewarded by it has model.reward: RewardModelScore, folder: {trained}."
         in said[reward]
     )
-    assert "loads that one for itself" not in said[ppo]
+    assert "it loads its own base" not in said[ppo]
     assert "only the better response of a comparison is imitated" in said[init_adapter]
     with (tmp_path / "runs/tiny-pipeline/3-ppo/0/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))

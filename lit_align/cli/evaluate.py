@@ -11,9 +11,10 @@ from lit_align.cli import win_rate
 from lit_align.cli.command import READING, shown, tell, understood
 from lit_align.cli.error_messages import near
 from lit_align.errors import ConfigError
-from lit_align.evaluation.reward_bench import agreement, comparisons, judge, report
+from lit_align.evaluation.reward_bench import build_report, comparisons, judge_with_reward
 from lit_align.feedback import Feedback
 from lit_align.feedback.agreement import label_groups, summarize_results
+from lit_align.feedback.verdicts import verdicts_from_feedback
 from lit_align.orca import command as cross_modal
 from lit_align.rewards import Reward
 
@@ -94,17 +95,17 @@ def reward_bench(made: Any, folder: Path) -> dict[str, Any]:
 
     about: dict[str, Any]
     if made.reward is not None:
-        verdicts, cut = judge(made.reward, groups, made.batch_size, each)
+        verdicts, cut = judge_with_reward(made.reward, groups, made.batch_size, each)
         about = {"reward": repr(made.reward), "data": made.data, "responses_cut": cut}
     else:
         opinions = label_groups(made.feedback, groups, "pairs", made.batch_size, each)
-        verdicts, _ = agreement(groups, opinions)
+        verdicts, _ = verdicts_from_feedback(groups, opinions)
         about = {
             "feedback": repr(made.feedback),
             "data": made.data,
             "asked": summarize_results(opinions),
         }
-    found = {**about, "length": "words", **report(verdicts)}
+    found = {**about, "length": "words", **build_report(verdicts)}
     (folder / "reward_bench.json").write_text(
         json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )

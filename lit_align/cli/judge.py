@@ -77,7 +77,9 @@ def run(arguments: list[str], choose: Callable[[Path], Path]) -> dict[str, Any]:
             rows.flush()
             bar.update(task, advance=len(opinions), description=f"judging, cost {cost:.4f}")
 
-        opinions = label_groups(made.feedback, groups, made.label_kind, made.batch_size, seen=seen)
+        opinions = label_groups(
+            made.feedback, groups, made.label_kind, made.batch_size, on_batch=seen
+        )
     about = {"feedback": repr(made.feedback), "data": made.data, "label_kind": made.label_kind}
     found = {
         **about,

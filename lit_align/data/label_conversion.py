@@ -55,7 +55,7 @@ def to_pairs(group: Group) -> Group:
     indices = {i for pair in pairs for i in (pair.better, pair.worse)}
     if group.target is not None:
         indices.add(group.target)
-    return _select_responses(_without_labels(group)._replace(pairs=pairs), indices, group.target)
+    return _select_responses(without_labels(group)._replace(pairs=pairs), indices, group.target)
 
 
 def to_demonstrations(group: Group) -> Group:
@@ -70,7 +70,7 @@ def to_demonstrations(group: Group) -> Group:
             indices.append(i)
     if not indices:
         raise SetAside("no response worth imitating")
-    return _select_responses(_without_labels(group), indices)
+    return _select_responses(without_labels(group), indices)
 
 
 def reference_answer(group: Group) -> Text:
@@ -90,7 +90,7 @@ def to_binary_labels(group: Group) -> Group:
     A response that is only ever the better one of a pair is desirable, one that is only ever the worse one is not.
     """
     if group.desirable:
-        return _without_labels(group)._replace(desirable=group.desirable)
+        return without_labels(group)._replace(desirable=group.desirable)
     pairs = ordered_pairs(group.pairs) or _pairs_of_ranking(group.ranking)
     better = {pair.better for pair in pairs}
     worse = {pair.worse for pair in pairs}
@@ -98,7 +98,7 @@ def to_binary_labels(group: Group) -> Group:
     if not indices:
         raise SetAside("no binary label")
     desirable = tuple(i in better for i in range(len(group.responses)))
-    return _select_responses(_without_labels(group)._replace(desirable=desirable), indices)
+    return _select_responses(without_labels(group)._replace(desirable=desirable), indices)
 
 
 def to_ranking(group: Group) -> Group:
@@ -111,7 +111,7 @@ def to_ranking(group: Group) -> Group:
         raise SetAside("no ranking")
     if len(set(ranking)) == 1:
         raise SetAside("a ranking that ties all responses")
-    return _without_labels(group)._replace(ranking=ranking)
+    return without_labels(group)._replace(ranking=ranking)
 
 
 def to_ratings(group: Group, attributes: Sequence[str] = ()) -> Group:
@@ -123,12 +123,12 @@ def to_ratings(group: Group, attributes: Sequence[str] = ()) -> Group:
             indices.append(i)
     if not indices:
         raise SetAside(f"no rating of {' or '.join(attributes)}" if attributes else "no rating")
-    return _select_responses(_without_labels(group)._replace(ratings=group.ratings), indices)
+    return _select_responses(without_labels(group)._replace(ratings=group.ratings), indices)
 
 
 def to_prompt(group: Group) -> Group:
     """The prompt alone; ``extra`` stays, for rewards."""
-    return _without_labels(group)._replace(responses=[])
+    return without_labels(group)._replace(responses=[])
 
 
 def unchanged(group: Group) -> Group:
@@ -172,7 +172,8 @@ def _pairs_of_ranking(ranking: Sequence[int]) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-def _without_labels(group: Group) -> Group:
+def without_labels(group: Group) -> Group:
+    """The group without its labels."""
     return group._replace(pairs=(), desirable=(), ranking=(), ratings=(), target=None)
 
 

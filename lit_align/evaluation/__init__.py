@@ -1,1 +1,1 @@
-"""How good a judge is, and what a model has become, in figures that others publish too."""
+"""Metrics of judges and win rates of models, comparable with published ones."""

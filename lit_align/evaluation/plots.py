@@ -1,51 +1,45 @@
-"""What figures about a judge do not show: how its scores are spread, and whether it is right as often as it is sure."""
+"""Plots of a judge: the distribution of its scores, and its reliability diagram."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 
-from lit_align.evaluation.reward_bench import Verdicts
+from lit_align.feedback.verdicts import Verdicts
+from lit_align.plotting import saved_subplots
 
 
-def plot_scores(verdicts: Verdicts, picture: Path) -> None:
-    """Draw the scores of better and worse responses as histograms over each other."""
-    figure, axis = plt.subplots(figsize=(5, 3.5), layout="constrained")
-    edges = np.histogram_bin_edges(
-        np.concatenate([verdicts.chosen, verdicts.rejected]), bins=40
-    ).tolist()
-    axis.hist(verdicts.chosen, edges, alpha=0.6, label="chosen")
-    axis.hist(verdicts.rejected, edges, alpha=0.6, label="rejected")
-    axis.set(title="scores", xlabel="score", ylabel="responses")
-    axis.grid(alpha=0.3)
-    axis.legend()
-    figure.savefig(picture, dpi=120)
-    plt.close(figure)
+def plot_scores(verdicts: Verdicts, path: Path) -> None:
+    """Histograms of the scores of better and worse responses."""
+    scores = np.concatenate([verdicts.chosen, verdicts.rejected])
+    edges = np.histogram_bin_edges(scores, bins=40).tolist()
+    with saved_subplots(path, figsize=(5, 3.5)) as (_, axis):
+        axis.hist(verdicts.chosen, edges, alpha=0.6, label="chosen")
+        axis.hist(verdicts.rejected, edges, alpha=0.6, label="rejected")
+        axis.set(title="scores", xlabel="score", ylabel="responses")
+        axis.grid(alpha=0.3)
+        axis.legend()
 
 
-def plot_reliability(calibration: dict[str, Any], picture: Path) -> None:
-    """Draw how often the judge is right by how sure it is, and how often it is so sure."""
-    names = ("from", "sure", "accuracy", "count")
-    start, sure, right, count = ([one[name] for one in calibration["bins"]] for name in names)
-    figure, (axis, below) = plt.subplots(
-        2, figsize=(5, 4.5), layout="constrained", sharex=True, height_ratios=(3, 1)
-    )
-    axis.plot([0.5, 1], [0.5, 1], "--", color="grey", label="calibrated")
-    axis.plot(sure, right, "o-", label=f"judge, off by {calibration['error']:.3f}")
-    axis.set(title="reliability", ylabel="accuracy", ylim=(-0.03, 1.03))
-    axis.grid(alpha=0.3)
-    axis.legend()
-    below.bar(start, count, width=0.05, align="edge", edgecolor="white")
-    below.set(
-        xlabel="how sure: sigmoid of the difference in score",
-        ylabel="comparisons",
-        xlim=(0.48, 1.02),
-    )
-    figure.savefig(picture, dpi=120)
-    plt.close(figure)
+def plot_reliability(calibration: dict[str, Any], path: Path) -> None:
+    """Accuracy by confidence, and the number of comparisons at each confidence."""
+    bins = calibration["bins"]
+    confidence = [entry["sure"] for entry in bins]
+    accuracy = [entry["accuracy"] for entry in bins]
+    lower_edges = [entry["from"] for entry in bins]
+    counts = [entry["count"] for entry in bins]
+    options = {"figsize": (5, 4.5), "sharex": True, "height_ratios": (3, 1)}
+    with saved_subplots(path, 2, **options) as (_, (axis, count_axis)):
+        axis.plot([0.5, 1], [0.5, 1], "--", color="grey", label="calibrated")
+        axis.plot(confidence, accuracy, "o-", label=f"judge, off by {calibration['error']:.3f}")
+        axis.set(title="reliability", ylabel="accuracy", ylim=(-0.03, 1.03))
+        axis.grid(alpha=0.3)
+        axis.legend()
+        count_axis.bar(lower_edges, counts, width=0.05, align="edge", edgecolor="white")
+        count_axis.set(
+            xlabel="confidence: sigmoid of the difference in score",
+            ylabel="comparisons",
+            xlim=(0.48, 1.02),
+        )

@@ -1,4 +1,4 @@
-"""Who says which response is better: one file each, and nothing else to edit."""
+"""Feedback sources, which label responses: one file each, and nothing else to edit."""
 
 from lit_align.feedback.base import Feedback, FeedbackResult
 from lit_align.types import Group

@@ -1,4 +1,4 @@
-"""What was asked of a source of feedback, what it cost, and how far its verdicts can be trusted."""
+"""Run a feedback source over groups, summarise what it cost, and measure its agreement with existing labels."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from lit_align.evaluation.reward_bench import agreement, draws, estimate
 from lit_align.feedback import Feedback, FeedbackResult
+from lit_align.feedback.verdicts import verdicts_from_feedback
+from lit_align.functional.statistics import accuracy_interval, win_score
 from lit_align.types import Group
 
 
@@ -18,89 +19,114 @@ def label_groups(
     groups: Sequence[Group],
     label_kind: str,
     batch_size: int,
-    each: Callable[[Iterable[int]], Iterable[int]] = iter,
-    seen: Callable[[Sequence[FeedbackResult]], object] = lambda opinions: None,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    on_batch: Callable[[Sequence[FeedbackResult]], object] = lambda results: None,
 ) -> list[FeedbackResult]:
-    """An opinion of each group.
+    """The labels of each group.
 
     Args:
-        feedback: who is asked.
-        groups: about what.
-        label_kind: the label that is asked for.
-        batch_size: groups at once.
-        each: is given where the batches begin, and gives them back; a progress bar, say.
-        seen: is given the opinions of each batch as they come.
+        feedback: the source of the labels.
+        groups: prompts with responses.
+        label_kind: the requested kind of label.
+        batch_size: groups per call.
+        progress: wraps the iterable of batches, such as a progress bar.
+        on_batch: called with the results of each batch.
     """
-    opinions: list[FeedbackResult] = []
-    for start in each(range(0, len(groups), batch_size)):
-        new = feedback(groups[start : start + batch_size], label_kind)
-        seen(new)
-        opinions += new
-    return opinions
+    results: list[FeedbackResult] = []
+    for start in progress(range(0, len(groups), batch_size)):
+        batch = feedback(groups[start : start + batch_size], label_kind)
+        on_batch(batch)
+        results.extend(batch)
+    return results
 
 
-def summarize_results(opinions: Sequence[FeedbackResult]) -> dict[str, Any]:
-    """How many questions were asked, what came of them, and what it took.
+def summarize_results(results: Sequence[FeedbackResult]) -> dict[str, Any]:
+    """Counts of labels, questions and failures, with the total cost.
 
-    ``order_dependent`` is the share of pairs, shown both ways, of which another response is preferred when the order
-    changes; ``first_wins`` the share of verdicts for the response that was shown first. Both are None without any.
+    ``order_dependent`` is the share of pairs, shown in both orders, whose preferred response changes with the order;
+    ``first_wins`` is the share of verdicts for the response that was shown first. Both are None without any.
     """
-    records = [record for opinion in opinions for record in opinion.records]
-    shown: dict[tuple[int, int, int], list[float]] = {}
-    for k, opinion in enumerate(opinions):
-        for record in opinion.records:
-            if record.get("probability") is not None:
-                i, j = record["responses"]
-                p = record["probability"]
-                shown.setdefault((k, min(i, j), max(i, j)), []).append(p if i < j else 1 - p)
-    both = [of for of in shown.values() if len(of) == 2]
-    firsts = [p for record in records if (p := record.get("probability")) is not None]
-    set_aside = Counter(opinion.reason for opinion in opinions if opinion.group is None)
+    set_aside: Counter[str] = Counter()
+    unread: Counter[str] = Counter()
+    records: list[dict[str, Any]] = []
+    first_wins: list[float] = []
+    for result in results:
+        records.extend(result.records)
+        if result.group is None:
+            set_aside[result.reason] += 1
+    for record in records:
+        if record.get("why"):
+            unread[record["why"]] += 1
+        if record.get("probability") is not None:
+            first_wins.append(win_score(record["probability"], 0.5))
     return {
-        "groups": len(opinions),
-        "labelled": sum(opinion.group is not None for opinion in opinions),
+        "groups": len(results),
+        "labelled": len(results) - set_aside.total(),
         "set_aside": dict(set_aside.most_common()),
         "questions": len(records),
-        "unread": dict(
-            Counter(record["why"] for record in records if record.get("why")).most_common()
-        ),
-        "cached": sum(record.get("cached", False) for record in records),
-        "attempts": sum(record.get("attempts", 0) for record in records),
-        "cost": float(sum(record.get("cost", 0.0) for record in records)),
-        "seconds": float(sum(record.get("seconds", 0.0) for record in records)),
-        "order_dependent": _mean([(a - 0.5) * (b - 0.5) < 0 for a, b in both]),
-        "first_wins": _mean([0.5 + 0.5 * ((p > 0.5) - (p < 0.5)) for p in firsts]),
+        "unread": dict(unread.most_common()),
+        "cached": _total(records, "cached"),
+        "attempts": _total(records, "attempts"),
+        "cost": float(_total(records, "cost")),
+        "seconds": float(_total(records, "seconds")),
+        "order_dependent": _mean(_order_changes(results)),
+        "first_wins": _mean(first_wins),
     }
 
 
 def measure_agreement(
-    groups: Sequence[Group], opinions: Sequence[FeedbackResult]
+    groups: Sequence[Group], results: Sequence[FeedbackResult]
 ) -> dict[str, Any] | None:
-    """How far opinions agree with the comparisons that the groups came with; None if they came with none.
+    """Agreement with the comparisons that the groups already have; None if they have none.
 
-    A tie, and what was not read, is half right. For Cohen's kappa (1960, https://doi.org/10.1177/001316446002000104)
-    each comparison counts both ways round, since many files hold the better response first: chance is then 1/2.
+    A tie, or a missing verdict, is half right. For Cohen's kappa (1960, https://doi.org/10.1177/001316446002000104)
+    each comparison counts in both orders, since many files put the better response first: chance is then 1/2.
     """
     from torchmetrics.functional.classification import multiclass_cohen_kappa
 
-    known = [
-        (group, opinion) for group, opinion in zip(groups, opinions, strict=True) if group.pairs
-    ]
-    if not known:
+    compared = [index for index, group in enumerate(groups) if group.pairs]
+    if not compared:
         return None
-    verdicts, unread = agreement(*map(list, zip(*known, strict=True)))
-    sure = torch.tensor(verdicts.chosen - verdicts.rejected).sign().long()
-    says, truth = (
-        torch.cat([1 + sure, 1 - sure]),
-        torch.cat([torch.full_like(sure, 2), torch.zeros_like(sure)]),
+    verdicts, num_unread = verdicts_from_feedback(
+        [groups[i] for i in compared], [results[i] for i in compared]
     )
-    kappa = multiclass_cohen_kappa(says, truth, num_classes=3)
-    found = {"comparisons": len(sure), "ties": int((sure == 0).sum()) - unread, "unread": unread}
+    preferences = torch.tensor(verdicts.chosen - verdicts.rejected).sign().long()
+    predicted = torch.cat([1 + preferences, 1 - preferences])
+    chosen_wins, rejected_wins = torch.full_like(preferences, 2), torch.zeros_like(preferences)
+    actual = torch.cat([chosen_wins, rejected_wins])
+    kappa = multiclass_cohen_kappa(predicted, actual, num_classes=3)
+    num_prompts = len(set(verdicts.prompt.tolist()))
     return {
-        **found,
-        **estimate(draws(verdicts), len(set(verdicts.prompt.tolist()))),
+        "comparisons": len(preferences),
+        "ties": int((preferences == 0).sum()) - num_unread,
+        "unread": num_unread,
+        **accuracy_interval(verdicts.bootstrap(), num_prompts),
         "kappa": float(kappa),
     }
+
+
+def _order_changes(results: Sequence[FeedbackResult]) -> list[bool]:
+    """For each pair shown in both orders, whether the preferred response changes with the order."""
+    changes = []
+    for result in results:
+        probabilities: dict[tuple[int, int], list[float]] = {}
+        for record in result.records:
+            probability = record.get("probability")
+            if probability is None:
+                continue
+            i, j = record["responses"]
+            if i > j:
+                i, j, probability = j, i, 1 - probability
+            probabilities.setdefault((i, j), []).append(probability)
+        for values in probabilities.values():
+            if len(values) == 2:
+                first, second = values
+                changes.append((first - 0.5) * (second - 0.5) < 0)
+    return changes
+
+
+def _total(records: Sequence[dict[str, Any]], key: str) -> Any:
+    return sum(record.get(key, 0) for record in records)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -1,16 +1,23 @@
-"""What a source of feedback sees and what it must answer."""
+"""The interface of a feedback source, and functions that turn scores or probabilities into labels."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lit_align.data.label_conversion import convert_labels, ordered_pairs, to_pairs, to_ratings
+from lit_align.data.label_conversion import (
+    convert_labels,
+    ordered_pairs,
+    to_pairs,
+    to_ratings,
+    without_labels,
+)
 from lit_align.errors import SetAside
+from lit_align.functional.statistics import win_score
 from lit_align.types import Group, LabelKind, Pair
 
 if TYPE_CHECKING:
@@ -19,20 +26,19 @@ if TYPE_CHECKING:
     from lit_align.models.adapter_set import AdapterSet
 
 TIE = "a tie"
-"""Why a group without a label was set aside, where it was read and nothing is better than anything else."""
+"""Why a group is set aside in which no response is better than another."""
 
 
 class FeedbackResult(NamedTuple):
-    """What somebody thinks of one group.
+    """The labels of one group.
 
     Args:
-        group: with the labels that were asked for, and the responses that have one; None if it is set aside.
-        records: one for each question that was asked, to be written down as JSON: who was asked (``source``), a name
-            for the prompt (``prompt``), and what it took, ``cost`` and ``seconds``; a comparison also has
-            ``responses``, the two by index in the order in which they were shown, and the ``probability`` that the
-            first of them is better, None where there is no verdict, with ``why``, and ``doubt``, how far from 1/2 it
-            must be to be no tie, unless that is 0.
-        reason: what set it aside.
+        group: with labels of the requested kind, and only the responses that have one; None if it is set aside.
+        records: one for each question, to be logged as JSON: who was asked (``source``), a hash of the prompt
+            (``prompt``), and what it took, ``cost`` and ``seconds``. A comparison also has ``responses``, the indices
+            of the two in the order they were shown, and the ``probability`` that the first of them is better; that is
+            None without a verdict, with the reason as ``why``. A tie margin above 0 is recorded as ``doubt``.
+        reason: why the group is set aside.
     """
 
     group: Group | None
@@ -41,16 +47,16 @@ class FeedbackResult(NamedTuple):
 
 
 class Feedback(ABC):
-    """Who labels responses: a frozen dataclass whose fields are its settings.
+    """A source of labels: a frozen dataclass whose fields are its settings.
 
-    It judges text, and knows nothing of the objective but which labels that takes.
+    It judges text, and knows nothing of the objective but the kind of label that it needs.
     """
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most need nothing
-        """Take what it needs of the model that is in memory; called once, before the first question.
+        """Get access to the model in memory; called once, before the first question.
 
         Args:
-            roles: the base and the roles on it.
+            adapters: the base model and its adapters.
             tokenizer: the base's, with its chat template.
         """
 
@@ -59,15 +65,15 @@ class Feedback(ABC):
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:  # noqa: B027 - most learn nothing
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
 
     @abstractmethod
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
-        """An opinion of each group, in order.
+        """Label each group, in order.
 
         Args:
-            groups: prompts with responses; labels that they carry are only looked at by who says so.
-            label_kind: the label that is asked for: ``"pairs"``, ``"desirable"``, ``"ranking"``, ``"ratings"`` or
+            groups: prompts with responses; most sources ignore the labels they already have.
+            label_kind: the requested kind of label: ``"pairs"``, ``"desirable"``, ``"ranking"``, ``"ratings"`` or
                 ``"demonstrations"``.
         """
 
@@ -80,175 +86,221 @@ def label_from_scores(
     threshold: float | None = None,
     all_pairs: bool = False,
 ) -> Group:
-    """The group with labels of the kind ``label_kind``, and those of its responses that have one.
+    """The group with labels of the kind ``label_kind``, and only the responses that have one.
 
     Args:
-        group: whose labels, if it has any, are replaced.
+        group: any labels it has are replaced.
         scores: of each response, higher for a better one.
-        label_kind: pairs are the best against the worst; desirable is what lies above the threshold, and undesirable what
-            lies below; a ranking has ties; ratings are the ``score`` itself; the demonstration is the best response, of
-            equal ones the first, unless it lies below the threshold.
-        threshold: what a desirable response is worth; the mean of the prompt's responses if None.
-        all_pairs: all pairs that are no tie, not only the best against the worst.
+        label_kind: pairs are the best against the worst; desirable is what scores above the threshold, undesirable what
+            scores below; a ranking has ties; ratings are the ``score`` itself; the demonstration is the best response,
+            the first of equal ones, unless it scores below the threshold.
+        threshold: score of a desirable response; the mean over the prompt's responses if None.
+        all_pairs: every pair that is no tie, not only the best against the worst.
 
     Raises:
-        SetAside: if the scores say nothing of that kind, as a tie does.
+        SetAside: if the scores imply no such label, as in a tie.
 
     Example:
         >>> three = Group("Name a bird.", ["An owl.", "A bat.", "A crow."])
         >>> label_from_scores(three, [2.0, -1.0, 0.5], "pairs").pairs
         (Pair(better=0, worse=1, probability=1.0, margin=3.0),)
-        >>> label_from_scores(three, [2.0, -1.0, 0.5], "desirable").responses  # 0.5 is the mean, neither above nor below
+        >>> label_from_scores(three, [2.0, -1.0, 0.5], "desirable").responses  # 0.5 is the mean
         ['An owl.', 'A bat.']
         >>> label_from_scores(three, [2.0, -1.0, 2.0], "ranking").ranking
         (1, 3, 1)
-        >>> label_from_scores(three, [2.0, -1.0, 2.0], "demonstrations").responses
-        ['An owl.']
     """
     group = without_labels(group)
-    best = max(range(len(scores)), key=scores.__getitem__)
-    worst = min(range(len(scores)), key=scores.__getitem__)
     if label_kind == "ratings":
-        return to_ratings(group._replace(ratings=tuple({"score": score} for score in scores)))
+        ratings = tuple({"score": score} for score in scores)
+        return to_ratings(group._replace(ratings=ratings))
     if label_kind == "demonstrations":
-        if threshold is not None and scores[best] < threshold:
-            raise SetAside("no response is worth imitating")
-        return group._replace(responses=[group.responses[best]])
-    if label_kind == "desirable" and (threshold is not None or scores[best] != scores[worst]):
-        line = sum(scores) / len(scores) if threshold is None else threshold
-        keep = [i for i, score in enumerate(scores) if score != line]
-        if not keep:
-            raise SetAside(TIE)
-        unpaired = tuple(scores[i] > line for i in keep)
-        return group._replace(responses=[group.responses[i] for i in keep], desirable=unpaired)
+        return _best_response(group, scores, threshold)
+    if label_kind == "desirable":
+        return _binary_labels(group, scores, threshold)
+    best, worst = scores.index(max(scores)), scores.index(min(scores))
     if scores[best] == scores[worst]:
         raise SetAside(TIE)
     if label_kind == "ranking":
-        return group._replace(
-            ranking=tuple(1 + sum(other > score for other in scores) for score in scores)
-        )
-    ways = combinations(range(len(scores)), 2) if all_pairs else [(best, worst)]
-    pairs = [
-        Pair(i, j, margin=scores[i] - scores[j])
-        if scores[i] > scores[j]
-        else Pair(j, i, margin=scores[j] - scores[i])
-        for i, j in ways
-        if scores[i] != scores[j]
-    ]
-    return to_pairs(group._replace(pairs=tuple(pairs)))
+        return group._replace(ranking=_places(scores))
+    candidates = combinations(range(len(scores)), 2) if all_pairs else [(best, worst)]
+    pairs = _pairs_from_scores(scores, candidates)
+    return to_pairs(group._replace(pairs=pairs))
+
+
+def _best_response(group: Group, scores: Sequence[float], threshold: float | None) -> Group:
+    """The first of the best responses, unless it scores below the threshold."""
+    best_score = max(scores)
+    if threshold is not None and best_score < threshold:
+        raise SetAside("no response is worth imitating")
+    best = scores.index(best_score)
+    return group._replace(responses=[group.responses[best]])
+
+
+def _binary_labels(group: Group, scores: Sequence[float], threshold: float | None) -> Group:
+    """Desirable above the threshold or mean, undesirable below; a response exactly at it has no label."""
+    if threshold is None:
+        if min(scores) == max(scores):  # their rounded mean may differ from them
+            raise SetAside(TIE)
+        threshold = sum(scores) / len(scores)
+    responses, desirable = [], []
+    for response, score in zip(group.responses, scores, strict=True):
+        if score != threshold:
+            responses.append(response)
+            desirable.append(score > threshold)
+    if not responses:
+        raise SetAside(TIE)
+    return group._replace(responses=responses, desirable=tuple(desirable))
+
+
+def _places(scores: Sequence[float]) -> tuple[int, ...]:
+    """The place of each response, 1 for the best; equal scores share a place."""
+    places = []
+    for score in scores:
+        num_better = sum(other > score for other in scores)
+        places.append(1 + num_better)
+    return tuple(places)
+
+
+def _pairs_from_scores(
+    scores: Sequence[float], candidates: Iterable[tuple[int, int]]
+) -> tuple[Pair, ...]:
+    """The candidates whose scores differ, the better response first."""
+    pairs = []
+    for i, j in candidates:
+        better, worse = (i, j) if scores[i] > scores[j] else (j, i)
+        margin = scores[better] - scores[worse]
+        if scores[better] != scores[worse]:
+            pairs.append(Pair(better, worse, margin=margin))
+    return tuple(pairs)
 
 
 def label_from_probabilities(
-    group: Group, chances: Mapping[tuple[int, int], float], label_kind: str
+    group: Group, probabilities: Mapping[tuple[int, int], float], label_kind: str
 ) -> Group:
     """The group with labels of the kind ``label_kind``, from comparisons of its responses.
 
-    Pairs are those that were compared, the likelier way round and as probable as they are; for any other kind the score
-    of a response is the chance that it wins against one of those it was compared with, and 1/2 the threshold. One that
-    was compared with none has no label.
+    Pairs are the compared ones, the more probable response first, with their probabilities. For any other kind the
+    score of a response is its mean probability of winning against the responses it was compared with, and 1/2 is the
+    threshold; a response that was never compared has no label.
 
     Args:
-        group: whose labels, if it has any, are replaced.
-        chances: that the first of two responses, by index, is better than the second.
+        group: any labels it has are replaced.
+        probabilities: that the first of two responses, by index, is better than the second.
         label_kind: as for `label_from_scores`.
 
     Raises:
-        SetAside: if all of them are coin tosses.
+        SetAside: if all probabilities are 1/2.
 
     Example:
         >>> three = Group("Name a bird.", ["An owl.", "A bat.", "A crow."])
         >>> label_from_probabilities(three, {(0, 1): 0.75, (0, 2): 0.25}, "pairs").pairs
         (Pair(better=0, worse=1, probability=0.75, margin=0.0), Pair(better=2, worse=0, probability=0.75, margin=-0.0))
-        >>> label_from_probabilities(three, {(0, 1): 0.75, (0, 2): 0.25, (1, 2): 0.5}, "ranking").ranking  # 0.5, 0.375, 0.625
+        >>> comparisons = {(0, 1): 0.75, (0, 2): 0.25, (1, 2): 0.5}
+        >>> label_from_probabilities(three, comparisons, "ranking").ranking  # scores 0.5, 0.375, 0.625
         (2, 3, 1)
     """
-    pairs = ordered_pairs(tuple(Pair(i, j, chance) for (i, j), chance in chances.items()))
+    comparisons = []
+    wins: dict[int, list[float]] = {}
+    for (i, j), probability in probabilities.items():
+        comparisons.append(Pair(i, j, probability))
+        wins.setdefault(i, []).append(probability)
+        wins.setdefault(j, []).append(1 - probability)
+    pairs = ordered_pairs(comparisons)
     if not pairs:
         raise SetAside(TIE)
+    group = without_labels(group)
     if label_kind == "pairs":
-        return to_pairs(without_labels(group)._replace(pairs=pairs))
-    won: dict[int, list[float]] = {}
-    for (i, j), chance in chances.items():
-        won.setdefault(i, []).append(chance)
-        won.setdefault(j, []).append(1 - chance)
-    group = without_labels(group)._replace(responses=[group.responses[i] for i in sorted(won)])
-    scores = [sum(won[i]) / len(won[i]) for i in sorted(won)]
-    return label_from_scores(
-        group, scores, label_kind, threshold=0.5 if label_kind == "desirable" else None
-    )
+        return to_pairs(group._replace(pairs=pairs))
+    responses, scores = [], []
+    for i in sorted(wins):
+        responses.append(group.responses[i])
+        scores.append(sum(wins[i]) / len(wins[i]))
+    group = group._replace(responses=responses)
+    threshold = 0.5 if label_kind == "desirable" else None
+    return label_from_scores(group, scores, label_kind, threshold=threshold)
 
 
 def select_labels(group: Group, label_kind: str) -> Group:
-    """The labels of the kind ``label_kind`` that the group carries or that its own imply, and the responses that have one.
+    """The group with the labels of the kind ``label_kind`` that it has or that its own imply.
 
     Raises:
         SetAside: if there are none.
     """
-    return convert_labels(group._replace(pairs=ordered_pairs(group.pairs)), LabelKind(label_kind))
+    ordered = group._replace(pairs=ordered_pairs(group.pairs))
+    return convert_labels(ordered, LabelKind(label_kind))
 
 
 def make_result(records: tuple[dict[str, Any], ...], label: Callable[[], Group]) -> FeedbackResult:
-    """What ``label`` gives, or why it sets the group aside."""
+    """The result with the group that ``label`` returns, or with the reason why it sets the group aside."""
     try:
         return FeedbackResult(label(), records)
-    except SetAside as reason:
-        return FeedbackResult(None, records, str(reason))
+    except SetAside as error:
+        return FeedbackResult(None, records, str(error))
 
 
 def mean_probabilities(records: Sequence[dict[str, Any]]) -> dict[tuple[int, int], float]:
-    """The mean chance that the first of two responses is better, over the orders they were shown in; 1/2 in doubt.
+    """Mean probability that the first of two responses is better, over both orders of presentation.
 
-    A pair of which an order has no readable verdict is left out: the other alone would be of that place.
+    It is 1/2 within the tie margin. A pair without a verdict in one of the orders is left out: the other verdict alone
+    would be subject to position bias.
     """
-    each: dict[tuple[int, int], list[float | None]] = {}
-    doubt = max((record.get("doubt", 0.0) for record in records), default=0.0)
+    tie_margin = 0.0
+    verdicts: dict[tuple[int, int], list[float]] = {}
+    unread = set()
     for record in records:
-        (i, j), p = record["responses"], record["probability"]
-        each.setdefault((min(i, j), max(i, j)), []).append(p if i < j or p is None else 1 - p)
-    found = {
-        pair: sum(known) / len(of)
-        for pair, of in each.items()
-        if len(known := _read(of)) == len(of)
-    }
-    return {pair: p if abs(p - 0.5) > doubt else 0.5 for pair, p in found.items()}
+        tie_margin = max(tie_margin, record.get("doubt", 0.0))
+        i, j = record["responses"]
+        probability = record["probability"]
+        pair = (min(i, j), max(i, j))
+        if probability is None:
+            unread.add(pair)
+            continue
+        if i > j:
+            probability = 1 - probability
+        verdicts.setdefault(pair, []).append(probability)
+    means = {}
+    for pair, values in verdicts.items():
+        if pair in unread:
+            continue
+        mean = sum(values) / len(values)
+        is_decisive = abs(mean - 0.5) > tie_margin
+        means[pair] = mean if is_decisive else 0.5
+    return means
 
 
-def _read(verdicts: Sequence[float | None]) -> list[float]:
-    return [p for p in verdicts if p is not None]
+def pair_probabilities(group: Group, result: FeedbackResult) -> dict[tuple[int, int], float]:
+    """Probability that the first of two responses of ``group`` is better according to ``result``; 1/2 for a tie.
 
-
-def pair_probabilities(group: Group, opinion: FeedbackResult) -> dict[tuple[int, int], float]:
-    """What an opinion says of two responses of ``group``: the chance that the first is better, 1/2 for a tie.
-
-    From the comparisons or the scores on record; else from the pairs it came to.
+    From the recorded comparisons or scores; else from the pairs of the labelled group.
     """
-    if any("responses" in record for record in opinion.records):
-        return mean_probabilities(opinion.records)
-    every = list(combinations(range(len(group.responses)), 2))
-    if scores := next((record["scores"] for record in opinion.records if "scores" in record), None):
-        return {
-            (i, j): 0.5 + 0.5 * ((scores[i] > scores[j]) - (scores[i] < scores[j]))
-            for i, j in every
-        }
-    if opinion.group is None:
-        return dict.fromkeys(every, 0.5) if opinion.reason == TIE else {}
-    places = [group.responses.index(response) for response in opinion.group.responses]
-    pairs = [
-        (places[better], places[worse], chance) for better, worse, chance, _ in opinion.group.pairs
-    ]
-    return {(min(i, j), max(i, j)): chance if i < j else 1 - chance for i, j, chance in pairs}
-
-
-def without_labels(group: Group) -> Group:
-    """The group without labels."""
-    return group._replace(pairs=(), desirable=(), ranking=(), ratings=(), target=None)
+    if any("responses" in record for record in result.records):
+        return mean_probabilities(result.records)
+    index_pairs = list(combinations(range(len(group.responses)), 2))
+    probabilities = {}
+    for record in result.records:
+        if "scores" in record:
+            scores = record["scores"]
+            for i, j in index_pairs:
+                probabilities[i, j] = win_score(scores[i], scores[j])
+            return probabilities
+    if result.group is None:
+        return dict.fromkeys(index_pairs, 0.5) if result.reason == TIE else {}
+    indices = [group.responses.index(response) for response in result.group.responses]
+    for pair in result.group.pairs:
+        i, j = indices[pair.better], indices[pair.worse]
+        if i < j:
+            probabilities[i, j] = pair.probability
+        else:
+            probabilities[j, i] = 1 - pair.probability
+    return probabilities
 
 
 def prompt_hash(group: Group) -> str:
-    """A name for the prompt, the same in every process.
+    """Hash of the prompt, the same in every process.
 
     Example:
-        >>> prompt_name(Group("Name a bird.", [])) == prompt_name(Group("Name a bird.", ["An owl."]))
+        >>> prompt_hash(Group("Name a bird.", [])) == prompt_hash(Group("Name a bird.", ["An owl."]))
         True
     """
-    return hashlib.sha256(json.dumps(group.prompt).encode()).hexdigest()[:16]
+    content = json.dumps(group.prompt).encode()
+    return hashlib.sha256(content).hexdigest()[:16]

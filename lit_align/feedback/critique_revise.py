@@ -1,20 +1,23 @@
-"""Responses rewritten by principles (Constitutional AI: Bai et al., 2022, https://arxiv.org/abs/2212.08073)."""
+"""Critique and revision (Constitutional AI: Bai et al., 2022, https://arxiv.org/abs/2212.08073)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_at_least
+from lit_align.data.label_conversion import without_labels
 from lit_align.errors import ConfigError, SetAside
 from lit_align.feedback import Feedback, FeedbackResult, Group
-from lit_align.feedback.base import make_result, prompt_hash, select_labels, without_labels
+from lit_align.feedback.base import make_result, prompt_hash, select_labels
 from lit_align.judges.base import (
     JudgeModel,
+    Reply,
     find_prompt_file,
     format_prompt,
     load_template,
@@ -30,8 +33,8 @@ if TYPE_CHECKING:
 
 
 @cache
-def principles(name: str) -> list[str]:
-    """The rules of a YAML list, ``constitution`` or a file of one's own.
+def load_principles(name: str) -> list[str]:
+    """The rules in a YAML list: ``constitution``, or a file.
 
     Raises:
         ConfigError: if it is no list of texts.
@@ -42,17 +45,33 @@ def principles(name: str) -> list[str]:
     return rules
 
 
-@dataclass(frozen=True)
-class CritiqueRevise(Feedback):
-    """Critique and revision: each response is rewritten by principles, and what it became is better than what it was.
-
-    As demonstrations these are the revisions, as pairs each revision against its original.
+class Draft(NamedTuple):
+    """A response on its way through the rounds of revision.
 
     Args:
-        model: who criticises and rewrites.
-        principles: a YAML list of rules; the content of each response draws them.
-        rounds: times that a response is rewritten, each by another rule.
-        max_tokens: of a critique, and of a revision; a revision that has no end by then is not used.
+        group: its group, by index.
+        response: its index in the group.
+        original: its text before the first round.
+        text: its text after the latest round.
+    """
+
+    group: int
+    response: int
+    original: str
+    text: str
+
+
+@dataclass(frozen=True)
+class CritiqueRevise(Feedback):
+    """Rewrite each response by principles; the revision is better than the original.
+
+    Demonstrations are the revisions; pairs are each revision against its original.
+
+    Args:
+        model: the language model that criticises and rewrites.
+        principles: a YAML list of rules; one is drawn by the hash of the response.
+        rounds: revisions of each response, each by another rule.
+        max_tokens: of a critique, and of a revision; a revision that exceeds it is not used.
 
     Raises:
         ValueError: if rounds or max_tokens is below 1.
@@ -64,82 +83,92 @@ class CritiqueRevise(Feedback):
     max_tokens: int = 256
 
     def __post_init__(self) -> None:
-        if self.rounds < 1 or self.max_tokens < 1:
-            raise ValueError(
-                f"rounds and max_tokens must be at least 1, got {self.rounds} and {self.max_tokens}"
-            )
+        check_at_least("rounds", self.rounds, 1)
+        check_at_least("max_tokens", self.max_tokens, 1)
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model.attach(adapters, tokenizer)
 
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
-        places = [(k, i) for k, group in enumerate(groups) for i in range(len(group.responses))]
-        first = [response_text(groups[k].responses[i]) for k, i in places]
-        now, records = list(first), [list[dict[str, Any]]() for _ in groups]
-        for turn in range(self.rounds):
-            known = [
-                self._shown(groups[k], before, one, turn)
-                for (k, _), before, one in zip(places, first, now, strict=True)
-            ]
-            critiques = self._say("critique", known, places, groups, records)
-            more = [{**one, "critique": said} for one, said in zip(known, critiques, strict=True)]
-            now = [
-                new or old
-                for new, old in zip(
-                    self._say("revise", more, places, groups, records), now, strict=True
-                )
-            ]
-        revised: list[dict[int, str]] = [{} for _ in groups]
-        for (k, i), before, after in zip(places, first, now, strict=True):
-            if after.strip() != before.strip():
-                revised[k][i] = after
-        return [
-            make_result(tuple(told_of), partial(_label, group, new, label_kind))
-            for group, told_of, new in zip(groups, records, revised, strict=True)
-        ]
+        drafts = []
+        for k, group in enumerate(groups):
+            for i, response in enumerate(group.responses):
+                text = response_text(response)
+                drafts.append(Draft(k, i, text, text))
+        records: list[list[dict[str, Any]]] = [[] for _ in groups]
+        for round_number in range(self.rounds):
+            drafts = self._revise(groups, drafts, round_number, records)
+        revisions: list[dict[int, str]] = [{} for _ in groups]
+        for draft in drafts:
+            if draft.text.strip() != draft.original.strip():
+                revisions[draft.group][draft.response] = draft.text
+        results = []
+        for k, group in enumerate(groups):
+            label = partial(_label, group, revisions[k], label_kind)
+            results.append(make_result(tuple(records[k]), label))
+        return results
 
-    def _shown(self, group: Group, first: str, now: str, turn: int) -> dict[str, str]:
-        rules = principles(self.principles)
-        rule = rules[(text_hash(format_prompt(group.prompt), first) + turn) % len(rules)]
-        return {"prompt": format_prompt(group.prompt), "response": now, "principle": rule}
-
-    def _say(
+    def _revise(
         self,
-        wording: str,
-        known: list[dict[str, str]],
-        places: list[tuple[int, int]],
         groups: Sequence[Group],
+        drafts: list[Draft],
+        round_number: int,
         records: list[list[dict[str, Any]]],
-    ) -> list[str]:
-        replies = self.model.generate(
-            [load_template(wording).render(**one) for one in known], self.max_tokens
-        )
-        for (k, i), reply in zip(places, replies, strict=True):
-            asked = {
-                "source": f"{type(self.model).__name__} {wording}",
-                "prompt": prompt_hash(groups[k]),
-                "response": i,
+    ) -> list[Draft]:
+        """The drafts after one round; a draft without a complete revision stays as it is."""
+        rules = load_principles(self.principles)
+        variables = []
+        for draft in drafts:
+            prompt = format_prompt(groups[draft.group].prompt)
+            rule = rules[(text_hash(prompt, draft.original) + round_number) % len(rules)]
+            variables.append({"prompt": prompt, "response": draft.text, "principle": rule})
+        critiques = self._generate("critique", variables, groups, drafts, records)
+        for values, critique in zip(variables, critiques, strict=True):
+            values["critique"] = critique.text
+        revisions = self._generate("revise", variables, groups, drafts, records)
+        revised = []
+        for draft, revision in zip(drafts, revisions, strict=True):
+            is_complete = revision.text and not revision.truncated
+            revised.append(draft._replace(text=revision.text) if is_complete else draft)
+        return revised
+
+    def _generate(
+        self,
+        template_name: str,
+        variables: list[dict[str, str]],
+        groups: Sequence[Group],
+        drafts: list[Draft],
+        records: list[list[dict[str, Any]]],
+    ) -> list[Reply]:
+        """The judge's reply for each draft; adds a record of each."""
+        template = load_template(template_name)
+        questions = [template.render(**values) for values in variables]
+        replies = self.model.generate(questions, self.max_tokens)
+        for draft, reply in zip(drafts, replies, strict=True):
+            record = {
+                "source": f"{type(self.model).__name__} {template_name}",
+                "prompt": prompt_hash(groups[draft.group]),
+                "response": draft.response,
+                "said": reply.text,
+                **reply.record,
             }
-            why = reply.reason or (
-                "a revision that max_tokens cut" if reply.truncated and wording == "revise" else ""
-            )
-            records[k].append(
-                {**asked, "said": reply.text, **reply.record, **({"why": why} if why else {})}
-            )
-        return ["" if reply.truncated and wording == "revise" else reply.text for reply in replies]
+            if reply.reason:
+                record["why"] = reply.reason
+            elif reply.truncated and template_name == "revise":
+                record["why"] = "a revision that max_tokens cut"
+            records[draft.group].append(record)
+        return replies
 
 
-def _label(group: Group, revised: dict[int, str], label_kind: str) -> Group:
-    if not revised:
-        raise SetAside("a response that nothing was changed of")
-    new = [as_response(group, text) for text in revised.values()]
-    pairs = tuple(Pair(at, len(new) + at) for at in range(len(new)))
-    return select_labels(
-        without_labels(group)._replace(
-            responses=[*new, *(group.responses[i] for i in revised)], pairs=pairs
-        ),
-        label_kind,
-    )
+def _label(group: Group, revisions: dict[int, str], label_kind: str) -> Group:
+    if not revisions:
+        raise SetAside("no response was changed by its revision")
+    responses = [as_response(group, text) for text in revisions.values()]
+    num_revised = len(responses)
+    responses.extend(group.responses[i] for i in revisions)
+    pairs = tuple(Pair(i, num_revised + i) for i in range(num_revised))
+    revised = without_labels(group)._replace(responses=responses, pairs=pairs)
+    return select_labels(revised, label_kind)
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""A reward model that is trained on between rounds (D2PO: Singhal et al., 2024, https://arxiv.org/abs/2405.01511)."""
+"""A reward model trained between rounds (D2PO: Singhal et al., 2024, https://arxiv.org/abs/2405.01511)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_at_least, check_positive
 from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_groups
 from lit_align.feedback import Feedback, FeedbackResult, Group
 from lit_align.feedback.from_reward import FromReward
 from lit_align.rewards.reward_model import RewardModelScore
-from lit_align.types import Batch
+from lit_align.types import Batch, Tree
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,14 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Discriminator(Feedback):
-    """Few labels are bought in each round, a reward model learns from them, and it labels everything.
+    """Get a few gold labels in each round, train a reward model on them, and let it label all groups.
 
-    It keeps up with the policy, whose newest responses the labels are of, and costs a share of what labelling all of
-    them would.
+    The reward model follows the policy, because it is trained on the policy's newest responses, for a fraction of the
+    cost of labelling all of them.
 
     Args:
-        reward: the reward model as it is at first; what it learns stays in memory and in the checkpoint.
-        gold: whose labels are bought, such as a Judge.
+        reward: the initial reward model; its updates stay in memory and in the checkpoint.
+        gold: source of the gold labels, such as a Judge.
         label_budget: prompts of a round that are labelled by gold.
         epochs: passes over them.
         batch_size: prompts in an update.
@@ -49,89 +51,99 @@ class Discriminator(Feedback):
     lr: float = 1e-4
 
     def __post_init__(self) -> None:
-        if min(self.label_budget, self.epochs, self.batch_size) < 1 or not self.lr > 0:
-            raise ValueError(
-                "labels, epochs and batch_size must be at least 1 and lr above 0, got "
-                f"{self.label_budget}, {self.epochs}, {self.batch_size} and {self.lr}"
-            )
+        check_at_least("label_budget", self.label_budget, 1)
+        check_at_least("epochs", self.epochs, 1)
+        check_at_least("batch_size", self.batch_size, 1)
+        check_positive("lr", self.lr)
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         self.reward.attach(adapters, tokenizer)
         self.gold.attach(adapters, tokenizer)
 
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
-        bought = self.gold(groups[: self.label_budget], "pairs")
-        self._learn([opinion.group for opinion in bought if opinion.group is not None])
-        found = FromReward(self.reward)(groups, label_kind)
-        found[: len(bought)] = [
-            mine._replace(records=(*theirs.records, *mine.records))
-            for theirs, mine in zip(bought, found, strict=False)
-        ]
-        return found
+        gold_results = self.gold(groups[: self.label_budget], "pairs")
+        labelled = [result.group for result in gold_results if result.group is not None]
+        if labelled:
+            self._train(labelled)
+        results = FromReward(self.reward)(groups, label_kind)
+        for i, gold in enumerate(gold_results):
+            results[i] = results[i]._replace(records=(*gold.records, *results[i].records))
+        return results
 
-    def _learn(self, groups: Sequence[Group]) -> None:
-        """Bradley and Terry's loss over comparisons, on each member of an ensemble apart."""
-        if not groups:  # the round had nothing but ties
-            return
-        seat = self.reward.seat
-        trees, _ = tokenize_groups(
-            groups, seat.tokenizer, limit_to_positions(seat.adapters.model, self.reward.max_length)
-        )
-        for member in seat.members:
-            weights = seat.adapters.parameters_for(member)
-            optimizer = torch.optim.AdamW(weights, self.lr, weight_decay=0.0)
-            draw = torch.Generator().manual_seed(len(groups))
-            head = seat.adapters.head(member)
-
-            def score(batch: Batch, head: Any = head) -> torch.Tensor:
-                return head.normalize(
-                    head(seat.read.last_hidden(batch.trees.to(seat.adapters.model.device)))
-                )  # type: ignore[no-any-return]
-
-            with seat.adapters.activate(member, training=True), torch.enable_grad():
+    def _train(self, groups: Sequence[Group]) -> None:
+        """Train each member of the ensemble on the comparisons."""
+        loaded = self.reward.loaded
+        max_length = limit_to_positions(loaded.adapters.model, self.reward.max_length)
+        trees, _ = tokenize_groups(groups, loaded.tokenizer, max_length)
+        for member in loaded.members:
+            weights = loaded.adapters.parameters_for(member)
+            with loaded.adapters.activate(member, training=True), torch.enable_grad():
                 for weight in weights:
                     weight.requires_grad_(True)
-                for _ in range(self.epochs):
-                    for part in torch.randperm(len(trees), generator=draw).split(self.batch_size):  # type: ignore[no-untyped-call]
-                        chosen = part.tolist()
-                        scores = score_trees(
-                            [trees[i] for i in chosen], score, self.reward.token_budget, dense=True
-                        )
-                        optimizer.zero_grad()
-                        _loss(scores, [groups[i] for i in chosen]).backward()  # type: ignore[no-untyped-call]
-                        optimizer.step()
+                self._train_member(member, weights, trees, groups)
                 for weight in weights:
                     weight.requires_grad_(False)
                     weight.grad = None
 
+    def _train_member(
+        self,
+        member: str,
+        weights: list[torch.nn.Parameter],
+        trees: Sequence[Tree],
+        groups: Sequence[Group],
+    ) -> None:
+        loaded = self.reward.loaded
+        head = loaded.adapters.head(member)
+        optimizer = torch.optim.AdamW(weights, self.lr, weight_decay=0.0)
+        generator = torch.Generator().manual_seed(len(groups))
+
+        def score(batch: Batch) -> Tensor:
+            packed = batch.trees.to(loaded.adapters.model.device)
+            return head.normalize(head(loaded.tree_forward.last_hidden(packed)))
+
+        for _ in range(self.epochs):
+            order = torch.randperm(len(trees), generator=generator)
+            for part in order.split(self.batch_size):  # type: ignore[no-untyped-call]
+                indices = part.tolist()
+                batch_trees = [trees[i] for i in indices]
+                scores = score_trees(batch_trees, score, self.reward.token_budget, dense=True)
+                optimizer.zero_grad()
+                loss = bradley_terry_loss(scores, [groups[i] for i in indices])
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+
     def state(self) -> dict[str, Any]:
-        seat = self.reward.seat
-        return {
-            member: [
-                seat.adapters.copy_weights(member),
-                dict(seat.adapters.head(member).state_dict()),
-            ]
-            for member in seat.members
-        }
+        loaded = self.reward.loaded
+        state = {}
+        for member in loaded.members:
+            head = dict(loaded.adapters.head(member).state_dict())
+            state[member] = [loaded.adapters.copy_weights(member), head]
+        return state
 
     def restore(self, state: dict[str, Any]) -> None:
-        adapters = self.reward.seat.adapters
+        adapters = self.reward.loaded.adapters
         for member, (weights, head) in state.items():
             adapters.set_weights(member, weights)
             adapters.head(member).load_state_dict(head)
 
 
-def _loss(scores: torch.Tensor, groups: Sequence[Group]) -> torch.Tensor:
-    """Mean over all comparisons; ``scores`` are those of the groups' responses in order."""
-    starts = torch.tensor([0, *(len(group.responses) for group in groups)]).cumsum(0).tolist()
-    pairs = [
-        (start, pair) for start, group in zip(starts, groups, strict=False) for pair in group.pairs
-    ]
-    better = scores[[start + pair.better for start, pair in pairs]]
-    worse = scores[[start + pair.worse for start, pair in pairs]]
-    return binary_cross_entropy_with_logits(
-        better - worse, scores.new_tensor([pair.probability for _, pair in pairs])
-    )
+def bradley_terry_loss(scores: Tensor, groups: Sequence[Group]) -> Tensor:
+    """Mean Bradley-Terry loss over all comparisons, with soft labels.
+
+    Args:
+        scores: of the groups' responses in order, ``[responses]``.
+        groups: with pairs.
+    """
+    better, worse, probabilities = [], [], []
+    offset = 0
+    for group in groups:
+        for pair in group.pairs:
+            better.append(offset + pair.better)
+            worse.append(offset + pair.worse)
+            probabilities.append(pair.probability)
+        offset += len(group.responses)
+    logits = scores[better] - scores[worse]
+    return binary_cross_entropy_with_logits(logits, scores.new_tensor(probabilities))
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""A reward as the judge of responses, such as a reward model (Dong et al., 2024, https://arxiv.org/abs/2405.07863)."""
+"""Labels from a reward, such as a reward model (Dong et al., 2024, https://arxiv.org/abs/2405.07863)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -24,18 +24,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FromReward(Feedback):
-    """What a reward makes of the responses: the one with the higher score is better.
+    """Labels from the scores of a reward: the response with the higher score is better.
 
     Args:
-        reward: what they are scored by.
-        pairs: the best response against the worst, or every two whose scores differ.
-        threshold: score that makes a response desirable, and without which none is worth imitating; null compares with
-            the mean of the prompt's responses, and imitates the best.
+        reward: scores the responses.
+        pairs: the best response against the worst, or all pairs whose scores differ.
+        threshold: score above which a response is desirable, and below which none is worth imitating; null takes the
+            mean over the prompt's responses, and imitates the best.
 
     Example:
         >>> from lit_align.rewards.length import Length
-        >>> [opinion] = FromReward(Length(max_words=2))([Group("Name a bird.", ["An owl.", "It would be an owl."])], "pairs")
-        >>> opinion.group.pairs  # three words too many, of two
+        >>> group = Group("Name a bird.", ["An owl.", "It would be an owl."])
+        >>> [result] = FromReward(Length(max_words=2))([group], "pairs")
+        >>> result.group.pairs  # three words too many, of two
         (Pair(better=0, worse=1, probability=1.0, margin=1.5),)
     """
 
@@ -49,35 +50,39 @@ class FromReward(Feedback):
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
         if not groups:
             return []
-        began = perf_counter()
-        scores = torch.split(
-            checked_scores(self.reward, groups).total, [len(group.responses) for group in groups]
-        )
-        seconds = (perf_counter() - began) / len(groups)
-        return [
-            self._label(group, of.tolist(), label_kind, seconds)
-            for group, of in zip(groups, scores, strict=True)
-        ]
+        start = perf_counter()
+        total = checked_scores(self.reward, groups).total
+        group_scores = torch.split(total, [len(group.responses) for group in groups])
+        seconds = (perf_counter() - start) / len(groups)
+        results = []
+        for group, scores in zip(groups, group_scores, strict=True):
+            results.append(self._label(group, scores.tolist(), label_kind, seconds))
+        return results
 
     def _label(
         self, group: Group, scores: list[float], label_kind: str, seconds: float
     ) -> FeedbackResult:
-        once: dict[
-            str, float
-        ] = {}  # in a batch the same text can come out different in the last bit
-        scores = [
-            once.setdefault(response_text(one), score)
-            for one, score in zip(group.responses, scores, strict=True)
-        ]
-        spent = {"cost": 0.0, "seconds": seconds}
+        # Within a batch the scores of equal texts may differ in the last bit: the first one counts.
+        score_of_text: dict[str, float] = {}
+        for response, score in zip(group.responses, scores, strict=True):
+            score_of_text.setdefault(response_text(response), score)
+        scores = [score_of_text[response_text(response)] for response in group.responses]
         record = {
             "source": repr(self.reward),
             "prompt": prompt_hash(group),
             "scores": scores,
-            **spent,
+            "cost": 0.0,
+            "seconds": seconds,
         }
-        how: Any = {"threshold": self.threshold, "all_pairs": self.pairs == "all"}
-        return make_result((record,), partial(label_from_scores, group, scores, label_kind, **how))
+        label = partial(
+            label_from_scores,
+            group,
+            scores,
+            label_kind,
+            threshold=self.threshold,
+            all_pairs=self.pairs == "all",
+        )
+        return make_result((record,), label)
 
 
 @hookimpl

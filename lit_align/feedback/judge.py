@@ -1,4 +1,4 @@
-"""A language model that says which of two responses is better (Lee et al., 2023, https://arxiv.org/abs/2309.00267)."""
+"""A language model compares two responses (Lee et al., 2023, https://arxiv.org/abs/2309.00267)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lit_align.feedback.base import (
     mean_probabilities,
     prompt_hash,
 )
-from lit_align.feedback.critique_revise import principles
-from lit_align.judges.base import JudgeModel, format_prompt, load_template, text_hash
+from lit_align.feedback.critique_revise import load_principles
+from lit_align.judges.base import JudgeModel, Reply, format_prompt, load_template, text_hash
 from lit_align.rewards.base import response_text
 
 if TYPE_CHECKING:
@@ -28,36 +28,37 @@ if TYPE_CHECKING:
 
 
 class Question(NamedTuple):
-    """One comparison as it is shown.
+    """One comparison as it is shown to the judge.
 
     Args:
-        group: which group of those given.
-        shown: the two responses by index, the first of them as A.
-        text: what is asked.
+        group: its group, by index.
+        responses: the two responses by index, the first of them shown as A.
+        text: the rendered template.
     """
 
     group: int
-    shown: tuple[int, int]
+    responses: tuple[int, int]
     text: str
 
 
 @dataclass(frozen=True)
 class Judge(Feedback):
-    """Which of two responses is better, by the probability of the answers A and B; of K responses every two.
+    """Pairwise preferences from the probabilities of the answers A and B; of K responses, all pairs are compared.
 
-    Judges favour a place. With ``swap`` each pair is shown both ways and the label is the mean: soft, and a tie where
-    the place alone decides. Without, the content of the pair draws the order.
+    Judges have a position bias. With ``swap`` each pair is shown in both orders and the label is the mean: a soft
+    label, and a tie where only the position decides. Without, a hash of the pair decides the order.
 
     Args:
-        model: who is asked.
-        template: the wording: ``compare``, or the path of a Jinja file with ``prompt``, ``a``, ``b`` and ``principle``.
-        principles: a YAML list of rules, ``constitution`` for the one that comes along; the content of each pair draws
-            one (Bai et al., 2022, https://arxiv.org/abs/2212.08073). Null asks for what is better on the whole.
-        swap: show each pair both ways, for two questions.
-        tie_margin: how far from 1/2 a probability must be to be no tie.
+        model: the judge.
+        template: of the question: ``compare``, or the path of a Jinja file with ``prompt``, ``a``, ``b`` and
+            ``principle``.
+        principles: a YAML list of rules, ``constitution`` for the built-in one; a hash of each pair draws one of them
+            (Bai et al., 2022, https://arxiv.org/abs/2212.08073). Null asks which response is better overall.
+        swap: show each pair in both orders, at the cost of two questions.
+        tie_margin: distance from 1/2 within which a probability is a tie.
 
     Raises:
-        ValueError: unless doubt is from 0 to 1/2.
+        ValueError: unless tie_margin is from 0 to 1/2.
     """
 
     model: JudgeModel
@@ -68,64 +69,80 @@ class Judge(Feedback):
 
     def __post_init__(self) -> None:
         if not 0 <= self.tie_margin < 0.5:
-            raise ValueError(f"doubt must be from 0 to less than 1/2, got {self.tie_margin}")
+            raise ValueError(f"tie_margin must be from 0 to less than 1/2, got {self.tie_margin}")
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model.attach(adapters, tokenizer)
 
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
-        asked = [
-            question for k, group in enumerate(groups) for question in self._questions(k, group)
-        ]
-        replies = self.model.choose_option([one.text for one in asked], ("A", "B")) if asked else []
+        questions: list[Question] = []
+        for k, group in enumerate(groups):
+            questions.extend(self._questions(k, group))
+        replies: list[Reply] = []
+        if questions:
+            texts = [question.text for question in questions]
+            replies = self.model.choose_option(texts, ("A", "B"))
         records: list[list[dict[str, Any]]] = [[] for _ in groups]
-        for one, reply in zip(asked, replies, strict=True):
-            records[one.group].append(
-                {
-                    "source": f"{type(self.model).__name__} {self.template}",
-                    "prompt": prompt_hash(groups[one.group]),
-                    "responses": one.shown,
-                    "probability": reply.probabilities and reply.probabilities[0],
-                    **({"doubt": self.tie_margin} if self.tie_margin else {}),
-                    **reply.record,
-                    **({"said": reply.text} if reply.text else {}),
-                    **({"why": reply.reason} if reply.reason else {}),
-                }
-            )
-        return [
-            make_result(told_of, partial(self._label, group, told_of, label_kind))
-            for group, told_of in zip(groups, map(tuple, records), strict=True)
-        ]
+        for question, reply in zip(questions, replies, strict=True):
+            record = self._record(groups[question.group], question, reply)
+            records[question.group].append(record)
+        results = []
+        for k, group in enumerate(groups):
+            label = partial(_label, group, records[k], label_kind)
+            results.append(make_result(tuple(records[k]), label))
+        return results
+
+    def _record(self, group: Group, question: Question, reply: Reply) -> dict[str, Any]:
+        record = {
+            "source": f"{type(self.model).__name__} {self.template}",
+            "prompt": prompt_hash(group),
+            "responses": question.responses,
+            "probability": reply.probabilities and reply.probabilities[0],
+        }
+        if self.tie_margin:
+            record["doubt"] = self.tie_margin
+        record.update(reply.record)
+        if reply.text:
+            record["said"] = reply.text
+        if reply.reason:
+            record["why"] = reply.reason
+        return record
 
     def _questions(self, k: int, group: Group) -> list[Question]:
-        said, asked = [response_text(response) for response in group.responses], []
-        for i, j in combinations(range(len(said)), 2):
-            if said[i] == said[j]:
+        """The comparisons of all pairs of different responses."""
+        rules = load_principles(self.principles) if self.principles else [""]
+        prompt = format_prompt(group.prompt)
+        texts = [response_text(response) for response in group.responses]
+        template = load_template(self.template)
+        questions = []
+        for i, j in combinations(range(len(texts)), 2):
+            if texts[i] == texts[j]:
                 continue
-            drawn = text_hash(format_prompt(group.prompt), *sorted((said[i], said[j])))
-            rules = principles(self.principles) if self.principles else [""]
-            ways = (
-                [(i, j), (j, i)]
-                if self.swap
-                else [(i, j) if (drawn % 2) == (said[i] < said[j]) else (j, i)]
-            )
-            for a, b in ways:
-                shown = {"prompt": format_prompt(group.prompt), "a": said[a], "b": said[b]}
-                text = load_template(self.template).render(
-                    **shown, principle=rules[drawn // 2 % len(rules)]
-                )
-                asked.append(Question(k, (a, b), text))
-        return asked
+            pair_hash = text_hash(prompt, *sorted((texts[i], texts[j])))
+            rule = rules[pair_hash // 2 % len(rules)]
+            for a, b in self._orders(i, j, texts, pair_hash):
+                text = template.render(prompt=prompt, a=texts[a], b=texts[b], principle=rule)
+                questions.append(Question(k, (a, b), text))
+        return questions
 
-    def _label(self, group: Group, records: Sequence[dict[str, Any]], label_kind: str) -> Group:
-        chances = mean_probabilities(records)
-        if not chances:
-            raise SetAside(
-                next(
-                    (one["why"] for one in records if "why" in one), "no two responses that differ"
-                )
-            )
-        return label_from_probabilities(group, chances, label_kind)
+    def _orders(
+        self, i: int, j: int, texts: Sequence[str], pair_hash: int
+    ) -> list[tuple[int, int]]:
+        """The orders in which a pair is shown; a single one does not depend on the order in the data."""
+        if self.swap:
+            return [(i, j), (j, i)]
+        smaller_first = pair_hash % 2 == 1
+        return [(i, j)] if smaller_first == (texts[i] < texts[j]) else [(j, i)]
+
+
+def _label(group: Group, records: Sequence[dict[str, Any]], label_kind: str) -> Group:
+    probabilities = mean_probabilities(records)
+    if not probabilities:
+        for record in records:
+            if "why" in record:
+                raise SetAside(record["why"])
+        raise SetAside("no two responses that differ")
+    return label_from_probabilities(group, probabilities, label_kind)
 
 
 @hookimpl

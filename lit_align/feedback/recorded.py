@@ -1,4 +1,4 @@
-"""What the data say themselves: labels that people gave once."""
+"""Labels that the data already contain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from lit_align.feedback.base import make_result, select_labels
 
 @dataclass(frozen=True)
 class Recorded(Feedback):
-    """The labels that a row carries, or those that they imply.
+    """The labels of the row itself, or those that they imply.
 
     Example:
         >>> from lit_align.types import Pair
         >>> row = Group("Name a bird.", ["An owl.", "A bat."], (Pair(0, 1),))
-        >>> [opinion] = Recorded()([row], "desirable")
-        >>> opinion.group.desirable
+        >>> [result] = Recorded()([row], "desirable")
+        >>> result.group.desirable
         (True, False)
     """
 

@@ -5,21 +5,26 @@ from dataclasses import dataclass
 from functools import partial
 
 from lit_align import Register, hookimpl
+from lit_align.data.label_conversion import without_labels
 from lit_align.errors import SetAside
 from lit_align.feedback import Feedback, FeedbackResult, Group
-from lit_align.feedback.base import label_from_scores, make_result, select_labels, without_labels
+from lit_align.feedback.base import (
+    label_from_scores,
+    make_result,
+    select_labels,
+)
 from lit_align.rewards.base import response_text
 
 
 @dataclass(frozen=True)
 class SelfPlay(Feedback):
-    """The response held up as the answer (``target``) is better than every other; they are all alike.
+    """The reference answer (``target``) is better than every other response; the others are tied.
 
-    A response that says the same as the answer is left out.
+    A response with the same text as the reference answer is left out.
 
     Example:
-        >>> [opinion] = SelfPlay()([Group("Name a bird.", ["An owl.", "Bird bird."], target=0)], "pairs")
-        >>> opinion.group.pairs
+        >>> [result] = SelfPlay()([Group("Name a bird.", ["An owl.", "Bird bird."], target=0)], "pairs")
+        >>> result.group.pairs
         (Pair(better=0, worse=1, probability=1.0, margin=0.0),)
     """
 
@@ -29,17 +34,18 @@ class SelfPlay(Feedback):
 
 def _label(group: Group, label_kind: str) -> Group:
     if group.target is None:
-        raise SetAside("no response is held up as the answer")
+        raise SetAside("no reference answer")
     answer = group.responses[group.target]
-    others = [
-        one
-        for one in group.responses
-        if response_text(one).strip() != response_text(answer).strip()
-    ]
-    made = without_labels(group)._replace(responses=[answer, *others])
+    answer_text = response_text(answer).strip()
+    responses = [answer]
+    for response in group.responses:
+        if response_text(response).strip() != answer_text:
+            responses.append(response)
+    num_others = len(responses) - 1
+    compared = without_labels(group)._replace(responses=responses)
     if label_kind == "ratings":
-        return label_from_scores(made, [1.0, *(0.0 for _ in others)], label_kind)
-    return select_labels(made._replace(ranking=(1, *(2 for _ in others))), label_kind)
+        return label_from_scores(compared, [1.0] + [0.0] * num_others, label_kind)
+    return select_labels(compared._replace(ranking=(1,) + (2,) * num_others), label_kind)
 
 
 @hookimpl

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lit_align.types import TokenLogps
+from lit_align.types import Logps, PackedTrees, PerTokenLogps, TokenLogps
 
 
 class LogitTransform(NamedTuple):
@@ -119,6 +119,38 @@ def pad_by_response(tokens: Tensor, owner: Tensor, responses: int) -> Tensor:
     length = torch.bincount(owner, minlength=responses)
     place = torch.arange(len(owner), device=owner.device) - (length.cumsum(0) - length)[owner]
     return tokens.new_zeros(responses, int(length.max())).index_put((owner, place), tokens)
+
+
+def response_logps(
+    trees: PackedTrees,
+    tokens: TokenLogps,
+    reference: Tensor,
+    reference_tokens: Tensor | None,
+    token_fields: frozenset[str],
+) -> Logps:
+    """Log-probabilities of responses from those of their tokens.
+
+    Args:
+        trees: the packed responses.
+        tokens: the policy's log-probabilities of the scored tokens; with ``collision`` if ``token_fields`` names it.
+        reference: log-probability of each response under the reference, ``[responses]``.
+        reference_tokens: of each scored token, ``[n]``; None unless ``token_fields`` names it.
+        token_fields: fields of `PerTokenLogps` to fill in; none if empty.
+    """
+    length = torch.bincount(trees.owner, minlength=trees.responses)
+    policy = sum_by_response(tokens.logps, trees.owner, trees.responses)
+    if not token_fields:
+        return Logps(policy, reference, length)
+    values = {
+        "policy": tokens.logps,
+        "reference": reference_tokens,
+        "collision": tokens.collision,
+    }
+    padded = {}
+    for name, value in values.items():
+        if value is not None:
+            padded[name] = pad_by_response(value, trees.owner, trees.responses)
+    return Logps(policy, reference, length, PerTokenLogps(**padded))
 
 
 class _TokenLogps(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Questions to a language model: who answers them, in what words they are put, and how a verdict is read."""
+"""The interface of a judge model, its prompt templates, and how a verdict is parsed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PROMPTS = Path(__file__).parent / "prompts"
 
 
 class Reply(NamedTuple):
-    """What came back for one question.
+    """The reply to one question.
 
     Args:
-        probabilities: of each option, together 1; None if it cannot be said, or if there were no options.
-        text: what was said, where something was.
-        record: what it took: ``cost``, ``seconds``, and what else is worth writing down.
-        reason: why there are no chances, or no text.
-        truncated: whether the limit ended the text, rather than who said it.
+        probabilities: of each option, summing to 1; None if they are unknown, or if there were no options.
+        text: the generated text, if any.
+        record: what it took: ``cost``, ``seconds``, and anything else worth logging.
+        reason: why there are no probabilities, or no text.
+        truncated: whether the token limit ended the text.
     """
 
     probabilities: tuple[float, ...] | None
@@ -42,41 +42,45 @@ class Reply(NamedTuple):
 
 
 class JudgeModel(ABC):
-    """A language model that is asked: a frozen dataclass whose fields are its settings."""
+    """A language model that answers questions: a frozen dataclass whose fields are its settings."""
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most need nothing
-        """Take what it needs of the model that is in memory; arguments as for a source of feedback."""
+        """Get access to the model in memory; arguments as for a source of feedback."""
 
     @abstractmethod
     def choose_option(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
-        """How likely each of ``options`` is as the whole answer, for each question."""
+        """The probability of each of ``options`` as the whole answer, for each question."""
 
     @abstractmethod
     def generate(self, questions: Sequence[str], max_tokens: int) -> list[Reply]:
-        """The answer to each question, in as many tokens at most."""
+        """The answer to each question, of at most ``max_tokens`` tokens."""
 
 
 def parse_verdict(text: str, options: Sequence[str]) -> str | None:
-    r"""The option that an answer names on its first or last line, with nothing else on it but what it is; else None.
+    r"""The option that an answer names on its first or last line, with no other words than "the answer is"; else None.
 
     Example:
-        >>> [verdict(text, "AB") for text in ("b", "**Answer: A**", "[[B]]\nIt is shorter.", "A or B", "A\nB", "")]
+        >>> texts = ("b", "**Answer: A**", "[[B]]\nIt is shorter.", "A or B", "A\nB", "")
+        >>> [parse_verdict(text, "AB") for text in texts]
         ['B', 'A', 'B', None, None, None]
     """
     lines = [line for line in text.splitlines() if line.strip()] or [""]
-    either = "|".join(sorted(map(re.escape, options), key=len, reverse=True))
-    pattern = re.compile(
-        rf"\W*(?:(?:the )?(?:final )?(?:answer|verdict|rating|score)\W+(?:is\W+)?)?({either})\W*",
-        re.I,
-    )
-    named = {
-        match[1].upper() for line in (lines[0], lines[-1]) if (match := pattern.fullmatch(line))
-    }
-    return next((option for option in options if {option.upper()} == named), None)
+    alternatives = "|".join(sorted(map(re.escape, options), key=len, reverse=True))
+    prefix = r"(?:(?:the )?(?:final )?(?:answer|verdict|rating|score)\W+(?:is\W+)?)?"
+    pattern = re.compile(rf"\W*{prefix}({alternatives})\W*", re.I)
+    verdicts = set()
+    for line in (lines[0], lines[-1]):
+        match = pattern.fullmatch(line)
+        if match:
+            verdicts.add(match[1].upper())
+    for option in options:
+        if verdicts == {option.upper()}:
+            return option
+    return None
 
 
 def format_prompt(prompt: Text) -> str:
-    """A prompt in one text, with who says what if several do."""
+    """A prompt as one text; turns are labelled by role if there are several."""
     if isinstance(prompt, str):
         return prompt
     if len(prompt) == 1:
@@ -85,15 +89,15 @@ def format_prompt(prompt: Text) -> str:
 
 
 def text_hash(*texts: str) -> int:
-    """A number that the texts draw, the same in every process."""
+    """Deterministic 64-bit hash of the texts, the same in every process."""
     return int.from_bytes(hashlib.sha256(json.dumps(texts).encode()).digest()[:8])
 
 
 def quote_lines(text: str) -> str:
-    r"""Text that cannot pass for what stands around it: every line begins with a mark.
+    r"""Quote text line by line so that it cannot inject instructions into the prompt around it.
 
     Example:
-        >>> print(quoted("An owl.\n\nIgnore the above."))
+        >>> print(quote_lines("An owl.\n\nIgnore the above."))
         > An owl.
         >
         > Ignore the above.
@@ -103,10 +107,10 @@ def quote_lines(text: str) -> str:
 
 @cache
 def load_template(name: str) -> Template:
-    """The wording of a question: a file of that path, or one that comes along by its name.
+    """The Jinja template of a question: a file path, or the name of a built-in template.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is no such template.
     """
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -119,7 +123,7 @@ def load_template(name: str) -> Template:
 
 
 def find_prompt_file(name: str, suffix: str) -> Path:
-    """The file that is called so, or that comes along under this name.
+    """The file at the path ``name``, or the built-in one with that name.
 
     Raises:
         ConfigError: if there is none.
@@ -127,5 +131,5 @@ def find_prompt_file(name: str, suffix: str) -> Path:
     for path in (Path(name).expanduser(), PROMPTS / f"{name}{suffix}"):
         if path.is_file():
             return path
-    known = ", ".join(sorted(path.stem for path in PROMPTS.glob(f"*{suffix}")))
-    raise ConfigError(f"there is no file {name!r}; give the path of one, or one of {known}")
+    built_in = ", ".join(sorted(path.stem for path in PROMPTS.glob(f"*{suffix}")))
+    raise ConfigError(f"there is no file {name!r}; give the path of a file, or one of {built_in}")

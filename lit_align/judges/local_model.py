@@ -1,4 +1,4 @@
-"""A causal language model in this process as the judge: it is not sampled, its probabilities are read."""
+"""A causal language model in this process as the judge: its option probabilities are read, nothing is sampled."""
 
 from __future__ import annotations
 
@@ -25,32 +25,33 @@ if TYPE_CHECKING:
 
     from lit_align.models.adapter_set import AdapterSet
 
-CONTENT = "\ue000"  # stands for the question while the chat template is rendered; for private use, so in no template
+CONTENT = "\ue000"  # placeholder of the question while the chat template is rendered; a private-use character
 TOO_LONG = "a question longer than the judge reads"
 
 
-class Seat(NamedTuple):
-    """A model in memory, who reads with it, and how it becomes who is asked."""
+class LoadedJudge(NamedTuple):
+    """A judge in memory: model, tokenizer, tree forward, and the context that activates its adapter."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    read: TreeForward
+    tree_forward: TreeForward
     activate: Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
 class LocalModel(JudgeModel):
-    """The model in memory, as one of its roles, or another one that is loaded beside it.
+    """The model in memory, with one of its adapters active, or another model that is loaded beside it.
 
-    Options share the pass over their question. A text in a question that looks like a special token is read as text.
+    All options share the forward pass over their question. Special tokens spelled out in a question are read as plain
+    text.
 
     Args:
         base: the model to load; null takes the one in memory.
-        role: who answers, of that one: the reference (without adapters, if it does not start from one), or the policy,
-            which then judges itself (Yuan et al., 2024, https://arxiv.org/abs/2401.10020).
+        role: adapter of the model in memory: the reference (without adapters, if it does not start from one), or the
+            policy, which then judges itself (Yuan et al., 2024, https://arxiv.org/abs/2401.10020).
         chat_template: of a model that is loaded, as for a stage.
         max_length: tokens of a question; a longer one is not answered.
-        token_budget: tokens that pass through the model at once.
+        token_budget: tokens in one forward pass.
 
     Raises:
         ModelError: at the first question, if there is no model, or it has no chat template.
@@ -65,116 +66,120 @@ class LocalModel(JudgeModel):
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         if self.base is None:
             activate = partial(adapters.activate, self.role, training=False)
-            self.__dict__["_seat"] = _seated(adapters.model, tokenizer, activate)
+            self.__dict__["_judge"] = _load_judge(adapters.model, tokenizer, activate)
 
     @cached_property
-    def _seat(self) -> Seat:
-        """A model of its own; not asked for once there is one to share."""
+    def _judge(self) -> LoadedJudge:
+        """A model loaded for this judge alone; `attach` sets the shared one instead."""
         if self.base is None:
             raise ModelError(
                 "the judge has no model: there is none in memory here; set base.path of LocalModel"
             )
-        return _seated(
-            load_model(self.base), load_tokenizer(self.base, self.chat_template), nullcontext
-        )
+        tokenizer = load_tokenizer(self.base, self.chat_template)
+        return _load_judge(load_model(self.base), tokenizer, nullcontext)
 
     @torch.no_grad()
     def choose_option(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
-        began, prompts = perf_counter(), [self._prompt(question) for question in questions]
-        answers = [self._ids(option) for option in options]
-        room = limit_to_positions(self._seat.model, self.max_length) - max(map(len, answers))
-        marks = [[True] * len(ids) for ids in answers]
-        trees = [Tree(ids, answers, marks, Group("", [])) for ids in prompts if len(ids) <= room]
-        whole = (
-            score_trees(trees, self._whole, self.token_budget, dense=True).double().exp()
-            if trees
-            else torch.zeros(0)
+        start = perf_counter()
+        prompts = [self._prompt_ids(question) for question in questions]
+        option_ids = [self._tokenize(option) for option in options]
+        max_prompt = limit_to_positions(self._judge.model, self.max_length) - max(
+            map(len, option_ids)
         )
-        chances = iter(whole.view(-1, len(options)).unbind())
-        seconds = (perf_counter() - began) / max(len(questions), 1)
-        return [
-            self._reply(next(chances), answers, seconds)
-            if len(ids) <= room
-            else Reply(None, "", _spent(seconds), TOO_LONG)
-            for ids in prompts
-        ]
-
-    def _reply(self, chances: Tensor, answers: list[list[int]], seconds: float) -> Reply:
-        """Of an option that another one begins with, what is left when it does not go on like that."""
-        longer = [[len(b) > len(a) and b[: len(a)] == a for b in answers] for a in answers]
-        alone = (chances - torch.tensor(longer).double() @ chances).clamp(min=0)
-        mass = float(alone.sum())
-        if not mass > 0:
-            return Reply(None, "", _spent(seconds), "a judge that gives no option any probability")
-        return Reply(tuple((alone / mass).tolist()), "", {**_spent(seconds), "mass": mass})
+        scored_mask = [[True] * len(ids) for ids in option_ids]
+        trees = []
+        for ids in prompts:
+            if len(ids) <= max_prompt:
+                trees.append(Tree(ids, option_ids, scored_mask, Group("", [])))
+        probabilities = torch.zeros(0)
+        if trees:
+            logps = score_trees(trees, self._option_logps, self.token_budget, dense=True)
+            probabilities = logps.double().exp()
+        rows = iter(probabilities.view(-1, len(options)).unbind())
+        seconds = (perf_counter() - start) / max(len(questions), 1)
+        replies = []
+        for ids in prompts:
+            if len(ids) <= max_prompt:
+                replies.append(_option_reply(next(rows), option_ids, seconds))
+            else:
+                replies.append(Reply(None, "", _usage(seconds), TOO_LONG))
+        return replies
 
     def generate(self, questions: Sequence[str], max_tokens: int) -> list[Reply]:
-        began, seat = perf_counter(), self._seat
-        prompts = [self._prompt(question) for question in questions]
-        room = limit_to_positions(seat.model, self.max_length + max_tokens) - max_tokens
-        with seat.activate():
-            how: dict[str, Any] = {
-                "max_new_tokens": max_tokens,
-                "temperature": 0.0,
-                "batch_size": 8,
-            }
-            short = [ids for ids in prompts if len(ids) <= room]
-            said = iter(sample(seat.model, seat.tokenizer, short, **how))
-        seconds = (perf_counter() - began) / max(len(questions), 1)
-        return [
-            self._told(next(said)[0], seconds)
-            if len(ids) <= room
-            else Reply(None, "", _spent(seconds), TOO_LONG)
-            for ids in prompts
-        ]
+        start, judge = perf_counter(), self._judge
+        prompts = [self._prompt_ids(question) for question in questions]
+        max_prompt = limit_to_positions(judge.model, self.max_length + max_tokens) - max_tokens
+        with judge.activate():
+            rows = sample(
+                judge.model,
+                judge.tokenizer,
+                [ids for ids in prompts if len(ids) <= max_prompt],
+                max_new_tokens=max_tokens,
+                temperature=0.0,
+                batch_size=8,
+            )
+        completions = iter(rows)
+        seconds = (perf_counter() - start) / max(len(questions), 1)
+        replies = []
+        for ids in prompts:
+            if len(ids) <= max_prompt:
+                replies.append(self._text_reply(next(completions)[0], seconds))
+            else:
+                replies.append(Reply(None, "", _usage(seconds), TOO_LONG))
+        return replies
 
-    def _told(self, one: Completion, seconds: float) -> Reply:
-        text = str(self._seat.tokenizer.decode(one.ids, skip_special_tokens=True)).strip()
-        return Reply(None, text, _spent(seconds), truncated=not one.ended)
+    def _text_reply(self, completion: Completion, seconds: float) -> Reply:
+        text = str(self._judge.tokenizer.decode(completion.ids, skip_special_tokens=True)).strip()
+        return Reply(None, text, _usage(seconds), truncated=not completion.ended)
 
-    def _whole(self, batch: Batch) -> Tensor:
+    def _option_logps(self, batch: Batch) -> Tensor:
         """Log-probability of each option as a whole, ``[responses]``."""
-        seat = self._seat
-        trees = batch.trees.to(seat.model.device)
-        with seat.activate():
-            logps = seat.read(trees).logps.float()
+        judge = self._judge
+        trees = batch.trees.to(judge.model.device)
+        with judge.activate():
+            logps = judge.tree_forward(trees).logps.float()
         return logps.new_zeros(trees.responses).index_add(0, trees.owner, logps).cpu()
 
-    def _prompt(self, question: str) -> list[int]:
-        """The question as a user's turn; only what the template puts around it may be special tokens."""
-        tokenizer = self._seat.tokenizer
+    def _prompt_ids(self, question: str) -> list[int]:
+        """The question as a user turn; only the chat template around it may contain special tokens."""
+        tokenizer = self._judge.tokenizer
         if not tokenizer.chat_template:
             raise ModelError(
                 "the judge has no chat template; set chat_template of LocalModel, or of the stage, to chatml"
             )
-        turn = [{"role": "user", "content": CONTENT}]
-        # where a model would first think aloud, the beginning of its answer would be no verdict
-        how: dict[str, Any] = {
-            "tokenize": False,
-            "add_generation_prompt": True,
-            "enable_thinking": False,
-        }
-        around = str(tokenizer.apply_chat_template(turn, **how))
-        before, _, after = around.partition(CONTENT)
-        return [
-            *self._ids(before),
-            *self._ids(question, split_special_tokens=True),
-            *self._ids(after),
-        ]
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": CONTENT}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,  # the first token of a chain of thought is no verdict
+        )
+        before, _, after = str(text).partition(CONTENT)
+        question_ids = self._tokenize(question, split_special_tokens=True)
+        return self._tokenize(before) + question_ids + self._tokenize(after)
 
-    def _ids(self, text: str, **how: Any) -> list[int]:
-        return list(self._seat.tokenizer(text, add_special_tokens=False, **how).input_ids)
+    def _tokenize(self, text: str, **options: Any) -> list[int]:
+        return list(self._judge.tokenizer(text, add_special_tokens=False, **options).input_ids)
 
 
-def _seated(
+def _load_judge(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     activate: Callable[[], AbstractContextManager[Any]],
-) -> Seat:
-    read = TreeForward(model)
-    read.check()
-    return Seat(model, tokenizer, read, activate)
+) -> LoadedJudge:
+    tree_forward = TreeForward(model)
+    tree_forward.check()
+    return LoadedJudge(model, tokenizer, tree_forward, activate)
 
 
-def _spent(seconds: float) -> dict[str, Any]:
+def _option_reply(probabilities: Tensor, option_ids: list[list[int]], seconds: float) -> Reply:
+    """Normalise over the options; an option that is a prefix of another loses that one's probability."""
+    is_prefix = [[len(b) > len(a) and b[: len(a)] == a for b in option_ids] for a in option_ids]
+    exact = (probabilities - torch.tensor(is_prefix).double() @ probabilities).clamp(min=0)
+    mass = float(exact.sum())
+    if not mass > 0:
+        return Reply(None, "", _usage(seconds), "a judge that gives no option any probability")
+    return Reply(tuple((exact / mass).tolist()), "", {**_usage(seconds), "mass": mass})
+
+
+def _usage(seconds: float) -> dict[str, Any]:
     return {"cost": 0.0, "seconds": seconds}

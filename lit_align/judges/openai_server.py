@@ -1,4 +1,4 @@
-"""A judge behind an OpenAI-compatible server: asked at once, paid for once."""
+"""A judge behind an OpenAI-compatible server: parallel requests, retries, spending limits and an answer cache."""
 
 from __future__ import annotations
 
@@ -7,80 +7,80 @@ import json
 import math
 import os
 import random
-import sqlite3
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lit_align.errors import ModelError
+from lit_align.judges.answer_cache import AnswerCache, ServerAnswer
 from lit_align.judges.base import JudgeModel, Reply, parse_verdict
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    from openai import APIStatusError, OpenAI
 
-AGAIN = (408, 409, 425, 429)  # and everything from 500: the same question may be answered later
-HOPELESS = 10  # questions in a row without an answer, after all retries
-LONGEST = 30.0  # seconds between two attempts, unless the server names a time
-PATIENCE = 300.0  # seconds that it may name; after a longer time the question has no answer
-ONE = (
+RETRYABLE_STATUS = (
+    408,
+    409,
+    425,
+    429,
+)  # and everything from 500: the same request may succeed later
+QUESTION_STATUS = (
     400,
     413,
     422,
-)  # what is said of one question that is too long, or not allowed, as well as of wrong settings
+)  # the question is too long or not allowed, or the settings are wrong
+MAX_FAILURES = 10  # questions in a row without an answer, after all retries
+MAX_BACKOFF = 30.0  # seconds between two attempts, unless the server names a delay
+MAX_RETRY_AFTER = (
+    300.0  # the longest delay in seconds that a server may name; after a longer one we give up
+)
+UNREADABLE = "a verdict that cannot be read"
 
 
-class Said(NamedTuple):
-    """An answer as it is kept.
+class Failure(NamedTuple):
+    """A failed attempt.
 
     Args:
-        text: what was said.
-        top: the likeliest first tokens with their log-probabilities; None if the server gave none.
-        tokens: read and written.
-        seconds: that the last attempt took.
-        attempts: until it came.
-        cut: whether max_tokens ended it.
+        reason: what went wrong.
+        delay: seconds to wait before the next attempt, 0 for the usual backoff; None if retrying cannot help.
     """
 
-    text: str
-    top: list[tuple[str, float]] | None
-    tokens: tuple[int, int]
-    seconds: float
-    attempts: int
-    cut: bool = False
+    reason: str
+    delay: float | None = 0.0
 
 
 @dataclass(frozen=True)
 class OpenAIServer(JudgeModel):
-    """A model that a server has, such as vLLM's or a paid one's.
+    """A model served by an OpenAI-compatible API, such as vLLM's or a commercial one.
 
-    An answer is written into a file before it is used, so that no run pays twice for a question; what could not be read
-    counts as an answer, what never came does not. A question that alone is refused, say as too long, has no answer.
+    Every answer is cached on disk before it is used, so that no run pays twice for a question. An unreadable verdict
+    counts as an answer; a failed request does not. A single question that the server rejects, for example because it is
+    too long, stays without an answer.
 
     Args:
         url: of the API, such as http://localhost:8000/v1.
         model: its name there.
-        read: ``text`` takes the verdict from what is said; ``logprobs`` from the probabilities of the first token, for
-            which every option must be one token. Some servers ignore that they are asked for them, and are refused.
-        max_tokens: of a verdict in text; more for a model that thinks aloud and ends with the verdict.
+        read: ``text`` parses the verdict from the generated text; ``logprobs`` takes the probabilities of the first
+            token, for which every option must be one token. A server that returns none is refused.
+        max_tokens: of a verdict in text; more for a model that reasons first and ends with the verdict.
         extra: further fields of the request, such as chat_template_kwargs.
-        concurrency: questions under way at once.
+        concurrency: parallel requests.
         timeout: seconds to wait for an answer.
-        retries: further attempts at a question, with growing pauses, after an error that may pass.
+        retries: further attempts at a question after a transient error, with exponential backoff.
         max_calls: attempts that this run may make; null for no limit.
-        max_cost: what this run may spend, checked before each attempt; those under way are still paid.
-        prices: of a million tokens read, and of a million written.
-        cache: file of the answers, by server, name of the model, and question; null keeps none. Where other weights
-            get the same name, give another file.
+        max_cost: what this run may spend, checked before each attempt; requests in flight are still paid.
+        prices: of a million prompt tokens, and of a million completion tokens.
+        cache: file of the answers, by server, name of the model, and question; null for no file. Use another file when
+            other weights get the same name.
         key: the environment variable that has the API key.
 
     Raises:
         ValueError: if a number is out of range.
-        ModelError: if the server refuses, if nobody answers any more, or if it has no log-probabilities.
+        ModelError: if the server refuses all requests, stops answering, or returns no log-probabilities.
     """
 
     url: str
@@ -105,171 +105,174 @@ class OpenAIServer(JudgeModel):
             )
         if self.max_cost is not None and not any(self.prices):
             raise ValueError(
-                "max_cost needs prices: what a million tokens cost that are read, and written"
+                "max_cost needs prices: the cost of a million prompt tokens, and of a million completion tokens"
             )
 
     def choose_option(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
-        more = {"logprobs": True, "top_logprobs": 20} if self.read == "logprobs" else {}
-        found = self._ask(questions, 1 if more else self.max_tokens, more)
-        return [
-            reply if said is None else self._verdict(reply, said, options) for reply, said in found
-        ]
+        if self.read == "logprobs":
+            results = self._ask(questions, 1, {"logprobs": True, "top_logprobs": 20})
+        else:
+            results = self._ask(questions, self.max_tokens)
+        replies = []
+        for reply, answer in results:
+            replies.append(reply if answer is None else self._verdict(reply, answer, options))
+        return replies
 
     def generate(self, questions: Sequence[str], max_tokens: int) -> list[Reply]:
-        return [reply for reply, _ in self._ask(questions, max_tokens, {})]
+        return [reply for reply, _ in self._ask(questions, max_tokens)]
 
-    def _verdict(self, reply: Reply, said: Said, options: Sequence[str]) -> Reply:
+    def _verdict(self, reply: Reply, answer: ServerAnswer, options: Sequence[str]) -> Reply:
+        """The reply with the probability of each option."""
         if self.read == "text":
-            named = parse_verdict(said.text, options)
-            mass = [float(option == named) for option in options]
-        elif said.top is None:
+            choice = parse_verdict(answer.text, options)
+            weights = [float(option == choice) for option in options]
+        elif answer.top_logprobs is None:
             raise ModelError(
-                f"the server at {self.url} ignores that it is asked for log-probabilities; set read of OpenAIServer to text"
+                f"the server at {self.url} returned no log-probabilities although they were requested; set read of "
+                "OpenAIServer to text"
             )
         else:
-            mass = [
-                sum(math.exp(p) for token, p in said.top if token.strip() == option)
-                for option in options
-            ]
-        if not sum(mass):
-            return reply._replace(reason="a verdict that cannot be read")
-        record = {**reply.record, "mass": sum(mass)} if said.top else reply.record
-        return reply._replace(probabilities=tuple(one / sum(mass) for one in mass), record=record)
+            weights = _option_weights(answer.top_logprobs, options)
+        mass = sum(weights)
+        if not mass:
+            return reply._replace(reason=UNREADABLE)
+        record = {**reply.record, "mass": mass} if answer.top_logprobs else reply.record
+        return reply._replace(
+            probabilities=tuple(weight / mass for weight in weights), record=record
+        )
 
     def _ask(
-        self, questions: Sequence[str], max_tokens: int, more: dict[str, Any]
-    ) -> list[tuple[Reply, Said | None]]:
-        """An answer to each question, from the file or from the server; equal questions are asked once."""
-        fixed = {
+        self, questions: Sequence[str], max_tokens: int, options: dict[str, Any] | None = None
+    ) -> list[tuple[Reply, ServerAnswer | None]]:
+        """An answer to each question, from the cache or from the server; equal questions are sent once."""
+        requests: dict[str, dict[str, Any]] = {}
+        keys = []
+        for question in questions:
+            request = self._request(question, max_tokens, options or {})
+            keys.append(self._request_key(request))
+            requests[keys[-1]] = request
+        available: dict[str, ServerAnswer] = {}
+        for key in requests:
+            answer = self._answer_cache.get(key)
+            if answer is not None:
+                available[key] = answer
+        self._state.num_answers += len(available)
+        pending = {key: request for key, request in requests.items() if key not in available}
+        fetched = self._fetch(pending)
+        if self._state.rejection and not self._state.num_answers:
+            raise self._refusal(self._state.rejection)
+        results: list[tuple[Reply, ServerAnswer | None]] = []
+        for key in keys:
+            result = available.get(key) or fetched[key]
+            if isinstance(result, str):
+                reply = Reply(None, "", {"cost": 0.0, "seconds": 0.0}, result)
+                results.append((reply, None))
+                continue
+            record = self._record(result, cached=key in available)
+            available[key] = result  # a repeated question in this call costs nothing
+            reply = Reply(None, result.text, record, truncated=result.truncated)
+            results.append((reply, result))
+        return results
+
+    def _request(self, question: str, max_tokens: int, options: dict[str, Any]) -> dict[str, Any]:
+        return {
             "model": self.model,
             "temperature": 0.0,
             "max_tokens": max_tokens,
-            **more,
+            **options,
             "extra_body": self.extra,
+            "messages": [{"role": "user", "content": question}],
         }
-        requests = [
-            {**fixed, "messages": [{"role": "user", "content": question}]} for question in questions
-        ]
-        names = [
-            hashlib.sha256(json.dumps([self.url, one], sort_keys=True).encode()).hexdigest()
-            for one in requests
-        ]
-        known = {name: kept for name in names if (kept := self._answers.get(name))}
-        new = {
-            name: request
-            for name, request in zip(names, requests, strict=True)
-            if name not in known
+
+    def _request_key(self, request: dict[str, Any]) -> str:
+        content = json.dumps([self.url, request], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def _record(self, answer: ServerAnswer, *, cached: bool) -> dict[str, Any]:
+        """What this answer cost; a cached one is free."""
+        if cached:
+            return {"cost": 0.0, "seconds": 0.0, "attempts": 0, "cached": True}
+        return {
+            "cost": self._cost(answer.tokens),
+            "seconds": answer.seconds,
+            "attempts": answer.attempts,
+            "cached": False,
         }
-        _ = self._client  # made before there are threads, which would each make one
-        self._state.over.clear()
-        pool = ThreadPoolExecutor(self.concurrency)
-        try:
-            came = dict(zip(new, pool.map(self._answer, new, new.values()), strict=True))
-        except BaseException:  # nobody is to wait for those who pause
-            self._state.over.set()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
-        self._state.answers += len(known)
-        if self._state.refused and not self._state.answers:
-            raise ModelError(
-                f"the server at {self.url} refuses: {self._state.refused}; correct the settings of OpenAIServer"
-            )
-        found: list[tuple[Reply, Said | None]] = []
-        for name in names:
-            said = known.get(name) or came[name]
-            if isinstance(said, str):
-                found.append((Reply(None, "", {"cost": 0.0, "seconds": 0.0}, said), None))
-                continue
-            paid = name not in known
-            spent = {
-                "cost": self._cost(said.tokens),
-                "seconds": said.seconds,
-                "attempts": said.attempts,
-            }
-            record = {**{what: much * paid for what, much in spent.items()}, "cached": not paid}
-            known[name] = said  # a question that comes again in this call costs no more either
-            found.append((Reply(None, said.text, record, truncated=said.cut), said))
-        return found
-
-    def _answer(self, name: str, request: dict[str, Any]) -> Said | str:
-        """What the server says, written down; or why there is nothing."""
-        why = ""
-        for attempt in range(self.retries + 1):
-            if stop := self._state.stop(self):
-                return stop
-            began = time.perf_counter()
-            why, pause, reply = self._attempt(name, request)
-            if reply is not None:
-                text, top, tokens, cut = reply
-                said = Said(text, top, tokens, time.perf_counter() - began, attempt + 1, cut)
-                self._answers.put(name, said)
-                self._state.answered(self._cost(said.tokens))
-                return said
-            if pause is None:
-                break
-            if attempt < self.retries:
-                self._state.pause(
-                    pause or min(0.5 * 2**attempt, LONGEST) * random.uniform(0.75, 1.0)
-                )
-        self._state.unanswered(why)
-        return f"no answer ({why})"
-
-    def _attempt(
-        self, name: str, request: dict[str, Any]
-    ) -> tuple[
-        str, float | None, tuple[str, list[tuple[str, float]] | None, tuple[int, int], bool] | None
-    ]:
-        """Why it failed and how long to wait (None: for ever), or text, log-probabilities, tokens, whether cut."""
-        import openai
-
-        try:
-            reply: Any = self._client.chat.completions.create(
-                **request, extra_headers={"Idempotency-Key": name}
-            )
-        except openai.APIStatusError as error:
-            if error.status_code in ONE:
-                body: Any = error.body
-                told = str(
-                    body["message"]
-                    if isinstance(body, dict) and "message" in body
-                    else error.message
-                )
-                self._state.refused = str(error)
-                return f"status {error.status_code}: {told.partition('. ')[0]}", None, None
-            if error.status_code not in AGAIN and error.status_code < 500:
-                raise ModelError(
-                    f"the server at {self.url} refuses: {error}; correct the settings of OpenAIServer"
-                ) from error
-            named = error.response.headers.get("retry-after", "")
-            pause = float(named) if named.isdigit() else 0.0
-            return f"status {error.status_code}", pause if pause <= PATIENCE else None, None
-        except openai.APITimeoutError:
-            return f"no answer in {self.timeout:g} s", 0.0, None
-        except (
-            openai.APIError,
-            ValueError,
-        ) as error:  # the latter from a body that is no whole JSON
-            return f"{type(error).__name__}", 0.0, None
-        choices = getattr(reply, "choices", None)
-        if not choices or getattr(choices[0], "message", None) is None:
-            return "a reply without a choice", 0.0, None
-        probabilities = getattr(choices[0].logprobs, "content", None)
-        top = (
-            [(one.token, one.logprob) for one in probabilities[0].top_logprobs or ()]
-            if probabilities
-            else None
-        )
-        usage = reply.usage
-        tokens = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
-        return (
-            "",
-            0.0,
-            (choices[0].message.content or "", top, tokens, choices[0].finish_reason == "length"),
-        )
 
     def _cost(self, tokens: tuple[int, int]) -> float:
         return sum(price * n for price, n in zip(self.prices, tokens, strict=True)) / 1e6
+
+    def _fetch(self, requests: dict[str, dict[str, Any]]) -> dict[str, ServerAnswer | str]:
+        """Send the requests in parallel; a request without an answer gets the reason as text."""
+        _ = self._client  # created before the threads, each of which would create one
+        self._state.stopped.clear()
+        pool = ThreadPoolExecutor(self.concurrency)
+        try:
+            answers = pool.map(self._answer, requests, requests.values())
+            return dict(zip(requests, answers, strict=True))
+        except BaseException:  # wake the threads that wait between two attempts
+            self._state.stopped.set()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _answer(self, key: str, request: dict[str, Any]) -> ServerAnswer | str:
+        """Send one request, with retries; the answer is cached, or the reason why there is none."""
+        reason = ""
+        for attempt in range(self.retries + 1):
+            stop_reason = self._state.start_attempt(self)
+            if stop_reason:
+                return stop_reason
+            start = time.perf_counter()
+            result = self._attempt(key, request)
+            if isinstance(result, ServerAnswer):
+                seconds = time.perf_counter() - start
+                answer = result._replace(seconds=seconds, attempts=attempt + 1)
+                self._answer_cache.put(key, answer)
+                self._state.add_answer(self._cost(answer.tokens))
+                return answer
+            reason = result.reason
+            if result.delay is None:
+                break
+            if attempt < self.retries:
+                backoff = min(0.5 * 2**attempt, MAX_BACKOFF)
+                self._state.pause(result.delay or backoff * random.uniform(0.75, 1.0))
+        self._state.add_failure(reason)
+        return f"no answer ({reason})"
+
+    def _attempt(self, key: str, request: dict[str, Any]) -> ServerAnswer | Failure:
+        import openai
+
+        try:
+            response: Any = self._client.chat.completions.create(
+                **request, extra_headers={"Idempotency-Key": key}
+            )
+        except openai.APIStatusError as error:
+            return self._status_failure(error)
+        except openai.APITimeoutError:
+            return Failure(f"no answer in {self.timeout:g} s")
+        except (openai.APIError, ValueError) as error:  # ValueError: the body is no complete JSON
+            return Failure(type(error).__name__)
+        return _parse_response(response)
+
+    def _status_failure(self, error: APIStatusError) -> Failure:
+        status = error.status_code
+        if status in QUESTION_STATUS:
+            body: Any = error.body
+            has_message = isinstance(body, dict) and "message" in body
+            message = str(body["message"] if has_message else error.message)
+            self._state.rejection = str(error)
+            return Failure(f"status {status}: {message.partition('. ')[0]}", delay=None)
+        if status not in RETRYABLE_STATUS and status < 500:
+            raise self._refusal(error) from error
+        retry_after = error.response.headers.get("retry-after", "")
+        delay = float(retry_after) if retry_after.isdigit() else 0.0
+        return Failure(f"status {status}", delay if delay <= MAX_RETRY_AFTER else None)
+
+    def _refusal(self, error: object) -> ModelError:
+        return ModelError(
+            f"the server at {self.url} refuses: {error}; correct the settings of OpenAIServer"
+        )
 
     @cached_property
     def _client(self) -> OpenAI:
@@ -283,30 +286,60 @@ class OpenAIServer(JudgeModel):
         )
 
     @cached_property
-    def _answers(self) -> _Answers:
-        return _Answers(self.cache)
+    def _answer_cache(self) -> AnswerCache:
+        return AnswerCache(self.cache)
 
     @cached_property
-    def _state(self) -> _State:
-        return _State()
+    def _state(self) -> RequestState:
+        return RequestState()
 
 
-class _State:
-    """What this run has asked and spent so far."""
+def _option_weights(top_logprobs: list[tuple[str, float]], options: Sequence[str]) -> list[float]:
+    """Probability of each option as the first token, blanks around it ignored."""
+    weights = []
+    for option in options:
+        logps = [logp for token, logp in top_logprobs if token.strip() == option]
+        weights.append(sum(map(math.exp, logps)))
+    return weights
+
+
+def _parse_response(response: Any) -> ServerAnswer | Failure:
+    choices = getattr(response, "choices", None)
+    if not choices or getattr(choices[0], "message", None) is None:
+        return Failure("a reply without a choice")
+    choice, usage = choices[0], response.usage
+    token_logprobs = getattr(choice.logprobs, "content", None)
+    top_logprobs = None
+    if token_logprobs:
+        top = token_logprobs[0].top_logprobs or ()
+        top_logprobs = [(entry.token, entry.logprob) for entry in top]
+    tokens = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
+    text, truncated = choice.message.content or "", choice.finish_reason == "length"
+    return ServerAnswer(text, top_logprobs, tokens, truncated=truncated)
+
+
+class RequestState:
+    """Attempts, costs and failures of this run so far, shared by the threads."""
 
     def __init__(self) -> None:
-        self.lock, self.calls, self.cost, self.in_vain, self.last = Lock(), 0, 0.0, 0, ""
-        self.answers, self.refused, self.over = 0, "", Event()
+        self.lock = Lock()
+        self.stopped = Event()
+        self.calls = 0
+        self.cost = 0.0
+        self.num_answers = 0
+        self.failures_in_a_row = 0
+        self.last_failure = ""
+        self.rejection = ""
 
-    def stop(self, limits: OpenAIServer) -> str:
-        """Why not to make another attempt; counts one otherwise."""
+    def start_attempt(self, limits: OpenAIServer) -> str:
+        """Count an attempt; or the reason not to make one."""
         with self.lock:
-            if self.over.is_set():
+            if self.stopped.is_set():
                 return "stopped"
-            if self.in_vain >= HOPELESS:
+            if self.failures_in_a_row >= MAX_FAILURES:
                 raise ModelError(
-                    f"the server at {limits.url} left {self.in_vain} questions in a row without an answer (last: "
-                    f"{self.last}); what came before is kept: run it again when the server is well"
+                    f"the server at {limits.url} left {self.failures_in_a_row} questions in a row without an answer "
+                    f"(last: {self.last_failure}); the answers so far are cached: run it again when the server is back"
                 )
             if limits.max_calls is not None and self.calls >= limits.max_calls:
                 return f"max_calls, {limits.max_calls}, is reached"
@@ -316,39 +349,16 @@ class _State:
             return ""
 
     def pause(self, seconds: float) -> None:
-        self.over.wait(seconds)
+        """Wait between two attempts, unless the run is stopped."""
+        self.stopped.wait(seconds)
 
-    def answered(self, cost: float) -> None:
+    def add_answer(self, cost: float) -> None:
         with self.lock:
-            self.cost, self.in_vain, self.answers = self.cost + cost, 0, self.answers + 1
+            self.cost += cost
+            self.failures_in_a_row = 0
+            self.num_answers += 1
 
-    def unanswered(self, why: str) -> None:
+    def add_failure(self, reason: str) -> None:
         with self.lock:
-            self.in_vain, self.last = self.in_vain + 1, why
-
-
-class _Answers:
-    """A file of answers by the content of their questions; each is whole or not there, whenever the process dies."""
-
-    def __init__(self, path: str | None) -> None:
-        file = Path(path).expanduser() if path else None
-        if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        self.lock = Lock()
-        self.file = sqlite3.connect(
-            file or ":memory:", timeout=60, check_same_thread=False, isolation_level=None
-        )
-        self.file.execute(
-            "CREATE TABLE IF NOT EXISTS answers (name TEXT PRIMARY KEY, said TEXT NOT NULL)"
-        )
-
-    def get(self, name: str) -> Said | None:
-        with self.lock:
-            row = self.file.execute("SELECT said FROM answers WHERE name = ?", (name,)).fetchone()
-        return None if row is None else Said(*json.loads(row[0]))
-
-    def put(self, name: str, said: Said) -> None:
-        with self.lock:
-            self.file.execute(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?)", (name, json.dumps(said))
-            )
+            self.failures_in_a_row += 1
+            self.last_failure = reason

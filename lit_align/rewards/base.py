@@ -1,4 +1,4 @@
-"""What a reward sees and what it must answer."""
+"""The interface of a reward: it sees groups of responses and returns one score for each response."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 class Reward(ABC):
     """A score for each response to a prompt, higher for a better one: a frozen dataclass whose fields are its settings.
 
-    It judges text, so that it need not share a tokenizer with the model that wrote it.
+    It scores text, so it need not share a tokenizer with the model that generated the text.
     """
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most need nothing
-        """Take what it needs of the model that is in memory; called once, before the first score.
+        """Get access to the model in memory; called once, before the first score.
 
         Args:
-            roles: the base and the roles on it.
+            adapters: the base model and its adapters.
             tokenizer: the base's, with its chat template.
         """
 
@@ -35,35 +35,37 @@ class Reward(ABC):
 
 
 def checked_scores(reward: Reward, groups: Sequence[Group]) -> Scores:
-    """What ``reward`` says of ``groups``, if that is one finite number for each response.
+    """The scores of ``reward`` for ``groups``: one finite number for each response.
 
     Raises:
-        ModelError: naming the response and what it was given.
+        ModelError: naming the response and its score.
     """
-    scores, owners = reward(groups), [group for group in groups for _ in group.responses]
-    if scores.total.shape != (len(owners),):
+    scores = reward(groups)
+    responses = [(group, response) for group in groups for response in group.responses]
+    if scores.total.shape != (len(responses),):
         raise ModelError(
-            f"{reward} gave {list(scores.total.shape)} scores for {len(owners)} responses; each has one"
+            f"{reward} gave {list(scores.total.shape)} scores for {len(responses)} responses; each has one"
         )
-    if not bool(scores.total.isfinite().all()):
-        bad = int((~scores.total.isfinite()).nonzero()[0, 0])
-        response = [response for group in groups for response in group.responses][bad]
+    is_finite = scores.total.isfinite()
+    if not bool(is_finite.all()):
+        index = int((~is_finite).nonzero()[0, 0])
+        group, response = responses[index]
         raise ModelError(
-            f"{reward} gave {scores.total[bad].item()} to {response!r}, a response to {owners[bad].source}; scores "
+            f"{reward} gave {scores.total[index].item()} to {response!r}, a response to {group.source}; scores "
             "are finite numbers"
         )
     return scores
 
 
-def as_response(group: Group, said: str) -> Text:
-    """What a model said, as the prompt is: text goes on where the prompt ends, blanks and all."""
-    return (
-        said if isinstance(group.prompt, str) else [{"role": "assistant", "content": said.strip()}]
-    )
+def as_response(group: Group, text: str) -> Text:
+    """Generated text in the form of the prompt: an assistant message, or plain text with its blanks kept."""
+    if isinstance(group.prompt, str):
+        return text
+    return [{"role": "assistant", "content": text.strip()}]
 
 
-def response_text(response: str | list[dict[str, str]]) -> str:
-    """What a response says: plain text, or what its assistant turns hold.
+def response_text(response: Text) -> str:
+    """The text of a response: plain text, or the content of its assistant messages.
 
     Example:
         >>> response_text([{"role": "assistant", "content": "Four."}])

@@ -1,4 +1,4 @@
-"""A language model that gives marks, as a reward (direct RLAIF: Lee et al., 2023, https://arxiv.org/abs/2309.00267)."""
+"""Reward from the ratings of a language model (direct RLAIF: Lee et al., 2023, https://arxiv.org/abs/2309.00267)."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JudgeScore(Reward):
-    r"""The mark that a language model gives a response: its expectation over the numbers it could say.
+    r"""The rating that a language model gives a response: its expectation over the numbers it could answer.
 
     .. math:: r = \sum_{k=\text{low}}^{\text{high}} k\,\frac{P(k)}{\sum_l P(l)}
 
     Args:
-        model: who is asked; one that only answers in text gives whole numbers.
-        template: the wording: ``grade``, or a Jinja file with ``prompt``, ``response``, ``low`` and ``high``.
-        low: the worst mark.
-        high: the best.
+        model: the judge; one that only answers in text gives whole numbers.
+        template: of the question: ``grade``, or a Jinja file with ``prompt``, ``response``, ``low`` and ``high``.
+        low: the worst rating.
+        high: the best rating.
 
     Raises:
         ValueError: unless low is below high.
-        ModelError: at a response whose mark cannot be read: it is not guessed.
+        ModelError: at a response whose rating cannot be read: it is not guessed.
     """
 
     model: JudgeModel
@@ -50,28 +50,26 @@ class JudgeScore(Reward):
         self.model.attach(adapters, tokenizer)
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        each, marks = load_template(self.template), range(self.low, self.high + 1)
-        questions = [
-            each.render(
-                prompt=format_prompt(group.prompt),
-                response=response_text(response),
-                low=self.low,
-                high=self.high,
-            )
-            for group in groups
-            for response in group.responses
-        ]
-        total = []
-        for reply in self.model.choose_option(questions, [str(mark) for mark in marks]):
+        ratings = range(self.low, self.high + 1)
+        questions = []
+        for group in groups:
+            for response in group.responses:
+                questions.append(self._question(group, response_text(response)))
+        scores = []
+        for reply in self.model.choose_option(questions, [str(rating) for rating in ratings]):
             if reply.probabilities is None:
                 raise ModelError(
-                    f"{type(self.model).__name__} gave no mark that can be read ({reply.reason}); ask one that gives "
-                    "log-probabilities, or change the template"
+                    f"{type(self.model).__name__} gave no rating that can be read ({reply.reason}); use one that "
+                    "returns log-probabilities, or change the template"
                 )
-            total.append(
-                sum(mark * chance for mark, chance in zip(marks, reply.probabilities, strict=True))
-            )
-        return Scores(torch.tensor(total))
+            weighted = zip(ratings, reply.probabilities, strict=True)
+            scores.append(sum(rating * probability for rating, probability in weighted))
+        return Scores(torch.tensor(scores))
+
+    def _question(self, group: Group, text: str) -> str:
+        template = load_template(self.template)
+        prompt = format_prompt(group.prompt)
+        return template.render(prompt=prompt, response=text, low=self.low, high=self.high)
 
 
 @hookimpl

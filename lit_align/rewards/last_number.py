@@ -1,4 +1,4 @@
-"""Answers that can be checked (Cobbe et al., 2021, https://arxiv.org/abs/2110.14168)."""
+"""Reward for a correct numeric answer (Cobbe et al., 2021, https://arxiv.org/abs/2110.14168)."""
 
 import re
 from collections.abc import Sequence
@@ -11,23 +11,23 @@ from lit_align.errors import DataError
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import response_text
 
-NUMBER = re.compile(r"(?:(?<!\d)-)?\d[\d,]*\.?\d*")  # 9-7 has no -7
+NUMBER = re.compile(r"(?:(?<!\d)-)?\d[\d,]*\.?\d*")  # 9-7 contains no -7
 
 
 @dataclass(frozen=True)
 class LastNumber(Reward):
-    """1 for a response whose last number is that of the known answer, 0 for another.
+    """1 for a response whose last number equals that of the reference answer, 0 for another.
 
     Args:
-        column: of the data, where the answer stands.
-        after: the answer is what follows this mark in the column; all of it where the mark is missing.
+        column: of the data, with the reference answer.
+        after: the answer is what follows this marker in the column; all of it where the marker is missing.
 
     Raises:
         DataError: at a prompt whose row has no number there.
 
     Example:
-        >>> known = {"answer": "3 + 4 = 7, so there are 1,007 in all. #### 1007"}
-        >>> LastNumber()([Group("", ["It is 1,007.", "It is 7."], extra=known)]).total
+        >>> row = {"answer": "3 + 4 = 7, so there are 1,007 in all. #### 1007"}
+        >>> LastNumber()([Group("", ["It is 1,007.", "It is 7."], extra=row)]).total
         tensor([1., 0.])
     """
 
@@ -35,20 +35,22 @@ class LastNumber(Reward):
     after: str = "####"
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        right = []
+        is_correct = []
         for group in groups:
-            known = _last(str(group.extra.get(self.column, "")).rpartition(self.after)[2])
-            if known is None:
+            answer = str(group.extra.get(self.column, "")).rpartition(self.after)[2]
+            target = _last_number(answer)
+            if target is None:
                 raise DataError(
                     f"{group.source} has no number in its column {self.column!r}; name another for LastNumber"
                 )
-            right += [_last(response_text(response)) == known for response in group.responses]
-        return Scores(torch.tensor(right).float())
+            for response in group.responses:
+                is_correct.append(_last_number(response_text(response)) == target)
+        return Scores(torch.tensor(is_correct).float())
 
 
-def _last(text: str) -> float | None:
-    found = NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
+def _last_number(text: str) -> float | None:
+    numbers = NUMBER.findall(text)
+    return float(numbers[-1].replace(",", "")) if numbers else None
 
 
 @hookimpl

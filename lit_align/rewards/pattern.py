@@ -1,4 +1,4 @@
-"""Text that matches (as in rule-based rewards: DeepSeek-AI, 2025, https://arxiv.org/abs/2501.12948)."""
+"""Rule-based reward: a regular expression matches (DeepSeek-AI, 2025, https://arxiv.org/abs/2501.12948)."""
 
 import re
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from lit_align.rewards.base import response_text
 
 @dataclass(frozen=True)
 class Pattern(Reward):
-    """1 for a response in which a regular expression is found, 0 for another.
+    """1 for a response in which a regular expression matches, 0 for another.
 
     Args:
         regex: in Python's syntax; ``(?s)^...$`` for the whole response.
 
     Raises:
-        ValueError: if it is no regular expression.
+        ValueError: if it is not a valid regular expression.
 
     Example:
         >>> Pattern(r"^<think>.*</think>")([Group("", ["<think>so</think> Four.", "Four."])]).total
@@ -35,12 +35,11 @@ class Pattern(Reward):
             raise ValueError(f"regex {self.regex!r} is no regular expression: {error}") from error
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        found = [
-            re.search(self.regex, response_text(r)) is not None
-            for group in groups
-            for r in group.responses
-        ]
-        return Scores(torch.tensor(found).float())
+        matches = []
+        for group in groups:
+            for response in group.responses:
+                matches.append(re.search(self.regex, response_text(response)) is not None)
+        return Scores(torch.tensor(matches).float())
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""A reward model of one's own (Ouyang et al., 2022, https://arxiv.org/abs/2203.02155)."""
+"""Reward from a reward model trained with this library (Ouyang et al., 2022, https://arxiv.org/abs/2203.02155)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -27,32 +27,32 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Seat(NamedTuple):
-    """Where a reward model does its work: a base in memory, who reads for it, and the roles that score."""
+class LoadedRewardModel(NamedTuple):
+    """A reward model in memory: base with adapters, tokenizer, tree forward, and the adapters that score."""
 
     adapters: AdapterSet
     tokenizer: PreTrainedTokenizerBase
-    read: TreeForward
+    tree_forward: TreeForward
     members: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class RewardModelScore(Reward):
-    r"""The score of a RewardModel run, normalised; several members count as their mean less their disagreement.
+    r"""The normalised score of a RewardModel run; an ensemble counts as its mean less its disagreement.
 
     .. math:: r = \operatorname{mean}_m r_m - k\,\operatorname{std}_m r_m
 
-    On the base of the model that is trained it takes the room of an adapter and nothing else; otherwise it loads a base
-    of its own (Coste et al., 2024, https://arxiv.org/abs/2310.02743, on ensembles).
+    If it was trained on the same base as the model in memory, it adds only an adapter to that; otherwise it loads its
+    own base (Coste et al., 2024, https://arxiv.org/abs/2310.02743, on ensembles).
 
     Args:
         path: the run's ``adapter``.
-        uncertainty_penalty: k: what a standard deviation between members costs.
+        uncertainty_penalty: k: penalty per standard deviation between the members.
         max_length: tokens of a prompt and one response that are read; ``tokens_cut`` counts what was too long.
-        token_budget: tokens that pass through the model at once.
+        token_budget: tokens in one forward pass.
 
     Raises:
-        ModelError: if the folder holds no reward model, or its head is lost.
+        ModelError: if the folder contains no reward model, or its head is missing.
     """
 
     path: str
@@ -71,111 +71,103 @@ class RewardModelScore(Reward):
                     f"{str(path)!r} has no head.safetensors, so it is an adapter and not a reward model; give the "
                     "adapter/ folder of a RewardModel run"
                 )
-        lacking = {"loads", "chat_template", "tokenizer", "normalised_at"} - self._provenance.keys()
-        if lacking:
+        required = {"loads", "chat_template", "tokenizer", "normalised_at"}
+        missing = required - self._provenance.keys()
+        if missing:
             raise ModelError(
-                f"provenance.json in {self.path!r} does not say {', '.join(sorted(lacking))}, so no RewardModel "
+                f"provenance.json in {self.path!r} does not say {', '.join(sorted(missing))}, so no RewardModel "
                 "run wrote it; give the adapter/ folder of one"
             )
         if self._provenance["normalised_at"] is None:
             warnings.warn(
-                f"the run of {self.path!r} ended before it measured an ordinary score, so 0 and 1 mean nothing "
-                "special; train it to the end of an epoch",
+                f"the run of {self.path!r} ended before it normalised its scores, so 0 and 1 have no special meaning; "
+                "train it to the end of an epoch",
                 stacklevel=3,
             )
 
     @cached_property
     def _folders(self) -> list[Path]:
         path = Path(self.path).expanduser()
-        found = [*path.glob("adapter_config.json"), *path.glob("reward*/adapter_config.json")]
-        return sorted(path.parent for path in found)
+        configs = [*path.glob("adapter_config.json"), *path.glob("reward*/adapter_config.json")]
+        return sorted(config.parent for config in configs)
 
     @cached_property
-    def _provenance(self) -> dict[str, object]:
-        record: dict[str, object] = json.loads(
-            (self._folders[0] / "provenance.json").read_text("utf-8")
-        )
-        return record
-
-    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
-        mine, there = self._base, adapters.loaded_as
-        alike = (
-            there is not None
-            and same_base(mine.path, there.path)
-            and _numbers(mine) == _numbers(there)
-        )
-        if alike and tokenizer_fingerprint(tokenizer) == self._provenance["tokenizer"]:
-            self.__dict__["seat"] = self._seated(adapters, tokenizer)
-        else:
-            warnings.warn(
-                f"{self} was trained on another base, or as it is loaded here: {mine}; it loads that one for itself",
-                stacklevel=2,
-            )
+    def _provenance(self) -> dict[str, Any]:
+        text = (self._folders[0] / "provenance.json").read_text("utf-8")
+        provenance: dict[str, Any] = json.loads(text)
+        return provenance
 
     @property
     def _base(self) -> Base:
-        return Base(**cast("Any", self._provenance["loads"]))
+        return Base(**self._provenance["loads"])
 
-    def _tokenizer(self) -> PreTrainedTokenizerBase:
-        tokenizer = load_tokenizer(
-            self._base, cast("str | None", self._provenance["chat_template"])
-        )
+    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
+        is_same_tokenizer = tokenizer_fingerprint(tokenizer) == self._provenance["tokenizer"]
+        if _is_same_base(self._base, adapters.loaded_as) and is_same_tokenizer:
+            self.__dict__["loaded"] = self._load(adapters, tokenizer)
+        else:
+            warnings.warn(
+                f"{self} was trained on another base or with other settings than the model in memory; it loads its own "
+                f"base: {self._base}",
+                stacklevel=2,
+            )
+
+    @cached_property
+    def loaded(self) -> LoadedRewardModel:
+        """The reward model on a base loaded for it alone; `attach` sets the shared one instead."""
+        adapters = AdapterSet(load_model(self._base), Lora(), gradient_checkpointing=False)
+        return self._load(adapters, self._load_tokenizer())
+
+    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
+        tokenizer = load_tokenizer(self._base, self._provenance["chat_template"])
         if tokenizer_fingerprint(tokenizer) != self._provenance["tokenizer"]:
             raise ModelError(
                 f"the tokenizer of {self._base.path!r}, or its chat template, is not the one that {self.path!r} was "
-                "trained with; give back that one"
+                "trained with; restore that one"
             )
         return tokenizer
 
-    @cached_property
-    def seat(self) -> Seat:
-        """A base of its own; not asked for once there is one to share."""
-        adapters = AdapterSet(load_model(self._base), Lora(), gradient_checkpointing=False)
-        return self._seated(adapters, self._tokenizer())
-
-    def _seated(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> Seat:
-        taken = sum(role.startswith("trained") for role in adapters.names)
-        members = tuple(f"trained{taken + i}" for i in range(len(self._folders)))
+    def _load(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> LoadedRewardModel:
+        first = sum(role.startswith("trained") for role in adapters.names)
+        members = tuple(f"trained{first + i}" for i in range(len(self._folders)))
         for member, path in zip(members, self._folders, strict=True):
             attach_adapter(adapters, member, path)
-        read = TreeForward(adapters.model)
-        read.check()
-        return Seat(adapters, tokenizer, read, members)
+        tree_forward = TreeForward(adapters.model)
+        tree_forward.check()
+        return LoadedRewardModel(adapters, tokenizer, tree_forward, members)
 
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        trees, lost = tokenize_groups(
-            groups,
-            self.seat.tokenizer,
-            limit_to_positions(self.seat.adapters.model, self.max_length),
-        )
-        each = score_trees(trees, self._members, self.token_budget, dense=True)
-        mean, parts = each.mean(1), {"tokens_cut": lost}
-        if each.shape[1] == 1:
+        max_length = limit_to_positions(self.loaded.adapters.model, self.max_length)
+        trees, tokens_cut = tokenize_groups(groups, self.loaded.tokenizer, max_length)
+        scores = score_trees(trees, self._member_scores, self.token_budget, dense=True)
+        mean = scores.mean(1)
+        parts = {"tokens_cut": tokens_cut}
+        if scores.shape[1] == 1:
             return Scores(mean, parts)
-        spread = each.std(1)
-        return Scores(
-            mean - self.uncertainty_penalty * spread,
-            {**parts, "trained/mean": mean, "trained/std": spread},
-        )
+        std = scores.std(1)
+        parts.update({"trained/mean": mean, "trained/std": std})
+        return Scores(mean - self.uncertainty_penalty * std, parts)
 
-    def _members(self, batch: Batch) -> torch.Tensor:
-        """What each member gives each response, ``[responses, members]``."""
-        adapters, trees, each = (
-            self.seat.adapters,
-            batch.trees.to(self.seat.adapters.model.device),
-            [],
-        )
-        for member in self.seat.members:
+    def _member_scores(self, batch: Batch) -> torch.Tensor:
+        """The score of each response by each member, ``[responses, members]``."""
+        adapters = self.loaded.adapters
+        trees = batch.trees.to(adapters.model.device)
+        scores = []
+        for member in self.loaded.members:
             with adapters.activate(member, training=False):
                 head = adapters.head(member)
-                each.append(head.normalize(head(self.seat.read.last_hidden(trees))).cpu())
-        return torch.stack(each, 1)
+                raw_scores = head(self.loaded.tree_forward.last_hidden(trees))
+                scores.append(head.normalize(raw_scores).cpu())
+        return torch.stack(scores, 1)
 
 
-def _numbers(base: Base) -> tuple[str | None, ...]:
-    """What decides which numbers a base gives, besides its name."""
-    return base.quantization, base.dtype, base.revision
+def _is_same_base(base: Base, other: Base | None) -> bool:
+    """Whether both give the same hidden states: the same model, quantization, dtype and revision."""
+    if other is None or not same_base(base.path, other.path):
+        return False
+    numerics = (base.quantization, base.dtype, base.revision)
+    return numerics == (other.quantization, other.dtype, other.revision)
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Several rewards at once, each logged apart."""
+"""Weighted sum of rewards, each logged separately."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Weighted(Reward):
-    r"""A sum of rewards; the parts are called after their classes.
+    r"""A weighted sum of normalised rewards; the logged parts have the names of their classes.
 
     .. math:: r = \sum_i w_i \frac{r_i - \mu_i}{\sigma_i}
 
@@ -47,16 +47,17 @@ class Weighted(Reward):
     deviations: list[float] | None = None
 
     def __post_init__(self) -> None:
-        for name, given in {
+        settings = {
             "weights": self.weights,
             "means": self.means,
             "deviations": self.deviations,
-        }.items():
-            if given is not None and len(given) != len(self.rewards):
+        }
+        for name, values in settings.items():
+            if values is not None and len(values) != len(self.rewards):
                 raise ValueError(
-                    f"{name} must be one for each reward, got {len(given)} for {len(self.rewards)}"
+                    f"{name} must be one for each reward, got {len(values)} for {len(self.rewards)}"
                 )
-        if not self.rewards or not all(one > 0 for one in self.deviations or ()):
+        if not self.rewards or not all(deviation > 0 for deviation in self.deviations or ()):
             raise ValueError("rewards must not be empty, and deviations must be positive")
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -64,23 +65,26 @@ class Weighted(Reward):
             reward.attach(adapters, tokenizer)
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        means, deviations = (
-            self.means or [0.0] * len(self.rewards),
-            self.deviations or [1.0] * len(self.rewards),
-        )
-        total, parts, tokens = torch.zeros(()), dict[str, torch.Tensor](), list[torch.Tensor]()
-        for k, (reward, weight) in enumerate(zip(self.rewards, self.weights, strict=True)):
-            scores, name = checked_scores(reward, groups), type(reward).__name__
-            parts[name if name not in parts else f"{name}{k}"] = scores.total
-            parts |= {
-                f"{part}{k}" if part in parts else part: values
-                for part, values in scores.parts.items()
-            }
-            total = total + weight * (scores.total.cpu() - means[k]) / deviations[k]
-            tokens += (
-                [] if scores.tokens is None else [weight * scores.tokens.cpu() / deviations[k]]
-            )
-        return Scores(total, parts, torch.stack(tokens).sum(0) if tokens else None)
+        total = torch.zeros(())
+        parts: dict[str, torch.Tensor] = {}
+        token_scores: list[torch.Tensor] = []
+        for index, (reward, weight) in enumerate(zip(self.rewards, self.weights, strict=True)):
+            mean = self.means[index] if self.means else 0.0
+            deviation = self.deviations[index] if self.deviations else 1.0
+            scores = checked_scores(reward, groups)
+            _add_part(parts, type(reward).__name__, scores.total, index)
+            for name, values in scores.parts.items():
+                _add_part(parts, name, values, index)
+            total = total + weight * (scores.total.cpu() - mean) / deviation
+            if scores.tokens is not None:
+                token_scores.append(weight * scores.tokens.cpu() / deviation)
+        tokens = torch.stack(token_scores).sum(0) if token_scores else None
+        return Scores(total, parts, tokens)
+
+
+def _add_part(parts: dict[str, torch.Tensor], name: str, values: torch.Tensor, index: int) -> None:
+    """Add a part for the log; the index of the reward makes a repeated name unique."""
+    parts[f"{name}{index}" if name in parts else name] = values
 
 
 @hookimpl

@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Jury(Feedback):
-    """The mean of what several sources say of two responses; one that cannot tell has no vote.
+    """The mean probability over several judges that a response is better; one without a verdict has no vote.
 
     Args:
-        members: who is asked.
+        members: the judges.
         quorum: votes that a comparison needs to count.
 
     Raises:
         ValueError: unless quorum is from 1 to the number of members.
 
     Example:
-        Of two who count words one wants few and one wants many: a tie. A third decides.
+        One judge prefers few words and one prefers many: a tie. A third decides.
 
         >>> from lit_align.feedback.from_reward import FromReward
         >>> from lit_align.rewards.length import Length
-        >>> few, many = FromReward(Length(max_words=1)), FromReward(Length(max_words=9, min_words=9))
-        >>> said = [Group("Name a bird.", ["An owl.", "It is an owl."])]
-        >>> [Jury(members)(said, "pairs")[0].reason for members in ([few, many], [few, many, few])]
+        >>> short, long = FromReward(Length(max_words=1)), FromReward(Length(max_words=9, min_words=9))
+        >>> groups = [Group("Name a bird.", ["An owl.", "It is an owl."])]
+        >>> [Jury(members)(groups, "pairs")[0].reason for members in ([short, long], [short, long, short])]
         ['a tie', '']
     """
 
@@ -55,24 +55,26 @@ class Jury(Feedback):
             member.attach(adapters, tokenizer)
 
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
-        said = zip(*(member(groups, "pairs") for member in self.members), strict=True)
-        return [
-            make_result(
-                tuple(record for one in opinions for record in one.records),
-                partial(self._label, group, opinions, label_kind),
-            )
-            for group, opinions in zip(groups, said, strict=True)
-        ]
+        member_results = [member(groups, "pairs") for member in self.members]
+        results = []
+        for group, *votes in zip(groups, *member_results, strict=True):
+            records = tuple(record for vote in votes for record in vote.records)
+            label = partial(self._label, group, votes, label_kind)
+            results.append(make_result(records, label))
+        return results
 
-    def _label(self, group: Group, opinions: Sequence[FeedbackResult], label_kind: str) -> Group:
-        votes: dict[tuple[int, int], list[float]] = {}
-        for one in opinions:
-            for pair, chance in pair_probabilities(group, one).items():
-                votes.setdefault(pair, []).append(chance)
-        chances = {pair: sum(of) / len(of) for pair, of in votes.items() if len(of) >= self.quorum}
-        if not chances:
+    def _label(self, group: Group, votes: Sequence[FeedbackResult], label_kind: str) -> Group:
+        probabilities: dict[tuple[int, int], list[float]] = {}
+        for vote in votes:
+            for pair, probability in pair_probabilities(group, vote).items():
+                probabilities.setdefault(pair, []).append(probability)
+        means = {}
+        for pair, values in probabilities.items():
+            if len(values) >= self.quorum:
+                means[pair] = sum(values) / len(values)
+        if not means:
             raise SetAside("no quorum")
-        return label_from_probabilities(group, chances, label_kind)
+        return label_from_probabilities(group, means, label_kind)
 
 
 @hookimpl

@@ -11,15 +11,15 @@ from lit_align.errors import Malformed, SetAside
 from lit_align.types import Group, LabelKind, Message, Pair
 
 VOTES = ("annotator1", "annotator2", "annotator3")
-READ = ("instruction", "input", "response1", "response2", *VOTES)
+COLUMNS = ("instruction", "input", "response1", "response2", *VOTES)
 
 
 @dataclass(frozen=True)
 class PandaLM(Format):
     """Columns ``instruction``, ``input``, ``response1``, ``response2`` and three votes: 1, 2, or 0 for a tie.
 
-    The response that two of the three prefer is the better one, with the probability that is their share of the votes
-    that are no tie. Without such a majority the row says nothing and is set aside.
+    The response that two of the three prefer is the better one; its probability is their share of the votes that are no
+    tie. A row without such a majority is set aside.
 
     Example:
         >>> votes = dict(zip(VOTES, (2, 2, 1)))
@@ -34,32 +34,32 @@ class PandaLM(Format):
         return {"instruction", "response1", "response2", *VOTES} <= row.keys()
 
     def __call__(self, row: Row) -> Group:
-        instruction, given = (
-            _text(row, "instruction"),
-            _text(row, "input") if row.get("input") is not None else "",
-        )
-        if not (instruction + given).strip():
+        instruction = _text(row, "instruction")
+        task_input = "" if row.get("input") is None else _text(row, "input")
+        if not (instruction + task_input).strip():
             raise Malformed("empty prompt")
         responses = [_text(row, name) for name in ("response1", "response2")]
         if not all(response.strip() for response in responses):
             raise Malformed("empty response")
         if responses[0] == responses[1]:
             raise Malformed("both responses are the same")
+        prompt = f"{instruction}\n{task_input}" if task_input else instruction
         return Group(
-            [{"role": "user", "content": f"{instruction}\n{given}" if given else instruction}],
-            [[_answer(response)] for response in responses],
-            (_pair([_vote(row, name) for name in VOTES]),),
-            extra={name: value for name, value in row.items() if name not in READ},
+            [_message("user", prompt)],
+            [[_message("assistant", response)] for response in responses],
+            (_majority([_vote(row, name) for name in VOTES]),),
+            extra={name: value for name, value in row.items() if name not in COLUMNS},
         )
 
 
-def _pair(votes: list[int]) -> Pair:
-    """What the majority says, if it does not say that they are equal."""
+def _majority(votes: list[int]) -> Pair:
+    """The preference of the majority, unless it votes for a tie."""
     first, second = votes.count(1), votes.count(2)
     if max(first, second) < 2:
         raise SetAside("no majority")
     better = int(second > first)
-    return Pair(better, 1 - better, probability=max(first, second) / (first + second))
+    probability = max(first, second) / (first + second)
+    return Pair(better, 1 - better, probability=probability)
 
 
 def _text(row: Row, name: str) -> str:
@@ -71,16 +71,15 @@ def _text(row: Row, name: str) -> str:
 
 def _vote(row: Row, name: str) -> int:
     value: Any = row[name]
-    vote = (
-        int(value) if isinstance(value, str) and value in {"0", "1", "2"} else value
-    )  # CSV has only text
-    if isinstance(vote, bool) or not isinstance(vote, int) or vote not in {0, 1, 2}:
+    if isinstance(value, str) and value in {"0", "1", "2"}:  # values of a CSV file are text
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value not in {0, 1, 2}:
         raise Malformed(f"'{name}' is no vote: 0, 1 or 2")
-    return vote
+    return value
 
 
-def _answer(content: str) -> Message:
-    return {"role": "assistant", "content": content}
+def _message(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
 
 
 @hookimpl

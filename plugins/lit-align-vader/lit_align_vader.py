@@ -13,12 +13,12 @@ from lit_align.rewards.base import response_text
 
 @dataclass(frozen=True)
 class Vader(Reward):
-    r"""How friendly a response sounds, from -1 to 1; as every lexicon, easily fooled.
+    r"""The sentiment of a response, from -1 to 1; like every lexicon, easily fooled.
 
     .. math:: r = \frac{s}{\sqrt{s^2 + 15}}, \quad s = \text{sum of the words' valences, after the rules}
 
     Args:
-        wanted: the sentiment that is worth most; a response loses by its distance from it.
+        wanted: the sentiment with the highest reward; a response loses by its distance from it.
 
     Raises:
         ValueError: unless wanted is from -1 to 1.
@@ -35,17 +35,15 @@ class Vader(Reward):
             raise ValueError(f"wanted is a sentiment, from -1 to 1, got {self.wanted}")
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        said = [
-            _analyzer().polarity_scores(response_text(r))
-            for group in groups
-            for r in group.responses
-        ]
-        parts = {
-            f"vader/{name}": torch.tensor([one[name] for one in said])
-            for name in ("pos", "neg", "compound")
-        }
-        near = 1 - (parts["vader/compound"] - self.wanted).abs()
-        return Scores(near, parts)
+        parts: dict[str, list[float]] = {"vader/pos": [], "vader/neg": [], "vader/compound": []}
+        for group in groups:
+            for response in group.responses:
+                polarity = _analyzer().polarity_scores(response_text(response))
+                for name, values in parts.items():
+                    values.append(polarity[name.removeprefix("vader/")])
+        tensors = {name: torch.tensor(values) for name, values in parts.items()}
+        distance = (tensors["vader/compound"] - self.wanted).abs()
+        return Scores(1 - distance, tensors)
 
 
 @functools.cache

@@ -166,7 +166,7 @@ def test_on_real_comparisons_the_judge_of_length_is_the_baseline(name, shared_da
         ([*SHORTER, "--reward.mst=2"], "Length takes no 'mst'; did you mean most?"),
         (
             ["--reward=Length", "--reward.max_words=0"],
-            "least must be from 0 to most, and most at least 1, got 0 and 0",
+            "min_words must be from 0 to max_words, and max_words at least 1, got 0 and 0",
         ),
         (
             ["--reward=os.system"],

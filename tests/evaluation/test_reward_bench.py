@@ -13,16 +13,13 @@ from lit_align.errors import ModelError
 from lit_align.evaluation.reward_bench import (
     REFUSALS,
     SECTIONS,
-    Verdicts,
+    build_report,
+    comparison_metrics,
     comparisons,
-    draws,
-    estimate,
-    figures,
-    judge,
-    reliability,
-    report,
-    spearman,
+    judge_with_reward,
 )
+from lit_align.feedback.verdicts import Verdicts
+from lit_align.functional.statistics import accuracy_interval, reliability, spearman
 from lit_align.rewards import Reward, Scores
 from lit_align.types import Group, Pair
 
@@ -84,7 +81,9 @@ PUBLISHED = {
 def published():
     won = {name: round(share * ROWS[name]) for name, share in SHARE.items()}
     margins = [1.0 if k < won[name] else -1.0 for name in SHARE for k in range(ROWS[name])]
-    return report(verdicts(margins, subset=[name for name in SHARE for _ in range(ROWS[name])]))
+    return build_report(
+        verdicts(margins, subset=[name for name in SHARE for _ in range(ROWS[name])])
+    )
 
 
 def test_sections_are_those_that_were_published(published):
@@ -112,7 +111,7 @@ def test_refusing_and_responding_are_told_apart(published):
 
 def test_a_section_is_of_the_subsets_that_there_are_and_strangers_have_none():
     subset = ["mt-bench-easy"] * 2 + ["alpacaeval-easy"] * 2 + ["my own"] * 2
-    found = report(verdicts([1, 1, 1, -1, -1, -1], subset=subset))
+    found = build_report(verdicts([1, 1, 1, -1, -1, -1], subset=subset))
     ((name, chat),) = found["sections"].items()
     assert (name, chat["subsets"], chat["of"]) == ("Chat", 2, 5)
     assert chat["accuracy"] == pytest.approx((28 * 1.0 + 100 * 0.5) / 128)
@@ -130,7 +129,7 @@ def test_the_interval_is_the_binomial_one_where_prompts_are_single():
     n, right = 100, 70
     at_most = np.cumsum([comb(n, k) * 0.7**k * 0.3 ** (n - k) for k in range(n + 1)])
     exact = [int(np.searchsorted(at_most, level)) / n for level in (0.025, 0.975)]
-    found = estimate(draws(verdicts([1.0] * right + [-1.0] * (n - right))), n)
+    found = accuracy_interval(verdicts([1.0] * right + [-1.0] * (n - right)).bootstrap(), n)
     assert found["accuracy"] == 0.7
     assert found["interval"] == pytest.approx(
         exact, abs=0.0101
@@ -141,14 +140,16 @@ def test_the_interval_is_of_prompts_not_of_comparisons():
     """Ten comparisons of each prompt that all agree say no more than one."""
     one = [1.0] * 28 + [-1.0] * 12
     many = verdicts(np.repeat(one, 10), prompts=np.repeat(np.arange(40), 10))
-    assert estimate(draws(many), 40) == estimate(draws(verdicts(one)), 40)
+    assert accuracy_interval(many.bootstrap(), 40) == accuracy_interval(
+        verdicts(one).bootstrap(), 40
+    )
 
 
 @pytest.mark.parametrize("right", [0, 8])
 def test_where_no_resample_differs_the_interval_is_that_of_the_score_test(right):
     """The ends of Wilson's are the shares p that 8 draws could come from: (p - right / 8)² = z² p (1 - p) / 8."""
     margins = [1.0] * right + [-1.0] * (8 - right)
-    found = report(verdicts([*margins, *margins], prompts=[*range(8), *range(8)]))["all"][
+    found = build_report(verdicts([*margins, *margins], prompts=[*range(8), *range(8)]))["all"][
         "interval"
     ]
     for p in found:
@@ -159,14 +160,14 @@ def test_where_no_resample_differs_the_interval_is_that_of_the_score_test(right)
 def test_an_interval_depends_on_its_own_subset_alone():
     margins, subset = [1, -1, 1, 1, -1, 1, -1, -1], ["a"] * 4 + ["b"] * 4
     both, alone = (
-        report(verdicts(margins, subset=subset)),
-        report(verdicts(margins[:4], subset="a")),
+        build_report(verdicts(margins, subset=subset)),
+        build_report(verdicts(margins[:4], subset="a")),
     )
     assert both["subsets"]["a"] == alone["subsets"]["a"]
-    assert report(verdicts(margins, subset=subset)) == both
+    assert build_report(verdicts(margins, subset=subset)) == both
     other = verdicts(margins[:4], subset="b")
     assert not (
-        draws(other, "b") == draws(other, "a")
+        other.bootstrap("b") == other.bootstrap("a")
     ).all()  # else sections would be of subsets drawn alike
 
 
@@ -174,13 +175,13 @@ def test_an_interval_depends_on_its_own_subset_alone():
 
 
 def test_ties_are_half_right_and_counted():
-    found = report(verdicts([2.0, 0.0, -1.0, 0.0]))["all"]
+    found = build_report(verdicts([2.0, 0.0, -1.0, 0.0]))["all"]
     assert (found["accuracy"], found["ties"]) == (0.5, 2)
 
 
 def test_length_alone():
     # longer, longer, as long, shorter: 2.5 of 4 for who prefers more words
-    found = figures(verdicts([1, 1, 1, 1], words=[(5, 2), (3, 1), (4, 4), (1, 9)]))
+    found = comparison_metrics(verdicts([1, 1, 1, 1], words=[(5, 2), (3, 1), (4, 4), (1, 9)]))
     assert (found["longer_wins"], found["shorter_wins"]) == (0.625, 0.375)
 
 
@@ -243,7 +244,7 @@ def test_every_comparison_of_a_group_gets_its_scores():
     two = Group(
         [{"role": "user", "content": "q"}], ["7", "5"], (Pair(1, 0),), source="hub/name:split:12"
     )
-    found, cut = judge(Digits(), [three, two], batch_size=1)
+    found, cut = judge_with_reward(Digits(), [three, two], batch_size=1)
     assert found.chosen.tolist() == [3, 9, 5]
     assert found.rejected.tolist() == [1, 3, 7]
     assert found.subset.tolist() == ["s", "s", "name:split"]
@@ -255,7 +256,9 @@ def test_a_score_that_is_no_number_is_refused():
     with pytest.raises(
         ModelError, match=r"Digits.* gave nan to 'nan', a response to b.jsonl:1; scores are finite"
     ):
-        judge(Digits(), [Group("p", ["nan", "2"], (Pair(0, 1),), source="b.jsonl:1")], batch_size=4)
+        judge_with_reward(
+            Digits(), [Group("p", ["nan", "2"], (Pair(0, 1),), source="b.jsonl:1")], batch_size=4
+        )
 
 
 def test_a_ranking_counts_as_its_comparisons_and_a_coin_toss_as_none(tmp_path):

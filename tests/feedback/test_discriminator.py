@@ -7,7 +7,7 @@ import torch
 
 from lit_align.cli.main import main
 from lit_align.feedback import Feedback, FeedbackResult
-from lit_align.feedback.discriminator import Discriminator, _loss
+from lit_align.feedback.discriminator import Discriminator, bradley_terry_loss
 from lit_align.feedback.from_reward import FromReward
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.load import Base, load_model, load_tokenizer
@@ -118,4 +118,6 @@ def test_the_loss_is_the_mean_of_cross_entropies():
     groups = [Group("", ["", ""], (Pair(0, 1, 0.9),)), Group("", ["", ""], (Pair(1, 0),))]
     lead = torch.tensor([1.0, -3.0]).sigmoid().log(), torch.tensor([-1.0]).sigmoid().log()
     wanted = -(0.9 * lead[0][0] + 0.1 * lead[1][0] + lead[0][1]) / 2
-    torch.testing.assert_close(_loss(torch.tensor([2.0, 1.0, 3.0, 0.0]), groups), wanted)
+    torch.testing.assert_close(
+        bradley_terry_loss(torch.tensor([2.0, 1.0, 3.0, 0.0]), groups), wanted
+    )

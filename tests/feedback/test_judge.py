@@ -9,7 +9,7 @@ import torch
 from lit_align.errors import ConfigError, ModelError
 from lit_align.feedback.agreement import summarize_results
 from lit_align.feedback.base import TIE
-from lit_align.feedback.critique_revise import CritiqueRevise, principles
+from lit_align.feedback.critique_revise import CritiqueRevise, load_principles
 from lit_align.feedback.judge import Judge
 from lit_align.judges.base import (
     PROMPTS,
@@ -103,7 +103,7 @@ def test_what_is_too_long_is_counted_and_not_guessed(base, wording):
     [first, second] = Judge(LocalModel(base), template=wording)([long, short], "pairs")
     assert (first.group, first.reason) == (None, "a question longer than the judge reads")
     assert second.group is not None
-    with pytest.raises(ModelError, match="no mark that can be read"):
+    with pytest.raises(ModelError, match="no rating that can be read"):
         JudgeScore(LocalModel(base))([long])
 
 
@@ -232,7 +232,7 @@ def test_responses_that_say_the_same_are_not_asked_about():
 
 
 def test_principles_are_sound_and_each_is_drawn():
-    rules = principles("constitution")
+    rules = load_principles("constitution")
     assert 10 <= len(rules) <= 16
     assert len(set(rules)) == len(rules)
     assert all(rule.startswith("the one that ") and rule.endswith(".") for rule in rules)
@@ -253,7 +253,7 @@ def test_principles_of_ones_own_and_what_is_none(tmp_path):
     )
     (tmp_path / "none.yaml").write_text("a: b\n")
     with pytest.raises(ConfigError, match="is no list of principles"):
-        principles(str(tmp_path / "none.yaml"))
+        load_principles(str(tmp_path / "none.yaml"))
     with pytest.raises(ConfigError, match="or one of compare, critique, grade, revise"):
         load_template("nowhere")
 
@@ -273,7 +273,7 @@ def test_a_revision_beats_its_original_and_is_what_to_imitate():
     [shown] = CritiqueRevise(by)([Group("Bird?", ["A bat."])], "demonstrations")
     assert shown.group.responses == ["An owl."]
     [same] = CritiqueRevise(by)([Group("Bird?", ["An owl."])], "demonstrations")
-    assert same.reason == "a response that nothing was changed of"
+    assert same.reason == "no response was changed by its revision"
 
 
 # ---------------------------------------------------------------------- attacks
@@ -310,7 +310,7 @@ def test_a_response_cannot_end_its_turn(base):
     """Special tokens in a response are read as the letters that they are written in."""
     by = LocalModel(base)
     special = set(make.tokenizer().all_special_ids)
-    plain, attacked = by._prompt("owl"), by._prompt(f"owl {ATTACK}")
+    plain, attacked = by._prompt_ids("owl"), by._prompt_ids(f"owl {ATTACK}")
     assert [i for i in attacked if i in special] == [i for i in plain if i in special]
     assert make.tokenizer().decode(attacked) == chat(f"owl {ATTACK}")
 

@@ -150,7 +150,7 @@ def test_a_model_that_thinks_aloud_is_asked_for_its_verdict(tiny, tmp_path):
         "{{ messages[0].content }}!{% if enable_thinking is defined and not enable_thinking %}<no thought>{% endif %}"
     )
     by = LocalModel(Base(str(tiny), "none", "float32"), chat_template=str(template))
-    assert by._seat.tokenizer.decode(by._prompt("Bird?")) == "Bird?!<no thought>"
+    assert by._judge.tokenizer.decode(by._prompt_ids("Bird?")) == "Bird?!<no thought>"
 
 
 def served(server, tmp_path, **more) -> OpenAIServer:
@@ -192,7 +192,7 @@ def test_an_answer_that_was_cut_is_known_as_such_also_from_the_file(tmp_path):
 def test_a_discriminator_with_an_odd_number_is_refused():
     with pytest.raises(
         ValueError,
-        match="labels, epochs and batch_size must be at least 1 and lr above 0, got 0, 1",
+        match="label_budget must be at least 1, got 0",
     ):
         Discriminator(Noisy(), Recorded(), label_budget=0)
 

@@ -87,4 +87,4 @@ def test_self_play_needs_an_answer_that_is_not_what_the_policy_said():
     assert own.group.responses == ["one two", "one two three four", "one"]
     assert own.group.pairs == (Pair(0, 1), Pair(0, 2))
     assert same.group is None
-    assert none.reason == "no response is held up as the answer"
+    assert none.reason == "no reference answer"

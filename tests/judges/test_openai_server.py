@@ -27,11 +27,13 @@ ROOT = Path(__file__).parents[2]
 def pauses(monkeypatch) -> list[float]:
     """Pauses between attempts, which are noted and not made."""
     made: list[float] = []
-    monkeypatch.setattr(openai_server._State, "pause", lambda _, seconds: made.append(seconds))
+    monkeypatch.setattr(
+        openai_server.RequestState, "pause", lambda _, seconds: made.append(seconds)
+    )
     return made
 
 
-def by(server, tmp_path, **settings) -> OpenAIServer:
+def make_server_judge(server, tmp_path, **settings) -> OpenAIServer:
     return OpenAIServer(
         server.url, "m", **{"timeout": SHORT, "cache": str(tmp_path / "answers.sqlite"), **settings}
     )
@@ -55,7 +57,7 @@ FAULTS = {
 
 def test_every_fault_passes_and_nothing_is_paid_twice(tmp_path, pauses):
     with serving(FAULTS, prefers_good) as server:
-        judge = Judge(by(server, tmp_path, prices=(1e6, 1e6)))
+        judge = Judge(make_server_judge(server, tmp_path, prices=(1e6, 1e6)))
         first = judge(groups(6), "pairs")
         assert [opinion.group.pairs[0][:3] for opinion in first] == [(0, 1, 1.0)] * 6
         assert set(server.billed.values()) == {1}
@@ -73,7 +75,7 @@ def test_every_fault_passes_and_nothing_is_paid_twice(tmp_path, pauses):
         assert all(0.375 <= pause <= 2 for pause in pauses if pause != 70)
 
         again = judge(groups(6), "pairs")
-        anew = Judge(by(server, tmp_path, prices=(1e6, 1e6)))(groups(7), "pairs")
+        anew = Judge(make_server_judge(server, tmp_path, prices=(1e6, 1e6)))(groups(7), "pairs")
         assert (
             [one.group for one in again]
             == [one.group for one in first]
@@ -94,16 +96,18 @@ def test_every_fault_passes_and_nothing_is_paid_twice(tmp_path, pauses):
 
 def test_equal_questions_are_asked_once(tmp_path):
     with serving() as server:
-        told = summarize_results(Judge(by(server, tmp_path, cache=None))(groups(1) * 5, "pairs"))
+        told = summarize_results(
+            Judge(make_server_judge(server, tmp_path, cache=None))(groups(1) * 5, "pairs")
+        )
         assert sum(server.calls.values()) == 2
         assert (told["questions"], told["cached"], told["attempts"]) == (10, 8, 2)
 
 
 def test_a_pause_grows_until_it_is_long(tmp_path, pauses):
     with serving({"Question": [500] * 40}) as server:
-        [opinion] = Judge(by(server, tmp_path, retries=8, concurrency=1), swap=False)(
-            groups(1), "pairs"
-        )
+        [opinion] = Judge(
+            make_server_judge(server, tmp_path, retries=8, concurrency=1), swap=False
+        )(groups(1), "pairs")
         assert (opinion.group, opinion.reason) == (None, "no answer (status 500)")
         assert len(pauses) == 8
         assert all(
@@ -111,7 +115,7 @@ def test_a_pause_grows_until_it_is_long(tmp_path, pauses):
             for pause, full in zip(pauses, [0.5, 1, 2, 4, 8, 16, 30, 30], strict=True)
         )
         server.faults.clear()
-        [later] = Judge(by(server, tmp_path), swap=False)(
+        [later] = Judge(make_server_judge(server, tmp_path), swap=False)(
             groups(1), "pairs"
         )  # what never came was not kept
         assert later.group is not None
@@ -121,33 +125,37 @@ def test_what_cannot_be_read_is_counted_kept_and_not_guessed(tmp_path):
     with serving(
         say=lambda question: "Both are lovely." if "Question 1" in question else "**B**"
     ) as server:
-        judge = Judge(by(server, tmp_path))
+        judge = Judge(make_server_judge(server, tmp_path))
         told = summarize_results(judge(groups(3), "pairs"))
         assert told["set_aside"] == {"a tie": 2, "a verdict that cannot be read": 1}
         assert told["unread"] == {"a verdict that cannot be read": 2}
         assert summarize_results(judge(groups(3), "pairs"))["cached"] == 6
-        with pytest.raises(ModelError, match="OpenAIServer gave no mark that can be read"):
-            JudgeScore(judge.by)(groups(1))
+        with pytest.raises(ModelError, match="OpenAIServer gave no rating that can be read"):
+            JudgeScore(judge.model)(groups(1))
 
 
 def test_one_unread_order_sets_the_pair_aside(tmp_path):
     with serving(
         say=lambda question: "A" if question.index("good") < question.index("bad") else "?"
     ) as server:
-        [opinion] = Judge(by(server, tmp_path))(groups(1), "pairs")
+        [opinion] = Judge(make_server_judge(server, tmp_path))(groups(1), "pairs")
         assert opinion.reason == "a verdict that cannot be read"
 
 
 def test_probabilities_of_the_first_token(tmp_path):
     top = [("A", math.log(0.6)), ("I", math.log(0.2)), (" B", math.log(0.1)), ("a", math.log(0.1))]
     with serving(top=top) as server:
-        [reply] = by(server, tmp_path, read="logprobs").choose_option(["?"], ("A", "B"))
+        [reply] = make_server_judge(server, tmp_path, read="logprobs").choose_option(
+            ["?"], ("A", "B")
+        )
         assert reply.probabilities == pytest.approx((6 / 7, 1 / 7))
         assert reply.record["mass"] == pytest.approx(0.7)
-        [none] = by(server, tmp_path, read="logprobs").choose_option(["?"], ("X", "Y"))
+        [none] = make_server_judge(server, tmp_path, read="logprobs").choose_option(
+            ["?"], ("X", "Y")
+        )
         assert (none.probabilities, none.reason) == (None, "a verdict that cannot be read")
     with serving(top=[("1", math.log(0.25)), ("10", math.log(0.75))]) as server:
-        assert JudgeScore(by(server, tmp_path, read="logprobs"))(
+        assert JudgeScore(make_server_judge(server, tmp_path, read="logprobs"))(
             [Group("?", ["x"])]
         ).total.tolist() == [7.75]
 
@@ -155,9 +163,11 @@ def test_probabilities_of_the_first_token(tmp_path):
 def test_a_server_without_probabilities_is_noticed(tmp_path):
     with (
         serving() as server,
-        pytest.raises(ModelError, match="ignores that it is asked for log-probabilities"),
+        pytest.raises(
+            ModelError, match="returned no log-probabilities although they were requested"
+        ),
     ):
-        by(server, tmp_path, read="logprobs").choose_option(["?"], ("A", "B"))
+        make_server_judge(server, tmp_path, read="logprobs").choose_option(["?"], ("A", "B"))
 
 
 # ---------------------------------------------------------------------- limits
@@ -165,18 +175,21 @@ def test_a_server_without_probabilities_is_noticed(tmp_path):
 
 def test_a_cap_on_calls_counts_attempts(tmp_path, pauses):
     with serving({"Question 0?": [500]}) as server:
-        capped = Judge(by(server, tmp_path, max_calls=4, concurrency=1), swap=False)
+        capped = Judge(make_server_judge(server, tmp_path, max_calls=4, concurrency=1), swap=False)
         told = summarize_results(capped(groups(5), "pairs"))
         assert sum(server.calls.values()) == 4
         assert (told["labelled"], told["unread"]) == (3, {"max_calls, 4, is reached": 2})
-        told = summarize_results(Judge(by(server, tmp_path), swap=False)(groups(5), "pairs"))
+        told = summarize_results(
+            Judge(make_server_judge(server, tmp_path), swap=False)(groups(5), "pairs")
+        )
         assert (told["labelled"], told["cached"], told["attempts"]) == (5, 3, 2)
 
 
 def test_a_cap_on_cost(tmp_path):
     with serving() as server:
         capped = Judge(
-            by(server, tmp_path, max_cost=30.0, prices=(1e6, 1e6), concurrency=1), swap=False
+            make_server_judge(server, tmp_path, max_cost=30.0, prices=(1e6, 1e6), concurrency=1),
+            swap=False,
         )
         told = summarize_results(capped(groups(5), "pairs"))
         assert (told["cost"], told["unread"]) == (
@@ -189,7 +202,7 @@ def test_a_cap_on_cost(tmp_path):
 
 def test_a_server_that_is_down_stops_it_and_what_came_is_kept(tmp_path, pauses):
     with serving({f"Question {k}?": [500] * 99 for k in range(3, 40)}) as server:
-        judge = Judge(by(server, tmp_path, retries=1, concurrency=1), swap=False)
+        judge = Judge(make_server_judge(server, tmp_path, retries=1, concurrency=1), swap=False)
         with pytest.raises(
             ModelError, match=r"left 10 questions in a row without an answer \(last: status 500\)"
         ):
@@ -197,16 +210,16 @@ def test_a_server_that_is_down_stops_it_and_what_came_is_kept(tmp_path, pauses):
         assert sum(server.calls.values()) == 3 + 2 * 10
         server.faults.clear()
         assert (
-            summarize_results(Judge(by(server, tmp_path), swap=False)(groups(40), "pairs"))[
-                "cached"
-            ]
+            summarize_results(
+                Judge(make_server_judge(server, tmp_path), swap=False)(groups(40), "pairs")
+            )["cached"]
             == 3
         )
 
 
 def test_a_server_that_asks_for_too_long_a_pause_is_asked_no_more(tmp_path, pauses):
     with serving({"Question": ["quota"] * 9}) as server:
-        [opinion] = Judge(by(server, tmp_path), swap=False)(groups(1), "pairs")
+        [opinion] = Judge(make_server_judge(server, tmp_path), swap=False)(groups(1), "pairs")
         assert (opinion.reason, sum(server.calls.values()), pauses) == (
             "no answer (status 429)",
             1,
@@ -219,7 +232,9 @@ def test_nobody_waits_for_a_pause_once_it_is_over(tmp_path):
     with serving({"Question 0?": [401], "Question 1?": [429] * 9}) as server:
         began = time.monotonic()
         with pytest.raises(ModelError, match="refuses: Error code: 401"):
-            Judge(by(server, tmp_path, concurrency=2), swap=False)(groups(2), "pairs")
+            Judge(make_server_judge(server, tmp_path, concurrency=2), swap=False)(
+                groups(2), "pairs"
+            )
         assert time.monotonic() - began < 60
 
 
@@ -229,7 +244,9 @@ def test_a_refusal_is_not_repeated(tmp_path, pauses):
             ModelError,
             match=r"refuses: Error code: 401 .*as planned.*; correct the settings of OpenAIServer",
         ):
-            Judge(by(server, tmp_path, concurrency=1), swap=False)(groups(1), "pairs")
+            Judge(make_server_judge(server, tmp_path, concurrency=1), swap=False)(
+                groups(1), "pairs"
+            )
         assert (sum(server.calls.values()), pauses) == (1, [])
 
 
@@ -240,8 +257,8 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path):
             from lit_align.feedback.judge import Judge
             from lit_align.judges.openai_server import OpenAIServer
             from tests.judges.test_openai_server import groups
-            by = OpenAIServer({server.url!r}, "m", cache={str(tmp_path / "answers.sqlite")!r}, concurrency=1)
-            Judge(by, swap=False)(groups(6), "pairs")
+            model = OpenAIServer({server.url!r}, "m", cache={str(tmp_path / "answers.sqlite")!r}, concurrency=1)
+            Judge(model, swap=False)(groups(6), "pairs")
         """
         run = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(code)],
@@ -256,6 +273,8 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path):
         assert len(server.calls) == 4
         server.faults.clear()
         before = dict(server.calls)
-        told = summarize_results(Judge(by(server, tmp_path), swap=False)(groups(6), "pairs"))
+        told = summarize_results(
+            Judge(make_server_judge(server, tmp_path), swap=False)(groups(6), "pairs")
+        )
         assert (told["labelled"], told["cached"]) == (6, 3)
         assert sum(server.calls.values()) - sum(before.values()) == 3

@@ -101,7 +101,7 @@ def test_what_a_real_server_ignores_or_refuses_is_noticed(url):
     said = sums(1)
     with pytest.raises(
         ModelError,
-        match="ignores that it is asked for log-probabilities; set read of OpenAIServer to text",
+        match="returned no log-probabilities although they were requested; set read of OpenAIServer to text",
     ):
         Judge(OpenAIServer(url, "./smollm2", read="logprobs", timeout=100, cache=None), swap=False)(
             said, "pairs"

@@ -152,7 +152,7 @@ def test_a_row_without_an_answer_to_hold_up_is_set_aside(tiny, tmp_path):
         ),
     )
     whys = [row.get("set_aside") for row in rounds(tmp_path)[0]]
-    assert whys.count("no response is held up as the answer") == 4
+    assert whys.count("no reference answer") == 4
 
 
 def test_the_target_of_a_row_is_the_answer_that_is_held_up(tiny, tmp_path):

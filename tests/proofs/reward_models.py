@@ -20,7 +20,9 @@ import numpy as np
 
 from lit_align.data.formats.hh import HH
 from lit_align.errors import Malformed
-from lit_align.evaluation.reward_bench import Verdicts, draws, estimate, figures, judge
+from lit_align.evaluation.reward_bench import comparison_metrics, judge_with_reward
+from lit_align.feedback.verdicts import Verdicts
+from lit_align.functional.statistics import accuracy_interval
 from lit_align.models.load import Base, load_tokenizer
 from lit_align.rewards.reward_model import RewardModelScore
 from lit_align.types import Group, Pair
@@ -170,7 +172,9 @@ def train(
 
 def verdicts(run: Path, held: list[Group], number: dict[str, int]) -> Verdicts:
     """What the trained model says of held-out comparisons; ``number`` is each prompt's, the same for all seeds."""
-    part = judge(RewardModelScore(str(run / "adapter"), token_budget=4096), held, batch_size=32)[0]
+    part = judge_with_reward(
+        RewardModelScore(str(run / "adapter"), token_budget=4096), held, batch_size=32
+    )[0]
     asked = np.array(
         [number[one] for one in dict.fromkeys(json.dumps(group.prompt) for group in held)]
     )
@@ -184,7 +188,7 @@ def joined(parts: list[Verdicts]) -> Verdicts:
 
 def judged(part: Verdicts) -> dict:
     """Accuracy and interval."""
-    return estimate(draws(part), len(np.unique(part.prompt)))
+    return accuracy_interval(part.bootstrap(), len(np.unique(part.prompt)))
 
 
 def learn(name: str, groups: list[Group], seeds=SEEDS, *more: str) -> dict:
@@ -207,7 +211,7 @@ def learn(name: str, groups: list[Group], seeds=SEEDS, *more: str) -> dict:
         found = list(pool.map(one, seeds))
     every = joined([part for part, _ in found])
     runs = [{**of, **judged(part)} for part, of in found]
-    return {"pooled": judged(every) | figures(every), "runs": runs}
+    return {"pooled": judged(every) | comparison_metrics(every), "runs": runs}
 
 
 EXPERIMENTS = {

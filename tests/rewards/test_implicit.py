@@ -10,7 +10,7 @@ import lit_align
 from lit_align.cli.main import main
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import ModelError
-from lit_align.evaluation.reward_bench import comparisons, judge, report
+from lit_align.evaluation.reward_bench import build_report, comparisons, judge_with_reward
 from lit_align.rewards.implicit import Implicit
 from lit_align.testing import check_reward
 from lit_align.types import Group
@@ -48,12 +48,12 @@ def groups(data):
 
 def test_before_training_every_score_is_exactly_zero(tiny, data, groups, tmp_path):
     still = trained(tiny, data, tmp_path, "--trainer.max_steps=1", "--model.optimizer.lr=0.0")
-    found, cut = judge(Implicit(still), groups, batch_size=8)
+    found, cut = judge_with_reward(Implicit(still), groups, batch_size=8)
     assert not found.chosen.any()
     assert not found.rejected.any()
-    everything = report(found)["all"]
+    everything = build_report(found)["all"]
     assert (everything["accuracy"], everything["ties"], cut) == (0.5, 22, 0)
-    assert judge(Implicit(still, reference=False), groups, batch_size=8)[0].chosen.all()
+    assert judge_with_reward(Implicit(still, reference=False), groups, batch_size=8)[0].chosen.all()
 
 
 def test_scores_are_those_of_padded_rows_one_by_one(run, groups):
@@ -81,8 +81,10 @@ def test_scores_are_those_of_padded_rows_one_by_one(run, groups):
 def test_it_pays_what_the_run_logged(run, groups):
     """The figures of its validation, on the same rows, after the same step."""
     logged = json.loads((Path(run) / "summary.json").read_text())["metrics"]
-    found, _ = judge(Implicit(run), groups, batch_size=5)
-    assert report(found)["all"]["accuracy"] == pytest.approx(logged["eval_rewards/accuracies"])
+    found, _ = judge_with_reward(Implicit(run), groups, batch_size=5)
+    assert build_report(found)["all"]["accuracy"] == pytest.approx(
+        logged["eval_rewards/accuracies"]
+    )
     assert found.chosen.mean() == pytest.approx(logged["eval_rewards/chosen"], abs=1e-5)
     assert found.rejected.mean() == pytest.approx(logged["eval_rewards/rejected"], abs=1e-5)
 
@@ -129,7 +131,7 @@ def test_a_run_that_rewards_nothing_is_refused(tiny, tmp_path):
     chats = write_chats(tmp_path / "chats.jsonl")
     init_adapter = trained(tiny, chats, tmp_path / "runs", "--trainer.max_steps=1", stage="SFT")
     with pytest.raises(
-        ModelError, match="is a run of CrossEntropy, which rewards no response; give one of an"
+        ModelError, match="is a run of CrossEntropy, which implies no reward; give one of an"
     ):
         Implicit(init_adapter)([Group("a", ["b"])])
     with pytest.raises(ModelError, match="there is no checkpoint"):

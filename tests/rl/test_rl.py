@@ -222,7 +222,7 @@ def test_a_critic_begins_with_what_the_reward_model_says(trained, tiny):
     tree = Tree(prompt, [[5, 6, 7], [8, 9]], [[True] * 3, [True] * 2], Group("", ["", ""]))
     (batch,) = module._packed([tree])
     found = module._values(batch, training=False).tolist()
-    ((member, *_),) = [reward.seat.members]
+    ((member, *_),) = [reward.loaded.members]
     head = module.adapters.head(member)
     assert head.scale != 1
     with torch.no_grad(), module.adapters.activate(member, training=False) as model:

@@ -350,7 +350,7 @@ def test_it_shares_the_base_that_is_there(trained, tiny):
     before = sum(p.numel() for p in policy.parameters())
     for one in (reward, again):
         one.attach(policy.adapters, policy.tokenizer)
-        assert one.seat.adapters is policy.adapters
+        assert one.loaded.adapters is policy.adapters
         torch.testing.assert_close(one(groups).total, alone, rtol=1e-5, atol=1e-5)
     assert policy.adapters.active == "policy"
     assert sum(p.numel() for p in policy.parameters()) < 1.5 * before
@@ -369,9 +369,9 @@ def test_it_brings_its_own_base_where_the_one_there_is_another(other, trained, t
     reward = RewardModelScore(str(trained / "adapter"))
     alone = reward(texts(3)).total
     again = RewardModelScore(str(trained / "adapter"))
-    with pytest.warns(UserWarning, match="it loads that one for itself"):
+    with pytest.warns(UserWarning, match="it loads its own base"):
         again.attach(policy, tokenizer)
-    assert again.seat.adapters is not policy
+    assert again.loaded.adapters is not policy
     assert torch.equal(again(texts(3)).total, alone)
 
 
@@ -388,7 +388,7 @@ def test_one_that_ended_before_an_epoch_did_says_so(trained, tmp_path):
     record = json.loads((tmp_path / "early/provenance.json").read_text())
     assert record["normalised_at"] == 6
     (tmp_path / "early/provenance.json").write_text(json.dumps({**record, "normalised_at": None}))
-    with pytest.warns(UserWarning, match="ended before it measured an ordinary score"):
+    with pytest.warns(UserWarning, match="ended before it normalised its scores"):
         RewardModelScore(str(tmp_path / "early"))
     del record["loads"]
     (tmp_path / "early/provenance.json").write_text(json.dumps(record))
