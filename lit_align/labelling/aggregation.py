@@ -235,7 +235,7 @@ def _aggregate_items(labels: Sequence[Label], aggregate: Aggregator) -> dict[int
 
 def _count_ballots(items: list[ItemVotes]) -> int:
     """How many votes there are; a vote may be about several items."""
-    ballots = set()
+    ballots = set[tuple[str, int]]()
     for item in items:
         ballots.update((vote.annotator, vote.task) for vote in item.votes)
     return len(ballots)

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import krippendorff
 import numpy as np
@@ -109,7 +109,7 @@ def _krippendorff(counts: Any, values: list[int], ordinal: bool) -> float:
     is_used = counts[num_labels > 1].any(0)
     if is_used.sum() < 2:
         return math.nan
-    level = "ordinal" if ordinal else "nominal"
+    level: Literal["ordinal", "nominal"] = "ordinal" if ordinal else "nominal"
     return float(krippendorff.alpha(None, counts, values, level))
 
 

@@ -29,6 +29,18 @@ TASK_QUERY = (
     "prompt, responses, members, ifnull(answer, '{}') FROM shown LEFT JOIN latest USING (person, task) "
     "JOIN tasks ON tasks.id = task JOIN groups ON groups.id = grp WHERE person = ? AND number = ?"
 )
+RECENT_QUERY = (
+    "SELECT number, revision, verdict, prompt FROM latest JOIN shown USING (person, task) "
+    "JOIN tasks ON tasks.id = task JOIN groups ON groups.id = grp WHERE person = ? AND verdict <> 'undo' "
+    "ORDER BY latest.id DESC LIMIT ?"
+)
+DONE_QUERY = (
+    "SELECT count(*), count(*) - count(gold) FROM shown JOIN tasks ON id = task "
+    "WHERE person = ? AND state <> 'open'"
+)
+SECONDS_QUERY = (
+    "SELECT seconds FROM votes WHERE person = ? AND verdict <> 'undo' ORDER BY id DESC LIMIT 20"
+)
 
 
 class Stale(LitAlignError):
@@ -291,12 +303,7 @@ class Store:
 
     def recent_answers(self, person: int, limit: int = 100) -> list[tuple[int, int, str, str]]:
         """This person's answers that stand, newest first: number, revision, verdict and prompt."""
-        query = (
-            "SELECT number, revision, verdict, prompt FROM latest JOIN shown USING (person, task) "
-            "JOIN tasks ON tasks.id = task JOIN groups ON groups.id = grp WHERE person = ? AND verdict <> 'undo' "
-            "ORDER BY latest.id DESC LIMIT ?"
-        )
-        return self.db.execute(query, (person, limit)).fetchall()
+        return self.db.execute(RECENT_QUERY, (person, limit)).fetchall()
 
     def progress(self, person: int) -> tuple[int, int, float]:
         """Tasks this person has done, tasks left, and the median seconds of the last twenty.

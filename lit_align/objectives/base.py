@@ -164,7 +164,7 @@ class PolicyObjective(Objective):
         return torch.zeros_like(tokens.policy, dtype=torch.bool)
 
 
-FAMILIES: dict[str, type[Objective]] = {
+FAMILIES: dict[str, type] = {
     "pairwise": PairwiseObjective,
     "unpaired": UnpairedObjective,
     "ranked": RankedObjective,

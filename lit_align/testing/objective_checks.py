@@ -116,7 +116,7 @@ def _check_finite(harness: Harness) -> None:
     corners = torch.cartesian_prod(*[extremes] * (2 * len(harness.names)))
     num_items = len(corners)
     draws = []
-    for policy_logp, reference_logp in corners.T.split(2):
+    for policy_logp, reference_logp in torch.split(corners.T, 2):
         policy = (policy_logp[:, None] / 2).expand(num_items, 2).clone().requires_grad_()
         reference = (reference_logp[:, None] / 2).expand(num_items, 2).clone()
         draws.append(TokenDraw(policy, reference, torch.full((num_items,), 2)))
@@ -142,7 +142,7 @@ def _check_order(objective: Objective, harness: Harness, batch: _Batch) -> None:
         return
     message = "the loss of an item depends on its position in the batch"
     _require_close(reordered, batch.losses[order], message)
-    separate = torch.cat([_losses_at(harness, batch, index) for index in order.split(1)])
+    separate = torch.cat([_losses_at(harness, batch, index) for index in torch.split(order, 1)])
     message = "the loss of an item depends on the others; set couples_batch = True"
     _require_close(separate, batch.losses[order], message)
 
