@@ -36,6 +36,7 @@ Item = tuple[int, int, int]
 """What is labelled: the number of a group and the indices of two of its responses, or of one of them twice."""
 Distribution = dict[int, float]
 """Probability of each value; empty if undecided."""
+Distributions = dict[Item, Distribution]
 
 
 class Label(NamedTuple):
@@ -54,7 +55,7 @@ class Label(NamedTuple):
     vote: Any = None
 
 
-Aggregator = Callable[[Sequence[Label]], dict[Item, Distribution]]
+Aggregator = Callable[[Sequence[Label]], Distributions]
 
 
 class ItemVotes(NamedTuple):
@@ -107,21 +108,24 @@ def group_by_item(labels: Sequence[Label]) -> dict[Item, list[Label]]:
     return by_item
 
 
-def majority_vote(labels: Sequence[Label]) -> dict[Item, Distribution]:
+def majority_vote(labels: Sequence[Label]) -> Distributions:
     """The commonest value of each item, with probability 1; undecided where two are equally common.
 
     Example:
         >>> majority_vote([Label((1, 0, 1), name, value) for name, value in (("a", 1), ("b", 1), ("c", -1))])
         {(1, 0, 1): {1: 1.0}}
     """
-    distributions: dict[Item, Distribution] = {}
+    distributions: Distributions = {}
     for item, item_labels in group_by_item(labels).items():
         modes = multimode(label.value for label in item_labels)
-        distributions[item] = {modes[0]: 1.0} if len(modes) == 1 else {}
+        if len(modes) == 1:
+            distributions[item] = {modes[0]: 1.0}
+        else:
+            distributions[item] = {}
     return distributions
 
 
-def vote_shares(labels: Sequence[Label]) -> dict[Item, Distribution]:
+def vote_shares(labels: Sequence[Label]) -> Distributions:
     """The share of the annotators for each value.
 
     Example:
@@ -136,7 +140,7 @@ def vote_shares(labels: Sequence[Label]) -> dict[Item, Distribution]:
     return distributions
 
 
-def dawid_skene(labels: Sequence[Label]) -> dict[Item, Distribution]:
+def dawid_skene(labels: Sequence[Label]) -> Distributions:
     """The posterior of the true value, given how often each annotator confuses one value with another."""
     try:
         from crowdkit.aggregation import DawidSkene
@@ -149,10 +153,10 @@ def dawid_skene(labels: Sequence[Label]) -> dict[Item, Distribution]:
         return {}
     table = DataFrame([label[:3] for label in labels], columns=["task", "worker", "label"])
     posteriors = DawidSkene(n_iter=100, tol=-math.inf).fit_predict_proba(table)
-    return {
-        item: {int(value): float(probability) for value, probability in row.items()}
-        for item, row in posteriors.iterrows()
-    }
+    distributions: Distributions = {}
+    for item, row in posteriors.iterrows():
+        distributions[item] = {int(value): float(probability) for value, probability in row.items()}
+    return distributions
 
 
 AGGREGATORS: dict[str, Aggregator] = {
@@ -168,19 +172,23 @@ def gold_accuracy(data: CampaignVotes) -> dict[str, tuple[int, int]]:
 
     A tie is right only where the known answer is one; a rating is right if it is at most one off.
     """
-    accuracy: dict[str, tuple[int, int]] = {}
+    num_right, num_seen = Counter[str](), Counter[str]()
     for kind, labels in collect_labels(data, gold=True).items():
         max_error = 1 if kind == "rate" else 0
         for label in labels:
-            _, i, j = label.item
-            task = data.tasks[label.vote.task]
-            correct_values = answer_values(kind, task.gold or {}, task.members)
-            error = abs(label.value - correct_values[i, j])
-            num_right, num_seen = accuracy.get(label.annotator, (0, 0))
-            if error <= max_error:
-                num_right += 1
-            accuracy[label.annotator] = (num_right, num_seen + 1)
-    return accuracy
+            num_seen[label.annotator] += 1
+            if _gold_error(data, label) <= max_error:
+                num_right[label.annotator] += 1
+    return {name: (num_right[name], count) for name, count in num_seen.items()}
+
+
+def _gold_error(data: CampaignVotes, label: Label) -> int:
+    """How far the value is from the known one."""
+    _, i, j = label.item
+    task = data.tasks[label.vote.task]
+    assert task.gold is not None
+    correct_values = answer_values(task.kind, task.gold, task.members)
+    return abs(label.value - correct_values[i, j])
 
 
 def drop_unreliable(data: CampaignVotes, min_gold_accuracy: float) -> CampaignVotes:
@@ -243,14 +251,19 @@ def _count_ballots(items: list[ItemVotes]) -> int:
 
 def _add_comparisons(group: Group, items: list[ItemVotes]) -> Group:
     num_responses = len(group.responses)
-    pairs, expected_wins = [], [0.0] * num_responses
-    for i, j, distribution, votes in items:
+    pairs = []
+    expected_wins = [0.0] * num_responses
+    for first, second, distribution, votes in items:
         first_wins = 0.5
         if distribution:  # a tie is half a win for each
             first_wins = distribution.get(1, 0.0) + distribution.get(0, 0.0) / 2
-        expected_wins[i] += first_wins
-        expected_wins[j] += 1 - first_wins
-        probability, better, worse = max((first_wins, i, j), (1 - first_wins, j, i))
+        second_wins = 1 - first_wins
+        expected_wins[first] += first_wins
+        expected_wins[second] += second_wins
+        better, worse = second, first
+        probability = max(first_wins, second_wins)
+        if first_wins > second_wins:
+            better, worse = first, second
         if probability > 0.5 + EPSILON:
             margin = _mean_strength(votes, better)
             pairs.append(Pair(better, worse, probability, margin))
@@ -280,10 +293,13 @@ def _mean_strength(votes: list[Vote], better: int) -> float:
 
 def _add_ratings(group: Group, items: list[ItemVotes]) -> Group:
     ratings: list[dict[str, float]] = [{} for _ in group.responses]
-    for i, _, distribution, votes in items:
-        if distribution:
-            mean = sum(value * p for value, p in distribution.items())
-            ratings[i] = {**_flag_shares(votes), "rating": mean}
+    for item in items:
+        if item.distribution:
+            response_ratings = _flag_shares(item.votes)
+            response_ratings["rating"] = sum(
+                value * probability for value, probability in item.distribution.items()
+            )
+            ratings[item.first] = response_ratings
     if not any(ratings):
         return group._replace(ratings=())
     return group._replace(ratings=tuple(ratings))
@@ -291,11 +307,15 @@ def _add_ratings(group: Group, items: list[ItemVotes]) -> Group:
 
 def _flag_shares(votes: list[Vote]) -> dict[str, float]:
     """Share of the votes that raised each flag, of those that could."""
-    raised: dict[str, list[bool]] = defaultdict(list)
+    raised = defaultdict(list)
     for vote in votes:
-        for flag, is_raised in vote.answer["flags"].items():
+        flags: dict[str, bool] = vote.answer["flags"]
+        for flag, is_raised in flags.items():
             raised[flag].append(is_raised)
-    return {flag: float(np.mean(values)) for flag, values in raised.items()}
+    shares = {}
+    for flag, values in raised.items():
+        shares[flag] = float(np.mean(values))
+    return shares
 
 
 def _add_binary_labels(group: Group, items: list[ItemVotes]) -> Group:

@@ -20,6 +20,8 @@ from lit_align.labelling.aggregation import (
 )
 from lit_align.labelling.votes import TASK_KINDS, CampaignVotes, Vote
 
+ValuePair = tuple[int, int]
+
 
 class Agreement(NamedTuple):
     """Agreement between annotators; NaN where there are too few labels.
@@ -75,14 +77,8 @@ def _ratio(part: float, total: float) -> float:
 
 def _cohen(items: Iterable[list[Label]]) -> float:
     """κ = (observed - expected) / (1 - expected) of each pair; undefined where both only ever use one same value."""
-    shared_values: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-    for item_labels in items:
-        ordered = sorted(item_labels, key=lambda label: label.annotator)
-        for first, second in combinations(ordered, 2):
-            annotators = (first.annotator, second.annotator)
-            shared_values[annotators].append((first.value, second.value))
     total, num_items = 0.0, 0
-    for values in shared_values.values():
+    for values in _shared_values(items).values():
         num_shared = len(values)
         observed = sum(first == second for first, second in values)
         expected = _expected_equal(values)
@@ -92,12 +88,21 @@ def _cohen(items: Iterable[list[Label]]) -> float:
     return _ratio(total, num_items)
 
 
-def _expected_equal(values: list[tuple[int, int]]) -> float:
+def _shared_values(items: Iterable[list[Label]]) -> dict[tuple[str, str], list[ValuePair]]:
+    """For each two annotators, the values that they gave to the items that both labelled."""
+    shared = defaultdict(list)
+    for item_labels in items:
+        ordered = sorted(item_labels, key=lambda label: label.annotator)
+        for first, second in combinations(ordered, 2):
+            annotators = (first.annotator, second.annotator)
+            shared[annotators].append((first.value, second.value))
+    return shared
+
+
+def _expected_equal(values: list[ValuePair]) -> float:
     """How many of two annotators' labels would be equal if they were independent."""
-    first_counts, second_counts = Counter[int](), Counter[int]()
-    for first, second in values:
-        first_counts[first] += 1
-        second_counts[second] += 1
+    first_counts = Counter(first for first, _ in values)
+    second_counts = Counter(second for _, second in values)
     num_equal = 0
     for value, count in first_counts.items():
         num_equal += count * second_counts[value]
@@ -121,9 +126,10 @@ def _fleiss(counts: Any) -> float:
         return math.nan
     n = int(np.bincount(num_labels[is_shared]).argmax())
     table = counts[num_labels == n]
-    num_equal = (table**2).sum() - table.sum()
+    total = table.sum()
+    num_equal = (table**2).sum() - total
     observed = num_equal / (len(table) * n * (n - 1))
-    shares = table.sum(0) / table.sum()
+    shares = table.sum(0) / total
     expected = (shares**2).sum()
     return _ratio(observed - expected, 1 - expected)
 
@@ -160,13 +166,14 @@ def annotator_metrics(
         history[vote.annotator].append(vote)
     rows = []
     for name, votes in sorted(history.items()):
-        seconds = median(vote.seconds for vote in votes if vote.verdict != "undo")
+        seconds = [vote.seconds for vote in votes if vote.verdict != "undo"]
+        changes = [vote for vote in votes if vote.revision > 1]
         row = {
             "annotator": name,
             "vote": verdicts[name, "vote"],
             "skip": verdicts[name, "skip"],
-            "changed": sum(vote.revision > 1 for vote in votes),
-            "seconds": seconds,
+            "changed": len(changes),
+            "seconds": median(seconds),
             "agrees": _ratio(num_equal[name], num_compared[name]),
             "gold": accuracy.get(name, (0, 0)),
         }
@@ -196,11 +203,13 @@ def campaign_metrics(data: CampaignVotes, votes_per_task: int) -> dict[str, Any]
     num_votes = Counter(vote.task for vote in votes)
     tasks = [number for number, task in data.tasks.items() if task.gold is None]
     votes_of_tasks = [num_votes[number] for number in tasks]
+    seconds = [vote.seconds for vote in votes]
     kinds = {task.kind for task in data.tasks.values()}
     agreement = {}
     for kind in TASK_KINDS:
         if kind in kinds:
-            agreement[kind] = measure_agreement(labels[kind], ordinal=kind == "rate")._asdict()
+            metrics = measure_agreement(labels[kind], ordinal=kind == "rate")
+            agreement[kind] = metrics._asdict()
     return {
         "tasks": len(tasks),
         "gold": len(data.tasks) - len(tasks),
@@ -210,6 +219,6 @@ def campaign_metrics(data: CampaignVotes, votes_per_task: int) -> dict[str, Any]
         "started": sum(0 < count < votes_per_task for count in votes_of_tasks),
         "agreement": agreement,
         "position": position_bias(data),
-        "seconds": median([vote.seconds for vote in votes] or [0.0]),
+        "seconds": median(seconds or [0.0]),
         "annotators": annotator_metrics(data, labels),
     }

@@ -106,7 +106,8 @@ def to_paragraphs(text: Text) -> list[tuple[str, Markup]]:
     paragraphs = []
     for turn in text:
         role = turn["role"] if len(text) > 1 else ""
-        paragraphs.append((role, Markup(MARKDOWN.render(turn["content"]))))
+        html = MARKDOWN.render(turn["content"])
+        paragraphs.append((role, Markup(html)))
     return paragraphs
 
 
@@ -329,6 +330,7 @@ def _check_csrf(token: str, request: Request, role: str) -> None:
 
 
 def _json_lines(rows: Iterable[dict[str, Any]]) -> Response:
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    content = "".join(lines).encode(errors="replace")
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    text = "".join(f"{line}\n" for line in lines)
+    content = text.encode(errors="replace")
     return Response(content, media_type="application/x-ndjson")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -76,13 +75,11 @@ def task_members(group: Group, kind: str) -> list[tuple[int, ...]]:
         >>> task_members(Group("2 + 2?", ["4", "four", "5"]), "compare")
         [(0, 1), (0, 2), (1, 2)]
     """
-    indices = range(len(group.responses))
-    if kind == "compare":
-        candidates: Iterable[tuple[int, ...]] = combinations(indices, 2)
-    elif kind == "rank":
-        candidates = combinations(indices, max(2, len(indices)))
-    else:
-        return [(i,) for i in indices]
+    num_responses = len(group.responses)
+    if kind not in ("compare", "rank"):
+        return [(i,) for i in range(num_responses)]
+    size = 2 if kind == "compare" else max(2, num_responses)
+    candidates = combinations(range(num_responses), size)
     return [members for members in candidates if _are_different(group, members)]
 
 

@@ -1,4 +1,4 @@
--- Tasks, people and votes of a campaign. Votes are only ever added: what replaces one has the next revision.
+-- Tasks, people and votes of a campaign. Votes are only ever added: a replacement has the next revision.
 CREATE TABLE IF NOT EXISTS groups (id INTEGER PRIMARY KEY, digest TEXT UNIQUE, prompt TEXT, responses TEXT, source TEXT, extra TEXT);
 CREATE TABLE IF NOT EXISTS tasks (id INTEGER PRIMARY KEY, grp INTEGER REFERENCES groups, kind TEXT, members TEXT,
     gold TEXT, place REAL, taken INTEGER DEFAULT 0, UNIQUE (grp, kind, members));
@@ -6,7 +6,7 @@ CREATE INDEX IF NOT EXISTS tasks_by_place ON tasks (place, id);
 
 CREATE TABLE IF NOT EXISTS people (id INTEGER PRIMARY KEY, name TEXT, admin INTEGER, token TEXT UNIQUE, UNIQUE (name, admin));
 CREATE TABLE IF NOT EXISTS sessions (secret TEXT PRIMARY KEY, person INTEGER REFERENCES people) WITHOUT ROWID;
--- a new link shuts out who came in by the old one
+-- a new link ends the sessions of the old one
 CREATE TRIGGER IF NOT EXISTS renewed AFTER UPDATE OF token ON people
     BEGIN DELETE FROM sessions WHERE person = new.id; END;
 

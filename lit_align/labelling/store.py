@@ -124,7 +124,8 @@ class Store:
             for position, group in enumerate(groups):
                 prompt = json.dumps(group.prompt, ensure_ascii=False)
                 responses = json.dumps(group.responses, ensure_ascii=False)
-                content_hash = _hash("\n".join([prompt, responses, str(gold)]))
+                content = "\n".join([prompt, responses, str(gold)])
+                content_hash = _hash(content)
                 num_seen[content_hash] += 1  # the same row twice is two groups
                 digest = f"{content_hash}:{num_seen[content_hash]}"
                 number = self._add_group(digest, prompt, responses, group)
@@ -310,18 +311,19 @@ class Store:
 
         The usual number of gold tasks counts as left, so that the sum does not change when one is answered.
         """
-        query = "SELECT count(*), count(*) - count(gold) FROM shown JOIN tasks ON id = task WHERE person = ?"
-        num_done, num_plain = self.fetch_one(f"{query} AND state <> 'open'", person)
-        answered = f"{SHOWN_TO} AND state <> 'open'"
-        query = f"SELECT count(*) FROM tasks WHERE gold IS NULL AND taken < :votes AND NOT EXISTS ({answered})"
+        num_done, num_plain = self.fetch_one(DONE_QUERY, person)
+        query = (
+            "SELECT count(*) FROM tasks WHERE gold IS NULL AND taken < :votes "
+            f"AND NOT EXISTS ({SHOWN_TO} AND state <> 'open')"
+        )
         (num_left,) = self.fetch_one(query, person=person, votes=self.votes)
         (num_gold,) = self.fetch_one("SELECT count(*) FROM tasks WHERE gold IS NOT NULL")
         if num_left:
             all_plain = num_plain + num_left
             expected_gold = min(num_gold, all_plain // (self.gold_every - 1))
             num_left = max(num_left, all_plain + expected_gold - num_done)
-        query = "SELECT seconds FROM votes WHERE person = ? AND verdict <> 'undo' ORDER BY id DESC LIMIT 20"
-        seconds = [value for (value,) in self.db.execute(query, (person,))]
+        rows = self.db.execute(SECONDS_QUERY, (person,))
+        seconds = [value for (value,) in rows]
         return num_done, num_left, median(seconds or [0.0])
 
 

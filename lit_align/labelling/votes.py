@@ -117,20 +117,35 @@ def read_votes(store: str | Path) -> CampaignVotes:
         raise DataError(
             f"{store} is not a store of votes: {error}; name the file of lit-align label"
         ) from error
-    groups = {}
-    for number, prompt, responses, source, extra in group_rows:
-        group = Group(json.loads(prompt), json.loads(responses))
-        groups[number] = group._replace(source=source, extra=json.loads(extra))
-    tasks = {}
-    for number, kind, group_number, members, gold in task_rows:
-        answer = json.loads(gold) if gold else None
-        tasks[number] = Task(kind, group_number, tuple(json.loads(members)), answer)
-    history = []
-    for row in vote_rows:
-        vote = Vote(*row)
-        answer, shown = json.loads(row["answer"]), json.loads(row["shown"])
-        history.append(vote._replace(answer=answer, shown=tuple(shown)))
-    return CampaignVotes(groups, tasks, history)
+    return CampaignVotes(
+        groups={row["id"]: _to_group(row) for row in group_rows},
+        tasks={row["id"]: _to_task(row) for row in task_rows},
+        history=[_to_vote(row) for row in vote_rows],
+    )
+
+
+def _to_group(row: sqlite3.Row) -> Group:
+    return Group(
+        prompt=json.loads(row["prompt"]),
+        responses=json.loads(row["responses"]),
+        source=row["source"],
+        extra=json.loads(row["extra"]),
+    )
+
+
+def _to_task(row: sqlite3.Row) -> Task:
+    return Task(
+        kind=row["kind"],
+        group=row["grp"],
+        members=tuple(json.loads(row["members"])),
+        gold=json.loads(row["gold"]) if row["gold"] else None,
+    )
+
+
+def _to_vote(row: sqlite3.Row) -> Vote:
+    vote = Vote(*row)
+    shown = json.loads(row["shown"])
+    return vote._replace(answer=json.loads(row["answer"]), shown=tuple(shown))
 
 
 def answer_values(
@@ -155,9 +170,8 @@ def answer_values(
     place_of = dict(zip(shown, places, strict=True))
     values = {}
     for i, j in combinations(sorted(place_of), 2):
-        is_first_better = place_of[i] < place_of[j]
-        is_second_better = place_of[i] > place_of[j]
-        values[i, j] = is_first_better - is_second_better
+        difference = place_of[j] - place_of[i]
+        values[i, j] = (difference > 0) - (difference < 0)
     return values
 
 
@@ -167,26 +181,36 @@ def content_key(group: Group) -> ContentKey:
     return json.dumps(group.prompt), *responses
 
 
+class _Merged(NamedTuple):
+    """Where a group went: the number of the first group of the same content, and the new index of each response."""
+
+    number: int
+    indices: list[int]
+
+    def map(self, responses: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self.indices[i] for i in responses)
+
+
 def merge_equal_groups(data: CampaignVotes) -> tuple[CampaignVotes, dict[int, ContentKey]]:
     """The same votes with one group for all rows of equal content, and the content of every group by number."""
+    keys: dict[int, ContentKey] = {}
     first_numbers: dict[ContentKey, int] = {}
-    keys, merged_into, new_indices = {}, {}, {}
+    merged: dict[int, _Merged] = {}
     for number, group in data.groups.items():
         key = content_key(group)
         first_number = first_numbers.setdefault(key, number)
         responses = data.groups[first_number].responses
+        indices = [responses.index(response) for response in group.responses]
         keys[number] = key
-        merged_into[number] = first_number
-        new_indices[number] = [responses.index(response) for response in group.responses]
+        merged[number] = _Merged(first_number, indices)
 
     tasks = {}
     for number, task in data.tasks.items():
-        indices = new_indices[task.group]
-        members = tuple(indices[i] for i in task.members)
-        tasks[number] = task._replace(group=merged_into[task.group], members=members)
+        target = merged[task.group]
+        tasks[number] = task._replace(group=target.number, members=target.map(task.members))
     history = []
     for vote in data.history:
-        indices = new_indices[data.tasks[vote.task].group]
-        shown = tuple(indices[i] for i in vote.shown)
+        task = data.tasks[vote.task]
+        shown = merged[task.group].map(vote.shown)
         history.append(vote._replace(shown=shown))
     return data._replace(tasks=tasks, history=history), keys

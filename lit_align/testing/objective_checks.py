@@ -58,8 +58,9 @@ def check_objective(objective: Objective) -> None:
         >>> check_objective(DPO(beta=0.5))
     """
     harness = make_harness(objective)
-    draws = [draw_tokens(NUM_ITEMS, seed) for seed in range(len(harness.names))]
-    responses, labels = _to_responses(draws), harness.make_labels(NUM_ITEMS)
+    draws = _draw_responses(harness)
+    responses = _to_responses(draws)
+    labels = harness.make_labels(NUM_ITEMS)
     batch = _Batch(responses, labels, harness.compute_losses(responses, labels))
     require(
         batch.losses.shape == (NUM_ITEMS,),
@@ -100,36 +101,49 @@ def _to_responses(draws: list[TokenDraw]) -> Responses:
     return tuple(draw.to_logps() for draw in draws)
 
 
-def _gradients(losses: Tensor, tokens: list[Tensor]) -> list[Tensor]:
+def _gradients(losses: Tensor, draws: list[TokenDraw]) -> list[Tensor]:
     """Gradient of the summed losses by each token's log-probability, ``[items, tokens]`` for each response."""
     require(losses.requires_grad, "the loss has no gradient")
-    gradients = torch.autograd.grad(losses.sum(), tokens, allow_unused=True, retain_graph=True)
-    return [
-        torch.zeros_like(logps) if gradient is None else gradient
-        for logps, gradient in zip(tokens, gradients, strict=True)
-    ]
+    return list(
+        torch.autograd.grad(
+            losses.sum(),
+            [draw.policy for draw in draws],
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    )
 
 
 def _check_finite(harness: Harness) -> None:
     """Loss and gradient in single precision, at log-probabilities as far apart as they may get."""
     extremes = torch.tensor([-EXTREME, -1e-3])
-    corners = torch.cartesian_prod(*[extremes] * (2 * len(harness.names)))
+    num_columns = 2 * len(harness.names)  # policy and reference of each response
+    corners = torch.cartesian_prod(*[extremes] * num_columns)
     num_items = len(corners)
+    length = torch.full((num_items,), 2)
     draws = []
     for policy_logp, reference_logp in torch.split(corners.T, 2):
-        policy = (policy_logp[:, None] / 2).expand(num_items, 2).clone().requires_grad_()
-        reference = (reference_logp[:, None] / 2).expand(num_items, 2).clone()
-        draws.append(TokenDraw(policy, reference, torch.full((num_items,), 2)))
-    losses = harness.compute_losses(_to_responses(draws), harness.make_labels(num_items))
+        policy = _spread_over_two_tokens(policy_logp).requires_grad_()
+        reference = _spread_over_two_tokens(reference_logp)
+        draws.append(TokenDraw(policy, reference, length))
+    labels = harness.make_labels(num_items)
+    losses = harness.compute_losses(_to_responses(draws), labels)
+    _require_finite(losses, "a loss")
+    for gradient in _gradients(losses, draws):
+        _require_finite(gradient, "a gradient")
+
+
+def _spread_over_two_tokens(logp: Tensor) -> Tensor:
+    halves = logp[:, None] / 2
+    return halves.expand(len(logp), 2).clone()
+
+
+def _require_finite(values: Tensor, name: str) -> None:
     require(
-        bool(losses.isfinite().all()),
-        f"a loss is not finite at extreme log-probabilities: {losses.tolist()}",
+        bool(values.isfinite().all()),
+        f"{name} is not finite at extreme log-probabilities: {values.tolist()}",
     )
-    for gradient in _gradients(losses, [draw.policy for draw in draws]):
-        require(
-            bool(gradient.isfinite().all()),
-            f"a gradient is not finite at extreme log-probabilities: {gradient.tolist()}",
-        )
 
 
 def _check_order(objective: Objective, harness: Harness, batch: _Batch) -> None:
@@ -150,7 +164,8 @@ def _check_order(objective: Objective, harness: Harness, batch: _Batch) -> None:
 def _losses_at(harness: Harness, batch: _Batch, index: Tensor) -> Tensor:
     """Losses of a batch of the items at ``index`` alone."""
     responses = tuple(logps.take(index) for logps in batch.responses)
-    return harness.compute_losses(responses, tuple(label[index] for label in batch.labels))
+    labels = tuple(label[index] for label in batch.labels)
+    return harness.compute_losses(responses, labels)
 
 
 def _check_gradient(
@@ -158,17 +173,21 @@ def _check_gradient(
 ) -> None:
     """The gradient against finite differences of the loss, by the first and by the last token of each response."""
     losses = harness.compute_losses(_to_responses(draws), labels)
-    gradients = _gradients(losses, [draw.policy for draw in draws])
-    for index, (draw, gradient) in enumerate(zip(draws, gradients, strict=True)):
-        for place in (torch.zeros_like(draw.length), draw.length - 1):
-            direction = torch.nn.functional.one_hot(place, draw.policy.shape[1])
+    gradients = _gradients(losses, draws)
+    for index, gradient in enumerate(gradients):
+        message = (
+            f"the gradient of the {harness.names[index]} response is not that of the loss "
+            "(is something detached?)"
+        )
+        length = draws[index].length
+        for place in (torch.zeros_like(length), length - 1):
+            direction = torch.nn.functional.one_hot(place, gradient.shape[1])
             raised = _shifted_losses(harness, draws, labels, index, STEP * direction)
             lowered = _shifted_losses(harness, draws, labels, index, -STEP * direction)
-            expected, actual = (raised - lowered) / (2 * STEP), (gradient * direction).sum(1)
+            expected = (raised - lowered) / (2 * STEP)
+            actual = (gradient * direction).sum(1)
             if objective.couples_batch:
                 expected, actual = expected.sum(), actual.sum()
-            name = harness.names[index]
-            message = f"the gradient of the {name} response is not that of the loss (is something detached?)"
             _require_close(actual, expected, message, tolerance=1e-5)
 
 
@@ -176,42 +195,57 @@ def _shifted_losses(
     harness: Harness, draws: list[TokenDraw], labels: Labels, index: int, shift: Tensor
 ) -> Tensor:
     """Losses with ``shift`` added to the log-probabilities of the response at ``index``."""
-    shifted = [draw._replace(policy=draw.policy.detach()) for draw in draws]
-    shifted[index] = draws[index]._replace(policy=draws[index].policy.detach() + shift)
-    return harness.compute_losses(_to_responses(shifted), labels).detach()
+    shifted = []
+    for number, draw in enumerate(draws):
+        policy = draw.policy.detach()
+        if number == index:
+            policy = policy + shift
+        shifted.append(draw._replace(policy=policy))
+    losses = harness.compute_losses(_to_responses(shifted), labels)
+    return losses.detach()
 
 
 def _check_descent(harness: Harness) -> None:
     """Close to the reference, gradient descent raises the better response in comparison to the other ones."""
-    num_items = 9
-    start = torch.linspace(-10.0, -5.0, num_items, dtype=torch.float64)[:, None]
-    start = start.expand(num_items, 4).clone()
-    small = torch.linspace(-1e-4, 1e-4, num_items, dtype=torch.float64)[:, None]
-    tokens = [(start + small * k).requires_grad_() for k in range(len(harness.names))]
-    draws = [TokenDraw(policy, start, torch.full((num_items,), 4)) for policy in tokens]
-    losses = harness.compute_losses(_to_responses(draws), harness.make_labels(num_items))
-    descents = [-gradient.sum(1) for gradient in _gradients(losses, tokens)]
+    draws = _draw_near_reference(len(harness.names))
+    num_items = len(draws[0].length)
+    labels = harness.make_labels(num_items)
+    losses = harness.compute_losses(_to_responses(draws), labels)
+    steps = [-gradient.sum(1) for gradient in _gradients(losses, draws)]
     directions = harness.directions(num_items)
 
     gains = torch.zeros(num_items)
-    for descent, direction in zip(descents, directions, strict=True):
-        gains = gains + descent * direction
+    for step, direction in zip(steps, directions, strict=True):
+        gains = gains + step * direction
     names = " or ".join(harness.names)
     wrong_way = f"a descent step moves a {names} response the wrong way at small margins"
     require(bool((gains >= -1e-12).all()), f"{wrong_way}: gains are {gains.tolist()}")
     require(bool((gains > 0).any()), "a descent step changes nothing at small margins")
-
-    compared = pairwise(zip(descents, directions, strict=True))
-    for (descent, direction), (next_descent, next_direction) in compared:
-        is_favoured = (descent >= next_descent - 1e-12) | (direction < next_direction)
-        require(
-            bool(is_favoured.all()),
-            f"a descent step does not favour the {harness.names[0]} response at small margins: "
-            f"it gains {descent.tolist()}, the next response {next_descent.tolist()}",
-        )
-    if len(descents) == 1:
-        gains = descents[0] * directions[0]
+    if len(steps) == 1:
         require(bool((gains >= 0).all()), f"{wrong_way}: gains are {gains.tolist()}")
+
+    compared = pairwise(zip(steps, directions, strict=True))
+    for (step, direction), (next_step, next_direction) in compared:
+        is_favoured = step >= next_step - 1e-12
+        may_be_behind = direction < next_direction
+        require(
+            bool((is_favoured | may_be_behind).all()),
+            f"a descent step does not favour the {harness.names[0]} response at small margins: "
+            f"it gains {step.tolist()}, the next response {next_step.tolist()}",
+        )
+
+
+def _draw_near_reference(num_responses: int, num_items: int = 9) -> list[TokenDraw]:
+    """Responses of four tokens whose log-ratios are within a few 1e-4 nats."""
+    reference = torch.linspace(-10.0, -5.0, num_items, dtype=torch.float64)
+    reference = reference[:, None].expand(num_items, 4).clone()
+    log_ratio = torch.linspace(-1e-4, 1e-4, num_items, dtype=torch.float64)
+    length = torch.full((num_items,), 4)
+    draws = []
+    for number in range(num_responses):
+        policy = reference + log_ratio[:, None] * number
+        draws.append(TokenDraw(policy.requires_grad_(), reference, length))
+    return draws
 
 
 def _check_reference_unused(objective: Objective, harness: Harness, batch: _Batch) -> None:
@@ -240,21 +274,25 @@ def _drop_reference(logps: Logps) -> Logps:
 
 def _check_bfloat16(harness: Harness) -> None:
     """Loss and gradient in bfloat16 against double precision, at numbers that both hold exactly."""
-    for rough, exact in zip(
-        _losses_and_gradients(harness, torch.bfloat16),
-        _losses_and_gradients(harness, torch.float64),
-        strict=True,
-    ):
+    message = "the loss or gradient in bfloat16 differs from that in double precision"
+    rough_values = _losses_and_gradients(harness, torch.bfloat16)
+    exact_values = _losses_and_gradients(harness, torch.float64)
+    for rough, exact in zip(rough_values, exact_values, strict=True):
         scale = 1 + exact.abs().max()
-        message = "the loss or gradient in bfloat16 differs from that in double precision"
         _require_close(rough / scale, exact / scale, message, tolerance=BFLOAT16_TOLERANCE)
 
 
 def _losses_and_gradients(harness: Harness, dtype: torch.dtype) -> list[Tensor]:
-    draws = [draw_tokens(NUM_ITEMS, seed, dtype) for seed in range(len(harness.names))]
-    losses = harness.compute_losses(_to_responses(draws), harness.make_labels(NUM_ITEMS))
-    gradients = _gradients(losses, [draw.policy for draw in draws])
-    return [values.double() for values in (losses, *gradients)]
+    draws = _draw_responses(harness, dtype)
+    labels = harness.make_labels(NUM_ITEMS)
+    losses = harness.compute_losses(_to_responses(draws), labels)
+    values = [losses, *_gradients(losses, draws)]
+    return [value.double() for value in values]
+
+
+def _draw_responses(harness: Harness, dtype: torch.dtype = torch.float64) -> list[TokenDraw]:
+    num_responses = len(harness.names)
+    return [draw_tokens(NUM_ITEMS, seed, dtype) for seed in range(num_responses)]
 
 
 def _check_padding(harness: Harness, batch: _Batch) -> None:
@@ -275,11 +313,10 @@ def _pad(tokens: PerTokenLogps | None) -> PerTokenLogps:
 
 def _check_coin_toss(harness: Harness) -> None:
     """Between equal responses the gradients of the two orders of a pair cancel."""
-    first = draw_tokens(NUM_ITEMS, 0)
-    second = first._replace(policy=first.policy.detach().clone().requires_grad_())
+    first, second = draw_tokens(NUM_ITEMS, seed=0), draw_tokens(NUM_ITEMS, seed=0)
     chosen, rejected = first.to_logps(), second.to_logps()
     losses = harness.compute_losses((chosen, rejected), ())
-    losses = losses + harness.compute_losses((rejected, chosen), ())
-    for gradient in _gradients(losses, [first.policy, second.policy]):
-        message = "margin_only is True, but a coin-toss label has a gradient at equal responses"
+    flipped_losses = harness.compute_losses((rejected, chosen), ())
+    message = "margin_only is True, but a coin-toss label has a gradient at equal responses"
+    for gradient in _gradients(losses + flipped_losses, [first, second]):
         _require_close(gradient, torch.zeros_like(gradient), message)

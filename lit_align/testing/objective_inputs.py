@@ -59,20 +59,25 @@ class TokenDraw(NamedTuple):
         """The log-probabilities as an objective reads them; padding is zero."""
         places = torch.arange(self.policy.shape[1])
         is_scored = places < self.length[:, None]
-        policy, reference = self.policy * is_scored, self.reference * is_scored
-        collision = (-0.5 - 0.1 * places).to(policy) * is_scored
-        tokens = PerTokenLogps(policy, reference, collision)
+        policy = self.policy * is_scored
+        reference = self.reference * is_scored
+        collision = (-0.5 - 0.1 * places).to(policy)
+        tokens = PerTokenLogps(policy, reference, collision * is_scored)
         return Logps(policy.sum(1), reference.sum(1), self.length, tokens)
 
 
 def draw_tokens(num_items: int, seed: int, dtype: torch.dtype = torch.float64) -> TokenDraw:
     """Log-probabilities in quarters of a nat, which every dtype holds exactly, and lengths from 2 tokens up."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (num_items, MAX_TOKENS)
-    policy = -torch.randint(1, 17, shape, generator=generator).to(dtype) / 4
-    reference = -torch.randint(1, 17, shape, generator=generator).to(dtype) / 4
+
+    def draw_logps() -> Tensor:
+        quarters = torch.randint(1, 17, (num_items, MAX_TOKENS), generator=generator)
+        return -quarters.to(dtype) / 4
+
+    policy = draw_logps().requires_grad_()
+    reference = draw_logps()
     length = torch.randint(2, MAX_TOKENS + 1, (num_items,), generator=generator)
-    return TokenDraw(policy.requires_grad_(), reference, length)
+    return TokenDraw(policy, reference, length)
 
 
 def make_harness(objective: Objective) -> Harness:
@@ -104,8 +109,13 @@ def _no_labels(num_items: int) -> Labels:
     return ()
 
 
-def _constant_directions(signs: tuple[float, ...]) -> Callable[[int], list[Tensor]]:
-    return lambda num_items: [torch.full((num_items,), sign) for sign in signs]
+def _constant_directions(*signs: float) -> Callable[[int], list[Tensor]]:
+    """The same sign for a response in every item."""
+
+    def directions(num_items: int) -> list[Tensor]:
+        return [torch.full((num_items,), sign) for sign in signs]
+
+    return directions
 
 
 def _is_positive(num_items: int) -> Tensor:
@@ -115,20 +125,28 @@ def _is_positive(num_items: int) -> Tensor:
 
 def _pairwise(objective: PairwiseObjective) -> Harness:
     def compute_losses(responses: Responses, labels: Labels) -> Tensor:
-        if objective.needs_target:
-            return objective(responses[0], responses[1], target=responses[2])  # type: ignore[call-arg]
-        return objective(responses[0], responses[1])
+        chosen, rejected, *targets = responses
+        if targets:
+            return objective(chosen, rejected, target=targets[0])  # type: ignore[call-arg]
+        return objective(chosen, rejected)
 
+    names, signs = ["chosen", "rejected"], [1.0, -1.0]
     if objective.needs_target:
-        names, signs = ("chosen", "rejected", "target"), (1.0, -1.0, 1.0)
-    else:
-        names, signs = ("chosen", "rejected"), (1.0, -1.0)
-    return Harness(names, _no_labels, compute_losses, _constant_directions(signs))
+        names.append("target")
+        signs.append(1.0)
+    return Harness(
+        names=tuple(names),
+        make_labels=_no_labels,
+        compute_losses=compute_losses,
+        directions=_constant_directions(*signs),
+    )
 
 
 def _unpaired(objective: UnpairedObjective) -> Harness:
     def compute_losses(responses: Responses, labels: Labels) -> Tensor:
-        return objective(responses[0], labels[0], responses[0].policy.new_zeros(()))
+        (logps,), (desirable,) = responses, labels
+        baseline = logps.policy.new_zeros(())
+        return objective(logps, desirable, baseline)
 
     return Harness(
         names=("labelled",),
@@ -144,29 +162,38 @@ def _ranked(objective: RankedObjective) -> Harness:
     def compute_losses(responses: Responses, labels: Labels) -> Tensor:
         num_items = len(responses[0].policy)
         all_responses = Logps(
-            torch.cat([logps.policy for logps in responses]),
-            torch.cat([logps.reference for logps in responses]),
-            torch.cat([logps.length for logps in responses]),
+            policy=torch.cat([logps.policy for logps in responses]),
+            reference=torch.cat([logps.reference for logps in responses]),
+            length=torch.cat([logps.length for logps in responses]),
         )
-        order = torch.arange(len(names) * num_items).view(len(names), num_items).T
-        return objective(all_responses, order, torch.arange(len(names)).expand(num_items, -1))
+        indices = torch.arange(len(names) * num_items)
+        order = indices.view(len(names), num_items).T
+        place = torch.arange(len(names)).expand(num_items, -1)
+        return objective(all_responses, order, place)
 
-    return Harness(names, _no_labels, compute_losses, _constant_directions((1.0, 0.0, -1.0)))
+    return Harness(
+        names=names,
+        make_labels=_no_labels,
+        compute_losses=compute_losses,
+        directions=_constant_directions(1.0, 0.0, -1.0),
+    )
 
 
 def _rated(objective: RatedObjective) -> Harness:
     """Ratings above and below every score, 0 and -40; every other rating of the last attribute is missing."""
+    num_attributes = len(objective.attributes)
 
     def make_ratings(num_items: int) -> Tensor:
         rating = torch.where(_is_positive(num_items), 0.0, -40.0).double()
-        ratings = rating[:, None].repeat(1, len(objective.attributes))
-        if ratings.shape[1] > 1:
+        ratings = rating[:, None].repeat(1, num_attributes)
+        if num_attributes > 1:
             ratings[::2, -1] = float("nan")
         return ratings
 
     def compute_losses(responses: Responses, labels: Labels) -> Tensor:
-        scores = responses[0].policy[:, None].expand(-1, len(objective.attributes))
-        return objective(scores, labels[0].to(scores))
+        (logps,), (ratings,) = responses, labels
+        scores = logps.policy[:, None].expand(-1, num_attributes)
+        return objective(scores, ratings.to(scores))
 
     return Harness(
         names=("rated",),
@@ -183,9 +210,10 @@ def _policy(objective: PolicyObjective) -> Harness:
         return torch.where(_is_positive(num_items), 1.0, -0.5)
 
     def compute_losses(responses: Responses, labels: Labels) -> Tensor:
-        policy, old_policy = responses[0].policy, responses[0].reference
-        tokens = PolicyTokens(policy, old_policy, old_policy, torch.arange(len(policy)))
-        return objective(tokens, labels[0].to(policy))
+        (logps,), (advantages,) = responses, labels
+        owner = torch.arange(len(logps.policy))
+        tokens = PolicyTokens(logps.policy, logps.reference, logps.reference, owner)
+        return objective(tokens, advantages.to(logps.policy))
 
     return Harness(
         names=("sampled",),
@@ -197,6 +225,12 @@ def _policy(objective: PolicyObjective) -> Harness:
 
 def _supervised(objective: SupervisedObjective) -> Harness:
     def compute_losses(responses: Responses, labels: Labels) -> Tensor:
-        return objective(responses[0].policy)
+        (logps,) = responses
+        return objective(logps.policy)
 
-    return Harness(("demonstrated",), _no_labels, compute_losses, _constant_directions((1.0,)))
+    return Harness(
+        names=("demonstrated",),
+        make_labels=_no_labels,
+        compute_losses=compute_losses,
+        directions=_constant_directions(1.0),
+    )

@@ -49,18 +49,22 @@ def check_reward(reward: Reward, groups: Sequence[Group] = GROUPS) -> None:
         >>> from lit_align.rewards.length import Length
         >>> check_reward(Length(max_words=20))
     """
-    name, groups_before = type(reward).__name__, repr(groups)
+    name = type(reward).__name__
+    groups_before = repr(groups)
     scores = reward(groups)
     num_responses = sum(len(group.responses) for group in groups)
-    for part, values in {"total": scores.total, **scores.parts}.items():
+    _check_part(f"{name} returns total", scores.total, num_responses)
+    for part, values in scores.parts.items():
         _check_part(f"{name} returns {part}", values, num_responses)
     require(repr(groups) == groups_before, f"{name} changes the groups it is given")
 
-    reversed_total = _reverse_groups(scores.total, groups)
-    separate_total = torch.cat([reward([group]).total for group in groups])
-    _require_same(name, "in a second call", reward(groups).total, scores.total)
-    _require_same(name, "in another order", reward(groups[::-1]).total, reversed_total)
-    _require_same(name, "one by one", separate_total, scores.total)
+    repeated = reward(groups).total
+    _require_same(name, "in a second call", repeated, scores.total)
+    reordered = reward(groups[::-1]).total
+    expected = _reverse_groups(scores.total, groups)
+    _require_same(name, "in another order", reordered, expected)
+    separate = [reward([group]).total for group in groups]
+    _require_same(name, "one by one", torch.cat(separate), scores.total)
 
 
 def _check_part(returned: str, values: Tensor, num_responses: int) -> None:
@@ -75,7 +79,8 @@ def _check_part(returned: str, values: Tensor, num_responses: int) -> None:
 
 def _reverse_groups(total: Tensor, groups: Sequence[Group]) -> Tensor:
     """Scores for the groups in reverse order; within a group they stay in order."""
-    by_group = torch.split(total, [len(group.responses) for group in groups])
+    sizes = [len(group.responses) for group in groups]
+    by_group = torch.split(total, sizes)
     return torch.cat(by_group[::-1])
 
 

@@ -173,7 +173,7 @@ def test_what_is_installed_as_json(capsys):
         one for one in json.loads(capsys.readouterr().out) if one["name"] == "CrossEntropy"
     )
     assert first["from"] == "lit_align.objectives.cross_entropy"
-    assert first["what"] == "Make every token of the demonstrations likelier."
+    assert first["what"] == "Raise the log-probability of every token of the demonstrations."
 
 
 def python(code: str) -> str:

@@ -18,15 +18,15 @@ from lit_align.types import Group
 CHATTY = [{"role": "user", "content": "What do bees make?"}]
 
 
-def some(count: int, size: int = 2) -> list[Group]:
+def make_groups(count: int, size: int = 2) -> list[Group]:
     """Groups that are all different."""
     return [
-        Group(f"Question {k}?", [f"Answer {k}.{i}" for i in range(size)], source=f"some:{k}")
+        Group(f"Question {k}?", [f"Answer {k}.{i}" for i in range(size)], source=f"rows:{k}")
         for k in range(count)
     ]
 
 
-def asking(**settings) -> Campaign:
+def make_campaign(**settings) -> Campaign:
     """Settings of a campaign that nobody else listens to."""
     return Campaign(**{"gold_every": 1000, **settings})
 
@@ -34,7 +34,7 @@ def asking(**settings) -> Campaign:
 @contextmanager
 def serving(path, groups=(), gold=(), **settings):
     """The store and port of a page in a thread of its own."""
-    campaign = asking(**settings)
+    campaign = make_campaign(**settings)
     store = Store(path, campaign.votes, campaign.gold_every)
     store.add_tasks(groups, campaign.ask, uncertainty=campaign.uncertainty)
     store.add_tasks(gold, campaign.ask, gold=True)

@@ -1,4 +1,4 @@
-"""What votes are worth: derived by hand, and by outside libraries on real votes."""
+"""Aggregation of votes and agreement: derived by hand, and by outside libraries on real votes."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ from lit_align.types import Group, Pair
 from tests.labelling.serving import Visitor, serving
 
 
-def said(task, answers, shown=(0, 1)):
+def make_votes(task, answers, shown=(0, 1)):
     """A vote of each annotator on a task."""
     return [Vote(name, task, 1, "vote", answer, shown) for name, answer in answers.items()]
 
@@ -38,15 +38,17 @@ def prefers(better, strength=1):
     return {"preference": {0: -strength, 1: strength, None: 0}[better]}
 
 
-def ballots(kind, answers, size=2, members=None):
+def campaign_votes(kind, answers, size=2, members=None):
     members = members or tuple(range(size))
     group = Group("?", [f"r{k}" for k in range(size)])
-    return CampaignVotes({1: group}, {1: Task(kind, 1, members, None)}, said(1, answers, members))
+    return CampaignVotes(
+        {1: group}, {1: Task(kind, 1, members, None)}, make_votes(1, answers, members)
+    )
 
 
 def test_a_comparison_by_each_way():
     """Two for the first (strengths 3 and 1), one against (2), one tie: 2.5 of 4; the mean strength is 2 / 4."""
-    given = ballots(
+    given = campaign_votes(
         "compare",
         {"a": prefers(0, 3), "b": prefers(0, 1), "c": prefers(1, 2), "d": prefers(None, 0)},
     )
@@ -63,24 +65,26 @@ def test_the_order_in_which_responses_were_shown_is_undone():
         (0, 2): -1,
         (1, 2): -1,
     }
-    given = ballots("compare", {})._replace(
+    given = campaign_votes("compare", {})._replace(
         history=[Vote("a", 1, 1, "vote", {"preference": 3}, (1, 0))]
     )
     assert groups(given)[0].pairs == (Pair(0, 1, 1.0, 3.0),)
 
 
-def test_what_has_no_majority_is_left_out():
+def test_comparisons_without_a_majority_are_left_out():
     for answers in ([prefers(0), prefers(1)], [prefers(None, 0)] * 2):
-        given = ballots("compare", dict(zip("ab", answers, strict=True)))
+        given = campaign_votes("compare", dict(zip("ab", answers, strict=True)))
         assert [groups(given, how) for how in ("majority", "share")] == [[], []]
     # a tie is the commonest answer: no majority, yet the share leans to the first
-    given = ballots("compare", {"a": prefers(None, 0), "b": prefers(None, 0), "c": prefers(0)})
+    given = campaign_votes(
+        "compare", {"a": prefers(None, 0), "b": prefers(None, 0), "c": prefers(0)}
+    )
     assert groups(given, "majority") == []
     assert groups(given, "share")[0].pairs[0].probability == pytest.approx(2 / 3)
 
 
 def test_only_the_latest_of_an_annotator_counts_and_skips_and_withdrawals_do_not():
-    given = ballots("compare", {"a": prefers(0), "b": prefers(0), "c": prefers(0)})
+    given = campaign_votes("compare", {"a": prefers(0), "b": prefers(0), "c": prefers(0)})
     later = [
         Vote("a", 1, 2, "vote", prefers(1), (0, 1)),
         Vote("b", 1, 2, "undo", {}, (0, 1)),
@@ -94,7 +98,7 @@ def test_only_the_latest_of_an_annotator_counts_and_skips_and_withdrawals_do_not
 
 def test_a_ranking_of_three():
     """1 > 2 > 3 and 2 > 1 = 3: 1 beats 2 in half, 1 beats 3 in 3/4, 2 beats 3; expected wins 1.25, 1.5, 0.25."""
-    given = ballots("rank", {"a": {"places": [1, 2, 3]}, "b": {"places": [2, 1, 2]}}, size=3)
+    given = campaign_votes("rank", {"a": {"places": [1, 2, 3]}, "b": {"places": [2, 1, 2]}}, size=3)
     (found,) = groups(given, "share")
     assert found.ranking == (2, 1, 3)
     assert set(found.pairs) == {Pair(0, 2, 0.75), Pair(1, 2, 1.0)}
@@ -114,9 +118,9 @@ def test_comparisons_are_a_ranking_where_all_were_compared():
     assert groups(given._replace(history=history[:2]))[0].ranking == ()
 
 
-def test_ratings_and_thumbs():
+def test_ratings_and_binary_labels():
     flags = [{"invents": True, "harmful": False}, {"invents": False, "harmful": False}]
-    given = ballots(
+    given = campaign_votes(
         "rate",
         {"a": {"rating": 3, "flags": {"old": True}}, "b": {"rating": 5, "flags": {"new": False}}},
         1,
@@ -124,7 +128,7 @@ def test_ratings_and_thumbs():
     assert groups(given)[0].ratings == (
         {"rating": 4.0, "old": 1.0, "new": 0.0},
     )  # the list has changed
-    given = ballots(
+    given = campaign_votes(
         "rate",
         {"a": {"rating": 2, "flags": flags[0]}, "b": {"rating": 5, "flags": flags[1]}},
         2,
@@ -132,7 +136,9 @@ def test_ratings_and_thumbs():
     )
     assert groups(given)[0].ratings == ({}, {"rating": 3.5, "invents": 0.5, "harmful": 0.0})
     assert groups(given, "majority") == []
-    given = ballots("thumbs", {"a": {"up": True}, "b": {"up": False}, "c": {"up": False}}, 2, (1,))
+    given = campaign_votes(
+        "thumbs", {"a": {"up": True}, "b": {"up": False}, "c": {"up": False}}, 2, (1,)
+    )
     assert groups(given, "majority")[0][1:4] == (["r1"], (), (False,))
 
 
@@ -140,10 +146,10 @@ def test_the_export_trains():
     """A line is read back as the same group by the layouts that training reads."""
     flags = {"invents": False}
     several = [
-        ballots("compare", {"a": prefers(0, 3)}),
-        ballots("rank", {"a": {"places": [3, 1, 2]}}, 3),
-        ballots("rate", {"a": {"rating": 6, "flags": flags}}, 1),
-        ballots("thumbs", {"a": {"up": True}}, 1),
+        campaign_votes("compare", {"a": prefers(0, 3)}),
+        campaign_votes("rank", {"a": {"places": [3, 1, 2]}}, 3),
+        campaign_votes("rate", {"a": {"rating": 6, "flags": flags}}, 1),
+        campaign_votes("thumbs", {"a": {"up": True}}, 1),
     ]
     for given in several:
         (group,) = groups(given)
@@ -151,7 +157,7 @@ def test_the_export_trains():
         assert recognise(row, built_in())(row) == group
 
 
-def test_reliability_is_judged_by_gold():
+def test_annotators_are_measured_by_gold_tasks():
     group = Group("?", ["x", "y"])
     tasks = {
         1: Task("compare", 1, (0, 1), prefers(0)),
@@ -159,11 +165,11 @@ def test_reliability_is_judged_by_gold():
         3: Task("compare", 1, (0, 1), None),
     }
     history = [
-        *said(1, {"careful": prefers(0), "careless": prefers(1), "torn": prefers(None, 0)}),
-        *said(
+        *make_votes(1, {"careful": prefers(0), "careless": prefers(1), "torn": prefers(None, 0)}),
+        *make_votes(
             2, {"careful": {"rating": 6, "flags": {}}, "careless": {"rating": 3, "flags": {}}}, (0,)
         ),
-        *said(3, {"careful": prefers(0), "careless": prefers(1)}),
+        *make_votes(3, {"careful": prefers(0), "careless": prefers(1)}),
     ]
     given = CampaignVotes({1: group}, tasks, history)
     assert aggregation.gold_accuracy(given) == {
@@ -175,7 +181,7 @@ def test_reliability_is_judged_by_gold():
     assert groups(aggregation.drop_unreliable(given, 0.5))[0].pairs == (Pair(0, 1, 1.0, 1.0),)
 
 
-def test_dawid_skene_hears_through_an_annotator_who_is_always_wrong():
+def test_dawid_skene_corrects_an_annotator_who_is_always_wrong():
     truth = [1, -1, 1, 1, -1, -1, 1, -1]
     given = [Label((k, 0, 1), who, value) for k, value in enumerate(truth) for who in "abc"]
     given += [Label((k, 0, 1), "liar", -value) for k, value in enumerate(truth)]
@@ -234,12 +240,12 @@ def test_position_bias_counts_who_was_shown_first():
         Vote(f"a{k}", 1, 1, "vote", {"preference": one}, (1, 0))
         for k, one in enumerate((-3, 1, -2, 0))
     ]
-    given = ballots("compare", {})._replace(history=history)
+    given = campaign_votes("compare", {})._replace(history=history)
     share, error, count = position_bias(given)
     assert (share, error, count) == (pytest.approx(2 / 3), pytest.approx(0.5 / 3**0.5), 3)
 
 
-def test_what_a_row_knows_is_the_gold_answer():
+def test_gold_answers_come_from_the_labels_of_a_row():
     pair = Group("?", ["x", "y"], (Pair(1, 0),))
     assert gold_answer(pair, "compare", (0, 1)) == prefers(1)
     assert gold_answer(pair._replace(pairs=(Pair(1, 0, 0.5),)), "compare", (0, 1)) is None
@@ -368,7 +374,7 @@ def test_krippendorffs_own_example():
 
 
 @pytest.mark.filterwarnings("error")
-def test_too_little_to_tell():
+def test_agreement_of_too_few_labels_is_undefined():
     """Two agree on one item, and one alone says something else of another: nothing differs that could agree."""
     for given in (
         [],

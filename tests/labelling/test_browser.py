@@ -7,7 +7,7 @@ import pytest
 
 from lit_align.labelling.votes import read_votes
 from lit_align.types import Group
-from tests.labelling.serving import serving, some
+from tests.labelling.serving import make_groups, serving
 
 PHONE = {
     "viewport": {"width": 390, "height": 844},
@@ -53,7 +53,7 @@ def ten(size=2):
         Group(ASK, [*map(reply, pair), *(reply(f"Another {k}.") for k in range(size - 2))][:size])
         for pair in hard
     ]
-    return made + some(10 - len(made), size)
+    return made + make_groups(10 - len(made), size)
 
 
 @contextmanager
@@ -252,7 +252,7 @@ def test_thumbs_with_keys_and_with_a_pointer(browser, tmp_path):
 
 def test_an_impatient_click_is_one_vote(browser, tmp_path):
     with (
-        serving(tmp_path / "l.db", some(3)) as (store, port),
+        serving(tmp_path / "l.db", make_groups(3)) as (store, port),
         visiting(browser, port, store.invite("ada")) as page,
     ):
         page.locator(".dot").nth(1).click()
@@ -291,7 +291,7 @@ def test_what_a_model_wrote_is_text(browser, tmp_path):
 
 def test_without_javascript(browser, tmp_path):
     with (
-        serving(tmp_path / "l.db", some(4, 3), ask="rank") as (store, port),
+        serving(tmp_path / "l.db", make_groups(4, 3), ask="rank") as (store, port),
         visiting(browser, port, store.invite("ada"), java_script_enabled=False) as page,
     ):
         for place in range(3):

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from lit_align.labelling.votes import read_votes
-from tests.labelling.serving import Visitor, some
+from tests.labelling.serving import Visitor, make_groups
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,7 @@ class Page:
         rows.write_text(
             "".join(
                 json.dumps({"prompt": g.prompt, "responses": g.responses}) + "\n"
-                for g in some(tasks)
+                for g in make_groups(tasks)
             )
         )
         names = [f"w{k}" for k in range(annotators)]
@@ -53,12 +53,14 @@ class Page:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         self.process = subprocess.Popen(self.command, cwd=ROOT, env=environment, **pipes)
-        self.said = ""
-        while "Ctrl-C stops" not in self.said:
+        self.output = ""
+        while "Ctrl-C stops" not in self.output:
             line = self.process.stdout.readline()
-            assert line, self.said
-            self.said += line
-        self.tokens |= dict(re.findall(r"^(\w+): http://[^/]+/in/(\S+)$", self.said, re.MULTILINE))
+            assert line, self.output
+            self.output += line
+        self.tokens |= dict(
+            re.findall(r"^(\w+): http://[^/]+/in/(\S+)$", self.output, re.MULTILINE)
+        )
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()

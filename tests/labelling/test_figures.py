@@ -1,4 +1,4 @@
-"""The committed figures keep what the page promises."""
+"""The committed measurements of the labelling page meet its targets."""
 
 import json
 from pathlib import Path
@@ -14,8 +14,8 @@ def test_no_vote_was_lost_and_nobody_waits():
     assert found["latency"]["vote p99, ms"] < 200
 
 
-def test_what_flipped_votes_cost():
-    """Dawid and Skene hear through annotators who are always wrong; a count of heads does not."""
+def test_dawid_skene_is_robust_to_flipped_votes():
+    """Dawid and Skene correct annotators who are always wrong; counting votes does not."""
     found = json.loads((PROOFS / "poisoning.json").read_text())
     clean, poisoned = (
         {how: of[share]["accuracy"] for how, of in found["flip"].items()}

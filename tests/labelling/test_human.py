@@ -1,4 +1,4 @@
-"""People's votes as labels: every kind, by content, with what was left out on record; and training on them."""
+"""Votes of people as labels: every kind, by content, with a record of what was left out; and training on them."""
 
 import json
 
@@ -11,18 +11,18 @@ from lit_align.labelling.feedback import Human
 from lit_align.labelling.store import Store
 from lit_align.testing import check_feedback
 from lit_align.types import Group, Pair
-from tests.labelling.serving import some
+from tests.labelling.serving import make_groups
 from tests.stages.runs import arguments, folder_of, write_pairs
 
-TWO, THREE = some(1, 2)[0], some(1, 3)[0]
+TWO, THREE = make_groups(1, 2)[0], make_groups(1, 3)[0]
 
 
-def asked(path, kind, groups, said, gold=()):
-    """A store in which everybody answers all; what they say is told of the responses in the order of the group."""
-    store = Store(path, votes=len(said), gold_every=1000)
+def store_with_votes(path, kind, groups, answers_of, gold=()):
+    """A store in which everybody answers every task; answers are about the responses in the order of the group."""
+    store = Store(path, votes=len(answers_of), gold_every=1000)
     store.add_tasks(groups, kind)
     store.add_tasks(gold, kind, gold=True)
-    for name, answers in said.items():
+    for name, answers in answers_of.items():
         who = store.session_person(store.open_session(store.invite(name))[0])
         with store.transaction() as db:
             db.execute("INSERT INTO shown SELECT id, ?, id, 'open', 0 FROM tasks", (who,))
@@ -54,21 +54,21 @@ def as_shown(kind, answer, members, order):
 
 
 def labelled(source, label_kind, group):
-    [opinion] = source([group], label_kind)
-    return opinion.group
+    [result] = source([group], label_kind)
+    return result.group
 
 
 def test_comparisons(tmp_path):
     """Two for the first (3 and 1), one against (2), one tie: 2.5 of 4, by (3 + 1 - 2 + 0) / 4."""
-    store = asked(
+    store = store_with_votes(
         tmp_path / "l.db", "compare", [TWO], {"a": [-3], "b": [-1], "c": [2], "d": [0], "e": [None]}
     )
-    [opinion] = Human(store)([TWO._replace(source="here:1", extra={"tokens": [[1], [2]]})], "pairs")
-    assert opinion.group == TWO._replace(
+    [result] = Human(store)([TWO._replace(source="here:1", extra={"tokens": [[1], [2]]})], "pairs")
+    assert result.group == TWO._replace(
         pairs=(Pair(0, 1, 0.625, 0.5),), source="here:1", extra={"tokens": [[1], [2]]}
     )
     counts = {"annotators": 4, "votes": 4, "ties": 1, "abstentions": 1, "dropped": 0}
-    assert counts.items() <= opinion.records[0].items()
+    assert counts.items() <= result.records[0].items()
     assert labelled(Human(store, "majority"), "pairs", TWO).pairs == (Pair(0, 1, 1.0, 0.5),)
     assert labelled(Human(store), "ranking", TWO).ranking == (1, 2)
     assert labelled(Human(store), "desirable", TWO).desirable == (True, False)
@@ -76,10 +76,12 @@ def test_comparisons(tmp_path):
     assert Human(store)([TWO], "ratings")[0].reason == "no rating"
 
 
-def test_a_row_is_found_by_what_it_says(tmp_path):
+def test_a_group_is_found_by_its_content(tmp_path):
     """In another order, or asked about twice: one for the first, and two for it when it stood second."""
     turned = TWO._replace(responses=TWO.responses[::-1])
-    store = asked(tmp_path / "l.db", "compare", [TWO, turned], {"a": [-1, 3], "b": [1, 2]})
+    store = store_with_votes(
+        tmp_path / "l.db", "compare", [TWO, turned], {"a": [-1, 3], "b": [1, 2]}
+    )
     for group in (TWO, turned):
         found = labelled(Human(store), "pairs", group)
         [(better, _, sure, margin)] = found.pairs
@@ -94,9 +96,11 @@ def test_a_row_is_found_by_what_it_says(tmp_path):
     }
 
 
-def test_ties_and_silence_are_told_apart(tmp_path):
-    groups = some(2)
-    store = asked(tmp_path / "l.db", "compare", groups, {"a": [-1, None], "b": [1, None]})
+def test_ties_and_missing_votes_have_different_reasons(tmp_path):
+    groups = make_groups(2)
+    store = store_with_votes(
+        tmp_path / "l.db", "compare", groups, {"a": [-1, None], "b": [1, None]}
+    )
     for label_kind in ("pairs", "desirable", "ranking", "demonstrations"):
         assert [one.reason for one in Human(store)(groups, label_kind)] == [
             TIE,
@@ -106,7 +110,7 @@ def test_ties_and_silence_are_told_apart(tmp_path):
 
 def test_three_that_are_compared_with_each_other(tmp_path):
     """0 beats 1 and ties with 2, which ties with 1: expected wins 1.5, 0.5 and 1; only one pair is decided."""
-    store = asked(tmp_path / "l.db", "compare", [THREE], {"a": [-2, 0, 0]})
+    store = store_with_votes(tmp_path / "l.db", "compare", [THREE], {"a": [-2, 0, 0]})
     assert labelled(Human(store), "ranking", THREE).ranking == (1, 3, 2)
     assert labelled(Human(store), "demonstrations", THREE).responses == THREE.responses[:1]
     assert labelled(Human(store), "pairs", THREE).responses == THREE.responses[:2]
@@ -114,7 +118,9 @@ def test_three_that_are_compared_with_each_other(tmp_path):
 
 def test_rankings(tmp_path):
     """1 > 2 > 3 and 2 > 1 = 3: expected wins 1.25, 1.5, 0.25."""
-    store = asked(tmp_path / "l.db", "rank", [THREE], {"a": [[1, 2, 3]], "b": [[2, 1, 2]]})
+    store = store_with_votes(
+        tmp_path / "l.db", "rank", [THREE], {"a": [[1, 2, 3]], "b": [[2, 1, 2]]}
+    )
     assert labelled(Human(store), "ranking", THREE).ranking == (2, 1, 3)
     assert set(labelled(Human(store), "pairs", THREE).pairs) == {Pair(0, 2, 0.75), Pair(1, 2)}
     assert labelled(Human(store), "demonstrations", THREE).responses == THREE.responses[1:2]
@@ -123,7 +129,7 @@ def test_rankings(tmp_path):
 
 def test_ratings(tmp_path):
     said = {"a": [(7, False), (4, True), (2, True)], "b": [(5, False), (4, False), (1, True)]}
-    store = asked(tmp_path / "l.db", "rate", [THREE], said)
+    store = store_with_votes(tmp_path / "l.db", "rate", [THREE], said)
     rated = [{"invents": p, "rating": mean} for p, mean in ((0.0, 6.0), (0.5, 4.0), (1.0, 1.5))]
     assert list(labelled(Human(store), "ratings", THREE).ratings) == rated
     found = labelled(Human(store), "desirable", THREE)
@@ -133,13 +139,13 @@ def test_ratings(tmp_path):
     }  # fmt: skip
     assert labelled(Human(store), "ranking", THREE).ranking == (1, 2, 3)
     assert labelled(Human(store), "demonstrations", THREE).responses == ["Answer 0.0"]
-    bad = asked(tmp_path / "bad.db", "rate", [TWO], {"a": [(3, True), (2, True)]})
+    bad = store_with_votes(tmp_path / "bad.db", "rate", [TWO], {"a": [(3, True), (2, True)]})
     assert Human(bad)([TWO], "demonstrations")[0].reason == "no response is worth imitating"
 
 
 def test_thumbs(tmp_path):
     """One is liked, of one they are of two minds, one is disliked."""
-    store = asked(
+    store = store_with_votes(
         tmp_path / "l.db", "thumbs", [THREE], {"a": [True, True, False], "b": [True, False, False]}
     )
     found = labelled(Human(store), "desirable", THREE)
@@ -148,19 +154,19 @@ def test_thumbs(tmp_path):
     assert labelled(Human(store), "demonstrations", THREE).responses == ["Answer 0.0"]
 
 
-def test_who_fails_gold_is_not_heard(tmp_path):
+def test_annotators_who_fail_gold_tasks_are_dropped(tmp_path):
     gold = [Group(f"Known {k}?", ["right", "wrong"], (Pair(0, 1),)) for k in range(2)]
     said = {"good": [-2, -1, -1], "bad": [2, 1, -1], "worse": [3, 1, 1]}
-    store = asked(tmp_path / "l.db", "compare", [TWO], said, gold)
+    store = store_with_votes(tmp_path / "l.db", "compare", [TWO], said, gold)
     assert labelled(Human(store), "pairs", TWO).pairs[0] == (1, 0, pytest.approx(2 / 3), 1.0)
     for least, dropped in ((0.0, 0), (0.5, 1), (1.0, 2)):
-        [opinion] = Human(store, min_gold_accuracy=least)([TWO], "pairs")
-        assert opinion.records[0]["dropped"] == dropped
-    assert opinion.group.pairs == (Pair(0, 1, 1.0, 2.0),)
+        [result] = Human(store, min_gold_accuracy=least)([TWO], "pairs")
+        assert result.records[0]["dropped"] == dropped
+    assert result.group.pairs == (Pair(0, 1, 1.0, 2.0),)
     assert Human(store)(gold, "pairs")[0].reason == "no task of the store asked about it"
 
 
-def test_votes_that_come_later_are_heard(tmp_path):
+def test_later_votes_are_read(tmp_path):
     store, source = Store(tmp_path / "l.db"), Human(str(tmp_path / "l.db"))
     store.add_tasks([TWO], "compare")
     assert source([TWO], "pairs")[0].group is None
@@ -170,19 +176,20 @@ def test_votes_that_come_later_are_heard(tmp_path):
     assert source([TWO], "pairs")[0].group.pairs == (Pair(*task.order, 1.0, 1.0),)
 
 
-def test_it_keeps_the_promises(tmp_path):
+def test_it_is_a_valid_source_of_feedback(tmp_path):
     from lit_align.testing.feedback import GROUPS
 
     for kind, answer in {"compare": -1, "rank": None, "rate": (6, False), "thumbs": True}.items():
         count = Store(tmp_path / f"{kind}.count").add_tasks(GROUPS, kind)
         check_feedback(
             Human(
-                asked(tmp_path / f"{kind}.db", kind, GROUPS, {"a": [answer] * count}), "dawid_skene"
+                store_with_votes(tmp_path / f"{kind}.db", kind, GROUPS, {"a": [answer] * count}),
+                "dawid_skene",
             )
         )
 
 
-def test_mistakes(tmp_path):
+def test_mistakes_are_refused(tmp_path):
     with pytest.raises(
         ConfigError, match=r"min_gold_accuracy must be between 0 and 1, got 1\.5; it is a share"
     ):
@@ -207,7 +214,9 @@ def test_votes_train(tiny, tmp_path, kind, stage, objective):
     said = {"compare": [-2], "rank": [[1, 2]], "thumbs": [True, False]}[kind]
     rows = [json.loads(line) for line in train.read_text().splitlines()]
     groups = [Group(row["prompt"], [row["chosen"], row["rejected"]]) for row in rows]
-    store = asked(tmp_path / "l.db", kind, groups[:-1], {"ada": said * 7, "bob": said * 7})
+    store = store_with_votes(
+        tmp_path / "l.db", kind, groups[:-1], {"ada": said * 7, "bob": said * 7}
+    )
     main(human(tiny, train, tmp_path / "run", store, stage, objective))
     folder = folder_of(tmp_path / "run")
     assert (folder / "adapter").exists()

@@ -70,7 +70,7 @@ def test_the_command_serves_and_goes_on(tmp_path):
     visitor.line.close()
     old = page.tokens["admin"]
     page.start()
-    assert "w0: has a link" in page.said
+    assert "w0: has a link" in page.output
     assert visitor.task()["revision"] == "1"
     assert len(read_votes(page.store).votes) == 1
     assert (

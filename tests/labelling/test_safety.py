@@ -13,7 +13,7 @@ from lit_align.labelling.app import HEADERS, MAX_BODY, build_app
 from lit_align.labelling.store import Store
 from lit_align.labelling.votes import read_votes
 from lit_align.types import Group, Pair
-from tests.labelling.serving import Visitor, asking, serving, some
+from tests.labelling.serving import Visitor, make_campaign, make_groups, serving
 
 EVIL = "'; DROP TABLE votes; -- <script>alert(1)</script> \" \\ %00 ../../etc/passwd"
 INSIDE = [
@@ -31,7 +31,7 @@ FORM = {"content_type": "application/x-www-form-urlencoded"}
 @pytest.fixture
 def page(tmp_path):
     """A page, and a visitor of each sort."""
-    with serving(tmp_path / "labels.db", some(5)) as (store, port):
+    with serving(tmp_path / "labels.db", make_groups(5)) as (store, port):
         ada, bob = (Visitor(port, store.invite(name)) for name in ("ada", "bob"))
         yield store, port, ada, bob, Visitor(port, store.invite("boss", admin=True))
 
@@ -67,8 +67,8 @@ def test_without_a_link_nobody_sees_anything(page):
 
 def test_one_browser_works_on_two_campaigns_of_one_host(tmp_path):
     with (
-        serving(tmp_path / "one.db", some(2)) as (one, first),
-        serving(tmp_path / "two.db", some(2)) as (two, second),
+        serving(tmp_path / "one.db", make_groups(2)) as (one, first),
+        serving(tmp_path / "two.db", make_groups(2)) as (two, second),
     ):
         ada, bob = Visitor(first, one.invite("ada")), Visitor(second, two.invite("bob"))
         for visitor in (ada, bob):  # a browser sends what it has to every port
@@ -77,7 +77,7 @@ def test_one_browser_works_on_two_campaigns_of_one_host(tmp_path):
 
 
 def test_the_token_is_exchanged_for_a_cookie_and_logged_nowhere(tmp_path, capfd, caplog):
-    with serving(tmp_path / "labels.db", some(1)) as (store, port):
+    with serving(tmp_path / "labels.db", make_groups(1)) as (store, port):
         token = store.invite("ada")
         _, headers, _ = Visitor(port).ask("GET", f"/in/{token}")
         assert headers["location"] == "/"
@@ -147,9 +147,13 @@ def test_what_anybody_writes_is_inert(tmp_path):
 def test_a_page_does_not_tell_what_is_what(tmp_path):
     """Twenty people see gold tasks and others, each in either order: but for the texts, the pages are alike."""
     gold = [
-        group._replace(pairs=(Pair(0, 1),), extra={"model": "secret"}) for group in some(12)[8:]
+        group._replace(pairs=(Pair(0, 1),), extra={"model": "secret"})
+        for group in make_groups(12)[8:]
     ]
-    with serving(tmp_path / "labels.db", some(8), gold, gold_every=2, votes=50) as (store, port):
+    with serving(tmp_path / "labels.db", make_groups(8), gold, gold_every=2, votes=50) as (
+        store,
+        port,
+    ):
         pages, seen = [set(), set()], set()
         for k in range(20):
             visitor = Visitor(port, store.invite(f"w{k}"))
@@ -239,7 +243,7 @@ def test_an_answer_of_another_kind_is_not_recorded(tmp_path, ask):
         {"place": ["0-3", "1-1"]},
         {"place": ["0-1", "1-9999999999"]},
     ]
-    with serving(tmp_path / "labels.db", some(1), ask=ask) as (store, port):
+    with serving(tmp_path / "labels.db", make_groups(1), ask=ask) as (store, port):
         visitor = Visitor(port, store.invite("ada"))
         form = visitor.task()
         for kind, more in fields.items():
@@ -269,8 +273,8 @@ def test_no_request_breaks_the_page(tmp_path):
     )
     from schemathesis import GenerationMode
 
-    with serving(tmp_path / "labels.db", some(50), votes=1000) as (store, port):
-        described = build_app(Store(store.path), asking()).openapi()
+    with serving(tmp_path / "labels.db", make_groups(50), votes=1000) as (store, port):
+        described = build_app(Store(store.path), make_campaign()).openapi()
         ada, boss = (
             Visitor(port, store.invite("ada")),
             Visitor(port, store.invite("boss", admin=True)),

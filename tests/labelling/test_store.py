@@ -13,7 +13,7 @@ from lit_align.labelling.campaign import Campaign
 from lit_align.labelling.store import Stale, Store
 from lit_align.labelling.votes import read_votes
 from lit_align.types import Group, Pair
-from tests.labelling.serving import some
+from tests.labelling.serving import make_groups
 
 
 def people(store, count):
@@ -36,7 +36,7 @@ def test_what_is_acknowledged_is_on_the_disk(store):
     """Of an SQLite connection: WAL, and a sync before a vote's transaction returns."""
     seen = []
     store.db.set_trace_callback(seen.append)
-    store.add_tasks(some(1), "compare")
+    store.add_tasks(make_groups(1), "compare")
     assert store.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store.db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     (who,) = people(store, 1)
@@ -48,7 +48,7 @@ def test_what_is_acknowledged_is_on_the_disk(store):
 
 
 def test_each_task_goes_to_as_many_as_are_to_vote(store):
-    store.add_tasks(some(5), "compare")
+    store.add_tasks(make_groups(5), "compare")
     shown = {}
     for who in people(store, 4):
         while task := store.next_task(who):
@@ -60,7 +60,7 @@ def test_each_task_goes_to_as_many_as_are_to_vote(store):
 
 def test_what_somebody_looks_at_is_offered_to_nobody_else_for_a_while(store, monkeypatch):
     store.votes = 1
-    store.add_tasks(some(1), "compare")
+    store.add_tasks(make_groups(1), "compare")
     first, second = people(store, 2)
     task = store.next_task(first)
     assert store.next_task(first).id == task.id  # a reload
@@ -77,7 +77,7 @@ def test_what_somebody_looks_at_is_offered_to_nobody_else_for_a_while(store, mon
 
 def test_a_skip_goes_to_somebody_else_and_an_undo_comes_back(store):
     store.votes = 1
-    store.add_tasks(some(1), "compare")
+    store.add_tasks(make_groups(1), "compare")
     first, second, third = people(store, 3)
     task = store.next_task(first)
     store.record_vote(first, task.number, 1, "skip", {})
@@ -104,7 +104,7 @@ def test_a_skip_goes_to_somebody_else_and_an_undo_comes_back(store):
 
 
 def test_an_answer_is_recorded_once_and_never_written_over(store):
-    store.add_tasks(some(1), "compare")
+    store.add_tasks(make_groups(1), "compare")
     who, other = people(store, 2)
     task = store.next_task(who)
     for _ in range(3):
@@ -130,7 +130,7 @@ def test_an_answer_is_recorded_once_and_never_written_over(store):
 def test_the_order_is_drawn_once_and_says_nothing(store):
     """Everybody sees a task in an order of their own, always the same one; a response comes first in half of them."""
     store.votes = 40
-    store.add_tasks(some(25), "compare")
+    store.add_tasks(make_groups(25), "compare")
     first = []
     for who in people(store, 40):
         while task := store.next_task(who):
@@ -146,7 +146,7 @@ def test_gold_is_mixed_in_and_most_doubtful_comes_first(tmp_path):
     store = Store(tmp_path / "labels.db", votes=1, gold_every=4)
     doubts = [0.2, 0.9, 0.5, 0.7, 0.1, 0.3]
     store.add_tasks(
-        [g._replace(extra={"unsure": d}) for g, d in zip(some(6), doubts, strict=True)],
+        [g._replace(extra={"unsure": d}) for g, d in zip(make_groups(6), doubts, strict=True)],
         "compare",
         uncertainty="unsure",
     )
@@ -167,7 +167,7 @@ def test_gold_is_mixed_in_and_most_doubtful_comes_first(tmp_path):
 
 
 def test_tasks_that_are_added_again_keep_their_votes(store):
-    twice = [*some(2), *some(1)]
+    twice = [*make_groups(2), *make_groups(1)]
     assert store.add_tasks(twice, "compare") == 3
     (who,) = people(store, 1)
     answer(store, who, store.next_task(who))
@@ -178,7 +178,7 @@ def test_tasks_that_are_added_again_keep_their_votes(store):
 
 def test_every_way_to_ask_makes_its_tasks(store):
     for kind, count in (("compare", 6), ("rank", 1), ("rate", 4), ("thumbs", 4)):
-        assert store.add_tasks(some(1, 4), kind) == count
+        assert store.add_tasks(make_groups(1, 4), kind) == count
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,8 @@ def test_a_campaign_that_cannot_be(settings, sentence):
 
 
 def test_doubt_needs_a_number(store):
-    with pytest.raises(ConfigError, match="some:0 has None in the column 'doubt'"):
-        store.add_tasks(some(1), "compare", uncertainty="doubt")
+    with pytest.raises(ConfigError, match="rows:0 has None in the column 'doubt'"):
+        store.add_tasks(make_groups(1), "compare", uncertainty="doubt")
     assert store.db.execute("SELECT count(*) FROM groups").fetchone() == (0,)
 
 
@@ -226,7 +226,7 @@ def test_no_secret_is_in_the_file(store):
 def test_a_gold_task_looks_like_any_other(tmp_path):
     """Its number goes on, the count of all tasks stays, and it stands where nobody can tell beforehand."""
     store = Store(tmp_path / "labels.db", votes=1000, gold_every=5)
-    store.add_tasks(some(40), "compare")
+    store.add_tasks(make_groups(40), "compare")
     store.add_tasks(
         [Group(f"Known {k}?", ["right", "wrong"], (Pair(0, 1),)) for k in range(20)],
         "compare",
@@ -247,7 +247,7 @@ def test_a_gold_task_looks_like_any_other(tmp_path):
 
 def test_all_is_done_when_nothing_is_left(tmp_path):
     store = Store(tmp_path / "labels.db", votes=1, gold_every=2)
-    store.add_tasks(some(3), "compare")
+    store.add_tasks(make_groups(3), "compare")
     store.add_tasks([Group("Known?", ["right", "wrong"], (Pair(0, 1),))], "compare", gold=True)
     (who,) = people(store, 1)
     while task := store.next_task(who):
@@ -268,7 +268,7 @@ def test_gold_that_was_wrong_is_corrected(store):
 
 
 def test_a_night_is_no_time_to_answer(store, monkeypatch):
-    store.add_tasks(some(2), "compare")
+    store.add_tasks(make_groups(2), "compare")
     (who,) = people(store, 1)
     task, now = store.next_task(who), module.time.time()
     monkeypatch.setattr(module.time, "time", lambda: now + 30_000)
@@ -292,7 +292,7 @@ def test_half_a_letter_is_told(store):
 
 def test_a_task_has_one_answer_whatever_window_it_is_in(store):
     """Two windows show the same task; the second answer of another kind is refused, the same one is not."""
-    store.add_tasks(some(2), "compare")
+    store.add_tasks(make_groups(2), "compare")
     (who,) = people(store, 1)
     first, second = store.next_task(who), store.next_task(who)
     assert first == second

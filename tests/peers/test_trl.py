@@ -55,11 +55,11 @@ def sides(given: Drawn) -> list[Logps]:
     return [every.take(index[:PAIRS]), every.take(index[PAIRS:])]
 
 
-def of_pairs(objective: Objective, given: Drawn) -> Tensor:
+def pair_loss(objective: Objective, given: Drawn) -> Tensor:
     return objective(*sides(given)).mean()
 
 
-def of_thumbs(objective: UnpairedObjective, given: Drawn) -> Tensor:
+def binary_loss(objective: UnpairedObjective, given: Drawn) -> Tensor:
     chosen, rejected = sides(given)
     policy, reference = given.elsewhere
     kl = (policy - reference).mean().clamp(min=0) if objective.baseline == "kl" else torch.zeros(())
@@ -67,11 +67,11 @@ def of_thumbs(objective: UnpairedObjective, given: Drawn) -> Tensor:
     return torch.cat([objective(chosen, up, kl), objective(rejected, ~up, kl)]).mean()
 
 
-def of_both_thumbs(objective: UnpairedObjective, given: Drawn) -> Tensor:
-    return 2 * of_thumbs(objective, given)
+def binary_loss_of_both(objective: UnpairedObjective, given: Drawn) -> Tensor:
+    return 2 * binary_loss(objective, given)
 
 
-def of_chosen_tokens(objective: Objective, given: Drawn) -> Tensor:
+def chosen_token_loss(objective: Objective, given: Drawn) -> Tensor:
     return objective(given.policy[:PAIRS][given.mask[:PAIRS].bool()]).mean()
 
 
@@ -88,7 +88,7 @@ def dpo(
     ours: Objective,
     loss_type,
     name: str | None = None,
-    loss=of_pairs,
+    loss=pair_loss,
     even: bool = False,
     **settings,
 ) -> Parity:
@@ -101,7 +101,7 @@ def dpo(
     )
 
 
-def free(ours: Objective, name: str, loss=of_pairs, **settings) -> Parity:
+def free(ours: Objective, name: str, loss=pair_loss, **settings) -> Parity:
     which = "orpo" if name == "ORPO" else "cpo"
     return Parity(
         ours, name, lambda given: trl_code.reference_free(given, which, **settings), loss, even=True
@@ -116,14 +116,14 @@ PARITY = [
     dpo(ZOO["EXO"](beta=0.2, label_smoothing=0.05), "exo_pair", beta=0.2, label_smoothing=0.05),
     dpo(ZOO["NCA"](beta=0.2), "nca_pair", beta=0.2),
     dpo(ZOO["RobustDPO"](beta=0.2, flipped=0.1), "robust", beta=0.2, label_smoothing=0.1),
-    dpo(BCO(beta=0.2), "bco_pair", loss=of_both_thumbs, beta=0.2),
+    dpo(BCO(beta=0.2), "bco_pair", loss=binary_loss_of_both, beta=0.2),
     dpo(ZOO["SPPO"](beta=0.2), "sppo_hard", beta=0.2),
     dpo(ZOO["AOT"](beta=0.2), "aot", beta=0.2),
     dpo(ZOO["AOTUnpaired"](beta=0.2), "aot_unpaired", beta=0.2),
     dpo(ZOO["APOZero"](beta=0.2), "apo_zero", beta=0.2),
     dpo(ZOO["APODown"](beta=0.2), "apo_down", beta=0.2),
     dpo(ZOO["DiscoPOP"](beta=0.05, tau=0.05), "discopop", beta=0.05, discopop_tau=0.05),
-    dpo(CrossEntropy(), "sft", loss=of_chosen_tokens, beta=0.1),
+    dpo(CrossEntropy(), "sft", loss=chosen_token_loss, beta=0.1),
     dpo(ZOO["LengthNormalizedDPO"](beta=2.0), "sigmoid_norm", beta=2.0),
     *(
         dpo(
@@ -163,7 +163,7 @@ PARITY = [
         KTO(0.2, 1.0, 1.5),
         "KTO",
         lambda given: trl_code.kto(given, beta=0.2, desirable_weight=1.0, undesirable_weight=1.5),
-        of_thumbs,
+        binary_loss,
     ),
     Parity(
         ZOO["APOZeroUnpaired"](0.2),
@@ -171,7 +171,7 @@ PARITY = [
         lambda given: trl_code.kto(
             given, "apo_zero_unpaired", beta=0.2, desirable_weight=1.0, undesirable_weight=1.0
         ),
-        of_thumbs,
+        binary_loss,
     ),
     free(ORPO(weight=0.3), "ORPO", beta=0.3),
     free(

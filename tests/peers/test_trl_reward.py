@@ -14,7 +14,9 @@ pytest.importorskip("trl", reason="needs TRL: pip install -e .[peers]")
 PAIRS = 6
 
 
-def theirs(scores: torch.Tensor, margin: torch.Tensor | None, centre: float | None) -> torch.Tensor:
+def trl_loss(
+    scores: torch.Tensor, margin: torch.Tensor | None, centre: float | None
+) -> torch.Tensor:
     """``RewardTrainer.compute_loss`` on scores that are given, ``[2 * pairs]``: the chosen ones first."""
     from trl.trainer.reward_trainer import RewardTrainer
 
@@ -49,7 +51,7 @@ def test_loss_and_gradient_are_those_of_trl(seed, with_margin, centre):
     )
     one = Logps(scores, torch.zeros_like(scores), torch.ones_like(scores))
     ours = pairs(BradleyTerry(centre=centre or 0.0), labels, one, noise=0.0).losses.mean()
-    other = theirs(scores, margin, centre)
+    other = trl_loss(scores, margin, centre)
     torch.testing.assert_close(ours, other, rtol=1e-12, atol=0)
     (mine,), (found,) = (torch.autograd.grad(loss, scores) for loss in (ours, other))
     torch.testing.assert_close(mine, found, rtol=1e-12, atol=1e-15)

@@ -1,7 +1,7 @@
-"""What the labelling page stands: all real votes over HTTP, a kill at half time, and fifty people while it exports.
+"""Load test of the labelling page: all real votes over HTTP, a kill at half time, and fifty people during exports.
 
-``python -m tests.proofs.labelling`` needs the real votes (LIT_ALIGN_DATA) and keeps its figures as ``labelling.json``
-beside this file. Times depend on the machine and on what else it does; counts do not.
+``python -m tests.proofs.labelling`` needs the real votes (LIT_ALIGN_DATA) and writes its measurements to
+``labelling.json`` beside this file. Times depend on the machine and on what else it does; counts do not.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""What hostile and careless annotators cost: a tenth and three tenths of them flip every vote, or toss a coin.
+"""Robustness to hostile and careless annotators: a tenth and three tenths flip every vote, or vote at random.
 
-``python -m tests.proofs.poisoning`` simulates campaigns of known truth and keeps how good the labels are that are made
-of the votes, as ``poisoning.json`` and ``poisoning.png`` beside this file.
+``python -m tests.proofs.poisoning`` simulates campaigns with known labels and writes the accuracy of the aggregated
+labels to ``poisoning.json`` and ``poisoning.png`` beside this file.
 """
 
 import json
@@ -38,7 +38,7 @@ def campaign(seed: int, share: float, how: str) -> tuple[list[int], list[Label]]
 
 
 def quality(truth: list[int], given: list[Label], how: str) -> tuple[float, float]:
-    """Share of the tasks whose likelier side is true (half of the undecided), and the Brier score; 0 is best."""
+    """Share of the tasks whose more probable side is true (half of the undecided), and the Brier score; 0 is best."""
     found = AGGREGATORS[how](given)
     true = np.array([found[task, 0, 1].get(side, 0.0) for task, side in enumerate(truth)])
     return float(np.mean((true > 0.5 + 1e-9) + 0.5 * (abs(true - 0.5) < 1e-9))), float(

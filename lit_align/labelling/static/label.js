@@ -5,21 +5,21 @@ const form = document.getElementById("vote");
 const undo = document.getElementById("undo");
 const cards = () => [...form.querySelectorAll(".answer")];
 
-// one press, one request: what is sent twice all the same is recorded once
+// one press, one request; if a form is sent twice nevertheless, it is recorded once
 for (const each of document.querySelectorAll("form[method=post]")) {
   each.addEventListener("submit", (event) => {
     if (each.dataset.sent) event.preventDefault();
     each.dataset.sent = "yes";
   });
 }
-// back from the browser's memory, the form can be sent again
+// the browser's back button shows the form again, and it can be sent again
 window.addEventListener("pageshow", () => document.querySelectorAll("form").forEach((each) => delete each.dataset.sent));
 
 if (form) {
   document.body.classList.add("alive");
   const output = document.getElementById("chosen");
 
-  const tell = () => {
+  const updateChoice = () => {
     const picked = form.querySelector("input[type=radio]:checked");
     const label = picked && picked.closest("label").querySelector("b");
     output.textContent = label ? label.textContent : "";
@@ -28,15 +28,15 @@ if (form) {
       cards().forEach((card, k) => card.classList.toggle("chosen", k === 0 ? value < 0 : value > 0));
     }
   };
-  form.addEventListener("change", tell);
-  window.addEventListener("pageshow", tell);
+  form.addEventListener("change", updateChoice);
+  window.addEventListener("pageshow", updateChoice);
 
   const radios = () => [...form.querySelectorAll("input[type=radio]")];
   const pick = (radio) => {
     if (!radio) return;
     radio.checked = true;
     radio.focus({ preventScroll: true });
-    tell();
+    updateChoice();
   };
   const step = (by) => {
     const all = radios();
