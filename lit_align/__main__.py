@@ -1,23 +1,25 @@
-"""``python -m lit_align``: what the command is, before anything heavy is imported."""
+"""``python -m lit_align``: finds the command before anything heavy is imported."""
 
 import sys
+from collections.abc import Callable
 
 HELP = """\
 lit-align: align language models with feedback, on one GPU, from one YAML and one command.
 
-  lit-align fit -c FILE        train what the YAML says (-c twice to overlay, --key value to override)
-  lit-align validate -c FILE   figures on the validation data
+  lit-align fit -c FILE        train what the YAML describes (-c twice to overlay, --key value to override)
+  lit-align validate -c FILE   metrics on the validation data
   lit-align test -c FILE       the same, under the name test
   lit-align predict -c FILE    answer the validation prompts, as JSONL in the run folder
-  lit-align inspect -c FILE    what became of every row, and what is learned from it; trains nothing
+  lit-align inspect -c FILE    what became of every row, and the tokens that are trained on; trains nothing
   lit-align inspect --rounds RUN   what an on-line run sampled, and how it was labelled
   lit-align export RUN FOLDER  what a run has trained, as an adapter or (--merge) as a whole model
   lit-align judge --feedback NAME --data FILE    labels from a judge, a reward or a server, as JSONL in the run folder
   lit-align evaluate reward-bench --reward NAME --data FILE   how often a judge prefers the better response
   lit-align evaluate win-rate --a RUN --b RUN --feedback NAME --data FILE   how often one model beats another
-  lit-align chat --run FOLDER  talk to what was trained; --compare ADAPTER beside another (chat --help)
+  lit-align evaluate cross-modal --tasks FILE   whether ORCA's alignment helps on data that are not text
+  lit-align chat --run FOLDER  chat with what was trained; --compare ADAPTER beside another (chat --help)
   lit-align label --tasks FILE a web page where people compare answers (label --help)
-  lit-align plugins [ROOM]     what is installed: objectives, formats, rewards, advantages, feedback
+  lit-align plugins [KIND]     what is installed: objectives, formats, rewards, advantages, feedback, commands
 
   lit-align fit --help                     every setting of the trainer
   lit-align fit --model.help Preference    ... of a stage
@@ -28,21 +30,11 @@ Start with: lit-align fit -c configs/tiny/dpo.yaml
 """
 
 
-OWN = {
-    "chat": "lit_align.cli.chat",
-    "export": "lit_align.cli.export",
-    "label": "lit_align.labelling.command",
-    "plugins": "lit_align.cli.plugins",
-    "inspect": "lit_align.cli.inspect_rounds",
-}
-"""Commands that need no trainer, and the modules that run them; inspect only of the rounds of a run."""
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run ``lit-align``; help and version answer at once, and what is installed is listed without Lightning.
 
     Raises:
-        SystemExit: with a sentence that says what is wrong and how to go on.
+        SystemExit: with a sentence that says what is wrong and what to do.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -51,20 +43,55 @@ def main(arguments: list[str] | None = None) -> None:
         from lit_align import __version__
 
         print(f"lit-align {__version__}")
-    elif arguments[0] in OWN and (arguments[0] != "inspect" or arguments[1:2] == ["--rounds"]):
-        from importlib import import_module
-
-        from lit_align.errors import LitAlignError, ModelError
-
-        try:
-            import_module(OWN[arguments[0]]).run(arguments[1:])
-        except LitAlignError as error:
-            print(f"lit-align: {error}", file=sys.stderr)
-            sys.exit(1 if isinstance(error, ModelError) else 2)
+    elif run := _command_without_trainer(arguments):
+        _run(run, arguments[1:])
     else:
-        from lit_align.cli.main import main as run
+        from lit_align.cli.main import main as run_with_lightning
 
-        run(arguments)
+        run_with_lightning(arguments)
+
+
+def _command_without_trainer(arguments: list[str]) -> Callable[[list[str]], object] | None:
+    """The function of a command that needs no trainer; None for the others, and for what is no command."""
+    command = arguments[0]
+    if command == "chat":
+        from lit_align.cli import chat
+
+        return chat.run
+    if command == "export":
+        from lit_align.cli import export
+
+        return export.run
+    if command == "plugins":
+        from lit_align.cli import plugins
+
+        return plugins.run
+    if arguments[:2] == ["inspect", "--rounds"]:
+        from lit_align.cli import inspect_rounds
+
+        return inspect_rounds.run
+    return _plugin_command(command)
+
+
+def _plugin_command(command: str) -> Callable[[list[str]], object] | None:
+    """The function of a command that a plugin adds, if it does."""
+    from lit_align.plugins import CORE_COMMANDS, load_plugins
+
+    if command in CORE_COMMANDS or command.startswith("-"):
+        return None
+    commands = load_plugins().commands
+    return commands[command].function if command in commands else None
+
+
+def _run(function: Callable[[list[str]], object], arguments: list[str]) -> None:
+    """Call a command; an error of ours is one line on stderr."""
+    from lit_align.errors import LitAlignError, ModelError
+
+    try:
+        function(arguments)
+    except LitAlignError as error:
+        print(f"lit-align: {error}", file=sys.stderr)
+        sys.exit(1 if isinstance(error, ModelError) else 2)
 
 
 if __name__ == "__main__":

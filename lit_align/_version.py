@@ -1,3 +1,3 @@
-"""The version, where everything may import it from."""
+"""The version of the package, in a module without imports."""
 
 __version__ = "0.1.0"

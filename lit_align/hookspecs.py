@@ -1,56 +1,62 @@
-"""The doors a plugin may open: one hook for each kind of thing lit_align can be taught.
+"""The hooks of lit_align: one for each kind of thing that a plugin can add.
 
-Hooks are only ever added, and arguments are only ever added to a hook: pluggy calls
-each implementation with the arguments it names, so a plugin written today keeps working.
+Hooks are only ever added, and arguments are only ever added to a hook: pluggy calls each implementation with the
+arguments it names, so a plugin written today keeps working.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import pluggy
-
-if TYPE_CHECKING:
-    from lit_align.advantages import Advantage
-    from lit_align.data.formats import Format
-    from lit_align.feedback import Feedback
-    from lit_align.objectives import Objective
-    from lit_align.orca.embedders import Embedder
-    from lit_align.rewards import Reward
 
 hookspec = pluggy.HookspecMarker("lit_align")
 hookimpl = pluggy.HookimplMarker("lit_align")
 
 Register = Callable[[type], None]
-"""What a hook is given: call it with each class that the plugin brings."""
+"""The argument of most hooks: call it with each class that the plugin provides."""
+
+RegisterCommand = Callable[[str, Callable[[list[str]], object], str], None]
+"""The argument of ``register_commands``: call it with a name, a function and one line of help."""
 
 
 @hookspec
-def register_objectives(register: Callable[[type[Objective]], None]) -> None:
-    """Losses over log-probabilities: what a step of training makes smaller."""
+def register_objectives(register: Register) -> None:
+    """Losses over log-probabilities."""
 
 
 @hookspec
-def register_formats(register: Callable[[type[Format]], None]) -> None:
-    """How one raw record becomes a prompt, its responses and their labels."""
+def register_formats(register: Register) -> None:
+    """How one raw row becomes a prompt, its responses and their labels."""
 
 
 @hookspec
-def register_rewards(register: Callable[[type[Reward]], None]) -> None:
+def register_rewards(register: Register) -> None:
     """Scores for the responses to a prompt."""
 
 
 @hookspec
-def register_advantages(register: Callable[[type[Advantage]], None]) -> None:
-    """From rewards of sampled responses to how much better each token did than expected."""
+def register_advantages(register: Register) -> None:
+    """Per-token advantages from the rewards of sampled responses."""
 
 
 @hookspec
-def register_feedback(register: Callable[[type[Feedback]], None]) -> None:
-    """Who says which response is better."""
+def register_feedback(register: Register) -> None:
+    """Sources of labels: judges, rewards, people."""
 
 
 @hookspec
-def register_embedders(register: Callable[[type[Embedder]], None]) -> None:
-    """How data of another modality become tokens of a body."""
+def register_commands(register: RegisterCommand) -> None:
+    """Commands of ``lit-align``: a name such as ``label`` or ``evaluate cross-modal``, a function, one line of help.
+
+    The function gets the arguments after the name. It should import what it needs when it is called, because the hook
+    runs whenever plugins are listed.
+    """
+
+
+@hookspec
+def register_stages(register: Register) -> None:
+    """Stages, data modules, callbacks and other classes that a YAML may name.
+
+    Called only when settings are parsed or a checkpoint is loaded, so it may import Lightning.
+    """

@@ -1,8 +1,8 @@
-"""Find plugins, load them one by one, and remember what each one brought.
+"""Find plugins, load them one by one, and record what each of them provides.
 
-Built-in parts are plugins too: every module in a room below is loaded through the
-same hooks as a third-party package, so a new file there is a new part. A plugin that
-fails is left out and reported; it never stops a run that does not ask for it.
+Built-in parts are plugins too: every module in a package of ``PLUGIN_KINDS`` is loaded through the same hooks as a
+third-party package, so a new file there is a new part. A plugin that fails is left out and reported; it never stops a
+run that does not use it.
 """
 
 from __future__ import annotations
@@ -23,30 +23,64 @@ import pluggy
 
 from lit_align import hookspecs
 from lit_align.errors import PluginError
-from lit_align.registry import Registry, closest
+from lit_align.registry import Registry, closest_name
 
 GROUP = "lit_align"
 
-#: hook -> the kind of thing it takes, where the built-in ones live, and what they derive from
-ROOMS = {
-    "register_objectives": ("objective", "lit_align.objectives", "Objective"),
-    "register_formats": ("format", "lit_align.data.formats", "Format"),
-    "register_rewards": ("reward", "lit_align.rewards", "Reward"),
-    "register_advantages": ("advantage", "lit_align.advantages", "Advantage"),
-    "register_feedback": ("feedback", "lit_align.feedback", "Feedback"),
-    "register_embedders": ("embedder", "lit_align.orca.embedders", "Embedder"),
+CORE_COMMANDS = (
+    "fit",
+    "validate",
+    "test",
+    "predict",
+    "inspect",
+    "judge",
+    "evaluate",
+    "export",
+    "chat",
+    "plugins",
+)
+
+CORE_STAGES = "lit_align.core_stages"
+"""The module that registers the stages, data modules and callbacks of the core."""
+
+EXTENSIONS = ("lit_align.orca.plugin", "lit_align.labelling.plugin")
+"""Plugins that ship with lit_align. Nothing in the core imports them; one that fails is left out like any other."""
+
+
+@dataclass(frozen=True)
+class PluginKind:
+    """One kind of class that plugins provide.
+
+    Args:
+        name: of one such class, in a word.
+        package: where the built-in ones are.
+        base: name of their base class in ``package``.
+    """
+
+    name: str
+    package: str
+    base: str
+
+
+PLUGIN_KINDS = {
+    "register_objectives": PluginKind("objective", "lit_align.objectives", "Objective"),
+    "register_formats": PluginKind("format", "lit_align.data.formats", "Format"),
+    "register_rewards": PluginKind("reward", "lit_align.rewards", "Reward"),
+    "register_advantages": PluginKind("advantage", "lit_align.advantages", "Advantage"),
+    "register_feedback": PluginKind("feedback", "lit_align.feedback", "Feedback"),
 }
+"""Kinds of the core, by hook. An extension adds its own: ``PLUGIN_KINDS`` and the ``hookspecs`` module of its hooks."""
 
 
 @dataclass
 class Plugin:
-    """What became of one plugin; ``lit-align plugins`` prints these.
+    """The record of one plugin; ``lit-align plugins`` prints these.
 
     Args:
         name: of the installed package, or of the built-in module.
         version: of the package; None for what ships with lit_align.
         hooks: those it implements.
-        provides: names of the classes it brought, by kind.
+        provides: names of what it registered, by kind.
         error: why it was left out, or None.
     """
 
@@ -58,21 +92,50 @@ class Plugin:
 
     @property
     def built_in(self) -> bool:
-        """Whether it ships with lit_align, so that its failure is ours to fix."""
+        """Whether it ships with lit_align."""
         return self.version is None
+
+    def report(self, error: BaseException) -> None:
+        """Record and warn that the plugin is left out; raise instead if it is part of the core, or in strict mode."""
+        is_core = self.built_in and self.name not in EXTENSIONS
+        if is_core or os.environ.get("LIT_ALIGN_STRICT"):
+            raise error
+        self.error = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        warnings.warn(f"plugin {self.name} is left out: {self.error}", stacklevel=3)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that a plugin adds to ``lit-align``.
+
+    Args:
+        name: one word, or ``evaluate`` and one more.
+        function: called with the arguments after the name.
+        help: one line.
+        plugin: which registered it.
+    """
+
+    name: str
+    function: Callable[[list[str]], object]
+    help: str
+    plugin: str
 
 
 @dataclass(frozen=True)
 class Plugins:
-    """Everything that was found.
+    """All plugins and what they provide.
 
     Args:
-        found: one record for each plugin, built-in ones first.
-        registries: the classes that each hook took.
+        plugins: one record for each plugin, built-in ones first.
+        registries: the classes that each hook registered.
+        commands: those that plugins add, by name.
+        stage_hooks: the ``register_stages`` of each plugin, not called yet.
     """
 
-    found: list[Plugin]
+    plugins: list[Plugin]
     registries: dict[str, Registry]
+    commands: dict[str, Command]
+    stage_hooks: list[tuple[Plugin, Callable[..., object]]]
 
     @property
     def objectives(self) -> Registry:
@@ -81,18 +144,22 @@ class Plugins:
 
     @property
     def formats(self) -> Registry:
-        """Layouts of rows by name."""
+        """Formats of data rows by name."""
         return self.registries["register_formats"]
 
     @property
     def rewards(self) -> Registry:
-        """Scores for responses by name."""
+        """Rewards by name."""
         return self.registries["register_rewards"]
 
     @property
     def feedback(self) -> Registry:
-        """Who labels responses, by name."""
+        """Sources of labels by name."""
         return self.registries["register_feedback"]
+
+    def load_stages(self) -> list[type]:
+        """Every class that ``register_stages`` provides: stages, data modules, callbacks and others."""
+        return list(_stages_of(self))
 
 
 @functools.cache
@@ -107,136 +174,237 @@ def load_plugins() -> Plugins:
         >>> load_plugins().objectives["DPO"].__name__
         'DPO'
     """
-    manager = pluggy.PluginManager("lit_align")
-    manager.add_hookspecs(hookspecs)
-    if os.environ.get("LIT_ALIGN_TRACE"):
-        manager.add_hookcall_monitoring(_before, _after)
-    registries = {
-        hook: Registry(kind, getattr(import_module(room), base))
-        for hook, (kind, room, base) in ROOMS.items()
-    }
-    found = []
-    for plugin, load in _candidates():
+    loader = _Loader()
+    loader.load_core()
+    for name in EXTENSIONS:
+        loader.load(Plugin(name), functools.partial(import_module, name))
+    loader.load_packages(hook for hook in loader.kinds if hook not in PLUGIN_KINDS)
+    for plugin, entry_point in _installed_plugins():
+        loader.load(plugin, entry_point.load)
+    return Plugins(loader.plugins, loader.registries, loader.commands, loader.stage_hooks())
+
+
+class _Loader:
+    """Loads plugins in order and collects what they provide."""
+
+    def __init__(self) -> None:
+        self.manager = pluggy.PluginManager("lit_align")
+        self.kinds: dict[str, PluginKind] = {}
+        self.plugins: list[Plugin] = []
+        self.registries: dict[str, Registry] = {}
+        self.commands: dict[str, Command] = {}
+        self.stage_plugins: list[tuple[Plugin, ModuleType]] = []
+        if os.environ.get("LIT_ALIGN_TRACE"):
+            self.manager.add_hookcall_monitoring(_trace_before, _trace_after)
+
+    @property
+    def hooks(self) -> list[str]:
+        """Names of all hooks."""
+        return [*self.kinds, "register_commands", "register_stages"]
+
+    def load_core(self) -> None:
+        """Load the built-in modules of every kind of the core, and its stages."""
+        self.add_kinds(hookspecs, PLUGIN_KINDS)
+        self.load_packages(PLUGIN_KINDS)
+        self.load(Plugin(CORE_STAGES), functools.partial(import_module, CORE_STAGES))
+
+    def add_kinds(self, module: ModuleType, kinds: Mapping[str, PluginKind]) -> None:
+        """Declare the hooks in ``module``, and the kinds of class that they register."""
+        self.manager.add_hookspecs(module)
+        for hook, kind in kinds.items():
+            self.kinds[hook] = kind
+            base = getattr(import_module(kind.package), kind.base)
+            self.registries[hook] = Registry(kind.name, base)
+
+    def load_packages(self, hooks: Iterator[str] | Mapping[str, PluginKind]) -> None:
+        """Load the built-in modules of the kinds that ``hooks`` register."""
+        for hook in hooks:
+            package = self.kinds[hook].package
+            for module in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
+                self.load(Plugin(module.name), functools.partial(import_module, module.name))
+
+    def load(self, plugin: Plugin, import_plugin: Callable[[], ModuleType]) -> None:
+        """Import one plugin and collect what it provides; report it if that fails."""
         try:
-            module = load()
-            _register(manager, plugin, module)
-            _collect(manager, plugin, module, registries)
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # a stranger's code: anything may go wrong, nothing may spread
-            if plugin.built_in or os.environ.get("LIT_ALIGN_STRICT"):
-                raise
-            plugin.error = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            warnings.warn(f"plugin {plugin.name} is left out: {plugin.error}", stacklevel=2)
-        if plugin.hooks or not plugin.built_in:
-            found.append(plugin)
-    return Plugins(found, registries)
+            module = import_plugin()
+            if plugin.name in EXTENSIONS and hasattr(module, "PLUGIN_KINDS"):
+                self.add_kinds(module.hookspecs, module.PLUGIN_KINDS)
+            self._register(plugin, module)
+            self._collect(plugin, module)
+        except (Exception, SystemExit) as error:  # third-party code may raise anything
+            plugin.report(error)
+        if plugin.hooks or plugin.error or not plugin.built_in:
+            self.plugins.append(plugin)
+
+    def stage_hooks(self) -> list[tuple[Plugin, Callable[..., object]]]:
+        """The ``register_stages`` of each plugin alone, not called yet; for use when all plugins are loaded."""
+        hooks: list[tuple[Plugin, Callable[..., object]]] = []
+        for plugin, module in self.stage_plugins:
+            others = self.manager.get_plugins() - {module}
+            hooks.append((plugin, self.manager.subset_hook_caller("register_stages", others)))
+        return hooks
+
+    def _register(self, plugin: Plugin, module: ModuleType) -> None:
+        """Register ``module``; refuse what pluggy would ignore: unknown hooks, and functions without the mark."""
+        marked = []
+        for name in dir(module):
+            if self.manager.parse_hookimpl_opts(module, name) is not None:
+                marked.append(name)
+        if unknown := sorted(set(marked) - set(self.hooks)):
+            raise PluginError(
+                f"there is no hook called {', '.join(unknown)}; there are {', '.join(self.hooks)}"
+            )
+        unmarked = sorted(
+            hook for hook in self.hooks if hasattr(module, hook) and hook not in marked
+        )
+        if unmarked:
+            raise PluginError(
+                f"{', '.join(unmarked)} is not marked as a hook; put @hookimpl above it"
+            )
+        # the name of the module too: a package may have several entry points
+        self.manager.register(module, f"{plugin.name}:{module.__name__}")
+        plugin.hooks = marked
+
+    def _collect(self, plugin: Plugin, module: ModuleType) -> None:
+        """Call the hooks of one plugin alone; it is accepted as a whole or not at all."""
+        others = self.manager.get_plugins() - {module}
+        classes_by_hook: dict[str, list[type]] = {}
+        commands: list[Command] = []
+
+        def add_command(name: str, function: Callable[[list[str]], object], help: str) -> None:
+            command = Command(name, function, help, plugin.name)
+            _check_command(command, [*self.commands, *(other.name for other in commands)])
+            commands.append(command)
+
+        for hook in plugin.hooks:
+            caller = self.manager.subset_hook_caller(hook, others)
+            if hook == "register_stages":
+                continue  # called when settings are parsed
+            if hook == "register_commands":
+                caller(register=add_command)
+            else:
+                classes = classes_by_hook[hook] = []
+                caller(register=classes.append)
+                for cls in classes:
+                    self.registries[hook].check(cls)
+        for hook, classes in classes_by_hook.items():
+            for cls in classes:
+                self.registries[hook].add(cls, plugin.name)
+            plugin.provides[self.registries[hook].kind] = [cls.__name__ for cls in classes]
+        if "register_stages" in plugin.hooks:
+            self.stage_plugins.append((plugin, module))
+        if commands:
+            self.commands.update((command.name, command) for command in commands)
+            plugin.provides["command"] = [command.name for command in commands]
 
 
-def _candidates() -> Iterator[tuple[Plugin, Callable[[], ModuleType]]]:
-    """Built-in modules first, then installed packages in the order of their names."""
-    for _, room, _ in ROOMS.values():
-        for module in pkgutil.iter_modules(import_module(room).__path__, f"{room}."):
-            yield Plugin(module.name), functools.partial(import_module, module.name)
-    only, blocked = _listed("LIT_ALIGN_PLUGINS"), _listed("LIT_ALIGN_BLOCK") or set()
-    installed = sorted((_package(point), point) for point in entry_points(group=GROUP))
-    for variable, names in {"LIT_ALIGN_PLUGINS": only or set(), "LIT_ALIGN_BLOCK": blocked}.items():
-        there = {_normal(name) for (name, _), _ in installed}
-        for name in sorted(names - there):
-            meant = closest(name, there)
-            hint = (
-                f"did you mean {meant}?"
-                if meant
-                else f"there are {', '.join(sorted(there)) or 'none'}"
-            )
-            warnings.warn(
-                f"{variable} names {name}, and no such plugin is installed; {hint}", stacklevel=4
-            )
+def _check_command(command: Command, registered: list[str]) -> None:
+    """Refuse a command that could not be called or listed.
+
+    Raises:
+        PluginError: with the reason.
+    """
+    words = command.name.split() if isinstance(command.name, str) else []
+    is_evaluation = len(words) == 2 and words[0] == "evaluate"
+    if len(words) != 1 and not is_evaluation:
+        raise PluginError(
+            f"a command is called {command.name!r}; give one word, or 'evaluate' and one more"
+        )
+    if command.name in CORE_COMMANDS or command.name in registered:
+        raise PluginError(f"there is a command {command.name!r} already; choose another name")
+    if not callable(command.function):
+        raise PluginError(
+            f"the command {command.name!r} is not a function; register one that takes the arguments"
+        )
+    if not isinstance(command.help, str) or not command.help or "\n" in command.help:
+        raise PluginError(f"the command {command.name!r} has no help; give one line")
+
+
+def _stages_of(plugins: Plugins) -> Iterator[type]:
+    """Call each ``register_stages`` alone; a plugin that fails is reported and its stages are left out."""
+    for plugin, register_stages in plugins.stage_hooks:
+        classes: list[type] = []
+        try:
+            register_stages(register=classes.append)
+            for cls in classes:
+                if not isinstance(cls, type):
+                    raise PluginError(f"{cls!r} is not a class")
+        except (Exception, SystemExit) as error:  # third-party code may raise anything
+            if plugin.error is None:
+                plugin.report(error)
+            continue
+        yield from classes
+
+
+def _installed_plugins() -> list[tuple[Plugin, EntryPoint]]:
+    """Installed packages in the order of their names, as the environment variables choose them."""
+    installed = sorted((_package_of(point), point) for point in entry_points(group=GROUP))
+    names = {_normalized(name) for (name, _), _ in installed}
+    allowed, blocked = _listed("LIT_ALIGN_PLUGINS"), _listed("LIT_ALIGN_BLOCK")
+    _warn_unknown("LIT_ALIGN_PLUGINS", allowed or set(), names)
+    _warn_unknown("LIT_ALIGN_BLOCK", blocked or set(), names)
+    chosen = []
     for (name, version), point in installed:
-        if _normal(name) not in blocked and (only is None or _normal(name) in only):
-            yield Plugin(name, version), point.load
+        is_allowed = allowed is None or _normalized(name) in allowed
+        if is_allowed and _normalized(name) not in (blocked or set()):
+            chosen.append((Plugin(name, version), point))
+    return chosen
 
 
-def _package(point: EntryPoint) -> tuple[str, str]:
-    """Name and version of the package an entry point belongs to, as far as a damaged installation still says."""
+def _warn_unknown(variable: str, listed: set[str], installed: set[str]) -> None:
+    """Warn of names in an environment variable that no installed plugin has."""
+    for name in sorted(listed - installed):
+        suggestion = closest_name(name, installed)
+        hint = f"there are {', '.join(sorted(installed)) or 'none'}"
+        if suggestion:
+            hint = f"did you mean {suggestion}?"
+        warnings.warn(
+            f"{variable} names {name}, and no such plugin is installed; {hint}", stacklevel=4
+        )
+
+
+def _package_of(point: EntryPoint) -> tuple[str, str]:
+    """Name and version of an entry point's package; a damaged installation may lack them."""
     package = point.dist
     if package is None or not (package.read_text("METADATA") or package.read_text("PKG-INFO")):
         return point.name, "unknown"
     return package.name, package.version
 
 
-def _register(manager: pluggy.PluginManager, plugin: Plugin, module: ModuleType) -> None:
-    """Register ``module``, refusing what pluggy would ignore: unknown hooks, and functions that lack the mark."""
-    marked = [name for name in dir(module) if manager.parse_hookimpl_opts(module, name) is not None]
-    if unknown := set(marked) - ROOMS.keys():
-        raise PluginError(
-            f"there is no hook called {', '.join(sorted(unknown))}; there are {', '.join(ROOMS)}"
-        )
-    if unmarked := {hook for hook in ROOMS if hasattr(module, hook)} - set(marked):
-        raise PluginError(
-            f"{', '.join(sorted(unmarked))} is not marked as a hook; put @hookimpl above it"
-        )
-    manager.register(
-        module, f"{plugin.name}:{module.__name__}"
-    )  # a package may have several entry points
-    plugin.hooks = marked
-
-
-def _collect(
-    manager: pluggy.PluginManager,
-    plugin: Plugin,
-    module: ModuleType,
-    registries: dict[str, Registry],
-) -> None:
-    """Call the hooks of one plugin alone, so that what it breaks is its own; it is taken whole or not at all."""
-    others = manager.get_plugins() - {module}
-    offered: dict[str, list[type]] = {}
-    for hook in plugin.hooks:
-        classes = offered[hook] = []
-        manager.subset_hook_caller(hook, others)(register=classes.append)
-        for cls in classes:
-            registries[hook].check(cls)
-    for hook, classes in offered.items():
-        for cls in classes:
-            registries[hook].add(cls, plugin.name)
-        plugin.provides[registries[hook].kind] = [cls.__name__ for cls in classes]
-
-
 def _listed(variable: str) -> set[str] | None:
+    """Names in an environment variable; None if it is not set."""
     value = os.environ.get(variable)
-    return None if value is None else {_normal(name) for name in value.split(",") if name.strip()}
+    if value is None:
+        return None
+    return {_normalized(name) for name in value.split(",") if name.strip()}
 
 
-def _normal(name: str) -> str:
+def _normalized(name: str) -> str:
     """A package's name as the index compares it.
 
     Example:
-        >>> _normal(" Lit_Align.zoo ")
+        >>> _normalized(" Lit_Align.zoo ")
         'lit-align-zoo'
     """
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
-def _before(
+def _trace_before(
     hook: str, implementations: Sequence[pluggy.HookImpl], arguments: Mapping[str, object]
 ) -> None:
     _trace(hook, implementations, f"called with {', '.join(arguments)}")
 
 
-def _after(
+def _trace_after(
     outcome: pluggy.Result[object],
     hook: str,
     implementations: Sequence[pluggy.HookImpl],
     arguments: Mapping[str, object],
 ) -> None:
-    _trace(
-        hook, implementations, f"raised {outcome.exception!r}" if outcome.exception else "returned"
-    )
+    error = outcome.exception
+    _trace(hook, implementations, f"raised {error!r}" if error else "returned")
 
 
-def _trace(hook: str, implementations: Sequence[pluggy.HookImpl], what: str) -> None:
-    print(
-        f"lit-align: {hook} of {', '.join(i.plugin_name for i in implementations)} {what}",
-        file=sys.stderr,
-    )
+def _trace(hook: str, implementations: Sequence[pluggy.HookImpl], event: str) -> None:
+    names = ", ".join(implementation.plugin_name for implementation in implementations)
+    print(f"lit-align: {hook} of {names} {event}", file=sys.stderr)

@@ -5,7 +5,7 @@ import json
 import textwrap
 from pathlib import Path
 
-from lit_align.cli.plugins import of_objective
+from lit_align.cli.plugins import describe_objective
 from lit_align.plugins import load_plugins
 from tests import objective_registry
 from tests.benchmarks.report import notes
@@ -39,7 +39,7 @@ def objectives() -> str:
         key=lambda item: (item[1].__module__.split(".")[0], item[0]),
     ):
         package = cls.__module__.split(".")[0].replace("lit_align_zoo", "lit-align-zoo")
-        family, label_kind, reference = of_objective(cls).values()
+        family, label_kind, reference = describe_objective(cls).values()
         rows.append(
             f"| `{name}` | {family} | {label_kind} | {reference} | {first_line(cls)} | {package} |"
         )

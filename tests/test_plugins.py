@@ -7,19 +7,22 @@ import pkgutil
 import re
 import subprocess
 import sys
+import types
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lit_align import hookspecs
+from lit_align import hookimpl, hookspecs, plugins
+from lit_align.__main__ import HELP, main
 from lit_align.data.formats import Format
 from lit_align.errors import AmbiguousName, PluginError, UnknownName
 from lit_align.objectives import Objective, PairwiseObjective
 from lit_align.objectives.dpo import DPO
 from lit_align.objectives.ipo import IPO
-from lit_align.plugins import ROOMS, load_plugins
+from lit_align.orca import plugin as orca
+from lit_align.plugins import PLUGIN_KINDS, Plugin, load_plugins
 from lit_align.registry import Registry
 from tests.stages.runs import arguments, write_pairs
 
@@ -91,11 +94,11 @@ def load(**variables):
     return found, [str(one.message) for one in caught]
 
 def installed(found):
-    return [plugin.name for plugin in found.found if not plugin.built_in]
+    return [plugin.name for plugin in found.plugins if not plugin.built_in]
 
 answers = {}
 found, answers["warnings"] = load()
-answers["found"] = [vars(plugin) for plugin in found.found]
+answers["found"] = [vars(plugin) for plugin in found.plugins]
 answers["objectives"] = list(found.objectives)
 try:
     found.objectives["Margin"]
@@ -196,7 +199,7 @@ def test_built_in_parts_and_sound_plugins_are_unharmed(answers):
 
 def test_a_clash_names_both_packages_and_both_paths(answers):
     wanted = (
-        "Margin is offered by lit-align-dup and lit-align-good; use p_dup.Margin or p_good.Margin"
+        "Margin is provided by lit-align-dup and lit-align-good; use p_dup.Margin or p_good.Margin"
     )
     assert answers["clash"] == wanted
     assert answers["asked"] == [2, f"lit-align: {wanted}\n"]
@@ -264,21 +267,23 @@ def test_an_ambiguous_name_is_known_but_not_resolved():
     registry.add(other, "two")
     assert "DPO" in registry
     assert registry.classes() == [DPO, other]
-    with pytest.raises(AmbiguousName, match="DPO is offered by one and two"):
+    with pytest.raises(AmbiguousName, match="DPO is provided by one and two"):
         registry["DPO"]
 
 
-@pytest.mark.parametrize(
-    ("hook", "room", "base"), [(hook, room, base) for hook, (_, room, base) in ROOMS.items()]
-)
-def test_every_public_class_of_a_room_is_registered(hook, room, base):
-    parent = getattr(import_module(room), base)
-    modules = [  # a judge that gives marks is a reward in the room of feedback
-        import_module(one.name)
-        for _, place, _ in ROOMS.values()
-        for one in pkgutil.iter_modules(import_module(place).__path__, f"{place}.")
+KINDS = {**PLUGIN_KINDS, **orca.PLUGIN_KINDS}
+
+
+@pytest.mark.parametrize("hook", KINDS)
+def test_every_public_class_of_a_kind_is_registered(hook):
+    parent = getattr(import_module(KINDS[hook].package), KINDS[hook].base)
+    packages = [*(kind.package for kind in KINDS.values()), "lit_align.labelling"]
+    modules = [
+        import_module(info.name)
+        for package in packages
+        for info in pkgutil.iter_modules(import_module(package).__path__, f"{package}.")
     ]
-    there = {
+    defined = {
         cls
         for module in modules
         for name, cls in vars(module).items()
@@ -288,7 +293,7 @@ def test_every_public_class_of_a_room_is_registered(hook, room, base):
         and not inspect.isabstract(cls)
         and name[0] != "_"
     }
-    assert there == set(load_plugins().registries[hook].classes())
+    assert defined == set(load_plugins().registries[hook].classes())
 
 
 @pytest.mark.parametrize(
@@ -316,12 +321,124 @@ def test_a_stage_offers_only_its_family():
         parser.parse_args(["--it=CrossEntropy"])
 
 
-def test_every_hook_has_a_room_and_is_documented_with_its_arguments():
-    hooks = {name: hook for name, hook in vars(hookspecs).items() if name.startswith("register_")}
-    assert hooks.keys() == ROOMS.keys()
+def test_every_hook_is_documented_with_its_arguments_and_used_by_a_plugin():
+    hooks = {}
+    for module in (hookspecs, orca.hookspecs):
+        for name, function in vars(module).items():
+            if name.startswith("register_"):
+                hooks[name] = function
+    assert hooks.keys() == {*KINDS, "register_commands", "register_stages"}
     text = (ROOT / "plugins" / "README.md").read_text()
-    packages = "".join(path.read_text() for path in (ROOT / "plugins").glob("**/*.py"))
+    files = [*(ROOT / "plugins").glob("**/*.py"), *(ROOT / "lit_align").glob("*/plugin.py")]
+    sources = "".join(path.read_text() for path in files)
     for name, hook in hooks.items():
         written = f"{name}({', '.join(inspect.signature(hook).parameters)})"
         assert f"`{written}`" in text
-        assert re.search(rf"def {name}\(", packages), f"no package in plugins/ uses {name}"
+        assert re.search(rf"def {name}\(", sources), f"no plugin uses {name}"
+
+
+# ---------------------------------------------------------------------- commands, stages and extensions
+
+
+@pytest.fixture
+def load_module(monkeypatch):
+    """Loads all plugins, and the given function marked as a hook in an installed plugin."""
+
+    def load(**hooks):
+        module = types.ModuleType("p_extra")
+        for name, function in hooks.items():
+            setattr(module, name, hookimpl(function))
+        point = types.SimpleNamespace(load=lambda: module)
+        installed = [(Plugin("lit-align-extra", "1.0"), point)]
+        monkeypatch.setattr(plugins, "_installed_plugins", lambda: installed)
+        load_plugins.cache_clear()
+        return load_plugins()
+
+    yield load
+    monkeypatch.undo()
+    load_plugins.cache_clear()
+
+
+def test_a_plugin_adds_a_command(load_module, capsys):
+    def register_commands(register):
+        register("greet", lambda arguments: print("hello", *arguments), "prints a greeting")
+        register("evaluate mood", lambda arguments: print("mood", *arguments), "a second one")
+
+    load_module(register_commands=register_commands)
+    main(["greet", "you"])
+    main(["evaluate", "mood", "--today"])
+    main(["plugins", "commands", "--json"])
+    out = capsys.readouterr().out
+    assert out.startswith("hello you\nmood --today\n")
+    assert {"name": "greet", "from": "lit-align-extra", "what": "prints a greeting"} in json.loads(
+        out[out.index("[") :]
+    )
+    with pytest.raises(SystemExit, match="2"):
+        main(["gret"])
+    assert "there is no command 'gret'; did you mean greet?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        (("fit", print, "x"), "there is a command 'fit' already; choose another name"),
+        (("label", print, "x"), "there is a command 'label' already; choose another name"),
+        (("two words", print, "x"), "give one word, or 'evaluate' and one more"),
+        (("greet", "print", "x"), "the command 'greet' is not a function"),
+        (("greet", print, ""), "the command 'greet' has no help; give one line"),
+    ],
+)
+def test_a_command_that_cannot_be_called_is_reported(load_module, command, error):
+    with pytest.warns(UserWarning, match="plugin lit-align-extra is left out: PluginError: "):
+        found = load_module(register_commands=lambda register: register(*command))
+    (plugin,) = [plugin for plugin in found.plugins if plugin.name == "lit-align-extra"]
+    assert error in plugin.error
+
+
+def test_stages_are_registered_when_settings_are_parsed(load_module):
+    calls = []
+
+    class Extra:
+        pass
+
+    def register_stages(register):
+        calls.append(1)
+        register(Extra)
+
+    found = load_module(register_stages=register_stages)
+    assert not calls
+    classes = found.load_stages()
+    assert Extra in classes
+    names = {cls.__name__ for cls in classes}
+    assert {"Preference", "RL", "Online", "Report", "Comparisons", "CrossModal", "Images"} <= names
+    assert len(classes) == len(set(classes))
+
+
+def test_stages_that_fail_are_left_out_and_reported(load_module):
+    def register_stages(register):
+        raise RuntimeError("boom")
+
+    found = load_module(register_stages=register_stages)
+    with pytest.warns(UserWarning, match="plugin lit-align-extra is left out: RuntimeError: boom"):
+        names = {cls.__name__ for cls in found.load_stages()}
+    assert {"Preference", "CrossModal"} <= names
+    (plugin,) = [plugin for plugin in found.plugins if plugin.name == "lit-align-extra"]
+    assert plugin.error == "RuntimeError: boom"
+
+
+def test_an_extension_that_fails_is_left_out_and_reported(monkeypatch):
+    monkeypatch.setattr(plugins, "EXTENSIONS", ("lit_align.nowhere", *plugins.EXTENSIONS[1:]))
+    load_plugins.cache_clear()
+    with pytest.warns(UserWarning, match=r"plugin lit_align.nowhere is left out: ModuleNotFound"):
+        found = load_plugins()
+    assert "evaluate cross-modal" not in found.commands
+    assert "register_embedders" not in found.registries
+    assert "label" in found.commands
+    monkeypatch.undo()
+    load_plugins.cache_clear()
+
+
+def test_every_command_is_in_the_first_help():
+    for name in [*plugins.CORE_COMMANDS, *load_plugins().commands]:
+        if name != "evaluate":
+            assert f"lit-align {name} " in HELP

@@ -1,4 +1,4 @@
-"""``lit-align chat``: talk to a model in the terminal, or to two side by side; piped, an answer to each line."""
+"""``lit-align chat``: chat with a model in the terminal, or with two side by side; piped, an answer to each line."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from lit_align.models.heads import HEAD_FILE
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.types import Message
 
-COMMANDS = "/reset forgets what was said, /system TEXT says who the model is, /quit leaves"
+COMMANDS = "/reset forgets the conversation, /system TEXT sets the system prompt, /quit leaves"
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass
 class Speaker:
-    """Who answers: an adapter on the base that all share, or that base alone, with a memory of its own.
+    """One side of the chat: an adapter on the shared base, or the base alone, with its own conversation.
 
     Args:
-        name: what to call it.
-        adapter: its name in ``peft``; one that is not there stands for the base alone.
+        name: shown above its answers.
+        adapter: its name in ``peft``; a name that is not there stands for the base alone.
         peft: the base with the adapters on it; None if there are none.
-        base: the base underneath.
+        base: the base model.
         tokenizer: the base's, with a chat template.
-        limit: tokens that an answer may have.
-        turns: what was said so far.
+        limit: largest number of tokens in an answer.
+        turns: the conversation so far.
     """
 
     name: str
@@ -47,13 +48,14 @@ class Speaker:
     turns: list[Message] = field(default_factory=list)
 
     def answer(self, system: str, text: str, temperature: float, seed: int) -> Generator[str]:
-        """The answer so far, after each token; it is remembered up to where it is stopped.
+        """The answer so far, after each token; it enters the conversation up to where it is stopped.
 
         Raises:
             ModelError: if the model cannot read the text.
         """
         self.turns.append({"role": "user", "content": text})
-        said, ids = "", []
+        answer = ""
+        sampled_ids: list[int] = []
         try:
             prompt, limit = self._prompt(system)
             tokens = stream(
@@ -65,76 +67,108 @@ class Speaker:
                 seed=seed,
             )
             while True:
-                with self._playing():
+                with self._active():
                     token = next(tokens, None)
                 if token is None:
                     break
-                ids.append(token)
-                said = self.tokenizer.decode(ids, skip_special_tokens=True).lstrip()
-                if not said.endswith(
-                    "\N{REPLACEMENT CHARACTER}"
-                ):  # half a character: the next token has the rest
-                    yield said
+                sampled_ids.append(token)
+                answer = self.tokenizer.decode(sampled_ids, skip_special_tokens=True).lstrip()
+                if not answer.endswith(INCOMPLETE):  # the next token completes the character
+                    yield answer
         finally:
-            self.turns = (
-                [*self.turns, {"role": "assistant", "content": said.strip()}]
-                if said
-                else self.turns[:-1]
-            )
+            if answer:
+                self.turns = [*self.turns, {"role": "assistant", "content": answer.strip()}]
+            else:
+                self.turns = self.turns[:-1]
 
-    def _playing(self) -> AbstractContextManager[Any]:
+    def _active(self) -> AbstractContextManager[Any]:
+        """The adapter is active inside."""
         if self.peft is None:
             return nullcontext()
         if self.adapter not in self.peft.peft_config:
-            alone: AbstractContextManager[Any] = self.peft.disable_adapter()
-            return alone
+            without_adapter: AbstractContextManager[Any] = self.peft.disable_adapter()
+            return without_adapter
         if self.peft.active_adapter != self.adapter:
             self.peft.set_adapter(self.adapter)
         return nullcontext()
 
     def _prompt(self, system: str) -> tuple[list[int], int]:
-        """Ids of the conversation, without its oldest turns if it no longer fits, and how long an answer may be."""
-        from jinja2 import TemplateError
-
+        """Token ids of the conversation and the room for an answer; the oldest turns are dropped if it is too long."""
         context = getattr(self.base.config, "max_position_embeddings", None) or sys.maxsize
-        for gone in range(0, len(self.turns), 2):
-            told = [{"role": "system", "content": system}] * bool(system) + self.turns[gone:]
-            try:
-                ids = self.tokenizer.apply_chat_template(
-                    told, add_generation_prompt=True, return_dict=False
-                )
-            except TemplateError as error:
-                raise ModelError(f"the chat template refuses that: {error}") from error
+        for dropped in range(0, len(self.turns), 2):
+            ids = self._encode(system, self.turns[dropped:])
             if len(ids) + self.limit <= context:
                 break
         if len(ids) >= context:
             raise ModelError(
-                f"that makes {len(ids)} tokens, and {self.name} reads fewer than {context}; say less"
+                f"that makes {len(ids)} tokens, and {self.name} reads fewer than {context}; write less"
             )
-        if gone:
-            _note(f"the oldest {gone} turns are left out: {self.name} reads {context} tokens")
-            del self.turns[:gone]
+        if dropped:
+            _note(
+                f"the oldest {dropped} turns are left out: {self.name} reads {context} tokens"
+            )
+            del self.turns[:dropped]
         return ids, min(self.limit, context - len(ids))
+
+    def _encode(self, system: str, turns: list[Message]) -> list[int]:
+        from jinja2 import TemplateError
+
+        messages = [{"role": "system", "content": system}, *turns] if system else turns
+        try:
+            return list(
+                self.tokenizer.apply_chat_template(
+                    messages, add_generation_prompt=True, return_dict=False
+                )
+            )
+        except TemplateError as error:
+            raise ModelError(f"the chat template refuses that: {error}") from error
 
 
 def run(arguments: list[str]) -> None:
     """Answer each line of input until there are no more.
 
     Raises:
-        ConfigError: if nobody is asked to speak.
+        ConfigError: if no model is named.
         ModelError: if a model or an adapter cannot be loaded.
     """
-    parser = argparse.ArgumentParser(
-        "lit-align chat", description=f"Talk to a model. In the chat, {COMMANDS}."
+    options = _parser().parse_args(arguments)
+    warnings.filterwarnings(  # PEFT calls it
+        "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
     )
-    who = parser.add_mutually_exclusive_group()
-    who.add_argument(
+    speakers = _load_speakers(options)
+    names = " and ".join(speaker.name for speaker in speakers)
+    _note(f"{names}: {COMMANDS}; Ctrl-C stops an answer")
+    with suppress(ImportError):
+        import readline  # noqa: F401 - input() then has the arrow keys
+    system, seed = options.system, 0
+    while (line := _read_line()) is not None:
+        command, _, argument = line.partition(" ")
+        if command == "/quit":
+            return
+        if command == "/system":
+            system = argument.strip()
+        elif command == "/reset":
+            for speaker in speakers:
+                speaker.turns = []
+        elif command.startswith("/"):
+            _note(f"there is no {command}; {COMMANDS}")
+        elif line:
+            _answer(speakers, system, line, options.temperature, seed)
+            seed += 1  # the same question gets another answer
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "lit-align chat", description=f"Chat with a model. In the chat, {COMMANDS}."
+    )
+    adapter = parser.add_mutually_exclusive_group()
+    adapter.add_argument(
         "--adapter", metavar="FOLDER", help="an adapter, such as adapter/ in the folder of a run"
     )
-    who.add_argument(
+    adapter.add_argument(
         "--run",
         metavar="FOLDER",
-        help="the numbered folder of a run: its newest adapter, as it trains",
+        help="the numbered folder of a run: its newest adapter, even while it trains",
     )
     parser.add_argument(
         "--base", metavar="PATH", help="the model; if not given, what the adapter was trained on"
@@ -152,93 +186,90 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--compare",
         metavar="FOLDER",
-        help="another adapter for the same base, which answers beside",
+        help="another adapter on the same base, which answers side by side",
     )
-    parser.add_argument("--system", metavar="TEXT", default="", help="who the model is")
+    parser.add_argument("--system", metavar="TEXT", default="", help="system prompt")
     parser.add_argument(
-        "--temperature",
-        type=float,
-        default=0.0,
-        help="of the sampling; 0 takes the likeliest token",
+        "--temperature", type=float, default=0.0, help="of the sampling; 0 is greedy"
     )
     parser.add_argument("--max_new_tokens", type=int, default=256, help="longest answer")
-    asked = parser.parse_args(arguments)
-    warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*")  # about what PEFT calls
-    speakers = _speakers(asked)
-    _note(f"{' and '.join(one.name for one in speakers)}: {COMMANDS}; Ctrl-C stops an answer")
-    with suppress(ImportError):
-        import readline  # noqa: F401 - input() then knows the arrow keys
-    system, seed = asked.system, 0
-    while (line := _line()) is not None:
-        command, _, rest = line.partition(" ")
-        if command == "/quit":
-            return
-        if command == "/system":
-            system = rest.strip()
-        elif command == "/reset":
-            for one in speakers:
-                one.turns = []
-        elif command.startswith("/"):
-            _note(f"there is no {command}; {COMMANDS}")
-        elif line:
-            with ExitStack() as stack, suppress(KeyboardInterrupt):
-                answers = [one.answer(system, line, asked.temperature, seed) for one in speakers]
-                for answer in answers:
-                    stack.enter_context(closing(answer))
-                try:
-                    _type(answers[0]) if len(answers) == 1 else _type_side_by_side(
-                        speakers, answers
-                    )
-                except ModelError as error:
-                    _note(str(error))
-            seed += 1  # asked again, another answer
+    return parser
 
 
-def _speakers(asked: argparse.Namespace) -> list[Speaker]:
-    """Load one base, and onto it whoever speaks."""
-    from peft import PeftModel
+def _answer(
+    speakers: list[Speaker], system: str, line: str, temperature: float, seed: int
+) -> None:
+    """Print what each speaker answers to a line; Ctrl-C stops the answer."""
+    with ExitStack() as stack, suppress(KeyboardInterrupt):
+        answers = [speaker.answer(system, line, temperature, seed) for speaker in speakers]
+        for answer in answers:
+            stack.enter_context(closing(answer))
+        try:
+            if len(answers) == 1:
+                _print_answer(answers[0])
+            else:
+                _print_side_by_side(speakers, answers)
+        except ModelError as error:
+            _note(str(error))
 
-    first = str(Path(asked.run, "checkpoints", "last.adapter")) if asked.run else asked.adapter
-    folders = {
-        name: folder for name, folder in (("adapter", first), ("compare", asked.compare)) if folder
-    }
-    if not folders and not asked.base:
-        raise ConfigError("there is nobody to talk to; give --run, --adapter or --base")
-    settings = (
-        _settings(asked.run, "config.yaml")["model"]["init_args"] if asked.run else {"base": {}}
-    )
-    path = asked.base or settings["base"].get("path")
-    path = (
-        path or _settings(first or asked.compare, "adapter_config.json")["base_model_name_or_path"]
-    )
-    quantization = asked.quantization or settings["base"].get("quantization", "nf4")
-    base = Base(**{**settings["base"], "path": path, "quantization": quantization})
-    tokenizer = load_tokenizer(base, asked.chat_template or settings.get("chat_template"))
+
+def _load_speakers(options: argparse.Namespace) -> list[Speaker]:
+    """Load the base, and the adapters onto it."""
+    adapter = options.adapter
+    if options.run:
+        adapter = str(Path(options.run, "checkpoints", "last.adapter"))
+    folders = {"adapter": adapter, "compare": options.compare}
+    folders = {name: folder for name, folder in folders.items() if folder}
+    if not folders and not options.base:
+        raise ConfigError("there is no model to chat with; give --run, --adapter or --base")
+    settings: dict[str, Any] = {"base": {}}
+    if options.run:
+        settings = _read_settings(options.run, "config.yaml")["model"]["init_args"]
+    base = _base(options, settings["base"], adapter or options.compare)
+    tokenizer = load_tokenizer(base, options.chat_template or settings.get("chat_template"))
     if not tokenizer.chat_template:
         raise ModelError(
-            f"{path!r} has no chat template; give one with --chat_template, such as chatml"
+            f"{base.path!r} has no chat template; give one with --chat_template, such as chatml"
         )
     for folder in folders.values():
-        read_adapter(folder, path)  # refuses what does not belong to this base
+        read_adapter(folder, base.path)  # refuses an adapter of another base
         if (Path(folder) / HEAD_FILE).is_file():
             raise ConfigError(
-                f"{folder} is a reward model, which scores and does not talk; give a policy's adapter"
+                f"{folder} is a reward model, which scores and does not answer; give a policy's adapter"
             )
-    model, peft = load_model(base), None
+    model = load_model(base)
+    peft = _load_adapters(model, folders)
+    names = {"adapter": base.path, **folders}
+    return [
+        Speaker(name, adapter, peft, model, tokenizer, options.max_new_tokens)
+        for adapter, name in names.items()
+    ]
+
+
+def _base(options: argparse.Namespace, saved: dict[str, Any], adapter: str | None) -> Base:
+    """The base model: as the options say, else as the run did, else as the adapter says."""
+    path = options.base or saved.get("path")
+    if not path:
+        path = _read_settings(str(adapter), "adapter_config.json")["base_model_name_or_path"]
+    quantization = options.quantization or saved.get("quantization", "nf4")
+    return Base(**{**saved, "path": path, "quantization": quantization})
+
+
+def _load_adapters(model: Any, folders: dict[str, str]) -> Any:
+    """The model with all adapters on it; None without adapters."""
+    from peft import PeftModel
+
+    peft: Any = None
     for name, folder in folders.items():
         if peft is None:
             peft = PeftModel.from_pretrained(model, folder, adapter_name=name)
         else:
             peft.load_adapter(folder, name)
-    who = {"adapter": path, **folders}
-    return [
-        Speaker(shown, name, peft, model, tokenizer, asked.max_new_tokens)
-        for name, shown in who.items()
-    ]
+    return peft
 
 
-def _settings(folder: str, file: str) -> dict[str, Any]:
-    """What a file says; JSON is YAML too."""
+def _read_settings(folder: str, file: str) -> dict[str, Any]:
+    """The content of a YAML or JSON file."""
     try:
         return dict(yaml.safe_load(Path(folder, file).read_text("utf-8")))
     except OSError as error:
@@ -247,8 +278,8 @@ def _settings(folder: str, file: str) -> dict[str, Any]:
         ) from error
 
 
-def _line() -> str | None:
-    """A line of input without the blanks around it; None when there are no more."""
+def _read_line() -> str | None:
+    """A stripped line of input; None when there are no more."""
     while True:
         try:
             return input("> " if sys.stdin.isatty() else "").strip()
@@ -259,34 +290,34 @@ def _line() -> str | None:
             return None
 
 
-def _type(answer: Generator[str]) -> None:
-    done = 0
+def _print_answer(answers: Generator[str]) -> None:
+    printed = 0
     try:
-        for said in answer:
-            print(said[done:], end="", flush=True)
-            done = len(said)
+        for answer in answers:
+            print(answer[printed:], end="", flush=True)
+            printed = len(answer)
     finally:
         print(flush=True)
 
 
-def _type_side_by_side(speakers: list[Speaker], answers: list[Generator[str]]) -> None:
+def _print_side_by_side(speakers: list[Speaker], answers: list[Generator[str]]) -> None:
     from rich.live import Live
     from rich.table import Column, Table
     from rich.text import Text
 
-    said = [""] * len(answers)
+    texts = [""] * len(answers)
     with Live() as live:
-        for new in zip_longest(*answers):
-            said = [text or old for text, old in zip(new, said, strict=True)]
-            table = Table(
-                *(Column(Text(one.name), ratio=1, overflow="fold") for one in speakers), expand=True
-            )
-            table.add_row(*map(Text, said))
+        for update in zip_longest(*answers):
+            for index, text in enumerate(update):
+                texts[index] = text or texts[index]
+            columns = [Column(Text(speaker.name), ratio=1, overflow="fold") for speaker in speakers]
+            table = Table(*columns, expand=True)
+            table.add_row(*map(Text, texts))
             live.update(table)
     if not sys.stdout.isatty():  # where rich leaves out the end of the last line
         print()
 
 
 def _note(text: str) -> None:
-    """Say something that is nobody's answer."""
+    """Print what is no answer."""
     print(text, file=sys.stderr, flush=True)

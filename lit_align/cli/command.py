@@ -1,7 +1,8 @@
-"""What our own commands about judges share: their settings, the ledger on the screen, and what judging took."""
+"""What the commands about judges share: their settings, the ledger on the screen, and a summary of the judging."""
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,14 +11,21 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lit_align.cli.error_messages import explain
+from lit_align.cli.renamed import refuse_renamed_arguments
+from lit_align.cli.run_folder import create_run_folder
 from lit_align.data.formats import Format
 from lit_align.data.ledger import Ledger
+from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.errors import ConfigError
+from lit_align.plugins import load_plugins
+from lit_align.types import Group, LabelKind
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-READING: dict[str, dict[str, Any]] = {
+Settings = dict[str, dict[str, Any]]
+
+DATA_SETTINGS: Settings = {
     "data": {
         "type": str,
         "nargs": "+",
@@ -27,94 +35,96 @@ READING: dict[str, dict[str, Any]] = {
     "format": {
         "type": Format | None,
         "default": None,
-        "help": "The layout of the rows; null finds it.",
+        "help": "The format of the rows; null finds it.",
     },
     "max_malformed": {
         "type": float,
         "default": 0.01,
         "help": "Share of malformed rows at which to stop.",
     },
-    "batch_size": {"type": int, "default": 16, "help": "Prompts that the judge is given at once."},
+    "batch_size": {"type": int, "default": 16, "help": "Prompts that the judge gets at once."},
 }
-"""What is judged."""
+"""Settings of the data that are judged."""
 
 
-def understood(
+def run_setting(default: str) -> Settings:
+    """The setting of the folder that a command writes to."""
+    help_text = "Folder of runs; each one gets a number in it."
+    return {"run": {"type": str, "default": default, "help": help_text}}
+
+
+def parse_settings(
     command: str,
-    settings: dict[str, dict[str, Any]],
+    settings: Settings,
     arguments: list[str],
-    choose: Callable[[Path], Path],
-    refuse: Callable[[Any], object] = lambda made: None,
+    refuse: Callable[[Any], object] = lambda parsed: None,
 ) -> tuple[Any, Path]:
-    """The settings as they were understood, and a folder of the run's own with them in ``config.yaml``.
+    """The parsed settings of a command, and a new run folder with them in ``config.yaml``.
 
     Args:
-        command: as it is called.
-        settings: what it takes, ``run`` among them.
-        arguments: of the command line, behind the command.
-        choose: makes a numbered folder in a folder of runs.
-        refuse: raises if they do not go together.
+        command: its name on the command line.
+        settings: what it accepts, ``run`` among them.
+        arguments: of the command line, after the command.
+        refuse: raises if the settings do not go together.
 
     Raises:
-        ConfigError: if the settings are not sound.
+        ConfigError: if the settings are not valid.
     """
-    parser = reader(command)
-    for name, setting in settings.items():
-        parser.add_argument(f"--{name}", **setting)
-    made, parsed = parse(parser, arguments, settings)
-    if "batch_size" in settings and (made.batch_size < 1 or not 0 <= made.max_malformed <= 1):
+    parser = settings_parser(command)
+    for name, options in settings.items():
+        parser.add_argument(f"--{name}", **options)
+    values, parsed = parse_arguments(parser, arguments, settings)
+    if "batch_size" in settings and (values.batch_size < 1 or not 0 <= values.max_malformed <= 1):
         raise ConfigError(
-            f"batch_size is {made.batch_size} and max_malformed {made.max_malformed}; they are at least 1, and from 0 to 1"
+            f"batch_size is {values.batch_size} and max_malformed {values.max_malformed}; they are at least 1, and "
+            "from 0 to 1"
         )
-    refuse(made)
-    folder = choose(Path(made.run))
+    refuse(values)
+    folder = create_run_folder(Path(values.run))
     parser.save(parsed, str(folder / "config.yaml"), skip_none=False)
-    return made, folder
+    return values, folder
 
 
-def reader(command: str, description: str | None = None) -> ArgumentParser:
-    """What reads the settings of a command, from a YAML too."""
+def settings_parser(command: str, description: str | None = None) -> ArgumentParser:
+    """A parser for the settings of a command, from a YAML too."""
     parser = ArgumentParser(command, description=description, exit_on_error=False)
     parser.add_argument("-c", "--config", action="config", help="YAML with these settings.")
     return parser
 
 
-def parse(
+def parse_arguments(
     parser: ArgumentParser, arguments: Sequence[str], names: Iterable[str]
 ) -> tuple[Any, Any]:
-    """The settings with their classes made, and as they were parsed.
+    """The settings with their classes instantiated, and as they were parsed.
 
     Raises:
-        ConfigError: if they are not sound.
+        ConfigError: if they are not valid.
     """
+    refuse_renamed_arguments(arguments, parser.prog)
     try:
         parsed = parser.parse_args(list(arguments))
         return parser.instantiate(parsed), parsed
-    except (
-        ArgumentError,
-        ValueError,
-    ) as error:  # the latter is what a class says against its settings
+    except (ArgumentError, ValueError) as error:  # the latter is raised by a class for its settings
         raise ConfigError(explain(str(error), names)) from error
 
 
-def check_free(host: str, port: int) -> None:
-    """Refuse an address that nobody can listen at.
+def check_port_free(host: str, port: int) -> None:
+    """Refuse an address that no server can listen at.
 
     Raises:
         ConfigError: with the system's reason.
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        ).close()
+        socket.create_server((host, port), family=family).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(
-            f"nobody can listen at port {port} of {host}: {error}; name another one"
+            f"nothing can listen at port {port} of {host}: {error}; name another one"
         ) from error
 
 
-def shown(console: Console, folder: Path) -> Callable[[Ledger], None]:
-    """What puts a ledger on the screen and into the folder."""
+def _ledger_printer(console: Console, folder: Path) -> Callable[[Ledger], None]:
+    """A function that prints a ledger and writes it into the folder."""
 
     def show(ledger: Ledger) -> None:
         console.print(ledger.table(), highlight=False, markup=False)
@@ -123,24 +133,43 @@ def shown(console: Console, folder: Path) -> Callable[[Ledger], None]:
     return show
 
 
-def tell(console: Console, asked: dict[str, Any]) -> None:
-    """Say what became of the questions, from what `summary` gives."""
+def load_judged_groups(
+    settings: Any, label_kind: LabelKind, console: Console, folder: Path
+) -> list[Group]:
+    """The groups of the data that ``DATA_SETTINGS`` name; the ledger is printed and written into the folder."""
+    source = DataSource(
+        settings.data,
+        label_kind,
+        settings.format,
+        load_plugins().formats.default_instances(),
+        max_malformed=settings.max_malformed,
+        on_ledger=_ledger_printer(console, folder),
+    )
+    return load_groups(source)
+
+
+def print_judging(console: Console, counts: dict[str, Any]) -> None:
+    """Print what became of the judge's questions, from the result of `summary`."""
     lines = [
-        f"{asked['labelled']:,} of {asked['groups']:,} groups have a label, from {asked['questions']:,} questions"
+        f"{counts['labelled']:,} of {counts['groups']:,} groups have a label, from {counts['questions']:,} questions"
     ]
-    lines += [f"{count:,} set aside: {why}" for why, count in asked["set_aside"].items()]
-    lines += [f"{count:,} unread: {why}" for why, count in asked["unread"].items()]
-    if asked["attempts"] or asked["cached"]:
-        spent = (
-            f"{asked['attempts']:,} attempts at a server, {asked['cached']:,} answers from the file"
-        )
-        lines.append(f"{spent}, cost {asked['cost']:.4f}")
-    if asked["order_dependent"] is not None:
-        rates = f"{100 * asked['order_dependent']:.1f} % of pairs depend on their order"
-        lines.append(f"{rates}; {100 * asked['first_wins']:.1f} % of verdicts are for the first")
-    elif asked["first_wins"] is not None:
+    for reason, count in counts["set_aside"].items():
+        lines.append(f"{count:,} set aside: {reason}")
+    for reason, count in counts["unread"].items():
+        lines.append(f"{count:,} unread: {reason}")
+    if counts["attempts"] or counts["cached"]:
         lines.append(
-            f"{100 * asked['first_wins']:.1f} % of verdicts are for the response that was shown first"
+            f"{counts['attempts']:,} attempts at a server, {counts['cached']:,} answers from the file, "
+            f"cost {counts['cost']:.4f}"
+        )
+    if counts["order_dependent"] is not None:
+        lines.append(
+            f"{100 * counts['order_dependent']:.1f} % of pairs depend on their order; "
+            f"{100 * counts['first_wins']:.1f} % of verdicts are for the first"
+        )
+    elif counts["first_wins"] is not None:
+        lines.append(
+            f"{100 * counts['first_wins']:.1f} % of verdicts are for the response that was shown first"
         )
     for line in lines:
         console.print(line, highlight=False, markup=False)

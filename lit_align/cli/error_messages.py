@@ -1,7 +1,7 @@
-"""One sentence for each mistake in a YAML or on the command line, with what was probably meant.
+"""One sentence for each mistake in a YAML or on the command line, with a suggestion.
 
-jsonargparse answers a mistake with its whole usage, or with the types it tried; what it found is in the message, and
-this module reads it from there. The wording is that of the pinned version, and a test holds each.
+jsonargparse answers a mistake with its whole usage, or with the types it tried. The cause is in its message, and this
+module reads it from there. The wording is that of the pinned version, and a test covers each.
 """
 
 from __future__ import annotations
@@ -10,263 +10,362 @@ import collections.abc
 import inspect
 import re
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
 from lit_align.errors import AmbiguousName
-from lit_align.plugins import load_plugins
-from lit_align.registry import closest
+from lit_align.plugins import CORE_COMMANDS, load_plugins
+from lit_align.registry import closest_name
 
-COMMANDS = (
-    "fit",
-    "validate",
-    "test",
-    "predict",
-    "inspect",
-    "judge",
-    "evaluate",
-    "export",
-    "chat",
-    "plugins",
-)
 SECTIONS = ("trainer", "model", "data", "lora", "base", "optimizer", "lr_scheduler")
-BASES = {
-    "model": "lit_align.stages.base.Stage",
-    "data": "lightning.pytorch.LightningDataModule",
-    "reward": "lit_align.rewards.Reward",
-    "feedback": "lit_align.feedback.Feedback",
-}
-RUN = ("run", "save_every", "trainer", "model", "data", "ckpt_path")
-LISTED = 20  # more names than this are no help
+RUN_SETTINGS = ("run", "save_every", "trainer", "model", "data", "ckpt_path")
+MAX_LISTED = 20  # a longer list of names is no help
+IN_YAML = "set it in the YAML or on the command line"
 
 
-def explain(message: str, settings: Iterable[str] = RUN) -> str:
-    """What is wrong and what was probably meant of the command's ``settings``, or the message as it is."""
-    return (
-        "\n".join(dict.fromkeys(_sentences(message, settings)))
-        or "\n".join(_unfit(message))
-        or message
-    )
+def explain(message: str, settings: Iterable[str] = RUN_SETTINGS) -> str:
+    """The mistake and a suggestion, or the message as it is.
+
+    Args:
+        message: of jsonargparse.
+        settings: names of the command's own settings.
+    """
+    sentences = list(_explanations(message, settings)) or list(_explain_union(message))
+    return "\n".join(dict.fromkeys(sentences)) or message
 
 
-def _sentences(message: str, settings: Iterable[str]) -> Iterator[str]:
-    for path, option in re.findall(
-        r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", message
-    ):
-        yield f"{path.rsplit('.', 1)[1]} takes no {option!r}{near(option, _parameters(path))}"
-    for option, path in re.findall(
-        r"Option '(\w+)' is not accepted\. Got value: \w+\(class_path='([\w.]+)'", message
-    ):
-        yield f"{path.rsplit('.', 1)[1]} takes no {option!r}{near(option, _parameters(path))}"
-    for path, option in re.findall(
-        r"Problem with given class_path '([\w.]+)':\s+.*?Key '([\w.]+)' is required", message
-    ):
-        yield f"{path.rsplit('.', 1)[1]} needs {option!r}; set it in the YAML or on the command line"
-    for path, options in re.findall(
-        r"class_path '([\w.]+)':\s+the following arguments are required: (.+)", message
-    ):
-        yield f"{path.rsplit('.', 1)[1]} needs {options}; set it in the YAML or on the command line"
-    for options in re.findall(r"\A *the following arguments are required: (.+)", message):
-        needed = " and ".join(option.rpartition(".")[2] for option in options.split(", "))
-        yield f"there is no {needed}; give a YAML that says it with -c FILE"
-    for command in re.findall(r"argument subcommand: invalid choice: '([^']*)'", message):
-        yield f"there is no command {command!r}{near(command, COMMANDS)}"
-    for name, paths in re.findall(
-        r"Multiple subclasses with name (\w+)\. .*ambiguity:\s+(.+)\.", message
-    ):
-        yield (
-            _clash(name)
-            or f"{name} is the name of several classes; use {' or '.join(paths.split(', '))}"
-        )
-    if 'expected "subcommand" to be one of' in message:
-        yield f"the command is missing; start with one of {', '.join(COMMANDS)}, as in lit-align fit -c FILE"
-    for found in re.finditer(r"Expected a dot import path string: (\S+)", message):
-        yield from _misnamed(found[1], message[: found.start()])
-    yield from _unimportable(message)
-    for key in re.findall(
-        r"(?:does not accept option '|unrecognized arguments: --)([\w.]+)", message
-    ):
-        key = key if key.split(".")[0] in SECTIONS else key.split(".")[0]
-        yield f"unknown key {key!r}{near(key.rsplit('.', 1)[-1], _settings(key) or settings)}"
-    for key, kind, value in re.findall(
-        r"Parser key \"([\w.]+)\":\s+Expected an? <class '(\w+)'>. Got value: (.+)", message
-    ):
-        yield f"{key} is {value.strip()!r}, which is no {kind}; correct it"
-    for key, choices, value in re.findall(
-        r"Parser key \"([\w.]+)\":\s+Expected a typing\.Literal\[(.+)\]\. Got value: (.+)", message
-    ):
-        yield f"{key} is {value.strip()!r}; choose from {choices}"
-    # what a class said of its own settings
-    yield from re.findall(
-        r"Errors:\n *- (?!Expected|Problem|Type )(.+)\n *- Expected a <class 'NoneType'>", message
-    )
-    for key in re.findall(
-        r"Parser key \"(\w+)\":[^']+'[\w.]+'[^']+'NoneType'[^']+but [\w.]+ is abstract", message
-    ):
-        yield f"{key} has no class yet; name it before its settings, as in --model=Preference --data=Comparisons"
-    for file in re.findall(r"File does not exist: '([^']+)'", message):
-        yield f"there is no file {file}; check the path after -c"
-    for why in re.findall(r"Problems parsing config: (.+)", message, re.DOTALL):
-        yield f"the YAML cannot be read: {' '.join(why.split())}; correct it"
-
-
-def _misnamed(name: str, before: str) -> Iterator[str]:
-    """What to say of a short name that does not resolve; ``before`` is the message up to it."""
-    key, types = _asked(before)
-    if kind := re.search(r"<class '(float|int|bool|str)'>", types):
-        yield f"{key} is {name!r}, which is no {kind[1]}; correct it"
-        return
-    fitting = _fitting(key, before)
-    if name not in _names():
-        yield f"nothing is called {name!r}{near(name, fitting or _names())}"
-    elif key == "objective" and name in load_plugins().objectives:
-        objective: Any = load_plugins().objectives[name]
-        scores = "RewardModel" if objective.for_reward_model else "Preference"
-        stage = {"demonstrations": "SFT", "prompts": "RL"}.get(objective.label_kind, scores)
-        yield f"{name} learns from {objective.label_kind}; use the stage {stage}"
-    else:
-        others = near("", fitting) or "; `lit-align plugins` says what is what"
-        yield f"{name} is of another kind than what is asked for here{others}"
-
-
-def _unimportable(message: str) -> Iterator[str]:
-    """What to say of a full path that does not lead to what is asked for."""
-    for path, module in re.findall(
-        r"Problem with given class_path '([\w.]+)':\s+No module named '([\w.]+)'", message
-    ):
-        yield f"{path} cannot be imported: there is no module {module!r}; install it, or put its folder on PYTHONPATH"
-    for module, name in re.findall(r"module '([\w.]+)' has no attribute '(\w+)'", message):
-        yield f"{module} has no {name!r}{near(name, (one for one in vars(import_module(module)) if one[0].isupper()))}"
-    for path, kind in re.findall(
-        r"Import path ([\w.]+) does not correspond to a subclass of (\w+)", message
-    ):
-        yield f"{path} is no {kind}; name a class that derives from it"
-    for path in re.findall(r"Importing '([\w.]+)' is not allowed", message):
-        yield f"{path} may not be named in settings, since it can run anything; remove it"
-
-
-def _unfit(message: str) -> Iterator[str]:
-    """What to say of a value that is none of several types."""
-    key, types = _asked(message)
-    value = re.findall(r"Given value: (.+)", message.rpartition('Parser key "')[2])
-    choices = re.findall(
-        r"Literal\[(.+?)\]|<class '(?:\w+\.)*(\w+)'>|((?:list|dict)\[.+?\])(?:,|\])", types
-    )
-    names = [name for choice in choices for name in choice if name and name != "NoneType"]
-    if names and value:
-        yield f"{key} is {value[0]}, which is none of {', '.join(names)}; correct it"
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """A suggestion, or what there is.
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """The name that was probably meant, or the names there are, if they are few.
 
     Example:
-        >>> near("dpo", ["DPO", "IPO"]), near("beta", ["gamma"]), near("x", [])
+        >>> suggestion("dpo", ["DPO", "IPO"]), suggestion("beta", ["gamma"]), suggestion("x", [])
         ('; did you mean DPO?', '; there are gamma', '')
     """
-    known = sorted(set(known))
-    if one := closest(name, known):
-        return f"; did you mean {one}?"
-    return f"; there are {', '.join(known)}" if 0 < len(known) <= LISTED else ""
+    names = sorted(set(names))
+    closest = closest_name(name, names)
+    if closest:
+        return f"; did you mean {closest}?"
+    return f"; there are {', '.join(names)}" if 0 < len(names) <= MAX_LISTED else ""
 
 
-def _asked(before: str) -> tuple[str, str]:
-    """The key that the end of ``before`` is about, and the types that were tried for it."""
-    _, found, rest = before.rpartition('Parser key "')
-    key = rest.partition('"')[0] if found else ""
-    types = re.findall(r"Subtypes: (.+)", rest)
-    return key, types[-1] if types else ""
+def _explanations(message: str, settings: Iterable[str]) -> Iterator[str]:
+    for pattern, explain_match in RULES:
+        for match in re.finditer(pattern, message):
+            yield from explain_match(match)
+    unknown_key = r"(?:does not accept option '|unrecognized arguments: --)([\w.]+)"
+    for key in re.findall(unknown_key, message):
+        yield _explain_unknown_key(key, settings)
 
 
-def _fitting(key: str, before: str) -> list[str]:
-    """Names of the classes that a key takes, if they are few or it is known which."""
-    owners = re.findall(r"Problem with given class_path '([\w.]+)'", before)
-    if key in BASES:
-        bases = [_load(BASES[key])]
-    elif key.startswith("trainer."):
-        bases = _annotated(_load("lightning.pytorch.Trainer"), key.removeprefix("trainer."))
-    else:
-        bases = _annotated(_load(owners[-1]), key) if owners else []
-    names = {
-        cls.__name__ for base in bases for cls in _subclasses(base) if not inspect.isabstract(cls)
-    }
-    return sorted(name for name in names if not name.startswith("_"))
+# ---------------------------------------------------------------- one function for each kind of message
 
 
-def _annotated(cls: type, key: str) -> list[type]:
-    """The classes in the annotation of a setting."""
-    for parent in cls.__mro__[:-1]:
-        if key in inspect.signature(parent.__init__).parameters:  # type: ignore[misc]
-            try:
-                return list(_classes(typing.get_type_hints(parent.__init__)[key]))  # type: ignore[misc]
-            except (
-                NameError,
-                KeyError,
-            ):  # a stranger's class may import its types for the type checker alone
-                return []
-    return []
+def _explain_option(match: re.Match[str]) -> Iterator[str]:
+    """A class has no such setting."""
+    path, option = match["path"], match["option"]
+    yield f"{_short(path)} takes no {option!r}{suggestion(option, _parameters(_import(path)))}"
 
 
-def _classes(annotation: Any) -> Iterator[type]:
-    inside = typing.get_args(annotation)
-    for one in inside[-1:] if typing.get_origin(annotation) is collections.abc.Callable else inside:
-        yield from _classes(one)
-    if not inside and inspect.isclass(annotation) and annotation.__module__ != "builtins":
-        yield annotation
+def _explain_required_key(match: re.Match[str]) -> Iterator[str]:
+    yield f"{_short(match['path'])} needs {match['key']!r}; {IN_YAML}"
 
 
-def _clash(name: str) -> str | None:
-    """Who offers ``name``, if it is plugins that do."""
+def _explain_required(match: re.Match[str]) -> Iterator[str]:
+    yield f"{_short(match['path'])} needs {match['keys']}; {IN_YAML}"
+
+
+def _explain_missing(match: re.Match[str]) -> Iterator[str]:
+    """A part of the settings of a command is missing."""
+    keys = [option.rpartition(".")[2] for option in match["options"].split(", ")]
+    yield f"there is no {' and '.join(keys)}; give a YAML that sets it with -c FILE"
+
+
+def _explain_command(match: re.Match[str]) -> Iterator[str]:
+    command = match["command"]
+    yield f"there is no command {command!r}{suggestion(command, _commands())}"
+
+
+def _explain_no_command(_: re.Match[str]) -> Iterator[str]:
+    commands = ", ".join(_commands())
+    yield f"the command is missing; start with one of {commands}, as in lit-align fit -c FILE"
+
+
+def _explain_ambiguous(match: re.Match[str]) -> Iterator[str]:
+    """Several classes have the name."""
+    name, paths = match["name"], match["paths"].split(", ")
     for registry in load_plugins().registries.values():
         try:
             registry.get(name)
         except AmbiguousName as error:
-            return str(error)
-    return None
+            yield str(error)
+            return
+    yield f"{name} is the name of several classes; use {' or '.join(paths)}"
 
 
-def _names() -> list[str]:
-    """Everything that a YAML may call by its short name."""
-    kinds = (
-        *BASES.values(),
-        "lit_align.orca.distances.DatasetDistance",
-        "lit_align.orca.modalities.Modality",
+def _explain_short_name(match: re.Match[str]) -> Iterator[str]:
+    """A short name is of no class that fits."""
+    name, before = match["name"], match.string[: match.start()]
+    key, types = _key_and_types(before)
+    basic_type = re.search(r"<class '(float|int|bool|str)'>", types)
+    if basic_type:
+        yield f"{key} is {name!r}, which is no {basic_type[1]}; correct it"
+        return
+    fitting = _fitting_names(key, before)
+    objectives = load_plugins().objectives
+    if name not in _all_names():
+        yield f"nothing is called {name!r}{suggestion(name, fitting or _all_names())}"
+    elif key == "objective" and name in objectives:
+        objective: Any = objectives[name]
+        yield f"{name} learns from {objective.label_kind}; use the stage {_stage_for(objective)}"
+    else:
+        others = suggestion("", fitting) or "; `lit-align plugins` lists the kinds"
+        yield f"{name} is of another kind than what is needed here{others}"
+
+
+def _stage_for(objective: Any) -> str:
+    """The stage that trains an objective."""
+    if objective.label_kind == "demonstrations":
+        return "SFT"
+    if objective.label_kind == "prompts":
+        return "RL"
+    return "RewardModel" if objective.for_reward_model else "Preference"
+
+
+def _explain_no_module(match: re.Match[str]) -> Iterator[str]:
+    yield (
+        f"{match['path']} cannot be imported: there is no module {match['module']!r}; install it, or put its folder on "
+        "PYTHONPATH"
     )
-    classes = [cls.__name__ for kind in kinds for cls in _subclasses(_load(kind))]
-    return [name for registry in load_plugins().registries.values() for name in registry] + classes
+
+
+def _explain_no_attribute(match: re.Match[str]) -> Iterator[str]:
+    module, name = match["module"], match["name"]
+    names = [candidate for candidate in vars(import_module(module)) if candidate[0].isupper()]
+    yield f"{module} has no {name!r}{suggestion(name, names)}"
+
+
+def _explain_wrong_base(match: re.Match[str]) -> Iterator[str]:
+    yield f"{match['path']} is no {match['base']}; name a class that derives from it"
+
+
+def _explain_denied(match: re.Match[str]) -> Iterator[str]:
+    path = match["path"]
+    yield f"{path} may not be named in settings, since it can run anything; remove it"
+
+
+def _explain_type(match: re.Match[str]) -> Iterator[str]:
+    yield f"{match['key']} is {match['value'].strip()!r}, which is no {match['type']}; correct it"
+
+
+def _explain_choice(match: re.Match[str]) -> Iterator[str]:
+    yield f"{match['key']} is {match['value'].strip()!r}; choose from {match['choices']}"
+
+
+def _explain_class_error(match: re.Match[str]) -> Iterator[str]:
+    """The sentence that a class raised for its own settings."""
+    yield match["sentence"]
+
+
+def _explain_no_class(match: re.Match[str]) -> Iterator[str]:
+    yield (
+        f"{match['key']} has no class yet; name it before its settings, as in --model=Preference --data=Comparisons"
+    )
+
+
+def _explain_no_file(match: re.Match[str]) -> Iterator[str]:
+    yield f"there is no file {match['file']}; check the path after -c"
+
+
+def _explain_yaml(match: re.Match[str]) -> Iterator[str]:
+    yield f"the YAML cannot be read: {' '.join(match['reason'].split())}; correct it"
+
+
+def _explain_unknown_key(key: str, settings: Iterable[str]) -> str:
+    if key.split(".")[0] not in SECTIONS:
+        key = key.split(".")[0]
+    names = _settings_of_section(key) or settings
+    return f"unknown key {key!r}{suggestion(key.rsplit('.', 1)[-1], names)}"
+
+
+def _explain_union(message: str) -> Iterator[str]:
+    """A value has none of several types."""
+    key, types = _key_and_types(message)
+    values = re.findall(r"Given value: (.+)", message.rpartition('Parser key "')[2])
+    pattern = r"Literal\[(.+?)\]|<class '(?:\w+\.)*(\w+)'>|((?:list|dict)\[.+?\])(?:,|\])"
+    names: list[str] = []
+    for groups in re.findall(pattern, types):
+        names += [name for name in groups if name and name != "NoneType"]
+    if names and values:
+        yield f"{key} is {values[0]}, which is none of {', '.join(names)}; correct it"
+
+
+CLASS_PATH = r"class_path '(?P<path>[\w.]+)'"
+PARSER_KEY = r"Parser key \"(?P<key>[\w.]+)\":\s+"
+
+RULES: tuple[tuple[str, Callable[[re.Match[str]], Iterator[str]]], ...] = (
+    (rf"{CLASS_PATH}:\s+Option '(?P<option>[\w.]+)' is not accepted", _explain_option),
+    (
+        r"Option '(?P<option>\w+)' is not accepted\. Got value: \w+\(class_path='(?P<path>[\w.]+)'",
+        _explain_option,
+    ),
+    (
+        rf"Problem with given {CLASS_PATH}:\s+.*?Key '(?P<key>[\w.]+)' is required",
+        _explain_required_key,
+    ),
+    (rf"{CLASS_PATH}:\s+the following arguments are required: (?P<keys>.+)", _explain_required),
+    (r"\A *the following arguments are required: (?P<options>.+)", _explain_missing),
+    (r"argument subcommand: invalid choice: '(?P<command>[^']*)'", _explain_command),
+    (
+        r"Multiple subclasses with name (?P<name>\w+)\. .*ambiguity:\s+(?P<paths>.+)\.",
+        _explain_ambiguous,
+    ),
+    (r'expected "subcommand" to be one of', _explain_no_command),
+    (r"Expected a dot import path string: (?P<name>\S+)", _explain_short_name),
+    (
+        rf"Problem with given {CLASS_PATH}:\s+No module named '(?P<module>[\w.]+)'",
+        _explain_no_module,
+    ),
+    (r"module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'", _explain_no_attribute),
+    (
+        r"Import path (?P<path>[\w.]+) does not correspond to a subclass of (?P<base>\w+)",
+        _explain_wrong_base,
+    ),
+    (r"Importing '(?P<path>[\w.]+)' is not allowed", _explain_denied),
+    (
+        rf"{PARSER_KEY}Expected an? <class '(?P<type>\w+)'>. Got value: (?P<value>.+)",
+        _explain_type,
+    ),
+    (
+        rf"{PARSER_KEY}Expected a typing\.Literal\[(?P<choices>.+)\]\. Got value: (?P<value>.+)",
+        _explain_choice,
+    ),
+    (
+        r"Errors:\n *- (?!Expected|Problem|Type )(?P<sentence>.+)\n *- Expected a <class 'NoneType'>",
+        _explain_class_error,
+    ),
+    (
+        r"Parser key \"(?P<key>\w+)\":[^']+'[\w.]+'[^']+'NoneType'[^']+but [\w.]+ is abstract",
+        _explain_no_class,
+    ),
+    (r"File does not exist: '(?P<file>[^']+)'", _explain_no_file),
+    (r"(?s)Problems parsing config: (?P<reason>.+)", _explain_yaml),
+)
+"""What jsonargparse says, and the function that explains it."""
+
+
+# ---------------------------------------------------------------- what a setting may be
+
+
+def _commands() -> list[str]:
+    names = [name for name in load_plugins().commands if " " not in name]
+    return [*CORE_COMMANDS, *names]
+
+
+def _key_and_types(before: str) -> tuple[str, str]:
+    """The key that the end of a message is about, and the types that were tried for it."""
+    _, separator, after = before.rpartition('Parser key "')
+    key = after.partition('"')[0] if separator else ""
+    types = re.findall(r"Subtypes: (.+)", after)
+    return key, types[-1] if types else ""
+
+
+def _fitting_names(key: str, before: str) -> list[str]:
+    """Names of the classes that a setting may be."""
+    names = set()
+    for base in _base_classes(key, before):
+        for cls in _subclasses(base):
+            if not inspect.isabstract(cls) and not cls.__name__.startswith("_"):
+                names.add(cls.__name__)
+    return sorted(names)
+
+
+def _base_classes(key: str, before: str) -> list[type]:
+    """What the classes that a setting may be derive from; none if it is not known."""
+    from lightning.pytorch import LightningDataModule, Trainer
+
+    from lit_align.stages.base import Stage
+
+    if key in ("model", "data"):
+        return [Stage if key == "model" else LightningDataModule]
+    if key.startswith("trainer."):
+        return _annotated_classes(Trainer, key.removeprefix("trainer."))
+    owners = re.findall(r"Problem with given class_path '([\w.]+)'", before)
+    if owners:
+        return _annotated_classes(_import(owners[-1]), key)
+    registries = load_plugins().registries.values()
+    return [registry.base for registry in registries if registry.kind == key]
+
+
+def _annotated_classes(cls: type, key: str) -> list[type]:
+    """The classes in the annotation of a setting."""
+    for parent in cls.__mro__[:-1]:
+        init: Any = parent.__init__  # type: ignore[misc]
+        if key in inspect.signature(init).parameters:
+            try:
+                return list(_classes_in(typing.get_type_hints(init)[key]))
+            except (NameError, KeyError):  # types that are imported for the type checker only
+                return []
+    return []
+
+
+def _classes_in(annotation: Any) -> Iterator[type]:
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is collections.abc.Callable:
+        arguments = arguments[-1:]  # what it returns
+    for argument in arguments:
+        yield from _classes_in(argument)
+    if not arguments and inspect.isclass(annotation) and annotation.__module__ != "builtins":
+        yield annotation
+
+
+def _all_names() -> list[str]:
+    """Every short name that a YAML may use for a class."""
+    from lightning.pytorch import LightningDataModule
+
+    from lit_align.stages.base import Stage
+
+    plugins = load_plugins()
+    classes = [*plugins.load_stages(), *_subclasses(Stage), *_subclasses(LightningDataModule)]
+    names = [cls.__name__ for cls in classes]
+    for registry in plugins.registries.values():
+        names += registry
+    return names
 
 
 def _subclasses(cls: type) -> Iterator[type]:
-    children: list[type] = cls.__subclasses__()
-    for child in children:
+    for child in cls.__subclasses__():
         yield child
         yield from _subclasses(child)
 
 
-def _settings(key: str) -> list[str]:
-    """What stands at the level of a key: settings of the trainer, an adapter or a base; none at the command's own."""
-    if key.startswith("trainer."):
-        return list(inspect.signature(_load("lightning.pytorch.Trainer")).parameters)
-    if key.startswith("lora."):
-        return list(_parameters("lit_align.models.adapter_set.Lora"))
-    if key.startswith("base."):
-        return list(_parameters("lit_align.models.load.Base"))
-    return []
+def _settings_of_section(key: str) -> set[str]:
+    """Settings at the level of a key: of the trainer, of LoRA or of the base model; none for others."""
+    from lightning.pytorch import Trainer
+
+    from lit_align.models.adapter_set import Lora
+    from lit_align.models.load import Base
+
+    sections: dict[str, type] = {"trainer": Trainer, "lora": Lora, "base": Base}
+    section = key.partition(".")[0]
+    return _parameters(sections[section]) if "." in key and section in sections else set()
 
 
-def _parameters(path: str) -> set[str]:
+def _parameters(cls: type) -> set[str]:
     """Names of the settings of a class, those of its parents included."""
-    own = (vars(cls)["__init__"] for cls in _load(path).__mro__[:-1] if "__init__" in vars(cls))
-    return {name for init in own for name in inspect.signature(init).parameters} - {
-        "self",
-        "settings",
-        "args",
-        "kwargs",
-    }
+    names: set[str] = set()
+    for parent in cls.__mro__[:-1]:
+        if "__init__" in vars(parent):
+            names |= set(inspect.signature(vars(parent)["__init__"]).parameters)
+    return names - {"self", "settings", "args", "kwargs"}
 
 
-def _load(path: str) -> type:
+def _short(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _import(path: str) -> type:
+    """A class by the path in a message of the parser, which has imported it."""
     module, _, name = path.rpartition(".")
-    found: type = getattr(import_module(module), name)
-    return found
+    cls: type = getattr(import_module(module), name)
+    return cls

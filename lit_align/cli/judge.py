@@ -1,101 +1,106 @@
-"""``lit-align judge``: rows in, the same rows out with the labels that somebody gives them."""
+"""``lit-align judge``: label the rows of a data set with a judge, a reward or a server."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from lit_align.cli.command import READING, shown, tell, understood
+from lit_align.cli.command import (
+    DATA_SETTINGS,
+    Settings,
+    load_judged_groups,
+    parse_settings,
+    print_judging,
+    run_setting,
+)
 from lit_align.data.formats.groups import as_row
-from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.agreement import label_groups, measure_agreement, summarize_results
-from lit_align.plugins import load_plugins
+from lit_align.jsonl import write_json, write_rows
 from lit_align.types import LabelKind
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "feedback": {"type": Feedback, "required": True, "help": "Who is asked, by its name."},
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lit_align.types import Group
+
+SETTINGS: Settings = {
+    "feedback": {"type": Feedback, "required": True, "help": "The judge, by its name."},
     "label_kind": {
         "type": Literal["pairs", "desirable", "ranking", "ratings", "demonstrations"],
         "default": "pairs",
-        "help": "The labels that are wanted.",
+        "help": "The labels to make.",
     },
-    **READING,
-    "run": {
-        "type": str,
-        "default": "runs/judge",
-        "help": "Folder of runs; each one gets a number in it.",
-    },
+    **DATA_SETTINGS,
+    **run_setting("runs/judge"),
 }
 
 
-def run(arguments: list[str], choose: Callable[[Path], Path]) -> dict[str, Any]:
-    """Label the rows, and say how far the labels agree with those that were there; gives the figures.
+def run(arguments: list[str]) -> dict[str, Any]:
+    """Label the rows, and measure agreement with the labels that the data have; returns the metrics.
 
     Args:
-        arguments: of the command line, behind ``judge``.
-        choose: makes a numbered folder in a folder of runs.
+        arguments: of the command line, after ``judge``.
 
     Raises:
-        ConfigError: if the settings are not sound.
+        ConfigError: if the settings are not valid.
     """
     from rich.console import Console
-    from rich.progress import Progress
 
-    made, folder = understood("lit-align judge", SETTINGS, arguments, choose)
-    console, cost = Console(), 0.0
-    groups = load_groups(
-        DataSource(
-            made.data,
-            LabelKind.RESPONSES,
-            made.format,
-            load_plugins().formats.default_instances(),
-            max_malformed=made.max_malformed,
-            on_ledger=shown(console, folder),
-        )
-    )
-    labelled, records = folder / "labelled.jsonl", folder / "records.jsonl"
-    with (
-        Progress(console=console) as bar,
-        labelled.open("w", encoding="utf-8") as rows,
-        records.open("w") as asked,
-    ):
-        task = bar.add_task("judging", total=len(groups))
-
-        def seen(opinions: Sequence[FeedbackResult]) -> None:
-            nonlocal cost
-            for opinion in opinions:
-                cost += sum(record.get("cost", 0.0) for record in opinion.records)
-                asked.writelines(json.dumps(record) + "\n" for record in opinion.records)
-                if opinion.group is not None:
-                    # a column from Parquet may be a date or bytes, which JSON has no word for
-                    rows.write(
-                        json.dumps(as_row(opinion.group), ensure_ascii=False, default=str) + "\n"
-                    )
-            rows.flush()
-            bar.update(task, advance=len(opinions), description=f"judging, cost {cost:.4f}")
-
-        opinions = label_groups(
-            made.feedback, groups, made.label_kind, made.batch_size, on_batch=seen
-        )
-    about = {"feedback": repr(made.feedback), "data": made.data, "label_kind": made.label_kind}
-    found = {
-        **about,
-        "asked": summarize_results(opinions),
-        "agreement": measure_agreement(groups, opinions),
+    settings, folder = parse_settings("lit-align judge", SETTINGS, arguments)
+    console = Console()
+    groups = load_judged_groups(settings, LabelKind.RESPONSES, console, folder)
+    results = _label(settings, groups, folder, console)
+    metrics = {
+        "feedback": repr(settings.feedback),
+        "data": settings.data,
+        "label_kind": settings.label_kind,
+        "asked": summarize_results(results),
+        "agreement": measure_agreement(groups, results),
     }
-    (folder / "judge.json").write_text(
-        json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    tell(console, found["asked"])
-    if of := found["agreement"]:
-        low, high = of["interval"]
+    write_json(folder / "judge.json", metrics)
+    print_judging(console, metrics["asked"])
+    agreement = metrics["agreement"]
+    if agreement:
+        low, high = agreement["interval"]
         console.print(
-            f"{100 * of['accuracy']:.1f} % of {of['comparisons']:,} comparisons agree with the labels that were there "
-            f"(95 %: {100 * low:.1f} to {100 * high:.1f}), kappa {of['kappa']:.2f}",
+            f"{100 * agreement['accuracy']:.1f} % of {agreement['comparisons']:,} comparisons agree with the labels "
+            f"that were there (95 %: {100 * low:.1f} to {100 * high:.1f}), kappa {agreement['kappa']:.2f}",
             highlight=False,
         )
     print(f"The run is in {folder}: labelled.jsonl, records.jsonl, judge.json, ledger.json.")
-    return found
+    return metrics
+
+
+def _label(
+    settings: Any, groups: Sequence[Group], folder: Path, console: Console
+) -> list[FeedbackResult]:
+    """Label all groups; results are written to files as they come."""
+    from rich.progress import Progress
+
+    cost = 0.0
+    with (
+        Progress(console=console) as progress,
+        (folder / "labelled.jsonl").open("w", encoding="utf-8") as labelled,
+        (folder / "records.jsonl").open("w", encoding="utf-8") as records,
+    ):
+        task = progress.add_task("judging", total=len(groups))
+
+        def write_results(results: Sequence[FeedbackResult]) -> None:
+            nonlocal cost
+            for result in results:
+                cost += sum(record.get("cost", 0.0) for record in result.records)
+                write_rows(records, result.records, ascii_only=True)
+                if result.group is not None:
+                    write_rows(labelled, [as_row(result.group)])
+            labelled.flush()
+            progress.update(task, advance=len(results), description=f"judging, cost {cost:.4f}")
+
+        return label_groups(
+            settings.feedback,
+            groups,
+            settings.label_kind,
+            settings.batch_size,
+            on_batch=write_results,
+        )

@@ -1,4 +1,4 @@
-"""``lit-align evaluate win-rate``: does one model answer better than another, or than the data?"""
+"""``lit-align evaluate win-rate``: how often one model's answers beat another's, or those in the data."""
 
 from __future__ import annotations
 
@@ -11,203 +11,230 @@ from typing import Any
 
 import numpy as np
 
-import lit_align
-from lit_align.cli.command import READING, shown, tell
+from lit_align.cli.command import (
+    DATA_SETTINGS,
+    Settings,
+    load_judged_groups,
+    print_judging,
+    run_setting,
+)
 from lit_align.data.formats.groups import as_row
 from lit_align.data.label_conversion import reference_answer
-from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.data.readers import read_rows
 from lit_align.errors import ConfigError, DataError, SetAside
 from lit_align.evaluation.win_rate import win_rate
-from lit_align.feedback import Feedback
+from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.agreement import label_groups, summarize_results
 from lit_align.feedback.base import pair_probabilities
-from lit_align.plugins import load_plugins
+from lit_align.jsonl import write_json, write_jsonl
+from lit_align.loading import load
 from lit_align.rewards.base import as_response, response_text
 from lit_align.types import Group, LabelKind, Text
 
-WHOSE = "the folder of a run, base for the model under the other one's run, or a file that predict wrote"
+MODELS = "the folder of a run, base for the model under the other one's run, or a file that predict wrote"
 
-SETTINGS: dict[str, dict[str, Any]] = {
+SETTINGS: Settings = {
     "a": {
         "type": str | None,
         "default": None,
-        "help": f"Whose win rate: {WHOSE}; null: the first of two responses.",
+        "help": f"The model whose win rate is measured: {MODELS}; null: the first of two responses.",
     },
     "b": {
         "type": str | None,
         "default": None,
-        "help": f"Against whom: {WHOSE}; null: the data's best response.",
+        "help": f"Its opponent: {MODELS}; null: the data's best response.",
     },
     "feedback": {
         "type": Feedback,
         "required": True,
-        "help": "Who judges, such as Judge, FromReward or Recorded.",
+        "help": "The judge, such as Judge, FromReward or Recorded.",
     },
-    **READING,
+    **DATA_SETTINGS,
     "max_new_tokens": {"type": int, "default": 256, "help": "Longest answer of a run."},
     "temperature": {
         "type": float,
         "default": 0.0,
-        "help": "Of a run's sampling; 0 takes the likeliest token.",
+        "help": "Sampling temperature of a run; 0 is greedy.",
     },
-    "run": {
-        "type": str,
-        "default": "runs/evaluate",
-        "help": "Folder of runs; each one gets a number in it.",
-    },
+    **run_setting("runs/evaluate"),
 }
 
 
-def refuse(made: Any) -> None:
-    """Say so if it is not known whose answers are to be compared.
+def refuse(settings: Any) -> None:
+    """Require two opponents.
 
     Raises:
-        ConfigError: with a remedy.
+        ConfigError: if it is not clear whose answers to compare.
     """
-    if "base" in (made.a, made.b) and not {made.a, made.b} - {"base", None}:
+    models = {settings.a, settings.b}
+    if "base" in models and not models - {"base", None}:
         raise ConfigError(
-            f"a is {made.a} and b is {made.b}; base is the model under the other one's run, so name a run"
+            f"a is {settings.a} and b is {settings.b}; base is the model under the other one's run, so name a run"
         )
-    if made.a is None and made.b is not None:
-        raise ConfigError(f"b is {made.b!r} and a is not set; say in a whose win rate it is")
+    if settings.a is None and settings.b is not None:
+        raise ConfigError(
+            f"b is {settings.b!r} and a is not set; set a to the model whose win rate is measured"
+        )
 
 
-def run(made: Any, folder: Path) -> dict[str, Any]:
-    """Have both answer, have the answers judged, and print and keep the figures.
+def run(settings: Any, folder: Path) -> dict[str, Any]:
+    """Let both models answer, judge the answers, and print and write the metrics; returns them.
 
     Raises:
         DataError: if an answer is missing.
     """
     from rich.console import Console
-    from rich.progress import track
 
     console = Console()
-    groups = load_groups(
-        DataSource(
-            made.data,
-            LabelKind.RESPONSES,
-            made.format,
-            load_plugins().formats.default_instances(),
-            max_malformed=made.max_malformed,
-            on_ledger=shown(console, folder),
-        )
-    )
-    duels = _duels(made, groups)
-    differ = [
-        k
-        for k, duel in enumerate(duels)
-        if response_text(duel.responses[0]) != response_text(duel.responses[1])
-    ]
-    asked = [duels[k] for k in differ]
-    opinions = label_groups(
-        made.feedback, asked, "pairs", made.batch_size, lambda starts: track(starts, "judging")
-    )
-    said = {
-        k: pair_probabilities(duels[k], opinion).get((0, 1))
-        for k, opinion in zip(differ, opinions, strict=True)
-    }
-    chances = {
-        k: p for k in range(len(duels)) if (p := said.get(k, 0.5)) is not None
-    }  # the same answer is a tie
-    if not chances:
-        raise DataError(
-            "no answer was judged, so there is no win rate; see why in what is set aside"
-        )
-    words = [[len(response_text(one).split()) for one in duels[k].responses] for k in chances]
-    figures = win_rate(
-        np.array(list(chances.values())),
-        np.array([float(a - b) for a, b in words]),
-        np.unique([json.dumps(duels[k].prompt) for k in chances], return_inverse=True)[1],
-    )
-    about = {
-        "a": made.a,
-        "b": made.b,
-        "feedback": repr(made.feedback),
-        "data": made.data,
+    groups = load_judged_groups(settings, LabelKind.RESPONSES, console, folder)
+    duels = _make_duels(settings, groups)
+    is_different = [_is_different(duel) for duel in duels]
+    results, a_wins = _judge_duels(settings, duels, is_different)
+    metrics = {
+        "a": settings.a,
+        "b": settings.b,
+        "feedback": repr(settings.feedback),
+        "data": settings.data,
         "length": "words",
+        "asked": summarize_results(results),
+        "same_answer": is_different.count(False),
+        "unread": a_wins.count(None),
+        **_measure(duels, a_wins),
     }
-    counts = {"same_answer": len(duels) - len(differ), "unread": len(duels) - len(chances)}
-    found = {**about, "asked": summarize_results(opinions), **counts, **figures}
-    (folder / "win_rate.json").write_text(
-        json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    with (folder / "duels.jsonl").open("w", encoding="utf-8") as file:
-        for k, duel in enumerate(duels):
-            row = {**as_row(duel), "a_wins": chances.get(k)}
-            file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-    tell(console, found["asked"])
-    _print(found)
+    write_json(folder / "win_rate.json", metrics)
+    rows = [
+        {**as_row(duel), "a_wins": probability}
+        for duel, probability in zip(duels, a_wins, strict=True)
+    ]
+    write_jsonl(folder / "duels.jsonl", rows)
+    print_judging(console, metrics["asked"])
+    _print_metrics(metrics)
     print(f"The run is in {folder}: win_rate.json, duels.jsonl, ledger.json.")
-    return found
+    return metrics
 
 
-def _print(found: dict[str, Any]) -> None:
-    for name, rate, interval in (
-        ("win rate", found["win_rate"], found["interval"]),
-        ("at equal length", found["length_controlled"], found["length_controlled_interval"]),
-    ):
-        low, high = interval
-        print(f"{name:<16}{100 * rate:5.1f} %   95 %: {100 * low:.1f} to {100 * high:.1f}")
-    wins = f"{found['wins']} wins, {found['ties']} ties ({found['same_answer']} the same answer), {found['losses']} losses"
-    print(f"{wins}; {found['unread']} not judged; a is longer in {100 * found['longer']:.1f} %")
+def _is_different(duel: Group) -> bool:
+    first, second = duel.responses
+    return response_text(first) != response_text(second)
 
 
-def _duels(made: Any, groups: Sequence[Group]) -> list[Group]:
-    """Each prompt with two answers; with the row's labels where both answers are the row's."""
-    if made.a is None:
-        if odd := next((group for group in groups if len(group.responses) != 2), None):
-            raise DataError(
-                f"{odd.source} has {len(odd.responses)} responses, not two; name in a and b who answers"
-            )
-        return list(groups)
-    first = _answers(made.a, made.b, made, groups)
-    second = (
-        [_best(group) for group in groups]
-        if made.b is None
-        else _answers(made.b, made.a, made, groups)
+def _judge_duels(
+    settings: Any, duels: Sequence[Group], is_different: Sequence[bool]
+) -> tuple[list[FeedbackResult], list[float | None]]:
+    """The judge's results for the duels that differ, and the probability that a wins of each duel.
+
+    The same answer twice is a tie. A verdict that could not be read is None.
+    """
+    from rich.progress import track
+
+    to_judge = [duel for duel, differs in zip(duels, is_different, strict=True) if differs]
+    results = label_groups(
+        settings.feedback,
+        to_judge,
+        "pairs",
+        settings.batch_size,
+        lambda starts: track(starts, "judging"),
     )
+    remaining = iter(results)
+    a_wins: list[float | None] = []
+    for duel, differs in zip(duels, is_different, strict=True):
+        if differs:
+            a_wins.append(pair_probabilities(duel, next(remaining)).get((0, 1)))
+        else:
+            a_wins.append(0.5)
+    return results, a_wins
+
+
+def _measure(duels: Sequence[Group], a_wins: Sequence[float | None]) -> dict[str, Any]:
+    """Win rates over the duels that were judged."""
+    probabilities, length_differences, prompts = [], [], []
+    for duel, probability in zip(duels, a_wins, strict=True):
+        if probability is None:
+            continue
+        first, second = (len(response_text(response).split()) for response in duel.responses)
+        probabilities.append(probability)
+        length_differences.append(float(first - second))
+        prompts.append(json.dumps(duel.prompt))
+    if not probabilities:
+        raise DataError(
+            "no answer was judged, so there is no win rate; see the reasons under set aside"
+        )
+    prompt_numbers = np.unique(prompts, return_inverse=True)[1]
+    return win_rate(np.array(probabilities), np.array(length_differences), prompt_numbers)
+
+
+def _print_metrics(metrics: dict[str, Any]) -> None:
+    for label, name in (("win rate", "win_rate"), ("at equal length", "length_controlled")):
+        interval = "interval" if name == "win_rate" else f"{name}_interval"
+        low, high = metrics[interval]
+        print(
+            f"{label:<16}{100 * metrics[name]:5.1f} %   95 %: {100 * low:.1f} to {100 * high:.1f}"
+        )
+    print(
+        f"{metrics['wins']} wins, {metrics['ties']} ties ({metrics['same_answer']} the same answer), "
+        f"{metrics['losses']} losses; {metrics['unread']} not judged; a is longer in {100 * metrics['longer']:.1f} %"
+    )
+
+
+def _make_duels(settings: Any, groups: Sequence[Group]) -> list[Group]:
+    """Each prompt with two answers; with the row's labels where both answers are the row's."""
+    if settings.a is None:
+        for group in groups:
+            if len(group.responses) != 2:
+                raise DataError(
+                    f"{group.source} has {len(group.responses)} responses, not two; name the models in a and b"
+                )
+        return list(groups)
+    first = _answers(settings.a, settings.b, settings, groups)
+    if settings.b is None:
+        second = [_best_response(group) for group in groups]
+    else:
+        second = _answers(settings.b, settings.a, settings, groups)
     return [
-        Group(group.prompt, [one, other], source=group.source, extra=group.extra)
-        for group, one, other in zip(groups, first, second, strict=True)
+        Group(group.prompt, [answer_a, answer_b], source=group.source, extra=group.extra)
+        for group, answer_a, answer_b in zip(groups, first, second, strict=True)
     ]
 
 
-def _best(group: Group) -> Text:
+def _best_response(group: Group) -> Text:
     try:
         return reference_answer(group)
     except SetAside:
         raise DataError(
-            f"{group.source} has no response to compare with; name in b who answers"
+            f"{group.source} has no response to compare with; name a model in b"
         ) from None
 
 
-def _answers(who: str, other: str, made: Any, groups: Sequence[Group]) -> list[Text]:
-    """What ``who`` says to each prompt."""
-    if Path(who).is_file() and not who.endswith(".ckpt"):
-        return _written(who, groups)
+def _answers(model: str, opponent: str, settings: Any, groups: Sequence[Group]) -> list[Text]:
+    """The answers of a run, a base model or a file to each prompt."""
+    if Path(model).is_file() and not model.endswith(".ckpt"):
+        return _read_answers(model, groups)
     from lit_align.callbacks.predictions import replies
 
-    stage = lit_align.load(other if who == "base" else who)
-    options = {"max_new_tokens": made.max_new_tokens, "temperature": made.temperature}
-    said = replies(stage, groups, "reference" if who == "base" else "policy", **options)
+    is_base = model == "base"
+    stage = load(opponent if is_base else model)
+    texts = replies(
+        stage,
+        groups,
+        "reference" if is_base else "policy",
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+    )
     del stage
     gc.collect()  # it refers to itself, and the judge needs the memory
-    return [as_response(group, one.strip()) for group, (one,) in zip(groups, said, strict=True)]
+    return [as_response(group, text.strip()) for group, (text,) in zip(groups, texts, strict=True)]
 
 
-def _written(file: str, groups: Sequence[Group]) -> list[Text]:
-    """Answers of a file by their prompts; of several to one prompt each is used once."""
-    known: dict[str, list[str]] = defaultdict(list)
+def _read_answers(file: str, groups: Sequence[Group]) -> list[Text]:
+    """Answers of a file by their prompts; of several answers to one prompt each is used once."""
+    answers: dict[str, list[str]] = defaultdict(list)
     for _, row in read_rows(file):
         if isinstance(row, dict) and "prompt" in row and isinstance(row.get("answer"), str):
-            known[json.dumps(row["prompt"])].append(row["answer"])
-    found = []
+            answers[json.dumps(row["prompt"])].append(row["answer"])
+    responses = []
     for group in groups:
-        left = known[json.dumps(group.prompt)]
-        if not left:
-            raise DataError(
-                f"{file} has no answer to {group.source}; have predict answer these data"
-            )
-        found.append(as_response(group, left.pop(0)))
-    return found
+        unused = answers[json.dumps(group.prompt)]
+        if not unused:
+            raise DataError(f"{file} has no answer to {group.source}; run predict on these data")
+        responses.append(as_response(group, unused.pop(0)))
+    return responses

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 
 
 def step_optimizer_uncounted(module: LightningModule) -> None:
@@ -26,3 +27,18 @@ def count_global_step(trainer: Trainer) -> None:
 
 def _no_closure() -> None:
     """The gradients are already there."""
+
+
+class StepsProgressBar(RichProgressBar):
+    """A progress bar that does not count epochs to -2 where steps are limited and epochs are not."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return super()._get_train_description(current_epoch).replace("/-2", "")
+
+
+def set_root_dir(trainer: Trainer, folder: str) -> None:
+    """Change ``trainer.default_root_dir``, which Lightning sets only when the trainer is made.
+
+    Processes of a launcher such as torchrun can agree on a folder only once they are connected, which is later.
+    """
+    trainer._default_root_dir = folder  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from lit_align.cli.command import check_free, parse, reader
+from lit_align.cli.command import check_port_free, parse_arguments, settings_parser
 from lit_align.errors import ConfigError
 from lit_align.labelling.campaign import Campaign
 
@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> None:
         ) from error
     from lit_align.labelling.store import Store
 
-    check_free(campaign.host, campaign.port)
+    check_port_free(campaign.host, campaign.port)
     store = Store(campaign.store, campaign.votes, campaign.gold_every)
     _add_tasks(store, campaign, campaign.tasks, gold=False)
     _add_tasks(store, campaign, campaign.gold, gold=True)
@@ -40,9 +40,9 @@ def run(arguments: list[str]) -> None:
 
 
 def _parse_campaign(arguments: list[str]) -> Campaign:
-    parser = reader("lit-align label", __doc__.partition(": ")[2])
+    parser = settings_parser("lit-align label", __doc__.partition(": ")[2])
     parser.add_class_arguments(Campaign)
-    _, settings = parse(parser, arguments, [field.name for field in fields(Campaign)])
+    _, settings = parse_arguments(parser, arguments, [field.name for field in fields(Campaign)])
     values = settings.as_dict()
     values.pop("config", None)
     return Campaign(**values)

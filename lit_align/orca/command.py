@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lit_align.cli.error_messages import near
+from lit_align.cli.error_messages import suggestion
 from lit_align.errors import ConfigError
 from lit_align.jsonl import append_jsonl, read_jsonl, write_json
 from lit_align.orca.evaluation import (
@@ -72,7 +72,7 @@ def refuse(settings: Any) -> None:
     unknown = set(settings.arms) - set(ARMS)
     if unknown:
         arm = min(unknown)
-        raise ConfigError(f"there is no arm {arm!r}{near(arm, ARMS)}")
+        raise ConfigError(f"there is no arm {arm!r}{suggestion(arm, ARMS)}")
     if settings.seeds < 1 or (settings.steps is not None and settings.steps < 1):
         raise ConfigError(
             f"seeds is {settings.seeds} and steps {settings.steps}; both are at least 1"

@@ -135,7 +135,7 @@ def test_the_oldest_turns_make_room_and_it_says_so(tiny, chat):
     last = peer(tiny, [*kept, assistant(third), user("e")])
     assert out == shown(first, second, third, "", last)
     assert f"the oldest 2 turns are left out: {tiny} reads 512 tokens" in notes
-    assert f"tokens, and {tiny} reads fewer than 512; say less" in notes
+    assert f"tokens, and {tiny} reads fewer than 512; write less" in notes
 
 
 def test_asked_again_at_a_temperature_another_answer(tiny, chat):
@@ -149,7 +149,7 @@ def test_asked_again_at_a_temperature_another_answer(tiny, chat):
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        ([], 2, "there is nobody to talk to; give --run, --adapter or --base"),
+        ([], 2, "there is no model to chat with; give --run, --adapter or --base"),
         (
             ["--adapter", "/nowhere"],
             1,

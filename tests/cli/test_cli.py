@@ -100,8 +100,8 @@ def test_a_mistake_on_the_command_line(capsys, usual, more, sentence):
 @pytest.mark.parametrize(
     ("left_out", "sentence"),
     [
-        ("--data", "there is no data; give a YAML that says it with -c FILE"),
-        ("--model", "there is no model; give a YAML that says it with -c FILE"),
+        ("--data", "there is no data; give a YAML that sets it with -c FILE"),
+        ("--model", "there is no model; give a YAML that sets it with -c FILE"),
         (
             "--model.base.path",
             "Preference needs base.path; set it in the YAML or on the command line",
@@ -146,7 +146,7 @@ def test_a_mistake_in_a_yaml(capsys, tmp_path, yaml, sentence):
         (["fti"], "there is no command 'fti'; did you mean fit?"),
         (
             ["plugins", "objective"],
-            "no room is called 'objective'; there are objectives, formats, rewards, advantages, feedback, embedders",
+            "no kind of plugin is called 'objective'; there are objectives, formats, rewards, advantages, feedback, embedders, commands",
         ),
     ],
 )

@@ -21,7 +21,7 @@ FIT = [
         ("--model.lr_scheduler=CosineAnealingLR", "nothing is called 'CosineAnealingLR'; did you mean CosineAnnealing"),
         ("--trainer.callbacks+=EarlyStoping", "nothing is called 'EarlyStoping'; did you mean EarlyStopping?"),
         ("--data.format=alpaca", "nothing is called 'alpaca'; did you mean Alpaca?"),
-        ("--data.format=DPO", "DPO is of another kind than what is asked for here; "),
+        ("--data.format=DPO", "DPO is of another kind than what is needed here; "),
         ("--model.objective=CrossEntropy", "CrossEntropy learns from demonstrations; use the stage SFT"),
         ("--model.objective=PDO", "nothing is called 'PDO'; did you mean DPO?"),
         # their settings

@@ -80,7 +80,7 @@ def test_nothing_is_written_over(run, tmp_path, capsys):
     (tmp_path / "mine").write_text("precious")
     with pytest.raises(SystemExit):
         command(["export", str(run), str(tmp_path)])
-    assert "is not an empty folder, and nothing is written over" in capsys.readouterr().err
+    assert "is not an empty folder, and nothing is overwritten" in capsys.readouterr().err
     assert (tmp_path / "mine").read_text() == "precious"
 
 

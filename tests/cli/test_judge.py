@@ -99,16 +99,16 @@ def test_a_server_is_paid_once_and_the_price_is_shown(rows, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        ([], "there is no feedback; give a YAML that says it with -c FILE"),
+        ([], "there is no feedback; give a YAML that sets it with -c FILE"),
         (["--feedback=Jugde"], "nothing is called 'Jugde'; did you mean Judge?"),
         (
             ["--feedback=Length"],
-            "Length is of another kind than what is asked for here; there are ",
+            "Length is of another kind than what is needed here; there are ",
         ),
-        (["--feedback=Judge"], "Judge needs by; set it in the YAML or on the command line"),
+        (["--feedback=Judge"], "Judge needs model; set it in the YAML or on the command line"),
         (
             [*SHORTER, "--label_kind=prompts"],
-            "takes is 'prompts'; choose from 'pairs', 'desirable', 'ranking', ",
+            "label_kind is 'prompts'; choose from 'pairs', 'desirable', 'ranking', ",
         ),
     ],
 )

@@ -161,9 +161,9 @@ def test_on_real_comparisons_the_judge_of_length_is_the_baseline(name, shared_da
     ("more", "sentence"),
     [
         (["--reward=Lenght"], "nothing is called 'Lenght'; did you mean Length?"),
-        (["--reward=DPO"], "DPO is of another kind than what is asked for here; there are "),
+        (["--reward=DPO"], "DPO is of another kind than what is needed here; there are "),
         (["--reward=Length"], "Length needs most; set it in the YAML or on the command line"),
-        ([*SHORTER, "--reward.mst=2"], "Length takes no 'mst'; did you mean most?"),
+        ([*SHORTER, "--reward.mst=2"], "Length takes no 'mst'; did you mean max_words?"),
         (
             ["--reward=Length", "--reward.max_words=0"],
             "min_words must be from 0 to max_words, and max_words at least 1, got 0 and 0",

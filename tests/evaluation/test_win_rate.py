@@ -188,7 +188,7 @@ def test_a_run_against_its_base_against_the_data_and_from_a_file(tiny, tmp_path,
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--b=here"], "b is 'here' and a is not set; say in a whose win rate it is"),
+        (["--b=here"], "b is 'here' and a is not set; set a to the model whose win rate is"),
         (
             ["--a=base"],
             "a is base and b is None; base is the model under the other one's run, so name a run",
@@ -197,7 +197,7 @@ def test_a_run_against_its_base_against_the_data_and_from_a_file(tiny, tmp_path,
             ["--a=nowhere"],
             "there is no checkpoint nowhere; give a .ckpt file or the numbered folder of a run",
         ),
-        ([], "rows.jsonl:1 has 1 responses, not two; name in a and b who answers"),
+        ([], "rows.jsonl:1 has 1 responses, not two; name the models in a and b"),
     ],
 )
 def test_a_mistake_gets_one_sentence(more, sentence, tmp_path, capsys):

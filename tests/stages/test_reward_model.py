@@ -413,7 +413,7 @@ def test_where_somebody_must_speak_it_is_refused(trained, tiny, tmp_path, capsys
                 "none",
             ]
         )
-    assert "is a reward model, which scores and does not talk" in capsys.readouterr().err
+    assert "is a reward model, which scores and does not answer" in capsys.readouterr().err
     pairs = trained.parents[1] / "pairs.jsonl"
     best = [
         "--model.best_of.n=2",

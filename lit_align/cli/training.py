@@ -1,0 +1,265 @@
+"""LightningCLI for fit, validate, test and predict: a folder for each run, whole checkpoints, a report at the end."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lit_align.callbacks.predictions import PredictionWriter
+from lit_align.callbacks.report import Report
+from lit_align.cli.error_messages import explain
+from lit_align.cli.refusals import refuse_settings
+from lit_align.cli.run_folder import create_run_folder
+from lit_align.compat.lightning import StepsProgressBar, set_root_dir
+from lit_align.errors import ConfigError
+from lit_align.stages.base import Stage
+from lit_align.stages.checkpoints import LastCheckpoint, SafeIO
+from lit_align.stages.language_model_stage import LanguageModelStage
+
+EPILOG = (
+    "lit-align fit --model Preference --model.objective.help DPO shows the settings of an objective, which are given "
+    "as in --model.objective.beta 0.3; lit-align plugins objectives lists all objectives."
+)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Write ``config.yaml`` into the run folder, wherever the loggers write."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Use the folder of rank 0 first: processes of another launcher may each have chosen one."""
+        set_root_dir(trainer, trainer.strategy.broadcast(trainer.default_root_dir))
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the parsed settings."""
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
+
+
+class LitAlignCLI(LightningCLI):
+    """LightningCLI with a folder for each run, whole checkpoints, and a report at the end."""
+
+    folder: Path
+    ckpt_path: str | None
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Hide Lightning's seed_everything: all randomness depends on model.seed and data.seed alone."""
+        parser.add_argument(
+            "--seed_everything", default=self.seed_everything_default, help=argparse.SUPPRESS
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the settings of the run as a whole."""
+        parser.add_argument(
+            "--run",
+            type=str,
+            default="runs/default",
+            help="Folder of runs; each one gets a number in it.",
+        )
+        parser.add_argument(
+            "--save_every",
+            type=int,
+            default=50,
+            help="Steps between checkpoints of the newest state.",
+        )
+        parser.add_argument(
+            "--answers",
+            type=str | None,
+            help="Folder of an interrupted predict to resume.",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Refuse what would be ignored or done twice; put the checkpoint's path aside.
+
+        Lightning would silently put the settings in the checkpoint over those of the YAML. Here the YAML holds, and a
+        checkpoint that does not fit is refused.
+        """
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        refuse_settings(config)
+        config.seed_everything = self.seed_everything_default  # null in saved settings
+        self.ckpt_path, config.ckpt_path = config.ckpt_path, None
+
+    def before_instantiate_classes(self) -> None:
+        """Create the run's folder and its loggers."""
+        config = self._run_config(self.config)
+        config.ckpt_path = self.ckpt_path
+        if config.trainer.max_epochs is None and config.trainer.max_steps == -1:
+            config.trainer.max_epochs = 1  # as a default of the parser it would cut max_steps short
+        self.folder = self.create_folder(Path(config.run))
+
+    def create_folder(self, runs: Path) -> Path:
+        """The run's folder."""
+        return create_run_folder(runs)
+
+    def instantiate_classes(self) -> None:
+        """Instantiate the stage, the data and the trainer; an error of a class in its settings is a ConfigError."""
+        try:
+            super().instantiate_classes()
+            # before the data use attributes that another kind of stage lacks
+            self.model.check_data(self.datamodule)
+        except ValueError as error:
+            raise ConfigError(explain(str(error))) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add loggers, checkpoints and the report to what the YAML sets."""
+        config = self._run_config(self.config_init)
+        self.trainer_defaults = {**self.trainer_defaults, "callbacks": self._callbacks(config)}
+        kwargs["plugins"] = [*_as_list(config.trainer.plugins), SafeIO()]
+        if config.trainer.logger in (None, True):
+            kwargs["logger"] = self._loggers()
+        try:
+            trainer = super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)
+        except (MisconfigurationException, TypeError) as error:
+            raise ConfigError(f"{str(error).rstrip('.!')}; change it under trainer") from error
+        # The state is saved before the report is written, which may fail. Lightning puts checkpoints last.
+        trainer.callbacks.sort(key=lambda callback: isinstance(callback, Report))  # type: ignore[attr-defined]
+        return trainer
+
+    def fit(self, **options: Any) -> None:
+        """Train; a checkpoint is read without executing anything in it."""
+        self.trainer.fit(**{**options, "weights_only": True})
+
+    def validate(self, **options: Any) -> None:
+        """Compute metrics on the validation data."""
+        _run_until_sigterm(self.trainer.validate, options)
+
+    def test(self, **options: Any) -> None:
+        """Compute metrics on the test data."""
+        _run_until_sigterm(self.trainer.test, options)
+
+    def predict(self, **options: Any) -> None:
+        """Answer the validation prompts."""
+        _run_until_sigterm(self.trainer.predict, options)
+
+    def before_fit(self) -> None:
+        """Print what will be trained."""
+        is_language_model = isinstance(self.model, LanguageModelStage)
+        part = self.model.objective if is_language_model else self.model.embedder
+        print_once(f"{type(self.model).__name__} · {part!r} · {self.model.base.path}")
+
+    def before_predict(self) -> None:
+        """Refuse a stage that generates no text; Lightning would miss a method."""
+        if not isinstance(self.model, LanguageModelStage):
+            raise ConfigError(
+                f"{type(self.model).__name__} answers no prompts; use validate or test"
+            )
+
+    def after_fit(self) -> None:
+        """Print that a checkpoint left nothing to train: Lightning ends silently."""
+        if self.ckpt_path and not (self.folder / "summary.json").exists():
+            print_once(
+                f"nothing was trained: the run of {self.ckpt_path} is complete; raise trainer.max_epochs or "
+                "trainer.max_steps to go on"
+            )
+
+    def _run_config(self, config: Namespace) -> Namespace:
+        return config[str(self.subcommand)]
+
+    def _callbacks(self, config: Namespace) -> list[Any]:
+        callbacks: list[Any] = [LastCheckpoint(config.save_every)]
+        if isinstance(self.model, LanguageModelStage):
+            callbacks.append(PredictionWriter(config.answers))
+            if not any(
+                isinstance(callback, Report) for callback in _as_list(config.trainer.callbacks)
+            ):
+                callbacks.append(Report())
+        if config.trainer.enable_progress_bar is not False:
+            callbacks.append(StepsProgressBar())
+        return callbacks
+
+    def _loggers(self) -> list[Any]:
+        folder = {"save_dir": str(self.folder), "name": "", "version": ""}
+        return [
+            CSVLogger(**folder, flush_logs_every_n_steps=1),
+            TensorBoardLogger(**folder, default_hp_metric=False),
+        ]
+
+
+class InspectCLI(LitAlignCLI):
+    """Parses and instantiates everything, and runs nothing."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the GPU that the run should fit on."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--card", type=float, default=24.0, help="GiB of the GPU that inspect predicts for."
+        )
+
+    def create_folder(self, runs: Path) -> Path:
+        """No folder: inspect writes nothing."""
+        return runs
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Need no GPU."""
+        return super().instantiate_trainer(accelerator="cpu", devices=1, **kwargs)
+
+    def before_fit(self) -> None:
+        """Print nothing."""
+
+    def fit(self, **options: Any) -> None:
+        """Train nothing."""
+
+    def after_fit(self) -> None:
+        """Print nothing."""
+
+
+def run_cli(cls: type[LitAlignCLI], arguments: list[str]) -> LitAlignCLI:
+    """Parse ``arguments`` and run the subcommand in them; errors are raised, not printed under the usage."""
+    subcommands = ("fit", "validate", "test", "predict")
+    parser_options: dict[str, Any] = {"exit_on_error": False}
+    for name in subcommands:
+        parser_options[name] = {"exit_on_error": False, "epilog": EPILOG}
+    return cls(
+        Stage,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=False,
+        trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        parser_kwargs=parser_options,
+        args=arguments,
+    )
+
+
+@rank_zero_only
+def print_once(text: str) -> None:
+    """Print on rank 0."""
+    print(text, flush=True)
+
+
+def _run_until_sigterm(run: Callable[..., object], options: dict[str, Any]) -> None:
+    """Stop at once at SIGTERM: there is no state to save, and Lightning would go on to the end.
+
+    A checkpoint is read without executing anything in it.
+    """
+    handler = signal.signal(signal.SIGTERM, _raise_sigterm)
+    try:
+        run(**{**options, "weights_only": True})
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _raise_sigterm(*_: Any) -> None:
+    raise SIGTERMException
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
