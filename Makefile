@@ -16,6 +16,7 @@ check: .venv/dev  ## style, types, import layers, generated blocks
 	$(BIN)/ruff format --check lit_align tests plugins configs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.check_style
 	$(BIN)/cog --check README.md plugins/README.md
 
 proofs: .venv/dev  ## long experiments behind the figures in README.md

@@ -10,22 +10,19 @@ from __future__ import annotations
 import functools
 import os
 import pkgutil
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
 import pluggy
 
 from lit_align import hookspecs
 from lit_align.errors import PluginError
-from lit_align.registry import Registry, closest_name
-
-GROUP = "lit_align"
+from lit_align.installed_plugins import installed_plugins
+from lit_align.registry import Registry
 
 CORE_COMMANDS = (
     "fit",
@@ -179,8 +176,8 @@ def load_plugins() -> Plugins:
     for name in EXTENSIONS:
         loader.load(Plugin(name), functools.partial(import_module, name))
     loader.load_packages(hook for hook in loader.kinds if hook not in PLUGIN_KINDS)
-    for plugin, entry_point in _installed_plugins():
-        loader.load(plugin, entry_point.load)
+    for package in installed_plugins():
+        loader.load(Plugin(package.name, package.version), package.entry_point.load)
     return Plugins(loader.plugins, loader.registries, loader.commands, loader.stage_hooks())
 
 
@@ -334,59 +331,6 @@ def _stages_of(plugins: Plugins) -> Iterator[type]:
                 plugin.report(error)
             continue
         yield from classes
-
-
-def _installed_plugins() -> list[tuple[Plugin, EntryPoint]]:
-    """Installed packages in the order of their names, as the environment variables choose them."""
-    installed = sorted((_package_of(point), point) for point in entry_points(group=GROUP))
-    names = {_normalized(name) for (name, _), _ in installed}
-    allowed, blocked = _listed("LIT_ALIGN_PLUGINS"), _listed("LIT_ALIGN_BLOCK")
-    _warn_unknown("LIT_ALIGN_PLUGINS", allowed or set(), names)
-    _warn_unknown("LIT_ALIGN_BLOCK", blocked or set(), names)
-    chosen = []
-    for (name, version), point in installed:
-        is_allowed = allowed is None or _normalized(name) in allowed
-        if is_allowed and _normalized(name) not in (blocked or set()):
-            chosen.append((Plugin(name, version), point))
-    return chosen
-
-
-def _warn_unknown(variable: str, listed: set[str], installed: set[str]) -> None:
-    """Warn of names in an environment variable that no installed plugin has."""
-    for name in sorted(listed - installed):
-        suggestion = closest_name(name, installed)
-        hint = f"there are {', '.join(sorted(installed)) or 'none'}"
-        if suggestion:
-            hint = f"did you mean {suggestion}?"
-        warnings.warn(
-            f"{variable} names {name}, and no such plugin is installed; {hint}", stacklevel=4
-        )
-
-
-def _package_of(point: EntryPoint) -> tuple[str, str]:
-    """Name and version of an entry point's package; a damaged installation may lack them."""
-    package = point.dist
-    if package is None or not (package.read_text("METADATA") or package.read_text("PKG-INFO")):
-        return point.name, "unknown"
-    return package.name, package.version
-
-
-def _listed(variable: str) -> set[str] | None:
-    """Names in an environment variable; None if it is not set."""
-    value = os.environ.get(variable)
-    if value is None:
-        return None
-    return {_normalized(name) for name in value.split(",") if name.strip()}
-
-
-def _normalized(name: str) -> str:
-    """A package's name as the index compares it.
-
-    Example:
-        >>> _normalized(" Lit_Align.zoo ")
-        'lit-align-zoo'
-    """
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
 def _trace_before(

@@ -21,8 +21,9 @@ from lit_align.errors import AmbiguousName, PluginError, UnknownName
 from lit_align.objectives import Objective, PairwiseObjective
 from lit_align.objectives.dpo import DPO
 from lit_align.objectives.ipo import IPO
+from lit_align.installed_plugins import InstalledPlugin
 from lit_align.orca import plugin as orca
-from lit_align.plugins import PLUGIN_KINDS, Plugin, load_plugins
+from lit_align.plugins import PLUGIN_KINDS, load_plugins
 from lit_align.registry import Registry
 from tests.stages.runs import arguments, write_pairs
 
@@ -349,8 +350,8 @@ def load_module(monkeypatch):
         for name, function in hooks.items():
             setattr(module, name, hookimpl(function))
         point = types.SimpleNamespace(load=lambda: module)
-        installed = [(Plugin("lit-align-extra", "1.0"), point)]
-        monkeypatch.setattr(plugins, "_installed_plugins", lambda: installed)
+        installed = [InstalledPlugin("lit-align-extra", "1.0", point)]
+        monkeypatch.setattr(plugins, "installed_plugins", lambda: installed)
         load_plugins.cache_clear()
         return load_plugins()
 
