@@ -17,7 +17,6 @@ def register_stages(register: Register) -> None:
     import lit_align.online
     import lit_align.rl
     import lit_align.stages
-
     from lit_align.data import datamodules
 
     modules = [datamodules]

@@ -15,7 +15,7 @@ TEXT_DATA = (
     "Prompts",
     "Online",
 )
-WHITENING = ("GAE", "RLOO", "Reinforce", "OPO")
+WHITENING = ("GAE", "RLOO", "Reinforce")
 
 SETTINGS: dict[tuple[str, ...], dict[str, str]] = {
     TEXT_STAGES: {
@@ -58,8 +58,7 @@ SETTINGS: dict[tuple[str, ...], dict[str, str]] = {
     ("Patches",): {"most": "max_patches"},
     ("lit-align judge",): {"max_lost": "max_malformed", "takes": "label_kind"},
     ("lit-align evaluate reward-bench", "lit-align evaluate win-rate"): {
-        "max_lost": "max_malformed",
-        "takes": "label_kind",
+        "max_lost": "max_malformed"
     },
 }
 """Old to new keys of each class, or of a command's own settings. A key is old only in the classes that stand here."""
@@ -150,24 +149,27 @@ class RenamedSettings:
         if isinstance(value, list):
             for item in value:
                 self.add(item, path)
-        elif isinstance(value, str) and self._may_be_class(path):
-            self._set_class(path, value)
+        elif isinstance(value, str):
+            if self._may_be_renamed_class(path):
+                self._note(renamed_class(value))
+            self._set_class(path, value)  # if it is the name of a class, its settings may follow
         elif isinstance(value, dict):
             if "class_path" in value:
+                self._note(renamed_class(str(value["class_path"])))
                 self._set_class(path, str(value["class_path"]))
             for key, setting in flatten_block(value):
                 self._check_key(path, key)
                 self.add(setting, f"{path}.{key}".lstrip("."))
 
-    def _may_be_class(self, path: str) -> bool:
+    def _may_be_renamed_class(self, path: str) -> bool:
         parent, _, key = path.rpartition(".")
         return key in CLASS_KEYS and self._classes.get(parent) != "OpenAIServer"
 
     def _set_class(self, path: str, class_path: str) -> None:
-        """Record the class at ``path``; note its new name if it has one."""
-        name = class_path.rpartition(".")[2]
-        self._note(renamed_class(class_path))
-        self._classes[path] = CLASSES.get(name, name)
+        """Record the class at ``path``, by its new name if it is one of this package."""
+        module, _, name = class_path.rpartition(".")
+        is_ours = not module or module.startswith("lit_align.")
+        self._classes[path] = CLASSES.get(name, name) if is_ours else class_path
 
     def _check_key(self, path: str, key: str) -> None:
         """Note the new name of a key that is old in the class at ``path``."""

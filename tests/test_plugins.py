@@ -18,10 +18,10 @@ from lit_align import hookimpl, hookspecs, plugins
 from lit_align.__main__ import HELP, main
 from lit_align.data.formats import Format
 from lit_align.errors import AmbiguousName, PluginError, UnknownName
+from lit_align.installed_plugins import InstalledPlugin
 from lit_align.objectives import Objective, PairwiseObjective
 from lit_align.objectives.dpo import DPO
 from lit_align.objectives.ipo import IPO
-from lit_align.installed_plugins import InstalledPlugin
 from lit_align.orca import plugin as orca
 from lit_align.plugins import PLUGIN_KINDS, load_plugins
 from lit_align.registry import Registry

@@ -14,7 +14,9 @@ def test_the_package_keeps_to_the_style():
 
 def test_counts_of_a_file(tmp_path):
     file = tmp_path / "sample.py"
-    file.write_text('"""Doc."""\n\n# comment\ndef f(of):\n    """Doc."""\n    said = [x for x in of]\n')
+    file.write_text(
+        '"""Doc."""\n\n# comment\ndef f(of):\n    """Doc."""\n    said = [x for x in of]\n'
+    )
     counts = check_style.count(file)
     assert (counts.code_lines, counts.comprehensions) == (2, 1)
     assert (counts.names, counts.vague_names) == (3, 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from lit_align.cli import reward_bench, win_rate
 from lit_align.cli.command import Settings, parse_settings
