@@ -104,9 +104,7 @@ class Speaker:
                 f"that makes {len(ids)} tokens, and {self.name} reads fewer than {context}; write less"
             )
         if dropped:
-            _note(
-                f"the oldest {dropped} turns are left out: {self.name} reads {context} tokens"
-            )
+            _note(f"the oldest {dropped} turns are left out: {self.name} reads {context} tokens")
             del self.turns[:dropped]
         return ids, min(self.limit, context - len(ids))
 
@@ -196,9 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _answer(
-    speakers: list[Speaker], system: str, line: str, temperature: float, seed: int
-) -> None:
+def _answer(speakers: list[Speaker], system: str, line: str, temperature: float, seed: int) -> None:
     """Print what each speaker answers to a line; Ctrl-C stops the answer."""
     with ExitStack() as stack, suppress(KeyboardInterrupt):
         answers = [speaker.answer(system, line, temperature, seed) for speaker in speakers]

@@ -1,0 +1,137 @@
+"""The memory that a run needs, from its settings and the length of its data; no weights are loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from lit_align.data.datamodules import TextDataModule
+from lit_align.memory.model import GIB, ModelShape
+from lit_align.memory.planner import MemoryPlanner, Plan
+from lit_align.models.adapter_set import Lora
+from lit_align.models.adapters import same_base
+from lit_align.models.load import Base, load_config
+from lit_align.rewards import Reward
+from lit_align.rewards.reward_model import RewardModelScore
+from lit_align.rewards.weighted import Weighted
+from lit_align.rl.stage import RL
+from lit_align.stages.language_model_stage import LanguageModelStage
+from lit_align.types import Tree
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+COLUMNS = ("total", "weights", "adapters", "optimiser", "saved or cached", "at work")
+
+
+def print_memory(console: Console, stage: LanguageModelStage, plan: Plan, card: float) -> None:
+    """Print the peak of each phase, and whether it fits on a card of so many GiB."""
+    from rich.table import Table
+
+    planner = MemoryPlanner(load_config(stage.base))
+    table = Table(title="GiB at the peak of each phase, predicted for a GPU")
+    table.add_column("phase")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    for phase, memory in planner.phases(plan).items():
+        sizes = (
+            memory.total,
+            memory.weights,
+            memory.adapters,
+            memory.optimiser,
+            memory.saved,
+            max(memory.layer, memory.head),
+        )
+        table.add_row(phase, *(f"{size / GIB:.2f}" for size in sizes))
+    console.print(table)
+    console.print(planner.verdict(plan, card), highlight=False, markup=False)
+    if isinstance(stage, RL):
+        for reward in _reward_parts(stage.reward):
+            if not isinstance(reward, RewardModelScore):
+                console.print(
+                    f"What {type(reward).__name__} loads for itself, if anything, is not counted."
+                )
+
+
+def plan_memory(
+    stage: LanguageModelStage,
+    data: TextDataModule,
+    trees: Sequence[Tree],
+    demonstrations: Sequence[Tree] = (),
+) -> Plan:
+    """The settings and sizes that decide the memory of a run.
+
+    Args:
+        stage: what would be trained.
+        data: its settings of batches.
+        trees: the training data.
+        demonstrations: those of the pretraining mix.
+    """
+    has_policy = any(role not in stage.head_sizes for role in stage.trained_roles)
+    num_scored = sum(tree.num_scored for tree in trees)
+    num_tokens = sum(tree.tokens for tree in trees)
+    plan = Plan(
+        base=stage.base,
+        lora=_lora(stage),
+        token_budget=data.token_budget,
+        batch_size=min(data.batch_size, len(trees)),
+        tree=max(tree.tokens for tree in trees),
+        scored=num_scored / num_tokens if has_policy else 0.0,
+        gradient_checkpointing=stage.gradient_checkpointing,
+        trained=len(stage.trained_roles),
+        init_adapter=stage.init_adapter is not None,
+        reference=stage.objective.needs_reference,
+    )
+    if not isinstance(stage, RL):
+        return plan
+    parts = _reward_parts(stage.reward)
+    rewards = [reward for reward in parts if isinstance(reward, RewardModelScore)]
+    return replace(
+        plan,
+        num_generations=stage.num_generations,
+        max_new_tokens=stage.max_new_tokens,
+        frozen=sum(_frozen_bytes(reward, stage.base) for reward in rewards),
+        reward_budget=max((reward.token_budget for reward in rewards), default=0),
+        ptx_batch=min(stage.ptx.batch_size, len(demonstrations)) if stage.ptx else 0,
+        ptx_tree=max((tree.tokens for tree in demonstrations), default=0),
+    )
+
+
+def _lora(stage: LanguageModelStage) -> Lora:
+    """The shape of the adapters, which that of the first one decides."""
+    if stage.init_adapter is None:
+        return stage.lora
+    file = Path(stage.init_adapter).expanduser() / "adapter_config.json"
+    return replace(stage.lora, r=json.loads(file.read_text("utf-8"))["r"])
+
+
+def _reward_parts(reward: Reward) -> list[Reward]:
+    """The rewards in a weighted sum; else the reward itself."""
+    if not isinstance(reward, Weighted):
+        return [reward]
+    parts: list[Reward] = []
+    for part in reward.rewards:
+        parts += _reward_parts(part)
+    return parts
+
+
+def _frozen_bytes(reward: RewardModelScore, base: Base) -> int:
+    """Bytes of a reward model's adapters, and of its base if that is not the one in memory."""
+    files = list(Path(reward.path).expanduser().glob("**/adapter_model.safetensors"))
+    num_bytes = sum(file.stat().st_size for file in files)
+    provenance = json.loads((files[0].parent / "provenance.json").read_text("utf-8"))
+    reward_base = Base(**provenance["loads"])
+    is_same_precision = (reward_base.quantization, reward_base.dtype) == (
+        base.quantization,
+        base.dtype,
+    )
+    if is_same_precision and same_base(reward_base.path, base.path):
+        return num_bytes
+    config = load_config(reward_base)
+    shape = ModelShape.from_config(config, reward_base, Lora(), torch.device("cuda"))
+    return num_bytes + shape.weights
