@@ -75,7 +75,9 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
 
     header: dict[str, Any]
     if settings.reward is not None:
-        verdicts, num_cut = judge_with_reward(settings.reward, groups, settings.batch_size, show_progress)
+        verdicts, num_cut = judge_with_reward(
+            settings.reward, groups, settings.batch_size, show_progress
+        )
         header = {"reward": repr(settings.reward), "data": settings.data, "responses_cut": num_cut}
     else:
         results = label_groups(
