@@ -15,7 +15,44 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lit_align"
 
 VAGUE_NAMES = set(
-    ["one", "found", "known", "said", "told", "of", "there", "made", "given", "several", "every", "both", "asked", "kept", "here", "now", "held", "its", "rest", "alone", "more", "how", "what", "who", "each", "whole", "near", "new", "old", "where", "apart", "seen", "which", "why", "taken", "when"]
+    [
+        "one",
+        "found",
+        "known",
+        "said",
+        "told",
+        "of",
+        "there",
+        "made",
+        "given",
+        "several",
+        "every",
+        "both",
+        "asked",
+        "kept",
+        "here",
+        "now",
+        "held",
+        "its",
+        "rest",
+        "alone",
+        "more",
+        "how",
+        "what",
+        "who",
+        "each",
+        "whole",
+        "near",
+        "new",
+        "old",
+        "where",
+        "apart",
+        "seen",
+        "which",
+        "why",
+        "taken",
+        "when",
+    ]
 )
 MAX_VAGUE_PERCENT = 0.5  # of local names and parameters
 MAX_NODES_PER_LINE = 9.0  # syntax nodes per code line
