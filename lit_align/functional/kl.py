@@ -1,4 +1,4 @@
-"""Estimates of a KL divergence from samples, one for each token (Schulman, 2020, http://joschu.net/blog/kl-approx.html)."""
+"""Per-token estimates of the KL divergence from samples (Schulman, 2020, http://joschu.net/blog/kl-approx.html)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from torch import Tensor
 
 
 def kl_estimates(policy: Tensor, reference: Tensor) -> dict[str, Tensor]:
-    r"""Estimates of KL(π ‖ ρ) at tokens drawn from π, each of the shape of its arguments.
+    r"""Estimates k1, k2 and k3 of KL(π_θ ‖ π_ref) at tokens drawn from π_θ, each of the shape of its arguments.
 
-    .. math:: k_1 = \log\tfrac{\pi}{\rho}, \quad k_2 = \tfrac12 k_1^2, \quad k_3 = e^{-k_1} - 1 + k_1
+    .. math:: k_1 = \log\tfrac{\pi_\theta}{\pi_{ref}}, \quad k_2 = \tfrac12 k_1^2, \quad k_3 = e^{-k_1} - 1 + k_1
 
-    The mean of k1 is without bias, k2 has less variance, k3 both and is never negative. As a loss, where π carries the
-    gradient, only that of k2 is without bias.
+    The mean of k1 is unbiased, k2 has less variance but is biased, and k3 is unbiased, has low variance and is never
+    negative. As a loss, where π_θ carries the gradient, only the gradient of k2 is unbiased.
 
     Args:
-        policy: log-probabilities under π.
-        reference: under ρ.
+        policy: log-probabilities under π_θ.
+        reference: log-probabilities under π_ref.
 
     Example:
         >>> import torch

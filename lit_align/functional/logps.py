@@ -1,7 +1,7 @@
-r"""Log-probabilities of the scored tokens, without ever holding the logits of all of them.
+r"""Log-probabilities of the scored tokens, without storing the logits of all of them at once.
 
 The derivative of :math:`\log p_t` of a linear head with respect to its input is :math:`(e_t - p)^\top W`, whatever the
-loss. With a frozen head it is computed in the forward pass, chunk by chunk, and kept as ``[n, d]``: the backward pass
+loss. With a frozen head it is computed in the forward pass, chunk by chunk, and saved as ``[n, d]``: the backward pass
 is one multiplication. With a trainable head the chunks are computed again.
 """
 
@@ -15,20 +15,33 @@ from torch.autograd.function import once_differentiable
 
 from lit_align.types import Logps, PackedTrees, PerTokenLogps, TokenLogps
 
+CHUNK_LOGITS = 2**24
+"""Logits computed at once: 64 MiB in float32."""
+
+
+def chunk_rows(vocabulary: int) -> int:
+    """Scored tokens whose logits are computed at once.
+
+    Example:
+        >>> chunk_rows(vocabulary=128_256), chunk_rows(vocabulary=2**20)
+        (130, 64)
+    """
+    return min(max(CHUNK_LOGITS // vocabulary, 64), 1024)
+
 
 class LogitTransform(NamedTuple):
-    """What a model does to its logits last: ``z = softcap * tanh(scale * z / softcap)``.
+    """Scale and soft cap that a model applies to its logits: ``z = softcap * tanh(scale * z / softcap)``.
 
     Args:
         scale: logits are multiplied by it.
-        softcap: bound that they approach; None leaves them unbounded.
+        softcap: bound of the logits' absolute value; None leaves them unbounded.
     """
 
     scale: float = 1.0
     softcap: float | None = None
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """LogitTransform ``logits`` of any shape, in place.
+        """Transform ``logits`` of any shape, in place.
 
         Example:
             >>> LogitTransform(scale=0.5, softcap=2.0)(torch.tensor([4.0]))  # 2 tanh(1)
@@ -38,20 +51,22 @@ class LogitTransform(NamedTuple):
             return logits.mul_(self.scale / self.softcap).tanh_().mul_(self.softcap)
         return logits if self.scale == 1.0 else logits.mul_(self.scale)
 
-    def at(self, temperature: float) -> LogitTransform:
-        """What gives the same logits divided by ``temperature``.
+    def at_temperature(self, temperature: float) -> LogitTransform:
+        """The transform whose results are this one's divided by ``temperature``.
 
         Example:
-            >>> LogitTransform(scale=0.5, softcap=2.0).at(0.5)(torch.tensor([4.0]))  # 2 tanh(1) / 0.5
+            >>> LogitTransform(scale=0.5, softcap=2.0).at_temperature(0.5)(torch.tensor([4.0]))  # 2 tanh(1) / 0.5
             tensor([3.0464])
         """
-        return LogitTransform(self.scale / temperature, self.softcap and self.softcap / temperature)
+        softcap = self.softcap and self.softcap / temperature
+        return LogitTransform(self.scale / temperature, softcap)
 
-    def slope(self, finished: Tensor) -> Tensor | float:
-        """Derivative of what came out with respect to what went in."""
+    def derivative(self, transformed: Tensor) -> Tensor | float:
+        """Derivative of the transformed logits with respect to the raw ones."""
         if self.softcap is None:
             return self.scale
-        return (finished / self.softcap).square_().neg_().add_(1).mul_(self.scale)
+        tanh = transformed / self.softcap
+        return tanh.square_().neg_().add_(1).mul_(self.scale)
 
 
 def token_logps(
@@ -60,7 +75,7 @@ def token_logps(
     bias: Tensor | None,
     target: Tensor,
     *,
-    finish: LogitTransform = LogitTransform(),  # noqa: B008 - immutable
+    transform: LogitTransform = LogitTransform(),  # noqa: B008 - immutable
     statistics: bool = False,
 ) -> TokenLogps:
     """Log-probability of each target under a linear head, in float32 or better.
@@ -73,26 +88,25 @@ def token_logps(
         weight: ``[V, d]``.
         bias: ``[V]`` or None.
         target: ``[n]``, ids in [0, V).
-        finish: what follows the head.
-        statistics: also report entropy, mean logit, whether the target was the likeliest, and the chance that two draws
-            agree; without gradient.
+        transform: applied to the head's logits.
+        statistics: also return entropy, mean logit, top-1 accuracy and collision probability; without gradient.
 
     Example:
         >>> token_logps(torch.zeros(1, 2), torch.ones(4, 2), None, torch.tensor([3])).logps.exp()
         tensor([0.2500])
     """
     with_gradient = torch.is_grad_enabled()
-    parts = _TokenLogps.apply(
-        hidden.to(weight.dtype), weight, bias, target, finish, statistics, with_gradient
+    results = _TokenLogps.apply(
+        hidden.to(weight.dtype), weight, bias, target, transform, statistics, with_gradient
     )  # type: ignore[no-untyped-call]
-    return TokenLogps(*parts)
+    return TokenLogps(*results)
 
 
-def sum_by_response(tokens: Tensor, owner: Tensor, responses: int) -> Tensor:
+def sum_by_response(values: Tensor, owner: Tensor, responses: int) -> Tensor:
     """Sum over the scored tokens of each response, ``[responses]``.
 
     Args:
-        tokens: ``[n]``, a value of each scored token.
+        values: ``[n]``, one for each scored token, such as its log-probability.
         owner: ``[n]``, the response it belongs to.
         responses: how many there are; one without scored tokens gets 0.
 
@@ -100,15 +114,15 @@ def sum_by_response(tokens: Tensor, owner: Tensor, responses: int) -> Tensor:
         >>> sum_by_response(torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([0, 2, 2]), 3)
         tensor([-1.,  0., -6.])
     """
-    return tokens.new_zeros(responses).index_add(0, owner, tokens)
+    return values.new_zeros(responses).index_add(0, owner, values)
 
 
-def pad_by_response(tokens: Tensor, owner: Tensor, responses: int) -> Tensor:
-    """Values of scored tokens side by side, ``[responses, longest]``, zero behind the end of a response.
+def pad_by_response(values: Tensor, owner: Tensor, responses: int) -> Tensor:
+    """Values of scored tokens with one response a row, ``[responses, longest]``, padded with zeros.
 
     Args:
-        tokens: ``[n]``, a value of each scored token.
-        owner: ``[n]``, the response it belongs to; those of one response stand together.
+        values: ``[n]``, one for each scored token.
+        owner: ``[n]``, the response it belongs to, ascending.
         responses: how many there are.
 
     Example:
@@ -117,8 +131,37 @@ def pad_by_response(tokens: Tensor, owner: Tensor, responses: int) -> Tensor:
                 [-2., -4.]])
     """
     length = torch.bincount(owner, minlength=responses)
-    place = torch.arange(len(owner), device=owner.device) - (length.cumsum(0) - length)[owner]
-    return tokens.new_zeros(responses, int(length.max())).index_put((owner, place), tokens)
+    start = length.cumsum(0) - length
+    number = torch.arange(len(owner), device=owner.device)
+    column = number - start[owner]
+    padded = values.new_zeros(responses, int(length.max()))
+    return padded.index_put((owner, column), values)
+
+
+class _Statistics(NamedTuple):
+    """Statistics of each scored token's distribution, in the order of `TokenLogps`."""
+
+    entropy: Tensor
+    mean_logit: Tensor
+    top1: Tensor
+    collision: Tensor
+
+    @classmethod
+    def like(cls, logps: Tensor) -> _Statistics:
+        return cls(
+            entropy=torch.empty_like(logps),
+            mean_logit=torch.empty_like(logps),
+            top1=torch.empty_like(logps, dtype=torch.bool),
+            collision=torch.empty_like(logps),
+        )
+
+    def fill(self, rows: slice, logits: Tensor, normalizer: Tensor, target: Tensor) -> None:
+        self.mean_logit[rows] = logits.mean(-1)
+        self.top1[rows] = logits.argmax(-1) == target
+        probabilities = (logits - normalizer[:, None]).exp_()
+        self.entropy[rows] = normalizer - torch.einsum("nv,nv->n", probabilities, logits)
+        collision = torch.einsum("nv,nv->n", probabilities, probabilities)
+        self.collision[rows] = collision.log_()
 
 
 def response_logps(
@@ -161,105 +204,91 @@ class _TokenLogps(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         target: Tensor,
-        finish: LogitTransform,
+        transform: LogitTransform,
         statistics: bool,
         with_gradient: bool,
     ) -> tuple[Tensor | None, ...]:
-        n, exact = len(hidden), torch.promote_types(weight.dtype, torch.float32)
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        logps = torch.empty(len(hidden), dtype=exact, device=hidden.device)
+        stats = None
+        if statistics:
+            stats = _Statistics.like(logps)
+            ctx.mark_non_differentiable(*stats)
         trains_head = weight.requires_grad or (bias is not None and bias.requires_grad)
-        jacobian = (
-            torch.empty_like(hidden)
-            if with_gradient and hidden.requires_grad and not trains_head
-            else None
-        )
-        logps = torch.empty(n, dtype=exact, device=hidden.device)
-        entropy, mean, collision, top1 = (
-            (
-                *(torch.empty_like(logps) for _ in range(3)),
-                torch.empty_like(logps, dtype=torch.bool),
-            )
-            if statistics
-            else (None,) * 4
-        )
-        for rows in _chunks(n, len(weight)):
-            z = finish(_project(hidden[rows], weight, bias, exact))
-            total = z.logsumexp(-1)
-            logps[rows] = z.gather(1, target[rows, None])[:, 0] - total
-            if (
-                entropy is not None
-                and mean is not None
-                and top1 is not None
-                and collision is not None
-            ):
-                mean[rows], top1[rows] = z.mean(-1), z.argmax(-1) == target[rows]
-                p = (z - total[:, None]).exp_()
-                entropy[rows] = total - torch.einsum("nv,nv->n", p, z)
-                collision[rows] = torch.einsum("nv,nv->n", p, p).log_()
-                del p
+        jacobian = None
+        if with_gradient and hidden.requires_grad and not trains_head:
+            jacobian = torch.empty_like(hidden)
+        for rows in _chunks(len(hidden), len(weight)):
+            logits = transform(_project(hidden[rows], weight, bias, exact))
+            normalizer = logits.logsumexp(-1)
+            target_logits = logits.gather(1, target[rows, None])
+            logps[rows] = target_logits[:, 0] - normalizer
+            if stats is not None:
+                stats.fill(rows, logits, normalizer, target[rows])
             if jacobian is not None:
-                jacobian[rows] = (
-                    _score(z, total, target[rows], finish).to(weight.dtype) @ weight
-                ).to(hidden.dtype)
-            del z  # before the next chunk is made
-        ctx.finish = finish
+                score = _score(logits, normalizer, target[rows], transform).to(weight.dtype)
+                jacobian[rows] = (score @ weight).to(hidden.dtype)
+                del score
+            del logits  # before the next chunk is computed
+        ctx.transform = transform
         if jacobian is not None:
             ctx.save_for_backward(jacobian)
         elif with_gradient:
             ctx.save_for_backward(hidden, weight, bias, target)
-        ctx.mark_non_differentiable(
-            *(part for part in (entropy, mean, top1, collision) if part is not None)
-        )
-        return logps, entropy, mean, top1, collision
+        return logps, *(stats or (None,) * 4)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        unneeded = (None,) * 4
         if len(ctx.saved_tensors) == 1:
             jacobian = cast(Tensor, ctx.saved_tensors[0])
-            return (grad[:, None] * jacobian).to(jacobian.dtype), None, None, *unneeded
+            hidden_grad = grad[:, None] * jacobian
+            return hidden_grad.to(jacobian.dtype), *(None,) * 6
         hidden, weight, bias, target = ctx.saved_tensors
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        by_hidden = torch.empty_like(hidden) if needs_hidden else None
-        by_weight = torch.zeros_like(weight, dtype=grad.dtype) if needs_weight else None
-        by_bias = torch.zeros_like(bias, dtype=grad.dtype) if needs_bias else None
+        hidden_grad = torch.empty_like(hidden) if needs_hidden else None
+        weight_grad = torch.zeros_like(weight, dtype=grad.dtype) if needs_weight else None
+        bias_grad = torch.zeros_like(bias, dtype=grad.dtype) if needs_bias else None
         for rows in _chunks(len(hidden), len(weight)):
-            z = ctx.finish(_project(hidden[rows], weight, bias, grad.dtype))
-            by_logits = _score(z, z.logsumexp(-1), target[rows], ctx.finish).mul_(grad[rows, None])
-            if by_bias is not None:
-                by_bias += by_logits.sum(0)
-            by_logits = by_logits.to(weight.dtype)
-            if by_hidden is not None:
-                by_hidden[rows] = by_logits @ weight
-            if by_weight is not None:
-                by_weight += by_logits.T @ hidden[rows]
-            del z, by_logits
-        return (
-            by_hidden,
-            None if by_weight is None else by_weight.to(weight.dtype),
-            None if by_bias is None else by_bias.to(bias.dtype),
-            None,
-            *unneeded,
-        )
+            logits = ctx.transform(_project(hidden[rows], weight, bias, grad.dtype))
+            normalizer = logits.logsumexp(-1)
+            score = _score(logits, normalizer, target[rows], ctx.transform)
+            logit_grad = score.mul_(grad[rows, None])
+            if bias_grad is not None:
+                bias_grad += logit_grad.sum(0)
+            logit_grad = logit_grad.to(weight.dtype)
+            if hidden_grad is not None:
+                hidden_grad[rows] = logit_grad @ weight
+            if weight_grad is not None:
+                weight_grad += logit_grad.T @ hidden[rows]
+            del logits, score, logit_grad
+        if weight_grad is not None:
+            weight_grad = weight_grad.to(weight.dtype)
+        if bias_grad is not None:
+            bias_grad = bias_grad.to(bias.dtype)
+        return hidden_grad, weight_grad, bias_grad, *(None,) * 4
 
 
 def _chunks(n: int, vocabulary: int) -> list[slice]:
-    size = min(max(2**24 // vocabulary, 64), 1024)
+    size = chunk_rows(vocabulary)
     return [slice(start, start + size) for start in range(0, n, size)]
 
 
 def _project(hidden: Tensor, weight: Tensor, bias: Tensor | None, exact: torch.dtype) -> Tensor:
-    """Raw logits ``[n, V]`` in ``exact``; CUDA accumulates and rounds once, into it."""
+    """Raw logits ``[n, V]`` in ``exact``; CUDA accumulates in it and rounds once."""
     if weight.is_cuda and weight.dtype != exact:
-        z = torch.mm(hidden, weight.T, out_dtype=exact)
+        logits = torch.mm(hidden, weight.T, out_dtype=exact)
     else:
-        z = (hidden @ weight.T).to(exact)
-    return z if bias is None else z.add_(bias)
+        logits = (hidden @ weight.T).to(exact)
+    return logits if bias is None else logits.add_(bias)
 
 
-def _score(z: Tensor, total: Tensor, target: Tensor, finish: LogitTransform) -> Tensor:
-    """Derivative of each target's log-probability by the raw logits, ``[n, V]``; overwrites ``z``."""
-    slope = finish.slope(z)
-    score = z.sub_(total[:, None]).exp_().neg_()
-    score.scatter_add_(1, target[:, None], torch.ones_like(score[:, :1]))
-    return score if isinstance(slope, float) and slope == 1.0 else score.mul_(slope)
+def _score(logits: Tensor, normalizer: Tensor, target: Tensor, transform: LogitTransform) -> Tensor:
+    """Derivative of each target's log-probability by the raw logits, ``[n, V]``; overwrites ``logits``."""
+    derivative = transform.derivative(logits)
+    score = logits.sub_(normalizer[:, None]).exp_().neg_()
+    ones = torch.ones_like(score[:, :1])
+    score.scatter_add_(1, target[:, None], ones)
+    if isinstance(derivative, float) and derivative == 1.0:
+        return score
+    return score.mul_(derivative)

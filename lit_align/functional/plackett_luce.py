@@ -1,4 +1,4 @@
-"""How likely an order is."""
+"""Plackett-Luce likelihood of rankings."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from lit_align.types import UNRANKED
 
 
 def plackett_luce(scores: Tensor, order: Tensor, place: Tensor) -> Tensor:
-    r"""Negative log-likelihood of rankings, each response drawn as the best of those that are left, ``[rankings]``.
+    r"""Negative log-likelihood of rankings under the Plackett-Luce model, ``[rankings]``.
 
     .. math:: -\sum_{k}\log\frac{\exp s_k}{\sum_{j:\,\text{place}_j \ge \text{place}_k}\exp s_j}
 
-    Tied responses are each drawn from all that are left with them, which is Breslow's treatment of ties in the partial
-    likelihood of Cox (1974, https://doi.org/10.2307/2529620). Responses without a place are never drawn.
+    Each response is drawn as the best of the remaining ones. Tied responses are each drawn from all that remain with
+    them: Breslow's treatment of ties in the partial likelihood of Cox (1974, https://doi.org/10.2307/2529620).
+    Responses without a place are never drawn.
 
     Args:
         scores: ``[responses]``.
-        order: ``[rankings, K]``, responses from best to worst, -1 behind the end.
+        order: ``[rankings, K]``, responses from best to worst, -1 is padding.
         place: ``[rankings, K]``, ascending.
 
     Example:
@@ -29,13 +30,12 @@ def plackett_luce(scores: Tensor, order: Tensor, place: Tensor) -> Tensor:
         >>> plackett_luce(torch.zeros(3), order, place).exp()
         tensor([3., 4.])
     """
-    there = order >= 0
-    ranked = scores[order.clamp(min=0)].masked_fill(~there, float("-inf"))
-    left = (
-        ranked.flip(1).logcumsumexp(1).flip(1)
-    )  # log of the sum over a response and all behind it
-    left = left.gather(
-        1, torch.searchsorted(place.contiguous(), place.contiguous())
-    )  # and over those tied with it
-    drawn = there & (place != UNRANKED)
-    return (left - ranked).masked_fill(~drawn, 0.0).sum(1)
+    is_response = order >= 0
+    ranked = scores[order.clamp(min=0)].masked_fill(~is_response, float("-inf"))
+    # log-sum-exp over a response and all behind it
+    remaining = ranked.flip(1).logcumsumexp(1).flip(1)
+    # ... and over those tied with it: the value at the first of the tie
+    first_of_tie = torch.searchsorted(place.contiguous(), place.contiguous())
+    remaining = remaining.gather(1, first_of_tie)
+    is_drawn = is_response & (place != UNRANKED)
+    return (remaining - ranked).masked_fill(~is_drawn, 0.0).sum(1)

@@ -1,11 +1,11 @@
-"""Figures about answers as text: are they short, do they differ, are they right, do they admit what cannot be known?"""
+"""Text metrics of responses: length, diversity, key words, abstention."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-#: how people say that they cannot know; matched in lower case with plain apostrophes
+#: phrases that say that something cannot be known; matched in lower case with plain apostrophes
 ABSTAINS = re.compile(
     r"\b(?:can't|cannot|couldn't|could not|don't|do not|won't|no way (?:of|to)|(?:un|not )able to|impossible to)"
     r" (?:\w+ ){0,2}?"
@@ -17,7 +17,7 @@ ABSTAINS = re.compile(
 
 
 def is_short(answer: str, words: int = 30) -> bool:
-    """Whether an answer holds at least one word and at most ``words``.
+    """Whether an answer has at least one word and at most ``words``.
 
     Example:
         >>> is_short("Paris."), is_short(""), is_short("well " * 31)
@@ -27,40 +27,46 @@ def is_short(answer: str, words: int = 30) -> bool:
 
 
 def abstains(answer: str) -> bool:
-    """Whether an answer says that the thing cannot be known.
+    """Whether an answer says that the question cannot be answered.
 
     Example:
         >>> abstains("I can't see your kitchen, so I don't know."), abstains("It is in the kitchen.")
         (True, False)
     """
-    return (
-        ABSTAINS.search(answer.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")) is not None
-    )
+    text = answer.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    return ABSTAINS.search(text) is not None
 
 
 def contains_keywords(answer: str, keywords: Sequence[str]) -> bool:
-    """Whether an answer holds every key word; ``"a|b"`` is satisfied by either.
+    """Whether an answer contains every key word; ``"a|b"`` is satisfied by either.
 
     Example:
-        >>> contains_keywords("It boils at 100 degrees.", ["100|hundred", "degree"]), contains_keywords("It boils.", ["100|hundred"])
-        (True, False)
+        >>> contains_keywords("It boils at 100 degrees.", ["100|hundred", "degree"])
+        True
+        >>> contains_keywords("It boils.", ["100|hundred"])
+        False
     """
     text = answer.lower()
-    return all(any(word in text for word in keyword.lower().split("|")) for keyword in keywords)
+    for keyword in keywords:
+        alternatives = keyword.lower().split("|")
+        if not any(word in text for word in alternatives):
+            return False
+    return True
 
 
 def distinct_share(answers: Sequence[str]) -> float:
-    """Share of different answers, case and spacing aside.
+    """Share of distinct answers, ignoring case and spacing.
 
     Example:
         >>> distinct_share(["I don't know.", "i  don't know.", "Blue."])
         0.6666666666666666
     """
-    return len({" ".join(answer.lower().split()) for answer in answers}) / max(len(answers), 1)
+    normalized = {" ".join(answer.lower().split()) for answer in answers}
+    return len(normalized) / max(len(answers), 1)
 
 
 def true_share(flags: Sequence[bool]) -> float | None:
-    """Share of true flags; None when there are none to ask.
+    """Share of true flags; None without flags.
 
     Example:
         >>> true_share([True, False]), true_share([])

@@ -1,4 +1,4 @@
-"""Packed prefix trees as tensors: who sees whom, and the same trees written out one response a row."""
+"""Packed prefix trees as tensors: their attention mask, and the same trees unrolled to one response a row."""
 
 from __future__ import annotations
 
@@ -11,39 +11,41 @@ FLEX_BLOCK_SIZE = 128
 """FlexAttention's kernels work on blocks of this many queries and keys."""
 
 
-def visible(trees: PackedTrees, window: int | None = None) -> Tensor:
-    """Which tokens each token attends to, ``[rows, length, length]``: row q, column k is True if q sees k.
+def attention_mask(trees: PackedTrees, window: int | None = None) -> Tensor:
+    """Boolean attention mask, ``[rows, length, length]``: query token q may attend to key token k.
 
-    A token sees what came before it of its own prompt and its own response, and itself. Padding sees padding, so that
-    no token is left without anything to attend to.
+    A token attends to the earlier tokens of its own prompt and its own response, and to itself. Padding attends to
+    padding, so that every token has something to attend to.
 
     Args:
-        trees: what is attended within.
-        window: how many positions back a windowed layer looks, the token itself included. Positions are not columns:
-            between a response and its prompt may lie other responses.
+        trees: packed trees.
+        window: positions that a sliding-window layer looks back, the token itself included. Positions are not columns:
+            between a response and its prompt there may be other responses.
 
     Example:
-        A prompt of one token with two responses of one token; the second does not see the first.
+        A prompt of one token with two responses of one token; the second does not attend to the first.
 
         >>> scored = map(torch.tensor, ([0, 0], [6, 7], [0, 1]))
         >>> trees = PackedTrees(*map(torch.tensor, ([[5, 6, 7]], [[0, 1, 1]], [[0, 0, 0]], [[-1, 0, 1]])), *scored, 2)
-        >>> visible(trees).int().tolist()
+        >>> attention_mask(trees).int().tolist()
         [[[1, 0, 0], [1, 1, 0], [1, 0, 1]]]
     """
-    column = torch.arange(trees.tree.shape[1], device=trees.tree.device)
-    earlier = column[:, None] >= column
-    same_tree = trees.tree[:, :, None] == trees.tree[:, None]
-    on_the_way = (trees.response[:, None] < 0) | (
-        trees.response[:, :, None] == trees.response[:, None]
-    )
-    seen = earlier & same_tree & on_the_way
+    tree, response = trees.tree, trees.response
+    column = torch.arange(tree.shape[1], device=tree.device)
+    is_earlier = column[:, None] >= column
+    same_tree = tree[:, :, None] == tree[:, None]
+    key_in_prompt = response[:, None] < 0
+    same_response = response[:, :, None] == response[:, None]
+    mask = is_earlier & same_tree & (key_in_prompt | same_response)
     if window is not None:
-        seen &= trees.position_ids[:, :, None] - trees.position_ids[:, None] < window
-    return seen
+        position = trees.position_ids
+        distance = position[:, :, None] - position[:, None]
+        mask &= distance < window
+    return mask
 
 
 def last_tokens(trees: PackedTrees) -> PackedTrees:
-    """The same trees, read at the last token of each response instead of where scored tokens are predicted.
+    """The same trees with the last token of each response as the place to predict from.
 
     Example:
         >>> scored = map(torch.tensor, ([0, 0], [6, 7], [0, 1]))
@@ -51,18 +53,18 @@ def last_tokens(trees: PackedTrees) -> PackedTrees:
         >>> last_tokens(trees).predictor
         tensor([1, 2])
     """
-    response, ids = trees.response.flatten(), trees.input_ids.flatten()
+    response = trees.response.flatten()
+    ids = trees.input_ids.flatten()
     column = torch.arange(len(ids), device=ids.device)
-    answered = response >= 0
-    last = column.new_zeros(trees.responses).scatter_reduce(
-        0, response[answered], column[answered], "amax"
-    )
+    in_response = response >= 0
+    last = column.new_zeros(trees.responses)
+    last = last.scatter_reduce(0, response[in_response], column[in_response], "amax")
     owner = torch.arange(trees.responses, device=ids.device)
     return trees._replace(predictor=last, target=ids[last], owner=owner)
 
 
 def unroll(trees: PackedTrees) -> PackedTrees:
-    """The same responses one a row, each after a copy of its prompt, ``[responses, longest]``; rows end in padding.
+    """The same responses one a row, each after a copy of its prompt, ``[responses, longest]``, padded on the right.
 
     Scored tokens keep their order, so that log-probabilities of the two layouts compare one to one.
 
@@ -72,29 +74,31 @@ def unroll(trees: PackedTrees) -> PackedTrees:
         >>> unroll(trees).input_ids.tolist(), unroll(trees).predictor.tolist()
         ([[5, 6], [5, 7]], [0, 2])
     """
-    ids, position, tree, response = (field.flatten() for field in trees[:4])
+    ids = trees.input_ids.flatten()
+    position = trees.position_ids.flatten()
+    tree = trees.tree.flatten()
+    response = trees.response.flatten()
     number = torch.arange(trees.responses, device=ids.device)
-    answered = response >= 0
-    tree_of = torch.full_like(number, -2).index_copy(0, response[answered], tree[answered])
-    part = (tree_of[:, None] == tree) & (
-        (response < 0) | (response == number[:, None])
-    )  # [responses, rows * length]
-    row, source = part.nonzero(as_tuple=True)
+    in_response = response >= 0
+    tree_of_response = torch.full_like(number, -2)
+    tree_of_response = tree_of_response.index_copy(0, response[in_response], tree[in_response])
+    same_tree = tree_of_response[:, None] == tree
+    same_response = response == number[:, None]
+    belongs = same_tree & (~in_response | same_response)  # [responses, rows * length]
+    row, source = belongs.nonzero(as_tuple=True)
     length = int(position.max()) + 1
     cell = row * length + position[source]
+    response_of_cell = torch.where(in_response[source], row, -1)
 
-    def written(values: Tensor, empty: int) -> Tensor:
-        return (
-            values.new_full((trees.responses * length,), empty)
-            .index_copy(0, cell, values)
-            .view(-1, length)
-        )
+    def scatter(values: Tensor, padding: int) -> Tensor:
+        cells = values.new_full((trees.responses * length,), padding)
+        return cells.index_copy(0, cell, values).view(-1, length)
 
     return PackedTrees(
-        input_ids=written(ids[source], 0),
-        position_ids=written(position[source], 0),
-        tree=written(row, -1),
-        response=written(torch.where(response[source] < 0, -1, row), -1),
+        input_ids=scatter(ids[source], 0),
+        position_ids=scatter(position[source], 0),
+        tree=scatter(row, -1),
+        response=scatter(response_of_cell, -1),
         predictor=trees.owner * length + position[trees.predictor],
         target=trees.target,
         owner=trees.owner,
@@ -102,25 +106,28 @@ def unroll(trees: PackedTrees) -> PackedTrees:
     )
 
 
-def lengthen(trees: PackedTrees, multiple: int) -> PackedTrees:
+def pad_rows(trees: PackedTrees, multiple: int) -> PackedTrees:
     """The same trees with rows padded until their length is a multiple of ``multiple``.
 
     Example:
         >>> scored = map(torch.tensor, ([3], [9], [0]))
         >>> two_rows = map(torch.tensor, ([[5, 6], [8, 9]], [[0, 1], [0, 1]], [[0, 0], [1, 1]], [[-1, -1], [-1, 0]]))
-        >>> longer = lengthen(PackedTrees(*two_rows, *scored, 1), 3)
+        >>> longer = pad_rows(PackedTrees(*two_rows, *scored, 1), 3)
         >>> longer.tree.tolist(), longer.predictor.tolist()
         ([[0, 0, -1], [1, 1, -1]], [4])
     """
     length = trees.tree.shape[1]
-    more = -length % multiple
-    if not more:
+    padding = -length % multiple
+    if not padding:
         return trees
-    ids, position, tree, response = (
-        torch.nn.functional.pad(field, (0, more), value=empty)
-        for field, empty in zip(trees[:4], (0, 0, -1, -1), strict=True)
-    )
-    predictor = trees.predictor + trees.predictor // length * more
+
+    def pad(values: Tensor, value: int) -> Tensor:
+        return torch.nn.functional.pad(values, (0, padding), value=value)
+
     return trees._replace(
-        input_ids=ids, position_ids=position, tree=tree, response=response, predictor=predictor
+        input_ids=pad(trees.input_ids, 0),
+        position_ids=pad(trees.position_ids, 0),
+        tree=pad(trees.tree, -1),
+        response=pad(trees.response, -1),
+        predictor=trees.predictor + trees.predictor // length * padding,
     )

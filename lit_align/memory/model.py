@@ -1,36 +1,55 @@
-"""What a model takes in memory, predicted from its settings: weights, adapters, a pass over tokens."""
+"""Memory of a model, predicted from its settings: weights, adapters, and a pass over tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from lit_align.errors import TrainingError
+from lit_align.functional.logps import chunk_rows
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.load import Base, compute_dtype
+from lit_align.models.out_of_memory import raise_out_of_memory
 from lit_align.types import PackedTrees
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 GIB = 2**30
+FLOAT32 = 4  # bytes of a number
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a number: 4 bits, a byte of scale for 64 of them, and 4 bytes for 256 scales (QLoRA, section 3)."""
+
+# Counts of tensors in one layer, from the implementation of Llama in transformers and of LoRA in PEFT.
+NORMS = 2
+PROJECTIONS = 7
+"""Linear layers with an adapter: query, key, value, output; gate, up, down."""
+ATTENTION_SAVED = 4
+"""Tensors of the heads' width saved for the backward pass: query, key, value, output."""
+FEED_FORWARD_SAVED = 3
+"""Tensors of the intermediate width saved for the backward pass: gate before and after its SiLU, up."""
+ATTENTION_FORWARD = 7
+"""Tensors of the heads' width at the peak of attention without gradient: query and key before and after the rotary
+embedding, key and value repeated for grouped heads, output."""
+RESIDUAL_FORWARD = 3
+"""Tensors of the hidden width throughout a layer without gradient: embeddings, layer input, its norm."""
+FEED_FORWARD_FORWARD = 2
+"""Tensors of the intermediate width without gradient: gate, up."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes at a peak, by part; what CUDA takes for itself, about 1.5 GiB, comes on top.
+    """Bytes at a peak, by part; CUDA itself takes about 1.5 GiB on top.
 
     Args:
         weights: the frozen base.
         adapters: of all roles.
         optimiser: the two moments of AdamW, and gradients while there are any.
-        saved: activations that wait for the backward pass, or keys and values of what was sampled so far.
-        layer: what one layer computes with.
-        head: what the head computes with, beyond what waits by then.
+        saved: activations saved for the backward pass, or keys and values of the tokens sampled so far.
+        layer: the working memory of one layer.
+        head: the working memory of the head, beyond what is saved by then.
     """
 
     weights: int
@@ -41,206 +60,195 @@ class Memory:
     head: int
 
     @property
+    def working(self) -> int:
+        """Working memory; head and layers are computed one after the other."""
+        return max(self.layer, self.head)
+
+    @property
     def total(self) -> int:
-        """The peak; head and layers work one after the other."""
-        return (
-            self.weights + self.adapters + self.optimiser + self.saved + max(self.layer, self.head)
-        )
+        """The peak."""
+        return self.weights + self.adapters + self.optimiser + self.saved + self.working
 
     def __str__(self) -> str:
-        parts = {"weights": self.weights, "adapters and optimiser": self.adapters + self.optimiser}
-        parts |= {"activations": self.saved + max(self.layer, self.head)}
-        return f"{self.total / GIB:.2f} GiB ({', '.join(f'{name} {size / GIB:.2f}' for name, size in parts.items())})"
+        parts = {
+            "weights": self.weights,
+            "adapters and optimiser": self.adapters + self.optimiser,
+            "activations": self.saved + self.working,
+        }
+        text = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items())
+        return f"{self.total / GIB:.2f} GiB ({text})"
 
 
-def predict_memory(
-    config: PreTrainedConfig,
-    base: Base,
-    lora: Lora,
-    tokens: int,
-    scored: int,
-    *,
-    gradient_checkpointing: bool = True,
-    longest: int | None = None,
-    trained: int = 1,
-    reference_adapter: bool = False,
-    device: torch.device | None = None,
-) -> Memory:
-    """Predict the peak of one micro-batch through a decoder with gated feed-forward layers, as in Llama.
+@dataclass(frozen=True)
+class MicroBatch:
+    """One micro-batch through a decoder with gated feed-forward layers, as in Llama.
 
     Args:
-        config: the model's settings.
+        config: the model's configuration.
         base: how it is loaded.
-        lora: the policy's adapter.
+        lora: settings of the trained adapters.
         tokens: of the micro-batch.
-        scored: how many of them are learned from.
+        scored: tokens that are learned from.
         gradient_checkpointing: whether activations are recomputed.
-        longest: tokens of a row; None if there is one.
-        trained: roles that learn.
+        longest: tokens of a row; None if there is one row.
+        trained: number of trained roles.
         reference_adapter: whether the reference is an adapter too.
         device: where it will run; a GPU when there is one.
     """
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    shape = ModelShape.from_config(config, base, lora, device)
-    frozen = shape.adapter * reference_adapter
-    longest = min(longest or tokens, tokens)
-    return shape.update(
-        tokens,
-        scored,
-        longest=longest,
-        gradient_checkpointing=gradient_checkpointing,
-        trained=trained,
-        frozen=frozen,
-    )
 
+    config: PreTrainedConfig
+    base: Base
+    lora: Lora
+    tokens: int
+    scored: int
+    gradient_checkpointing: bool = True
+    longest: int | None = None
+    trained: int = 1
+    reference_adapter: bool = False
+    device: torch.device | None = None
 
-def out_of_memory_message(
-    config: PreTrainedConfig,
-    base: Base,
-    lora: Lora,
-    tokens: int,
-    scored: int,
-    *,
-    gradient_checkpointing: bool = True,
-    **more: Any,
-) -> str:
-    """For when a step did not fit, arguments as for `predict_memory`: three settings that would help, and how much."""
-
-    def predicted(base: Base, lora: Lora, share: int, gradient_checkpointing: bool) -> Memory:
-        return predict_memory(
-            config,
-            base,
-            lora,
-            tokens // share,
-            scored // share,
-            gradient_checkpointing=gradient_checkpointing,
-            **more,
+    def predict_memory(self) -> Memory:
+        """The peak of the training step."""
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        device = self.device or torch.device(default)
+        shape = ModelShape.from_config(self.config, self.base, self.lora, device)
+        return shape.training_memory(
+            self.tokens,
+            self.scored,
+            longest=min(self.longest or self.tokens, self.tokens),
+            gradient_checkpointing=self.gradient_checkpointing,
+            trained=self.trained,
+            frozen=shape.adapter * self.reference_adapter,
         )
 
-    cures = {f"data.token_budget: {tokens // 2}": predicted(base, lora, 2, gradient_checkpointing)}
-    if base.quantization == "none":
-        cures["base.quantization: nf4"] = predicted(
-            replace(base, quantization="nf4"), lora, 1, gradient_checkpointing
+    def out_of_memory_message(self) -> str:
+        """Error message for a step that did not fit: two or three settings that would help, and how much."""
+        half_tokens = self.tokens // 2
+        half = replace(self, tokens=half_tokens, scored=self.scored // 2)
+        fixes = {f"data.token_budget: {half_tokens}": half}
+        if self.base.quantization == "none":
+            base = replace(self.base, quantization="nf4")
+            fixes["base.quantization: nf4"] = replace(self, base=base)
+        if not self.gradient_checkpointing:
+            fixes["gradient_checkpointing: true"] = replace(self, gradient_checkpointing=True)
+        if len(fixes) == 1:  # a conversation longer than the budget is still one row
+            fixes[f"data.max_length: {half_tokens}"] = half
+        if len(fixes) == 2:
+            rank = max(1, self.lora.r // 2)
+            fixes[f"lora.r: {rank}"] = replace(self, lora=replace(self.lora, r=rank))
+        offers = []
+        for setting, batch in fixes.items():
+            offers.append(f"{setting} ({batch.predict_memory().total / GIB:.2f} GiB)")
+        return (
+            f"out of memory with {self.tokens} tokens, predicted {self.predict_memory()}; try "
+            f"{', '.join(offers[:-1])} or {offers[-1]}"
         )
-    if not gradient_checkpointing:
-        cures["gradient_checkpointing: true"] = predicted(base, lora, 1, True)
-    if len(cures) == 1:  # a conversation longer than the budget is still one row
-        cures[f"data.max_length: {tokens // 2}"] = cures[f"data.token_budget: {tokens // 2}"]
-    if len(cures) == 2:
-        smaller = max(1, lora.r // 2)
-        cures[f"lora.r: {smaller}"] = predicted(
-            base, replace(lora, r=smaller), 1, gradient_checkpointing
-        )
-    offers = [f"{setting} ({memory.total / GIB:.2f} GiB)" for setting, memory in cures.items()]
-    now = predicted(base, lora, 1, gradient_checkpointing)
-    return f"out of memory with {tokens} tokens, predicted {now}; try {', '.join(offers[:-1])} or {offers[-1]}"
 
 
-@contextmanager
 def explain_out_of_memory(
     adapters: AdapterSet, base: Base, lora: Lora, trees: PackedTrees, gradient_checkpointing: bool
-) -> Iterator[None]:
-    """Say which settings would have made it fit when memory runs out over these trees.
+) -> AbstractContextManager[None]:
+    """Name the settings that would help when a training step over ``trees`` runs out of memory.
 
     Raises:
-        TrainingError: instead of what torch raises.
+        TrainingError: inside, instead of torch's error.
     """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        scored = (
-            len(trees.target) if "policy" in adapters.trained_roles else 0
-        )  # who only scores asks for no words
-        cure = out_of_memory_message(
+
+    def message() -> str:
+        trains_policy = "policy" in adapters.trained_roles
+        batch = MicroBatch(
             adapters.model.config,
             base,
             lora,
-            trees.input_ids.numel(),
-            scored,
+            tokens=trees.input_ids.numel(),
+            scored=len(trees.target) if trains_policy else 0,  # score heads need no logits
             gradient_checkpointing=gradient_checkpointing,
             longest=trees.input_ids.shape[1],
             trained=len(adapters.trained_roles),
             reference_adapter=bool(adapters.parameters_for("reference")),
             device=trees.input_ids.device,
         )
-        raise TrainingError(cure) from error
+        return batch.out_of_memory_message()
+
+    return raise_out_of_memory(message)
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What of a model decides the room that it takes: counts of numbers, and bytes of one.
+    """The sizes of a model that decide its memory.
 
     Args:
         weights: bytes of the frozen base.
-        adapter: bytes of one adapter, which is kept in float32.
-        r: its rank.
-        size: bytes of a number in what is computed.
-        unpacked: bytes of the largest weight that is unpacked to be used; 0 if they are kept whole.
+        adapter: bytes of one adapter, in float32.
+        rank: of the adapter.
+        itemsize: bytes of a number in the compute dtype.
+        unpacked: bytes of the largest weight that is dequantized for its product; 0 without quantization.
         layers: how many there are.
-        width: numbers that pass from layer to layer, for each token.
-        inner: numbers between the feed-forward projections.
-        heads: numbers in the queries of all heads.
-        cached: numbers in keys and values of a layer.
+        hidden: numbers of a token's hidden state.
+        intermediate: numbers of a token between the feed-forward projections.
+        query: numbers of a token's queries, all heads together.
+        key_value: numbers of a token's keys and values in one layer.
         vocabulary: logits of a token.
-        masked: whether attention takes a mask for each pair of tokens.
+        has_mask: whether attention takes a mask with a number for each pair of tokens.
     """
 
     weights: int
     adapter: int
-    r: int
-    size: int
+    rank: int
+    itemsize: int
     unpacked: int
     layers: int
-    width: int
-    inner: int
-    heads: int
-    cached: int
+    hidden: int
+    intermediate: int
+    query: int
+    key_value: int
     vocabulary: int
-    masked: bool
+    has_mask: bool
 
     @classmethod
     def from_config(
         cls, config: PreTrainedConfig, base: Base, lora: Lora, device: torch.device
     ) -> ModelShape:
-        """Count, without memory, in a model that has shapes and nothing else."""
+        """Count in a model on the meta device, which takes no memory."""
         from transformers import AutoModelForCausalLM
         from transformers.pytorch_utils import Conv1D
 
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-        head, modules = model.get_output_embeddings(), model.named_modules()
-        linear = {
-            n: m.weight.shape
-            for n, m in modules
-            if isinstance(m, torch.nn.Linear | Conv1D) and m is not head
-        }
-        everywhere = lora.targets == "all-linear"
-        adapted = [
-            shape for n, shape in linear.items() if everywhere or n.split(".")[-1] in lora.targets
-        ]
-        packed = sum(shape.numel() for shape in linear.values())
-        whole = sum(parameter.numel() for parameter in model.parameters()) - packed
-        size, nf4 = compute_dtype(base, device).itemsize, base.quantization == "nf4"
+        head = model.get_output_embeddings()
+        linear: dict[str, torch.Size] = {}
+        for name, module in model.named_modules():
+            if isinstance(module, torch.nn.Linear | Conv1D) and module is not head:
+                linear[name] = module.weight.shape
+        adapter_numbers = 0
+        for name, shape in linear.items():
+            if lora.targets == "all-linear" or name.split(".")[-1] in lora.targets:
+                adapter_numbers += lora.r * sum(shape)
+        quantizable = sum(shape.numel() for shape in linear.values())
+        unquantized = sum(parameter.numel() for parameter in model.parameters()) - quantizable
+        itemsize = compute_dtype(base, device).itemsize
+        is_nf4 = base.quantization == "nf4"
+        largest = max(shape.numel() for shape in linear.values())
         text = config.get_text_config()
-        one = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        pairs = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        heads = text.num_attention_heads
+        head_size = getattr(text, "head_dim", None) or text.hidden_size // heads
+        key_value_heads = getattr(text, "num_key_value_heads", None) or heads
         return cls(
-            # 4 bits a number, a byte of scale for 64 of them, and 4 bytes for 256 scales (QLoRA, section 3)
-            weights=round(whole * size + packed * (0.5 + 1 / 64 + 4 / (64 * 256) if nf4 else size)),
-            adapter=4 * lora.r * sum(map(sum, adapted)),
-            r=lora.r,
-            size=size,
-            unpacked=max(shape.numel() for shape in linear.values()) * size if nf4 else 0,
+            weights=round(unquantized * itemsize + quantizable * (NF4 if is_nf4 else itemsize)),
+            adapter=FLOAT32 * adapter_numbers,
+            rank=lora.r,
+            itemsize=itemsize,
+            unpacked=largest * itemsize if is_nf4 else 0,
             layers=text.num_hidden_layers,
-            width=text.hidden_size,
-            inner=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
-            heads=text.num_attention_heads * one,
-            cached=2 * pairs * one,
+            hidden=text.hidden_size,
+            intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+            query=heads * head_size,
+            key_value=2 * key_value_heads * head_size,
             vocabulary=text.vocab_size,
-            masked=base.attention != "flex_attention",
+            has_mask=base.attention != "flex_attention",
         )
 
-    def update(
+    def training_memory(
         self,
         tokens: int,
         scored: int,
@@ -251,47 +259,54 @@ class ModelShape:
         frozen: int = 0,
         statistics: bool = True,
     ) -> Memory:
-        """Learning from one micro-batch.
+        """Memory of forward and backward pass over one micro-batch.
 
         Args:
             tokens: of the micro-batch.
-            scored: how many of them meet the language-model head.
-            longest: tokens of a row; None if there is one.
+            scored: tokens that meet the language-model head.
+            longest: tokens of a row; None if there is one row.
             gradient_checkpointing: whether activations are recomputed.
-            trained: roles that learn, and that wait for the backward pass together.
-            frozen: bytes of adapters that do not learn.
-            statistics: whether the head also reports entropy, which needs logits twice over.
+            trained: number of trained roles, whose activations wait for the backward pass together.
+            frozen: bytes of adapters that are not trained.
+            statistics: whether the head also computes entropy, which needs the logits twice.
         """
-        d, f, size = self.width, self.inner, self.size
-        saved = 8 * d  # what the two norms keep, in float32
-        saved += (
-            4 * self.heads * size + 3 * f * size
-        )  # query, key, value, output; gate before and after its SiLU, up
-        # What enters the adapters, in float32: one copy for each, or shared where that is what is computed in.
-        saved += 4 * (2 * d + f if size == 4 else 5 * d + self.heads + f)
-        saved += 7 * 4 * self.r
-        saved += (
-            (longest or tokens) * size * self.masked
-        )  # the mask, a number for every pair of tokens
-        kept, layer = (
-            (self.layers * d * size, saved) if gradient_checkpointing else (self.layers * saved, 0)
-        )
-        kept += d * (4 + size)  # the last norm
-        layer += f * (4 + size)  # gradients inside the feed-forward layer
-        logit = 8 if statistics else 4 + size % 4
-        head = self._chunk(scored) * self.vocabulary * logit + 2 * scored * d * size
-        later = tokens * kept * (trained - 1)  # the head is done before the other roles begin
-        later += scored * d * size * (trained > 1)  # its gradient waits for them
+        saved_by_layer = self._saved_by_layer(longest or tokens)
+        if gradient_checkpointing:
+            saved = self.layers * self.hidden * self.itemsize
+            layer = saved_by_layer
+        else:
+            saved = self.layers * saved_by_layer
+            layer = 0
+        # Norms compute in float32 and keep a copy in the compute dtype; so do gradients inside the feed-forward layer.
+        saved += self.hidden * (FLOAT32 + self.itemsize)
+        layer += self.intermediate * (FLOAT32 + self.itemsize)
+        scored_hidden = scored * self.hidden * self.itemsize
+        head = self._logits(scored, statistics) + 2 * scored_hidden  # and its gradient
+        other_roles = 0  # their activations come after the head is done, while its gradient waits
+        if trained > 1:
+            other_roles = tokens * saved * (trained - 1) + scored_hidden
         return Memory(
             weights=self.weights,
             adapters=self.adapter * trained + frozen,
-            optimiser=3 * self.adapter * trained,
-            saved=tokens * kept + later,
+            optimiser=3 * self.adapter * trained,  # two moments and the gradient
+            saved=tokens * saved + other_roles,
             layer=tokens * layer + self.unpacked,
-            head=max(0, head - later),
+            head=max(0, head - other_roles),
         )
 
-    def read(
+    def _saved_by_layer(self, longest: int) -> int:
+        """Bytes that one layer saves for the backward pass, for each token."""
+        numbers = ATTENTION_SAVED * self.query + FEED_FORWARD_SAVED * self.intermediate
+        if self.has_mask:
+            numbers += longest
+        if self.itemsize == FLOAT32:  # projections of one input share its copy
+            adapter_inputs = 2 * self.hidden + self.intermediate
+        else:  # each projection converts its input: query, key, value, gate, up; output; down
+            adapter_inputs = 5 * self.hidden + self.query + self.intermediate
+        in_float32 = NORMS * self.hidden + adapter_inputs + PROJECTIONS * self.rank
+        return numbers * self.itemsize + in_float32 * FLOAT32
+
+    def forward_memory(
         self,
         tokens: int,
         scored: int,
@@ -300,25 +315,45 @@ class ModelShape:
         adapted: bool = True,
         statistics: bool = True,
     ) -> tuple[int, int]:
-        """Bytes that one layer and the head compute with when tokens are read without gradient."""
-        d, f, size = self.width, self.inner, self.size
-        around = 3 * d * size  # embeddings, what came into the layer, and its norm
-        fed = around + d * size + f * 2 * size  # gate and up
-        if adapted:  # in float32: what enters, and what is added, before and after it is scaled
-            fed += 8 * f + (0 if size == 4 else 4 * d)
-        attended = around + 7 * self.heads * size + longest * size * self.masked
-        whole = self.unpacked + tokens * size * 2 * (d + f)
-        mask = tokens * longest * self.masked
-        head = scored * d * size + self._chunk(scored) * self.vocabulary * (
-            8 if statistics else 4 + size % 4
-        )
-        return mask + max(tokens * max(fed, attended), whole), head
+        """Working memory of one layer and of the head in a pass without gradient.
+
+        Args:
+            tokens: of the pass.
+            scored: tokens that meet the language-model head.
+            longest: tokens of a row.
+            adapted: whether an adapter is active.
+            statistics: whether the head also computes entropy.
+        """
+        itemsize = self.itemsize
+        residual = RESIDUAL_FORWARD * self.hidden * itemsize
+        feed_forward = residual + self.hidden * itemsize
+        feed_forward += FEED_FORWARD_FORWARD * self.intermediate * itemsize
+        if (
+            adapted
+        ):  # in float32: the adapter's output before and after its scale, and a converted input
+            feed_forward += 2 * self.intermediate * FLOAT32
+            if itemsize != FLOAT32:
+                feed_forward += self.hidden * FLOAT32
+        attention = residual + ATTENTION_FORWARD * self.query * itemsize
+        if self.has_mask:
+            attention += longest * itemsize
+        # while the largest weight is dequantized: input and output of its product, and of its adapter
+        unpacked = self.unpacked + tokens * itemsize * 2 * (self.hidden + self.intermediate)
+        layer = max(tokens * max(feed_forward, attention), unpacked)
+        if self.has_mask:
+            layer += tokens * longest  # the boolean mask
+        head = scored * self.hidden * itemsize + self._logits(scored, statistics)
+        return layer, head
 
     def cache(self, tokens: int) -> int:
-        """Bytes of the keys and values of so many tokens."""
-        return tokens * self.layers * self.cached * self.size
+        """Bytes of the key-value cache of so many tokens."""
+        return tokens * self.layers * self.key_value * self.itemsize
 
-    def _chunk(self, scored: int) -> int:
-        return min(
-            scored, max(64, min(1024, 2**24 // self.vocabulary))
-        )  # as in functional/logps.py
+    def _logits(self, scored: int, statistics: bool) -> int:
+        """Bytes of the logits that `functional.logps` computes at once."""
+        rows = min(scored, chunk_rows(self.vocabulary))
+        if statistics:
+            logit = 2 * FLOAT32  # logits and probabilities
+        else:  # logits, and their gradient where it is converted to half precision
+            logit = FLOAT32 + self.itemsize % FLOAT32
+        return rows * self.vocabulary * logit

@@ -1,4 +1,4 @@
-"""What each phase of a run needs on a GPU, which need not be here, and which setting to change if that is too much."""
+"""Predict the GPU memory of each phase of a run, and which settings to change if it is too much; needs no GPU."""
 
 from __future__ import annotations
 
@@ -7,37 +7,39 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lit_align.memory.model import GIB, Memory, ModelShape
+from lit_align.memory.model import FLOAT32, GIB, Memory, ModelShape
 from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-OWN = 1.5  # GiB that CUDA takes for itself and leaves between tensors
-STEPS = 3  # halvings of a setting that are still worth proposing
+CUDA_OVERHEAD = 1.5  # GiB that CUDA takes for itself and loses to fragmentation
+MAX_HALVINGS = 3  # of one setting, before it is proposed no further
+SAMPLING_BYTES = 20
+"""Bytes for each logit while a token is sampled: probabilities in float32, their copy and cumulative sum in float64."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What of a run's settings and data decides the room that it takes.
+    """The settings and data of a run that decide its memory.
 
     Args:
         base: how the model is loaded.
-        lora: what every role that learns has.
+        lora: settings of the trained adapters.
         token_budget: tokens that pass through the model at once.
         batch_size: groups in a step.
         tree: tokens of the largest group; of the longest prompt where responses are sampled.
-        scored: share of a group's tokens that meet the language-model head; with samples, the responses do.
+        scored: share of a group's tokens that meet the language-model head; with sampling, the responses do.
         gradient_checkpointing: whether activations are recomputed.
-        trained: roles that learn.
-        init_adapter: whether the reference is a frozen copy of the adapter that they start from, which then sets r.
+        trained: number of trained roles.
+        init_adapter: whether the reference is a frozen copy of the adapter that training starts from, which sets r.
         frozen: bytes of other adapters and bases, such as a reward model's.
-        reference: whether a reference reads what the policy learns from.
-        samples: responses to each prompt; 0 where nothing is sampled.
+        reference: whether log-probabilities under a reference are computed.
+        num_generations: responses of each prompt; 0 where nothing is sampled.
         max_new_tokens: limit of a response.
-        reward_budget: tokens that pass through a trained reward at once; 0 without one.
-        ptx_batch: demonstrations that are learned beside samples in an update; 0 without.
+        reward_budget: tokens that pass through a reward model at once; 0 without one.
+        ptx_batch: demonstrations in an update beside the samples; 0 without.
         ptx_tree: tokens of the longest of them.
     """
 
@@ -63,34 +65,43 @@ class Plan:
         """Tokens of the largest group with all its responses."""
         return self.tree + self.num_generations * self.max_new_tokens
 
-    def at_once(self, budget: int) -> int:
-        """Tokens of the largest micro-batch: no more than a step has, no less than a group."""
+    @property
+    def scored_share(self) -> float:
+        """Share of a group's tokens that meet the language-model head."""
+        if not self.num_generations:
+            return self.scored
+        return self.num_generations * self.max_new_tokens / self.longest
+
+    def micro_batch_tokens(self, budget: int) -> int:
+        """Tokens of the largest micro-batch: at most those of a step, at least those of a group."""
         return max(min(budget, self.batch_size * self.longest), self.longest)
 
-    def smaller(self) -> dict[str, Plan]:
-        """Each setting that could be one step less, with the plan that it would make."""
-        halved = {"data.token_budget": "token_budget", "model.reward.token_budget": "reward_budget"}
+    def reductions(self) -> dict[str, Plan]:
+        """The plan with one setting a step smaller, for each setting that can be."""
+        fields = {"data.token_budget": "token_budget", "model.reward.token_budget": "reward_budget"}
         if self.num_generations:
-            halved |= {"model.num_generations": "num_generations", "data.batch_size": "batch_size"}
-            halved |= {"model.max_new_tokens": "max_new_tokens"}
+            fields["model.num_generations"] = "num_generations"
+            fields["data.batch_size"] = "batch_size"
+            fields["model.max_new_tokens"] = "max_new_tokens"
         else:
-            halved["data.max_length"] = "tree"
-        now = {setting: getattr(self, field) for setting, field in halved.items()}
-        found = {
-            s: replace(self, **{halved[s]: value // 2}) for s, value in now.items() if value > 1
-        }
+            fields["data.max_length"] = "tree"
+        plans = {}
+        for setting, field in fields.items():
+            value = getattr(self, field)
+            if value > 1:
+                plans[setting] = replace(self, **{field: value // 2})
         if not self.gradient_checkpointing:
-            found["model.gradient_checkpointing"] = replace(self, gradient_checkpointing=True)
+            plans["model.gradient_checkpointing"] = replace(self, gradient_checkpointing=True)
         if self.base.quantization == "none":
-            found["model.base.quantization"] = replace(
-                self, base=replace(self.base, quantization="nf4")
-            )
+            base = replace(self.base, quantization="nf4")
+            plans["model.base.quantization"] = replace(self, base=base)
         if self.lora.r > 1 and not self.init_adapter:
-            found["model.lora.r"] = replace(self, lora=replace(self.lora, r=self.lora.r // 2))
-        return found
+            lora = replace(self.lora, r=self.lora.r // 2)
+            plans["model.lora.r"] = replace(self, lora=lora)
+        return plans
 
-    def value(self, setting: str) -> str:
-        """A setting as the YAML has it."""
+    def format_setting(self, setting: str) -> str:
+        """The value of a setting as in the YAML."""
         match setting.rpartition(".")[2]:
             case "gradient_checkpointing":
                 return str(self.gradient_checkpointing).lower()
@@ -105,10 +116,10 @@ class Plan:
 
 
 class MemoryPlanner:
-    """Predicts for one model; nothing is loaded.
+    """Predicts the memory of runs with one model, without loading it.
 
     Args:
-        config: its settings.
+        config: the model's configuration.
         device: where it will run.
     """
 
@@ -119,128 +130,151 @@ class MemoryPlanner:
     def phases(self, plan: Plan) -> dict[str, Memory]:
         """The peak of each phase, once the optimiser has its moments."""
         shape = self._shape(plan)
-        adapters = shape.adapter * (plan.trained + plan.init_adapter) + plan.frozen
-        moments = 2 * shape.adapter * plan.trained
-
-        def phase(kept: int, layer: int, head: int) -> Memory:
-            return Memory(shape.weights, adapters, moments, kept, layer, head)
-
-        tokens = plan.at_once(plan.token_budget)
-        share = (
-            plan.num_generations * plan.max_new_tokens / plan.longest
-            if plan.num_generations
-            else plan.scored
+        static = Memory(
+            weights=shape.weights,
+            adapters=shape.adapter * (plan.trained + plan.init_adapter) + plan.frozen,
+            optimiser=2 * shape.adapter * plan.trained,
+            saved=0,
+            layer=0,
+            head=0,
         )
-        scored = round(tokens * share)
-        update = shape.update(
+        phases = {"load": replace(static, optimiser=0, layer=shape.unpacked)}
+        if plan.num_generations:
+            phases["prefill"] = self._prefill(plan, static)
+            phases["decode"] = self._decode(plan, static)
+        if plan.reward_budget:
+            tokens = plan.micro_batch_tokens(plan.reward_budget)
+            layer, head = shape.forward_memory(tokens, 0, plan.longest)
+            phases["reward"] = replace(static, layer=layer, head=head)
+        update = self._update(plan)
+        tokens = plan.micro_batch_tokens(plan.token_budget)
+        scored = round(tokens * plan.scored_share)
+        if plan.num_generations or not scored:
+            layer, head = shape.forward_memory(tokens, scored, plan.longest)
+            phases["score"] = replace(static, layer=layer, head=head)
+        elif plan.reference:  # while the policy's activations wait for the backward pass
+            layer, head = shape.forward_memory(
+                tokens, scored, plan.longest, adapted=plan.init_adapter, statistics=False
+            )
+            gradient = scored * shape.hidden * shape.itemsize  # saved by the policy's head
+            phases["score"] = replace(update, layer=layer + gradient, head=head + gradient)
+        phases["update"] = update
+        return phases
+
+    def _update(self, plan: Plan) -> Memory:
+        shape = self._shape(plan)
+        tokens = plan.micro_batch_tokens(plan.token_budget)
+        update = shape.training_memory(
             tokens,
-            scored,
+            round(tokens * plan.scored_share),
             longest=plan.longest,
             gradient_checkpointing=plan.gradient_checkpointing,
             trained=plan.trained,
             frozen=shape.adapter * plan.init_adapter + plan.frozen,
             statistics=not plan.num_generations,
         )
-        if plan.ptx_batch:
-            alone = replace(
-                plan,
-                num_generations=0,
-                trained=1,
-                batch_size=plan.ptx_batch,
-                tree=plan.ptx_tree,
-                ptx_batch=0,
-            )
-            shown = self.phases(replace(alone, scored=1.0))["update"]
-            update = max(
-                update,
-                replace(update, saved=shown.saved, layer=shown.layer, head=shown.head),
-                key=lambda one: one.total,
-            )
-        found = {"load": Memory(shape.weights, adapters, 0, 0, shape.unpacked, 0)}
-        if plan.num_generations:
-            asked = plan.batch_size * plan.tree
-            together = min(max(1, plan.token_budget // plan.tree), plan.batch_size)
-            layer, head = shape.read(together * plan.tree, together, plan.tree)
-            waiting = (
-                4 * (plan.batch_size - together) * shape.vocabulary
-            )  # logits of what was read before
-            found["prefill"] = phase(shape.cache(asked), layer + waiting, head + waiting)
-            rows, length = plan.batch_size * plan.num_generations, plan.tree + plan.max_new_tokens
-            logits = rows * shape.vocabulary
-            layer = shape.read(rows, 0, length)[0] + 4 * logits
-            layer += (
-                shape.cache(rows * length) // shape.layers // 2
-            )  # keys are copied to become longer by one
-            found["decode"] = phase(
-                shape.cache(rows * length), layer, 20 * logits
-            )  # a token is drawn in float64
-        if plan.reward_budget:
-            found["reward"] = phase(
-                0, *shape.read(plan.at_once(plan.reward_budget), 0, plan.longest)
-            )
-        if plan.num_generations or not scored:
-            found["score"] = phase(0, *shape.read(tokens, scored, plan.longest))
-        elif plan.reference:  # while the policy's activations wait
-            reads = shape.read(
-                tokens, scored, plan.longest, adapted=plan.init_adapter, statistics=False
-            )
-            layer, head = (size + scored * shape.width * shape.size for size in reads)
-            found["score"] = replace(update, layer=layer, head=head)
-        return {**found, "update": update}
+        if not plan.ptx_batch:
+            return update
+        supervised_plan = replace(
+            plan,
+            num_generations=0,
+            trained=1,
+            batch_size=plan.ptx_batch,
+            tree=plan.ptx_tree,
+            ptx_batch=0,
+            scored=1.0,
+        )
+        ptx = self._update(supervised_plan)
+        ptx = replace(update, saved=ptx.saved, layer=ptx.layer, head=ptx.head)
+        return ptx if ptx.total > update.total else update
+
+    def _prefill(self, plan: Plan, static: Memory) -> Memory:
+        shape = self._shape(plan)
+        prompts = min(max(1, plan.token_budget // plan.tree), plan.batch_size)
+        layer, head = shape.forward_memory(prompts * plan.tree, prompts, plan.tree)
+        # logits of the prompts that were read before
+        logits = FLOAT32 * (plan.batch_size - prompts) * shape.vocabulary
+        cache = shape.cache(plan.batch_size * plan.tree)
+        return replace(static, saved=cache, layer=layer + logits, head=head + logits)
+
+    def _decode(self, plan: Plan, static: Memory) -> Memory:
+        shape = self._shape(plan)
+        rows = plan.batch_size * plan.num_generations
+        length = plan.tree + plan.max_new_tokens
+        logits = rows * shape.vocabulary
+        cache = shape.cache(rows * length)
+        layer, _ = shape.forward_memory(rows, 0, length)
+        layer += FLOAT32 * logits
+        layer += cache // shape.layers // 2  # a layer's keys are copied to append one
+        return replace(static, saved=cache, layer=layer, head=SAMPLING_BYTES * logits)
 
     def peak(self, plan: Plan) -> int:
-        """The most bytes that any phase needs."""
+        """The largest memory of any phase, in bytes."""
         return max(memory.total for memory in self.phases(plan).values())
 
-    def cures(self, plan: Plan, room: float) -> dict[str, Plan]:
-        """Settings that lower the peak, each changed alone: until it is within ``room`` bytes, or an eighth is left."""
-        found = {setting: self._changed(plan, setting, room) for setting in plan.smaller()}
-        return {setting: changed for setting, changed in found.items() if changed is not plan}
+    def fixes(self, plan: Plan, available: float) -> dict[str, Plan]:
+        """Settings that lower the peak, each changed alone: until it is below ``available`` bytes, or an eighth."""
+        fixes = {}
+        for setting in plan.reductions():
+            reduced = self._reduce(plan, setting, available)
+            if reduced is not plan:
+                fixes[setting] = reduced
+        return fixes
 
     def verdict(self, plan: Plan, card: float) -> str:
-        """Whether it fits on a card of ``card`` GiB, and what to change if it does not."""
-        room = (card - OWN) * GIB
-        said = f"{self._gib(plan)}, and {OWN} GiB for CUDA itself, on a card of {card:g} GiB"
-        if self.peak(plan) <= room:
-            whole = replace(plan, gradient_checkpointing=False)
-            if not plan.gradient_checkpointing:
-                return f"It fits: {said}."
-            if self.peak(whole) <= room:
-                return f"It fits: {said}. model.gradient_checkpointing could be false: {self._gib(whole)}, and faster."
-            return f"It fits: {said}. It needs model.gradient_checkpointing: without it, {self._gib(whole)}."
-        found = self.cures(plan, room)
-        enough = {
-            setting: changed for setting, changed in found.items() if self.peak(changed) <= room
-        }
-        if enough:
-            offers = [
-                f"{setting}: {one.value(setting)} ({self._gib(one)})"
-                for setting, one in enough.items()
-            ]
-            return f"It does not fit: {said}. Enough would be {' or '.join(offers)}."
-        best = sorted(found, key=lambda setting: self.peak(found[setting]))
-        changed = plan
-        for setting in best:
-            changed = self._changed(changed, setting, room)
-        told = [f"{s}: {changed.value(s)}" for s in best if changed.value(s) != plan.value(s)]
-        end = "" if self.peak(changed) <= room else "; for less, take a smaller base"
-        return f"It does not fit: {said}. It takes {', '.join(told)} together: {self._gib(changed)}{end}."
+        """Whether the run fits on a card of ``card`` GiB, and what to change if it does not."""
+        available = (card - CUDA_OVERHEAD) * GIB
+        need = f"{self._format_peak(plan)}, and {CUDA_OVERHEAD} GiB for CUDA itself, on a card of {card:g} GiB"
+        if self.peak(plan) > available:
+            return f"It does not fit: {need}. {self._propose_fixes(plan, available)}"
+        if not plan.gradient_checkpointing:
+            return f"It fits: {need}."
+        without = replace(plan, gradient_checkpointing=False)
+        peak = self._format_peak(without)
+        if self.peak(without) <= available:
+            return (
+                f"It fits: {need}. model.gradient_checkpointing could be false: {peak}, and faster."
+            )
+        return f"It fits: {need}. It needs model.gradient_checkpointing: without it, {peak}."
 
-    def _changed(self, plan: Plan, setting: str, room: float) -> Plan:
-        for _ in range(STEPS):
-            less = plan.smaller().get(setting)
-            if self.peak(plan) <= room or less is None or self.peak(less) >= self.peak(plan):
+    def _propose_fixes(self, plan: Plan, available: float) -> str:
+        """Settings each of which is enough; or all of them together."""
+        fixes = self.fixes(plan, available)
+        offers = []
+        for setting, fixed in fixes.items():
+            if self.peak(fixed) <= available:
+                value = fixed.format_setting(setting)
+                offers.append(f"{setting}: {value} ({self._format_peak(fixed)})")
+        if offers:
+            return f"Enough would be {' or '.join(offers)}."
+        best_first = sorted(fixes, key=lambda setting: self.peak(fixes[setting]))
+        combined = plan
+        for setting in best_first:
+            combined = self._reduce(combined, setting, available)
+        changes = []
+        for setting in best_first:
+            value = combined.format_setting(setting)
+            if value != plan.format_setting(setting):
+                changes.append(f"{setting}: {value}")
+        hint = "" if self.peak(combined) <= available else "; for less, take a smaller base"
+        return f"It takes {', '.join(changes)} together: {self._format_peak(combined)}{hint}."
+
+    def _reduce(self, plan: Plan, setting: str, available: float) -> Plan:
+        for _ in range(MAX_HALVINGS):
+            reduced = plan.reductions().get(setting)
+            if self.peak(plan) <= available or reduced is None:
                 break
-            plan = less
+            if self.peak(reduced) >= self.peak(plan):
+                break
+            plan = reduced
         return plan
 
-    def _gib(self, plan: Plan) -> str:
+    def _format_peak(self, plan: Plan) -> str:
         return f"{self.peak(plan) / GIB:.2f} GiB"
 
     def _shape(self, plan: Plan) -> ModelShape:
         key = (plan.base.quantization, plan.lora.r)
         if key not in self._shapes:
-            self._shapes[key] = ModelShape.from_config(
-                self.config, plan.base, plan.lora, self.device
-            )
+            shape = ModelShape.from_config(self.config, plan.base, plan.lora, self.device)
+            self._shapes[key] = shape
         return self._shapes[key]

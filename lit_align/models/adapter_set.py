@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lit_align.compat.peft import adapter_layers, parameter_belongs_to, switch_adapter
 from lit_align.errors import ModelError
-from lit_align.models.adapters import read_adapter
+from lit_align.models.adapters import adapter_state, read_adapter, set_adapter_state
 from lit_align.models.heads import ScoreHead
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class AdapterSet(nn.Module):
         self._switch_to(self.trained_roles[0])
         self.eval()
         if gradient_checkpointing:
-            self._enable_checkpointing()
+            _enable_checkpointing(self)
 
     def _create_adapters(
         self,
@@ -113,8 +113,9 @@ class AdapterSet(nn.Module):
     ) -> None:
         from peft import get_peft_model
 
-        cuda_devices = {p.device.index for p in base_model.parameters() if p.device.type == "cuda"}
-        with torch.random.fork_rng(sorted(cuda_devices)):
+        devices = {weight.device for weight in base_model.parameters()}
+        cuda_devices = sorted(device.index for device in devices if device.type == "cuda")
+        with torch.random.fork_rng(cuda_devices):
             for number, role in enumerate(self.trained_roles):
                 torch.manual_seed(seed + number)
                 try:
@@ -131,23 +132,6 @@ class AdapterSet(nn.Module):
                 frozen = copy.deepcopy(config)
                 frozen.lora_dropout = 0.0
                 self.peft.add_adapter("reference", frozen)
-
-    def _enable_checkpointing(self) -> None:
-        if not self.model.supports_gradient_checkpointing:
-            raise ModelError(
-                f"{self.base!r} does not support gradient checkpointing; set gradient_checkpointing to false"
-            )
-        self.model.activation_checkpointing_enable(
-            {"use_reentrant": False, "context_fn": self._checkpoint_contexts}
-        )
-        # Only reentrant checkpointing needs a gradient at the embeddings, which transformers has just required.
-        self.model.disable_input_require_grads()  # type: ignore[no-untyped-call]
-
-    def _checkpoint_contexts(
-        self,
-    ) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        """Contexts of a layer's first run (none) and of its recomputation (the role and mode of the first run)."""
-        return nullcontext(), _ActiveAdapter(self, self.active, self.peft.training)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -179,21 +163,17 @@ class AdapterSet(nn.Module):
         return cast("ScoreHead", self.heads[role])
 
     def has_adapter(self, role: str) -> bool:
-        """Whether a role has an adapter; without one it is the base itself.
-
-        Raises:
-            ModelError: if there is no such role.
-        """
+        """Whether a role has an adapter; without one it is the base itself."""
         self._check_role(role)
         return self._has_adapter[role]
 
     def activate(
         self, role: str, training: bool | None = None
     ) -> AbstractContextManager[PreTrainedModel]:
-        """A context in which a role's adapter is active; it yields the model and restores the state before.
+        """A context in which a role's adapter is active; it yields the model and restores the previous state.
 
         Args:
-            role: name of the adapter, such as policy or reference.
+            role: the adapter's name.
             training: train or eval mode; None leaves the mode as it is.
 
         Raises:
@@ -229,11 +209,7 @@ class AdapterSet(nn.Module):
 
     def adapter_weights(self, role: str) -> dict[str, Tensor]:
         """The weights of a role's adapter, by PEFT's names."""
-        from peft import get_peft_model_state_dict
-
-        return dict(
-            get_peft_model_state_dict(self.peft, adapter_name=role, save_embedding_layers=False)
-        )
+        return adapter_state(self.peft, role)
 
     def copy_weights(self, role: str) -> dict[str, Tensor]:
         """Copies of a role's adapter weights, by name; empty if the role is the base itself."""
@@ -243,13 +219,7 @@ class AdapterSet(nn.Module):
         return {name: weight.detach().clone() for name, weight in weights.items()}
 
     def set_weights(self, role: str, weights: Mapping[str, Tensor]) -> None:
-        """Restore a role's adapter weights, as `copy_weights` returned them; empty ones change nothing.
-
-        A role that was the base itself gets an adapter.
-
-        Raises:
-            ModelError: if the weights do not fit the adapter.
-        """
+        """Restore weights that `copy_weights` returned; empty ones change nothing, others create a missing adapter."""
         if not weights:
             return
         if not self.has_adapter(role):
@@ -257,47 +227,24 @@ class AdapterSet(nn.Module):
         self.load_weights(role, weights, "the checkpoint")
 
     def load_weights(self, role: str, weights: Mapping[str, Tensor], source: str) -> None:
-        """Load weights into a role's adapter.
-
-        Args:
-            role: a role with an adapter.
-            weights: by PEFT's names.
-            source: folder they come from, for the error message.
+        """Load weights from ``source`` into a role that has an adapter.
 
         Raises:
             ModelError: if they do not fit the adapter.
         """
-        from peft import set_peft_model_state_dict
-
-        shapes = {name: weight.shape for name, weight in self.adapter_weights(role).items()}
-        new_shapes = {name: weight.shape for name, weight in weights.items()}
-        names = {**shapes, **new_shapes}
-        differing = [name for name in names if shapes.get(name) != new_shapes.get(name)]
-        if differing:
-            raise ModelError(
-                f"the adapter in {source!r} does not fit {self.base!r}: {len(differing)} of its weights differ, "
-                f"first {differing[0]!r}; give one with the same r and targets, trained on this base"
-            )
-        set_peft_model_state_dict(self.peft, dict(weights), adapter_name=role)
+        set_adapter_state(self.peft, role, weights, f"the adapter in {source!r}", self.base)
 
     def interpolate(self, role: str, target: str, weight: float = 1.0) -> None:
-        """Move a frozen role's adapter towards another's by linear interpolation of the weights.
+        """Move a frozen role's adapter towards another's by linear interpolation; weight 1 copies it.
 
         A role that was the base itself gets an adapter, which starts from the identity.
-
-        Args:
-            role: the adapter to move.
-            target: the adapter to move towards.
-            weight: of the target; 1 copies it.
         """
         target_weights = self.adapter_weights(target)
         if not self.has_adapter(role):
             self._add_identity_adapter(role, target)
-        current = self.adapter_weights(role)
-        moved = {
-            name: current[name].lerp(value.detach(), weight)
-            for name, value in target_weights.items()
-        }
+        moved = self.adapter_weights(role)
+        for name, value in target_weights.items():
+            moved[name] = moved[name].lerp(value.detach(), weight)
         self.load_weights(role, moved, role)
 
     def add_frozen(self, role: str, config: LoraConfig) -> None:
@@ -386,3 +333,19 @@ def _initial_adapter(
     config.lora_dropout = lora.dropout
     config.inference_mode = False
     return config, weights
+
+
+def _enable_checkpointing(adapters: AdapterSet) -> None:
+    """Recompute activations in the backward pass, with the role and mode of the forward pass."""
+
+    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        recomputation = _ActiveAdapter(adapters, adapters.active, adapters.peft.training)
+        return nullcontext(), recomputation
+
+    if not adapters.model.supports_gradient_checkpointing:
+        raise ModelError(
+            f"{adapters.base!r} does not support gradient checkpointing; set gradient_checkpointing to false"
+        )
+    adapters.model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
+    # Only reentrant checkpointing needs a gradient at the embeddings, which transformers has just required.
+    adapters.model.disable_input_require_grads()  # type: ignore[no-untyped-call]

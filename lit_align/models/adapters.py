@@ -1,9 +1,10 @@
-"""Adapters on disk: ordinary PEFT folders, with a record of where they come from."""
+"""LoRA adapters as PEFT folders on disk, with a record of their provenance, and as weights of a PEFT model."""
 
 from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,30 +12,26 @@ from torch import Tensor
 
 from lit_align._version import __version__
 from lit_align.errors import ModelError
-from lit_align.models.atomic_folder import whole_folder
+from lit_align.models.atomic_folder import atomic_folder
 from lit_align.models.heads import ScoreHead
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    from peft import LoraConfig, PeftModel
 
-# Each of these trains or rewrites a part of the base, which all roles share.
-TOUCHES_BASE = (
+BASE_CHANGING_SETTINGS = (
     "modules_to_save",
     "trainable_token_indices",
     "target_parameters",
     "layer_replication",
 )
-LEAVES_BASE = (
-    True,
-    False,
-    "gaussian",
-    "orthogonal",
-    "kaiming",
-)  # ways to initialise a LoRA; PiSSA, OLoRA, ... do not
+"""Settings that train or rewrite a part of the base, which all adapters share."""
+
+BASE_KEEPING_INIT = (True, False, "gaussian", "orthogonal", "kaiming")
+"""Values of ``init_lora_weights`` that leave the base as it is; PiSSA, OLoRA and others change it."""
 
 
 def read_adapter(folder: str | Path, base: str) -> tuple[LoraConfig, dict[str, Tensor]]:
-    """The settings and weights of a LoRA adapter that was trained on ``base``.
+    """Settings and weights of a LoRA adapter that was trained on ``base``.
 
     Raises:
         ModelError: if the folder holds no LoRA adapter, or one for another base, or one that changes the base.
@@ -58,12 +55,14 @@ def read_adapter(folder: str | Path, base: str) -> tuple[LoraConfig, dict[str, T
         raise ModelError(
             f"the adapter in {str(folder)!r} was trained on {trained_on!r}, not on {base!r}; give that base instead"
         )
-    touching = [field for field in TOUCHES_BASE if getattr(config, field, None)]
-    touching += ["bias"] * (config.bias != "none")
-    touching += ["init_lora_weights"] * (config.init_lora_weights not in LEAVES_BASE)
-    if touching:
+    base_changing = [name for name in BASE_CHANGING_SETTINGS if getattr(config, name, None)]
+    if config.bias != "none":
+        base_changing.append("bias")
+    if config.init_lora_weights not in BASE_KEEPING_INIT:
+        base_changing.append("init_lora_weights")
+    if base_changing:
         raise ModelError(
-            f"the adapter in {str(folder)!r} sets {' and '.join(touching)}, which changes the shared base; "
+            f"the adapter in {str(folder)!r} sets {' and '.join(base_changing)}, which changes the shared base; "
             "merge it into the base and give the merged model instead"
         )
     return config, load_file(weights)
@@ -76,41 +75,67 @@ def write_adapter(
     provenance: dict[str, Any],
     head: ScoreHead | None = None,
 ) -> None:
-    """Write a folder that PEFT and vLLM load, with its head if there is one; an older one stays until it is whole."""
+    """Write a folder that PEFT and vLLM load, with a score head if there is one; an existing one is replaced at once."""
     from safetensors.torch import save_file
 
     config = copy.deepcopy(config)
     config.target_modules = written_targets(config)
-    config.inference_mode = (
-        True  # as PEFT writes it: who loads the adapter does not mean to train it
-    )
-    with whole_folder(folder) as made:
-        config.save_pretrained(str(made))
-        save_file(
-            {name: w.contiguous() for name, w in weights.items()},
-            made / "adapter_model.safetensors",
-            {"format": "pt"},
-        )
+    config.inference_mode = True  # as PEFT writes it: to be loaded for inference
+    record = {**provenance, "base": config.base_model_name_or_path, "lit_align": __version__}
+    with atomic_folder(folder) as temporary:
+        config.save_pretrained(str(temporary))
+        contiguous = {name: weight.contiguous() for name, weight in weights.items()}
+        save_file(contiguous, temporary / "adapter_model.safetensors", {"format": "pt"})
         if head is not None:
-            head.save(made)
-        record = {**provenance, "base": config.base_model_name_or_path, "lit_align": __version__}
-        (made / "provenance.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+            head.save(temporary)
+        text = json.dumps(record, indent=2) + "\n"
+        (temporary / "provenance.json").write_text(text, "utf-8")
 
 
 def written_targets(config: LoraConfig) -> str | list[str]:
-    """The layers with an adapter as they are written down: a pattern as it is, names (a set) always in one order."""
+    """Target modules as they are saved: a pattern as it is, names (a set) sorted."""
     targets = config.target_modules or ()
     return targets if isinstance(targets, str) else sorted(targets)
 
 
-def same_base(one: str, other: str) -> bool:
-    """Whether two names can mean one model: the same name or folder, or a folder elsewhere that is called the same.
+def same_base(name: str, other: str) -> bool:
+    """Whether two names can mean one model: the same name or folder, or folders elsewhere with the same last part.
 
     Example:
         >>> same_base("HuggingFaceTB/SmolLM2-135M", "/models/SmolLM2-135M/"), same_base("org/one", "org/two")
         (True, False)
     """
-    here, there = Path(one).expanduser(), Path(other).expanduser()
-    if here.exists() and there.exists():
-        return here.resolve() == there.resolve()
-    return one == other or here.name == there.name
+    path, other_path = Path(name).expanduser(), Path(other).expanduser()
+    if path.exists() and other_path.exists():
+        return path.resolve() == other_path.resolve()
+    return name == other or path.name == other_path.name
+
+
+def adapter_state(peft: PeftModel, adapter: str) -> dict[str, Tensor]:
+    """The weights of one adapter of a PEFT model, by PEFT's names."""
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(peft, adapter_name=adapter, save_embedding_layers=False)
+    return dict(state)
+
+
+def set_adapter_state(
+    peft: PeftModel, adapter: str, weights: Mapping[str, Tensor], source: str, base: str
+) -> None:
+    """Load weights into one adapter of a PEFT model; ``source`` and ``base`` name both in the error message.
+
+    Raises:
+        ModelError: if names or shapes differ.
+    """
+    from peft import set_peft_model_state_dict
+
+    shapes = {name: weight.shape for name, weight in adapter_state(peft, adapter).items()}
+    new_shapes = {name: weight.shape for name, weight in weights.items()}
+    names = {**shapes, **new_shapes}
+    differing = [name for name in names if shapes.get(name) != new_shapes.get(name)]
+    if differing:
+        raise ModelError(
+            f"{source} does not fit {base!r}: {len(differing)} of its weights differ, first {differing[0]!r}; "
+            "give one with the same r and targets, trained on this base"
+        )
+    set_peft_model_state_dict(peft, dict(weights), adapter_name=adapter)

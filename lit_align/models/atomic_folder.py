@@ -1,4 +1,6 @@
-"""A folder on disk that is either whole or not there, whenever the process dies."""
+"""A folder on disk that is either complete or absent, whenever the process dies."""
+
+from __future__ import annotations
 
 import ctypes
 import os
@@ -8,26 +10,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of linux/fs.h
+
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """Fill the folder that is yielded; on success it takes the place of ``target``, otherwise it is removed.
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder; on success it takes the place of ``target``, otherwise it is removed.
 
-    What a killed process left half-made is removed first, so only one process at a time may write one target.
+    Temporary folders of a killed process are removed first, so only one process at a time may write one target.
 
     Args:
-        target: where the folder will be; an older one is replaced.
+        target: path of the folder; an existing one is replaced.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as parent:
-        ...     with whole_folder(Path(parent, "adapter")) as folder:
+        ...     with atomic_folder(Path(parent, "adapter")) as folder:
         ...         _ = (folder / "weights").write_text("1")
         ...     os.listdir(parent)
         ['adapter']
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".{target.name}.*.tmp"):
-        shutil.rmtree(left)
+    for abandoned in target.parent.glob(f".{target.name}.*.tmp"):
+        shutil.rmtree(abandoned)
     # In the same parent, because a rename is atomic only within one file system.
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
@@ -41,14 +45,14 @@ def whole_folder(target: Path) -> Iterator[Path]:
             folder.rename(target)
         _sync(target.parent)
     finally:
-        shutil.rmtree(
-            folder, ignore_errors=True
-        )  # the half-made one, or the older one after an exchange
+        # the incomplete one, or the older one after an exchange
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _umask() -> int:
-    os.umask(now := os.umask(0))
-    return now
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _sync(path: Path) -> None:
@@ -59,11 +63,11 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def _exchange(folder: Path, other: Path) -> bool:
     """Swap two folders in one step; False where the system cannot."""
     try:
-        swap = ctypes.CDLL(None).renameat2
+        renameat2 = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError):
         return False
-    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of linux/fs.h
-    return bool(swap(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+    source, target = os.fsencode(folder), os.fsencode(other)
+    return bool(renameat2(AT_FDCWD, source, AT_FDCWD, target, RENAME_EXCHANGE) == 0)

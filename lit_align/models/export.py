@@ -1,4 +1,4 @@
-"""A role as a model of its own: the adapter merged into whole weights, and by how much that changes what it says."""
+"""Export an adapter merged into the base's weights, with the error of the logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_align.errors import ModelError
-from lit_align.models.atomic_folder import whole_folder
+from lit_align.models.atomic_folder import atomic_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,14 +25,14 @@ TEXTS = (
 )
 
 
-class Merged(NamedTuple):
-    """What a merge cost, over every token of the sample texts.
+class MergeDifference(NamedTuple):
+    """Differences between the trained and the merged model, over every token of the sample texts.
 
     Args:
-        largest: greatest difference of a logit.
+        largest: largest difference of a logit.
         mean: mean absolute difference of the logits.
-        kl: mean KL divergence from what was trained to what is written, in nats a token.
-        same_first: share of tokens at which the likeliest next one is the same.
+        kl: mean KL divergence from the trained to the merged model, in nats per token.
+        same_first: share of tokens at which the most probable next token is the same.
     """
 
     largest: float
@@ -41,114 +41,93 @@ class Merged(NamedTuple):
     same_first: float
 
     @classmethod
-    def of(cls, trained: list[Tensor], merged: list[Tensor]) -> Merged:
-        """From the logits of each text, ``[tokens, vocabulary]``.
+    def from_logits(cls, trained: list[Tensor], merged: list[Tensor]) -> MergeDifference:
+        """Compare the logits of each text, ``[tokens, vocabulary]``.
 
         Example:
-            >>> Merged.of([torch.zeros(1, 2)], [torch.tensor([[0.0, 0.5]])]).largest
+            >>> MergeDifference.from_logits([torch.zeros(1, 2)], [torch.tensor([[0.0, 0.5]])]).largest
             0.5
         """
-        before, after = torch.cat(trained).float(), torch.cat(merged).float()
-        off = (before - after).abs()
+        trained_logits, merged_logits = torch.cat(trained).float(), torch.cat(merged).float()
+        error = (trained_logits - merged_logits).abs()
         kl = nn.functional.kl_div(
-            after.log_softmax(-1), before.log_softmax(-1), log_target=True, reduction="none"
+            merged_logits.log_softmax(-1),
+            trained_logits.log_softmax(-1),
+            log_target=True,
+            reduction="none",
         )
-        same = (before.argmax(-1) == after.argmax(-1)).float()
+        same = trained_logits.argmax(-1) == merged_logits.argmax(-1)
         return cls(
-            off.max().item(), off.mean().item(), kl.sum(-1).mean().item(), same.mean().item()
+            largest=error.max().item(),
+            mean=error.mean().item(),
+            kl=kl.sum(-1).mean().item(),
+            same_first=same.float().mean().item(),
         )
 
 
 @torch.no_grad()
 def merge(
     adapters: AdapterSet, role: str, tokenizer: PreTrainedTokenizerBase, folder: Path, bound: float
-) -> Merged:
-    """Write ``role`` as whole weights with its tokenizer; the roles are used up.
+) -> MergeDifference:
+    """Write the base with ``role`` merged into it, and its tokenizer; ``adapters`` cannot be used afterwards.
 
-    Weights in 4 bits are unpacked first and the adapter is added to those, not to the ones that were once packed: it
-    has learned to correct them as they are.
+    4-bit weights are dequantized and the adapter is added to those, not to the weights before quantization: it was
+    trained to correct them as they are.
 
     Args:
-        roles: the base and its adapters.
-        role: whom to write.
-        tokenizer: goes with it.
-        folder: where to; ``merge.json`` beside the weights says what the merge cost.
+        adapters: the base and its adapters.
+        role: adapter to merge.
+        tokenizer: saved with the model.
+        folder: where to write; ``merge.json`` beside the weights records the error.
         bound: largest difference of a logit to accept, over the tokens of `TEXTS`.
 
     Raises:
-        ModelError: if the merged model says something else; nothing is written then.
+        ModelError: if the difference is larger; nothing is written then.
     """
-    ids = [
-        torch.tensor([tokenizer(text).input_ids], device=adapters.model.device) for text in TEXTS
-    ]
+    device = adapters.model.device
+    ids = [torch.tensor([tokenizer(text).input_ids], device=device) for text in TEXTS]
     with adapters.activate(role, training=False) as model:
-        trained = [model(input_ids=one).logits[0].float().cpu() for one in ids]
-    whole = _merged(adapters, role)
-    cost = Merged.of(trained, [whole(input_ids=one).logits[0].float().cpu() for one in ids])
-    if not cost.largest <= bound:
+        trained = [model(input_ids=text_ids).logits[0].float().cpu() for text_ids in ids]
+    model = _merge_weights(adapters, role)
+    merged = [model(input_ids=text_ids).logits[0].float().cpu() for text_ids in ids]
+    difference = MergeDifference.from_logits(trained, merged)
+    if not difference.largest <= bound:
         raise ModelError(
-            f"the merged model differs from what was trained by {cost.largest:.3g} in a logit, over --bound {bound}"
+            f"the merged model differs from what was trained by {difference.largest:.3g} in a logit, over --bound {bound}"
             "; export the adapter alone, merge in float32 (--dtype float32), or raise --bound"
         )
-    with whole_folder(folder) as made:
-        whole.save_pretrained(made)
-        tokenizer.save_pretrained(made)
-        record = {
-            "base": adapters.base,
-            "role": role,
-            "bound": bound,
-            **cost._asdict(),
-            "texts": TEXTS,
-        }
-        (made / "merge.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    return cost
+    record = {"base": adapters.base, "role": role, "bound": bound, **difference._asdict()}
+    record["texts"] = TEXTS
+    with atomic_folder(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        (temporary / "merge.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    return difference
 
 
-def _merged(adapters: AdapterSet, role: str) -> PreTrainedModel:
-    """The base with ``role`` inside its weights, all of them whole."""
+def _merge_weights(adapters: AdapterSet, role: str) -> PreTrainedModel:
+    """The base with ``role`` added to its weights, dequantized."""
     from peft.tuners.lora import LoraLayer
 
     with adapters.activate(role, training=False) as base:
         model: Any = base
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, LoraLayer):
-            plain = _whole(layer.get_base_layer(), model.dtype)
-            if role in layer.lora_A:
-                plain.weight += cast("Any", layer).get_delta_weight(role).to(plain.weight)
-            model.set_submodule(name, plain)
-    for name, layer in list(model.named_modules()):
-        if type(layer).__name__ == "Linear4bit":
-            model.set_submodule(name, _whole(layer, model.dtype))
-    if hasattr(model.config, "quantization_config"):
-        del (
-            model.config.quantization_config
-        )  # or it could not be saved, nor be loaded as what it is
-    model.is_quantized, model.hf_quantizer, model._hf_peft_config_loaded = False, None, False
-    made: PreTrainedModel = model
-    return made
-
-
-def _whole(layer: nn.Module, dtype: torch.dtype) -> nn.Linear:
-    """A linear layer whose weights are numbers, not codes."""
-    if type(layer).__name__ != "Linear4bit":
-        if not isinstance(layer, nn.Linear):
+    if getattr(model, "hf_quantizer", None) is not None:
+        try:
+            model.dequantize(dtype=model.dtype)
+        except NotImplementedError as error:
             raise ModelError(
-                f"an adapter on a {type(layer).__name__} cannot be merged here; export the adapter alone, and merge it "
-                "with PEFT's merge_and_unload"
+                f"the weights of {adapters.base!r} cannot be dequantized; export the adapter alone"
+            ) from error
+    for name, layer in list(model.named_modules()):
+        if not isinstance(layer, LoraLayer):
+            continue
+        linear = layer.get_base_layer()
+        if not isinstance(linear, nn.Linear):
+            raise ModelError(
+                f"an adapter on a {type(linear).__name__} cannot be merged here; export the adapter alone, and merge "
+                "it with PEFT's merge_and_unload"
             )
-        return layer
-    from bitsandbytes.functional import dequantize_4bit
-
-    packed: Any = layer.weight
-    weight = dequantize_4bit(packed.data, packed.quant_state).to(dtype)
-    plain = nn.Linear(
-        weight.shape[1],
-        weight.shape[0],
-        bias=layer.bias is not None,
-        device=weight.device,
-        dtype=dtype,
-    )
-    plain.weight = nn.Parameter(weight, requires_grad=False)
-    if layer.bias is not None:
-        plain.bias = nn.Parameter(layer.bias.to(dtype), requires_grad=False)  # type: ignore[arg-type]
-    return plain
+        if role in layer.lora_A:
+            linear.weight += cast("Any", layer).get_delta_weight(role).to(linear.weight)
+        model.set_submodule(name, linear)
+    return cast("PreTrainedModel", model)

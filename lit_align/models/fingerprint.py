@@ -22,8 +22,10 @@ def adapter_fingerprint(adapters: AdapterSet, role: str) -> str:
     """
     has_adapter = adapters.has_adapter(role)
     settings = adapters.model.config.to_dict()
-    settings = {name: value for name, value in settings.items() if name not in IGNORED_SETTINGS}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name in IGNORED_SETTINGS:
+        settings.pop(name, None)
+    text = json.dumps(settings, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode())
     for name, parameter in adapters.peft.named_parameters():
         is_own = has_adapter and parameter_belongs_to(name, role)
         if not is_own and any(parameter_belongs_to(name, other) for other in adapters.names):
@@ -32,6 +34,8 @@ def adapter_fingerprint(adapters: AdapterSet, role: str) -> str:
         if not is_own:
             values = values[:SAMPLED_NUMBERS]
         parts = [part for part in name.split(".") if part not in adapters.names]
-        digest.update(f"{'.'.join(parts)} {parameter.dtype}".encode())
-        digest.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        header = f"{'.'.join(parts)} {parameter.dtype}"
+        content = values.cpu().contiguous().view(torch.uint8)
+        digest.update(header.encode())
+        digest.update(content.numpy().tobytes())
     return digest.hexdigest()[:32]

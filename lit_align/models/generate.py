@@ -1,10 +1,11 @@
-"""Sampling responses from whichever role is playing."""
+"""Sample completions from the active adapter."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -18,17 +19,22 @@ if TYPE_CHECKING:
 
 
 class Completion(NamedTuple):
-    """One sampled response.
+    """One sampled completion.
 
     Args:
-        ids: its tokens, the one that ended it included.
-        logps: log-probability of each at the temperature it was sampled at; at 1 if it was not sampled.
+        ids: its tokens, including the one that ended it.
+        logps: log-probability of each token at the sampling temperature; at 1 with greedy decoding.
         ended: whether the model ended it, rather than the limit.
     """
 
     ids: list[int]
     logps: list[float]
     ended: bool
+
+    @property
+    def response_ids(self) -> list[int]:
+        """Its tokens without the one that ended it."""
+        return self.ids[:-1] if self.ended else self.ids
 
 
 def generate(
@@ -43,8 +49,8 @@ def generate(
     prompt_indices: Sequence[int] | None = None,
     batch_size: int = 32,
 ) -> list[list[list[int]]]:
-    """Token ids of responses, ``[prompt][sample]``, without the token that ended them; see `sample`."""
-    rows = sample(
+    """Token ids of completions, ``[prompt][sample]``, without the token that ended them; see `sample`."""
+    sampled = sample(
         model,
         tokenizer,
         prompts,
@@ -55,7 +61,10 @@ def generate(
         prompt_indices=prompt_indices,
         batch_size=batch_size,
     )
-    return [[one.ids[:-1] if one.ended else one.ids for one in row] for row in rows]
+    responses = []
+    for completions in sampled:
+        responses.append([completion.response_ids for completion in completions])
+    return responses
 
 
 def sample(
@@ -71,63 +80,43 @@ def sample(
     batch_size: int = 32,
     token_budget: int = 8192,
 ) -> list[list[Completion]]:
-    """Sample responses from the full distribution; nothing is cut off by rank or mass.
+    """Sample completions, ``[prompt][sample]``, from the full distribution: without top-k or top-p.
 
-    A response depends on the seed and its prompt's place, not on what shares its batch. In bfloat16 the
-    log-probabilities differ from those of the training pass by up to 0.2 nats: score again before training on them.
-    On-policy learning asks nobody else: what samples elsewhere need only take and give the same.
+    A completion depends on the seed and its prompt's index, not on the rest of its batch. In bfloat16 the
+    log-probabilities differ from those of the training pass by up to 0.2 nats: compute them again for training.
 
     Args:
-        model: the model underneath the roles; runs in eval mode without gradient and keeps the mode it had.
-        tokenizer: names the tokens that end a response.
+        model: the base model with the adapter active; runs in eval mode without gradient and returns to its mode.
+        tokenizer: decides which tokens end a completion.
         prompts: token ids of each prompt, at least one.
-        max_new_tokens: limit of a response, the token that ends it included.
-        temperature: 0 takes the likeliest token.
-        samples: responses to each prompt; they share the pass over it.
+        max_new_tokens: limit of a completion, including the token that ends it.
+        temperature: 0 for greedy decoding.
+        num_generations: completions of each prompt; they share the pass over it.
         seed: of the random numbers.
-        prompt_indices: of the prompts among all that are ever asked; None if these are all.
-        batch_size: responses that are decoded at once; at least those to one prompt.
+        prompt_indices: of the prompts in the whole data set; None if these are all.
+        batch_size: completions that are decoded at once; at least those of one prompt.
         token_budget: tokens of prompts that are read at once; at least those of one prompt.
 
-    Returns:
-        ``[prompt][sample]``, in the order of ``prompts``.
-
     Raises:
-        ModelError: if a prompt is empty, or leaves no room for a response.
+        ModelError: if a prompt is empty, or leaves no positions for a completion.
     """
-    if not all(prompts):
-        raise ModelError(
-            f"prompt {[bool(p) for p in prompts].index(False)} is empty; a response must follow something"
-        )
-    check_context_length(model.config, max(map(len, prompts), default=0), max_new_tokens)
-    prompt_indices, ends = (
-        range(len(prompts)) if prompt_indices is None else prompt_indices,
-        stop_ids(model, tokenizer),
-    )
-    longest_first = sorted(
-        range(len(prompts)), key=lambda i: -len(prompts[i])
-    )  # out of memory at once, or not at all
-    together = max(1, batch_size // num_generations)
-    found: dict[int, list[Completion]] = {}
+    _check_prompts(model.config, prompts, max_new_tokens)
+    indices = range(len(prompts)) if prompt_indices is None else prompt_indices
+    options = _Options(temperature, stop_ids(model, tokenizer), token_budget)
+    batch_prompts = max(1, batch_size // num_generations)
+    # longest first: out of memory at once, or never
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    completions: dict[int, list[Completion]] = {}
     with _evaluating(model):
-        for start in range(0, len(prompts), together):
-            chosen = longest_first[start : start + together]
-            luck = torch.stack(
-                [
-                    _draw_uniforms(seed, prompt_indices[i], num_generations, max_new_tokens)
-                    for i in chosen
-                ]
-            ).to(model.device)
-            rows = _decode(
-                model, [prompts[i] for i in chosen], luck, temperature, ends, token_budget
-            )
-            found.update(
-                {
-                    i: rows[k * num_generations : (k + 1) * num_generations]
-                    for k, i in enumerate(chosen)
-                }
-            )
-    return [found[i] for i in range(len(prompts))]
+        for start in range(0, len(prompts), batch_prompts):
+            batch = order[start : start + batch_prompts]
+            draws = [
+                _draw_uniforms(seed, indices[i], num_generations, max_new_tokens) for i in batch
+            ]
+            uniforms = torch.stack(draws).to(model.device)
+            decoded = _decode(model, [prompts[i] for i in batch], uniforms, options)
+            completions.update(zip(batch, decoded, strict=True))
+    return [completions[i] for i in range(len(prompts))]
 
 
 def stream(
@@ -139,68 +128,87 @@ def stream(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> Iterator[int]:
-    """Token ids of one response as they are drawn, without the token that ends it: those of `generate`.
+    """Token ids of one completion as they are sampled, without the token that ends it: the same as by `generate`.
 
-    Nothing is held between two tokens, so another role may play meanwhile.
+    The model's mode is restored between two tokens, so another adapter may be active meanwhile.
     """
     from transformers import DynamicCache
 
-    cache, ends = DynamicCache(config=model.config), stop_ids(model, tokenizer)
-    luck = _draw_uniforms(seed, 0, 1, max_new_tokens).to(model.device)
+    cache = DynamicCache(config=model.config)
+    stop_tokens = stop_ids(model, tokenizer)
+    uniforms = _draw_uniforms(seed, 0, 1, max_new_tokens).to(model.device)
     ids = torch.tensor([list(prompt)], device=model.device)
     for step in range(max_new_tokens):
-        seen = ids.new_ones(1, len(prompt) + step)
-        at = torch.arange(seen.shape[1], device=model.device)[None, -ids.shape[1] :]
+        attention_mask = ids.new_ones(1, len(prompt) + step)
+        positions = torch.arange(len(prompt) + step, device=model.device)
+        positions = positions[None, -ids.shape[1] :]
         with _evaluating(model):
-            logits = _next(model, ids, seen, at, cache) / (temperature or 1.0)
-            token = _draw(logits, luck[:, step] if temperature else None)
-        if int(token) in ends:
+            logits = _next_logits(model, ids, attention_mask, positions, cache)
+            logits = logits / (temperature or 1.0)
+            token = _sample_token(logits, uniforms[:, step] if temperature else None)
+        if int(token) in stop_tokens:
             return
         yield int(token)
         ids = token[:, None]
 
 
-def check_context_length(config: PreTrainedConfig, prompt: int, new: int) -> None:
-    """Refuse what needs more positions than a model of these settings has.
+def _check_prompts(
+    config: PreTrainedConfig, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> None:
+    for number, prompt in enumerate(prompts):
+        if not prompt:
+            raise ModelError(f"prompt {number} is empty; a response must follow something")
+    longest = max(map(len, prompts), default=0)
+    check_context_length(config, longest, max_new_tokens)
+
+
+def check_context_length(config: PreTrainedConfig, prompt_tokens: int, max_new_tokens: int) -> None:
+    """Refuse prompts that need more positions than the model has.
 
     Args:
-        config: the model's settings.
-        prompt: tokens of the longest prompt.
-        new: limit of a response.
+        config: the model's configuration.
+        prompt_tokens: tokens of the longest prompt.
+        max_new_tokens: limit of a completion.
 
     Raises:
         ModelError: naming all three numbers; models would go on with nonsense, or CUDA would fail without a reason.
     """
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or prompt + new
-    if prompt + new > positions:
+    needed = prompt_tokens + max_new_tokens
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or needed
+    if needed > positions:
         raise ModelError(
-            f"a prompt of {prompt} tokens and max_new_tokens {new} need {prompt + new} positions, and the model has "
-            f"{positions}; lower max_new_tokens, or data.max_length, which drops longer prompts"
+            f"a prompt of {prompt_tokens} tokens and max_new_tokens {max_new_tokens} need {needed} positions, and the "
+            f"model has {positions}; lower max_new_tokens, or data.max_length, which drops longer prompts"
         )
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token that ends a response: EOS as model and tokenizer have it, and the end of a turn in the template."""
-    found: set[int] = set()
-    for named in (model.generation_config, model.config, tokenizer):
-        ids = getattr(named, "eos_token_id", None)
-        found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    """Tokens that end a completion: EOS of model and tokenizer, and the end of a turn in the chat template."""
+    stop_tokens: set[int] = set()
+    for source in (model.generation_config, model.config, tokenizer):
+        eos = getattr(source, "eos_token_id", None)
+        if isinstance(eos, list):
+            stop_tokens.update(eos)
+        elif eos is not None:
+            stop_tokens.add(eos)
     if tokenizer.chat_template:
         turns = [
             {"role": "user", "content": "question"},
             {"role": "assistant", "content": "answer"},
         ]
         rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
-        after = tokenizer.encode(rendered.rpartition("answer")[2], add_special_tokens=False)
-        if after and after[0] in (*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder):
-            found.add(after[0])
-    return sorted(found)
+        end_of_turn = rendered.rpartition("answer")[2]
+        ids = tokenizer.encode(end_of_turn, add_special_tokens=False)
+        if ids and ids[0] in (*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder):
+            stop_tokens.add(ids[0])
+    return sorted(stop_tokens)
 
 
-def _draw_uniforms(seed: int, place: int, num_generations: int, new: int) -> Tensor:
-    """A number for every token that could be drawn, ``[samples, new]``, whichever rows are dropped meanwhile."""
-    random = torch.Generator().manual_seed(step_seed(seed, place) % 2**63)  # it takes no more bits
-    return torch.rand(num_generations, new, generator=random, dtype=torch.float64)
+def _draw_uniforms(seed: int, prompt_index: int, num_generations: int, max_new: int) -> Tensor:
+    """Uniform numbers for all tokens of a prompt, ``[samples, max_new]``: drawn in advance, whichever rows finish."""
+    generator = torch.Generator()
+    generator.manual_seed(step_seed(seed, prompt_index) % 2**63)  # its seeds have 63 bits
+    return torch.rand(num_generations, max_new, generator=generator, dtype=torch.float64)
 
 
 @contextmanager
@@ -214,97 +222,180 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
         model.train(training)
 
 
+class _Options(NamedTuple):
+    """How to sample.
+
+    Args:
+        temperature: 0 for greedy decoding.
+        stop_tokens: tokens that end a completion.
+        token_budget: tokens of prompts that are read at once.
+    """
+
+    temperature: float
+    stop_tokens: list[int]
+    token_budget: int
+
+
+@dataclass
+class _Sequences:
+    """Sequences that are decoded together.
+
+    Args:
+        cache: keys and values of the tokens so far.
+        attention_mask: ``[rows, tokens so far]``, 0 is padding on the left.
+        position: ``[rows, 1]``, of the last token.
+        has_row_cache: whether rows of the cache can be copied, joined and dropped; those of recurrent states cannot.
+    """
+
+    cache: Any
+    attention_mask: Tensor
+    position: Tensor
+    has_row_cache: bool
+
+    def select(self, rows: Tensor) -> None:
+        """Drop all other rows."""
+        self.attention_mask = self.attention_mask[rows]
+        self.position = self.position[rows]
+        self.cache.batch_select_indices(rows)
+
+    def append(self, model: PreTrainedModel, token: Tensor) -> Tensor:
+        """Append a token to each row; logits of the next one."""
+        ones = self.attention_mask.new_ones(len(self.attention_mask), 1)
+        self.attention_mask = torch.cat([self.attention_mask, ones], 1)
+        self.position = self.position + 1
+        ids = token[:, None]
+        return _next_logits(model, ids, self.attention_mask, self.position, self.cache)
+
+
 def _decode(
-    model: PreTrainedModel,
-    prompts: list[Sequence[int]],
-    luck: Tensor,
-    temperature: float,
-    ends: list[int],
-    token_budget: int,
-) -> list[Completion]:
-    """Decode ``luck``'s ``[prompts, samples, new]`` responses together; finished ones leave the batch."""
+    model: PreTrainedModel, prompts: list[Sequence[int]], uniforms: Tensor, options: _Options
+) -> list[list[Completion]]:
+    """Decode all completions of ``prompts`` together, ``[prompt][sample]``; finished ones leave the batch.
+
+    Args:
+        model: in eval mode.
+        prompts: token ids.
+        uniforms: ``[prompts, samples, max_new_tokens]``.
+        options: how to sample.
+    """
+    device, num_generations = model.device, uniforms.shape[1]
+    logits, sequences = _prefill(model, prompts, num_generations, options.token_budget)
+    uniforms = uniforms.flatten(0, 1)
+    count, max_new_tokens = uniforms.shape
+    stop = torch.tensor(options.stop_tokens, device=device)
+    active = torch.arange(count, device=device)  # the completion that each row of the batch decodes
+    tokens = torch.zeros(count, max_new_tokens, dtype=torch.long, device=device)
+    logps = torch.zeros(count, max_new_tokens, device=device)
+    length = torch.zeros_like(active)
+    ended = torch.zeros_like(active, dtype=torch.bool)
+    for step in range(max_new_tokens):
+        logits = logits / (options.temperature or 1.0)
+        token = _sample_token(logits, uniforms[active, step] if options.temperature else None)
+        is_running = ~ended[active]
+        running = active[is_running]
+        tokens[running, step] = token[is_running]
+        length[running] = step + 1
+        token_logps = logits.log_softmax(-1).gather(1, token[:, None])
+        logps[running, step] = token_logps[is_running, 0]
+        ended[running] = torch.isin(token[is_running], stop)
+        if step == max_new_tokens - 1 or ended.all():
+            break
+        if sequences.has_row_cache and ended[active].any():
+            rows = (~ended[active]).nonzero()[:, 0]
+            active, token = active[rows], token[rows]
+            sequences.select(rows)
+        logits = sequences.append(model, token)
+    completions = []
+    tokens, logps, all_ended = tokens.cpu(), logps.cpu(), ended.tolist()
+    for row, n in enumerate(length.tolist()):
+        completion = Completion(tokens[row, :n].tolist(), logps[row, :n].tolist(), all_ended[row])
+        completions.append(completion)
+    starts = range(0, count, num_generations)
+    return [completions[start : start + num_generations] for start in starts]
+
+
+def _prefill(
+    model: PreTrainedModel, prompts: list[Sequence[int]], num_generations: int, token_budget: int
+) -> tuple[Tensor, _Sequences]:
+    """Read the prompts once each; logits of the first new token, ``[prompts * samples, vocabulary]``."""
     from transformers import DynamicCache
 
-    device, (_, num_generations, new) = model.device, luck.shape
-    luck, width = luck.flatten(0, 1), max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
-    seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    ending = torch.tensor(ends, device=device)
-    cache = DynamicCache(config=model.config)
-    sharing = all(
-        hasattr(layer, "batch_repeat_interleave") for layer in cache.layers
-    )  # recurrent states cannot be copied
-    if not sharing:
-        ids, seen = (
-            ids.repeat_interleave(num_generations, 0),
-            seen.repeat_interleave(num_generations, 0),
-        )
-    at = (seen.cumsum(-1) - 1).clamp(min=0)
-    together = (
-        max(1, token_budget // width) if sharing else len(ids)
-    )  # nor can they be put together
-    parts = [slice(k, k + together) for k in range(0, len(ids), together)]
-    caches = [cache, *(DynamicCache(config=model.config) for _ in parts[1:])]
-    logits = torch.cat(
-        [_next(model, ids[p], seen[p], at[p], one) for p, one in zip(parts, caches, strict=True)]
-    )
-    _join(caches)
-    if sharing:
+    width = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    attention_mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):  # padded on the left
+        ids[row, width - len(prompt) :] = torch.tensor(list(prompt))
+        attention_mask[row, width - len(prompt) :] = 1
+    ids = ids.to(model.device)
+    attention_mask = attention_mask.to(model.device)
+    layers = DynamicCache(config=model.config).layers
+    has_row_cache = all(hasattr(layer, "batch_repeat_interleave") for layer in layers)
+    if has_row_cache:
+        rows_at_once = max(1, token_budget // width)
+    else:
+        ids = ids.repeat_interleave(num_generations, 0)
+        attention_mask = attention_mask.repeat_interleave(num_generations, 0)
+        rows_at_once = len(ids)
+    positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+    caches, parts = [], []
+    for start in range(0, len(ids), rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        caches.append(DynamicCache(config=model.config))
+        part = _next_logits(model, ids[rows], attention_mask[rows], positions[rows], caches[-1])
+        parts.append(part)
+    logits = torch.cat(parts)
+    del part, parts  # free them before the caches are joined
+    cache = _join_caches(caches)
+    if has_row_cache:
         cache.batch_repeat_interleave(num_generations)
-        logits, seen, at = (x.repeat_interleave(num_generations, 0) for x in (logits, seen, at))
-    at, live = at[:, -1:], torch.arange(len(luck), device=device)
-    tokens = torch.zeros(len(luck), new, dtype=torch.long, device=device)
-    logps = torch.zeros(len(luck), new, device=device)
-    length, ended = torch.zeros_like(live), torch.zeros_like(live, dtype=torch.bool)
-    for step in range(new):
-        logits = logits / (temperature or 1.0)
-        token, running = _draw(logits, luck[live, step] if temperature else None), ~ended[live]
-        rows = live[running]
-        tokens[rows, step], length[rows] = token[running], step + 1
-        logps[rows, step] = logits.log_softmax(-1).gather(1, token[:, None])[running, 0]
-        ended[rows] = torch.isin(token[running], ending)
-        if step == new - 1 or ended.all():
-            break
-        if sharing and ended[live].any():
-            keep = (~ended[live]).nonzero()[:, 0]
-            live, token, seen, at = live[keep], token[keep], seen[keep], at[keep]
-            cache.batch_select_indices(keep)
-        seen, at = torch.cat([seen, seen.new_ones(len(seen), 1)], 1), at + 1
-        logits = _next(model, token[:, None], seen, at, cache)
-    return [
-        Completion(t[:n], p[:n], e)
-        for t, p, n, e in zip(
-            tokens.tolist(), logps.tolist(), length.tolist(), ended.tolist(), strict=True
-        )
-    ]
+        logits = logits.repeat_interleave(num_generations, 0)
+        attention_mask = attention_mask.repeat_interleave(num_generations, 0)
+        positions = positions.repeat_interleave(num_generations, 0)
+    sequences = _Sequences(cache, attention_mask, positions[:, -1:], has_row_cache)
+    return logits, sequences
 
 
-def _join(caches: list[Any]) -> None:
-    """Put what was read in parts into the first cache, layer by layer, so that no more than one layer is held twice."""
-    for first, *others in zip(*(cache.layers for cache in caches), strict=True):
-        for name in ("keys", "values") if others and first.is_initialized else ():
-            setattr(first, name, torch.cat([getattr(layer, name) for layer in (first, *others)]))
+def _join_caches(caches: list[Any]) -> Any:
+    """Append the rows of all caches to the first one, layer by layer, so that only one layer is in memory twice."""
+    if len(caches) == 1:
+        return caches[0]
+    for layers in zip(*(cache.layers for cache in caches), strict=True):
+        first, *others = layers
+        if not first.is_initialized:
+            continue
+        for name in ("keys", "values"):
+            setattr(first, name, torch.cat([getattr(layer, name) for layer in layers]))
             for layer in others:
                 setattr(layer, name, None)
+    return caches[0]
 
 
-def _next(model: PreTrainedModel, ids: Tensor, seen: Tensor, at: Tensor, cache: Any) -> Tensor:
+def _next_logits(
+    model: PreTrainedModel, ids: Tensor, attention_mask: Tensor, positions: Tensor, cache: Any
+) -> Tensor:
     """Logits of the next token, ``[rows, vocabulary]``, in float32."""
-    known = inspect.signature(model.forward).parameters
-    options = {"position_ids": at, "logits_to_keep": 1}  # not every architecture has them
-    options = {name: value for name, value in options.items() if name in known}
+    parameters = inspect.signature(model.forward).parameters
+    options: dict[str, Any] = {}  # not every architecture has these
+    if "position_ids" in parameters:
+        options["position_ids"] = positions
+    if "logits_to_keep" in parameters:
+        options["logits_to_keep"] = 1
     output = model(
-        input_ids=ids, attention_mask=seen, past_key_values=cache, use_cache=True, **options
+        input_ids=ids,
+        attention_mask=attention_mask,
+        past_key_values=cache,
+        use_cache=True,
+        **options,
     )
     logits: Tensor = output.logits[:, -1].float()
     return logits
 
 
-def _draw(logits: Tensor, luck: Tensor | None) -> Tensor:
-    """The one token at ``luck`` (uniform in [0, 1)) of the cumulative distribution; the likeliest without luck."""
-    if luck is None:
+def _sample_token(logits: Tensor, uniforms: Tensor | None) -> Tensor:
+    """The token at which the cumulative distribution passes ``uniforms``; without them the most probable one."""
+    if uniforms is None:
         return logits.argmax(-1)
-    heap = logits.softmax(-1).double().cumsum(-1)
-    return torch.searchsorted(heap, luck[:, None] * heap[:, -1:], right=True)[:, 0].clamp(
-        max=logits.shape[-1] - 1
-    )
+    cumulative = logits.softmax(-1).double().cumsum(-1)
+    threshold = uniforms[:, None] * cumulative[:, -1:]
+    token = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
+    return token.clamp(max=logits.shape[-1] - 1)

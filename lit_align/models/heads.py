@@ -1,4 +1,4 @@
-"""A linear head that turns what the model read into scores."""
+"""Score head: a linear layer from hidden states to scores, with its normalisation."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class ScoreHead(nn.Module):
 
     .. math:: r = \frac{c^\top (W h + b) - \mu}{\sigma}
 
-    μ and σ are those of reference responses, measured after training, so that 0 is an ordinary answer and 1 a large
+    μ and σ are those of reference responses, measured after training, so that 0 is an ordinary response and 1 a large
     difference, whatever was trained (Stiennon et al., 2020, https://arxiv.org/abs/2009.01325).
 
     Args:
-        width: of what it reads.
+        width: of the hidden states.
         outputs: scores of one response; several for ratings by several attributes.
 
     Attributes:
-        combine: c, ``[outputs]``: what each output counts in the one score.
+        combine: c, ``[outputs]``: weight of each output in the combined score.
         mean: μ.
         scale: σ.
     """
@@ -44,41 +44,39 @@ class ScoreHead(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Raw scores, ``[n, outputs]``, of what the model holds, ``[n, width]``."""
+        """Raw scores, ``[n, outputs]``, of hidden states, ``[n, width]``."""
         with torch.autocast(hidden.device.type, enabled=False):
             return nn.functional.linear(hidden.float(), self.weight, self.bias)
 
     def normalize(self, raw: Tensor) -> Tensor:
-        """The one normalised score, ``[n]``, of raw ones, ``[n, outputs]``."""
-        return (
-            (raw.float() * self.combine).sum(-1) - self.mean
-        ) / self.scale  # a product under autocast is rounded
+        """Combined, normalised scores, ``[n]``, of raw scores, ``[n, outputs]``."""
+        combined = (raw.float() * self.combine).sum(-1)  # a product under autocast is rounded
+        return (combined - self.mean) / self.scale
 
     def save(self, folder: Path) -> None:
-        """Write it beside the adapter."""
+        """Write the head into an adapter's folder."""
         from safetensors.torch import save_file
 
-        save_file(
-            {name: value.contiguous() for name, value in self.state_dict().items()},
-            folder / HEAD_FILE,
-        )
+        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
+        save_file(weights, folder / HEAD_FILE)
 
     @classmethod
     def load(cls, folder: str | Path) -> ScoreHead:
-        """Read it back.
+        """Read the head from an adapter's folder, frozen.
 
         Raises:
-            ModelError: if the folder has none: a new one would score at random, without a word.
+            ModelError: if the folder has none: a fresh one would give random scores without an error.
         """
         from safetensors.torch import load_file
 
         file = Path(folder).expanduser() / HEAD_FILE
         if not file.is_file():
             raise ModelError(
-                f"{str(folder)!r} has no {HEAD_FILE}, so it is an adapter and not a reward model; give the adapter/ folder "
-                "of a RewardModel run"
+                f"{str(folder)!r} has no {HEAD_FILE}, so it is an adapter and not a reward model; give the adapter/ "
+                "folder of a RewardModel run"
             )
         weights = load_file(file)
-        head = cls(weights["weight"].shape[1], weights["weight"].shape[0])
+        outputs, width = weights["weight"].shape
+        head = cls(width, outputs)
         head.load_state_dict(weights)
         return head.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Hub id, local folder or GGUF file → causal language model, whole or in 4 bits, and its tokenizer."""
+"""Load a causal language model and its tokenizer from a hub id, a local folder or a GGUF file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lit_align.errors import ModelError
-from lit_align.models.atomic_folder import whole_folder
+from lit_align.models.atomic_folder import atomic_folder
 from lit_align.package_files import resolve_package_path
 
 if TYPE_CHECKING:
@@ -26,18 +26,18 @@ CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""The layout of ChatML; ``turn_end`` is set by `load_tokenizer`."""
+"""The ChatML template; ``turn_end`` is set by `load_tokenizer`."""
 
 
 @dataclass
 class Base:
-    """The frozen model that every role stands on.
+    """The frozen base model that all adapters share.
 
     Args:
         path: hub id, local folder, GGUF file, or ``package:name/file`` for a file inside an installed Python package.
             Weights are read from safetensors or GGUF only, and no code that comes with a model is run.
-        quantization: nf4 keeps the weights in 4 bits (QLoRA, with double quantisation); none keeps them whole.
-        dtype: what is computed in; auto is bfloat16 on a GPU and float32 on a CPU.
+        quantization: nf4 stores the weights in 4 bits (QLoRA, with double quantization); none leaves them as they are.
+        dtype: of the computation; auto is bfloat16 on a GPU and float32 on a CPU.
         revision: branch, tag or commit on the hub.
         attention: attention implementation as transformers names them; null lets it choose.
     """
@@ -57,71 +57,75 @@ def load_model(
     Args:
         base: which model, and how.
         device: where to; the current GPU, or the CPU without one.
-        causal: False also takes what is no language model, without its head.
+        causal: False also accepts other models, without their head.
 
     Raises:
         ModelError: if there is no such model, or it is not a causal language model, or it cannot be loaded this way.
     """
-    from transformers import AutoModel, AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoModel, AutoModelForCausalLM
 
     if device is None:
-        device = (
-            torch.device("cuda", torch.cuda.current_device())
-            if torch.cuda.is_available()
-            else torch.device("cpu")
-        )
+        device = _default_device()
     dtype = compute_dtype(base, device)
     place = _place(base.path)
     if place.endswith(".gguf"):
         place = _converted(Path(place), base.path, dtype)
-    options: dict[str, Any] = {
-        "device_map": {"": device},
-        "dtype": dtype,
-        "use_safetensors": True,
-        **_source(base),
-    }
+    options: dict[str, Any] = {"device_map": {"": device}, "dtype": dtype}
+    options["use_safetensors"] = True
+    options.update(_hub_options(base))
     if base.attention:
         options["attn_implementation"] = base.attention
-    with _explained(base.path):
+    with _loading_errors(base.path):
         config = _config(base, place, causal)
-        if base.quantization == "nf4" and not hasattr(
-            config, "quantization_config"
-        ):  # unless it is stored in 4 bits
-            options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=dtype,
-            )
-        kind = AutoModelForCausalLM if is_causal(config) else AutoModel
-        model: Any = kind.from_pretrained(place, **options)
-    model.name_or_path = model.config._name_or_path = (
-        base.path
-    )  # not the cache folder: this is what an adapter remembers as its base
+        is_quantized = hasattr(config, "quantization_config")  # stored in 4 bits
+        if base.quantization == "nf4" and not is_quantized:
+            options["quantization_config"] = _nf4_config(dtype)
+        auto_class = AutoModelForCausalLM if is_causal(config) else AutoModel
+        model: Any = auto_class.from_pretrained(place, **options)
+    # An adapter records this as its base, so it must not be the path of a cache.
+    model.name_or_path = model.config._name_or_path = base.path
     model.loaded_as = base
-    _keep_unpacked(model)
+    _disable_repacking(model)
     frozen: PreTrainedModel = model.requires_grad_(False)
     return frozen
 
 
-def without_dropout(model: PreTrainedModel) -> None:
-    """Switch dropout off for good, also in train mode: as layers, as numbers in layers, and as settings."""
-    for one in (model.config, *model.modules()):
-        rates = [
-            name for name, value in vars(one).items() if "drop" in name and isinstance(value, float)
-        ]
-        for name in [*rates, *(["p"] if isinstance(one, torch.nn.Dropout) else [])]:
-            setattr(one, name, 0.0)
+def _default_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def _nf4_config(dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def disable_dropout(model: PreTrainedModel) -> None:
+    """Set every dropout rate to zero, also for train mode: of layers, in attributes of layers, and in the settings."""
+    for module in (model.config, *model.modules()):
+        names = [name for name, value in vars(module).items() if isinstance(value, float)]
+        rates = [name for name in names if "drop" in name]
+        if isinstance(module, torch.nn.Dropout):
+            rates.append("p")
+        for name in rates:
+            setattr(module, name, 0.0)
 
 
 def compute_dtype(base: Base, device: torch.device) -> torch.dtype:
-    """What ``base.dtype`` means on ``device``."""
-    fast = base.dtype == "bfloat16" or (base.dtype == "auto" and device.type == "cuda")
-    return torch.bfloat16 if fast else torch.float32
+    """The dtype that ``base.dtype`` means on ``device``."""
+    is_half = base.dtype == "bfloat16" or (base.dtype == "auto" and device.type == "cuda")
+    return torch.bfloat16 if is_half else torch.float32
 
 
 def load_config(base: Base) -> PreTrainedConfig:
-    """The settings of the model, without its weights.
+    """The configuration of the model, without its weights.
 
     Raises:
         ModelError: if there is no such model, or it is not a causal language model.
@@ -129,7 +133,7 @@ def load_config(base: Base) -> PreTrainedConfig:
     place = _place(base.path)
     if place.endswith(".gguf"):
         place = _converted(Path(place), base.path, None)
-    with _explained(base.path):
+    with _loading_errors(base.path):
         return _config(base, place)
 
 
@@ -137,20 +141,21 @@ def load_tokenizer(base: Base, chat_template: str | None = None) -> PreTrainedTo
     """Load the tokenizer; it pads with EOS when it has no padding token of its own.
 
     Args:
-        base: whose tokenizer.
+        base: the model.
         chat_template: null for the tokenizer's own, ``chatml``, or the path of a Jinja file. Under ``chatml`` turns end
             with ``<|im_end|>``, which becomes the EOS token, or with the EOS token where the vocabulary lacks it.
 
     Raises:
-        ModelError: if there is no tokenizer, or it knows no EOS token, or the template cannot be read.
+        ModelError: if there is no tokenizer, or it has no EOS token, or the template cannot be read.
     """
     from transformers import AutoTokenizer
 
     place = _place(base.path)
     if place.endswith(".gguf"):
         place = _converted(Path(place), base.path, None)
-    with _explained(base.path):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, **_source(base))
+    with _loading_errors(base.path):
+        tokenizer: PreTrainedTokenizerBase
+        tokenizer = AutoTokenizer.from_pretrained(place, **_hub_options(base))
     if chat_template == "chatml":
         if "<|im_end|>" in tokenizer.get_vocab():
             tokenizer.eos_token = "<|im_end|>"
@@ -173,53 +178,53 @@ def load_tokenizer(base: Base, chat_template: str | None = None) -> PreTrainedTo
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A name for how text becomes tokens: it changes with the vocabulary and the chat template."""
-    vocabulary = json.dumps([sorted(tokenizer.get_vocab().items()), str(tokenizer.chat_template)])
-    return hashlib.sha256(vocabulary.encode()).hexdigest()[:16]
+    """A hash that changes with the vocabulary and the chat template."""
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    text = json.dumps([vocabulary, str(tokenizer.chat_template)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _place(path: str) -> str:
-    """The file, folder or hub id behind ``path``."""
+    """The file, folder or hub id that ``path`` means."""
     if path.startswith("package:"):
         path = resolve_package_path(path, ModelError)
     elif Path(path).expanduser().exists():
         path = str(Path(path).expanduser())
     if path.endswith(".gguf") or path.startswith(("/", ".", "~")):
-        if not Path(path).exists():
-            raise _missing(path)
-        if (Path(path) / "adapter_config.json").exists() and not (
-            Path(path) / "config.json"
-        ).exists():
+        folder = Path(path)
+        if not folder.exists():
+            raise _not_found(path)
+        if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
             raise ModelError(
                 f"{path!r} holds an adapter, not a model; give as the base what it was trained on"
             )
     return path
 
 
-def _missing(path: str, why: str = "") -> ModelError:
-    return ModelError(
-        f"no model at {path!r}{why and f' ({why})'}; give a hub id, a folder or a GGUF file"
-    )
+def _not_found(path: str, reason: str = "") -> ModelError:
+    detail = f" ({reason})" if reason else ""
+    return ModelError(f"no model at {path!r}{detail}; give a hub id, a folder or a GGUF file")
 
 
-def _source(base: Base) -> dict[str, Any]:
-    return {"revision": base.revision or "main", "trust_remote_code": False}  # unset, it would ask
+def _hub_options(base: Base) -> dict[str, Any]:
+    # Without trust_remote_code transformers would ask at the terminal.
+    return {"revision": base.revision or "main", "trust_remote_code": False}
 
 
 def is_causal(config: PreTrainedConfig) -> bool:
-    """Whether a model of these settings continues text; encoders, which could be made to, do not."""
+    """Whether a model of this configuration continues text; encoders, which could be made to, do not."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
-    encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(
-        config, "is_decoder", False
-    )
-    return not encoder and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    config_class = type(config)
+    if config_class in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        return False
+    return config_class in MODEL_FOR_CAUSAL_LM_MAPPING
 
 
 def _config(base: Base, place: str, causal: bool = True) -> PreTrainedConfig:
     from transformers import AutoConfig
 
-    config: PreTrainedConfig = AutoConfig.from_pretrained(place, **_source(base))
+    config: PreTrainedConfig = AutoConfig.from_pretrained(place, **_hub_options(base))
     if causal and not is_causal(config):
         raise ModelError(
             f"{base.path!r} is a {config.model_type} model, not a causal language model; give one that is"
@@ -228,51 +233,56 @@ def _config(base: Base, place: str, causal: bool = True) -> PreTrainedConfig:
 
 
 @contextmanager
-def _explained(path: str) -> Iterator[None]:
-    """Turn what transformers raises while it loads into one sentence."""
+def _loading_errors(path: str) -> Iterator[None]:
+    """Turn exceptions of transformers while it loads into one sentence."""
     try:
         yield
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().split("\n")[0].rstrip(".")
         if isinstance(error, OSError) and "model.safetensors" not in reason:
-            raise _missing(path, reason) from error
+            raise _not_found(path, reason) from error
         raise ModelError(f"cannot load {path!r}: {reason}") from error
 
 
 def _converted(file: Path, path: str, dtype: torch.dtype | None) -> str:
-    """A folder with a GGUF file's model in ``dtype``, or (None) its tokenizer and settings; made once, then kept."""
+    """A cached folder with a GGUF file's model in ``dtype``, or (None) its tokenizer and configuration."""
     from filelock import FileLock
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     file, stat = file.resolve(), file.stat()
-    key = hashlib.sha256(f"{file}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()[:16]
-    cache = (
-        Path(os.environ.get("LIT_ALIGN_CACHE") or "~/.cache/lit_align").expanduser()
-        / f"{file.stem}-{key}"
-    )
+    identity = f"{file}\n{stat.st_size}\n{stat.st_mtime_ns}"
+    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    root = Path(os.environ.get("LIT_ALIGN_CACHE") or "~/.cache/lit_align").expanduser()
+    cache = root / f"{file.stem}-{key}"
     target = cache / (str(dtype).removeprefix("torch.") if dtype else "tokenizer")
-    source: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / ".lock"):  # processes that start together need not all convert
         if not target.exists():
-            with _explained(path), whole_folder(target) as folder:
-                if dtype:  # whole, or kernels that have no gradient would be fetched to compute with the packed weights
-                    whole = GgufConfig(dequantize=True)
-                    made = AutoModelForCausalLM.from_pretrained(
-                        **source, dtype=dtype, quantization_config=whole
-                    )
-                    made.save_pretrained(folder)
-                else:
-                    AutoConfig.from_pretrained(**source).save_pretrained(folder)
-                    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+            with _loading_errors(path), atomic_folder(target) as folder:
+                _convert(file, folder, dtype)
     return str(target)
 
 
-def _keep_unpacked(model: torch.nn.Module) -> None:
-    """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16.
+def _convert(file: Path, folder: Path, dtype: torch.dtype | None) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    Its first forward in eval mode replaces the weights for good by a layout whose product has no gradient: training
-    goes on with wrong gradients and without an error.
+    source: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
+    if dtype is None:
+        AutoConfig.from_pretrained(**source).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    else:
+        # Dequantized: otherwise kernels without a gradient would be fetched, to compute with the packed weights.
+        quantization = GgufConfig(dequantize=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            **source, dtype=dtype, quantization_config=quantization
+        )
+        model.save_pretrained(folder)
+
+
+def _disable_repacking(model: torch.nn.Module) -> None:
+    """Prevent bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16.
+
+    Its first forward pass in eval mode replaces the weights for good by a layout whose product has no gradient:
+    training goes on with wrong gradients and without an error.
     """
     from bitsandbytes.nn import Linear4bit  # type: ignore[attr-defined]
 

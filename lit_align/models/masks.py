@@ -1,4 +1,4 @@
-"""Packed trees as the attention masks that a model takes: by attention implementation, by layer type."""
+"""Attention masks of packed trees, by attention implementation and layer type."""
 
 from __future__ import annotations
 
@@ -8,82 +8,90 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lit_align.functional.trees import FLEX_BLOCK_SIZE, visible
+from lit_align.functional.trees import FLEX_BLOCK_SIZE, attention_mask
 from lit_align.types import PackedTrees
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-"""Layer types whose reading of a token depends on nothing but its position and what the mask lets it see."""
+"""Layer types whose output for a token depends only on its position and on the tokens that the mask admits."""
 
-FORMS = ("sdpa", "eager", "flex_attention")
-"""Attention implementations that take a mask for each pair of tokens."""
+MASKED_ATTENTION = ("sdpa", "eager", "flex_attention")
+"""Attention implementations that take a mask with a value for each pair of tokens."""
 
 
 def packing_obstacle(model: Any) -> str | None:
-    """Why ``model`` cannot read trees, as far as its configuration tells; None if nothing speaks against it."""
+    """The reason why ``model`` cannot read packed trees, as far as its configuration tells; None if there is none."""
     config = model.config.get_text_config()
-    if foreign := sorted(set(getattr(config, "layer_types", None) or ()) - {FULL, SLIDING}):
-        return f"its layers include {', '.join(foreign)}"
-    if config._attn_implementation not in FORMS:
-        return (
-            f"its attention, {config._attn_implementation!r}, takes no mask for each pair of tokens"
-        )
+    layer_types = set(getattr(config, "layer_types", None) or ())
+    unsupported = sorted(layer_types - {FULL, SLIDING})
+    if unsupported:
+        return f"its layers include {', '.join(unsupported)}"
+    attention = config._attn_implementation
+    if attention not in MASKED_ATTENTION:
+        return f"its attention, {attention!r}, takes no mask for each pair of tokens"
     return None
 
 
-def masks(model: Any, trees: PackedTrees) -> Any:
-    """What ``model`` takes as ``attention_mask`` to read ``trees``: one mask, or one for each of its layer types.
+def masks_for_model(model: Any, trees: PackedTrees) -> Any:
+    """The ``attention_mask`` argument of ``model`` for packed trees: one mask, or one for each of its layer types.
 
-    A mask that is given whole is used as it is: a window that a layer should have must be in it.
+    Models use a complete mask as it is, so the window of a sliding-window layer must be part of it.
     """
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None) or None
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if not kinds and window is not None:
-        # Such a model windows all of its layers or none: all, if its source builds a window for itself.
+    layer_types = set(getattr(config, "layer_types", None) or ())
+    if not layer_types and window is not None:
+        # Such a model has a window in all of its layers or in none: in all, if its source builds windowed masks.
         source = sys.modules[type(model.base_model).__module__]
-        kinds = {SLIDING if hasattr(source, "create_sliding_window_causal_mask") else FULL}
-    formed = {
-        kind: _formed(model, trees, window if kind == SLIDING else None) for kind in kinds or {FULL}
-    }
-    return formed if len(formed) > 1 else next(iter(formed.values()))
+        is_sliding = hasattr(source, "create_sliding_window_causal_mask")
+        layer_types = {SLIDING if is_sliding else FULL}
+    masks = {}
+    for layer_type in layer_types or {FULL}:
+        is_windowed = layer_type == SLIDING
+        masks[layer_type] = build_mask(model, trees, window if is_windowed else None)
+    if len(masks) > 1:
+        return masks
+    (mask,) = masks.values()
+    return mask
 
 
-def _formed(model: Any, trees: PackedTrees, window: int | None) -> Tensor | BlockMask:
+def build_mask(model: Any, trees: PackedTrees, window: int | None) -> Tensor | BlockMask:
+    """The mask of one layer type in the form that the model's attention implementation takes."""
     attention = model.config.get_text_config()._attn_implementation
     if attention == "flex_attention":
         return _block_mask(trees, window)
-    seen = visible(trees, window)[:, None]
+    mask = attention_mask(trees, window)[:, None]
     if attention == "sdpa":
-        return seen
+        return mask
     # Eager attention adds its mask to the scores; it would add a boolean one too, without an error.
     dtype: torch.dtype = model.get_input_embeddings().weight.dtype
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(
-        ~seen, torch.finfo(dtype).min
-    )
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return bias.masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 def _block_mask(trees: PackedTrees, window: int | None) -> BlockMask:
-    """What ``visible`` says, for FlexAttention, which asks pair by pair and skips blocks where nothing is seen."""
+    """`attention_mask` for FlexAttention, which evaluates it pair by pair and skips empty blocks."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    _, position, tree, response, *_ = trees
+    tree, response = trees.tree, trees.response
+    position = trees.position_ids
 
-    def seen(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        earlier, same_tree = query >= key, tree[row, query] == tree[row, key]
-        on_the_way = (response[row, key] < 0) | (response[row, query] == response[row, key])
-        allowed = earlier & same_tree & on_the_way
-        return (
-            allowed
-            if window is None
-            else allowed & (position[row, query] - position[row, key] < window)
-        )
+    def attends(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        is_earlier = query >= key
+        same_tree = tree[row, query] == tree[row, key]
+        key_in_prompt = response[row, key] < 0
+        same_response = response[row, query] == response[row, key]
+        allowed = is_earlier & same_tree & (key_in_prompt | same_response)
+        if window is None:
+            return allowed
+        distance = position[row, query] - position[row, key]
+        return allowed & (distance < window)
 
     rows, length = tree.shape
     return create_block_mask(
-        seen,
+        attends,
         rows,
         None,
         length,

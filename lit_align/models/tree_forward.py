@@ -1,4 +1,4 @@
-"""Log-probabilities of packed trees under one loaded causal language model."""
+"""Forward pass over packed trees: log-probabilities and hidden states under one causal language model."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from torch import Tensor, nn
 
 from lit_align.functional.logps import LogitTransform, token_logps
-from lit_align.functional.trees import FLEX_BLOCK_SIZE, last_tokens, lengthen, unroll
-from lit_align.models.masks import masks, packing_obstacle
-from lit_align.models.probe import probe
+from lit_align.functional.trees import FLEX_BLOCK_SIZE, last_tokens, pad_rows, unroll
+from lit_align.models.masks import masks_for_model, packing_obstacle
+from lit_align.models.tree_check import TreeCheck
 from lit_align.types import PackedTrees, TokenLogps
 
 if TYPE_CHECKING:
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 class TreeForward:
-    """How one loaded causal language model reads packed trees.
+    """Forward pass of one causal language model over packed trees.
 
     In layout ``trees`` the model reads the rows as they are packed. Models that cannot (recurrent or convolutional
     layers, chunked attention, positions counted by column) read each response in a row of its own, layout ``rows``: the
     same numbers for more computing. With head ``fused`` only scored tokens meet the language-model head, in chunks;
-    models whose head is more than a linear layer and `LogitTransform` compute all their logits, head ``plain``.
+    models whose head is more than a linear layer and a `LogitTransform` compute all their logits, head ``plain``.
 
     Args:
-        model: a causal language model, adapters and all; of a PEFT model what ``get_base_model()`` gives.
+        model: a causal language model with its adapters; for a PEFT model, the result of ``get_base_model()``.
 
     Attributes:
         layout: how the model reads trees.
-        head: where log-probabilities come from.
+        head: how log-probabilities are computed.
     """
 
     layout: Literal["trees", "rows"]
@@ -39,95 +39,112 @@ class TreeForward:
         self.model = cast("Any", model)
         self.layout = "trees" if packing_obstacle(model) is None else "rows"
         head = self.model.get_output_embeddings()
-        # Adapters and 4-bit weights come as other classes: what they compute is not their weight.
+        # Adapters and 4-bit weights have other classes: they compute something else than a product with their weight.
         self.head = "fused" if type(head) is nn.Linear else "plain"
 
     def __call__(
         self, trees: PackedTrees, statistics: bool = False, temperature: float = 1.0
     ) -> TokenLogps:
-        """Score ``trees``; every field is ``[n]``, in the order of their scored tokens.
+        """Log-probabilities of the scored tokens; every field is ``[n]``.
 
         Args:
             trees: on the model's device.
-            statistics: also report entropy, mean logit and top-1 accuracy, detached.
+            statistics: also return entropy, mean logit, top-1 accuracy and collision probability, detached.
             temperature: logits are divided by it.
         """
         if self.head == "fused":
-            return self.score(self.hidden(trees), trees.target, statistics, temperature)
+            return self.score_hidden(self.hidden(trees), trees.target, statistics, temperature)
         logits = self._run(self.model, trees).float() / temperature
-        logps = logits.log_softmax(-1)
-        picked = TokenLogps(logps.gather(1, trees.target[:, None])[:, 0])
+        log_probs = logits.log_softmax(-1)
+        token = TokenLogps(log_probs.gather(1, trees.target[:, None])[:, 0])
         if not statistics:
-            return picked
-        known = logps.detach()
-        entropy, top1 = -(known.exp() * known).sum(-1), known.argmax(-1) == trees.target
-        collision = (2 * known).logsumexp(-1)
-        return picked._replace(
-            entropy=entropy, mean_logit=logits.detach().mean(-1), top1=top1, collision=collision
+            return token
+        log_probs = log_probs.detach()
+        return token._replace(
+            entropy=-(log_probs.exp() * log_probs).sum(-1),
+            mean_logit=logits.detach().mean(-1),
+            top1=log_probs.argmax(-1) == trees.target,
+            collision=(2 * log_probs).logsumexp(-1),
         )
 
     def check(self) -> None:
-        """Settle ``layout`` and ``head`` by comparing with ordinary forward passes on a few tokens.
+        """Choose ``layout`` and ``head`` by comparing with ordinary forward passes on a few tokens.
 
-        Some architectures read packed trees wrong without an error. A model that does is unrolled, one whose head is
-        more than a linear layer gets the plain head; each is said once. Modes, gradients and random state stay as
-        they are.
+        Some architectures read packed trees wrong without an error. Such a model gets layout ``rows``, one whose head
+        is more than a linear layer the plain head, each with a warning. Modes, gradients and random state stay as they
+        are.
 
         Raises:
-            ModelError: if even unrolled rows come out wrong.
+            ModelError: if log-probabilities are wrong even with one response a row.
         """
-        probe(self)
+        with TreeCheck(self.model) as check:
+            if self.head == "plain":
+                head_class = type(self.model.get_output_embeddings()).__name__
+                reason: str | None = f"it is of class {head_class}"
+            else:
+                hidden, target = check.hidden(), check.trees.target
+                reason = check.find_error(lambda: self.score_hidden(hidden, target))
+            if reason is not None:
+                self.head = "plain"
+                check.warn_plain_head(reason)
+            if self.layout == "rows":
+                reason = packing_obstacle(self.model)
+            else:
+                reason = check.find_error(lambda: self(check.trees))
+            if reason is not None:
+                self.layout = "rows"
+                check.require_correct(lambda: self(check.trees))
+                check.warn_rows(reason)
 
     def hidden(self, trees: PackedTrees) -> Tensor:
-        """What the head reads to predict each scored token, ``[n, d]``."""
+        """Hidden states that predict the scored tokens, ``[n, d]``: the input of the head."""
         return self._run(self.model.base_model, trees)
 
     def last_hidden(self, trees: PackedTrees) -> Tensor:
-        """What a head of scores reads: the last layer at the last token of each response, ``[responses, d]``."""
+        """Hidden states at the last token of each response, ``[responses, d]``: the input of a score head."""
         return self.hidden(last_tokens(trees))
 
-    def score(
+    def score_hidden(
         self, hidden: Tensor, target: Tensor, statistics: bool = False, temperature: float = 1.0
     ) -> TokenLogps:
-        """Log-probability of each target, ``[n]``, by the fused head, from what the head reads, ``[n, d]``."""
-        head, finish = self.model.get_output_embeddings(), self.finish.at(temperature)
+        """Log-probability of each target, ``[n]``, by the fused head, from hidden states, ``[n, d]``."""
+        head = self.model.get_output_embeddings()
+        transform = self.logit_transform.at_temperature(temperature)
         return token_logps(
-            hidden, head.weight, head.bias, target, finish=finish, statistics=statistics
+            hidden, head.weight, head.bias, target, transform=transform, statistics=statistics
         )
 
     @property
-    def finish(self) -> LogitTransform:
-        """What the model does to its logits after the head, as its configuration spells it."""
-        scale, config = 1.0, self.model.config.get_text_config()
-        if divisor := getattr(config, "logits_scaling", None):  # Granite
+    def logit_transform(self) -> LogitTransform:
+        """Scale and soft cap of the logits after the head, from the model's configuration."""
+        scale = 1.0
+        config = self.model.config.get_text_config()
+        divisor = getattr(config, "logits_scaling", None)  # Granite
+        if divisor:
             scale /= divisor
-        if (
-            isinstance(factor := getattr(config, "logit_scale", None), float | int) and factor
-        ):  # Cohere
+        factor = getattr(config, "logit_scale", None)  # Cohere
+        if isinstance(factor, float | int) and factor:
             scale *= factor
-        return LogitTransform(
-            scale, getattr(config, "final_logit_softcapping", None) or None
-        )  # Gemma
+        softcap = getattr(config, "final_logit_softcapping", None) or None  # Gemma
+        return LogitTransform(scale, softcap)
 
     def _run(self, module: nn.Module, trees: PackedTrees) -> Tensor:
         """The first output of ``module`` where each scored token is predicted, ``[n, ...]``."""
         if self.layout == "rows":
             trees = unroll(trees)
             mask = trees.tree >= 0
-            mask[:, 0] = (
-                True  # a response without tokens leaves its row empty, and attention over nothing is NaN
-            )
-            # Positions are columns, as models assume; those that count them otherwise take no position_ids.
-            out = module(input_ids=trees.input_ids, attention_mask=mask.long(), use_cache=False)
+            # A response without tokens leaves its row empty, and attention over nothing is NaN.
+            mask[:, 0] = True
+            # Positions are columns, as models assume; those that count otherwise take no position_ids.
+            outputs = module(input_ids=trees.input_ids, attention_mask=mask.long(), use_cache=False)
         else:
             if self.model.config.get_text_config()._attn_implementation == "flex_attention":
-                trees = lengthen(trees, FLEX_BLOCK_SIZE)
-            mask = masks(self.model, trees)
-            out = module(
+                trees = pad_rows(trees, FLEX_BLOCK_SIZE)
+            outputs = module(
                 input_ids=trees.input_ids,
-                attention_mask=mask,
+                attention_mask=masks_for_model(self.model, trees),
                 position_ids=trees.position_ids,
                 use_cache=False,
             )
-        states: Tensor = out[0]
+        states: Tensor = outputs[0]
         return states.flatten(0, 1)[trees.predictor]

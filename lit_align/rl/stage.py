@@ -54,7 +54,7 @@ from lit_align.data.packing import pack
 from lit_align.errors import ConfigError
 from lit_align.functional.kl import kl_estimates
 from lit_align.models.generate import check_context_length, sample
-from lit_align.models.load import load_config, without_dropout
+from lit_align.models.load import disable_dropout, load_config
 from lit_align.objectives import PolicyObjective
 from lit_align.rewards import Reward
 from lit_align.rl.critic import Critic
@@ -227,7 +227,7 @@ class RL(LanguageModelStage):
         if self._adapters is not None:
             return
         super().configure_model()
-        without_dropout(
+        disable_dropout(
             self.adapters.model
         )  # in train mode, which checkpointing needs, ratios would be noise
         if self.advantage.needs_critic:

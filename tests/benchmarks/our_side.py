@@ -63,7 +63,7 @@ def stage(job: dict) -> Preference:
     )
     made.configure_model()
     if job["layout"] == "rows":
-        made.read.layout = "rows"
+        made.tree_forward.layout = "rows"
     set_peft_model_state_dict(made.adapters.peft, job["adapter"], adapter_name="policy")
     return made
 

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lit_align.functional.logps import LogitTransform, sum_by_response, token_logps
 from tests.peak_memory import Peak
 
-FINISHES = [
+TRANSFORMS = [
     LogitTransform(),
     LogitTransform(scale=0.4),
     LogitTransform(softcap=2.5),
@@ -14,11 +14,11 @@ FINISHES = [
 ]
 
 
-def plain(hidden, weight, bias, target, finish):
+def plain(hidden, weight, bias, target, transform):
     """The same by way of all logits and autograd."""
-    logits = (hidden @ weight.T + (0 if bias is None else bias)) * finish.scale
-    if finish.softcap:
-        logits = finish.softcap * torch.tanh(logits / finish.softcap)
+    logits = (hidden @ weight.T + (0 if bias is None else bias)) * transform.scale
+    if transform.softcap:
+        logits = transform.softcap * torch.tanh(logits / transform.softcap)
     return logits.log_softmax(-1).gather(1, target[:, None])[:, 0]
 
 
@@ -48,29 +48,29 @@ def nonlinear(logps):
     )
 
 
-@pytest.mark.parametrize("finish", FINISHES)
+@pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("train", [True, False])
-def test_gradient_is_that_of_finite_differences(finish, bias, train):
+def test_gradient_is_that_of_finite_differences(transform, bias, train):
     hidden, weight, offset, target = made(train=train, bias=bias)
 
     def logps(hidden, weight, offset):
-        return token_logps(hidden, weight, offset, target, finish=finish).logps
+        return token_logps(hidden, weight, offset, target, transform=transform).logps
 
     assert torch.autograd.gradcheck(logps, (hidden, weight, offset))
 
 
-@pytest.mark.parametrize("finish", FINISHES)
+@pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 2e-6)])
 def test_over_several_chunks_value_and_gradient_are_those_of_all_logits(
-    finish, train, dtype, tolerance
+    transform, train, dtype, tolerance
 ):
     given = made(
         n=2500, d=6, vocabulary=17, dtype=dtype, train=train
     )  # chunks of 1024 rows: two and a bit
     wanted = [x for x in given[:3] if x.requires_grad]
-    fused, whole = token_logps(*given, finish=finish).logps, plain(*given, finish)
+    fused, whole = token_logps(*given, transform=transform).logps, plain(*given, transform)
     assert (fused - whole).abs().max() <= tolerance * 10
     for got, right in zip(
         torch.autograd.grad(nonlinear(fused), wanted),
@@ -96,11 +96,11 @@ def test_half_precision_costs_no_more_than_the_rounding_of_its_logits():
         assert (got - exact).norm() < 1e-2 * exact.norm()
 
 
-@pytest.mark.parametrize("finish", FINISHES)
-def test_statistics_are_those_of_the_whole_distribution(finish):
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_statistics_are_those_of_the_whole_distribution(transform):
     hidden, weight, offset, target = made(n=1500, vocabulary=7)
-    seen = token_logps(hidden, weight, offset, target, finish=finish, statistics=True)
-    logits = finish(hidden @ weight.T + offset).detach()
+    seen = token_logps(hidden, weight, offset, target, transform=transform, statistics=True)
+    logits = transform(hidden @ weight.T + offset).detach()
     drawn = torch.distributions.Categorical(logits=logits)
     torch.testing.assert_close(seen.entropy, drawn.entropy())
     torch.testing.assert_close(
@@ -110,7 +110,7 @@ def test_statistics_are_those_of_the_whole_distribution(finish):
     assert torch.equal(seen.top1, drawn.probs.argmax(-1) == target)
     assert not any(part.requires_grad for part in seen[1:])
     assert seen.logps.requires_grad
-    without = token_logps(hidden, weight, offset, target, finish=finish)
+    without = token_logps(hidden, weight, offset, target, transform=transform)
     assert torch.equal(without.logps, seen.logps)
     assert set(without[1:]) == {None}
 
@@ -151,10 +151,10 @@ D = 8
 MIB = 2**20
 
 
-def peak_of(path, n, vocabulary, train=False, finish=FINISHES[0], **options):
+def peak_of(path, n, vocabulary, train=False, transform=TRANSFORMS[0], **options):
     given = made(n, D, vocabulary, torch.float32, train=train, bias=False)
     with Peak(*(x for x in given if x is not None)) as peak:
-        path(*given, finish=finish, **options).sum().backward()
+        path(*given, transform=transform, **options).sum().backward()
     return peak.above_start
 
 
@@ -162,8 +162,8 @@ def fused(*given, **options):
     return token_logps(*given, **options).logps
 
 
-@pytest.mark.parametrize(("train", "finish"), [(False, FINISHES[0]), (True, FINISHES[3])])
-def test_peak_memory_does_not_grow_with_tokens_times_vocabulary(train, finish):
+@pytest.mark.parametrize(("train", "transform"), [(False, TRANSFORMS[0]), (True, TRANSFORMS[3])])
+def test_peak_memory_does_not_grow_with_tokens_times_vocabulary(train, transform):
     """A chunk has 2**24 / V rows: at 2**14 entries and 2**15 alike, 2**24 float32 logits, 64 MiB, and two such at once.
 
     What grows is of size n * d or V * d; all logits at once would be 64 MiB times n V / 2**24.
@@ -172,7 +172,7 @@ def test_peak_memory_does_not_grow_with_tokens_times_vocabulary(train, finish):
         small = 4 * (
             4 * n * D + 4 * vocabulary * D
         )  # float32: hidden states, the head, their gradients
-        assert peak_of(fused, n, vocabulary, train, finish) <= 2 * 64 * MIB + small
+        assert peak_of(fused, n, vocabulary, train, transform) <= 2 * 64 * MIB + small
 
 
 def test_the_peak_of_all_logits_does():

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_align.data.packing import pack_rows
-from lit_align.functional.trees import lengthen, unroll, visible
+from lit_align.functional.trees import attention_mask, pad_rows, unroll
 from lit_align.types import Group, Tree
 from tests.strategies import layouts, padded
 
@@ -15,7 +15,7 @@ few = settings(max_examples=25, deadline=None, derandomize=True)
 def test_a_token_sees_what_came_before_it_on_its_own_way(rows, window):
     """What a token continues is its prompt and its response so far: it must see that, and nothing else."""
     trees = pack_rows(rows).trees
-    seen = visible(trees, window)
+    seen = attention_mask(trees, window)
     for row, planted in enumerate(rows):
         at = 0
         for tree in planted:
@@ -61,7 +61,7 @@ def test_unrolled_rows_are_the_padded_texts(rows):
 @given(layouts(), st.integers(1, 40))
 def test_longer_rows_hold_the_same_trees(rows, multiple):
     trees = pack_rows(rows).trees
-    longer = lengthen(trees, multiple)
+    longer = pad_rows(trees, multiple)
     length = trees.tree.shape[1]
     assert longer.tree.shape[1] % multiple == 0
     assert longer.tree.shape[1] - length < multiple

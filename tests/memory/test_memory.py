@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config
 
 from lit_align.data.packing import pack
 from lit_align.errors import TrainingError
-from lit_align.memory.model import GIB, explain_out_of_memory, out_of_memory_message, predict_memory
+from lit_align.memory.model import GIB, MicroBatch, explain_out_of_memory
 from lit_align.memory.planner import MemoryPlanner, Plan
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.generate import sample
@@ -76,7 +76,7 @@ def test_prediction_of_a_step_within_8_percent(
             read(trees, statistics=True).logps.mean().backward()
             optimizer.step()
             optimizer.zero_grad()
-    found = predict_memory(
+    found = MicroBatch(
         load_config(base),
         base,
         lora,
@@ -84,7 +84,7 @@ def test_prediction_of_a_step_within_8_percent(
         scored,
         gradient_checkpointing=gradient_checkpointing,
         device=CPU,
-    )
+    ).predict_memory()
     assert found.total == pytest.approx(seen.peak, rel=0.08)
     assert found.weights + found.adapters == pytest.approx(seen.start, rel=0.001)
     assert found.total - found.weights - found.adapters == pytest.approx(seen.above_start, rel=0.15)
@@ -113,7 +113,7 @@ def test_phases_of_sampling_within_8_percent_of_what_they_take(
     options = {
         "trained_roles": ("policy", "critic"),
         "head_sizes": {"critic": 1},
-        "checkpointing": gradient_checkpointing,
+        "gradient_checkpointing": gradient_checkpointing,
     }
     adapters = AdapterSet(load_model(base, CPU), lora, **options).train()
     optimizer = torch.optim.AdamW(adapters.trainable().values(), foreach=False)
@@ -188,7 +188,7 @@ def test_prompts_that_are_read_in_parts_take_what_was_predicted(
     def draw(*_):
         raise Enough
 
-    monkeypatch.setattr("lit_align.models.generate._draw", draw)
+    monkeypatch.setattr("lit_align.models.generate._sample_token", draw)
     base, lora = Base(path, quantization, dtype), Lora(r=16)
     adapters = AdapterSet(load_model(base, CPU), lora)
     with (
@@ -275,7 +275,9 @@ def llama_8b():
 
 def test_the_static_parts_of_an_8b_model():
     """6.98e9 weights in 4.127 bits, 1.05e9 in 16, and 41.9e6 of adapters (r 16) at 4 + 12 bytes."""
-    found = predict_memory(llama_8b(), Base("x", dtype="bfloat16"), Lora(), 1024, 1024, device=GPU)
+    found = MicroBatch(
+        llama_8b(), Base("x", dtype="bfloat16"), Lora(), 1024, 1024, device=GPU
+    ).predict_memory()
     layer = 4096 * (4096 * 2 + 1024 * 2 + 14336 * 3)
     assert (
         found.weights
@@ -284,9 +286,9 @@ def test_the_static_parts_of_an_8b_model():
     adapters = 32 * 16 * (4 * 4096 + 2 * (4096 + 1024) + 3 * (4096 + 14336))
     assert (found.adapters, found.optimiser) == (4 * adapters, 12 * adapters)
     assert found.total < 24 * GIB
-    assert predict_memory(
+    assert MicroBatch(
         llama_8b(), Base("x", dtype="bfloat16"), Lora(targets=["q_proj"]), 9, 9
-    ).adapters == (4 * 32 * 16 * 8192)
+    ).predict_memory().adapters == (4 * 32 * 16 * 8192)
 
 
 def ppo(**changes):
@@ -405,27 +407,29 @@ def test_the_verdict_names_settings_and_what_they_give():
         gradient_checkpointing=False,
         token_budget=2560,
     )
-    assert {"model.gradient_checkpointing", "model.base.quantization"} < preview.cures(
+    assert {"model.gradient_checkpointing", "model.base.quantization"} < preview.fixes(
         whole, 8 * GIB
     ).keys()
-    for setting, changed in preview.cures(whole, 8 * GIB).items():
+    for setting, changed in preview.fixes(whole, 8 * GIB).items():
         assert preview.peak(changed) < preview.peak(whole), setting
 
 
 def test_out_of_memory_names_three_settings_that_help():
     config, base = llama_8b(), Base("x", "none", "bfloat16")
-    found = out_of_memory_message(
+    found = MicroBatch(
         config, base, Lora(), 8192, 4096, gradient_checkpointing=False, device=GPU
-    )
-    now = predict_memory(config, base, Lora(), 8192, 4096, gradient_checkpointing=False, device=GPU)
-    less = predict_memory(config, base, Lora(), 8192, 4096, device=GPU)
+    ).out_of_memory_message()
+    now = MicroBatch(
+        config, base, Lora(), 8192, 4096, gradient_checkpointing=False, device=GPU
+    ).predict_memory()
+    less = MicroBatch(config, base, Lora(), 8192, 4096, device=GPU).predict_memory()
     assert found.startswith(
         f"out of memory with 8192 tokens, predicted {now.total / GIB:.2f} GiB (weights 14.96, "
     )
     assert "data.token_budget: 4096 (" in found
     assert "base.quantization: nf4 (" in found
     assert found.endswith(f" or gradient_checkpointing: true ({less.total / GIB:.2f} GiB)")
-    found = out_of_memory_message(config, Base("x"), Lora(), 8192, 4096, device=GPU)
+    found = MicroBatch(config, Base("x"), Lora(), 8192, 4096, device=GPU).out_of_memory_message()
     for setting in ("data.token_budget: 4096 (", "data.max_length: 4096 (", "lora.r: 8 ("):
         assert setting in found
     sizes = [float(part.split(" GiB")[0]) for part in found.split("(")[2:]]
@@ -451,9 +455,9 @@ def test_out_of_memory_counts_everybody_who_learns(path):
     assert f"out of memory with 832 tokens, predicted {found.total / GIB:.2f} GiB" in str(
         caught.value
     )
-    less = predict_memory(
+    less = MicroBatch(
         load_config(base), base, lora, 416, 384, longest=208, trained=2, device=CPU
-    )
+    ).predict_memory()
     assert f"data.token_budget: 416 ({less.total / GIB:.2f} GiB)" in str(caught.value)
 
 

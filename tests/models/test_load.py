@@ -65,7 +65,7 @@ def test_an_eval_pass_leaves_4bit_gradients_alone_on_every_cpu(tiny, ids, monkey
     """On a CPU with AVX512-BF16, which this one is taken for, bitsandbytes would repack the weights in eval mode."""
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
     if not guarded:
-        monkeypatch.setattr("lit_align.models.load._keep_unpacked", lambda model: None)
+        monkeypatch.setattr("lit_align.models.load._disable_repacking", lambda model: None)
     model = load_model(Base(tiny, "nf4", "float32"), CPU)
     before = gradient(model, ids)
     with torch.no_grad():

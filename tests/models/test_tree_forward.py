@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 from lit_align.data.packing import pack_rows
 from lit_align.errors import ModelError
 from lit_align.functional.logps import sum_by_response
-from lit_align.functional.trees import visible
+from lit_align.functional.trees import attention_mask
 from lit_align.models import masks
 from lit_align.models.tree_forward import TreeForward
 from lit_align.types import Group, Tree
@@ -226,7 +226,7 @@ def test_the_probe_sees_windows_wider_than_itself(monkeypatch):
     forward = TreeForward(build("Mistral, windowed", sliding_window=4096))
     forward.check()
     assert forward.layout == "trees"
-    monkeypatch.setattr(masks, "visible", lambda trees, window: visible(trees))
+    monkeypatch.setattr(masks, "attention_mask", lambda trees, window: attention_mask(trees))
     with pytest.warns(UserWarning, match="model type mistral.*cannot read packed trees"):
         forward.check()
     assert forward.layout == "rows"
@@ -235,7 +235,7 @@ def test_the_probe_sees_windows_wider_than_itself(monkeypatch):
 
 def test_a_boolean_mask_for_eager_attention_would_be_noticed(monkeypatch):
     monkeypatch.setattr(
-        masks, "_formed", lambda model, trees, window: visible(trees, window)[:, None]
+        masks, "build_mask", lambda model, trees, window: attention_mask(trees, window)[:, None]
     )
     forward = TreeForward(build("Llama", "eager"))
     with pytest.warns(UserWarning, match="log-probabilities are off"):
