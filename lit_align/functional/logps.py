@@ -242,8 +242,8 @@ class _TokenLogps(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         if len(ctx.saved_tensors) == 1:
             jacobian = cast(Tensor, ctx.saved_tensors[0])
-            hidden_grad = grad[:, None] * jacobian
-            return hidden_grad.to(jacobian.dtype), *(None,) * 6
+            gradient = grad[:, None] * jacobian
+            return gradient.to(jacobian.dtype), *(None,) * 6
         hidden, weight, bias, target = ctx.saved_tensors
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         hidden_grad = torch.empty_like(hidden) if needs_hidden else None
