@@ -1,5 +1,5 @@
-"""From rewards of rollouts to advantages: one file each, and nothing else to edit."""
+"""Advantage estimators: one file each."""
 
-from lit_align.advantages.base import Advantage, Rollouts, whitened
+from lit_align.advantages.base import Advantage, Rollouts, masked_whiten
 
-__all__ = ["Advantage", "Rollouts", "whitened"]
+__all__ = ["Advantage", "Rollouts", "masked_whiten"]

@@ -1,4 +1,4 @@
-"""What an estimator of advantages sees and what it must answer."""
+"""Base class of advantage estimators, and the rollouts they see."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 class Rollouts(NamedTuple):
-    """Sampled responses and what their tokens earned; every matrix is ``[responses, longest]``, zero behind the end.
+    """Rewards and values of sampled responses; every matrix is ``[responses, longest]``, zero at padding.
 
     Args:
-        rewards: what each token earned: the score of a response at its last token, and the price of its KL before.
-        mask: whether there is a token.
-        prompt: ``[responses]``, which prompt it answers.
-        values: what the critic expected to come, before each token; zero without a critic.
-        baseline: mean total of earlier iterations, ``[]``; 0 in the first.
+        rewards: of each token: the KL penalty, and at the last token also the score of the response.
+        mask: true at tokens, false at padding.
+        prompt: index of the prompt of each response, ``[responses]``.
+        values: the critic's value before each token; zero without a critic.
+        baseline: mean total reward of earlier iterations, ``[]``; 0 in the first.
     """
 
     rewards: Tensor
@@ -28,41 +28,45 @@ class Rollouts(NamedTuple):
 
     @property
     def totals(self) -> Tensor:
-        """What each response earned in all, ``[responses]``."""
+        """Total reward of each response, ``[responses]``."""
         return self.rewards.sum(1)
 
-    def among(self, values: Tensor) -> Tensor:
-        """Means of ``values``, ``[responses]``, over the responses to the same prompt, ``[responses]``."""
-        prompts = int(self.prompt.max()) + 1
-        count = torch.bincount(self.prompt, minlength=prompts)
-        return (values.new_zeros(prompts).index_add(0, self.prompt, values) / count)[self.prompt]
+    def prompt_mean(self, values: Tensor) -> Tensor:
+        """Mean of ``values``, ``[responses]``, over the responses to the same prompt, ``[responses]``."""
+        num_prompts = int(self.prompt.max()) + 1
+        count = torch.bincount(self.prompt, minlength=num_prompts)
+        sums = values.new_zeros(num_prompts).index_add(0, self.prompt, values)
+        return (sums / count)[self.prompt]
 
 
-def whitened(values: Tensor, mask: Tensor, centre: bool = True) -> Tensor:
-    """Values of tokens, ``[responses, longest]``, at deviation 1 over the tokens that ``mask`` says are there.
+def masked_whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
+    """Scale values of tokens, ``[responses, longest]``, to standard deviation 1 over the mask.
 
     Args:
-        values: to be scaled about their mean.
-        mask: whether there is a token.
-        centre: move the mean to 0; otherwise it stays where it was.
+        values: a number for each token.
+        mask: true at tokens, false at padding.
+        shift_mean: also move the mean to 0; otherwise it stays.
 
     Example:
-        >>> whitened(torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([[True, True, False]]))
+        >>> masked_whiten(torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([[True, True, False]]))
         tensor([[-0.7071,  0.7071,  0.0000]])
     """
-    each = values[mask]
-    # the small number is larger than what rounding leaves where all are alike; a single one has no deviation
-    scaled = (values - each.mean()) * (each.var(correction=min(1, len(each) - 1)) + 1e-8).rsqrt()
-    return (scaled if centre else scaled + each.mean()).where(mask, 0.0)
+    flat = values[mask]
+    # epsilon is larger than what rounding leaves where all values are equal; a single value has no deviation
+    variance = flat.var(correction=min(1, len(flat) - 1))
+    whitened = (values - flat.mean()) * (variance + 1e-8).rsqrt()
+    if not shift_mean:
+        whitened = whitened + flat.mean()
+    return whitened.where(mask, 0.0)
 
 
 class Advantage(ABC):
-    """How much better each token did than was to be expected: a frozen dataclass whose fields are its settings.
+    """Advantage of each token, how much better it did than expected: a frozen dataclass whose fields are its settings.
 
     Class attributes:
-        needs_critic: True if it reads ``values``; False lets the stage do without a critic.
-        min_generations: responses to a prompt that it needs at least.
-        whiten: True if advantages are to have mean 0 and deviation 1 over an iteration's tokens.
+        needs_critic: whether it reads ``values``; otherwise the stage trains no critic.
+        min_generations: fewest responses to a prompt that it can compare.
+        whiten: whether advantages are scaled to mean 0 and standard deviation 1 over an iteration's tokens.
     """
 
     needs_critic: ClassVar[bool] = False
@@ -71,4 +75,4 @@ class Advantage(ABC):
 
     @abstractmethod
     def __call__(self, rollouts: Rollouts) -> Tensor:
-        """The advantage of each token, ``[responses, longest]``."""
+        """Advantage of each token, ``[responses, longest]``."""

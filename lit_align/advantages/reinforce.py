@@ -1,4 +1,4 @@
-"""Rewards against a running mean (Williams, 1992, https://doi.org/10.1007/BF00992696)."""
+"""REINFORCE with a running mean as baseline (Williams, 1992, https://doi.org/10.1007/BF00992696)."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,17 @@ from lit_align.advantages import Advantage, Rollouts
 
 @dataclass(frozen=True)
 class Reinforce(Advantage):
-    r"""What a response earned against the mean of earlier iterations, the same for all its tokens.
+    r"""Total reward of a response less the mean of earlier iterations, the same for all its tokens.
 
     .. math:: A_t = R - b
 
     Args:
-        whiten: bring advantages to mean 0 and deviation 1 over an iteration.
+        whiten: scale advantages to mean 0 and standard deviation 1 over an iteration.
 
     Example:
         >>> import torch
-        >>> rewards, there = torch.tensor([[0.0, 1.0]]), torch.ones(1, 2, dtype=torch.bool)
-        >>> Reinforce()(Rollouts(rewards, there, torch.tensor([0]), torch.zeros(1, 2), torch.tensor(0.25)))
+        >>> rewards, mask = torch.tensor([[0.0, 1.0]]), torch.ones(1, 2, dtype=torch.bool)
+        >>> Reinforce()(Rollouts(rewards, mask, torch.tensor([0]), torch.zeros(1, 2), torch.tensor(0.25)))
         tensor([[0.7500, 0.7500]])
     """
 

@@ -10,7 +10,7 @@ from lit_align.cli.memory_report import plan_memory, print_memory
 from lit_align.data.datamodules import TextDataModule
 from lit_align.data.ledger import Ledger
 from lit_align.data.loader import StepLoader
-from lit_align.rl.pretraining_mix import beside
+from lit_align.rl.pretraining_mix import ptx_datamodule
 from lit_align.rl.stage import RL
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.types import Tree
@@ -37,16 +37,16 @@ def run(stage: LanguageModelStage, data: TextDataModule, card: float) -> None:
     stage.check_data(data)
     train = _read_split(console, stage, data, "train")
     if isinstance(stage, RL):
-        stage.check_room(train)
+        stage.check_prompt_lengths(train)
     _print_examples(console, stage, train)
     demonstrations: list[Tree] = []
     if isinstance(stage, RL) and stage.ptx is not None:
-        demonstrations = _read_split(console, stage, beside(stage.ptx, data), "ptx")
+        demonstrations = _read_split(console, stage, ptx_datamodule(stage.ptx, data), "ptx")
         _print_examples(console, stage, demonstrations)
     if data.paths["validation"]:
         validation = _read_split(console, stage, data, "validation")
         if isinstance(stage, RL):
-            stage.check_room(validation)
+            stage.check_prompt_lengths(validation)
     plan = plan_memory(stage, data, train, demonstrations)
     print_memory(console, stage, plan, card)
 

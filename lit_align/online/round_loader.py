@@ -1,4 +1,4 @@
-"""Rounds of on-line training as steps: what a round holds is made when it begins, and saved with the checkpoint."""
+"""Rounds of on-line training as steps; a round is made when it begins, and saved with the checkpoint."""
 
 from __future__ import annotations
 
@@ -10,87 +10,89 @@ import torch
 
 from lit_align.data.loader import StepLoader
 from lit_align.errors import DataError
+from lit_align.online.records import Record
 from lit_align.types import Tree
-
-Row = dict[str, Any]
 
 
 @dataclass
-class Kept:
-    """What was made: whoever makes the rounds saves it, since Lightning restores no loader that was at an epoch's end.
+class RoundState:
+    """Records of the rounds so far; saved by the data module, since Lightning restores no loader at an epoch's end.
 
     Args:
-        made: the round that the rows belong to.
-        rows: of that round.
-        past: of all earlier ones, if they are kept.
+        number: the round that ``records`` belong to; -1 before the first.
+        records: of that round.
+        past: of all earlier rounds, if they are saved.
     """
 
-    made: int = -1
-    rows: list[Row] = field(default_factory=list)
-    past: list[Row] = field(default_factory=list)
+    number: int = -1
+    records: list[Record] = field(default_factory=list)
+    past: list[Record] = field(default_factory=list)
 
 
-class Rounds(StepLoader):
+class RoundLoader(StepLoader):
     """Steps whose trees are made anew for every epoch, which is a round.
 
-    Every round has as many steps as its prompts fill; where some got no label, the others are spread over them, and
-    where there are not even as many as steps, the last steps are empty.
+    Every round has as many steps as its prompts fill. If some prompts got no label, the others are spread over these
+    steps; if there are fewer than steps, the last steps are empty.
 
     Args:
-        prompts: every prompt there is; a round takes the next ``size`` of a shuffled pass, and begins another pass when
-            they are used up.
+        prompts: all prompts; a round takes the next ``size`` of a shuffled pass, and starts another pass at the end.
         size: prompts in a round.
-        make: rows of a round, given its number, its prompts and the rows of all earlier rounds that are kept.
-        understand: the trees that rows stand for.
-        keeps: whether they are.
-        kept: what has been made so far.
+        make_round: makes the records of a round, given its number, its prompts and the saved records of earlier rounds.
+        make_trees: the trees that records are trained as.
+        save_past: whether the records of earlier rounds are saved.
+        state: records so far.
         settings: as for `StepLoader`.
 
     Raises:
-        DataError: when there is nothing to learn from in the very first round.
+        DataError: if no prompt of the first round got a label.
     """
 
     def __init__(
         self,
         prompts: Sequence[Tree],
         size: int,
-        make: Callable[[int, list[Tree], list[Row]], list[Row]],
-        understand: Callable[[list[Row]], list[Tree]],
-        keeps: bool = False,
-        kept: Kept | None = None,
+        make_round: Callable[[int, list[Tree], list[Record]], list[Record]],
+        make_trees: Callable[[list[Record]], list[Tree]],
+        save_past: bool = False,
+        state: RoundState | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(prompts, **settings)
-        self.size, self.make, self.understand = min(size, len(prompts)), make, understand
-        self.keeps, self.kept = keeps, kept or Kept()
+        self.size = min(size, len(prompts))
+        self.make_round, self.make_trees = make_round, make_trees
+        self.save_past, self.state = save_past, state or RoundState()
 
     def __len__(self) -> int:
         return -(-self.size // self.batch_size)
 
     def prompts(self, number: int) -> list[Tree]:
-        """Those of one round."""
-        first, last = number * self.size, (number + 1) * self.size
-        passes = range(first // len(self.trees), (last - 1) // len(self.trees) + 1)
-        order = [i for one in passes for i in self._epoch_order(one)]
-        skip = first - passes[0] * len(self.trees)
-        return [self.trees[i] for i in order[skip : skip + self.size]]
+        """Prompts of one round."""
+        start, stop = number * self.size, (number + 1) * self.size
+        first_pass, last_pass = start // len(self.trees), (stop - 1) // len(self.trees)
+        order: list[int] = []
+        for pass_number in range(first_pass, last_pass + 1):
+            order += self._epoch_order(pass_number)
+        offset = start - first_pass * len(self.trees)
+        return [self.trees[index] for index in order[offset : offset + self.size]]
 
     def _trees_by_step(self) -> list[list[Tree]]:
-        """The steps of this round; the rows are made unless a checkpoint brought them."""
-        kept = self.kept
-        if kept.made != self.epoch:
-            past = kept.past + (kept.rows if self.keeps else [])
-            rows = self.make(self.epoch, self.prompts(self.epoch), past)
-            kept.made, kept.rows, kept.past = self.epoch, rows, past
-        trees = self.understand(kept.rows)
-        if not trees and not self.epoch:
+        """Trees of the steps of this round; its records are made unless a checkpoint brought them."""
+        state = self.state
+        if state.number != self.epoch:
+            past = list(state.past)
+            if self.save_past:
+                past += state.records
+            records = self.make_round(self.epoch, self.prompts(self.epoch), past)
+            state.number, state.records, state.past = self.epoch, records, past
+        trees = self.make_trees(state.records)
+        if not trees and self.epoch == 0:
             raise DataError(
-                f"none of the {self.size} prompts of the first round got a label; their records in rounds/ say why"
+                f"none of the {self.size} prompts of the first round got a label; "
+                "their records in rounds/ give the reasons"
             )
-        return [
-            [trees[i] for i in part.tolist()]
-            for part in torch.arange(len(trees)).tensor_split(len(self))
-        ]
+        parts = torch.arange(len(trees)).tensor_split(len(self))
+        return [[trees[index] for index in part.tolist()] for part in parts]
 
     def _order_settings(self) -> dict[str, int]:
         return {**super()._order_settings(), "round_size": self.size}

@@ -1,8 +1,7 @@
-"""What expects how much reward is to come (Schulman et al., 2017, https://arxiv.org/abs/1707.06347)."""
+"""Value function (critic): predicts the return of a partial response (Schulman et al., 2017, https://arxiv.org/abs/1707.06347)."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_align.errors import ModelError
+from lit_align.jsonl import read_json
 from lit_align.models.adapter_files import load_adapter, lora_settings
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.heads import ScoreHead
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Critic:
-    """What expects how much reward is to come; an adapter and a head of its own.
+    """Value function; an adapter with a value head on the policy's base model.
 
     Args:
-        vf_coef: of its loss beside the policy's; half the squared error a token.
-        clip: how far an expectation may move in one iteration; null lets it.
+        vf_coef: weight of the value loss, half the squared error of a token, beside the policy loss.
+        clip: how far a value may move from its old one before the loss is clipped; null clips nothing.
         lr: learning rate; null takes the policy's.
-        init_from: the ``adapter`` of a RewardModel run on the same base, whose score of what was said so far is the first
-            expectation; null begins by expecting nothing.
+        init_from: the ``adapter`` of a RewardModel run on the same base, whose score of a partial response is the
+            initial value; null starts from a zero value head.
     """
 
     vf_coef: float = 1.0
@@ -37,52 +37,59 @@ class Critic:
     lr: float | None = None
     init_from: str | None = None
 
-    def begin(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Give the role ``critic`` its first weights.
+    def initialize(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Set the initial weights of the adapter ``critic`` and its head.
 
         Raises:
-            ModelError: if a reward model reads other tokens, or its adapter is of another make.
+            ModelError: if the reward model has another tokenizer or other LoRA settings.
         """
         head = adapters.head("critic")
         head.weight.data.zero_()
         if self.init_from is None:
             return
-        scores, record = (
-            ScoreHead.load(self.init_from),
-            Path(self.init_from).expanduser() / "provenance.json",
-        )
-        wrote = json.loads(record.read_text("utf-8"))
-        if wrote.get("tokenizer") != tokenizer_fingerprint(tokenizer):
-            raise ModelError(
-                f"the reward model in {self.init_from!r} was trained with another tokenizer or chat template than "
-                f"{adapters.base!r} has here; give one that reads the same tokens, or set critic.start to null"
-            )
-        if (mine := lora_settings(adapters, "critic")) != wrote.get("lora"):
-            raise ModelError(
-                f"the reward model in {self.init_from!r} has the adapter {wrote.get('lora')} and the critic {mine}; "
-                "set lora to the former"
-            )
+        reward_head = ScoreHead.load(self.init_from)
+        self._check_provenance(self.init_from, adapters, tokenizer)
         load_adapter(adapters, self.init_from, "critic")
-        # The score that a reward gives is one number, normalised; all of that is linear and goes into the weights.
-        head.weight.data.copy_((scores.combine @ scores.weight)[None] / scores.scale)
-        head.bias.data.copy_((scores.combine @ scores.bias - scores.mean)[None] / scores.scale)
+        # A reward model combines and normalizes its scores; both are linear and go into the weights.
+        weight = reward_head.combine @ reward_head.weight
+        bias = reward_head.combine @ reward_head.bias - reward_head.mean
+        head.weight.data.copy_(weight[None] / reward_head.scale)
+        head.bias.data.copy_(bias[None] / reward_head.scale)
 
-    def losses(self, values: Tensor, before: Tensor, returns: Tensor) -> tuple[Tensor, Tensor]:
-        """Half the squared error of each token, ``[n]``, and whether the clip decided it.
+    def losses(self, values: Tensor, old_values: Tensor, returns: Tensor) -> tuple[Tensor, Tensor]:
+        """Value loss of each token, ``[n]``, and whether clipping decided it, ``[n]``.
 
         Args:
-            values: what it expects now, ``[n]``.
-            before: what it expected when the tokens were sampled.
-            returns: what was right.
+            values: values under the critic that is being trained, ``[n]``.
+            old_values: values when the tokens were sampled, ``[n]``.
+            returns: targets, ``[n]``.
 
         Example:
-            Right is 1; it went from 0 to 0.5 and may go to 0.2.
+            The value moved from 0 to 0.5 and the return is 1; the loss sees it clipped to 0.2.
 
             >>> Critic(clip=0.2).losses(torch.tensor([0.5]), torch.tensor([0.0]), torch.tensor([1.0]))
             (tensor([0.3200]), tensor([True]))
         """
-        held = values
+        clipped_values = values
         if self.clip is not None:
-            held = before + (values - before).clamp(-self.clip, self.clip)
-        free, clipped = ((one - returns).square() for one in (values, held))
-        return 0.5 * torch.maximum(free, clipped), clipped > free
+            clipped_values = old_values + (values - old_values).clamp(-self.clip, self.clip)
+        squared_errors = (values - returns).square()
+        clipped_errors = (clipped_values - returns).square()
+        return 0.5 * torch.maximum(squared_errors, clipped_errors), clipped_errors > squared_errors
+
+    @staticmethod
+    def _check_provenance(
+        folder: str, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        provenance = read_json(Path(folder).expanduser() / "provenance.json")
+        if provenance.get("tokenizer") != tokenizer_fingerprint(tokenizer):
+            raise ModelError(
+                f"the reward model in {folder!r} was trained with another tokenizer or chat template than "
+                f"{adapters.base!r} has here; name one with the same tokenizer, or set critic.init_from to null"
+            )
+        critic_lora = lora_settings(adapters, "critic")
+        if critic_lora != provenance.get("lora"):
+            raise ModelError(
+                f"the reward model in {folder!r} has the adapter {provenance.get('lora')} and the critic "
+                f"{critic_lora}; set lora to the former"
+            )

@@ -1,48 +1,103 @@
-"""The classic failures of on-policy learning, in words, as soon as the figures show them."""
+"""Warn about length hacking, entropy collapse, KL blow-up and a useless critic; draw reward against KL."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
-LONGER, FLATTER, FARTHEST, BLIND = 2.0, 0.2, 50.0, -0.5
-"""Times as long; share of the entropy that is left; nats a response; explained variance of a critic worse than none."""
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lit_align.plotting import saved_subplots
+
+MAX_LENGTH_RATIO = 2.0
+"""Responses that became this many times as long while scores rose may be hacking the reward."""
+MIN_ENTROPY_SHARE = 0.2
+"""Share of the first iteration's entropy below which the policy has collapsed."""
+MAX_KL = 50.0
+"""Nats per response beyond which the reward model is out of its distribution."""
+MIN_EXPLAINED_VARIANCE = -0.5
+"""Explained variance below which the critic is worse than none."""
 
 
-def complaints(first: Mapping[str, float], now: Mapping[str, float]) -> dict[str, str]:
-    """What is wrong with an iteration beside the first one, by a name under which it is said once.
+def find_problems(first: Mapping[str, float], current: Mapping[str, float]) -> dict[str, str]:
+    """Problems that the metrics of an iteration show, by name, each with its remedy.
 
     Args:
-        first: figures of the first iteration.
-        now: of this one.
+        first: metrics of the first iteration.
+        current: metrics of this iteration.
 
     Example:
         >>> first = {"objective/scores": 0.1, "objective/length": 20.0, "objective/entropy": 2.0, "objective/kl": 0.0}
-        >>> now = {"objective/scores": 0.9, "objective/length": 60.0, "objective/entropy": 1.9, "objective/kl": 8.0}
-        >>> print(*complaints(first, now).values())
+        >>> current = {"objective/scores": 0.9, "objective/length": 60.0, "objective/entropy": 1.9, "objective/kl": 8.0}
+        >>> print(*find_problems(first, current).values())
         scores rose from 0.10 to 0.90 while responses became 3.0 times as long: the reward may be paying for length; add
         a Length reward or a missing_eos_reward penalty
     """
-    found = {}
-    score, length, entropy = (f"objective/{name}" for name in ("scores", "length", "entropy"))
-    if now[score] > first[score] and now[length] > LONGER * first[length]:
-        found["length"] = (
-            f"scores rose from {first[score]:.2f} to {now[score]:.2f} while responses became "
-            f"{now[length] / first[length]:.1f} times as long: the reward may be paying for length; add a Length "
+    problems = {}
+    first_score, score = first["objective/scores"], current["objective/scores"]
+    first_length, length = first["objective/length"], current["objective/length"]
+    first_entropy, entropy = first["objective/entropy"], current["objective/entropy"]
+    kl, explained_variance = current["objective/kl"], current.get("val/explained_variance", 0.0)
+    if score > first_score and length > MAX_LENGTH_RATIO * first_length:
+        problems["length"] = (
+            f"scores rose from {first_score:.2f} to {score:.2f} while responses became "
+            f"{length / first_length:.1f} times as long: the reward may be paying for length; add a Length "
             "reward or a missing_eos_reward penalty"
         )
-    if now[entropy] < FLATTER * first[entropy]:
-        found["entropy"] = (
-            f"entropy fell from {first[entropy]:.2f} to {now[entropy]:.2f} nats a token: the policy says the same "
-            "thing again and again and has stopped exploring; raise kl.coefficient or lower the learning rate"
+    if entropy < MIN_ENTROPY_SHARE * first_entropy:
+        problems["entropy"] = (
+            f"entropy fell from {first_entropy:.2f} to {entropy:.2f} nats a token: the policy repeats itself and has "
+            "stopped exploring; raise kl.coefficient or lower the learning rate"
         )
-    if now["objective/kl"] > FARTHEST:
-        found["kl"] = (
-            f"the policy is {now['objective/kl']:.0f} nats a response from its reference: what the reward says of such "
-            "responses was never checked by anybody; raise kl.coefficient or give kl.target"
+    if kl > MAX_KL:
+        problems["kl"] = (
+            f"the policy is {kl:.0f} nats a response from its reference: the reward was never validated on such "
+            "responses; raise kl.coefficient or set kl.target"
         )
-    if now.get("val/explained_variance", 0.0) < BLIND:
-        found["critic"] = (
-            f"the critic explains {now['val/explained_variance']:.2f} of the variance of returns, worse than none: "
-            "advantages are noise; raise critic.lr or samples, or use RLOO, which needs none"
+    if explained_variance < MIN_EXPLAINED_VARIANCE:
+        problems["critic"] = (
+            f"the critic explains {explained_variance:.2f} of the variance of returns, worse than none: advantages are "
+            "noise; raise critic.lr or num_generations, or use RLOO, which needs no critic"
         )
-    return found
+    return problems
+
+
+@dataclass
+class RunDiagnostics:
+    """What a run has shown so far; plain values, saved in checkpoints.
+
+    Args:
+        first_metrics: metrics of the first iteration.
+        warned: problems that were reported; each is reported once.
+        kl_and_score: KL divergence and mean score of each iteration.
+    """
+
+    first_metrics: dict[str, float] = field(default_factory=dict)
+    warned: list[str] = field(default_factory=list)
+    kl_and_score: list[tuple[float, float]] = field(default_factory=list)
+
+    def observe(self, metrics: dict[str, float], step: int) -> None:
+        """Add an iteration, and warn about problems that it is the first to show."""
+        self.kl_and_score.append((metrics["objective/kl"], metrics["objective/scores"]))
+        self.first_metrics = self.first_metrics or metrics
+        for name, problem in find_problems(self.first_metrics, metrics).items():
+            if name not in self.warned:
+                self.warned.append(name)
+                rank_zero_warn(f"step {step}: {problem}")
+
+    def draw_reward_kl(self, path: Path) -> None:
+        """Draw score against KL of every iteration (fig. 1 of Gao et al., 2023, https://arxiv.org/abs/2210.10760)."""
+        from matplotlib.ticker import MaxNLocator
+
+        if not self.kl_and_score:
+            return
+        kls, scores = zip(*self.kl_and_score, strict=True)
+        with saved_subplots(path, figsize=(5, 3.5)) as (figure, axis):
+            axis.plot(kls, scores, color="0.8", zorder=1)
+            points = axis.scatter(kls, scores, c=range(len(kls)), s=14, zorder=2)
+            axis.set_xlabel("KL from the reference, nats a response")
+            axis.set_ylabel("score")
+            axis.set_title("what the reward cost")
+            axis.grid(alpha=0.3)
+            figure.colorbar(points, label="iteration", ticks=MaxNLocator(integer=True))

@@ -1,4 +1,4 @@
-"""The price of leaving the reference (Ziegler et al., 2019, https://arxiv.org/abs/1909.08593)."""
+"""KL penalty against the reference policy, fixed or adaptive (Ziegler et al., 2019, https://arxiv.org/abs/1909.08593)."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from typing import Literal
 
 from lit_align.errors import ConfigError
 
+MAX_RELATIVE_ERROR = 0.2
+"""Beyond this distance from its target, the KL divergence moves the coefficient no faster."""
+
 
 @dataclass
 class KLControl:
-    """The price of leaving the reference.
+    """KL penalty against the reference policy.
 
     Args:
-        coefficient: β: what a nat costs, in reward.
-        where: paid token by token out of the ``reward``, or as a term of the ``loss``.
+        coefficient: β: reward that one nat of KL divergence costs.
+        where: subtracted from the ``reward`` of each token, or added as a term of the ``loss``.
         estimator: of a token's divergence; as a loss k2, which has the right gradient, or k3, but not k1.
-        target: nats a response at which the coefficient is held by moving it; null leaves it as it is.
-        horizon: responses over which it may move by a fifth.
+        target: nats per response that an adaptive coefficient aims at; null keeps the coefficient fixed.
+        horizon: responses over which the coefficient may change by a fifth.
     """
 
     coefficient: float = 0.05
@@ -34,25 +37,26 @@ class KLControl:
             )
         if self.target is not None and not min(self.target, self.coefficient, self.horizon) > 0:
             raise ConfigError(
-                f"kl.target is {self.target}, kl.coefficient {self.coefficient} and kl.horizon {self.horizon}; where "
-                "there is a target, all must be over 0"
+                f"kl.target is {self.target}, kl.coefficient {self.coefficient} and kl.horizon {self.horizon}; with a "
+                "target, all must be positive"
             )
 
-    def adapted(self, coefficient: float, measured: float, responses: int) -> float:
-        """The coefficient that brings the divergence nearer to its target (section 2.2).
+    def adapt(self, coefficient: float, measured: float, num_responses: int) -> float:
+        """Coefficient for the next iteration: raised above the target, lowered below it (section 2.2).
 
         Args:
-            coefficient: as it was.
-            measured: nats a response.
-            responses: that this was measured on.
+            coefficient: β of this iteration.
+            measured: KL divergence of this iteration, in nats per response.
+            num_responses: responses it was measured on.
 
         Example:
-            Twice what it should be, as far off as counts; 100 responses of 10 000 move the price by a part of 0.002.
+            Twice the target, beyond the clip; 100 responses of a horizon of 10 000 raise β by 0.2 %.
 
-            >>> round(KL(target=6.0).adapted(0.1, 12.0, 100), 6)
+            >>> round(KLControl(target=6.0).adapt(0.1, 12.0, 100), 6)
             0.1002
         """
         if self.target is None:
             return coefficient
-        off = max(-0.2, min(0.2, measured / self.target - 1))
-        return coefficient * (1 + off * min(1.0, responses / self.horizon))
+        relative_error = measured / self.target - 1
+        clipped_error = max(-MAX_RELATIVE_ERROR, min(MAX_RELATIVE_ERROR, relative_error))
+        return coefficient * (1 + clipped_error * min(1.0, num_responses / self.horizon))

@@ -1,4 +1,4 @@
-"""Demonstrations beside the reward, so that what nobody scores is not unlearned (PPO-ptx: Ouyang et al., 2022)."""
+"""Mix supervised batches into policy updates to prevent forgetting (PPO-ptx: Ouyang et al., 2022, https://arxiv.org/abs/2203.02155)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lit_align.types import Step
 
 @dataclass
 class PretrainingMix:
-    """Demonstrations that are learned in every update (eq. 2 of Ouyang et al., 2022).
+    """Demonstrations in every policy update (eq. 2 of Ouyang et al., 2022).
 
     Args:
-        data: files or hub data sets, in any layout that gives demonstrations.
-        weight: γ: of their cross-entropy, a mean over tokens, beside the policy's loss.
+        data: files or hub data sets, in any format with demonstrations.
+        weight: γ: weight of their cross-entropy, a mean over tokens, beside the policy loss.
         batch_size: demonstrations in an update.
     """
 
@@ -24,8 +24,8 @@ class PretrainingMix:
     batch_size: int = 8
 
 
-def beside(ptx: PretrainingMix, prompts: TextDataModule) -> Demonstrations:
-    """Its data, to be cut and counted as ``prompts`` are."""
+def ptx_datamodule(ptx: PretrainingMix, prompts: TextDataModule) -> Demonstrations:
+    """Data module of the demonstrations, with the limits of the prompts' data module."""
     data = Demonstrations(
         ptx.data,
         batch_size=ptx.batch_size,
@@ -39,15 +39,15 @@ def beside(ptx: PretrainingMix, prompts: TextDataModule) -> Demonstrations:
     return data
 
 
-def demonstrations(ptx: PretrainingMix, prompts: TextDataModule) -> StepLoader:
-    """Prepared; their ledger is one more in the run's."""
-    data = beside(ptx, prompts)
+def load_demonstrations(ptx: PretrainingMix, prompts: TextDataModule) -> StepLoader:
+    """Read and tokenize the demonstrations; their ledger is added to the run's."""
+    data = ptx_datamodule(ptx, prompts)
     data.trainer, data.ledgers = prompts.trainer, prompts.ledgers
     data.prepare_split("ptx")
     return data.step_loader("ptx", shuffle=True)
 
 
-def drawn(steps: StepLoader, number: int) -> Step:
-    """The step that update ``number`` learns from, whichever were drawn before."""
-    steps.epoch, steps.next = divmod(number, len(steps))
-    return next(iter(steps))
+def demonstrations_of_update(loader: StepLoader, number: int) -> Step:
+    """Demonstrations of update ``number``; they depend on the number alone, so a resumed run sees the same."""
+    loader.epoch, loader.next = divmod(number, len(loader))
+    return next(iter(loader))

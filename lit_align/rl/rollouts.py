@@ -1,192 +1,133 @@
-"""What an iteration of on-policy learning has sampled, and what is known of it, token by token."""
+"""One iteration's rollouts: sampled responses with their scores and per-token values."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from lit_align.errors import ModelError, TrainingError
 from lit_align.functional.kl import kl_estimates
-from lit_align.models.generate import Completion
-from lit_align.rewards import Reward, Scores
-from lit_align.rewards.base import as_response, checked_scores
-from lit_align.types import Batch, Group, Tree
+from lit_align.types import Batch, Group, Scores, Tree
+
+TokenField = Literal[
+    "old_logps",
+    "ref_logps",
+    "entropy",
+    "values",
+    "rewards",
+    "returns",
+    "advantages",
+]
 
 
 @dataclass
 class RolloutBatch:
-    """Responses to some prompts, each prompt a tree, and figures of their tokens on the CPU.
+    """Responses to the prompts of one iteration; tensors are on the CPU.
 
     Args:
         trees: prompts with their responses as token ids.
-        texts: the same as text, for rewards and the table.
-        ended: ``[responses]``, whether the model ended it.
-        sampler: ``[responses, longest]``, log-probabilities as the sampler saw them.
-        scores: of the responses.
-        tokens: by name, a figure of each token, ``[responses, longest]``, zero behind the end.
+        groups: the same as text, for rewards and the sample log.
+        ended: whether a response ended with EOS, ``[responses]``.
+        sampler_logps: log-probabilities as the sampler computed them, ``[responses, longest]``.
+        scores: what the reward gave.
+        tokens: by name, a number for each token, ``[responses, longest]``, zero at padding.
+
+    Attributes:
+        length: tokens of each response, ``[responses]``.
+        mask: true at tokens, false at padding, ``[responses, longest]``.
+        prompt: index of the prompt of each response, ``[responses]``.
+        kl: by estimator, KL divergence from the reference at each token, ``[responses, longest]``.
     """
 
     trees: list[Tree]
-    texts: list[Group]
+    groups: list[Group]
     ended: Tensor
-    sampler: Tensor
+    sampler_logps: Tensor
     scores: Scores
-    tokens: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def length(self) -> Tensor:
-        """Tokens of each response, ``[responses]``."""
-        return torch.tensor([len(ids) for tree in self.trees for ids in tree.responses])
-
-    @property
-    def mask(self) -> Tensor:
-        """Where there is a token, ``[responses, longest]``."""
-        return torch.arange(int(self.length.max())) < self.length[:, None]
-
-    @property
-    def prompt(self) -> Tensor:
-        """Which prompt a response answers, ``[responses]``."""
-        return torch.tensor([k for k, tree in enumerate(self.trees) for _ in tree.responses])
-
-    def take(self, name: str, batch: Batch, device: torch.device) -> Tensor:
-        """A figure of the tokens of ``batch``, ``[n]``, in its order."""
-        return torch.cat([self._of(name, tree) for tree in batch.source]).to(device)
-
-    def keep(self, name: str, batch: Batch, values: Tensor) -> None:
-        """Note a figure, ``[n]``, of the tokens of ``batch``; those of all batches make a matrix."""
-        table = self.tokens.setdefault(name, torch.zeros(self.mask.shape))
-        parts = iter(
-            torch.split(
-                values.detach().float().cpu(), [len(r) for t in batch.source for r in t.responses]
-            )
-        )
-        for tree in batch.source:
-            for row in self._rows(tree):
-                part = next(parts)
-                table[row, : len(part)] = part
-
-    def figures(self, coefficient: float, critic: bool) -> dict[str, float]:
-        """What an iteration's samples say, as dashboards know it."""
-        estimates = kl_estimates(self.tokens["policy"], self.tokens["reference"])
-        by_response = {
-            name: (value * self.mask).sum(1).mean().item() for name, value in estimates.items()
-        }
-        gap = (self.sampler - self.tokens["policy"]).abs()[self.mask].max().item()
-        returns, values = self.tokens["return"][self.mask], self.tokens["value"][self.mask]
-        unexplained = (
-            (returns - values).var() / returns.var().clamp(min=1e-12)
-            if len(returns) > 1
-            else torch.ones(())
-        )
-        found = {
-            "objective/scores": self.scores.total.mean().item(),
-            "objective/scores_std": self.scores.total.std(correction=0).item(),
-            "objective/rlhf_reward": self.tokens["reward"].sum(1).mean().item(),
-            "objective/kl": by_response["k1"],
-            **{f"objective/kl_{name}": value for name, value in by_response.items()},
-            "objective/kl_coefficient": coefficient,
-            "objective/entropy": self.tokens["entropy"][self.mask].mean().item(),
-            "objective/length": self.length.float().mean().item(),
-            "objective/eos_rate": self.ended.float().mean().item(),
-            "policy/sampler_gap": gap,
-            **{f"rewards/{name}": part.mean().item() for name, part in self.scores.parts.items()},
-        }
-        return {**found, **({"val/explained_variance": 1 - unexplained.item()} if critic else {})}
-
-    def _of(self, name: str, tree: Tree) -> Tensor:
-        rows = zip(self._rows(tree), tree.responses, strict=True)
-        return torch.cat([self.tokens[name][row, : len(response)] for row, response in rows])
-
-    def _rows(self, tree: Tree) -> range:
-        number = self.number[id(tree)]
-        return range(number, number + len(tree.responses))
+    tokens: dict[TokenField, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        starts = torch.tensor([0, *(len(tree.responses) for tree in self.trees)]).cumsum(0).tolist()
-        self.number = {id(tree): start for tree, start in zip(self.trees, starts, strict=False)}
+        lengths: list[int] = []
+        prompts: list[int] = []
+        self._first_row: dict[int, int] = {}
+        self.kl: dict[str, Tensor] = {}
+        for index, tree in enumerate(self.trees):
+            self._first_row[id(tree)] = len(lengths)
+            lengths += [len(response) for response in tree.responses]
+            prompts += [index] * len(tree.responses)
+        self.length, self.prompt = torch.tensor(lengths), torch.tensor(prompts)
+        self.mask = torch.arange(max(lengths)) < self.length[:, None]
 
+    def __contains__(self, tree: Tree) -> bool:
+        return id(tree) in self._first_row
 
-@contextmanager
-def sampling(together: int, limit: int) -> Iterator[None]:
-    """Say what would have made it fit when memory runs out over so many responses of so many tokens.
+    def rows(self, tree: Tree) -> range:
+        """Rows of the responses of one of ``trees``."""
+        first = self._first_row[id(tree)]
+        return range(first, first + len(tree.responses))
 
-    Raises:
-        TrainingError: instead of what torch raises.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"out of memory while {together} responses of up to {limit} tokens were sampled at once; lower "
-            "data.batch_size, model.num_generations or model.max_new_tokens (`lit-align inspect` says how far)"
-        ) from error
+    def set_tokens(self, name: TokenField, batch: Batch, values: Tensor) -> None:
+        """Store ``values``, ``[n]``, of the response tokens of a micro-batch."""
+        table = self.tokens.setdefault(name, torch.zeros(self.mask.shape))
+        values, start = values.detach().float().cpu(), 0
+        for tree in batch.source:
+            for row in self.rows(tree):
+                length = int(self.length[row])
+                table[row, :length] = values[start : start + length]
+                start += length
 
+    def get_tokens(self, name: TokenField, batch: Batch, device: torch.device) -> Tensor:
+        """Stored values of the response tokens of a micro-batch, ``[n]``, in its order."""
+        table = self.tokens[name]
+        rows = [row for tree in batch.source for row in self.rows(tree)]
+        return torch.cat([table[row, : self.length[row]] for row in rows]).to(device)
 
-def gathered(
-    trees: Sequence[Tree],
-    samples: Sequence[Sequence[Completion]],
-    texts: Sequence[Sequence[str]],
-    reward: Reward,
-    folder: Path,
-) -> RolloutBatch:
-    """Score what was sampled, ``samples[prompt][k]``, and put it side by side.
+    def estimate_kl(self) -> None:
+        """Estimate the KL divergence from the reference at each token, by all three estimators."""
+        estimates = kl_estimates(self.tokens["old_logps"], self.tokens["ref_logps"])
+        self.kl = {name: estimate * self.mask for name, estimate in estimates.items()}
 
-    Raises:
-        TrainingError: if the reward is not one number for each response, naming the prompt; what it was asked is then
-            in ``bad_reward.jsonl`` in ``folder``.
-    """
-    grown, told = [], []
-    for tree, row, said in zip(trees, samples, texts, strict=True):
-        told.append(tree.group._replace(responses=[as_response(tree.group, one) for one in said]))
-        ids = [sample.ids for sample in row]
-        grown.append(
-            tree._replace(responses=ids, scored=[[True] * len(one) for one in ids], group=told[-1])
-        )
-    scores = _scored(
-        reward, told, sum(len(sample.ids) for row in samples for sample in row), folder
-    )
-    flat = [sample for row in samples for sample in row]
-    logps = pad_sequence([torch.tensor(sample.logps) for sample in flat], batch_first=True)
-    return RolloutBatch(grown, told, torch.tensor([sample.ended for sample in flat]), logps, scores)
+    def response_metrics(self) -> dict[str, Tensor]:
+        """Metrics of each response, ``[responses]``, as validation logs their means."""
+        return {
+            "objective/scores": self.scores.total,
+            "objective/kl": self.kl["k1"].sum(1),
+            "objective/length": self.length.float(),
+            "objective/eos_rate": self.ended.float(),
+        }
 
+    def metrics(self, kl_coefficient: float, with_critic: bool) -> dict[str, float]:
+        """Metrics of the iteration's samples, by the names that dashboards of RLHF use."""
+        rewards, entropy = self.tokens["rewards"].sum(1), self.tokens["entropy"][self.mask]
+        response_kl = {name: estimate.sum(1) for name, estimate in self.kl.items()}
+        means = {
+            "objective/scores": self.scores.total,
+            "objective/rlhf_reward": rewards,
+            "objective/kl": response_kl["k1"],
+            "objective/kl_k1": response_kl["k1"],
+            "objective/kl_k2": response_kl["k2"],
+            "objective/kl_k3": response_kl["k3"],
+            "objective/entropy": entropy,
+            "objective/length": self.length.float(),
+            "objective/eos_rate": self.ended.float(),
+        }
+        for name, part in self.scores.parts.items():
+            means[f"rewards/{name}"] = part
+        metrics = {name: values.mean().item() for name, values in means.items()}
+        metrics["objective/scores_std"] = self.scores.total.std(correction=0).item()
+        metrics["objective/kl_coefficient"] = kl_coefficient
+        sampler_gap = (self.sampler_logps - self.tokens["old_logps"]).abs()
+        metrics["policy/sampler_gap"] = sampler_gap[self.mask].max().item()
+        if with_critic:
+            metrics["val/explained_variance"] = self._explained_variance()
+        return metrics
 
-def _scored(reward: Reward, groups: list[Group], tokens: int, folder: Path) -> Scores:
-    """What the reward says, checked before anything is learned from it."""
-    try:
-        scores = checked_scores(reward, groups)
-        by_token = scores.tokens if scores.tokens is None else scores.tokens.float().cpu()
-        if by_token is not None and (by_token.shape != (tokens,) or not by_token.isfinite().all()):
-            raise ModelError(
-                f"{reward} gave {list(by_token.shape)} scores by token, {int(by_token.isfinite().sum())} of them "
-                f"finite, for responses of {tokens} tokens; each has one"
-            )
-    except Exception as error:  # a stranger's code
-        asked = _asked(groups, folder)
-        said = str(error) if isinstance(error, ModelError) else f"{reward} failed: {error!r}"
-        raise TrainingError(
-            f"{said}; what it was asked, from {groups[0].source} on, is in {asked}"
-        ) from error
-    return Scores(
-        scores.total.float().cpu(),
-        {name: part.float().cpu() for name, part in scores.parts.items()},
-        by_token,
-    )
-
-
-def _asked(groups: Sequence[Group], folder: Path) -> Path:
-    """Write down prompts and responses, to ask the reward again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {**one.extra, "source": one.source, "prompt": one.prompt, "responses": one.responses}
-        for one in groups
-    ]
-    lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-    (folder / "bad_reward.jsonl").write_text("".join(lines), "utf-8")
-    return folder / "bad_reward.jsonl"
+    def _explained_variance(self) -> float:
+        """Share of the variance of returns that the values explain; 0 for a single token."""
+        returns, values = self.tokens["returns"][self.mask], self.tokens["values"][self.mask]
+        if len(returns) == 1:
+            return 0.0
+        unexplained = (returns - values).var() / returns.var().clamp(min=1e-12)
+        return 1 - unexplained.item()

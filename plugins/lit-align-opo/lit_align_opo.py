@@ -1,4 +1,4 @@
-"""The baseline of least variance (Hao et al., 2025, https://arxiv.org/abs/2505.23585)."""
+"""Baseline of least variance (Hao et al., 2025, https://arxiv.org/abs/2505.23585)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,12 +11,12 @@ from lit_align.advantages import Advantage, Rollouts
 
 @dataclass(frozen=True)
 class OPO(Advantage):
-    r"""What a response earned against the mean of all to the same prompt, in which long ones weigh more.
+    r"""Total reward of a response less the mean of its prompt's responses, weighted by their length.
 
     .. math:: A_t = R_i - \frac{\sum_j l_j R_j}{\sum_j l_j} \quad \text{(eq. 8, gradients as long as responses)}
 
     Example:
-        Lengths 1 and 3 that earned 4 and 0: the baseline is 1.
+        Lengths 1 and 3 with total rewards 4 and 0: the baseline is 1.
 
         >>> import torch
         >>> rewards = torch.tensor([[4.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
@@ -26,11 +26,12 @@ class OPO(Advantage):
                 [-1., -1., -1.]])
     """
 
-    samples: ClassVar[int] = 2
+    min_generations: ClassVar[int] = 2
 
     def __call__(self, rollouts: Rollouts) -> Tensor:
         length = rollouts.mask.sum(1).to(rollouts.rewards)
-        baseline = rollouts.among(length * rollouts.totals) / rollouts.among(length)
+        weighted_totals = rollouts.prompt_mean(length * rollouts.totals)
+        baseline = weighted_totals / rollouts.prompt_mean(length)
         return (rollouts.totals - baseline)[:, None] * rollouts.mask
 
 

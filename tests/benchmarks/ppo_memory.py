@@ -74,7 +74,9 @@ def ours(folder: Path) -> None:
     from lit_align.objectives.bradley_terry import BradleyTerry
     from lit_align.objectives.ppo import PPO
     from lit_align.rewards.reward_model import RewardModelScore
-    from lit_align.rl.stage import RL, Critic, KLControl
+    from lit_align.rl.critic import Critic
+    from lit_align.rl.kl_control import KLControl
+    from lit_align.rl.stage import RL
     from lit_align.stages.reward_model import RewardModel
 
     base, lora = Base(inputs.SMOL, quantization="none", dtype="float32"), Lora(r=16, alpha=32)

@@ -29,8 +29,10 @@ from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base, load_model
 from lit_align.objectives.ppo import PPO
 from lit_align.rewards.pattern import Pattern
+from lit_align.rl.critic import Critic
+from lit_align.rl.kl_control import KLControl
 from lit_align.rl.rollouts import RolloutBatch
-from lit_align.rl.stage import RL, Critic, KLControl
+from lit_align.rl.stage import RL
 from lit_align.types import Group, Scores, Tree
 
 from . import inputs
@@ -126,6 +128,7 @@ class Theirs:
 class _Loop:
     """As much of Lightning's trainer as learning from given rollouts asks for."""
 
+    default_root_dir = "/nowhere"
     datamodule = SimpleNamespace(batch_size=1, token_budget=8192)
 
 
@@ -133,6 +136,7 @@ class Offline(RL):
     """The stage outside of Lightning's loop."""
 
     trainer, global_step = _Loop(), 0
+    datamodule = _Loop.datamodule
 
 
 class Ours:
@@ -149,10 +153,10 @@ class Ours:
         self.now = RolloutBatch(
             [tree], [], torch.ones(SAMPLES, dtype=torch.bool), there, Scores(SCORES)
         )
-        self.stage._now = self.now
         self.stage.adapters.peft.train()
         self.score()
-        (self.step,) = self.stage._updates(self.now)
+        ((self.step, _),) = self.stage.minibatches(self.now)
+        self.stage._policy_update = self.stage.policy_update(self.now)
 
     def start(self, adapter: dict[str, Tensor]) -> None:
         """Put the adapter in."""
@@ -160,7 +164,10 @@ class Ours:
 
     def score(self) -> None:
         """All that the stage works out before it learns: policy with entropy, reference, advantages."""
-        self.stage.score(self.now)
+        experience = self.stage.experience_builder()
+        experience.add_logps(self.now)
+        experience.add_values(self.now)
+        experience.add_advantages(self.now, self.stage.kl_coefficient, baseline=0.0)
 
     @torch.no_grad()
     def reference(self) -> Tensor:

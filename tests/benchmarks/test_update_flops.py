@@ -17,10 +17,12 @@ from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
 from lit_align.objectives.ppo import PPO
 from lit_align.rewards.pattern import Pattern
+from lit_align.rl.critic import Critic
+from lit_align.rl.kl_control import KLControl
 from lit_align.rl.rollouts import RolloutBatch
-from lit_align.rl.stage import RL, Critic, KLControl
 from lit_align.types import Group, TokenLogps, Tree
 from tests import tiny
+from tests.rl.on_policy import OfflineRL
 from tests.strategies import padded, padded_logps
 
 from .flops import counted
@@ -62,7 +64,7 @@ class Rows:
 @pytest.fixture(params=[GAE(), RLOO()], ids=["PPO with a critic", "RLOO"])
 def stage(request, folder):
     """A stage in the middle of an iteration, its adapters no longer zero."""
-    module = RL(
+    module = OfflineRL(
         PPO(), Pattern("a"), request.param, KLControl(), Critic(), num_generations=RESPONSES, lora=Lora(r=16), gradient_checkpointing=False,
         base=Base(str(folder), "none", "float32"),
     )  # fmt: skip
@@ -73,25 +75,28 @@ def stage(request, folder):
     ids = lambda count: torch.randint(5, VOCABULARY, (count,), generator=draw).tolist()  # noqa: E731
     scored = [[True] * RESPONSE] * RESPONSES
     tree = Tree(ids(PROMPT), [ids(RESPONSE) for _ in scored], scored, Group("", []))
-    module._now = now = RolloutBatch([tree], [], torch.ones(0), torch.zeros(0), None)
+    rollouts = RolloutBatch([tree], [], torch.ones(0), torch.zeros(0), None)
     new = module.tree_forward(pack([tree], 10**6)[0].trees).logps.detach().view(RESPONSES, RESPONSE)
-    for name in ("policy", "reference"):
-        now.tokens[name] = new + 0.2 * torch.randn(
+    for name in ("old_logps", "ref_logps"):
+        rollouts.tokens[name] = new + 0.2 * torch.randn(
             new.shape, generator=draw
         )  # some ratios are clipped, most are not
-    for name in ("advantage", "value", "return"):
-        now.tokens[name] = torch.randn(new.shape, generator=draw)
+    for name in ("advantages", "values", "returns"):
+        rollouts.tokens[name] = torch.randn(new.shape, generator=draw)
     module.adapters.peft.train()
+    module._policy_update = module.policy_update(rollouts)
     return module
 
 
 def test_the_update_costs_less_than_half_of_padded_rows(stage):
     """Losses and gradients first: those of packed trees are those of padded rows."""
-    batch = pack(stage._now.trees, 10**6)[0]
+    rollouts = stage._policy_update.rollouts
+    batch = pack(rollouts.trees, 10**6)[0]
     readers = {"trees": stage.tree_forward, "rows": Rows(stage.adapters.model, batch.source)}
     losses, gradients, flops = {}, {}, {}
     for name, reader in readers.items():
-        stage._read = reader
+        stage._tree_forward = reader
+        stage._policy_update = stage.policy_update(rollouts)
 
         def step(name=name):
             losses[name], _ = stage.losses(batch, statistics=False)

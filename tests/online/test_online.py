@@ -25,7 +25,8 @@ from lit_align.objectives.ipo import IPO
 from lit_align.objectives.kto import KTO
 from lit_align.objectives.plackett_luce_dpo import PlackettLuceDPO
 from lit_align.online.datamodule import Online
-from lit_align.online.round_loader import Rounds
+from lit_align.online.responses import replayed_groups
+from lit_align.online.round_loader import RoundLoader
 from lit_align.rewards.length import Length
 from lit_align.stages.checkpoints import LastCheckpoint, SafeIO
 from lit_align.stages.preference import Preference
@@ -162,7 +163,7 @@ def test_records_replay_to_the_same_gradients(whole, tiny, tmp_path):
     records = str(folder / "rounds/0.jsonl")
     replayed = {
         "responses": "dataset",
-        "relabel": "recorded",
+        "relabel": False,
         "rounds": 1,
         "round_size": None,
         "shuffle": False,
@@ -182,7 +183,7 @@ def test_records_say_all_that_happened(whole, pairs):
         for row in records:
             assert (row["round"], row["step"]) == (number, 2 * number)
             assert len(row.get("samples", row["responses"])) == 3
-            assert row["records"][0]["source"] == "Length(most=1, least=0)"
+            assert row["records"][0]["source"] == "Length(max_words=1, min_words=0)"
             assert row.get("set_aside") == ("a tie" if "pairs" not in row else None)
             for ids in filter(None, row["tokens"]):
                 assert len(ids) == 8 or ids[-1] == 256  # cut at the limit, or ended by the model
@@ -190,15 +191,19 @@ def test_records_say_all_that_happened(whole, pairs):
 
 @pytest.mark.parametrize(("reference_update", "fresh_fraction"), [("round", 1.0), ("average", 0.5)])
 def test_the_reference_follows_the_policy_when_a_round_begins(
-    reference, share, tiny, pairs, tmp_path
+    reference_update, fresh_fraction, tiny, pairs, tmp_path
 ):
     """After one round it is the policy of that moment, or what lies between; B starts at zero, so does A with it."""
     policy, _ = fit(tiny, tmp_path / "one", online(pairs, rounds=1))
-    later, _ = fit(tiny, tmp_path / "two", online(pairs, rounds=2, reference=reference, pace=0.5))
+    later, _ = fit(
+        tiny,
+        tmp_path / "two",
+        online(pairs, rounds=2, reference_update=reference_update, reference_ema=0.5),
+    )
     then, now = policy.adapters.copy_weights("policy"), later.adapters.copy_weights("reference")
     assert any(weight.abs().max() > 0 for name, weight in now.items() if "lora_B" in name)
     for name, weight in now.items():
-        torch.testing.assert_close(weight, then[name] * (share if "lora_B" in name else 1))
+        torch.testing.assert_close(weight, then[name] * (fresh_fraction if "lora_B" in name else 1))
 
 
 def test_some_prompts_may_keep_what_the_data_have(tiny, pairs, tmp_path):
@@ -226,7 +231,7 @@ def test_some_prompts_may_keep_what_the_data_have(tiny, pairs, tmp_path):
 
 def test_earlier_rounds_may_be_replayed(tiny, pairs, tmp_path):
     """The first has nothing to replay; of the others half is, token by token and label by label, also after a stop."""
-    settings = {"responses": "replay", "relabel": "recorded", "fresh_fraction": 0.5}
+    settings = {"responses": "replay", "relabel": False, "fresh_fraction": 0.5}
     _, seen = fit(tiny, tmp_path / "whole", online(pairs, **settings))
     first, second, third = rounds(tmp_path / "whole")
     assert len(first) == len(second) == len(third) == 8
@@ -244,7 +249,7 @@ def test_earlier_rounds_may_be_replayed(tiny, pairs, tmp_path):
     assert before + after == seen
 
 
-def test_what_was_replayed_often_is_no_likelier_to_be_replayed_again(pairs):
+def test_what_was_replayed_often_is_no_more_probable_to_be_replayed():
     row = {
         "prompt": "one",
         "responses": ["two", "three"],
@@ -255,7 +260,7 @@ def test_what_was_replayed_often_is_no_likelier_to_be_replayed_again(pairs):
     past = [{**row, "round": number} for number in range(99)] + [
         {**row, "round": 0, "tokens": [[3], [4]]}
     ]
-    drawn = online(pairs, responses="replay", fresh_fraction=0.5)._kept(1, [None] * 400, past)
+    drawn = replayed_groups(past, 400, seed="0 1")
     assert (
         150 < sum(group.extra["tokens"] == [[3], [4]] for group in drawn) < 250
     )  # 200, and 10 is a deviation
@@ -279,7 +284,7 @@ def test_recorded_pairs_train_as_ever(tiny, pairs, tmp_path):
     _, wanted = fit(tiny, tmp_path / "plain", plain, stop=2)
     same = {
         "responses": "dataset",
-        "relabel": "recorded",
+        "relabel": False,
         "shuffle": False,
         "rounds": 1,
         "round_size": 8,
@@ -301,21 +306,21 @@ def test_a_first_round_without_labels_stops_the_run(tiny, pairs, tmp_path):
     [
         (
             {"feedback": None},
-            "feedback is null, responses are fresh and labels refreshed; name who is to label them",
+            "feedback is null, responses is fresh and relabel true; set feedback to what labels",
         ),
         (
             {
                 "feedback": None,
                 "responses": "dataset",
                 "fresh_fraction": 0.5,
-                "relabel": "recorded",
+                "relabel": False,
             },
-            "feedback is null, responses",
+            "feedback is null, responses is dataset and relabel false",
         ),
-        ({"responses": "replay"}, "responses are replay and share 0"),
-        ({"temperature": 0.0}, "temperature is 0.0, so all 3 samples would be alike"),
-        ({"fresh_fraction": 1.5}, "fresh_fraction is 1.5; it is a share"),
-        ({"rounds": 0}, "rounds is 0; it must be at least 1"),
+        ({"responses": "replay"}, "responses is replay and fresh_fraction 0"),
+        ({"temperature": 0.0}, "temperature is 0.0, so all 3 samples would be the same"),
+        ({"fresh_fraction": 1.5}, "fresh_fraction must be between 0 and 1, got 1.5"),
+        ({"rounds": 0}, "rounds must be at least 1, got 0"),
     ],
 )
 def test_rounds_that_would_be_empty_are_refused(settings, says, pairs):
@@ -326,11 +331,11 @@ def test_rounds_that_would_be_empty_are_refused(settings, says, pairs):
 def test_what_cannot_fit_is_refused_before_a_round(tiny, pairs, tmp_path):
     with pytest.raises(
         ConfigError,
-        match=r"a prompt of \d+ tokens and 3 answers of up to 8 make \d+ tokens, over data.to",
+        match=r"a prompt of \d+ tokens and 3 responses of up to 8 make \d+ tokens, over data.to",
     ):
         fit(tiny, tmp_path, online(pairs, token_budget=70))
     with pytest.raises(
-        ConfigError, match="reference is round, and cache_reference keeps a fixed one"
+        ConfigError, match="reference_update is round, and cache_reference needs a fixed reference"
     ):
         fit(tiny, tmp_path, online(pairs, reference_update="round"), cache_reference=str(tmp_path))
 
@@ -338,7 +343,7 @@ def test_what_cannot_fit_is_refused_before_a_round(tiny, pairs, tmp_path):
 @given(count=st.integers(1, 12), size=st.integers(1, 15), seed=st.integers(0, 3))
 def test_rounds_use_every_prompt_before_any_again(count, size, seed):
     trees = [Tree([k], [], [], Group("", [])) for k in range(count)]
-    made = Rounds(
+    made = RoundLoader(
         trees, size, lambda *_: [], lambda rows: [], batch_size=1, token_budget=8, seed=seed
     )
     drawn = [tree.prompt[0] for number in range(6) for tree in made.prompts(number)]

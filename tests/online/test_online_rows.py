@@ -21,7 +21,7 @@ from lit_align.models.load import Base
 from lit_align.objectives.dpo import DPO
 from lit_align.objectives.kto import KTO
 from lit_align.objectives.regression import Regression
-from lit_align.online.datamodule import _ids
+from lit_align.online.records import match_ids
 from lit_align.rewards import Reward, Scores
 from lit_align.rewards.base import response_text
 from lit_align.rewards.reward_model import RewardModelScore
@@ -177,8 +177,8 @@ def test_what_was_sampled_is_no_longer_than_max_length(tiny, prompts, tmp_path):
     """With overlong: truncate the ids lose their end as the text does."""
     data = online(prompts, rounds=1, max_length=20, overlong="truncate")
     made = []
-    understand = data._understand
-    data._understand = lambda rows: made.extend(understand(rows)) or made
+    make_trees = data._make_trees
+    data._make_trees = lambda records: made.extend(make_trees(records)) or made
     fit(tiny, tmp_path, data)
     assert {len(tree.prompt) + max(map(len, tree.responses)) for tree in made} <= set(range(21))
     assert any(len(tree.prompt) + max(map(len, tree.responses)) == 20 for tree in made)
@@ -186,8 +186,8 @@ def test_what_was_sampled_is_no_longer_than_max_length(tiny, prompts, tmp_path):
 
 def test_the_same_words_may_have_been_sampled_as_other_tokens():
     said = ["one", "two", "one"]
-    assert _ids(said, [[1], [2], [3, 4]], ["one", "one"]) == [[1], [3, 4]]
-    assert _ids(said, [None, [2], [3, 4]], ["two", "one", "new"]) == [[2], None, None]
+    assert match_ids(said, [[1], [2], [3, 4]], ["one", "one"]) == [[1], [3, 4]]
+    assert match_ids(said, [None, [2], [3, 4]], ["two", "one", "new"]) == [[2], None, None]
 
 
 def test_a_date_is_a_seed():
@@ -221,7 +221,7 @@ def test_a_reward_model_learns_from_marks_but_says_nothing(tiny, pairs, tmp_path
     assert rounds(tmp_path)[0][0]["ratings"][0].keys() == {"score"}
     with pytest.raises(
         ConfigError,
-        match="RewardModel trains no policy to give fresh ones; set responses to dataset",
+        match="RewardModel trains no policy to sample from; set responses to dataset",
     ):
         learn()
 
@@ -239,7 +239,8 @@ def test_part_of_a_round_is_not_a_round(limit, tiny, pairs, tmp_path):
         DPO(0.1), base=Base(str(tiny), "none", "float32"), lora=Lora(r=4), max_new_tokens=8
     )
     with pytest.raises(
-        ConfigError, match=f"trainer.limit_train_batches is {limit}, and a round would go on in the"
+        ConfigError,
+        match=f"trainer.limit_train_batches is {limit}, and a round would continue in the",
     ):
         trainer.fit(module, online(pairs))
     quick = Trainer(default_root_dir=tmp_path, fast_dev_run=True, **quiet)
@@ -274,11 +275,11 @@ def tuned(tiny, pairs, tmp_path_factory):
 MODES = {
     "dataset": {
         "responses": "dataset",
-        "relabel": "refreshed",
+        "relabel": True,
         "fresh_fraction": 0.5,
         "reference_update": "round",
     },
-    "recorded": {"responses": "dataset", "relabel": "recorded", "fresh_fraction": 0.25},
+    "recorded": {"responses": "dataset", "relabel": False, "fresh_fraction": 0.25},
     "replay": {"responses": "replay", "fresh_fraction": 0.5, "reference_update": "average"},
     "spin": {
         "feedback": SelfPlay(),

@@ -225,10 +225,10 @@ def learn(name: str, seed: int, lr: float, held: list[str], base: list[float]) -
             first = FIRST if name == LEARNING else BUDGET
             labelled(file, gold, said(module, prompts[:first], 2, seed=1000 + seed))
         if name == OFF:
-            data = Online(str(file), responses="dataset", relabel="recorded", **usual)
+            data = Online(str(file), responses="dataset", relabel=False, **usual)
         elif name == GOLD:
             data = Online(
-                train, gold, responses="replay", relabel="recorded", fresh_fraction=0.75, **usual
+                train, gold, responses="replay", relabel=False, fresh_fraction=0.75, **usual
             )
         else:
             judge = learned(file, seed, **JUDGE)

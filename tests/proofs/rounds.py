@@ -169,7 +169,7 @@ def main() -> None:
                 optimum,
                 pairs,
                 None,
-                {"responses": "dataset", "relabel": "recorded"},
+                {"responses": "dataset", "relabel": False},
             ),
             "the same, labelled anew": (optimum, pairs, LastNumber(), {"responses": "dataset"}),
             "fresh pairs": (optimum, prompts, LastNumber(), fresh),

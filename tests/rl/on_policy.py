@@ -1,8 +1,10 @@
-"""On-policy learning for tests: short runs of the command, and a module that learns outside of Lightning."""
+"""RL for tests: short runs of the command, and a stage that is trained outside of Lightning."""
 
 import csv
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from statistics import fmean
 from types import SimpleNamespace
 
 import torch
@@ -13,8 +15,9 @@ from lit_align.models.load import Base
 from lit_align.objectives.ppo import PPO
 from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
-from lit_align.rl.stage import RL
-from lit_align.types import Tree
+from lit_align.rl.rollouts import RolloutBatch
+from lit_align.rl.stage import BASELINE_ITERATIONS, RL
+from lit_align.types import Step, Tree
 from tests.stages.runs import arguments, folder_of, say
 
 
@@ -51,7 +54,7 @@ def rl_arguments(tiny, train, run, *more):
 
 
 def table(run, *names):
-    """Figures of each iteration as they were written."""
+    """Metrics of each iteration as they were written."""
     with (folder_of(run) / "metrics.csv").open() as file:
         return [
             tuple(row[name] for name in names)
@@ -66,20 +69,41 @@ def stage(tiny, reward, advantage=RLOO(), critic=None, cls=RL, **settings):  # n
     return cls(PPO(), reward, advantage, KLControl(), critic or Critic(), base=base, **settings)
 
 
-class Alone(RL):
-    """The same, outside of Lightning's loop."""
+class OfflineRL(RL):
+    """The same stage, outside of Lightning's loop."""
 
-    trainer = property(lambda self: Loop())
+    trainer = property(lambda self: FakeTrainer())
+    datamodule = property(lambda self: self.trainer.datamodule)
     global_step = 0
+
+    def make_rollouts(self, trees: list[Tree], number: int = 0) -> RolloutBatch:
+        """Sampled responses with everything an update learns from; updates then learn from them."""
+        experience = self.experience_builder()
+        rollouts = experience.sample(trees, number)
+        self.estimate_advantages(rollouts)
+        return rollouts
+
+    def estimate_advantages(self, rollouts: RolloutBatch) -> None:
+        experience = self.experience_builder()
+        experience.add_logps(rollouts)
+        experience.add_values(rollouts)
+        baseline = fmean(self.recent_rewards) if self.recent_rewards else 0.0
+        mean_reward = experience.add_advantages(rollouts, self.kl_coefficient, baseline)
+        self.recent_rewards = [*self.recent_rewards, mean_reward][-BASELINE_ITERATIONS:]
+        self._policy_update = self.policy_update(rollouts)
+
+    def steps(self, rollouts: RolloutBatch) -> Iterator[Step]:
+        """Minibatches; `losses` then belongs to the newest."""
+        for step, ptx_weight in self.minibatches(rollouts):
+            self._policy_update = self.policy_update(rollouts, ptx_weight)
+            yield step
 
     def learn(self, trees: list[Tree], iterations: int, lr: float) -> None:
         optimizer = torch.optim.Adam(self.adapters.trainable().values(), lr=lr)
         for number in range(iterations):
             for group in optimizer.param_groups:
                 group["lr"] = lr * (1 - number / iterations)
-            self._now = self.sampled(trees, number)
-            self.score(self._now)
-            for step in self._updates(self._now):
+            for step in self.steps(self.make_rollouts(trees, number)):
                 loss, _ = self.losses(step.batches[0], statistics=False)
                 optimizer.zero_grad()
                 (loss / self.loss_denominator(step)).backward()
@@ -87,8 +111,8 @@ class Alone(RL):
 
 
 @dataclass
-class Loop:
-    """As much of a trainer as sampling asks for."""
+class FakeTrainer:
+    """As much of a trainer as sampling needs."""
 
     default_root_dir: str = "/nowhere"
     datamodule: object = field(

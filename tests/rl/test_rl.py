@@ -26,7 +26,7 @@ from lit_align.rl.kl_control import KLControl
 from lit_align.rl.pretraining_mix import PretrainingMix
 from lit_align.rl.stage import RL
 from lit_align.types import Group, Tree
-from tests.rl.on_policy import Alone, rl_arguments, stage, table, write_prompts
+from tests.rl.on_policy import OfflineRL, rl_arguments, stage, table, write_prompts
 from tests.stages.runs import arguments, folder_of, say, start, write_chats, write_pairs
 
 
@@ -155,12 +155,15 @@ def test_what_was_trained_comes_back(whole, tiny, tmp_path):
     stage_ = lit_align.load(folder_of(whole / "run"))
     assert (type(stage_), stage_.reward, stage_.advantage) == (RL, Pattern("a|e|i"), GAE())
     assert stage_.ptx == PretrainingMix(str(whole / "chats.jsonl"), 0.5, 3)
-    price = 0.05
+    coefficient = 0.05
     for kl, before in table(whole / "run", "objective/kl", "objective/kl_coefficient"):
-        assert float(before) == pytest.approx(price)
-        price *= 1 + max(-0.2, min(0.2, float(kl) / 0.001 - 1)) * 16 / 100
-    assert (stage_.coefficient, len(stage_.path)) == (pytest.approx(price), 8)
-    assert price != pytest.approx(0.05)
+        assert float(before) == pytest.approx(coefficient)
+        coefficient *= 1 + max(-0.2, min(0.2, float(kl) / 0.001 - 1)) * 16 / 100
+    assert (stage_.kl_coefficient, len(stage_.diagnostics.kl_and_score)) == (
+        pytest.approx(coefficient),
+        8,
+    )
+    assert coefficient != pytest.approx(0.05)
     made = stage(tiny, Weighted([Pattern("a")], [2.0]), GRPO(std=False), num_generations=3)
     noted = (
         made.hparams["reward"]["init_args"]["rewards"][0]["init_args"],
@@ -212,16 +215,17 @@ def trained(tiny, tmp_path_factory):
     return folder_of(at / "run") / "adapter"
 
 
-def test_a_critic_begins_with_what_the_reward_model_says(trained, tiny):
-    """Before each token it expects the score of what was said so far, as if the response ended there."""
+def test_the_critic_starts_from_the_scores_of_the_reward_model(trained, tiny):
+    """Its value before each token is the score of the partial response, as if it ended there."""
     reward = RewardModelScore(str(trained))
-    module = stage(tiny, reward, GAE(), critic=Critic(init_from=str(trained)), cls=Alone)
+    module = stage(tiny, reward, GAE(), critic=Critic(init_from=str(trained)), cls=OfflineRL)
     module.configure_model()
     chat = ChatTokenizer(module.tokenizer, max_length=256)
     prompt = chat.encode(Group([{"role": "user", "content": say(1, 3)}], [])).tree.prompt
     tree = Tree(prompt, [[5, 6, 7], [8, 9]], [[True] * 3, [True] * 2], Group("", ["", ""]))
-    (batch,) = module._packed([tree])
-    found = module._values(batch, training=False).tolist()
+    models = module.actor_critic()
+    (batch,) = models.pack([tree])
+    found = models.values(batch, training=False).tolist()
     ((member, *_),) = [reward.loaded.members]
     head = module.adapters.head(member)
     assert head.scale != 1
@@ -237,7 +241,7 @@ def test_a_critic_begins_with_what_the_reward_model_says(trained, tiny):
     assert len({round(one, 3) for one in wanted}) == 4  # both responses follow the same prompt
 
 
-def test_a_critic_does_not_begin_with_what_is_of_another_make(trained, tiny, tmp_path):
+def test_a_critic_refuses_a_reward_model_with_other_settings(trained, tiny, tmp_path):
     record = json.loads((trained / "provenance.json").read_text())
     for change, says in (
         ({"tokenizer": "another"}, r"was trained with another tokenizer or chat template"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
-from lit_align.advantages import whitened
+from lit_align.advantages import masked_whiten
 from lit_align.advantages.gae import GAE
 from lit_align.advantages.reinforce import Reinforce
 from lit_align.cli.main import main
@@ -27,11 +27,11 @@ from lit_align.rewards.pattern import Pattern
 from lit_align.rewards.weighted import Weighted
 from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
-from lit_align.rl.pretraining_mix import PretrainingMix, beside
+from lit_align.rl.pretraining_mix import PretrainingMix, ptx_datamodule
 from lit_align.stages.preference import Preference
 from lit_align.types import Group, PolicyTokens, Scores, Tree
 from tests import tiny as make
-from tests.rl.on_policy import Alone, rl_arguments, stage, table, write_prompts
+from tests.rl.on_policy import OfflineRL, rl_arguments, stage, table, write_prompts
 from tests.stages.runs import folder_of, write_chats
 
 TREES = [Tree([40 + k, 50, 51], [], [], Group("", [])) for k in range(6)]
@@ -39,9 +39,7 @@ TREES = [Tree([40 + k, 50, 51], [], [], Group("", [])) for k in range(6)]
 
 def sampled(module, trees=TREES):
     module.configure_model()
-    module._now = module.sampled(trees, 0)
-    module.score(module._now)
-    return module._now
+    return module.make_rollouts(trees)
 
 
 # ---------------------------------------------------------------- as small as it gets
@@ -73,15 +71,17 @@ def test_one_value_and_values_that_are_all_alike_whiten_to_nothing():
     for values in (torch.tensor([[5.0]]), torch.full((1, 7), 0.3)):
         there = torch.ones_like(values, dtype=torch.bool)
         torch.testing.assert_close(
-            whitened(values, there), torch.zeros_like(values), atol=1e-3, rtol=0
+            masked_whiten(values, there), torch.zeros_like(values), atol=1e-3, rtol=0
         )
-        torch.testing.assert_close(whitened(values, there, centre=False), values, atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            masked_whiten(values, there, shift_mean=False), values, atol=1e-3, rtol=0
+        )
 
 
 def test_answers_that_say_nothing(tiny):
     """Every one is the end alone: one token, which is scored and paid like any other."""
     module = stage(
-        tiny, Length(max_words=3, min_words=1), GAE(whiten=False), cls=Alone, max_new_tokens=5
+        tiny, Length(max_words=3, min_words=1), GAE(whiten=False), cls=OfflineRL, max_new_tokens=5
     )
     module.configure_model()
     module.adapters.model.generation_config.eos_token_id = list(
@@ -90,16 +90,16 @@ def test_answers_that_say_nothing(tiny):
     now = sampled(module)
     assert now.length.tolist() == [1] * 24
     assert now.ended.all()
-    assert now.texts[0].responses[0] == "" or len(now.texts[0].responses[0]) == 1
-    torch.testing.assert_close(now.tokens["reward"][:, 0], now.scores.total)
+    assert now.groups[0].responses[0] == "" or len(now.groups[0].responses[0]) == 1
+    torch.testing.assert_close(now.tokens["rewards"][:, 0], now.scores.total)
 
 
 # ---------------------------------------------------------------- where a factor would hide
 
 
-def test_a_critic_without_a_start_expects_nothing(tiny):
-    now = sampled(stage(tiny, Pattern("a"), GAE(), cls=Alone, max_new_tokens=4))
-    assert (now.tokens["value"] == 0).all()
+def test_a_critic_without_initial_weights_predicts_zero(tiny):
+    now = sampled(stage(tiny, Pattern("a"), GAE(), cls=OfflineRL, max_new_tokens=4))
+    assert (now.tokens["values"] == 0).all()
 
 
 @pytest.mark.parametrize("loss_aggregation", ["token", "sequence"])
@@ -109,14 +109,14 @@ def test_what_is_logged_of_a_minibatch_is_its_mean(loss_aggregation, tiny):
         tiny,
         Length(max_words=3),
         GAE(),
-        cls=Alone,
+        cls=OfflineRL,
         max_new_tokens=8,
         loss_aggregation=loss_aggregation,
         critic=Critic(vf_coef=0.3),
-        minibatches=2,
+        num_minibatches=2,
     )
     module.objective, module.kl = PolicyGradient(), KLControl(0.7, where="loss", estimator="k2")
-    module.coefficient = 0.7
+    module.kl_coefficient = 0.7
     module.configure_model()
     random = torch.Generator().manual_seed(0)
     for parameter in module.adapters.trainable().values():
@@ -124,14 +124,14 @@ def test_what_is_logged_of_a_minibatch_is_its_mean(loss_aggregation, tiny):
     module.adapters.model.generation_config.eos_token_id = list(range(60))
     now = sampled(module)
     assert len(set(now.length.tolist())) > 1
-    for step in module._updates(now):
+    for step in module.steps(now):
         (batch,) = step.batches
         loss, sums = module.losses(batch, statistics=True)
-        rows = [row for tree in batch.source for row in now._rows(tree)]
+        rows = [row for tree in batch.source for row in now.rows(tree)]
         each = {
-            "loss/policy": -now.tokens["advantage"] * now.tokens["policy"],
-            "loss/kl": (now.tokens["policy"] - now.tokens["reference"]).square() / 2,
-            "loss/value": (now.tokens["value"] - now.tokens["return"]).square() / 2,
+            "loss/policy": -now.tokens["advantages"] * now.tokens["old_logps"],
+            "loss/kl": (now.tokens["old_logps"] - now.tokens["ref_logps"]).square() / 2,
+            "loss/value": (now.tokens["values"] - now.tokens["returns"]).square() / 2,
         }
         wanted = {}
         for name, values in each.items():
@@ -153,12 +153,12 @@ def test_what_is_logged_of_a_minibatch_is_its_mean(loss_aggregation, tiny):
 def test_advantages_are_whitened_over_all_tokens_and_returns_are_not(whiten, tiny):
     """Without a critic's expectations a return is what is still to come, here the score alone."""
     module = stage(
-        tiny, Length(max_words=3), GAE(lam=1.0, whiten=whiten), cls=Alone, max_new_tokens=8
+        tiny, Length(max_words=3), GAE(lam=1.0, whiten=whiten), cls=OfflineRL, max_new_tokens=8
     )
     now = sampled(module)
     now.scores = now.scores._replace(total=torch.arange(24.0))
-    module.score(now)
-    each, returns = now.tokens["advantage"][now.mask], now.tokens["return"][now.mask]
+    module.estimate_advantages(now)
+    each, returns = now.tokens["advantages"][now.mask], now.tokens["returns"][now.mask]
     torch.testing.assert_close(returns, now.scores.total.repeat_interleave(now.length))
     wanted = (returns - returns.mean()) / returns.std() if whiten else returns
     torch.testing.assert_close(each, wanted, rtol=1e-4, atol=1e-4)
@@ -166,10 +166,10 @@ def test_advantages_are_whitened_over_all_tokens_and_returns_are_not(whiten, tin
 
 def test_how_far_it_moved_is_seen_from_where_it_sampled(tiny):
     """Every token is twice as likely as when it was drawn: r - 1 - log r is 1 - log 2."""
-    module = stage(tiny, Pattern("a"), cls=Alone, max_new_tokens=4)
+    module = stage(tiny, Pattern("a"), cls=OfflineRL, max_new_tokens=4)
     now = sampled(module)
-    now.tokens["policy"] -= math.log(2) * now.mask
-    (step,) = module._updates(now)
+    now.tokens["old_logps"] -= math.log(2) * now.mask
+    (step,) = module.steps(now)
     _, sums = module.losses(step.batches[0], statistics=True)
     found = {name: (total / n).item() for name, (total, n) in sums.items()}
     assert found["policy/ratio"] == pytest.approx(2, abs=1e-4)
@@ -179,12 +179,11 @@ def test_how_far_it_moved_is_seen_from_where_it_sampled(tiny):
 
 def test_minibatches_are_other_ones_in_each_pass(tiny):
     module = stage(
-        tiny, Pattern("a"), cls=Alone, max_new_tokens=2, num_iterations=3, num_minibatches=3
+        tiny, Pattern("a"), cls=OfflineRL, max_new_tokens=2, num_iterations=3, num_minibatches=3
     )
     now = sampled(module)
     passes = [
-        [id(tree) for batch in step.batches for tree in batch.source]
-        for step in module._updates(now)
+        [id(tree) for batch in step.batches for tree in batch.source] for step in module.steps(now)
     ]
     assert len(passes) == 9
     orders = [tuple(one for part in passes[k : k + 3] for one in part) for k in (0, 3, 6)]
@@ -212,7 +211,7 @@ def test_what_counts_as_clipped_is_what_the_loss_clips(objective, wanted):
 
 def test_a_critics_gradient_does_not_shrink_the_policys(tiny):
     """Both are scaled down to the same norm, each for itself."""
-    module = stage(tiny, Pattern("a"), GAE(), cls=Alone, max_new_tokens=4)
+    module = stage(tiny, Pattern("a"), GAE(), cls=OfflineRL, max_new_tokens=4)
     module.configure_model()
     policy, critic = module.clipping_groups()
     assert {id(p) for p in policy + critic} == {id(p) for p in module.adapters.trainable().values()}
@@ -252,11 +251,11 @@ def test_dropout_that_is_a_number_is_off_too(tmp_path):
     )
     OPTForCausalLM(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    module = stage(tmp_path, Pattern("a"), cls=Alone, max_new_tokens=6)
+    module = stage(tmp_path, Pattern("a"), cls=OfflineRL, max_new_tokens=6)
     module.configure_model()
     module.adapters.peft.train()
     now = sampled(module)
-    (step,) = module._updates(now)
+    (step,) = module.steps(now)
     _, sums = module.losses(step.batches[0], statistics=True)
     assert sums["policy/approxkl"][0].item() == pytest.approx(0, abs=1e-8)
 
@@ -310,18 +309,18 @@ def test_a_dash_between_numbers_is_no_sign(said, right):
             {"where": "loss"},
             r"kl.estimator is k1, whose gradient as a loss is zero on average.* set it to k2",
         ),
-        ({"target": 0.0}, r"kl.target is 0.0, kl.coefficient 0.05 .* all must be over 0"),
+        ({"target": 0.0}, r"kl.target is 0.0, kl.coefficient 0.05 .* all must be positive"),
         ({"target": 6.0, "coefficient": 0.0}, r"kl.target is 6.0, kl.coefficient 0.0 "),
     ],
 )
-def test_a_price_that_does_nothing_is_refused(settings, says):
+def test_a_kl_penalty_that_does_nothing_is_refused(settings, says):
     with pytest.raises(ConfigError, match=says):
         KLControl(**settings)
 
 
-@pytest.mark.parametrize("name", ["max_new_tokens", "reward_clip", "target_kl", "overlong"])
+@pytest.mark.parametrize("name", ["max_new_tokens", "reward_clip", "target_kl", "overlong_buffer"])
 def test_limits_that_would_mislead_are_refused(name, tiny):
-    with pytest.raises(ConfigError, match=rf"{name} is -1; it must be over 0"):
+    with pytest.raises(ConfigError, match=rf"{name} must be positive, got -1"):
         stage(tiny, Pattern("a"), **{name: -1})
 
 
@@ -356,14 +355,14 @@ def test_running_out_of_memory_while_sampling_names_what_would_help(tiny, monkey
     def no_room(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("lit_align.rl.stage.sample", no_room)
-    module = stage(tiny, Pattern("a"), cls=Alone, num_generations=3, max_new_tokens=7)
+    monkeypatch.setattr("lit_align.models.sample_responses.sample", no_room)
+    module = stage(tiny, Pattern("a"), cls=OfflineRL, num_generations=3, max_new_tokens=7)
     module.configure_model()
     with pytest.raises(
         TrainingError,
         match=r"while 3 responses of up to 7 tokens were sampled at once; lower data.batch",
     ):
-        module.sampled(TREES, 0)
+        module.make_rollouts(TREES)
 
 
 # ---------------------------------------------------------------- what is left behind
@@ -411,7 +410,7 @@ def test_demonstrations_are_cut_as_prompts_are(tmp_path):
     data = Prompts(
         "prompts.jsonl", overlong="truncate", max_length=77, max_malformed=0.5, token_budget=99
     )
-    shown = beside(PretrainingMix("chats.jsonl", batch_size=3), data)
+    shown = ptx_datamodule(PretrainingMix("chats.jsonl", batch_size=3), data)
     assert [
         getattr(shown, name) for name in ("overlong", "max_length", "max_malformed", "token_budget")
     ] == (["truncate", 77, 0.5, 99])

@@ -20,7 +20,7 @@ from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
 from lit_align.types import Group, Tree
 from tests import tiny
-from tests.rl.on_policy import Alone
+from tests.rl.on_policy import OfflineRL
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def words(tmp_path_factory):
     return tiny.words(tmp_path_factory.mktemp("words"))
 
 
-def answers(module: Alone, tree: Tree, role: str) -> dict[tuple[int, ...], float]:
+def answers(module: OfflineRL, tree: Tree, role: str) -> dict[tuple[int, ...], float]:
     """Log-probability of every answer: the end, or a word and then a word or the end."""
     with torch.no_grad(), module.adapters.activate(role, training=False) as model:
         first = model(input_ids=torch.tensor([tree.prompt])).logits[0, -1].double().log_softmax(-1)
@@ -51,7 +51,7 @@ def answers(module: Alone, tree: Tree, role: str) -> dict[tuple[int, ...], float
 def test_it_converges_to_the_optimum_in_closed_form(objective, advantage, kl, words):
     """π* ∝ ρ exp(r / β) over all answers."""
     reward = Weighted([Pattern("a|c"), Pattern("b$")], [1.0, 0.5])
-    module = Alone(
+    module = OfflineRL(
         objective, reward, advantage, kl, Critic(clip=None), num_generations=256, max_new_tokens=2,
         base=Base(str(words), "none", "float32"), lora=Lora(r=8),
     )  # fmt: skip
@@ -103,12 +103,12 @@ def test_it_abstains_exactly_where_it_would_be_wrong_too_often(tmp_path):
             Tree([vocabulary[question]], [], [], Group(question, [], extra={"answers": [one]}))
             for one in right
         ]
-    module = Alone(
+    module = OfflineRL(
         PolicyGradient(), Abstention(0.4), RLOO(), KLControl(), Critic(), num_generations=16, max_new_tokens=1,
         base=Base(str(tmp_path), "none", "float32"), lora=Lora(r=8), gradient_checkpointing=False,
     )  # fmt: skip
     module.configure_model()
-    for module.coefficient in (
+    for module.kl_coefficient in (
         0.3,
         0.1,
         0.03,

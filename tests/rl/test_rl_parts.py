@@ -2,14 +2,13 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import lit_align.rl.stage
-from lit_align.advantages import Rollouts, whitened
+from lit_align.advantages import Rollouts, masked_whiten
 from lit_align.advantages.gae import GAE
 from lit_align.advantages.grpo import GRPO
 from lit_align.advantages.rloo import RLOO
@@ -21,9 +20,10 @@ from lit_align.rewards.pattern import Pattern
 from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.pretraining_mix import PretrainingMix
-from lit_align.types import Group, PolicyTokens, Scores, Tree
+from lit_align.rl.reward_shaping import RewardShaping
+from lit_align.types import Group, PolicyTokens, Tree
 from tests import tiny as make
-from tests.rl.on_policy import Alone, rl_arguments, stage, table, write_prompts
+from tests.rl.on_policy import OfflineRL, rl_arguments, stage, table, write_prompts
 
 
 def test_minibatches_and_budgets_do_not_change_what_is_learned(tiny, tmp_path):
@@ -41,29 +41,29 @@ def test_minibatches_and_budgets_do_not_change_what_is_learned(tiny, tmp_path):
         )
 
 
-def test_a_missing_end_and_a_far_score_count_as_they_are_told(tiny):
+def test_a_missing_eos_and_a_clipped_score_change_what_is_paid():
     """The third of 10 tokens is cut off at the limit; of the last 4 before it each costs a quarter."""
-    scores = Scores(torch.tensor([3.0, 0.25, -9.0, 0.25]))
+    scores = torch.tensor([3.0, 0.25, -9.0, 0.25])
     ended, length = torch.tensor([True, True, False, True]), torch.tensor([1, 6, 10, 8])
-    now = SimpleNamespace(scores=scores, ended=ended, length=length)
-    module = stage(tiny, Pattern("a"), missing_eos_reward=-1.0, reward_clip=0.5, max_new_tokens=10)
-    assert module._earned(now).tolist() == [0.5, 0.25, -1.0, 0.25]
-    module.overlong = 4
-    assert module._earned(now).tolist() == [0.5, 0.25, -2.0, -0.25]
+    settings = {"max_new_tokens": 10, "missing_eos_reward": -1.0, "reward_clip": 0.5}
+    shaped = RewardShaping(**settings).shape_scores(scores, ended, length)
+    assert shaped.tolist() == [0.5, 0.25, -1.0, 0.25]
+    shaped = RewardShaping(**settings, overlong_buffer=4).shape_scores(scores, ended, length)
+    assert shaped.tolist() == [0.5, 0.25, -2.0, -0.25]
 
 
-def test_the_price_of_kl_moves_towards_its_target():
+def test_the_kl_coefficient_moves_towards_its_target():
     """β (1 + clip(KL / target - 1, ±0.2) n / horizon): of 16 responses and a horizon of 160, by at most a fiftieth."""
     kl = KLControl(0.1, target=6.0, horizon=160)
-    price = 0.1
+    coefficient = 0.1
     for measured, wanted in (
         (12.0, 0.1 * 1.02),
         (6.3, 0.1 * 1.02 * 1.005),
         (0.0, 0.1 * 1.02 * 1.005 * 0.98),
     ):
-        price = kl.adapted(price, measured, 16)
-        assert price == pytest.approx(wanted)
-    assert KLControl(0.1).adapted(0.1, 12.0, 16) == 0.1
+        coefficient = kl.adapt(coefficient, measured, 16)
+        assert coefficient == pytest.approx(wanted)
+    assert KLControl(0.1).adapt(0.1, 12.0, 16) == 0.1
 
 
 def test_grpo_and_rloo_among_prompts_of_different_samples():
@@ -117,11 +117,14 @@ def test_whitening_is_torchtunes():
         torch.arange(7)[None] < 6,
     )
     published = torch.tensor([[0.0774, 0.1704, 0.5421, 0.9138, 0.4491, -2.1528]]) * (5 / 6) ** 0.5
-    torch.testing.assert_close(whitened(values, there)[:, :6], published, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(masked_whiten(values, there)[:, :6], published, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
-        whitened(values, there, centre=False)[:, :6], published - 11 / 6, rtol=1e-4, atol=1e-4
+        masked_whiten(values, there, shift_mean=False)[:, :6],
+        published - 11 / 6,
+        rtol=1e-4,
+        atol=1e-4,
     )
-    assert whitened(values, there, centre=False)[0, 6] == 0
+    assert masked_whiten(values, there, shift_mean=False)[0, 6] == 0
 
 
 def test_gae_is_torchtunes():
@@ -143,7 +146,7 @@ def moved(tiny):
     """A policy that has left its reference."""
 
     def make(reward=Pattern("a|e|i"), **settings):  # noqa: B008 - frozen
-        module = stage(tiny, reward, cls=Alone, max_new_tokens=6, **settings)
+        module = stage(tiny, reward, cls=OfflineRL, max_new_tokens=6, **settings)
         module.configure_model()
         random = torch.Generator().manual_seed(0)
         for parameter in module.adapters.trainable().values():
@@ -157,28 +160,29 @@ TREES = [Tree([40 + k, 50, 51], [], [], Group("", [])) for k in range(3)]
 
 
 @pytest.mark.parametrize("whiten", [False, True])
-def test_what_tokens_earn(whiten, moved):
-    """What a reward gives each token, less β (log π - log ρ), and the score at the last; whitened, the mean stays."""
+def test_token_rewards_and_returns(whiten, moved):
+    """Token scores less β (log π_θ - log π_ref), and the score at the last; whitening keeps the mean."""
     module = moved(advantage=GAE(gamma=1.0, lam=1.0, whiten=False), whiten_rewards=whiten)
     module.adapters.head("critic").weight.data.zero_()
     module.adapters.head("critic").bias.data.zero_()
-    now = module.sampled(TREES, 0)
-    length = now.length.tolist()
+    rollouts = module.experience_builder().sample(TREES, 0)
+    length = rollouts.length.tolist()
     tokens = torch.arange(sum(length)) / 100
-    now.scores = now.scores._replace(total=1.0 + torch.arange(len(length)), tokens=tokens)
-    module.score(now)
-    assert (now.tokens["policy"] - now.tokens["reference"]).abs().max() > 0.01
-    rows, each = [], iter(tokens.tolist())
+    rollouts.scores = rollouts.scores._replace(total=1.0 + torch.arange(len(length)), tokens=tokens)
+    module.estimate_advantages(rollouts)
+    log_ratio = rollouts.tokens["old_logps"] - rollouts.tokens["ref_logps"]
+    assert log_ratio.abs().max() > 0.01
+    rows, token_scores = [], iter(tokens.tolist())
     for i, n in enumerate(length):
-        k1 = (now.tokens["policy"] - now.tokens["reference"])[i, :n].tolist()
-        rows.append([next(each) - 0.05 * one for one in k1])
-        rows[-1][-1] += now.scores.total[i].item()
-    flat = torch.tensor([one for row in rows for one in row])
-    torch.testing.assert_close(now.tokens["reward"][now.mask], flat)
+        k1 = log_ratio[i, :n].tolist()
+        rows.append([next(token_scores) - 0.05 * value for value in k1])
+        rows[-1][-1] += rollouts.scores.total[i].item()
+    flat = torch.tensor([value for row in rows for value in row])
+    torch.testing.assert_close(rollouts.tokens["rewards"][rollouts.mask], flat)
     if whiten:
         flat = (flat - flat.mean()) / flat.std() + flat.mean()
     totals = torch.stack([part.sum() for part in flat.split(length)])
-    torch.testing.assert_close(now.tokens["return"][:, 0], totals, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(rollouts.tokens["returns"][:, 0], totals, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("loss_aggregation", ["token", "sequence"])
@@ -189,12 +193,11 @@ def test_demonstrations_add_their_gradient(loss_aggregation, moved):
         Tree([70], [[71]], [[True]], Group("", [""])),
     ]
     module = moved(ptx=PretrainingMix("", weight=0.3), loss_aggregation=loss_aggregation)
-    module._now = module.sampled(TREES, 0)
-    module.score(module._now)
+    rollouts = module.make_rollouts(TREES)
 
     def gradient(steps):
         module._demonstrations = steps
-        (step,) = module._updates(module._now)
+        (step,) = module.steps(rollouts)
         module.zero_grad()
         for batch in step.batches:
             (module.losses(batch, statistics=True)[0] / module.loss_denominator(step)).backward()
@@ -231,17 +234,15 @@ def test_dropout_of_the_base_is_off(tmp_path):
     assert config.resid_pdrop == config.attn_pdrop == config.embd_pdrop == 0.1
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    module = stage(tmp_path, Pattern("a"), cls=Alone, max_new_tokens=6)
+    module = stage(tmp_path, Pattern("a"), cls=OfflineRL, max_new_tokens=6)
     module.configure_model()
     module.adapters.peft.train()
-    module._now = module.sampled(TREES, 0)
-    module.score(module._now)
-    (step,) = module._updates(module._now)
+    (step,) = module.steps(module.make_rollouts(TREES))
     _, sums = module.losses(step.batches[0], statistics=True)
     assert sums["policy/approxkl"][0].item() == pytest.approx(0, abs=1e-8)
 
 
-def test_what_was_half_wrong():
+def test_the_value_loss_is_the_larger_half_square():
     """Right is 1; held within 0.2 of 0 and of 0.9, and free: the larger of both squares, halved."""
     values, before, right = (
         torch.tensor([0.5, 1.0]),

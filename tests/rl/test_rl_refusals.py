@@ -48,7 +48,7 @@ class Broken(Reward):
         ("short", r"gave \[15\] scores for 16 responses; each has one"),
         (
             "raises",
-            r"Broken\(how='raises'\) failed: KeyError\('answer'\); what it was asked, from .*prompts.jsonl:",
+            r"Broken\(how='raises'\) failed: KeyError\('answer'\); the prompts and responses, from .*prompts.jsonl:",
         ),
         (
             "tokens",
@@ -79,11 +79,11 @@ def test_a_broken_reward_is_named_and_what_it_was_asked_is_kept(how, says, tiny,
             {"num_generations": 1},
             "RLOO compares at least 2 responses to a prompt; raise num_generations",
         ),
-        ({"num_iterations": 0}, "num_iterations is 0; it must be over 0"),
-        ({"temperature": 0.0}, "temperature is 0.0; it must be over 0"),
+        ({"num_iterations": 0}, "num_iterations must be positive, got 0"),
+        ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
         (
             {"critic": Critic(init_from="rm")},
-            "critic.start is 'rm', and RLOO needs no critic; set it to null",
+            "critic.init_from is 'rm', and RLOO needs no critic; set it to null",
         ),
     ],
 )

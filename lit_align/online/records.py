@@ -1,0 +1,75 @@
+"""Records of a round: JSON rows with the responses, their token ids, their labels, and who gave these."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lit_align.data.formats.groups import Groups, as_row
+from lit_align.feedback import FeedbackResult
+from lit_align.jsonl import write_jsonl
+from lit_align.types import Group, Text
+
+Record = dict[str, Any]
+"""One prompt of a round, as it is written to ``rounds/N.jsonl`` and saved in checkpoints."""
+
+TokenIds = list[int] | None
+"""Ids of a response as it was sampled; None if it was not."""
+
+IDS_COLUMN = "tokens"
+"""Column with the ids of each response."""
+
+ROUND_COLUMNS = {"samples", "records", "round", "step", "set_aside"}
+"""Columns that describe a round; they do not apply to new responses to the prompt."""
+
+
+def make_record(group: Group, result: FeedbackResult) -> Record:
+    """Record of a group: the labelled responses with their ids, the feedback's records, and all samples if more.
+
+    Args:
+        group: as it was given to the feedback, with ids of its responses in ``extra``.
+        result: of the feedback; its group is None if it set the group aside.
+    """
+    labelled = group if result.group is None else result.group
+    extra = {name: value for name, value in labelled.extra.items() if name != "set_aside"}
+    extra[IDS_COLUMN] = match_ids(group.responses, group.extra[IDS_COLUMN], labelled.responses)
+    if labelled.responses != group.responses:
+        extra["samples"] = group.responses
+    record = as_row(labelled._replace(extra=extra))
+    return {**record, "source": group.source, "records": list(result.records)}
+
+
+def group_from_record(record: Record) -> Group:
+    """The group that a record was made of, with its labels."""
+    return Groups()(record)._replace(source=record["source"])
+
+
+def match_ids(responses: list[Text], ids: list[TokenIds], selected: list[Text]) -> list[TokenIds]:
+    """Ids of the selected responses; the same text may have been sampled several times, as other tokens.
+
+    Args:
+        responses: all responses.
+        ids: of each of them.
+        selected: responses whose ids are returned; None for those that are not among all.
+
+    Example:
+        >>> match_ids(["a", "b", "a"], [[1], [2], [3, 4]], ["a", "a", "c"])
+        [[1], [3, 4], None]
+    """
+    ids_by_text: dict[str, list[TokenIds]] = {}
+    for response, response_ids in zip(responses, ids, strict=True):
+        ids_by_text.setdefault(json.dumps(response), []).append(response_ids)
+    matched: list[TokenIds] = []
+    for response in selected:
+        candidates = ids_by_text.get(json.dumps(response))
+        matched.append(candidates.pop(0) if candidates else None)
+    return matched
+
+
+def write_records(path: Path, records: list[Record]) -> None:
+    """Write the records of a round; the file is complete or missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    write_jsonl(partial, records)
+    partial.replace(path)

@@ -1,0 +1,64 @@
+"""Policy, reference and critic on one base model, evaluated on packed trees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lit_align.data.datamodules import to_device
+from lit_align.data.packing import pack
+from lit_align.models.adapter_set import AdapterSet
+from lit_align.models.tree_forward import TreeForward
+from lit_align.types import Batch, TokenLogps, Tree
+
+
+@dataclass(frozen=True)
+class ActorCritic:
+    """Policy, reference and critic on one base model.
+
+    Args:
+        adapters: the base model with the adapters ``policy`` and, for GAE, ``critic``.
+        tree_forward: forward pass over packed trees.
+        temperature: of the policy and the reference; log-probabilities are taken at it.
+        token_budget: tokens of a micro-batch.
+        block_sparse: whether attention is block-sparse; micro-batches are then packed into one row.
+        device: of the model.
+        out_of_memory_advice: context manager that explains which settings to lower when memory runs out.
+    """
+
+    adapters: AdapterSet
+    tree_forward: TreeForward
+    temperature: float
+    token_budget: int
+    block_sparse: bool
+    device: torch.device
+    out_of_memory_advice: Callable[[Batch], AbstractContextManager[None]]
+
+    def pack(self, trees: list[Tree]) -> Iterator[Batch]:
+        """Micro-batches of at most ``token_budget`` tokens, or of one larger tree, on the device."""
+        budget = max(self.token_budget, *(tree.tokens for tree in trees))
+        for batch in pack(trees, budget, dense=not self.block_sparse):
+            yield to_device(batch, self.device)
+
+    def token_logps(
+        self, batch: Batch, role: Literal["policy", "reference"], with_entropy: bool = False
+    ) -> TokenLogps:
+        """Log-probabilities of the response tokens of a micro-batch, ``[n]``, outside of training."""
+        with self.out_of_memory_advice(batch), self.adapters.activate(role, training=False):
+            return self.tree_forward(batch.trees, with_entropy, self.temperature)
+
+    def new_logps(self, batch: Batch) -> Tensor:
+        """Log-probabilities under the policy that is being trained, ``[n]``, with gradient."""
+        return self.tree_forward(batch.trees, temperature=self.temperature).logps
+
+    def values(self, batch: Batch, training: bool) -> Tensor:
+        """The critic's value before each response token of a micro-batch, ``[n]``."""
+        with self.adapters.activate("critic", training):
+            hidden = self.tree_forward.hidden(batch.trees)
+            values: Tensor = self.adapters.head("critic")(hidden)[:, 0]
+        return values

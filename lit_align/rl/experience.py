@@ -1,0 +1,189 @@
+"""Experience of one iteration: sampled responses with scores, log-probabilities, values, rewards and advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from lit_align.advantages import Advantage, Rollouts, masked_whiten
+from lit_align.errors import ModelError, TrainingError
+from lit_align.jsonl import write_jsonl
+from lit_align.models.sample_responses import sample_responses
+from lit_align.rewards import Reward, Scores
+from lit_align.rewards.base import as_response, checked_scores
+from lit_align.rl.actor_critic import ActorCritic
+from lit_align.rl.kl_control import KLControl
+from lit_align.rl.reward_shaping import RewardShaping
+from lit_align.rl.rollouts import RolloutBatch
+from lit_align.seeding import step_seed
+from lit_align.types import Group, Tree
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class ExperienceBuilder:
+    """Samples responses and computes what an iteration learns from, in the order of its methods.
+
+    Args:
+        models: policy, reference and critic.
+        tokenizer: of the base model.
+        reward: scores the responses.
+        advantage: estimator of advantages.
+        kl: KL penalty against the reference.
+        shaping: from scores to token rewards.
+        whiten_rewards: scale token rewards to standard deviation 1; their mean stays.
+        num_generations: responses to each prompt.
+        prompts_at_once: prompts whose responses are decoded together.
+        seed: seed of the run.
+        folder: run folder, for the record of a reward that failed.
+    """
+
+    models: ActorCritic
+    tokenizer: PreTrainedTokenizerBase
+    reward: Reward
+    advantage: Advantage
+    kl: KLControl
+    shaping: RewardShaping
+    whiten_rewards: bool
+    num_generations: int
+    prompts_at_once: int
+    seed: int
+    folder: Path
+
+    def sample(self, prompts: list[Tree], number: int) -> RolloutBatch:
+        """Sample and score responses; the random numbers depend on the seed and ``number`` alone.
+
+        Raises:
+            TrainingError: if the reward fails or does not give each response one number. The prompts and responses are
+                then in ``bad_reward.jsonl`` in the run folder.
+        """
+        completions, texts = sample_responses(
+            self.models.adapters,
+            self.tokenizer,
+            [tree.prompt for tree in prompts],
+            num_generations=self.num_generations,
+            max_new_tokens=self.shaping.max_new_tokens,
+            temperature=self.models.temperature,
+            seed=step_seed(self.seed, number),
+            prompts_at_once=self.prompts_at_once,
+            token_budget=self.models.token_budget,
+        )
+        trees, groups = [], []
+        for tree, generations, answers in zip(prompts, completions, texts, strict=True):
+            responses = [as_response(tree.group, answer) for answer in answers]
+            group = tree.group._replace(responses=responses)
+            ids = [completion.ids for completion in generations]
+            scored = [[True] * len(response) for response in ids]
+            trees.append(tree._replace(responses=ids, scored=scored, group=group))
+            groups.append(group)
+        flat = [completion for generations in completions for completion in generations]
+        num_tokens = sum(len(completion.ids) for completion in flat)
+        return RolloutBatch(
+            trees=trees,
+            groups=groups,
+            ended=torch.tensor([completion.ended for completion in flat]),
+            sampler_logps=pad_sequence([torch.tensor(c.logps) for c in flat], batch_first=True),
+            scores=_score_responses(self.reward, groups, num_tokens, self.folder),
+        )
+
+    @torch.no_grad()
+    def add_logps(self, rollouts: RolloutBatch) -> None:
+        """Compute log-probabilities under policy and reference, entropy, and KL estimates."""
+        for batch in self.models.pack(rollouts.trees):
+            policy = self.models.token_logps(batch, "policy", with_entropy=True)
+            reference = self.models.token_logps(batch, "reference")
+            rollouts.set_tokens("old_logps", batch, policy.logps)
+            rollouts.set_tokens("ref_logps", batch, reference.logps)
+            if policy.entropy is not None:
+                rollouts.set_tokens("entropy", batch, policy.entropy)
+        rollouts.estimate_kl()
+
+    @torch.no_grad()
+    def add_values(self, rollouts: RolloutBatch) -> None:
+        """Compute the critic's value before each token; zero without a critic."""
+        rollouts.tokens["values"] = torch.zeros(rollouts.mask.shape)
+        if not self.advantage.needs_critic:
+            return
+        for batch in self.models.pack(rollouts.trees):
+            with self.models.out_of_memory_advice(batch):
+                values = self.models.values(batch, training=False)
+            rollouts.set_tokens("values", batch, values)
+
+    def add_advantages(
+        self, rollouts: RolloutBatch, kl_coefficient: float, baseline: float
+    ) -> float:
+        """Compute rewards, returns and advantages of all tokens.
+
+        Args:
+            rollouts: with log-probabilities and values.
+            kl_coefficient: β of this iteration.
+            baseline: mean total reward of earlier iterations.
+
+        Returns:
+            The mean total reward of a response.
+        """
+        kl_rewards = torch.zeros(rollouts.mask.shape)
+        if self.kl.where == "reward":
+            kl_rewards = -kl_coefficient * rollouts.kl[self.kl.estimator]
+        rewards = self.shaping.token_rewards(
+            rollouts.scores, rollouts.ended, rollouts.mask, kl_rewards
+        )
+        rollouts.tokens["rewards"] = rewards
+        if self.whiten_rewards:
+            rewards = masked_whiten(rewards, rollouts.mask, shift_mean=False)
+        values = rollouts.tokens["values"]
+        inputs = Rollouts(
+            rewards, rollouts.mask, rollouts.prompt, values, baseline=torch.tensor(baseline)
+        )
+        advantages = self.advantage(inputs)
+        rollouts.tokens["returns"] = advantages + values
+        if self.advantage.whiten:
+            advantages = masked_whiten(advantages, rollouts.mask)
+        rollouts.tokens["advantages"] = advantages
+        return inputs.totals.mean().item()
+
+
+def _score_responses(reward: Reward, groups: list[Group], num_tokens: int, folder: Path) -> Scores:
+    """Scores of all responses on the CPU, checked before anything is learned from them."""
+    try:
+        scores = checked_scores(reward, groups)
+        token_scores = None if scores.tokens is None else scores.tokens.float().cpu()
+        if token_scores is not None:
+            _check_token_scores(reward, token_scores, num_tokens)
+    except Exception as error:  # the reward may be a plugin's
+        path = _write_bad_reward(groups, folder)
+        reason = str(error) if isinstance(error, ModelError) else f"{reward} failed: {error!r}"
+        raise TrainingError(
+            f"{reason}; the prompts and responses, from {groups[0].source} on, are in {path}"
+        ) from error
+    parts = {name: part.float().cpu() for name, part in scores.parts.items()}
+    return Scores(scores.total.float().cpu(), parts, token_scores)
+
+
+def _check_token_scores(reward: Reward, token_scores: Tensor, num_tokens: int) -> None:
+    finite = token_scores.isfinite()
+    if token_scores.shape != (num_tokens,) or not finite.all():
+        raise ModelError(
+            f"{reward} gave {list(token_scores.shape)} scores by token, {int(finite.sum())} of them finite, for "
+            f"responses of {num_tokens} tokens; each token has one"
+        )
+
+
+def _write_bad_reward(groups: Sequence[Group], folder: Path) -> Path:
+    """Write prompts and responses to ``bad_reward.jsonl``, to call the reward on them outside of training."""
+    rows = []
+    for group in groups:
+        columns = {"source": group.source, "prompt": group.prompt, "responses": group.responses}
+        rows.append({**group.extra, **columns})
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "bad_reward.jsonl"
+    write_jsonl(path, rows)
+    return path
