@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,12 @@ def match_ids(responses: list[Text], ids: list[TokenIds], selected: list[Text]) 
         >>> match_ids(["a", "b", "a"], [[1], [2], [3, 4]], ["a", "a", "c"])
         [[1], [3, 4], None]
     """
-    ids_by_text: dict[str, list[TokenIds]] = {}
+    ids_by_text = defaultdict(list)
     for response, response_ids in zip(responses, ids, strict=True):
-        ids_by_text.setdefault(json.dumps(response), []).append(response_ids)
+        ids_by_text[json.dumps(response)].append(response_ids)
     matched: list[TokenIds] = []
     for response in selected:
-        candidates = ids_by_text.get(json.dumps(response))
+        candidates = ids_by_text[json.dumps(response)]
         matched.append(candidates.pop(0) if candidates else None)
     return matched
 

@@ -1,4 +1,4 @@
-"""How many nouns a response has, by a word list and endings: a reward that anyone can count, to study learning with."""
+"""Number of nouns in a response, by a word list and endings: a reward that is easy to check, for experiments."""
 
 import functools
 import re
@@ -13,11 +13,11 @@ from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import response_text
 
 ENDINGS = ("tion", "sion", "ness", "ment", "ity", "ship", "ism", "ance", "ence", "hood")
-OTHERWISE = frozenset({
+NOT_NOUNS = frozenset({
     "advance", "augment", "commence", "complement", "enhance", "experiment", "glance", "hence", "implement",
     "influence", "lament", "mention", "supplement", "thence", "whence",
 })  # fmt: skip
-"""Words with such an ending that are verbs as often, or no nouns at all."""
+"""Words with such an ending that are as often verbs, or are not nouns."""
 IRREGULAR = {
     "children": "child", "feet": "foot", "geese": "goose", "men": "man", "mice": "mouse", "teeth": "tooth",
     "women": "woman",
@@ -26,9 +26,9 @@ IRREGULAR = {
 
 @dataclass(frozen=True)
 class Nouns(Reward):
-    """The number of words that are nouns; it looks at words alone, and counts one that is repeated each time.
+    """Number of nouns in a response, repetitions included; each word is judged without its context.
 
-    Singhal et al., 2024, https://arxiv.org/abs/2405.01511, study learning with such a reward.
+    Singhal et al., 2024, https://arxiv.org/abs/2405.01511, use such a reward in experiments.
 
     Example:
         Dog and bones; kindness, by its ending, and cities.
@@ -38,27 +38,30 @@ class Nouns(Reward):
     """
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        texts = [response_text(response) for group in groups for response in group.responses]
-        return Scores(
-            torch.tensor(
-                [float(sum(map(is_noun, re.findall(r"[^\W\d_]+", text)))) for text in texts]
-            )
-        )
+        counts = []
+        for group in groups:
+            for response in group.responses:
+                words = re.findall(r"[^\W\d_]+", response_text(response))
+                counts.append(float(sum(map(is_noun, words))))
+        return Scores(torch.tensor(counts))
 
 
 @functools.lru_cache(2**16)
 def is_noun(word: str) -> bool:
-    """Whether a word, singular or plural, is in the list or ends as nouns do.
+    """Whether a word, singular or plural, is in the word list or has the ending of a noun.
 
     Example:
         >>> [word for word in ("Wolves", "run", "questions", "mention", "boss", "city") if is_noun(word)]
         ['Wolves', 'questions', 'boss', 'city']
     """
-    return any(one in _listed() or _derived(one) for one in _singulars(word.lower()))
+    for singular in _singulars(word.lower()):
+        if singular in _word_list() or _has_noun_ending(singular):
+            return True
+    return False
 
 
 def _singulars(word: str) -> Iterator[str]:
-    """What a word may be the plural of, itself included."""
+    """Words that a word may be the plural of, itself included."""
     yield word
     if word in IRREGULAR:
         yield IRREGULAR[word]
@@ -71,14 +74,14 @@ def _singulars(word: str) -> Iterator[str]:
         yield word.removesuffix("ves") + "fe"
 
 
-def _derived(word: str) -> bool:
-    return word not in OTHERWISE and any(
-        len(word) > len(end) + 2 and word.endswith(end) for end in ENDINGS
-    )
+def _has_noun_ending(word: str) -> bool:
+    if word in NOT_NOUNS:
+        return False
+    return any(word.endswith(ending) and len(word) > len(ending) + 2 for ending in ENDINGS)
 
 
 @functools.cache
-def _listed() -> frozenset[str]:
+def _word_list() -> frozenset[str]:
     return frozenset(files(__package__).joinpath("nouns.txt").read_text("utf-8").split())
 
 

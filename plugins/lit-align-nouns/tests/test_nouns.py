@@ -1,7 +1,7 @@
 """Sentences whose nouns were counted by hand."""
 
 import pytest
-from lit_align_nouns import ENDINGS, OTHERWISE, Nouns, _listed, is_noun
+from lit_align_nouns import ENDINGS, NOT_NOUNS, Nouns, _word_list, is_noun
 
 from lit_align.rewards import Group
 from lit_align.testing import check_reward
@@ -37,10 +37,10 @@ def test_a_word_counts_each_time_and_in_a_conversation_only_what_was_answered():
 
 
 def test_the_list_is_of_words_once_each_that_the_endings_do_not_contradict():
-    listed = _listed()
+    listed = _word_list()
     assert all(word.isalpha() and word.islower() for word in listed)
-    assert not listed & OTHERWISE
-    assert all(word.endswith(ENDINGS) and not is_noun(word) for word in OTHERWISE)
+    assert not listed & NOT_NOUNS
+    assert all(word.endswith(ENDINGS) and not is_noun(word) for word in NOT_NOUNS)
 
 
 @pytest.mark.parametrize(
