@@ -99,7 +99,10 @@ class Online(TextDataModule):
             trainer.fit_loop.max_epochs = self.rounds
         super().setup(stage)
         self._chat = ChatTokenizer(
-            self._stage.tokenizer, max_length=self.max_length, overlong=self.overlong, allow_empty=True
+            self._stage.tokenizer,
+            max_length=self.max_length,
+            overlong=self.overlong,
+            allow_empty=True,
         )
 
     def label_kind_for(self, split: str) -> LabelKind:
@@ -159,10 +162,12 @@ class Online(TextDataModule):
             groups += recorded_groups(prompts[num_fresh:])
         records = self._label_records(groups, len(groups) if self.relabel else num_fresh)
         step = self._running.global_step
-        records = [{**record, "round": number, "step": step} for record in records]
+        for record in records:
+            record["round"], record["step"] = number, step
         # as JSON has them: a checkpoint cannot restore a column of dates, which Parquet may have
         records = json.loads(json.dumps(records, default=str))
-        write_records(Path(self._running.default_root_dir) / "rounds" / f"{number}.jsonl", records)
+        folder = Path(self._running.default_root_dir) / "rounds"
+        write_records(folder / f"{number}.jsonl", records)
         outcomes = Counter(record.get("set_aside", "labelled") for record in records)
         counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
         rank_zero_info(f"round {number} at step {step}: {len(records)} prompts, {counts}")
@@ -183,11 +188,11 @@ class Online(TextDataModule):
             prompts_at_once=self.batch_size,
             token_budget=self.token_budget,
         )
-        with_reference = self.include_reference_answer
-        return [
-            fresh_group(tree.group, generations, answers, with_reference)
-            for tree, generations, answers in zip(prompts, completions, texts, strict=True)
-        ]
+        groups = []
+        for tree, generations, answers in zip(prompts, completions, texts, strict=True):
+            group = fresh_group(tree.group, generations, answers, self.include_reference_answer)
+            groups.append(group)
+        return groups
 
     def _label_records(self, groups: list[Group], num_queried: int) -> list[Record]:
         """Records of all groups; those that cannot be trained on carry the reason as ``set_aside``."""

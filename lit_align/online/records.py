@@ -34,7 +34,8 @@ def make_record(group: Group, result: FeedbackResult) -> Record:
     """
     labelled = group if result.group is None else result.group
     extra = {name: value for name, value in labelled.extra.items() if name != "set_aside"}
-    extra[IDS_COLUMN] = match_ids(group.responses, group.extra[IDS_COLUMN], labelled.responses)
+    ids = group.extra[IDS_COLUMN]
+    extra[IDS_COLUMN] = match_ids(group.responses, ids, labelled.responses)
     if labelled.responses != group.responses:
         extra["samples"] = group.responses
     record = as_row(labelled._replace(extra=extra))

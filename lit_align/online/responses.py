@@ -47,7 +47,8 @@ def recorded_groups(prompts: Sequence[Tree]) -> list[Group]:
     for tree in prompts:
         group = tree.group
         ids = group.extra.get(IDS_COLUMN) or [None] * len(group.responses)
-        groups.append(group._replace(extra={**group.extra, IDS_COLUMN: ids}))
+        extra = {**group.extra, IDS_COLUMN: ids}
+        groups.append(group._replace(extra=extra))
     return groups
 
 
@@ -58,7 +59,7 @@ def replayed_groups(past: Sequence[Record], count: int, seed: str) -> list[Group
     """
     distinct: dict[str, Record] = {}
     for record in past:
-        key = json.dumps([record["source"], record["responses"], record[IDS_COLUMN]])
-        distinct[key] = record
+        identity = [record["source"], record["responses"], record[IDS_COLUMN]]
+        distinct[json.dumps(identity)] = record
     drawn = random.Random(seed).choices(list(distinct.values()), k=count)
     return [group_from_record(record) for record in drawn]

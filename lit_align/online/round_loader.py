@@ -68,8 +68,9 @@ class RoundLoader(StepLoader):
 
     def prompts(self, number: int) -> list[Tree]:
         """Prompts of one round."""
-        start, stop = number * self.size, (number + 1) * self.size
-        first_pass, last_pass = start // len(self.trees), (stop - 1) // len(self.trees)
+        start = number * self.size
+        last = start + self.size - 1
+        first_pass, last_pass = start // len(self.trees), last // len(self.trees)
         order: list[int] = []
         for pass_number in range(first_pass, last_pass + 1):
             order += self._epoch_order(pass_number)
@@ -84,15 +85,18 @@ class RoundLoader(StepLoader):
             if self.save_past:
                 past += state.records
             records = self.make_round(self.epoch, self.prompts(self.epoch), past)
-            state.number, state.records, state.past = self.epoch, records, past
+            state.number = self.epoch
+            state.records, state.past = records, past
         trees = self.make_trees(state.records)
         if not trees and self.epoch == 0:
             raise DataError(
                 f"none of the {self.size} prompts of the first round got a label; "
                 "their records in rounds/ give the reasons"
             )
-        parts = torch.arange(len(trees)).tensor_split(len(self))
-        return [[trees[index] for index in part.tolist()] for part in parts]
+        steps = []
+        for indices in torch.arange(len(trees)).tensor_split(len(self)):
+            steps.append([trees[index] for index in indices.tolist()])
+        return steps
 
     def _order_settings(self) -> dict[str, int]:
         return {**super()._order_settings(), "round_size": self.size}
