@@ -63,7 +63,6 @@ class CrossModal(Stage):
 
     backbone: Backbone
     head: Head
-    embedder: Embedder
 
     def __init__(
         self,
