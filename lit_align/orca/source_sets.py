@@ -73,7 +73,10 @@ class SourceSet(NamedTuple):
         names = sorted(set(tags))
         y = torch.tensor([names.index(tag) for tag in tags])
         sample = stratified_sample(y, count, torch.Generator().manual_seed(seed)).tolist()
-        texts = [_neighbourhood(*positions[i], window) for i in sample]
+        texts = []
+        for i in sample:
+            sentence, index = positions[i]
+            texts.append(_neighbourhood(sentence, index, window))
         token_ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
         points = []
         for ids in token_ids:
@@ -126,8 +129,8 @@ class SourceSet(NamedTuple):
         if x.dim() == 3:
             x = x.mean(1)
         labels, index = torch.unique(y, return_inverse=True)
-        names = tuple(str(label) for label in labels.tolist())
-        return cls(x, index, names, str(file))
+        class_names = tuple(str(label) for label in labels.tolist())
+        return cls(x, index, class_names, str(file))
 
 
 def _neighbourhood(sentence: list[TaggedWord], index: int, window: int) -> str:

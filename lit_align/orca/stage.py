@@ -63,7 +63,6 @@ class CrossModal(Stage):
 
     backbone: Backbone
     head: Head
-    embedder: Embedder
 
     def __init__(
         self,
@@ -148,10 +147,10 @@ class CrossModal(Stage):
 
     def parameter_groups(self) -> list[Any]:
         """Embedder and head, then what is tuned of the backbone."""
-        new_weights, tuned_weights = [], []
-        for name, weight in self.trained_parameters().items():
-            (tuned_weights if name.startswith("backbone.") else new_weights).append(weight)
-        return [{"params": weights} for weights in (new_weights, tuned_weights) if weights]
+        weights = self.trained_parameters().items()
+        added = [weight for name, weight in weights if not name.startswith("backbone.")]
+        tuned = [weight for name, weight in weights if name.startswith("backbone.")]
+        return [{"params": group} for group in (added, tuned) if group]
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The optimiser, with the larger learning rate for embedder and head."""
