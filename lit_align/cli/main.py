@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lit_align.callbacks.last_checkpoint import LastCheckpoint
 from lit_align.callbacks.predictions import PredictionWriter
 from lit_align.callbacks.report import Report
 from lit_align.cli import evaluate, inspect, judge
@@ -29,7 +30,7 @@ from lit_align.cli.error_messages import explain
 from lit_align.cli.objective_switch import refuse_inherited
 from lit_align.errors import AmbiguousName, ConfigError, LitAlignError, UnknownName
 from lit_align.stages.base import Stage
-from lit_align.stages.checkpoints import LastCheckpoint, SafeIO
+from lit_align.stages.checkpoints import SafeIO
 from lit_align.stages.language_model_stage import LanguageModelStage
 
 # What Lightning says of things that are as they should be here.

@@ -186,12 +186,10 @@ def _answers(who: str, other: str, made: Any, groups: Sequence[Group]) -> list[T
     """What ``who`` says to each prompt."""
     if Path(who).is_file() and not who.endswith(".ckpt"):
         return _written(who, groups)
-    from lit_align.callbacks.predictions import replies
-
-    stage = lit_align.load(other if who == "base" else who)
+    responder = lit_align.load(other if who == "base" else who).responder
     options = {"max_new_tokens": made.max_new_tokens, "temperature": made.temperature}
-    said = replies(stage, groups, "reference" if who == "base" else "policy", **options)
-    del stage
+    said = responder.answer_groups(groups, "reference" if who == "base" else "policy", **options)
+    del responder
     gc.collect()  # it refers to itself, and the judge needs the memory
     return [as_response(group, one.strip()) for group, (one,) in zip(groups, said, strict=True)]
 

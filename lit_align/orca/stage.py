@@ -36,7 +36,7 @@ from lit_align.orca.label_quantizer import LabelQuantizer, stratified
 from lit_align.orca.modalities import InputSpec, Labelled, TargetSpec
 from lit_align.orca.source_sets import SourceSet
 from lit_align.stages.base import Stage
-from lit_align.stages.hparams import written
+from lit_align.stages.hparams import plain_value
 
 FIRST = 512  # training examples, about, whose tokens are given the model's moments
 
@@ -96,7 +96,7 @@ class CrossModal(Stage):
             pool,
         )
         self.pretrained, self.lr_ratio = pretrained, lr_ratio
-        self._made_of = written(Embedder, {"embedder": embedder})["embedder"]
+        self._made_of = plain_value(embedder)
         self.report: dict[str, Any] = {}
         self.source: SourceSet | None = None  # there while the distance is part of the loss
 

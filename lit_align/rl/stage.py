@@ -64,8 +64,8 @@ from lit_align.rl.pretraining_mix import PretrainingMix, demonstrations, drawn
 from lit_align.rl.rollouts import RolloutBatch, gathered, sampling
 from lit_align.rl.sample_log import keep, plot
 from lit_align.seeding import step_seed
+from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.language_model_stage import LanguageModelStage
-from lit_align.stages.preference_losses import Sums
 from lit_align.types import Batch, PolicyTokens, Step, Tree
 
 KEPT = ("coefficient", "earned", "first", "said", "path")
@@ -406,7 +406,7 @@ class RL(LanguageModelStage):
                 step = step._replace(batches=(*step.batches, *batches))
             yield step
 
-    def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
+    def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, MetricSums]:
         """Summed loss of the tokens of one micro-batch of what was sampled in this iteration."""
         now = cast(RolloutBatch, self._now)
         if id(batch.source[0]) not in now.number:
@@ -427,7 +427,7 @@ class RL(LanguageModelStage):
             weight.new_tensor(float(len(weight))),
             weight.sum(),
         )  # tokens; and what they count for together
-        sums: Sums = {"loss/policy": (policy, whole), "loss/kl": (divergence, whole)}
+        sums: MetricSums = {"loss/policy": (policy, whole), "loss/kl": (divergence, whole)}
         if self.advantage.needs_critic:
             each, clipped = self.critic.losses(
                 self._values(batch, training), told["value"], told["return"]
@@ -444,7 +444,7 @@ class RL(LanguageModelStage):
             }
         return loss, sums
 
-    def _imitated(self, batch: Batch) -> tuple[Tensor, Sums]:
+    def _imitated(self, batch: Batch) -> tuple[Tensor, MetricSums]:
         """Cross-entropy of demonstrations; at temperature 1, for nobody sampled them."""
         losses = -self.tree_forward(batch.trees).logps
         n = losses.new_tensor(float(len(losses)))

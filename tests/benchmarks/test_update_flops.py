@@ -91,7 +91,7 @@ def test_the_update_costs_less_than_half_of_padded_rows(stage):
     readers = {"trees": stage.tree_forward, "rows": Rows(stage.adapters.model, batch.source)}
     losses, gradients, flops = {}, {}, {}
     for name, reader in readers.items():
-        stage._read = reader
+        stage._tree_forward = reader
 
         def step(name=name):
             losses[name], _ = stage.losses(batch, statistics=False)
