@@ -68,10 +68,15 @@ def pairwise_losses(
             raise DataError(
                 f"{objective} takes no label of a probability under 1; use another loss, or other data"
             )
-        flipped = objective(rejected, chosen, **flipped_inputs) - objective.supervised_term(rejected)
+        flipped = objective(rejected, chosen, **flipped_inputs) - objective.supervised_term(
+            rejected
+        )
         losses = p * losses + (1 - p) * flipped
     with torch.no_grad():
-        chosen_rewards, rejected_rewards = objective.implicit_reward(chosen), objective.implicit_reward(rejected)
+        chosen_rewards, rejected_rewards = (
+            objective.implicit_reward(chosen),
+            objective.implicit_reward(rejected),
+        )
         sums = _side_sums(chosen_rewards, rejected_rewards, chosen.policy, rejected.policy)
         sums["rewards/margins"] = _sum_and_count(chosen_rewards - rejected_rewards)
         sums["rewards/accuracies"] = _sum_and_count((chosen_rewards > rejected_rewards).float())

@@ -120,7 +120,10 @@ def test_answers_are_made_by_one_run_or_two(runs):
         assert sum(group.responses[0] != group.responses[1] for group in groups) > 15
         assert all(turn["role"] == "assistant" for group in groups for (turn,) in group.responses)
     # the second answer of two runs is the other run's, whoever speaks before it
-    first = {str(group.prompt): group.responses for group in add_responses([load(other).responder], rows, 2)}
+    first = {
+        str(group.prompt): group.responses
+        for group in add_responses([load(other).responder], rows, 2)
+    }
     shared = [group for group in both if str(group.prompt) in first]
     assert len(shared) == 22
     assert all(group.responses[1] == first[str(group.prompt)][0] for group in shared)
