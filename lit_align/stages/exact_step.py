@@ -24,7 +24,8 @@ def add_sums(totals: MetricSums, sums: MetricSums) -> None:
     for name, (total, count) in sums.items():
         zero = torch.zeros((), device=total.device)
         step_total, step_count = totals.get(name, (zero, zero))
-        totals[name] = (step_total + total.detach().float(), step_count + count)
+        step_total = step_total + total.detach().float()
+        totals[name] = (step_total, step_count + count)
 
 
 def reduce_sums(
@@ -43,18 +44,22 @@ def reduce_sums(
     for name in names:
         values += totals.get(name, (zero, zero))
     reduced = strategy.reduce(torch.stack(values), reduce_op="sum").tolist()
-    return dict(zip(names, zip(reduced[::2], reduced[1::2], strict=True), strict=True))
+    pairs = zip(reduced[::2], reduced[1::2], strict=True)
+    return dict(zip(names, pairs, strict=True))
 
 
 def sum_gradients_over_ranks(parameters: Sequence[torch.nn.Parameter], strategy: Strategy) -> None:
     """Replace each gradient by its sum over ranks; a rank without data adds zeros."""
     gradients = []
     for parameter in parameters:
-        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        gradient = parameter.grad
+        if gradient is None:
+            gradient = torch.zeros_like(parameter)
         gradients.append(gradient.flatten())
     reduced = strategy.reduce(torch.cat(gradients), reduce_op="sum")
     start = 0
     for parameter in parameters:
         end = start + parameter.numel()
-        parameter.grad = reduced[start:end].view_as(parameter).clone()
+        gradient = reduced[start:end].view_as(parameter)
+        parameter.grad = gradient.clone()
         start = end

@@ -48,8 +48,11 @@ class RunningBaseline:
         kinds = list(self.steps[0]) if self.steps else []
         sum_of_means = 0.0
         for kind in kinds:
-            total = sum(step[kind][0] for step in self.steps)
-            count = sum(step[kind][1] for step in self.steps)
+            total = count = 0.0
+            for step in self.steps:
+                step_total, step_count = step[kind]
+                total += step_total
+                count += step_count
             if count:
                 sum_of_means += total / count
         mean = sum_of_means / max(len(kinds), 1)

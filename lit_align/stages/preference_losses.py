@@ -54,29 +54,29 @@ def pairwise_losses(
         logps: of the batch's responses.
         label_noise: chance that a label is flipped.
     """
-    chosen, rejected = logps.take(labels.chosen), logps.take(labels.rejected)
+    chosen = logps.take(labels.chosen)
+    rejected = logps.take(labels.rejected)
     inputs: dict[str, Any] = {}
     if objective.needs_target:
         inputs["target"] = logps.take(labels.target)
     flipped_inputs = dict(inputs)
     if objective.needs_margin:
-        inputs["margin"], flipped_inputs["margin"] = labels.margin, -labels.margin
+        inputs["margin"] = labels.margin
+        flipped_inputs["margin"] = -labels.margin
     losses = objective(chosen, rejected, **inputs)
-    p = labels.probability * (1 - label_noise) + (1 - labels.probability) * label_noise
+    p = labels.probability
+    p = p * (1 - label_noise) + (1 - p) * label_noise
     if (p < 1).any():
         if objective.couples_batch:
             raise DataError(
                 f"{objective} takes no label of a probability under 1; use another loss, or other data"
             )
-        flipped = objective(rejected, chosen, **flipped_inputs) - objective.supervised_term(
-            rejected
-        )
+        supervised = objective.supervised_term(rejected)
+        flipped = objective(rejected, chosen, **flipped_inputs) - supervised
         losses = p * losses + (1 - p) * flipped
     with torch.no_grad():
-        chosen_rewards, rejected_rewards = (
-            objective.implicit_reward(chosen),
-            objective.implicit_reward(rejected),
-        )
+        chosen_rewards = objective.implicit_reward(chosen)
+        rejected_rewards = objective.implicit_reward(rejected)
         sums = _side_sums(chosen_rewards, rejected_rewards, chosen.policy, rejected.policy)
         sums["rewards/margins"] = _sum_and_count(chosen_rewards - rejected_rewards)
         sums["rewards/accuracies"] = _sum_and_count((chosen_rewards > rejected_rewards).float())
@@ -109,13 +109,15 @@ def unpaired_losses(
         flipped = objective(responses, ~desirable, baseline)
         losses = (1 - label_noise) * losses + label_noise * flipped
     with torch.no_grad():
-        rewards, policy = objective.implicit_reward(responses), responses.policy
+        policy = responses.policy
+        rewards = objective.implicit_reward(responses)
         sums = _side_sums(
             rewards[desirable], rewards[~desirable], policy[desirable], policy[~desirable]
         )
         mismatched = logps.take(labels.mismatched)
         sums["kl"] = _sum_and_count(mismatched.policy - mismatched.reference)
-    chosen, rejected = labels.response[desirable], labels.response[~desirable]
+    chosen = labels.response[desirable]
+    rejected = labels.response[~desirable]
     return PreferenceLosses(losses, chosen, rejected, sums)
 
 
@@ -124,9 +126,11 @@ def ranked_losses(objective: RankedObjective, labels: RankLabels, logps: Logps) 
     order, place = labels
     is_ranked = order >= 0
     last_index = is_ranked.sum(1, keepdim=True) - 1
-    first, last = order[:, 0], order.gather(1, last_index)[:, 0]
+    first = order[:, 0]
+    last = order.gather(1, last_index)[:, 0]
     with torch.no_grad():
-        rewards, policy = objective.implicit_reward(logps), logps.policy
+        policy = logps.policy
+        rewards = objective.implicit_reward(logps)
         ranked_rewards = rewards[order.clamp(min=0)]
         is_greater = ranked_rewards[:, :, None] > ranked_rewards[:, None]
         is_right = is_greater[_is_comparison(is_ranked, place)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -104,12 +105,14 @@ class RewardModel(LanguageModelStage):
 
     def clipping_groups(self) -> list[list[torch.nn.Parameter]]:
         """One group for each member, so that it learns as it would alone."""
-        groups: dict[str, list[torch.nn.Parameter]] = {member: [] for member in self.members}
-        for name, parameter in self.adapters.trainable().items():
-            for member, group in groups.items():
+        groups = []
+        for member in self.members:
+            group = []
+            for name, parameter in self.adapters.trainable().items():
                 if f".{member}." in name:
                     group.append(parameter)
-        return list(groups.values())
+            groups.append(group)
+        return groups
 
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, MetricSums]:
         """Summed loss of the labels over all members; metrics are of the members' mean."""
@@ -117,9 +120,11 @@ class RewardModel(LanguageModelStage):
         outputs = [self.member_scores(member, batch.trees, training) for member in self.members]
         member_losses = []
         for output in outputs:
-            member_losses.append(self.label_losses(batch, output).losses.sum())
+            result = self.label_losses(batch, output)
+            member_losses.append(result.losses.sum())
         losses = torch.stack(member_losses)
-        sums: MetricSums = {"loss": (losses.detach().mean(), torch.zeros_like(losses[0]))}
+        mean = losses.detach().mean()
+        sums: MetricSums = {"loss": (mean, torch.zeros_like(mean))}
         if not statistics:
             return losses.sum(), sums
         scores = torch.stack(outputs).detach()
@@ -129,7 +134,8 @@ class RewardModel(LanguageModelStage):
                 sums[name] = metrics[name]
         if len(self.members) > 1:
             spread = scores.std(0).flatten()
-            sums["rewards/std"] = (spread.sum(), spread.new_tensor(float(len(spread))))
+            count = spread.new_tensor(float(len(spread)))
+            sums["rewards/std"] = (spread.sum(), count)
         return losses.sum(), sums
 
     def member_scores(self, member: str, trees: PackedTrees, training: bool) -> Tensor:
@@ -166,14 +172,15 @@ class RewardModel(LanguageModelStage):
         rows = []  # [responses, attributes], NaN where a response was not rated
         for tree in trees:
             for rating in tree.group.ratings:
-                rows.append([rating.get(name, float("nan")) for name in self.attributes])
+                rows.append([rating.get(name, math.nan) for name in self.attributes])
         ratings = scores.new_tensor(rows)
         with torch.no_grad():
             errors = (scores - ratings).abs().nan_to_num()
             is_rated = ratings.isfinite().float()
             sums: MetricSums = {}
-            for column, name in enumerate(self.attributes):
-                sums[f"errors/{name}"] = (errors[:, column].sum(), is_rated[:, column].sum())
+            columns = zip(self.attributes, errors.T, is_rated.T, strict=True)
+            for name, column_errors, column_is_rated in columns:
+                sums[f"errors/{name}"] = (column_errors.sum(), column_is_rated.sum())
         responses = torch.arange(len(scores), device=scores.device)
         return PreferenceLosses(objective(scores, ratings), responses, responses, sums)
 
@@ -182,7 +189,8 @@ class RewardModel(LanguageModelStage):
     def on_train_epoch_end(self) -> None:
         """Normalize by the preferred responses of the validation prompts, or of the training prompts."""
         trees = self.datamodule.trees
-        self.normalise((trees.get("validation") or trees["train"])[:NORMALIZATION_GROUPS])
+        groups = trees.get("validation") or trees["train"]
+        self.normalise(groups[:NORMALIZATION_GROUPS])
 
     @torch.no_grad()
     def normalise(self, trees: Sequence[Tree]) -> None:
@@ -219,12 +227,12 @@ class RewardModel(LanguageModelStage):
             return []
         scores = self._score_trees(trees, self._mean_scores)
         records = []
-        start = 0
+        remaining = scores.tolist()
         for tree in trees:
-            end = start + len(tree.responses)
-            fields = {"responses": tree.group.responses, "scores": scores[start:end].tolist()}
+            count = len(tree.responses)
+            fields = {"responses": tree.group.responses, "scores": remaining[:count]}
             records.append(prediction_record(tree.group, fields))
-            start = end
+            remaining = remaining[count:]
         return records
 
     def _score_trees(self, trees: Sequence[Tree], score_batch: Any) -> Tensor:
@@ -237,7 +245,8 @@ class RewardModel(LanguageModelStage):
         trees = batch.trees.to(self.device)
         scores = []
         for member, head in self._heads().items():
-            scores.append(head.normalize(self.member_scores(member, trees, training=False)))
+            output = self.member_scores(member, trees, training=False)
+            scores.append(head.normalize(output))
         return torch.stack(scores).mean(0)
 
     # ------------------------------------------------------------------ checkpoints and adapters
@@ -278,8 +287,9 @@ class RewardModel(LanguageModelStage):
 
     def save_adapter(self, folder: Path) -> None:
         """Write adapter, head, normalization and provenance; an ensemble gets one folder for each member."""
+        is_ensemble = len(self.members) > 1
         for member in self.members:
-            member_folder = folder if len(self.members) == 1 else folder / member
+            member_folder = folder / member if is_ensemble else folder
             save_adapter(self.adapters, member_folder, member, self.provenance())
 
 
@@ -294,8 +304,10 @@ def unbeaten_responses(tree: Tree) -> list[bool]:
     group = tree.group
     worse = {pair.worse for pair in ordered_pairs(group.pairs)}
     best_place = min(filter(None, group.ranking), default=0)
-    places = group.ranking or (best_place,) * len(tree.responses)
-    flags = [k not in worse and place == best_place for k, place in enumerate(places)]
+    flags = []
+    for index in range(len(tree.responses)):
+        is_first = not group.ranking or group.ranking[index] == best_place
+        flags.append(is_first and index not in worse)
     return flags if any(flags) else [True] * len(flags)
 
 
@@ -303,5 +315,6 @@ def _pair_weights(trees: Sequence[Tree]) -> list[float]:
     """For each pair one over the number of its prompt's pairs."""
     weights = []
     for tree in trees:
-        weights += [1 / len(tree.group.pairs)] * len(tree.group.pairs)
+        count = len(tree.group.pairs)
+        weights += [1 / count] * count
     return weights
