@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lit_align.callbacks.last_checkpoint import LastCheckpoint
 from lit_align.callbacks.predictions import PredictionWriter
 from lit_align.callbacks.report import Report
 from lit_align.cli.error_messages import explain
@@ -24,7 +25,7 @@ from lit_align.cli.run_folder import create_run_folder
 from lit_align.compat.lightning import StepsProgressBar, set_root_dir
 from lit_align.errors import ConfigError
 from lit_align.stages.base import Stage
-from lit_align.stages.checkpoints import LastCheckpoint, SafeIO
+from lit_align.stages.checkpoints import SafeIO
 from lit_align.stages.language_model_stage import LanguageModelStage
 
 EPILOG = (

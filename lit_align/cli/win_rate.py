@@ -209,18 +209,15 @@ def _answers(model: str, opponent: str, settings: Any, groups: Sequence[Group]) 
     """The answers of a run, a base model or a file to each prompt."""
     if Path(model).is_file() and not model.endswith(".ckpt"):
         return _read_answers(model, groups)
-    from lit_align.callbacks.predictions import replies
-
     is_base = model == "base"
-    stage = load(opponent if is_base else model)
-    texts = replies(
-        stage,
+    responder = load(opponent if is_base else model).responder
+    texts = responder.answer_groups(
         groups,
         "reference" if is_base else "policy",
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
     )
-    del stage
+    del responder
     gc.collect()  # it refers to itself, and the judge needs the memory
     return [as_response(group, text.strip()) for group, (text,) in zip(groups, texts, strict=True)]
 

@@ -53,9 +53,9 @@ def _add_tasks(store: Store, campaign: Campaign, paths: Sequence[str], gold: boo
     if not paths:
         return
     import lit_align
-    from lit_align.callbacks.predictions import answered
     from lit_align.data.read_groups import DataSource, load_groups
     from lit_align.plugins import load_plugins
+    from lit_align.stages.answering import add_responses
     from lit_align.types import LabelKind
 
     source = ", ".join(paths)
@@ -69,8 +69,8 @@ def _add_tasks(store: Store, campaign: Campaign, paths: Sequence[str], gold: boo
         )
     )
     if campaign.runs and not gold:  # two answers of one run, or one of each of two
-        modules = map(lit_align.load, campaign.runs)
-        groups = answered(modules, groups, 3 - len(campaign.runs))
+        responders = (lit_align.load(run).responder for run in campaign.runs)
+        groups = add_responses(responders, groups, 3 - len(campaign.runs))
         source += f", answered by {' and '.join(campaign.runs)}"
     uncertainty = "" if gold else campaign.uncertainty
     num_tasks = store.add_tasks(groups, campaign.ask, gold, uncertainty)

@@ -32,7 +32,7 @@ from lit_align.orca.label_quantizer import LabelQuantizer
 from lit_align.orca.modalities import InputSpec, LabelledBatch, TargetSpec
 from lit_align.orca.source_sets import SourceSet
 from lit_align.stages.base import Stage
-from lit_align.stages.hparams import written
+from lit_align.stages.hparams import plain_value
 
 STATS_EXAMPLES = 512  # training examples, about, whose tokens are given the backbone's statistics
 
@@ -87,9 +87,11 @@ class CrossModal(Stage):
         self.tune, self.lora, self.layers = tune, lora or Lora(), layers
         self.attention_mode, self.pool = attention_mode, pool
         self.pretrained, self.lr_ratio = pretrained, lr_ratio
-        self._embedder_settings = written(Embedder, {"embedder": embedder})["embedder"]
+        self._embedder_settings = plain_value(embedder)
         self.alignment_report: dict[str, Any] = {}
         self.source: SourceSet | None = None  # set while the distance is part of the loss
+
+    # ------------------------------------------------------------------ build
 
     def check_data(self, data: Any) -> None:
         """Require a `CrossModalData`.

@@ -72,8 +72,9 @@ from lit_align.rl.reward_shaping import RewardShaping
 from lit_align.rl.rollouts import RolloutBatch
 from lit_align.rl.sample_log import log_samples
 from lit_align.seeding import step_seed
+from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.language_model_stage import LanguageModelStage
-from lit_align.stages.preference_losses import Sums
+from lit_align.stages.preference_losses import MetricSums
 from lit_align.types import Batch, Step, Tree
 
 BASELINE_ITERATIONS = 10
@@ -340,7 +341,7 @@ class RL(LanguageModelStage):
             ptx_weight=ptx_weight,
         )
 
-    def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
+    def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, MetricSums]:
         """Summed loss of one micro-batch of the current update, and sums of its metrics."""
         assert self._policy_update is not None
         return self._policy_update.losses(batch)

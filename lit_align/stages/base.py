@@ -1,4 +1,4 @@
-"""What all training shares, of text or not: one optimiser step, seeds by step, checkpoints of what was trained."""
+"""Base class of all stages: one optimizer step at a time, seeds by step, checkpoints of the trained parameters."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
+from lit_align.compat.lightning import reopen_unfinished_epoch, start_next_epoch_if_complete
 from lit_align.errors import ModelError, TrainingError
 from lit_align.seeding import step_seed
-from lit_align.stages.checkpoints import reopen
-from lit_align.stages.hparams import differences, written
+from lit_align.stages.hparams import describe_differences, plain_hparams
 
 
 class Stage(LightningModule, ABC):
-    """Something to train on a frozen base; one training step is one optimiser step.
+    """Trains something on a frozen base; one training step is one optimizer step.
 
     Args:
-        optimizer: the optimiser and its settings.
-        lr_scheduler: the schedule, stepped after each optimiser step.
-        max_grad_norm: gradients are scaled down to this norm; 0 leaves them alone.
+        optimizer: the optimizer and its settings.
+        lr_scheduler: the schedule, stepped after each optimizer step.
+        max_grad_norm: gradients are clipped to this norm; 0 turns clipping off.
         max_bad_steps: stop after so many steps in a row whose loss or gradient was not finite.
-        seed: of all that is drawn.
+        seed: of all random numbers.
     """
 
     def __init__(
@@ -39,44 +39,43 @@ class Stage(LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if (
-            "_instantiator" not in self.hparams
-        ):  # made in Python: noted as LightningCLI would, so that it loads again
-            given = dict(self.hparams)
-            kept = written(type(self), given)
-            self.save_hyperparameters(kept, ignore=[*given.keys() - kept.keys()])
+        if "_instantiator" not in self.hparams:
+            # Made in Python: saved as LightningCLI would, so that the checkpoint loads again.
+            settings = dict(self.hparams)
+            hparams = plain_hparams(type(self), settings)
+            self.save_hyperparameters(hparams, ignore=[*settings.keys() - hparams.keys()])
         self.automatic_optimization = False
-        self.strict_loading = False  # checkpoints hold what was trained, never the base
-        self.optimizer, self.lr_scheduler, self.max_grad_norm = (
-            optimizer,
-            lr_scheduler,
-            max_grad_norm,
-        )
-        self.max_bad_steps, self.seed = max_bad_steps, seed
-        self.bad_steps = self.skipped = 0
+        self.strict_loading = False  # checkpoints hold the trained parameters, never the base
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.max_grad_norm = max_grad_norm
+        self.max_bad_steps = max_bad_steps
+        self.seed = seed
+        self.bad_steps = 0
+        self.skipped = 0
 
     @abstractmethod
     def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
-        """What is trained, by its name in ``state_dict``."""
+        """The trained parameters by their names in ``state_dict``."""
 
     @abstractmethod
     def compatibility_settings(self) -> dict[str, Any]:
-        """What the trained weights mean nothing without, as plain values."""
+        """Settings that a checkpoint must match to be loadable, as plain values."""
 
     @abstractmethod
     def check_data(self, data: Any) -> None:
-        """Refuse data that it cannot learn from."""
+        """Refuse a data module that the stage cannot learn from."""
 
     def setup(self, stage: str) -> None:
-        """Refuse such data before any weights are loaded."""
+        """Check the data module before any weights are loaded."""
         self.check_data(self.datamodule)
 
     def clipping_groups(self) -> list[list[torch.nn.Parameter]]:
-        """Parameters whose gradient is scaled down together."""
+        """Parameters whose gradients are clipped by one norm, group by group."""
         return [list(self.trained_parameters().values())]
 
     def saved_counters(self) -> dict[str, int]:
-        """Attributes that go on counting when a run is resumed."""
+        """Attributes that a resumed run goes on counting, by name."""
         return {"skipped": self.skipped}
 
     @property
@@ -85,32 +84,27 @@ class Stage(LightningModule, ABC):
         return cast(Any, self.trainer).datamodule
 
     def parameter_groups(self) -> list[Any]:
-        """What the optimiser moves, in groups where their settings differ."""
+        """Parameter groups of the optimizer."""
         return list(self.trained_parameters().values())
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """The optimiser, over all that is trained."""
+        """The optimizer over all trained parameters."""
         return self.optimizer(self.parameter_groups())
 
     def configure_optimizers(self) -> Any:
-        """One optimiser over what is trained, and its schedule."""
+        """The optimizer and its schedule."""
         optimizer = self.make_optimizer()
         if self.lr_scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
-        }
+        schedule = {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_train_start(self) -> None:
-        """Begin a new epoch where the old one was complete: with max_steps Lightning would run it again, empty."""
-        loop = cast(Any, self.trainer).fit_loop
-        epoch = loop.epoch_progress.current
-        if loop.epoch_loop.restarted_on_last and epoch.processed == epoch.started:
-            loop.epoch_loop.restarting = False
+        """Begin a new epoch if the checkpoint's epoch was complete."""
+        start_next_epoch_if_complete(self.trainer)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed dropout by the step: a resumed run draws what the uninterrupted one did, with no saved state.
+        """Seed dropout by the step, so that a resumed run draws the same numbers without saved generator states.
 
         Not by epoch and batch: a run stopped after an epoch's last batch resumes within that epoch's count.
         """
@@ -118,26 +112,32 @@ class Stage(LightningModule, ABC):
         self._started = time.perf_counter()
 
     def take_step(self, loss: float) -> tuple[Tensor, bool]:
-        """Update once from the gradients that are there; their norm, and whether they were finite and so taken."""
-        optimizer, scheduler = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
-        norm = torch.nn.utils.get_total_norm(
-            [p.grad for p in self.trained_parameters().values() if p.grad is not None]
-        )
-        if taken := self._finite(loss, norm):
-            for group in self.clipping_groups() if self.max_grad_norm > 0 else ():
-                torch.nn.utils.clip_grad_norm_(group, self.max_grad_norm)
+        """Update the parameters once from their gradients, unless loss or gradient is not finite.
+
+        Returns:
+            The gradient norm before clipping, and whether the update was made.
+        """
+        scheduler = cast(Any, self.lr_schedulers())
+        parameters = self.trained_parameters().values()
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        is_finite = self._check_finite(loss, norm)
+        if is_finite:
+            if self.max_grad_norm > 0:
+                for group in self.clipping_groups():
+                    torch.nn.utils.clip_grad_norm_(group, self.max_grad_norm)
             self.step_optimizer()
             if scheduler is not None:
                 scheduler.step()
-        optimizer.zero_grad()
-        return norm, taken
+        cast(Any, self.optimizers()).zero_grad()
+        return norm, is_finite
 
     def step_optimizer(self) -> None:
         """Run the optimizer; Lightning counts it as one global step."""
         cast(Any, self.optimizers()).step()
 
-    def _finite(self, loss: float, norm: Tensor) -> bool:
-        """Whether this step may be taken; counts those that may not, and stops the run after too many in a row."""
+    def _check_finite(self, loss: float, norm: Tensor) -> bool:
+        """Whether the step can be taken; counts the others, and stops the run after too many in a row."""
         if bool(torch.isfinite(norm)) and abs(loss) < float("inf"):
             self.bad_steps = 0
             return True
@@ -153,30 +153,38 @@ class Stage(LightningModule, ABC):
         return False
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what was trained; the base stays where it came from."""
-        keep = self.trained_parameters()
-        checkpoint["state_dict"] = {
-            name: value for name, value in checkpoint["state_dict"].items() if name in keep
-        }
-        checkpoint["origin"], checkpoint["counts"] = (
-            self.compatibility_settings(),
-            self.saved_counters(),
-        )
-        reopen(checkpoint)
+        """Save the trained parameters; the base is not part of a checkpoint."""
+        trained = self.trained_parameters()
+        weights = checkpoint["state_dict"].items()
+        checkpoint["state_dict"] = {name: value for name, value in weights if name in trained}
+        checkpoint["origin"] = self.compatibility_settings()
+        checkpoint["counts"] = self.saved_counters()
+        reopen_unfinished_epoch(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model: its weights would be lacking, or mean something else here."""
+        """Restore the counters.
+
+        Raises:
+            ModelError: if the checkpoint belongs to another model.
+        """
         self.configure_model()
-        differ = differences(self.compatibility_settings(), checkpoint.get("origin", {}))
-        here = {name: weight.shape for name, weight in self.trained_parameters().items()}
-        there = {name: weight.shape for name, weight in checkpoint["state_dict"].items()}
-        if here != there:
-            wrong = sorted(name for name in {**here, **there} if here.get(name) != there.get(name))
-            differ.append(f"{len(wrong)} parameters differ, such as {wrong[0]}")
-        if differ:
+        differences = describe_differences(
+            self.compatibility_settings(), checkpoint.get("origin", {})
+        )
+        differences += self._differing_parameters(checkpoint["state_dict"])
+        if differences:
             raise ModelError(
-                f"the checkpoint does not fit this adapter: {', '.join(differ)}; "
+                f"the checkpoint does not fit this adapter: {', '.join(differences)}; "
                 "use the settings of the run that wrote it (config.yaml beside it)"
             )
         for name, value in checkpoint.get("counts", {}).items():
             setattr(self, name, value)
+
+    def _differing_parameters(self, weights: dict[str, Tensor]) -> list[str]:
+        shapes = {name: weight.shape for name, weight in self.trained_parameters().items()}
+        saved_shapes = {name: weight.shape for name, weight in weights.items()}
+        names = {**shapes, **saved_shapes}
+        differing = sorted(name for name in names if shapes.get(name) != saved_shapes.get(name))
+        if not differing:
+            return []
+        return [f"{len(differing)} parameters differ, such as {differing[0]}"]

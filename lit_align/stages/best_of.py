@@ -1,11 +1,10 @@
-"""Best-of-N: several answers to each prompt, of which a reward picks one, and what that is worth for how much KL.
+"""Best-of-N: several answers to each prompt, of which a reward chooses one; expected reward against the KL bound.
 
 The bound on the KL divergence and when it is tight: Beirami et al., 2024, https://arxiv.org/abs/2401.01879.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,19 +12,33 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lit_align.errors import ConfigError
+from lit_align.jsonl import write_json
+from lit_align.plotting import saved_subplots
 from lit_align.rewards import Reward
 from lit_align.rewards.base import as_response, checked_scores
 from lit_align.types import Group
 
 
-@dataclass
-class BestOf:
-    """Answer each prompt n times and keep the answer with the highest reward; of equal ones the first.
+class Answer(NamedTuple):
+    """One sampled answer.
 
     Args:
-        n: answers to each prompt; they share the pass over it.
-        reward: what they are scored by, by its name.
-        keep_all: write down every answer, not only the best.
+        text: with leading and trailing blanks.
+        ended: whether the model ended it, rather than the token limit.
+    """
+
+    text: str
+    ended: bool
+
+
+@dataclass
+class BestOf:
+    """Answer each prompt n times and choose the answer with the highest reward; of equal ones the first.
+
+    Args:
+        n: answers to each prompt, whose tokens are read once for all of them.
+        reward: what scores them, by its name.
+        keep_all: write every answer, not only the best.
     """
 
     n: int
@@ -37,66 +50,73 @@ class BestOf:
             raise ConfigError(f"best_of.n is {self.n}; it is a number of answers, at least 1")
 
     def choose(
-        self, groups: Sequence[Group], answers: Sequence[list[tuple[str, bool]]]
+        self, groups: Sequence[Group], answers: Sequence[Sequence[Answer]]
     ) -> list[dict[str, Any]]:
-        """For each group its best answer, that one's score, and all scores and whether each answer came to an end.
+        """For each group its best answer with its score, all scores, and which answers the model ended.
 
         Args:
             groups: the prompts.
-            answers: n to each, and whether the model ended it rather than the limit; a reward does not see that.
+            answers: n to each prompt.
 
         Example:
             >>> from lit_align.rewards.length import Length
-            >>> said = [("An owl.", True), ("Owl", False), ("Crow.", True)]
-            >>> BestOf(3, Length(most=1)).choose([Group("Name a bird.", [])], [said])
+            >>> answers = [Answer("An owl.", True), Answer("Owl", False), Answer("Crow.", True)]
+            >>> BestOf(3, Length(max_words=1)).choose([Group("Name a bird.", [])], [answers])
             [{'answer': 'Owl', 'score': 0.0, 'scores': [-1.0, 0.0, 0.0], 'ended': [True, False, True]}]
         """
         if not groups:
             return []
-        asked = [
-            group._replace(responses=[as_response(group, one) for one, _ in said])
-            for group, said in zip(groups, answers, strict=True)
-        ]
-        records: list[dict[str, Any]] = []
-        for said, scores in zip(
-            answers, checked_scores(self.reward, asked).total.view(-1, self.n).tolist(), strict=True
-        ):
-            best = max(range(self.n), key=scores.__getitem__)
-            kept = {"scores": scores, "ended": [ended for _, ended in said]}
-            kept |= {"answers": [one.strip() for one, _ in said]} if self.keep_all else {}
-            records.append({"answer": said[best][0].strip(), "score": scores[best], **kept})
-        return records
+        candidates = []
+        for group, row in zip(groups, answers, strict=True):
+            responses = [as_response(group, answer.text) for answer in row]
+            candidates.append(group._replace(responses=responses))
+        totals = checked_scores(self.reward, candidates).total
+        scores = totals.view(-1, self.n).tolist()
+        return list(map(self._record, answers, scores))
+
+    def _record(self, answers: Sequence[Answer], scores: list[float]) -> dict[str, Any]:
+        best = max(range(self.n), key=scores.__getitem__)
+        record = {
+            "answer": answers[best].text.strip(),
+            "score": scores[best],
+            "scores": scores,
+            "ended": [answer.ended for answer in answers],
+        }
+        if self.keep_all:
+            record["answers"] = [answer.text.strip() for answer in answers]
+        return record
 
     def report(self, folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-        """Print what the best of 1, 2, 4, ... n is worth, given what `choose` made; leave figures and a plot."""
-        from rich.console import Console
-        from rich.table import Table
+        """Print the expected reward of the best of 1, 2, 4, ... n answers; write ``best_of.json`` and a plot.
 
+        Args:
+            folder: where to write.
+            rows: records that `choose` returned, at least one.
+        """
         curve = best_of_curve([row["scores"] for row in rows])
-        ended = [one for row in rows for one in row["ended"]]
-        counts = {"prompts": len(rows), "answers": len(ended), "cut_off": len(ended) - sum(ended)}
+        num_answers = num_cut_off = 0
+        for row in rows:
+            num_answers += len(row["ended"])
+            num_cut_off += row["ended"].count(False)
         record = {
             "reward": repr(self.reward),
-            **counts,
+            "prompts": len(rows),
+            "answers": num_answers,
+            "cut_off": num_cut_off,
             "curve": [point._asdict() for point in curve],
         }
-        (folder / "best_of.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-        table = Table(
-            "best of", "mean reward", "KL, at most", title=f"{len(rows)} prompts, {self.reward!r}"
-        )
-        for point in curve:
-            table.add_row(str(point.n), f"{point.reward:.4f}", f"{point.kl:.3f} nats")
-        Console().print(table)
-        if not all(ended):
+        write_json(folder / "best_of.json", record, ascii_only=True)
+        _print_curve(curve, f"{len(rows)} prompts, {self.reward!r}")
+        if num_cut_off:
             print(
-                f"{counts['cut_off']} of {len(ended)} answers were cut off by max_new_tokens, and scored as they were; "
-                "raise it if they are many"
+                f"{num_cut_off} of {num_answers} answers were cut off by max_new_tokens and scored as they are; raise "
+                "it if they are many"
             )
-        _plot(curve, type(self.reward).__name__, folder / "best_of.png")
+        _plot_curve(curve, type(self.reward).__name__, folder / "best_of.png")
 
 
-class Point(NamedTuple):
-    """What the best of ``n`` answers is worth.
+class BestOfPoint(NamedTuple):
+    """Expected reward of the best of ``n`` answers.
 
     Args:
         n: answers to choose from.
@@ -109,8 +129,8 @@ class Point(NamedTuple):
     kl: float
 
 
-def best_of_curve(scores: Sequence[Sequence[float]]) -> list[Point]:
-    r"""Expected reward of the best of n = 1, 2, 4, ... N answers, without bias, from N scores of each prompt.
+def best_of_curve(scores: Sequence[Sequence[float]]) -> list[BestOfPoint]:
+    r"""Unbiased expected reward of the best of n = 1, 2, 4, ... N answers, from N scores of each prompt.
 
     The mean of the best over all subsets of n: with the scores in ascending order,
 
@@ -126,27 +146,45 @@ def best_of_curve(scores: Sequence[Sequence[float]]) -> list[Point]:
         >>> [(n, round(reward, 3), round(kl, 3)) for n, reward, kl in best_of_curve([[2.0, 6.0, 1.0]])]
         [(1, 3.0, 0.0), (2, 4.667, 0.193), (3, 6.0, 0.432)]
     """
-    most, points = len(scores[0]), []
-    for n in sorted({*(2**k for k in range(most.bit_length())), most}):
-        weights = [math.comb(i - 1, n - 1) / math.comb(most, n) for i in range(1, most + 1)]
-        best = [sum(w * r for w, r in zip(weights, sorted(row), strict=True)) for row in scores]
-        points.append(Point(n, sum(best) / len(best), math.log(n) - (n - 1) / n))
+    num_answers = len(scores[0])
+    ascending = [sorted(row) for row in scores]
+    sizes = [2**k for k in range(num_answers.bit_length())]
+    points = []
+    for n in sorted({*sizes, num_answers}):
+        expected = [_expected_best(row, n) for row in ascending]
+        bound = math.log(n) - (n - 1) / n
+        points.append(BestOfPoint(n, sum(expected) / len(expected), bound))
     return points
 
 
-def _plot(curve: list[Point], reward: str, picture: Path) -> None:
-    import matplotlib
+def _expected_best(ascending: Sequence[float], n: int) -> float:
+    """Mean of the best over all subsets of n of the scores."""
+    num_subsets = math.comb(len(ascending), n)
+    total = 0.0
+    for i, score in enumerate(ascending, start=1):
+        total += math.comb(i - 1, n - 1) / num_subsets * score
+    return total
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(5, 3.5), layout="constrained")
-    axis.plot([point.kl for point in curve], [point.reward for point in curve], "o-")
+def _print_curve(curve: Sequence[BestOfPoint], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("best of", "mean reward", "KL, at most", title=title)
     for point in curve:
-        axis.annotate(
-            f"{point.n}", (point.kl, point.reward), textcoords="offset points", xytext=(0, 6)
+        table.add_row(str(point.n), f"{point.reward:.4f}", f"{point.kl:.3f} nats")
+    Console().print(table)
+
+
+def _plot_curve(curve: Sequence[BestOfPoint], reward_name: str, path: Path) -> None:
+    with saved_subplots(path, figsize=(5, 3.5)) as (_, axis):
+        _, rewards, bounds = zip(*curve, strict=True)
+        axis.plot(bounds, rewards, "o-")
+        for n, reward, bound in curve:
+            axis.annotate(f"{n}", (bound, reward), textcoords="offset points", xytext=(0, 6))
+        axis.set(
+            title="best of n",
+            xlabel="KL from the model, at most (nats)",
+            ylabel=f"mean {reward_name}",
         )
-    axis.set(title="best of n", xlabel="KL from the model, at most (nats)", ylabel=f"mean {reward}")
-    axis.grid(alpha=0.3)
-    figure.savefig(picture, dpi=120)
-    plt.close(figure)
+        axis.grid(alpha=0.3)

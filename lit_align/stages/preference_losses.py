@@ -1,4 +1,4 @@
-"""How each family of objectives meets its labels: the losses, and the figures that dashboards of this field know."""
+"""Losses and metrics of each family of objectives over its labels: pairs, binary labels, rankings."""
 
 from __future__ import annotations
 
@@ -9,134 +9,168 @@ from torch import Tensor
 
 from lit_align.errors import DataError
 from lit_align.objectives import PairwiseObjective, RankedObjective, UnpairedObjective
+from lit_align.stages.exact_step import MetricSums
 from lit_align.types import Logps, PackedTrees, PairLabels, RankLabels, TokenLogps, UnpairedLabels
 
-Sums = dict[str, tuple[Tensor, Tensor]]
-"""Metrics of one micro-batch: name → (sum, count), so that micro-batches and ranks add up."""
-
-SIDES = tuple(
-    f"{what}/{side}" for what in ("rewards", "logps", "logits") for side in ("chosen", "rejected")
+SIDE_METRICS = (
+    "rewards/chosen",
+    "rewards/rejected",
+    "logps/chosen",
+    "logps/rejected",
+    "logits/chosen",
+    "logits/rejected",
 )
-COMPARED = ("rewards/margins", "rewards/accuracies")
-SHIFTS = ("shift/chosen", "shift/rejected")
-TOKENS = ("entropy", "mean_token_accuracy")
+MARGIN_METRICS = ("rewards/margins", "rewards/accuracies")
+SHIFT_METRICS = ("shift/chosen", "shift/rejected")
+TOKEN_METRICS = ("entropy", "mean_token_accuracy")
 
 
-class Judged(NamedTuple):
-    """What a family made of one micro-batch.
+class PreferenceLosses(NamedTuple):
+    """Losses and metrics of one micro-batch.
 
     Args:
         losses: ``[items]``.
-        chosen: responses of the batch that were preferred, for the dashboard.
-        rejected: those that were not.
+        chosen: indices of the preferred responses, for metrics.
+        rejected: indices of the others.
         sums: metrics.
     """
 
     losses: Tensor
     chosen: Tensor
     rejected: Tensor
-    sums: Sums
+    sums: MetricSums
 
 
-def pairs(objective: PairwiseObjective, labels: PairLabels, logps: Logps, noise: float) -> Judged:
-    """A comparison that is right with probability p costs p L(a, b) + (1 - p) L(b, a).
+def pairwise_losses(
+    objective: PairwiseObjective, labels: PairLabels, logps: Logps, label_noise: float
+) -> PreferenceLosses:
+    """Loss of each pair: p L(a, b) + (1 - p) L(b, a) where the label is right with probability p.
 
-    What only imitates the chosen response counts with p.
+    The part of the loss that imitates the chosen response counts with p alone.
+
+    Args:
+        objective: the loss.
+        labels: the pairs.
+        logps: of the batch's responses.
+        label_noise: chance that a label is flipped.
     """
-    chosen, rejected = logps.take(labels.chosen), logps.take(labels.rejected)
-    held: dict[str, Any] = {"target": logps.take(labels.target)} if objective.needs_target else {}
-    margin = {"margin": labels.margin} if objective.needs_margin else {}
-    losses = objective(chosen, rejected, **held, **margin)
-    p = labels.probability * (1 - noise) + (1 - labels.probability) * noise
+    chosen = logps.take(labels.chosen)
+    rejected = logps.take(labels.rejected)
+    inputs: dict[str, Any] = {}
+    if objective.needs_target:
+        inputs["target"] = logps.take(labels.target)
+    flipped_inputs = dict(inputs)
+    if objective.needs_margin:
+        inputs["margin"] = labels.margin
+        flipped_inputs["margin"] = -labels.margin
+    losses = objective(chosen, rejected, **inputs)
+    p = labels.probability
+    p = p * (1 - label_noise) + (1 - p) * label_noise
     if (p < 1).any():
         if objective.couples_batch:
             raise DataError(
                 f"{objective} takes no label of a probability under 1; use another loss, or other data"
             )
-        turned = {name: -value for name, value in margin.items()}
-        losses = p * losses + (1 - p) * (
-            objective(rejected, chosen, **held, **turned) - objective.supervised_term(rejected)
-        )
+        supervised = objective.supervised_term(rejected)
+        flipped = objective(rejected, chosen, **flipped_inputs) - supervised
+        losses = p * losses + (1 - p) * flipped
     with torch.no_grad():
-        better, worse = objective.implicit_reward(chosen), objective.implicit_reward(rejected)
-        sums = _sides(better, worse, chosen.policy, rejected.policy)
-        sums |= {
-            "rewards/margins": _sum(better - worse),
-            "rewards/accuracies": _sum((better > worse).float()),
-        }
+        chosen_rewards = objective.implicit_reward(chosen)
+        rejected_rewards = objective.implicit_reward(rejected)
+        sums = _side_sums(chosen_rewards, rejected_rewards, chosen.policy, rejected.policy)
+        sums["rewards/margins"] = _sum_and_count(chosen_rewards - rejected_rewards)
+        sums["rewards/accuracies"] = _sum_and_count((chosen_rewards > rejected_rewards).float())
         if objective.needs_reference:
-            sums |= {
-                f"shift/{n}": _sum(x.policy - x.reference)
-                for n, x in (("chosen", chosen), ("rejected", rejected))
-            }
-    return Judged(losses, labels.chosen, labels.rejected, sums)
+            sums["shift/chosen"] = _sum_and_count(chosen.policy - chosen.reference)
+            sums["shift/rejected"] = _sum_and_count(rejected.policy - rejected.reference)
+    return PreferenceLosses(losses, labels.chosen, labels.rejected, sums)
 
 
-def unpaired(
+def unpaired_losses(
     objective: UnpairedObjective,
     labels: UnpairedLabels,
     logps: Logps,
-    noise: float,
+    label_noise: float,
     baseline: Tensor,
-) -> Judged:
-    """A thumb that is right with probability p costs p L(up) + (1 - p) L(down), or the other way round."""
-    response, up, mismatched = labels
-    judged = logps.take(response)
-    losses = objective(judged, up, baseline)
-    if noise:
-        losses = (1 - noise) * losses + noise * objective(judged, ~up, baseline)
+) -> PreferenceLosses:
+    """Loss of each binary label: p L(up) + (1 - p) L(down) where "up" is right with probability p, or vice versa.
+
+    Args:
+        objective: the loss.
+        labels: the labelled responses, and those to other prompts.
+        logps: of the batch's responses.
+        label_noise: chance that a label is flipped.
+        baseline: running estimate that the objective subtracts, ``[]``.
+    """
+    desirable = labels.desirable
+    responses = logps.take(labels.response)
+    losses = objective(responses, desirable, baseline)
+    if label_noise:
+        flipped = objective(responses, ~desirable, baseline)
+        losses = (1 - label_noise) * losses + label_noise * flipped
     with torch.no_grad():
-        rewards, others = objective.implicit_reward(judged), logps.take(mismatched)
-        sums = _sides(rewards[up], rewards[~up], judged.policy[up], judged.policy[~up])
-        sums["kl"] = _sum(others.policy - others.reference)
-    return Judged(losses, response[up], response[~up], sums)
+        policy = responses.policy
+        rewards = objective.implicit_reward(responses)
+        sums = _side_sums(
+            rewards[desirable], rewards[~desirable], policy[desirable], policy[~desirable]
+        )
+        mismatched = logps.take(labels.mismatched)
+        sums["kl"] = _sum_and_count(mismatched.policy - mismatched.reference)
+    chosen = labels.response[desirable]
+    rejected = labels.response[~desirable]
+    return PreferenceLosses(losses, chosen, rejected, sums)
 
 
-def rankings(objective: RankedObjective, labels: RankLabels, logps: Logps) -> Judged:
-    """The best of a ranking stands for the chosen response, the last for the rejected one."""
+def ranked_losses(objective: RankedObjective, labels: RankLabels, logps: Logps) -> PreferenceLosses:
+    """Loss of each ranking; for metrics its best response counts as chosen and its last one as rejected."""
     order, place = labels
-    there = order >= 0
-    first, last = order[:, 0], order.gather(1, there.sum(1, keepdim=True) - 1)[:, 0]
+    is_ranked = order >= 0
+    last_index = is_ranked.sum(1, keepdim=True) - 1
+    first = order[:, 0]
+    last = order.gather(1, last_index)[:, 0]
     with torch.no_grad():
+        policy = logps.policy
         rewards = objective.implicit_reward(logps)
-        placed = rewards[order.clamp(min=0)]
-        right = (placed[:, :, None] > placed[:, None])[_implied(there, place)]
-        sums = _sides(rewards[first], rewards[last], logps.policy[first], logps.policy[last])
-        sums |= {
-            "rewards/margins": _sum(rewards[first] - rewards[last]),
-            "rewards/accuracies": _sum(right.float()),
-        }
-    return Judged(objective(logps, order, place), first, last, sums)
+        ranked_rewards = rewards[order.clamp(min=0)]
+        is_greater = ranked_rewards[:, :, None] > ranked_rewards[:, None]
+        is_right = is_greater[_is_comparison(is_ranked, place)]
+        sums = _side_sums(rewards[first], rewards[last], policy[first], policy[last])
+        sums["rewards/margins"] = _sum_and_count(rewards[first] - rewards[last])
+        sums["rewards/accuracies"] = _sum_and_count(is_right.float())
+    return PreferenceLosses(objective(logps, order, place), first, last, sums)
 
 
-def dashboard(trees: PackedTrees, tokens: TokenLogps, judged: Judged) -> Sums:
-    """Means over tokens; the policy's statistics must have been asked for."""
+def token_metrics(trees: PackedTrees, tokens: TokenLogps, result: PreferenceLosses) -> MetricSums:
+    """Metrics over tokens; ``tokens`` must have the policy's statistics."""
     assert tokens.entropy is not None
     assert tokens.mean_logit is not None
     assert tokens.top1 is not None
-    sums = {"entropy": _sum(tokens.entropy)}
-    for side, responses in (("chosen", judged.chosen), ("rejected", judged.rejected)):
-        of_side = torch.isin(trees.owner, responses)
-        sums[f"logits/{side}"] = _sum(tokens.mean_logit[of_side])
-        if side == "chosen":
-            sums["mean_token_accuracy"] = _sum(tokens.top1[of_side].float())
-    return sums
+    is_chosen = torch.isin(trees.owner, result.chosen)
+    is_rejected = torch.isin(trees.owner, result.rejected)
+    return {
+        "entropy": _sum_and_count(tokens.entropy),
+        "logits/chosen": _sum_and_count(tokens.mean_logit[is_chosen]),
+        "mean_token_accuracy": _sum_and_count(tokens.top1[is_chosen].float()),
+        "logits/rejected": _sum_and_count(tokens.mean_logit[is_rejected]),
+    }
 
 
-def _implied(there: Tensor, place: Tensor) -> Tensor:
-    """Which pairs of places are comparisons, ``[rankings, K, K]``: the better one first; ties are none."""
-    return (place[:, :, None] < place[:, None]) & there[:, :, None] & there[:, None]
+def _is_comparison(is_ranked: Tensor, place: Tensor) -> Tensor:
+    """Which pairs of ranks are comparisons, ``[rankings, K, K]``, the better one first; ties are not."""
+    is_better = place[:, :, None] < place[:, None]
+    return is_better & is_ranked[:, :, None] & is_ranked[:, None]
 
 
-def _sum(values: Tensor) -> tuple[Tensor, Tensor]:
+def _sum_and_count(values: Tensor) -> tuple[Tensor, Tensor]:
     return values.sum(), values.new_tensor(float(values.numel()))
 
 
-def _sides(better: Tensor, worse: Tensor, chosen: Tensor, rejected: Tensor) -> Sums:
-    """Rewards and log-probabilities of both sides."""
+def _side_sums(
+    chosen_rewards: Tensor, rejected_rewards: Tensor, chosen_logps: Tensor, rejected_logps: Tensor
+) -> MetricSums:
     return {
-        "rewards/chosen": _sum(better),
-        "rewards/rejected": _sum(worse),
-        "logps/chosen": _sum(chosen),
-        "logps/rejected": _sum(rejected),
+        "rewards/chosen": _sum_and_count(chosen_rewards),
+        "rewards/rejected": _sum_and_count(rejected_rewards),
+        "logps/chosen": _sum_and_count(chosen_logps),
+        "logps/rejected": _sum_and_count(rejected_logps),
     }

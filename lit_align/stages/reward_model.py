@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,20 +12,26 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lit_align.callbacks.predictions import record
 from lit_align.data.label_conversion import ordered_pairs
 from lit_align.data.scoring import score_trees
 from lit_align.errors import ConfigError, DataError
 from lit_align.models.adapter_files import save_adapter
+from lit_align.models.heads import ScoreHead
 from lit_align.models.load import tokenizer_fingerprint
 from lit_align.objectives import Objective, PairwiseObjective, RankedObjective, RatedObjective
-from lit_align.stages import preference_losses
+from lit_align.stages.answering import prediction_record
+from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.language_model_stage import LanguageModelStage
-from lit_align.stages.preference_losses import Judged, Sums
+from lit_align.stages.preference_losses import (
+    MARGIN_METRICS,
+    PreferenceLosses,
+    pairwise_losses,
+    ranked_losses,
+)
 from lit_align.types import Batch, Logps, PackedTrees, PairLabels, RankLabels, Step, Tree
 
-NORMAL = 256  # groups on whose responses mean and scale are measured
-SMALLEST = 1e-4  # a spread of scores that is no noise
+NORMALIZATION_GROUPS = 256  # groups over whose responses mean and scale are measured
+SMALLEST_SCALE = 1e-4  # a smaller standard deviation of scores is noise
 
 
 class RewardModel(LanguageModelStage):
@@ -35,10 +42,10 @@ class RewardModel(LanguageModelStage):
 
     Args:
         objective: the loss: BradleyTerry over pairs, PlackettLuce over rankings or Regression over ratings.
-        members: adapters with heads of their own on the one base, which differ in their initial weights (with sft, in
-            their heads alone); where they disagree, none should be trusted (Coste et al., 2024,
-            https://arxiv.org/abs/2310.02743).
-        settings: everything that all stages share; sft is a good place to start from.
+        members: size of an ensemble: adapters with heads of their own on the one base, which differ in their initial
+            weights (with init_adapter, in their heads alone); where they disagree, none should be trusted (Coste et
+            al., 2024, https://arxiv.org/abs/2310.02743).
+        settings: settings that all stages share; init_adapter is usually an SFT adapter.
     """
 
     def __init__(self, objective: Objective, members: int = 1, **settings: Any) -> None:
@@ -49,8 +56,11 @@ class RewardModel(LanguageModelStage):
             )
         if members < 1:
             raise ConfigError(f"members is {members}; an ensemble has at least 1")
-        self.members = ("reward",) if members == 1 else tuple(f"reward{i}" for i in range(members))
-        self.attributes = objective.attributes if isinstance(objective, RatedObjective) else ()
+        self.members: tuple[str, ...] = ("reward",)
+        if members > 1:
+            self.members = tuple(f"reward{number}" for number in range(members))
+        if isinstance(objective, RatedObjective):
+            self.attributes = objective.attributes
         super().__init__(objective, **settings)
         if self.best_of is not None:
             raise ConfigError(
@@ -60,11 +70,13 @@ class RewardModel(LanguageModelStage):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """Metric names, as dashboards know them."""
-        spread = ("rewards/std",) if len(self.members) > 1 else ()
+        """Metric names as dashboards of the field use them."""
+        names = ["rewards/chosen", "rewards/rejected", *MARGIN_METRICS]
         if self.attributes:
-            return (*(f"errors/{name}" for name in self.attributes), *spread)
-        return ("rewards/chosen", "rewards/rejected", *preference_losses.COMPARED, *spread)
+            names = [f"errors/{attribute}" for attribute in self.attributes]
+        if len(self.members) > 1:
+            names.append("rewards/std")
+        return tuple(names)
 
     @property
     def trained_roles(self) -> tuple[str, ...]:
@@ -77,164 +89,194 @@ class RewardModel(LanguageModelStage):
         return dict.fromkeys(self.members, len(self.attributes) or 1)
 
     def configure_model(self) -> None:
-        """Load the base, put the members on it, and tell their heads what each output counts."""
+        """Load the base, put the members on it, and set how their heads weigh the outputs."""
         super().configure_model()
         if isinstance(self.objective, RatedObjective):
-            combine = self.objective.combine(torch.eye(len(self.attributes)))
-            for member in self.members:
-                self.adapters.head(member).combine.copy_(combine)
+            weights = self.objective.combine(torch.eye(len(self.attributes)))
+            for head in self._heads().values():
+                head.combine.copy_(weights)
+
+    def _heads(self) -> dict[str, ScoreHead]:
+        return {member: self.adapters.head(member) for member in self.members}
 
     def loss_denominator(self, step: Step) -> int:
         """Prompts, or rated responses."""
         return step.items if self.attributes else step.groups
 
     def clipping_groups(self) -> list[list[torch.nn.Parameter]]:
-        """Each member for itself, so that it learns as it would alone."""
-        named = self.adapters.trainable()
-        return [
-            [p for name, p in named.items() if f".{member}." in name] for member in self.members
-        ]
+        """One group for each member, so that it learns as it would alone."""
+        groups = []
+        for member in self.members:
+            group = []
+            for name, parameter in self.adapters.trainable().items():
+                if f".{member}." in name:
+                    group.append(parameter)
+            groups.append(group)
+        return groups
 
-    def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
-        """Summed loss of the labels, of all members together; what is shown is their mean."""
+    def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, MetricSums]:
+        """Summed loss of the labels over all members; metrics are of the members' mean."""
         training = self.adapters.peft.training
-        raw = [self.raw(member, batch.trees, training) for member in self.members]
-        losses = torch.stack([self._judged(batch, one).losses.sum() for one in raw])
-        sums: Sums = {"loss": (losses.detach().mean(), torch.zeros_like(losses[0]))}
+        outputs = [self.member_scores(member, batch.trees, training) for member in self.members]
+        member_losses = []
+        for output in outputs:
+            result = self.label_losses(batch, output)
+            member_losses.append(result.losses.sum())
+        losses = torch.stack(member_losses)
+        mean = losses.detach().mean()
+        sums: MetricSums = {"loss": (mean, torch.zeros_like(mean))}
         if not statistics:
             return losses.sum(), sums
-        scores = torch.stack([one.detach() for one in raw])
-        figures = self._judged(batch, scores.mean(0)).sums
-        sums |= {name: value for name, value in figures.items() if name in self.metric_names}
-        if len(raw) > 1:
+        scores = torch.stack(outputs).detach()
+        metrics = self.label_losses(batch, scores.mean(0)).sums
+        for name in self.metric_names:
+            if name in metrics:
+                sums[name] = metrics[name]
+        if len(self.members) > 1:
             spread = scores.std(0).flatten()
-            sums["rewards/std"] = (spread.sum(), spread.new_tensor(float(len(spread))))
+            count = spread.new_tensor(float(len(spread)))
+            sums["rewards/std"] = (spread.sum(), count)
         return losses.sum(), sums
 
-    def raw(self, member: str, trees: PackedTrees, training: bool) -> Tensor:
-        """What a member's head says of each response, ``[responses, outputs]``, before normalisation."""
+    def member_scores(self, member: str, trees: PackedTrees, training: bool) -> Tensor:
+        """Outputs of one member's head for each response, ``[responses, outputs]``, before normalization."""
         with self.adapters.activate(member, training):
             scores: Tensor = self.adapters.head(member)(self.tree_forward.last_hidden(trees))
             return scores
 
-    def _judged(self, batch: Batch, scores: Tensor) -> Judged:
-        """Losses and figures of one member's scores, ``[responses, outputs]``."""
-        one = Logps(scores[:, 0], torch.zeros_like(scores[:, 0]), torch.ones_like(scores[:, 0]))
+    def label_losses(self, batch: Batch, scores: Tensor) -> PreferenceLosses:
+        """Losses and metrics of one member's scores, ``[responses, outputs]``.
+
+        Raises:
+            DataError: if the batch has no labels for the objective.
+        """
+        first = scores[:, 0]
+        logps = Logps(first, torch.zeros_like(first), torch.ones_like(first))
         match self.objective, batch:
             case PairwiseObjective() as pairwise, Batch(pairs=PairLabels() as labels):
-                judged = preference_losses.pairs(pairwise, labels, one, noise=0.0)
-                weight = [
-                    1 / len(tree.group.pairs) for tree in batch.source for _ in tree.group.pairs
-                ]
-                return judged._replace(losses=judged.losses * judged.losses.new_tensor(weight))
-            case RankedObjective() as ranked, Batch(rankings=RankLabels() as order):
-                return preference_losses.rankings(ranked, order, one)
+                result = pairwise_losses(pairwise, labels, logps, label_noise=0.0)
+                weights = result.losses.new_tensor(_pair_weights(batch.source))
+                return result._replace(losses=result.losses * weights)
+            case RankedObjective() as ranked, Batch(rankings=RankLabels() as labels):
+                return ranked_losses(ranked, labels, logps)
             case RatedObjective() as rated, _ if all(tree.group.ratings for tree in batch.source):
-                return self._rated(rated, scores, scores.new_tensor(self._ratings(batch.source)))
+                return self._rating_losses(rated, scores, batch.source)
             case other, _:
                 raise DataError(
-                    f"{batch.source[0].group.source} carries no label that {other} takes; use other data"
+                    f"{batch.source[0].group.source} has no label that {other} learns from; use other data"
                 )
 
-    def _ratings(self, trees: Sequence[Tree]) -> list[list[float]]:
-        """What the objective's attributes were rated, ``[responses, attributes]``, NaN where they were not."""
-        every = [one for tree in trees for one in tree.group.ratings]
-        return [[one.get(name, float("nan")) for name in self.attributes] for one in every]
-
-    def _rated(self, objective: RatedObjective, scores: Tensor, ratings: Tensor) -> Judged:
+    def _rating_losses(
+        self, objective: RatedObjective, scores: Tensor, trees: Sequence[Tree]
+    ) -> PreferenceLosses:
+        rows = []  # [responses, attributes], NaN where a response was not rated
+        for tree in trees:
+            for rating in tree.group.ratings:
+                rows.append([rating.get(name, math.nan) for name in self.attributes])
+        ratings = scores.new_tensor(rows)
         with torch.no_grad():
-            errors, known = (scores - ratings).abs().nan_to_num(), ratings.isfinite().float()
-            columns = zip(self.attributes, errors.T, known.T, strict=True)
-            sums = {f"errors/{name}": (error.sum(), there.sum()) for name, error, there in columns}
-        every = torch.arange(len(scores), device=scores.device)
-        return Judged(objective(scores, ratings), every, every, sums)
+            errors = (scores - ratings).abs().nan_to_num()
+            is_rated = ratings.isfinite().float()
+            sums: MetricSums = {}
+            columns = zip(self.attributes, errors.T, is_rated.T, strict=True)
+            for name, column_errors, column_is_rated in columns:
+                sums[f"errors/{name}"] = (column_errors.sum(), column_is_rated.sum())
+        responses = torch.arange(len(scores), device=scores.device)
+        return PreferenceLosses(objective(scores, ratings), responses, responses, sums)
 
-    # ------------------------------------------------------------------ the score
+    # ------------------------------------------------------------------ normalized scores
 
     def on_train_epoch_end(self) -> None:
-        """Measure what an ordinary score is, on the preferred responses of held-out prompts if there are any."""
-        known = self.datamodule.trees
-        self.normalise((known.get("validation") or known["train"])[:NORMAL])
+        """Normalize by the preferred responses of the validation prompts, or of the training prompts."""
+        trees = self.datamodule.trees
+        groups = trees.get("validation") or trees["train"]
+        self.normalise(groups[:NORMALIZATION_GROUPS])
 
     @torch.no_grad()
     def normalise(self, trees: Sequence[Tree]) -> None:
         """Set each member's mean and scale to those of its scores of the preferred responses in ``trees``."""
-        kept = torch.tensor([like for tree in trees for like in preferred(tree)])
-        for member in self.members:
-            head = self.adapters.head(member)
+        flags: list[bool] = []
+        for tree in trees:
+            flags += unbeaten_responses(tree)
+        is_unbeaten = torch.tensor(flags)
+        for member, head in self._heads().items():
 
-            def score(batch: Batch, member: str = member) -> Tensor:
-                return self.raw(member, batch.trees.to(self.device), training=False).cpu()
+            def score_batch(batch: Batch, member: str = member) -> Tensor:
+                trees = batch.trees.to(self.device)
+                return self.member_scores(member, trees, training=False).cpu()
 
-            scores = (
-                score_trees(trees, score, self._budget(trees), dense=not self.block_sparse)[kept]
-                @ head.combine.cpu()
-            )
+            outputs = self._score_trees(trees, score_batch)[is_unbeaten]
+            scores = outputs @ head.combine.cpu()
             scale = scores.std(correction=0)
-            if not scale > SMALLEST:
+            if not scale > SMALLEST_SCALE:
                 rank_zero_warn(
-                    f"{member} scores all preferred responses alike, and is not scaled; give other data"
+                    f"{member} gives all preferred responses the same score, which is not scaled; use other data"
                 )
                 scale = torch.ones(())
             head.mean.copy_(scores.mean())
             head.scale.copy_(scale)
         self.normalised_at = self.global_step
 
-    def _budget(self, trees: Sequence[Tree]) -> int:
-        budget: int = self.datamodule.token_budget
-        return max([budget, *(tree.tokens for tree in trees)])
-
     @torch.no_grad()
     def predict_step(
         self, numbered: list[tuple[int, Tree]], batch_idx: int
     ) -> list[dict[str, Any]]:
-        """The scores of the responses of each row, as a JSON-able record."""
+        """The normalized scores of the responses of each row, one JSON-able record a row."""
         trees = [tree for _, tree in numbered]
-        if not trees:  # answered already
+        if not trees:  # an interrupted run has scored them
             return []
-        each = score_trees(trees, self._score, self._budget(trees), dense=not self.block_sparse)
-        rows = zip(trees, torch.split(each, [len(tree.responses) for tree in trees]), strict=True)
-        return [
-            record(t.group, {"responses": t.group.responses, "scores": s.tolist()}) for t, s in rows
-        ]
+        scores = self._score_trees(trees, self._mean_scores)
+        records = []
+        remaining = scores.tolist()
+        for tree in trees:
+            count = len(tree.responses)
+            fields = {"responses": tree.group.responses, "scores": remaining[:count]}
+            records.append(prediction_record(tree.group, fields))
+            remaining = remaining[count:]
+        return records
 
-    def _score(self, batch: Batch) -> Tensor:
-        """The mean over members of each response's normalised score, ``[responses]``."""
+    def _score_trees(self, trees: Sequence[Tree], score_batch: Any) -> Tensor:
+        longest_tree = max((tree.tokens for tree in trees), default=0)
+        budget = max(self.datamodule.token_budget, longest_tree)
+        return score_trees(trees, score_batch, budget, dense=not self.block_sparse)
+
+    def _mean_scores(self, batch: Batch) -> Tensor:
+        """Mean over members of each response's normalized score, ``[responses]``."""
         trees = batch.trees.to(self.device)
-        return torch.stack(
-            [
-                self.adapters.head(m).normalize(self.raw(m, trees, training=False))
-                for m in self.members
-            ]
-        ).mean(0)
+        scores = []
+        for member, head in self._heads().items():
+            output = self.member_scores(member, trees, training=False)
+            scores.append(head.normalize(output))
+        return torch.stack(scores).mean(0)
+
+    # ------------------------------------------------------------------ checkpoints and adapters
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what was measured too."""
+        """Save the normalization too."""
         super().on_save_checkpoint(checkpoint)
-        normal = {
-            m: (self.adapters.head(m).mean.item(), self.adapters.head(m).scale.item())
-            for m in self.members
+        checkpoint["normal"] = {
+            member: (head.mean.item(), head.scale.item()) for member, head in self._heads().items()
         }
-        checkpoint["normal"], checkpoint["normalised_at"] = normal, self.normalised_at
+        checkpoint["normalised_at"] = self.normalised_at
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore the normalization too."""
         super().on_load_checkpoint(checkpoint)
         self.normalised_at = checkpoint["normalised_at"]
         for member, (mean, scale) in checkpoint["normal"].items():
-            self.adapters.head(member).mean.fill_(mean)
-            self.adapters.head(member).scale.fill_(scale)
+            head = self.adapters.head(member)
+            head.mean.fill_(mean)
+            head.scale.fill_(scale)
 
     def compatibility_settings(self) -> dict[str, Any]:
-        """The rows of a head mean nothing without their attributes."""
-        rated = self.objective if isinstance(self.objective, RatedObjective) else None
-        return {
-            **super().compatibility_settings(),
-            **({} if rated is None else {"objective": repr(rated)}),
-        }
+        """With ratings also the objective: the head has one output for each of its attributes."""
+        settings = super().compatibility_settings()
+        if isinstance(self.objective, RatedObjective):
+            settings["objective"] = repr(self.objective)
+        return settings
 
     def provenance(self) -> dict[str, Any]:
-        """All that a score needs besides adapter and head."""
+        """All that scoring needs besides adapter and head."""
         return {
             **super().provenance(),
             "loads": asdict(self.base),
@@ -244,29 +286,35 @@ class RewardModel(LanguageModelStage):
         }
 
     def save_adapter(self, folder: Path) -> None:
-        """Write adapter, head, normalisation and provenance; one folder for each member."""
+        """Write adapter, head, normalization and provenance; an ensemble gets one folder for each member."""
+        is_ensemble = len(self.members) > 1
         for member in self.members:
-            save_adapter(
-                self.adapters,
-                folder if len(self.members) == 1 else folder / member,
-                member,
-                self.provenance(),
-            )
+            member_folder = folder / member if is_ensemble else folder
+            save_adapter(self.adapters, member_folder, member, self.provenance())
 
 
-def preferred(tree: Tree) -> list[bool]:
-    """Which responses nobody found worse than another.
+def unbeaten_responses(tree: Tree) -> list[bool]:
+    """Which responses nobody found worse than another; all of them if each was found worse than some other.
 
     Example:
         >>> from lit_align.types import Group, Pair
-        >>> preferred(Tree([1], [[2], [3]], [[True], [True]], Group("", ["", ""], (Pair(1, 0),))))
+        >>> unbeaten_responses(Tree([1], [[2], [3]], [[True], [True]], Group("", ["", ""], (Pair(1, 0),))))
         [False, True]
     """
     group = tree.group
     worse = {pair.worse for pair in ordered_pairs(group.pairs)}
-    best = min(filter(None, group.ranking), default=0)
-    places = group.ranking or (best,) * len(tree.responses)
-    found = [i not in worse and place == best for i, place in enumerate(places)]
-    return (
-        found if any(found) else [True] * len(found)
-    )  # each is worse than another: nobody's favourite
+    best_place = min(filter(None, group.ranking), default=0)
+    flags = []
+    for index in range(len(tree.responses)):
+        is_first = not group.ranking or group.ranking[index] == best_place
+        flags.append(is_first and index not in worse)
+    return flags if any(flags) else [True] * len(flags)
+
+
+def _pair_weights(trees: Sequence[Tree]) -> list[float]:
+    """For each pair one over the number of its prompt's pairs."""
+    weights = []
+    for tree in trees:
+        count = len(tree.group.pairs)
+        weights += [1 / count] * count
+    return weights

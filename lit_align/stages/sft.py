@@ -7,20 +7,20 @@ from typing import Any
 from torch import Tensor
 
 from lit_align.objectives import SupervisedObjective
-from lit_align.stages import preference_losses
+from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.language_model_stage import LanguageModelStage
-from lit_align.stages.preference_losses import Sums
+from lit_align.stages.preference_losses import TOKEN_METRICS
 from lit_align.types import Batch, Step
 
 
 class SFT(LanguageModelStage):
-    """Fine-tune on demonstrations: every assistant turn is learned, nothing else is.
+    """Fine-tune on demonstrations; only assistant turns are learned.
 
-    The loss is the mean over the scored tokens of a whole step, however they fall into micro-batches.
+    The loss is the mean over the scored tokens of a whole step, however they are cut into micro-batches.
 
     Args:
-        objective: the loss of a token, CrossEntropy.
-        settings: everything that all stages share.
+        objective: the loss of a token, such as CrossEntropy.
+        settings: settings that all stages share.
     """
 
     def __init__(self, objective: SupervisedObjective, **settings: Any) -> None:
@@ -28,21 +28,21 @@ class SFT(LanguageModelStage):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """Metric names, as dashboards know them."""
-        return preference_losses.TOKENS
+        """Metric names as dashboards of the field use them."""
+        return TOKEN_METRICS
 
     def loss_denominator(self, step: Step) -> int:
         """Scored tokens."""
         return step.tokens
 
-    def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, Sums]:
+    def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, MetricSums]:
         """Summed loss of the scored tokens."""
         tokens = self.tree_forward(batch.trees, statistics=statistics)
         loss = self.objective(tokens.logps).sum()
         if tokens.top1 is None or tokens.entropy is None:
             return loss, {}
-        n = tokens.logps.new_tensor(float(len(tokens.logps)))
+        count = tokens.logps.new_tensor(float(len(tokens.logps)))
         return loss, {
-            "mean_token_accuracy": (tokens.top1.float().sum(), n),
-            "entropy": (tokens.entropy.sum(), n),
+            "mean_token_accuracy": (tokens.top1.float().sum(), count),
+            "entropy": (tokens.entropy.sum(), count),
         }

@@ -92,7 +92,7 @@ def test_a_run_that_is_refused_leaves_no_folder_without_a_ledger(tiny, tmp_path,
 def test_only_a_figure_that_was_validated_is_drawn_as_such(tmp_path, monkeypatch):
     from matplotlib.axes import Axes
 
-    from lit_align.callbacks.report import plot_margins
+    from lit_align.callbacks.run_output import plot_margins
 
     drawn = []
     monkeypatch.setattr(Axes, "plot", lambda axis, *args, label: drawn.append(label))

@@ -166,7 +166,7 @@ def test_a_run_against_its_base_against_the_data_and_from_a_file(tiny, tmp_path,
         duels[0]["prompt"], add_generation_prompt=True, return_dict=False
     )
     for k, role in enumerate(("policy", "reference")):
-        [said] = stage.answer([prompt], role, max_new_tokens=6)
+        [said] = stage.responder.answer([prompt], role, max_new_tokens=6)
         assert duels[0]["responses"][k] == [{"role": "assistant", "content": said}]
     assert base["wins"] + base["ties"] + base["losses"] == base["comparisons"] == 6
     against = rate(tmp_path / "runs", f"--a={run}", *asked)

@@ -8,11 +8,11 @@ import yaml
 
 import lit_align
 from lit_align.__main__ import main
-from lit_align.callbacks.predictions import answered
 from lit_align.data.formats import built_in
 from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.labelling.campaign import default_flags
 from lit_align.labelling.votes import read_votes
+from lit_align.stages.answering import add_responses
 from tests.labelling.serving import Visitor
 from tests.labelling.test_crash import Page
 from tests.stages.runs import arguments, folder_of, write_pairs
@@ -112,14 +112,18 @@ def test_answers_are_made_by_one_run_or_two(runs):
     pairs, (one, other) = runs
     rows = load_groups(DataSource([str(pairs)], "responses", formats=built_in()))
     load = lit_align.load
-    alone, both = answered([load(one)], rows, 2), answered(map(load, [one, other]), rows)
+    alone = add_responses([load(one).responder], rows, 2)
+    both = add_responses((load(run).responder for run in (one, other)), rows)
     for groups in (alone, both):
         assert len(groups) == 22
         assert all(len(group.responses) == 2 for group in groups)
         assert sum(group.responses[0] != group.responses[1] for group in groups) > 15
         assert all(turn["role"] == "assistant" for group in groups for (turn,) in group.responses)
     # the second answer of two runs is the other run's, whoever speaks before it
-    first = {str(group.prompt): group.responses for group in answered([load(other)], rows, 2)}
+    first = {
+        str(group.prompt): group.responses
+        for group in add_responses([load(other).responder], rows, 2)
+    }
     shared = [group for group in both if str(group.prompt) in first]
     assert len(shared) == 22
     assert all(group.responses[1] == first[str(group.prompt)][0] for group in shared)

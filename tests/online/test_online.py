@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import Trainer
 
+from lit_align.callbacks.last_checkpoint import LastCheckpoint
 from lit_align.cli.main import main
 from lit_align.data.datamodules import Comparisons
 from lit_align.errors import ConfigError, DataError
@@ -28,7 +29,7 @@ from lit_align.online.datamodule import Online
 from lit_align.online.responses import replayed_groups
 from lit_align.online.round_loader import RoundLoader
 from lit_align.rewards.length import Length
-from lit_align.stages.checkpoints import LastCheckpoint, SafeIO
+from lit_align.stages.checkpoints import SafeIO
 from lit_align.stages.preference import Preference
 from lit_align.stages.sft import SFT
 from lit_align.types import Group, Tree

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 
 import lit_align
+from lit_align.callbacks.last_checkpoint import LastCheckpoint
 from lit_align.cli.main import main
 from lit_align.errors import ModelError
 from lit_align.models.adapter_files import save_adapter
@@ -24,7 +25,7 @@ from lit_align.orca.modalities.images import Images
 from lit_align.orca.probe import HeadFeatures, probe_features
 from lit_align.orca.stage import CrossModal
 from lit_align.orca.transport import DatasetStats
-from lit_align.stages.checkpoints import LastCheckpoint, SafeIO
+from lit_align.stages.checkpoints import SafeIO
 from tests.stages.runs import folder_of, start, trace
 from tests.stages.test_resume import wait_for
 
@@ -359,7 +360,7 @@ def test_text_stages_refuse_its_data_and_commands_about_text_refuse_it(
             ]
         )
     assert (
-        "learns from demonstrations, and the data module CrossModalData carries examples"
+        "learns from demonstrations, and the data module CrossModalData has examples"
         in capsys.readouterr().err
     )
     with pytest.raises(SystemExit):

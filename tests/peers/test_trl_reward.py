@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lit_align.objectives.bradley_terry import BradleyTerry
-from lit_align.stages.preference_losses import pairs
+from lit_align.stages.preference_losses import pairwise_losses
 from lit_align.types import Logps, PairLabels
 
 pytest.importorskip("trl", reason="needs TRL: pip install -e .[peers]")
@@ -50,7 +50,9 @@ def test_loss_and_gradient_are_those_of_trl(seed, with_margin, centre):
         index[:PAIRS], index[PAIRS:], sure, nothing if margin is None else margin, index[:PAIRS]
     )
     one = Logps(scores, torch.zeros_like(scores), torch.ones_like(scores))
-    ours = pairs(BradleyTerry(centre=centre or 0.0), labels, one, noise=0.0).losses.mean()
+    ours = pairwise_losses(
+        BradleyTerry(centre=centre or 0.0), labels, one, label_noise=0.0
+    ).losses.mean()
     other = trl_loss(scores, margin, centre)
     torch.testing.assert_close(ours, other, rtol=1e-12, atol=0)
     (mine,), (found,) = (torch.autograd.grad(loss, scores) for loss in (ours, other))

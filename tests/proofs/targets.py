@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from lit_align.callbacks.predictions import ask
 from lit_align.data.formats.groups import Groups
 from lit_align.data.label_conversion import to_demonstrations
 from lit_align.data.packing import pack
@@ -68,7 +67,7 @@ ARMS = {
 
 def rewards(module: LanguageModelStage, trees: list[Tree]) -> list[float]:
     """Of one sampled answer to each prompt."""
-    said = ask(module, [tree.prompt for tree in trees], temperature=1.0)
+    said = module.responder.sample([tree.prompt for tree in trees], temperature=1.0)
     return SHORT([Group("", [one]) for ((one, _),) in said]).total.tolist()
 
 

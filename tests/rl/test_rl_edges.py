@@ -326,7 +326,7 @@ def test_limits_that_would_mislead_are_refused(name, tiny):
 
 def test_a_policy_objective_belongs_to_rl(tiny):
     with pytest.raises(
-        ConfigError, match=r"PPO learns from rewards of what is sampled; use the stage RL"
+        ConfigError, match=r"PPO learns from rewards of sampled responses; use the stage RL"
     ):
         Preference(PPO(), base=Base(str(tiny)), lora=Lora())
 

@@ -290,7 +290,7 @@ def said(capsys, args):
     [
         (
             ["--model.temperature=0"],
-            f"best_of.n is {N} and temperature 0, so all answers would be alike; set temperature",
+            f"best_of.n is {N} and temperature 0, so all answers would be equal; set temperature",
         ),
         (["--model.best_of.n=0"], "best_of.n is 0; it is a number of answers, at least 1"),
         (["--model.best_of.reward=Lenght"], "nothing is called 'Lenght'; did you mean Length?"),
@@ -312,14 +312,14 @@ def test_answers_of_another_run_are_refused(whole, tiny, tmp_path, capsys):
     code, answer = said(capsys, usual)  # without keep_all
     assert (code, answer) == (
         2,
-        f"{folder} has other settings of model; go on with -c {folder}/config.yaml",
+        f"{folder} has other settings of model; resume with -c {folder}/config.yaml",
     )
     other = write_pairs(tmp_path / "other.jsonl")
     code, answer = said(
         capsys, predict(tiny, other, tmp_path / "run", *BEST, f"--answers={folder}")
     )
     assert code == 2
-    asked = "answers other prompts than are asked here; use that run's data and devices"
+    asked = "belongs to other prompts than data.validation; use that run's data and devices"
     assert answer == f"{folder}/answers.jsonl {asked}"
     code, answer = said(capsys, ["fit", *usual[1:]])
-    assert (code, answer) == (2, f"answers is '{folder}', which is for predict alone; leave it out")
+    assert (code, answer) == (2, f"answers is '{folder}', and only predict takes it; leave it out")

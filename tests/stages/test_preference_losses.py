@@ -230,7 +230,7 @@ def test_a_row_without_the_target_it_is_held_to_is_named(tiny):
     module = stage(Preference, SLiC(regularize_on="target"), tiny)
     lacking = trees(1)[0]
     lacking = lacking._replace(group=lacking.group._replace(source="b.jsonl:3"))
-    with pytest.raises(DataError, match=r"b.jsonl:3 names no target"):
+    with pytest.raises(DataError, match=r"b.jsonl:3 has no reference answer"):
         module.losses(
             step(
                 [t._replace(group=t.group._replace(source="b.jsonl:3")) for t in trees(1)]

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import Callback
 from safetensors.torch import load_file
 
-from lit_align.callbacks.predictions import record
 from lit_align.cli.main import main
+from lit_align.stages.answering import prediction_record
 from lit_align.stages.sft import SFT
 from lit_align.types import Group
 from tests import tiny as make
@@ -112,7 +112,7 @@ def test_label_and_objective_that_do_not_fit_are_refused_before_weights_load(
         capsys, tiny, pairs, tmp_path / "run", "--data=Demonstrations", f"--data.train={pairs}"
     )
     assert "DPO learns from pairs" in message
-    assert "Demonstrations carries demonstrations" in message
+    assert "Demonstrations has demonstrations" in message
     mismatch = arguments(
         tiny, pairs, tmp_path / "run", "--data=Demonstrations", f"--data.train={pairs}"
     )
@@ -277,8 +277,8 @@ def test_a_column_of_the_data_is_never_taken_for_the_models_answer():
     ours = {"source": "rows:1", "prompt": "a?", "answer": "mine"}
     kept = {"data.answer": "gold", "data.source": "web", "when": theirs["when"]}
     group = Group("a?", ["b"], source="rows:1", extra=theirs)
-    assert record(group, {"answer": "mine"}) == {**ours, **kept, "score": 9}
-    assert record(group, {"answer": "mine", "score": 0.5}) == {
+    assert prediction_record(group, {"answer": "mine"}) == {**ours, **kept, "score": 9}
+    assert prediction_record(group, {"answer": "mine", "score": 0.5}) == {
         **ours,
         **kept,
         "score": 0.5,

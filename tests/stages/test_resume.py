@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 
 import lit_align
+from lit_align.callbacks.last_checkpoint import LastCheckpoint
 from lit_align.cli.main import main
 from lit_align.data.datamodules import Comparisons
 from lit_align.models.adapter_set import Lora
@@ -16,7 +17,7 @@ from lit_align.models.load import Base
 from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.objectives.dpo import DPO
 from lit_align.objectives.mix import Mix
-from lit_align.stages.checkpoints import LastCheckpoint, SafeIO
+from lit_align.stages.checkpoints import SafeIO
 from lit_align.stages.preference import Preference
 from tests.stages.runs import arguments, folder_of, start, trace, write_pairs
 

@@ -110,7 +110,7 @@ def test_members_differ_and_each_learns_as_if_alone(tiny):
     (batch,) = pack(rows, 10_000)
     loss, sums = module.losses(batch, statistics=True)
     each = [
-        module._judged(batch, module.raw(member, batch.trees, False)).losses.sum()
+        module.label_losses(batch, module.member_scores(member, batch.trees, False)).losses.sum()
         for member in module.members
     ]
     assert loss.item() == pytest.approx(sum(one.item() for one in each), rel=1e-6)
@@ -212,7 +212,7 @@ def test_an_ordinary_score_is_measured_whatever_the_labels(kind, tiny, monkeypat
         rows = [tree._replace(group=tree.group._replace(pairs=pairs)) for tree in rows]
         module.normalise(rows)
     else:
-        with pytest.warns(UserWarning, match="reward scores all preferred responses alike"):
+        with pytest.warns(UserWarning, match="reward gives all preferred responses the same score"):
             module.normalise([rows[0]] * 3)
     head = module.adapters.head("reward")
     every = torch.cat(
@@ -427,7 +427,7 @@ def test_where_somebody_must_speak_it_is_refused(trained, tiny, tmp_path, capsys
     asking = '--trainer.callbacks={"class_path": "lit_align.callbacks.report.Report", "init_args": {"questions": 2}}'
     with pytest.raises(SystemExit):
         main(reward_arguments(tiny, pairs, tmp_path / "run", asking))
-    assert "trains nobody who could answer" in capsys.readouterr().err
+    assert "trains no policy that could answer" in capsys.readouterr().err
 
 
 def test_an_adapter_without_its_head_is_no_reward_model(trained, tmp_path):

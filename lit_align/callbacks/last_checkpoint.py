@@ -1,0 +1,64 @@
+"""Saves the newest state of a run, also when the run is stopped by Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+
+class LastCheckpoint(Checkpoint):
+    """Save the newest state as ``checkpoints/last.ckpt`` in the run folder, also when the run is stopped.
+
+    Args:
+        every_n_train_steps: steps between two saves.
+    """
+
+    def __init__(self, every_n_train_steps: int = 50) -> None:
+        self.every_n_train_steps = every_n_train_steps
+
+    def save(self, trainer: Trainer) -> None:
+        """Save the current state; every rank must call this."""
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let Ctrl-C stop the run after the current step, as SIGTERM does; a second one stops it at once.
+
+        Lightning restores the signal's old handler when the run ends.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, _stop_after_step)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Save every ``every_n_train_steps`` steps."""
+        if trainer.global_step and trainer.global_step % self.every_n_train_steps == 0:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the final state."""
+        self.save(trainer)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Save on SIGTERM, which Lightning raises between steps; other exceptions may come from within a step."""
+        if isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING:
+            self.save(trainer)
+            folder = trainer.default_root_dir
+            rank_zero_info(
+                f"stopped and saved; resume with lit-align fit -c {folder}/config.yaml --ckpt_path "
+                f"{folder}/checkpoints/last.ckpt"
+            )
+
+
+def _stop_after_step(*_: Any) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGTERM)
