@@ -167,7 +167,8 @@ class LitAlignCLI(LightningCLI):
             )
 
     def _run_config(self, config: Namespace) -> Namespace:
-        return config[str(self.subcommand)]
+        run_config: Namespace = config[str(self.subcommand)]
+        return run_config
 
     def _callbacks(self, config: Namespace) -> list[Any]:
         callbacks: list[Any] = [LastCheckpoint(config.save_every)]
@@ -182,7 +183,7 @@ class LitAlignCLI(LightningCLI):
         return callbacks
 
     def _loggers(self) -> list[Any]:
-        folder = {"save_dir": str(self.folder), "name": "", "version": ""}
+        folder: dict[str, Any] = {"save_dir": str(self.folder), "name": "", "version": ""}
         return [
             CSVLogger(**folder, flush_logs_every_n_steps=1),
             TensorBoardLogger(**folder, default_hp_metric=False),

@@ -15,7 +15,7 @@ from lit_align.rl.actor_critic import ActorCritic
 from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.rollouts import RolloutBatch, TokenField
-from lit_align.stages.preference_losses import Sums
+from lit_align.stages.exact_step import MetricSums
 from lit_align.types import Batch, PolicyTokens, Tree
 
 
@@ -54,13 +54,13 @@ class PolicyUpdate:
     loss_aggregation: Literal["token", "sequence"]
     ptx_weight: float = 0.0
 
-    def losses(self, batch: Batch) -> tuple[Tensor, Sums]:
+    def losses(self, batch: Batch) -> tuple[Tensor, MetricSums]:
         """Summed loss of a micro-batch of rollouts or of demonstrations, and sums of its metrics."""
         if batch.source[0] in self.rollouts:
             return self._rollout_losses(batch)
         return self._ptx_losses(batch)
 
-    def _rollout_losses(self, batch: Batch) -> tuple[Tensor, Sums]:
+    def _rollout_losses(self, batch: Batch) -> tuple[Tensor, MetricSums]:
         training = self.models.adapters.peft.training
         old_logps = self._stored("old_logps", batch)
         ref_logps = self._stored("ref_logps", batch)
@@ -76,7 +76,7 @@ class PolicyUpdate:
             loss = loss + self.kl_coefficient * kl_loss
         num_tokens = weight.new_tensor(float(len(weight)))
         total_weight = weight.sum()
-        sums: Sums = {
+        sums: MetricSums = {
             "loss/policy": (policy_loss, total_weight),
             "loss/kl": (kl_loss, total_weight),
         }
@@ -97,7 +97,7 @@ class PolicyUpdate:
         sums["policy/clipfrac"] = (clipped.sum(), num_tokens)
         return loss, sums
 
-    def _ptx_losses(self, batch: Batch) -> tuple[Tensor, Sums]:
+    def _ptx_losses(self, batch: Batch) -> tuple[Tensor, MetricSums]:
         """Cross-entropy of demonstrations, at temperature 1: they were not sampled at the policy's temperature."""
         losses = -self.models.tree_forward(batch.trees).logps
         num_tokens = losses.new_tensor(float(len(losses)))

@@ -74,7 +74,6 @@ from lit_align.rl.sample_log import log_samples
 from lit_align.seeding import step_seed
 from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.language_model_stage import LanguageModelStage
-from lit_align.stages.preference_losses import MetricSums
 from lit_align.types import Batch, Step, Tree
 
 BASELINE_ITERATIONS = 10
