@@ -150,7 +150,7 @@ class RenamedSettings:
             for item in value:
                 self.add(item, path)
         elif isinstance(value, str):
-            if self._may_be_renamed_class(path):
+            if value.startswith("lit_align.") or self._may_be_short_name(path):
                 self._note(renamed_class(value))
             self._set_class(path, value)  # if it is the name of a class, its settings may follow
         elif isinstance(value, dict):
@@ -161,7 +161,7 @@ class RenamedSettings:
                 self._check_key(path, key)
                 self.add(setting, f"{path}.{key}".lstrip("."))
 
-    def _may_be_renamed_class(self, path: str) -> bool:
+    def _may_be_short_name(self, path: str) -> bool:
         parent, _, key = path.rpartition(".")
         return key in CLASS_KEYS and self._classes.get(parent) != "OpenAIServer"
 

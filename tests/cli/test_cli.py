@@ -11,7 +11,7 @@ import yaml
 from lit_align.__main__ import main
 from tests.stages.runs import arguments
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
