@@ -30,7 +30,9 @@ def test_a_configuration_parses_and_names_its_command(path, monkeypatch):
         main([*command, "--print_config"])
     assert not exit.value.code
     config = yaml.safe_load(out.getvalue())
-    assert config["model"]["class_path"].startswith("lit_align.stages.")
+    assert config["model"]["class_path"].startswith(
+        ("lit_align.stages.", "lit_align.rl.", "lit_align.orca.")
+    )
     assert config["trainer"]["precision"] is None  # base.dtype says what is computed in
 
 
