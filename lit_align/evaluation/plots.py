@@ -25,11 +25,8 @@ def plot_scores(verdicts: Verdicts, path: Path) -> None:
 
 def plot_reliability(calibration: dict[str, Any], path: Path) -> None:
     """Accuracy by confidence, and the number of comparisons at each confidence."""
-    bins = calibration["bins"]
-    confidence = [entry["sure"] for entry in bins]
-    accuracy = [entry["accuracy"] for entry in bins]
-    lower_edges = [entry["from"] for entry in bins]
-    counts = [entry["count"] for entry in bins]
+    confidence, accuracy = _column(calibration, "sure"), _column(calibration, "accuracy")
+    lower_edges, counts = _column(calibration, "from"), _column(calibration, "count")
     options = {"figsize": (5, 4.5), "sharex": True, "height_ratios": (3, 1)}
     with saved_subplots(path, 2, **options) as (_, (axis, count_axis)):
         axis.plot([0.5, 1], [0.5, 1], "--", color="grey", label="calibrated")
@@ -43,3 +40,7 @@ def plot_reliability(calibration: dict[str, Any], path: Path) -> None:
             ylabel="comparisons",
             xlim=(0.48, 1.02),
         )
+
+
+def _column(calibration: dict[str, Any], name: str) -> list[float]:
+    return [entry[name] for entry in calibration["bins"]]

@@ -155,8 +155,9 @@ def _weighted_means(
     for section, weights in sections.items():
         present = [name for name in weights if name in samples]
         if present:
+            total_weight = sum(weights[name] for name in present)
             total = sum(weights[name] * samples[name] for name in present)
-            means[section] = cast(Floats, total / sum(weights[name] for name in present))
+            means[section] = cast(Floats, total / total_weight)
     return means
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lit_align.feedback import Feedback, FeedbackResult
+from lit_align.feedback.base import IndexPair, Record, read_comparison
 from lit_align.feedback.verdicts import verdicts_from_feedback
 from lit_align.functional.statistics import accuracy_interval, win_score
 from lit_align.types import Group
@@ -48,7 +49,7 @@ def summarize_results(results: Sequence[FeedbackResult]) -> dict[str, Any]:
     """
     set_aside: Counter[str] = Counter()
     unread: Counter[str] = Counter()
-    records: list[dict[str, Any]] = []
+    records: list[Record] = []
     first_wins: list[float] = []
     for result in results:
         records.extend(result.records)
@@ -87,14 +88,14 @@ def measure_agreement(
     compared = [index for index, group in enumerate(groups) if group.pairs]
     if not compared:
         return None
-    verdicts, num_unread = verdicts_from_feedback(
-        [groups[i] for i in compared], [results[i] for i in compared]
-    )
+    compared_groups = [groups[i] for i in compared]
+    compared_results = [results[i] for i in compared]
+    verdicts, num_unread = verdicts_from_feedback(compared_groups, compared_results)
     preferences = torch.tensor(verdicts.chosen - verdicts.rejected).sign().long()
-    predicted = torch.cat([1 + preferences, 1 - preferences])
-    chosen_wins, rejected_wins = torch.full_like(preferences, 2), torch.zeros_like(preferences)
-    actual = torch.cat([chosen_wins, rejected_wins])
-    kappa = multiclass_cohen_kappa(predicted, actual, num_classes=3)
+    chosen_wins = torch.ones_like(preferences)
+    predicted = torch.cat([preferences, -preferences])
+    actual = torch.cat([chosen_wins, -chosen_wins])
+    kappa = multiclass_cohen_kappa(predicted + 1, actual + 1, num_classes=3)
     num_prompts = len(set(verdicts.prompt.tolist()))
     return {
         "comparisons": len(preferences),
@@ -109,15 +110,12 @@ def _order_changes(results: Sequence[FeedbackResult]) -> list[bool]:
     """For each pair shown in both orders, whether the preferred response changes with the order."""
     changes = []
     for result in results:
-        probabilities: dict[tuple[int, int], list[float]] = {}
+        probabilities: dict[IndexPair, list[Any]] = {}
         for record in result.records:
-            probability = record.get("probability")
-            if probability is None:
+            if record.get("probability") is None:
                 continue
-            i, j = record["responses"]
-            if i > j:
-                i, j, probability = j, i, 1 - probability
-            probabilities.setdefault((i, j), []).append(probability)
+            pair, probability = read_comparison(record)
+            probabilities.setdefault(pair, []).append(probability)
         for values in probabilities.values():
             if len(values) == 2:
                 first, second = values
@@ -125,7 +123,7 @@ def _order_changes(results: Sequence[FeedbackResult]) -> list[bool]:
     return changes
 
 
-def _total(records: Sequence[dict[str, Any]], key: str) -> Any:
+def _total(records: Sequence[Record], key: str) -> Any:
     return sum(record.get(key, 0) for record in records)
 
 

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
     from lit_align.models.adapter_set import AdapterSet
 
+Record = dict[str, Any]
+"""What is logged about one question, as JSON; see `FeedbackResult`."""
+
+IndexPair = tuple[int, int]
+"""Two responses of a group, by index."""
+
 TIE = "a tie"
 """Why a group is set aside in which no response is better than another."""
 
@@ -42,7 +48,7 @@ class FeedbackResult(NamedTuple):
     """
 
     group: Group | None
-    records: tuple[dict[str, Any], ...] = ()
+    records: tuple[Record, ...] = ()
     reason: str = ""
 
 
@@ -162,7 +168,7 @@ def _places(scores: Sequence[float]) -> tuple[int, ...]:
 
 
 def _pairs_from_scores(
-    scores: Sequence[float], candidates: Iterable[tuple[int, int]]
+    scores: Sequence[float], candidates: Iterable[IndexPair]
 ) -> tuple[Pair, ...]:
     """The candidates whose scores differ, the better response first."""
     pairs = []
@@ -175,7 +181,7 @@ def _pairs_from_scores(
 
 
 def label_from_probabilities(
-    group: Group, probabilities: Mapping[tuple[int, int], float], label_kind: str
+    group: Group, probabilities: Mapping[IndexPair, float], label_kind: str
 ) -> Group:
     """The group with labels of the kind ``label_kind``, from comparisons of its responses.
 
@@ -230,7 +236,7 @@ def select_labels(group: Group, label_kind: str) -> Group:
     return convert_labels(ordered, LabelKind(label_kind))
 
 
-def make_result(records: tuple[dict[str, Any], ...], label: Callable[[], Group]) -> FeedbackResult:
+def make_result(records: tuple[Record, ...], label: Callable[[], Group]) -> FeedbackResult:
     """The result with the group that ``label`` returns, or with the reason why it sets the group aside."""
     try:
         return FeedbackResult(label(), records)
@@ -238,26 +244,33 @@ def make_result(records: tuple[dict[str, Any], ...], label: Callable[[], Group])
         return FeedbackResult(None, records, str(error))
 
 
-def mean_probabilities(records: Sequence[dict[str, Any]]) -> dict[tuple[int, int], float]:
+def read_comparison(record: Record) -> tuple[IndexPair, float | None]:
+    """The pair of a record, smaller index first, and the probability that this response is better."""
+    i, j = record["responses"]
+    probability = record["probability"]
+    if i < j:
+        return (i, j), probability
+    if probability is not None:
+        probability = 1 - probability
+    return (j, i), probability
+
+
+def mean_probabilities(records: Sequence[Record]) -> dict[IndexPair, float]:
     """Mean probability that the first of two responses is better, over both orders of presentation.
 
     It is 1/2 within the tie margin. A pair without a verdict in one of the orders is left out: the other verdict alone
     would be subject to position bias.
     """
     tie_margin = 0.0
-    verdicts: dict[tuple[int, int], list[float]] = {}
+    verdicts: dict[IndexPair, list[float]] = {}
     unread = set()
     for record in records:
         tie_margin = max(tie_margin, record.get("doubt", 0.0))
-        i, j = record["responses"]
-        probability = record["probability"]
-        pair = (min(i, j), max(i, j))
+        pair, probability = read_comparison(record)
         if probability is None:
             unread.add(pair)
-            continue
-        if i > j:
-            probability = 1 - probability
-        verdicts.setdefault(pair, []).append(probability)
+        else:
+            verdicts.setdefault(pair, []).append(probability)
     means = {}
     for pair, values in verdicts.items():
         if pair in unread:
@@ -268,7 +281,7 @@ def mean_probabilities(records: Sequence[dict[str, Any]]) -> dict[tuple[int, int
     return means
 
 
-def pair_probabilities(group: Group, result: FeedbackResult) -> dict[tuple[int, int], float]:
+def pair_probabilities(group: Group, result: FeedbackResult) -> dict[IndexPair, float]:
     """Probability that the first of two responses of ``group`` is better according to ``result``; 1/2 for a tie.
 
     From the recorded comparisons or scores; else from the pairs of the labelled group.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
@@ -14,7 +14,7 @@ from lit_align.checks import check_at_least
 from lit_align.data.label_conversion import without_labels
 from lit_align.errors import ConfigError, SetAside
 from lit_align.feedback import Feedback, FeedbackResult, Group
-from lit_align.feedback.base import make_result, prompt_hash, select_labels
+from lit_align.feedback.base import Record, make_result, prompt_hash, select_labels
 from lit_align.judges.base import (
     JudgeModel,
     Reply,
@@ -95,7 +95,7 @@ class CritiqueRevise(Feedback):
             for i, response in enumerate(group.responses):
                 text = response_text(response)
                 drafts.append(Draft(k, i, text, text))
-        records: list[list[dict[str, Any]]] = [[] for _ in groups]
+        records: list[list[Record]] = [[] for _ in groups]
         for round_number in range(self.rounds):
             drafts = self._revise(groups, drafts, round_number, records)
         revisions: list[dict[int, str]] = [{} for _ in groups]
@@ -113,7 +113,7 @@ class CritiqueRevise(Feedback):
         groups: Sequence[Group],
         drafts: list[Draft],
         round_number: int,
-        records: list[list[dict[str, Any]]],
+        records: list[list[Record]],
     ) -> list[Draft]:
         """The drafts after one round; a draft without a complete revision stays as it is."""
         rules = load_principles(self.principles)
@@ -138,14 +138,14 @@ class CritiqueRevise(Feedback):
         variables: list[dict[str, str]],
         groups: Sequence[Group],
         drafts: list[Draft],
-        records: list[list[dict[str, Any]]],
+        records: list[list[Record]],
     ) -> list[Reply]:
         """The judge's reply for each draft; adds a record of each."""
         template = load_template(template_name)
         questions = [template.render(**values) for values in variables]
         replies = self.model.generate(questions, self.max_tokens)
         for draft, reply in zip(drafts, replies, strict=True):
-            record = {
+            record: Record = {
                 "source": f"{type(self.model).__name__} {template_name}",
                 "prompt": prompt_hash(groups[draft.group]),
                 "response": draft.response,

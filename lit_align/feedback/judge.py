@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lit_align import Register, hookimpl
 from lit_align.errors import SetAside
 from lit_align.feedback import Feedback, FeedbackResult, Group
 from lit_align.feedback.base import (
+    IndexPair,
+    Record,
     label_from_probabilities,
     make_result,
     mean_probabilities,
@@ -37,7 +39,7 @@ class Question(NamedTuple):
     """
 
     group: int
-    responses: tuple[int, int]
+    responses: IndexPair
     text: str
 
 
@@ -82,7 +84,7 @@ class Judge(Feedback):
         if questions:
             texts = [question.text for question in questions]
             replies = self.model.choose_option(texts, ("A", "B"))
-        records: list[list[dict[str, Any]]] = [[] for _ in groups]
+        records: list[list[Record]] = [[] for _ in groups]
         for question, reply in zip(questions, replies, strict=True):
             record = self._record(groups[question.group], question, reply)
             records[question.group].append(record)
@@ -92,8 +94,8 @@ class Judge(Feedback):
             results.append(make_result(tuple(records[k]), label))
         return results
 
-    def _record(self, group: Group, question: Question, reply: Reply) -> dict[str, Any]:
-        record = {
+    def _record(self, group: Group, question: Question, reply: Reply) -> Record:
+        record: Record = {
             "source": f"{type(self.model).__name__} {self.template}",
             "prompt": prompt_hash(group),
             "responses": question.responses,
@@ -125,9 +127,7 @@ class Judge(Feedback):
                 questions.append(Question(k, (a, b), text))
         return questions
 
-    def _orders(
-        self, i: int, j: int, texts: Sequence[str], pair_hash: int
-    ) -> list[tuple[int, int]]:
+    def _orders(self, i: int, j: int, texts: Sequence[str], pair_hash: int) -> list[IndexPair]:
         """The orders in which a pair is shown; a single one does not depend on the order in the data."""
         if self.swap:
             return [(i, j), (j, i)]
@@ -135,7 +135,7 @@ class Judge(Feedback):
         return [(i, j)] if smaller_first == (texts[i] < texts[j]) else [(j, i)]
 
 
-def _label(group: Group, records: Sequence[dict[str, Any]], label_kind: str) -> Group:
+def _label(group: Group, records: Sequence[Record], label_kind: str) -> Group:
     probabilities = mean_probabilities(records)
     if not probabilities:
         for record in records:

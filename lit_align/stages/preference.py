@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lit_align.errors import ConfigError, DataError, TrainingError
-from lit_align.functional.logps import pad_by_response, sum_by_response
+from lit_align.functional.logps import response_logps, sum_by_response
 from lit_align.models.fingerprint import adapter_fingerprint
 from lit_align.models.load import tokenizer_fingerprint
 from lit_align.models.reference_cache import ReferenceCache
@@ -35,7 +35,6 @@ from lit_align.types import (
     Logps,
     PackedTrees,
     PairLabels,
-    PerTokenLogps,
     RankLabels,
     Step,
     TokenLogps,
@@ -186,30 +185,16 @@ class Preference(LanguageModelStage):
 
     def logps(self, batch: Batch, tokens: TokenLogps) -> Logps:
         """Log-probabilities of the batch's responses, ``[responses]``, from those of its tokens."""
-        owner, num_responses = batch.trees.owner, batch.trees.responses
-        objective = self.objective
-        length = torch.bincount(owner, minlength=num_responses)
-        policy = sum_by_response(tokens.logps, owner, num_responses)
+        trees, objective = batch.trees, self.objective
         reference_tokens = None
         if "reference" in objective.token_fields:
-            reference_tokens = self._reference_tokens(batch.trees)
-            reference = sum_by_response(reference_tokens, owner, num_responses)
+            reference_tokens = self._reference_tokens(trees)
+            reference = sum_by_response(reference_tokens, trees.owner, trees.responses)
         elif objective.needs_reference:
             reference = self.reference(batch)
         else:
-            reference = torch.zeros_like(policy)
-        if not objective.token_fields:
-            return Logps(policy, reference, length)
-        fields = {
-            "policy": tokens.logps,
-            "reference": reference_tokens,
-            "collision": tokens.collision,
-        }
-        padded = {}
-        for name, values in fields.items():
-            if values is not None:
-                padded[name] = pad_by_response(values, owner, num_responses)
-        return Logps(policy, reference, length, PerTokenLogps(**padded))
+            reference = tokens.logps.new_zeros(trees.responses)
+        return response_logps(trees, tokens, reference, reference_tokens, objective.token_fields)
 
     def reference(self, batch: Batch) -> Tensor:
         """Log-probabilities under the reference, ``[responses]``."""
