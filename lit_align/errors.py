@@ -1,5 +1,9 @@
 """Everything lit_align raises on purpose: one sentence that names the thing, its value and the remedy."""
 
+from __future__ import annotations
+
+from typing import ClassVar
+
 
 class LitAlignError(Exception):
     """Base of all of them: catch this to catch only ours."""
@@ -31,16 +35,28 @@ class DataError(LitAlignError):
     """The data as a whole cannot be trained on; the message says what is wrong and how to go on."""
 
 
-class Malformed(LitAlignError):
-    """One row is broken; it is counted in the ledger and left out."""
+class RowError(LitAlignError):
+    """One row cannot be used: it is counted in the ledger under ``fate`` and left out; the message is the reason."""
+
+    fate: ClassVar[str]
 
 
-class SetAside(LitAlignError):
-    """One row is sound but of no use to this objective (a tie, no majority); it is counted and left out."""
+class Malformed(RowError):
+    """The row is broken."""
+
+    fate = "malformed"
 
 
-class Overlong(LitAlignError):
-    """One row does not fit the length that was asked for; it is counted and left out."""
+class SetAside(RowError):
+    """The row is valid but of no use to this objective, such as a tie or a vote without a majority."""
+
+    fate = "set aside"
+
+
+class Overlong(RowError):
+    """The row does not fit the maximum length."""
+
+    fate = "overlong"
 
 
 class TrainingError(LitAlignError):

@@ -1,6 +1,6 @@
 r"""Read and write JSON Lines and JSON files; every file the package writes goes through here.
 
-Files are UTF-8 with ``\n`` line ends. A value that JSON has no type for, such as a date from Parquet, is written as text.
+Files are UTF-8 with ``\n`` line ends. Values without a JSON type, such as dates from Parquet, are written as text.
 """
 
 from __future__ import annotations

@@ -78,10 +78,14 @@ class TextDataModule(LightningDataModule, ABC):
         check_at_least("max_length", max_length, 1)
         check_fraction("max_malformed", max_malformed)
         self.paths = {"train": _as_list(train), "validation": _as_list(validation)}
-        self.format, self.max_malformed = format, max_malformed
-        self.max_length, self.overlong = max_length, overlong
-        self.batch_size, self.token_budget = batch_size, token_budget
-        self.shuffle, self.seed = shuffle, seed
+        self.format = format
+        self.max_malformed = max_malformed
+        self.max_length = max_length
+        self.overlong = overlong
+        self.batch_size = batch_size
+        self.token_budget = token_budget
+        self.shuffle = shuffle
+        self.seed = seed
         self.trees: dict[str, list[Tree]] = {}
         self.ledgers: dict[str, Ledger] = {}
 
@@ -239,7 +243,7 @@ class Comparisons(TextDataModule):
 
 
 class BinaryLabels(TextDataModule):
-    """Responses labelled desirable or not, one by one; of a comparison, the better is desirable and the worse is not."""
+    """Responses labelled desirable or not, one by one; of a comparison, the better is desirable, the worse is not."""
 
     label_kind = LabelKind.DESIRABLE
 
@@ -274,14 +278,17 @@ class PromptBatches:
     """
 
     def __init__(self, trees: list[tuple[int, Tree]], batch_size: int, num_answered: int) -> None:
-        self.trees, self.batch_size, self.num_answered = trees, batch_size, num_answered
+        self.trees = trees
+        self.batch_size = batch_size
+        self.num_answered = num_answered
 
     def __len__(self) -> int:
         return -(-len(self.trees) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, Tree]]]:
-        for k in range(0, len(self.trees), self.batch_size):
-            yield self.trees[k : k + self.batch_size] if k >= self.num_answered else []
+        for start in range(0, len(self.trees), self.batch_size):
+            is_answered = start < self.num_answered
+            yield [] if is_answered else self.trees[start : start + self.batch_size]
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

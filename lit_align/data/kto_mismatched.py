@@ -1,4 +1,4 @@
-"""Mismatched responses for KTO: each prompt also gets a response to another one, from which the KL term is estimated."""
+"""Mismatched responses for KTO: each prompt also gets a response to another one, to estimate the KL term."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ def add_mismatched_responses(trees: Sequence[Tree], max_length: int) -> list[Tre
         >>> [tree.responses for tree in add_mismatched_responses([a, b], 9)]
         [[[2], [6]], [[6], [2]]]
     """
-    if not trees or all(tree.prompt == trees[0].prompt for tree in trees):
+    has_other_prompts = any(tree.prompt != trees[0].prompt for tree in trees)
+    if not has_other_prompts:
         raise DataError(
             "every row has the same prompt, and this loss needs responses to other prompts; give more prompts"
         )
+    donors = _next_with_another_prompt(trees)
     extended = []
-    for tree, donor in zip(trees, _next_with_another_prompt(trees), strict=True):
-        extended.append(_with_response_of(tree, trees[donor], max_length - len(tree.prompt)))
+    for tree, donor in zip(trees, donors, strict=True):
+        max_tokens = max_length - len(tree.prompt)
+        extended.append(_with_response_of(tree, trees[donor], max_tokens))
     return extended
 
 
@@ -41,19 +44,23 @@ def _next_with_another_prompt(trees: Sequence[Tree]) -> list[int]:
     """For each tree, the index of the next one with another prompt; the last ones wrap around."""
     count = len(trees)
     donors = list(range(count))
-    donor = next(i for i, tree in enumerate(trees) if tree.prompt != trees[-1].prompt)
+    prompts = [tree.prompt for tree in trees]
+    donor = next(i for i, prompt in enumerate(prompts) if prompt != prompts[-1])
     for i in reversed(range(count)):
         following = (i + 1) % count
-        if trees[following].prompt != trees[i].prompt:
+        if prompts[following] != prompts[i]:
             donor = following
         donors[i] = donor
     return donors
 
 
 def _with_response_of(tree: Tree, donor: Tree, max_tokens: int) -> Tree:
-    response, scored = donor.responses[0][:max_tokens], donor.scored[0][:max_tokens]
+    response = donor.responses[0][:max_tokens]
+    scored = donor.scored[0][:max_tokens]
     if not any(scored):
         return tree  # it would have no log-probability
     return tree._replace(
-        responses=[*tree.responses, response], scored=[*tree.scored, scored], mismatched=1
+        responses=[*tree.responses, response],
+        scored=[*tree.scored, scored],
+        mismatched=1,
     )

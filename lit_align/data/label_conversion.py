@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
 
 from lit_align.errors import SetAside
 from lit_align.types import UNRANKED, Group, LabelKind, Pair, Text
+
+Label = TypeVar("Label")
 
 
 def convert_labels(group: Group, label_kind: LabelKind, attributes: Sequence[str] = ()) -> Group:
@@ -52,14 +55,16 @@ def to_pairs(group: Group) -> Group:
     pairs = group.pairs or _pairs_of_ranking(group.ranking)
     if not pairs:
         raise SetAside("no comparison")
-    indices = {i for pair in pairs for i in (pair.better, pair.worse)}
+    indices = set()
+    for pair in pairs:
+        indices |= {pair.better, pair.worse}
     if group.target is not None:
         indices.add(group.target)
     return _select_responses(without_labels(group)._replace(pairs=pairs), indices, group.target)
 
 
 def to_demonstrations(group: Group) -> Group:
-    """The responses worth imitating: desirable, in first place and not the worse one of a pair, as far as is labelled."""
+    """The responses worth imitating: desirable, in first place, not the worse one of a pair; if so labelled."""
     worse = {pair.worse for pair in ordered_pairs(group.pairs)}
     best_place = min(filter(None, group.ranking), default=0)
     indices = []
@@ -118,11 +123,14 @@ def to_ratings(group: Group, attributes: Sequence[str] = ()) -> Group:
     """The responses that are rated in one of ``attributes``, or in any if it is empty."""
     indices = []
     for i, ratings in enumerate(group.ratings):
-        is_rated = any(name in ratings for name in attributes) if attributes else bool(ratings)
+        is_rated = bool(ratings)
+        if attributes:
+            is_rated = not ratings.keys().isdisjoint(attributes)
         if is_rated:
             indices.append(i)
     if not indices:
-        raise SetAside(f"no rating of {' or '.join(attributes)}" if attributes else "no rating")
+        names = f" of {' or '.join(attributes)}" if attributes else ""
+        raise SetAside(f"no rating{names}")
     return _select_responses(without_labels(group)._replace(ratings=group.ratings), indices)
 
 
@@ -183,11 +191,17 @@ def _select_responses(group: Group, indices: Collection[int], target: int | None
     position = {index: number for number, index in enumerate(chosen)}
     pairs = []
     for pair in group.pairs:
-        pairs.append(pair._replace(better=position[pair.better], worse=position[pair.worse]))
+        better, worse = position[pair.better], position[pair.worse]
+        pairs.append(pair._replace(better=better, worse=worse))
     return group._replace(
-        responses=[group.responses[i] for i in chosen],
+        responses=_pick(group.responses, chosen),
         pairs=tuple(pairs),
-        desirable=tuple(group.desirable[i] for i in chosen) if group.desirable else (),
-        ratings=tuple(group.ratings[i] for i in chosen) if group.ratings else (),
+        desirable=tuple(_pick(group.desirable, chosen)),
+        ratings=tuple(_pick(group.ratings, chosen)),
         target=None if target is None else position[target],
     )
+
+
+def _pick(labels: Sequence[Label], indices: Sequence[int]) -> list[Label]:
+    """The labels at ``indices``; none if there are no labels."""
+    return [labels[i] for i in indices] if labels else []

@@ -8,15 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lit_align.errors import DataError, Malformed, Overlong, SetAside
+from lit_align.errors import DataError, RowError
 from lit_align.types import Tree
 
 FATES = ("kept", "truncated", "malformed", "set aside", "overlong")
 MAX_EXAMPLES = 3  # recorded for each reason
 MAX_REASONS = 10  # printed for each fate
-
-ROW_ERRORS = (Malformed, SetAside, Overlong)
-"""Errors that cost one row; all others stop the run."""
 
 
 @dataclass
@@ -60,27 +57,22 @@ class Ledger:
             if len(examples) < MAX_EXAMPLES:
                 examples.append(source)
 
-    def add_failure(self, source: str, error: Malformed | SetAside | Overlong) -> None:
-        """Record the row at ``source`` under the fate of the error that it raised."""
-        match error:
-            case Malformed():
-                self.add(source, "malformed", str(error))
-            case SetAside():
-                self.add(source, "set aside", str(error))
-            case Overlong():
-                self.add(source, "overlong", str(error))
+    def add_error(self, source: str, error: RowError) -> None:
+        """Record that the row at ``source`` was left out because of ``error``."""
+        self.add(source, error.fate, str(error))
 
     def measure(
         self, tree: Tree, cut: int = 0, ends_lost: int = 0, boundary_merges: int = 0
     ) -> None:
         """Count the tokens of a row that is trained on, and those that were cut off; arguments as in `Encoded`."""
         self.tokens += tree.tokens
-        self.scored += sum(map(sum, tree.scored))
+        self.scored += tree.num_scored
         self.tokens_cut += cut
         self.ends_lost += ends_lost
         self.boundary_merges += boundary_merges
         self.longest_prompt = max(self.longest_prompt, len(tree.prompt))
-        self.longest_response = max([self.longest_response, *map(len, tree.responses)])
+        for response in tree.responses:
+            self.longest_response = max(self.longest_response, len(response))
 
     @property
     def fates(self) -> dict[str, int]:
@@ -97,9 +89,10 @@ class Ledger:
             DataError: with the most common reason and where it first occurs.
         """
         fates = self.fates
-        if sum(fates.values()) != self.rows:
+        num_fates = sum(fates.values())
+        if num_fates != self.rows:
             raise RuntimeError(
-                f"{self.rows} rows of {self.name} were read, but {sum(fates.values())} have a fate"
+                f"{self.rows} rows of {self.name} were read, but {num_fates} have a fate"
             )
         if not self.rows:
             raise DataError(f"{self.name} has no rows; give a file that has")
@@ -117,9 +110,13 @@ class Ledger:
 
     def _most_common_loss(self, fates: tuple[str, ...]) -> str:
         """The most common reason among ``fates``, with the first row that has it."""
-        losses = [(count, key) for key, count in self.reasons.items() if key[0] in fates]
-        count, (fate, reason) = max(losses)
-        return f"{fate}: {reason} ({count}), first at {self.examples[fate, reason][0]}"
+        losses = []
+        for (fate, reason), count in self.reasons.items():
+            if fate in fates:
+                losses.append((count, fate, reason))
+        count, fate, reason = max(losses)
+        first = self.examples[fate, reason][0]
+        return f"{fate}: {reason} ({count}), first at {first}"
 
     def table(self) -> str:
         """Fates, reasons and token counts as text."""
@@ -136,11 +133,13 @@ class Ledger:
         lines = []
         reasons = self._reasons_of(fate)
         for reason, count in reasons[:MAX_REASONS]:
-            examples = [Path(source).name for source in self.examples.get((fate, reason), ())]
-            if examples and count > MAX_EXAMPLES:
-                examples.append("...")
-            places = f"  ({', '.join(examples)})" if examples else ""
-            lines.append(f"  {count:>8,}  {reason}{places}")
+            line = f"  {count:>8,}  {reason}"
+            sources = self.examples.get((fate, reason), [])
+            if sources:
+                names = ", ".join(Path(source).name for source in sources)
+                ellipsis = ", ..." if count > MAX_EXAMPLES else ""
+                line += f"  ({names}{ellipsis})"
+            lines.append(line)
         if len(reasons) > MAX_REASONS:
             lines.append(f"  and {len(reasons) - MAX_REASONS:,} less common reasons")
         return lines

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from lit_align.data.packing import pack
+from lit_align.checks import check_at_least
+from lit_align.data.packing import largest_first, pack, split_every
 from lit_align.errors import ConfigError, DataError
 from lit_align.types import Step, Tree
 
@@ -52,16 +53,21 @@ class StepLoader:
         dense: bool = False,
         resumes: bool = True,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
+        check_at_least("batch_size", batch_size, 1)
         if not trees:
             raise DataError("there is no group to learn from; give more data")
         largest = max(trees, key=lambda tree: tree.tokens)
         pack([largest], token_budget)  # a tree over the budget is refused now, not in mid-epoch
-        self.trees, self.batch_size, self.token_budget = trees, batch_size, token_budget
-        self.rank, self.world = rank, world
-        self.shuffle, self.seed = shuffle, seed
-        self.multiple, self.dense, self.resumes = multiple, dense, resumes
+        self.trees = trees
+        self.batch_size = batch_size
+        self.token_budget = token_budget
+        self.rank = rank
+        self.world = world
+        self.shuffle = shuffle
+        self.seed = seed
+        self.multiple = multiple
+        self.dense = dense
+        self.resumes = resumes
         self.epoch = self.next = 0
 
     def __len__(self) -> int:
@@ -72,14 +78,15 @@ class StepLoader:
         for k in range(self.next, len(steps)):
             if self.resumes:
                 # before the yield: Lightning requests no more steps than len(), so nothing runs after the last one
-                is_last = k + 1 == len(steps)
-                self.epoch, self.next = (self.epoch + 1, 0) if is_last else (self.epoch, k + 1)
+                self.next = k + 1
+                if self.next == len(steps):
+                    self.epoch, self.next = self.epoch + 1, 0
             yield self._make_step(steps[k])
 
-    def _trees_by_step(self) -> list[list[Tree]]:
+    def _trees_by_step(self) -> Sequence[Sequence[Tree]]:
         """The trees of each step of this epoch."""
         trees = [self.trees[i] for i in self._epoch_order(self.epoch)]
-        return [trees[k : k + self.batch_size] for k in range(0, len(trees), self.batch_size)]
+        return split_every(trees, self.batch_size)
 
     @property
     def sampler(self) -> StepLoader:
@@ -98,10 +105,11 @@ class StepLoader:
         order: list[int] = torch.randperm(len(self.trees), generator=generator).tolist()
         return order
 
-    def _make_step(self, trees: list[Tree]) -> Step:
+    def _make_step(self, trees: Sequence[Tree]) -> Step:
         share = balance_by_tokens(trees, self.world)[self.rank]
+        batches = pack(share, self.token_budget, self.multiple, self.dense)
         return Step(
-            tuple(pack(share, self.token_budget, self.multiple, self.dense)),
+            tuple(batches),
             tokens=sum(tree.num_scored for tree in trees),
             items=sum(tree.group.items for tree in trees),
             groups=len(trees),
@@ -144,10 +152,13 @@ def balance_by_tokens(trees: Sequence[Tree], world: int) -> list[list[Tree]]:
         >>> [[tree.tokens for tree in share] for share in balance_by_tokens(trees, world=2)]
         [[1, 5], [2, 4]]
     """
-    shares: list[list[int]] = [[] for _ in range(world)]
+    rank_of: dict[int, int] = {}
     loads = [0] * world
-    for i in sorted(range(len(trees)), key=lambda i: (-trees[i].tokens, i)):
+    for i in largest_first(trees):
         rank = loads.index(min(loads))
-        shares[rank].append(i)
+        rank_of[i] = rank
         loads[rank] += trees[i].tokens
-    return [[trees[i] for i in sorted(share)] for share in shares]
+    shares: list[list[Tree]] = [[] for _ in range(world)]
+    for i, tree in enumerate(trees):
+        shares[rank_of[i]].append(tree)
+    return shares

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,12 +13,15 @@ from lit_align.errors import DataError
 from lit_align.types import (
     UNRANKED,
     Batch,
+    Group,
     PackedTrees,
     PairLabels,
     RankLabels,
     Tree,
     UnpairedLabels,
 )
+
+Item = TypeVar("Item")
 
 
 def pack(trees: Sequence[Tree], budget: int, multiple: int = 1, dense: bool = False) -> list[Batch]:
@@ -40,12 +44,12 @@ def pack(trees: Sequence[Tree], budget: int, multiple: int = 1, dense: bool = Fa
         >>> [batch.trees.input_ids.tolist() for batch in pack([tree] * 3, budget=7)]
         [[[1, 2, 3, 1, 2, 3]], [[1, 2, 3]]]
     """
-    length = max((tree.tokens for tree in trees), default=0) if dense else budget
-    rows = [[trees[i] for i in row] for row in _best_fit(trees, min(length, budget))]
+    length = _longest(trees) if dense else budget
+    rows = _best_fit(trees, min(length, budget))
     rows_per_batch = max(budget // max(length, 1), 1)
     batches = []
-    for k in range(0, len(rows), rows_per_batch):
-        batches.append(pack_rows(rows[k : k + rows_per_batch], multiple))
+    for batch_rows in split_every(rows, rows_per_batch):
+        batches.append(pack_rows(batch_rows, multiple))
     return batches
 
 
@@ -56,68 +60,97 @@ def pack_rows(rows: Sequence[Sequence[Tree]], multiple: int = 1) -> Batch:
         rows: the trees of each row.
         multiple: ``length`` is rounded up to a multiple of this.
     """
-    longest = max((sum(tree.tokens for tree in row) for row in rows), default=0)
-    packer = _Packer(len(rows), length=-(-longest // multiple) * multiple)
+    longest = max(map(_total_tokens, rows), default=0)
+    length = -(-longest // multiple) * multiple
+    packer = _Packer(length)
     labels = _LabelCollector()
-    for row, trees in enumerate(rows):
-        position = row * packer.length
+    source: list[Tree] = []
+    for trees in rows:
         for tree in trees:
             labels.add(tree, packer.num_responses)
-            position = packer.add(tree, position)
-    source = tuple(tree for trees in rows for tree in trees)
-    return Batch(packer.packed(), source, *labels.tensors())
+            packer.add_tree(tree)
+            source.append(tree)
+        packer.end_row()
+    return Batch(packer.packed(), tuple(source), *labels.tensors())
+
+
+def split_every(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Consecutive parts of ``size`` items; the last may be smaller."""
+    parts = []
+    for start in range(0, len(items), size):
+        parts.append(items[start : start + size])
+    return parts
+
+
+def _longest(trees: Sequence[Tree]) -> int:
+    return max((tree.tokens for tree in trees), default=0)
+
+
+def _total_tokens(trees: Sequence[Tree]) -> int:
+    return sum(tree.tokens for tree in trees)
 
 
 class _Packer:
-    """Writes trees into flat arrays of ``rows * length`` tokens; untouched places are padding."""
+    """Appends trees to flat lists of tokens, row by row; tokens are indexed through all rows."""
 
-    def __init__(self, rows: int, length: int) -> None:
-        size = rows * length
-        self.rows, self.length = rows, length
-        self.ids, self.positions = [0] * size, [0] * size
-        self.tree_of, self.response_of = [-1] * size, [-1] * size
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.ids: list[int] = []
+        self.positions: list[int] = []
+        self.tree_of: list[int] = []
+        self.response_of: list[int] = []
         self.predictor: list[int] = []
         self.target: list[int] = []
         self.owner: list[int] = []
-        self.num_trees = self.num_responses = 0
+        self.num_rows = 0
+        self.num_trees = 0
+        self.num_responses = 0
 
-    def add(self, tree: Tree, start: int) -> int:
-        """Write ``tree`` from ``start`` on; return the place after it."""
-        prompt_length, end = len(tree.prompt), start + tree.tokens
-        self.tree_of[start:end] = [self.num_trees] * tree.tokens
+    def add_tree(self, tree: Tree) -> None:
+        """Append prompt and responses."""
+        prompt_length = len(tree.prompt)
+        self.ids += tree.prompt
+        self.positions += range(prompt_length)
+        self.response_of += [-1] * prompt_length
+        self.tree_of += [self.num_trees] * tree.tokens
         self.num_trees += 1
-        place = start + prompt_length
-        self.ids[start:place] = tree.prompt
-        self.positions[start:place] = range(prompt_length)
-        last_of_prompt = place - 1  # it predicts the first token of every response
-        for response, scored in zip(tree.responses, tree.scored, strict=True):
-            stop = place + len(response)
-            self.ids[place:stop] = response
-            self.positions[place:stop] = range(prompt_length, prompt_length + len(response))
-            self.response_of[place:stop] = [self.num_responses] * len(response)
-            for i, is_scored in enumerate(scored):
-                if is_scored:
-                    self.predictor.append(place + i - 1 if i else last_of_prompt)
-                    self.target.append(response[i])
-                    self.owner.append(self.num_responses)
+        fork = len(self.ids) - 1  # the prompt's last token predicts the first one of every response
+        for ids, scored in zip(tree.responses, tree.scored, strict=True):
+            self._add_scored(ids, scored, fork)
+            self.ids += ids
+            self.positions += range(prompt_length, prompt_length + len(ids))
+            self.response_of += [self.num_responses] * len(ids)
             self.num_responses += 1
-            place = stop
-        return end
+
+    def _add_scored(self, ids: list[int], scored: list[bool], fork: int) -> None:
+        """Append the scored tokens of the response that comes next."""
+        start = len(self.ids)
+        for i, is_scored in enumerate(scored):
+            if is_scored:
+                self.predictor.append(start + i - 1 if i else fork)
+                self.target.append(ids[i])
+                self.owner.append(self.num_responses)
+
+    def end_row(self) -> None:
+        """Fill the row with padding."""
+        self.num_rows += 1
+        padding = self.num_rows * self.length - len(self.ids)
+        self.ids += [0] * padding
+        self.positions += [0] * padding
+        self.tree_of += [-1] * padding
+        self.response_of += [-1] * padding
 
     def packed(self) -> PackedTrees:
-        """The arrays as tensors."""
-
-        def by_row(values: list[int]) -> Tensor:
-            return torch.tensor(values, dtype=torch.long).view(self.rows, self.length)
-
+        """The lists as tensors."""
+        shape = (self.num_rows, self.length)
         return PackedTrees(
-            input_ids=by_row(self.ids),
-            position_ids=by_row(self.positions),
-            tree=by_row(self.tree_of),
-            response=by_row(self.response_of),
-            predictor=torch.tensor(self.predictor, dtype=torch.long),
-            target=torch.tensor(self.target, dtype=torch.long),
-            owner=torch.tensor(self.owner, dtype=torch.long),
+            input_ids=_to_tensor(self.ids).view(shape),
+            position_ids=_to_tensor(self.positions).view(shape),
+            tree=_to_tensor(self.tree_of).view(shape),
+            response=_to_tensor(self.response_of).view(shape),
+            predictor=_to_tensor(self.predictor),
+            target=_to_tensor(self.target),
+            owner=_to_tensor(self.owner),
             responses=self.num_responses,
         )
 
@@ -134,55 +167,92 @@ class _LabelCollector:
 
     def add(self, tree: Tree, first: int) -> None:
         """Add the labels of ``tree``, whose first response has the number ``first`` in the batch."""
-        group, end = tree.group, first + len(tree.responses)
-        target = -1 if group.target is None else first + group.target
-        for better, worse, probability, margin in group.pairs:
-            self.pairs.append((first + better, first + worse, probability, margin, target))
+        group = tree.group
+        self._add_pairs(group, first)
         self.judged_responses += range(first, first + len(group.desirable))
         self.desirable += group.desirable
+        end = first + len(tree.responses)
         self.mismatched += range(end - tree.mismatched, end)
         if group.ranking:
-            places = [(place or UNRANKED, first + i) for i, place in enumerate(group.ranking)]
-            self.rankings.append(sorted(places))
+            self.rankings.append(_sort_ranking(group.ranking, first))
+
+    def _add_pairs(self, group: Group, first: int) -> None:
+        target = -1 if group.target is None else first + group.target
+        for pair in group.pairs:
+            chosen = first + pair.better
+            rejected = first + pair.worse
+            self.pairs.append((chosen, rejected, pair.probability, pair.margin, target))
 
     def tensors(self) -> tuple[PairLabels | None, UnpairedLabels | None, RankLabels | None]:
         """Labels of each kind; None where there are none."""
-        pairs = unpaired = rankings = None
-        if self.pairs:
-            pairs = PairLabels(*map(torch.tensor, zip(*self.pairs, strict=True)))
-        if self.desirable:
-            unpaired = UnpairedLabels(
-                torch.tensor(self.judged_responses),
-                torch.tensor(self.desirable),
-                torch.tensor(self.mismatched).long(),
-            )
-        if self.rankings:
-            longest = max(map(len, self.rankings))
-            padded = [
-                ranking + [(UNRANKED, -1)] * (longest - len(ranking)) for ranking in self.rankings
-            ]
-            place, order = torch.tensor(padded).permute(2, 0, 1).contiguous()
-            rankings = RankLabels(order, place)
-        return pairs, unpaired, rankings
+        return self._pair_labels(), self._unpaired_labels(), self._rank_labels()
+
+    def _pair_labels(self) -> PairLabels | None:
+        if not self.pairs:
+            return None
+        columns = zip(*self.pairs, strict=True)
+        return PairLabels(*map(torch.tensor, columns))
+
+    def _unpaired_labels(self) -> UnpairedLabels | None:
+        if not self.desirable:
+            return None
+        return UnpairedLabels(
+            _to_tensor(self.judged_responses),
+            torch.tensor(self.desirable),
+            _to_tensor(self.mismatched),
+        )
+
+    def _rank_labels(self) -> RankLabels | None:
+        if not self.rankings:
+            return None
+        longest = max(map(len, self.rankings))
+        padded = []
+        for ranking in self.rankings:
+            padding = [(UNRANKED, -1)] * (longest - len(ranking))
+            padded.append(ranking + padding)
+        place, order = torch.tensor(padded).permute(2, 0, 1).contiguous()
+        return RankLabels(order, place)
 
 
-def _best_fit(trees: Sequence[Tree], budget: int) -> list[list[int]]:
-    """Best-fit decreasing bin packing: rows of indices; at most 11/9 of the fewest possible rows, plus one."""
+def _sort_ranking(ranking: Sequence[int], first: int) -> list[tuple[int, int]]:
+    """Places and numbers of the responses, best first."""
+    places = []
+    for response, place in enumerate(ranking, first):
+        places.append((place or UNRANKED, response))
+    return sorted(places)
+
+
+def largest_first(trees: Sequence[Tree]) -> list[int]:
+    """Indices of the trees from the largest to the smallest; equal ones in their order."""
     sizes = [tree.tokens for tree in trees]
+    return sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True)
+
+
+def _to_tensor(values: list[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.long)
+
+
+def _best_fit(trees: Sequence[Tree], budget: int) -> list[list[Tree]]:
+    """Best-fit decreasing bin packing into rows; at most 11/9 of the fewest possible rows, plus one.
+
+    Rows and the trees in them keep the order of ``trees``.
+    """
     rows: list[list[int]] = []
     free: list[tuple[int, int]] = []  # (tokens left, row), sorted
-    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        if sizes[i] > budget:
+    for i in largest_first(trees):
+        size = trees[i].tokens
+        if size > budget:
             raise DataError(
-                f"{trees[i].group.source or 'a group'} has {sizes[i]} tokens with all its responses, over the "
+                f"{trees[i].group.source or 'a group'} has {size} tokens with all its responses, over the "
                 f"token_budget of {budget}; raise token_budget or lower max_length"
             )
-        tightest = bisect_left(free, (sizes[i], 0))
+        tightest = bisect_left(free, (size, 0))
         if tightest < len(free):
             tokens_left, row = free.pop(tightest)
         else:
             tokens_left, row = budget, len(rows)
             rows.append([])
         rows[row].append(i)
-        insort(free, (tokens_left - sizes[i], row))
-    return sorted(sorted(row) for row in rows)
+        insort(free, (tokens_left - size, row))
+    ordered = sorted(sorted(row) for row in rows)
+    return [[trees[i] for i in row] for row in ordered]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lit_align.data.ledger import Ledger
 from lit_align.data.read_groups import DataSource, read_groups
 from lit_align.data.tokenize import ChatTokenizer
-from lit_align.errors import Malformed, Overlong
+from lit_align.errors import RowError
 from lit_align.types import Tree
 
 
@@ -24,8 +24,8 @@ def prepare(source: DataSource, tokenizer: ChatTokenizer) -> tuple[list[Tree], L
     for group, note in read_groups(source, ledger):
         try:
             encoded = tokenizer.encode(group)
-        except (Malformed, Overlong) as error:
-            ledger.add_failure(group.source, error)
+        except RowError as error:
+            ledger.add_error(group.source, error)
             continue
         if encoded.cut:
             lost = f"{encoded.ends_lost} of {len(group.responses)} responses lost the end"

@@ -9,7 +9,7 @@ from lit_align.data.formats import Format, Row, recognise
 from lit_align.data.label_conversion import DERIVABLE_FROM, convert_labels, ordered_pairs
 from lit_align.data.ledger import Ledger
 from lit_align.data.readers import LocatedRow, read_rows
-from lit_align.errors import DataError, Malformed, SetAside
+from lit_align.errors import DataError, Malformed, RowError
 from lit_align.types import Group, LabelKind
 
 
@@ -60,19 +60,21 @@ def read_groups(source: DataSource, ledger: Ledger) -> Iterator[tuple[Group, str
     Raises:
         DataError: if a path cannot be read, matches no format, or has no labels of a suitable kind.
     """
+    label_kind = source.label_kind
     for path in source.paths:
         rows = list(read_rows(path))
         row_format = source.format or find_format(rows, source.formats, path)
-        _check_label_kind(path, row_format, source.label_kind)
+        _check_label_kind(path, row_format, label_kind)
         ledger.rows += len(rows)
         for place, row in rows:
             try:
                 group = _parse_row(row, row_format)._replace(source=place)
-                converted = convert_labels(group, source.label_kind, source.attributes)
-            except (Malformed, SetAside) as error:
-                ledger.add_failure(place, error)
+                converted = convert_labels(group, label_kind, source.attributes)
+            except RowError as error:
+                ledger.add_error(place, error)
                 continue
-            yield converted, _conversion_note(group, converted, source.label_kind)
+            note = _conversion_note(group, converted, label_kind)
+            yield converted, note
 
 
 def load_groups(source: DataSource) -> list[Group]:
@@ -102,9 +104,12 @@ def find_format(rows: Sequence[LocatedRow], formats: Sequence[Format], path: str
     """
     readable = [row for _, row in rows if not isinstance(row, Malformed)]
     if not readable:
-        first = f" (the first, {rows[0][0]}, is {rows[0][1]})" if rows else ""
+        example = ""
+        if rows:
+            place, reason = rows[0]
+            example = f" (the first, {place}, is {reason})"
         raise DataError(
-            f"none of the {len(rows)} rows of {path} can be read{first}; correct the file"
+            f"none of the {len(rows)} rows of {path} can be read{example}; correct the file"
         )
     for row in readable:
         if any(row_format.recognises(row) for row_format in formats):

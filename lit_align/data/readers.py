@@ -1,4 +1,4 @@
-"""Read the rows of a file or of a hub data set, each with its place; a row that cannot be read is yielded as Malformed."""
+"""Read the rows of a file or of a hub data set, each with its place; unreadable rows are yielded as Malformed."""
 
 from __future__ import annotations
 

@@ -27,15 +27,14 @@ def tokenize_groups(
     responses, loses its beginning.
     """
     chat = ChatTokenizer(tokenizer, max_length=UNLIMITED, allow_empty=True)
-    trees, tokens_cut = [], []
+    trees: list[Tree] = []
+    tokens_cut: list[float] = []
     for group in groups:
         unlabelled = Group(group.prompt, group.responses, source=group.source)
         full = chat.encode(unlabelled).tree
         tree = _cut(full, max_length)
-        prompt_cut = len(full.prompt) - len(tree.prompt)
-        for full_ids, ids in zip(full.responses, tree.responses, strict=True):
-            tokens_cut.append(float(prompt_cut + len(full_ids) - len(ids)))
         trees.append(tree)
+        tokens_cut += _tokens_cut(full, tree)
     return trees, torch.tensor(tokens_cut)
 
 
@@ -43,11 +42,13 @@ def score_trees(
     trees: Sequence[Tree], score: Callable[[Batch], Tensor], token_budget: int, dense: bool
 ) -> Tensor:
     """Apply ``score`` to packed batches; the scores, ``[responses, ...]``, are in the order of ``trees``."""
-    budget = max([token_budget, *(tree.tokens for tree in trees)])
+    sizes = [tree.tokens for tree in trees]
+    budget = max([token_budget, *sizes])
     scores: dict[int, Tensor] = {}
     for batch in pack(trees, budget, dense=dense):
         counts = [len(tree.responses) for tree in batch.source]
-        for tree, tree_scores in zip(batch.source, torch.split(score(batch), counts), strict=True):
+        by_tree = torch.split(score(batch), counts)
+        for tree, tree_scores in zip(batch.source, by_tree, strict=True):
             scores[id(tree)] = tree_scores
     return torch.cat([scores[id(tree)] for tree in trees])
 
@@ -58,14 +59,22 @@ def limit_to_positions(model: PreTrainedModel, max_length: int) -> int:
     return min(max_length, positions or max_length)
 
 
+def _tokens_cut(full: Tree, tree: Tree) -> list[float]:
+    """Tokens that each response and its prompt have lost."""
+    prompt_cut = len(full.prompt) - len(tree.prompt)
+    counts = []
+    for full_ids, ids in zip(full.responses, tree.responses, strict=True):
+        response_cut = len(full_ids) - len(ids)
+        counts.append(float(prompt_cut + response_cut))
+    return counts
+
+
 def _cut(tree: Tree, max_length: int) -> Tree:
     """The tree with no branch longer than ``max_length``."""
     longest_response = max(map(len, tree.responses))
     prompt_length = max(max_length - longest_response, max_length // 2, 1)
     prompt = tree.prompt[-prompt_length:]
     response_length = max(max_length - len(prompt), 1)
-    return tree._replace(
-        prompt=prompt,
-        responses=[ids[:response_length] for ids in tree.responses],
-        scored=[scored[:response_length] for scored in tree.scored],
-    )
+    responses = [ids[:response_length] for ids in tree.responses]
+    scored = [mask[:response_length] for mask in tree.scored]
+    return tree._replace(prompt=prompt, responses=responses, scored=scored)

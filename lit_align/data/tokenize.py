@@ -1,8 +1,7 @@
-"""Tokenise groups: token ids of prompt and responses, and which of them are scored (every assistant turn and its end)."""
+"""Tokenise groups: ids of prompt and responses, and which are scored (every assistant turn and its end)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lit_align.data.chat_renderer import ChatRenderer, Part
@@ -61,8 +60,10 @@ class ChatTokenizer:
         overlong: Literal["drop", "truncate", "error"] = "drop",
         allow_empty: bool = False,
     ) -> None:
-        self.tokenizer, self.max_length = tokenizer, max_length
-        self.overlong, self.allow_empty = overlong, allow_empty
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.overlong = overlong
+        self.allow_empty = allow_empty
         if tokenizer.eos_token_id is None:
             raise ModelError(
                 "the tokenizer has no end-of-sequence token, so stopping cannot be learned; set eos_token"
@@ -70,9 +71,10 @@ class ChatTokenizer:
         self._renderer = ChatRenderer(tokenizer)
         self._eos: int = tokenizer.eos_token_id
         self._bos: int | None = tokenizer.bos_token_id
-        added = tokenizer.added_tokens_decoder.items()
-        special_added = [token_id for token_id, token in added if token.special]
-        self._special = {*tokenizer.all_special_ids, *special_added}
+        self._special = set(tokenizer.all_special_ids)
+        for token_id, token in tokenizer.added_tokens_decoder.items():
+            if token.special:
+                self._special.add(token_id)
         self._adds_bos = self._bos is not None and tokenizer("a").input_ids[0] == self._bos
 
     def encode(self, group: Group) -> Encoded:
@@ -90,25 +92,25 @@ class ChatTokenizer:
         branches = [self._branch(start, start_ids, parts, is_text) for parts in responses]
         if not all(any(branch.scored) for branch in branches):
             raise Malformed("empty response")
-        lengths = [len(branch.ids) for branch in branches]
-        limit = self._response_limit(group, len(prompt), lengths)
-        ids = [branch.ids[:limit] for branch in branches]
-        scored = [branch.scored[:limit] for branch in branches]
-        tree = Tree(prompt, ids, scored, group)
-        cut = sum(max(length - limit, 0) for length in lengths)
+        # a prompt without responses must leave room for one token
+        longest = max((len(branch.ids) for branch in branches), default=1)
+        limit = self._response_limit(group, len(prompt), longest)
+        tree = Tree(prompt, [], [], group)
+        cut = ends_lost = boundary_merges = 0
+        for branch in branches:
+            tree.responses.append(branch.ids[:limit])
+            tree.scored.append(branch.scored[:limit])
+            boundary_merges += branch.merged
+            if len(branch.ids) > limit:
+                cut += len(branch.ids) - limit
+                ends_lost += 1
         if cut:
             _check_truncated(tree)
-        return Encoded(
-            tree,
-            cut,
-            ends_lost=sum(length > limit for length in lengths),
-            boundary_merges=sum(branch.merged for branch in branches),
-        )
+        return Encoded(tree, cut, ends_lost, boundary_merges)
 
-    def _response_limit(self, group: Group, prompt_length: int, lengths: Sequence[int]) -> int:
-        """Tokens that each response may have."""
+    def _response_limit(self, group: Group, prompt_length: int, longest: int) -> int:
+        """Tokens that each response may have; ``longest`` are needed."""
         limit = self.max_length - prompt_length
-        longest = max(lengths, default=1)  # a prompt alone must leave room for one token
         if longest <= limit:
             return limit
         if self.overlong == "error":
@@ -145,8 +147,8 @@ class ChatTokenizer:
         for piece, part in zip(part_ids, parts, strict=True):
             ids += piece
             scored += self._score_mask(piece, part, is_text)
-        ended = ids[-1:] == [self._eos] if is_text else self._turn_end(part_ids[-1]) is not None
-        if (any(scored) or self.allow_empty) and parts[-1].scored and not ended:
+        has_content = any(scored) or self.allow_empty
+        if has_content and parts[-1].scored and not self._has_end(part_ids[-1], is_text):
             ids.append(self._eos)
             scored.append(True)
         return _Branch(ids, scored, merged)
@@ -156,17 +158,26 @@ class ChatTokenizer:
 
         A template may put text such as a line break after the token that ends a turn; no model generates it.
         """
-        end = None if is_text or not part.scored else self._turn_end(ids)
-        if end is None:
-            return [part.scored] * len(ids)
-        return [i < end for i in range(len(ids))]
+        mask = [part.scored] * len(ids)
+        if part.scored and not is_text:
+            end = self._turn_end(ids)
+            if end is not None:
+                mask[end:] = [False] * (len(ids) - end)
+        return mask
+
+    def _has_end(self, ids: list[int], is_text: bool) -> bool:
+        """Whether the last part of a response ends it."""
+        if is_text:
+            return ids[-1:] == [self._eos]
+        return self._turn_end(ids) is not None
 
     def _turn_end(self, ids: list[int]) -> int | None:
         """The position after the last special token, if only white space follows; None if no token ends the turn."""
-        ends = [i + 1 for i, token in enumerate(ids) if token in self._special]
-        if not ends or str(self.tokenizer.decode(ids[ends[-1] :])).strip():
-            return None
-        return ends[-1]
+        end = len(ids)
+        while end and ids[end - 1] not in self._special:
+            end -= 1
+        following = str(self.tokenizer.decode(ids[end:]))
+        return None if not end or following.strip() else end
 
     def _tokenize_in_context(
         self, start: str, start_ids: list[int], parts: list[Part]
@@ -177,9 +188,10 @@ class ChatTokenizer:
         for part in parts:
             text += part.text
             ids = self._tokenize(text)
-            if ids[: len(previous)] != previous:
+            done = len(previous)
+            if ids[:done] != previous:
                 return None
-            part_ids.append(ids[len(previous) :])
+            part_ids.append(ids[done:])
             previous = ids
         return part_ids
 

@@ -138,5 +138,5 @@ def test_what_no_step_could_hold_is_refused_at_once():
         StepLoader([tree(1, 1), tree(7, 10)], batch_size=1, token_budget=11)
     with pytest.raises(DataError, match="no group to learn from"):
         StepLoader([], batch_size=1, token_budget=11)
-    with pytest.raises(ConfigError, match="batch_size is 0"):
+    with pytest.raises(ConfigError, match="batch_size must be at least 1, got 0"):
         StepLoader([tree(1, 1)], batch_size=0, token_budget=11)

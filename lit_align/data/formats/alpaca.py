@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.conversations import demonstration_group
-from lit_align.data.formats.fields import bool_field, other_fields, text_field
+from lit_align.data.formats.fields import binary_label, other_fields, text_field
 from lit_align.data.formats.preferences import pair_group
 from lit_align.errors import Malformed
 from lit_align.types import Group, LabelKind, Message
@@ -39,14 +39,16 @@ class Alpaca(Format):
     def __call__(self, row: Row) -> Group:
         """A group of one or two responses."""
         question = text_field(row, "instruction")
-        if row.get("input") is not None and text_field(row, "input"):
-            question = f"{question}\n{row['input']}"
+        details = text_field(row, "input") if row.get("input") is not None else ""
+        if details:
+            question = f"{question}\n{details}"
         prompt = [*_earlier_turns(row), {"role": "user", "content": question}]
         extra = other_fields(row, *COLUMNS)
         if "chosen" in row:
-            chosen, rejected = text_field(row, "chosen"), text_field(row, "rejected")
-            return pair_group(prompt, [_answer(chosen)], [_answer(rejected)], extra)
-        desirable = (bool_field(row, "kto_tag"),) if "kto_tag" in row else ()
+            chosen = [_answer(text_field(row, "chosen"))]
+            rejected = [_answer(text_field(row, "rejected"))]
+            return pair_group(prompt, chosen, rejected, extra)
+        desirable = binary_label(row, "kto_tag")
         answer = _answer(text_field(row, "output"))
         return demonstration_group([*prompt, answer], desirable, extra)
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
-    bool_field,
+    binary_label,
     check_prompt,
     check_response,
     check_same_type,
@@ -37,12 +37,13 @@ class Completions(Format):
 
     def __call__(self, row: Row) -> Group:
         """A group of one response."""
-        prompt, completion = text_or_messages(row, "prompt"), text_or_messages(row, "completion")
+        prompt = text_or_messages(row, "prompt")
+        completion = text_or_messages(row, "completion")
         check_same_type(prompt, completion, "prompt", "completion")
-        desirable = (bool_field(row, "label"),) if "label" in row else ()
-        prompt, completion = check_prompt(prompt), check_response(completion)
+        desirable = binary_label(row, "label")
         extra = other_fields(row, "prompt", "completion", "label")
-        return Group(prompt, [completion], desirable=desirable, extra=extra)
+        prompt = check_prompt(prompt)
+        return Group(prompt, [check_response(completion)], desirable=desirable, extra=extra)
 
 
 @hookimpl

@@ -8,7 +8,7 @@ from typing import ClassVar
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
-    bool_field,
+    binary_label,
     check_prompt,
     check_response,
     other_fields,
@@ -41,7 +41,7 @@ class Conversations(Format):
 
     def __call__(self, row: Row) -> Group:
         """A group of one response."""
-        desirable = (bool_field(row, "label"),) if "label" in row else ()
+        desirable = binary_label(row, "label")
         turns = parse_messages(required(row, "messages"), "messages")
         return demonstration_group(turns, desirable, other_fields(row, "messages", "label"))
 
@@ -51,16 +51,21 @@ def demonstration_group(turns: list[Message], desirable: tuple[bool, ...], extra
 
     The response begins at the first assistant turn after a user turn; with a binary label, at the last one.
     """
-    answers = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
-    if not answers:
+    roles = [turn["role"] for turn in turns]
+    if "assistant" not in roles:
         raise Malformed("no assistant turn")
-    questions = [i for i, turn in enumerate(turns) if turn["role"] == "user"]
-    if questions:
-        answers = [i for i in answers if i > questions[0]]
-    if not questions or not answers:
+    if "user" not in roles:
         raise Malformed("empty prompt")
-    start = answers[-1] if desirable else answers[0]
-    end = answers[-1] + 1  # turns after the last answer are dropped
+    first_question = roles.index("user")
+    answers = []
+    for i, role in enumerate(roles):
+        if role == "assistant" and i > first_question:
+            answers.append(i)
+    if not answers:
+        raise Malformed("empty prompt")
+    last_answer = answers[-1]
+    start = last_answer if desirable else answers[0]
+    end = last_answer + 1  # turns after the last answer are dropped
     prompt, response = check_prompt(turns[:start]), check_response(turns[start:end])
     return Group(prompt, [response], desirable=desirable, extra=extra)
 

@@ -15,6 +15,11 @@ ROLES = {"system", "developer", "user", "assistant", "tool"}
 NO_ALIASES: Mapping[str, str] = MappingProxyType({})
 
 
+def wrong_type(subject: str, expected: str, value: Any) -> Malformed:
+    """The error for a value of another type than expected."""
+    return Malformed(f"{subject} is not {expected} (got {type(value).__name__})")
+
+
 def required(row: Row, name: str) -> Any:
     """The column's value; null counts as missing."""
     if row.get(name) is None:
@@ -26,7 +31,7 @@ def text_field(row: Row, name: str) -> str:
     """The column as text, which may be empty."""
     value = required(row, name)
     if not isinstance(value, str):
-        raise Malformed(f"'{name}' is not text (got {type(value).__name__})")
+        raise wrong_type(f"'{name}'", "text", value)
     return value
 
 
@@ -36,15 +41,20 @@ def bool_field(row: Row, name: str) -> bool:
     if isinstance(value, str):
         value = {"true": True, "false": False}.get(value.lower(), value)
     if not isinstance(value, bool):
-        raise Malformed(f"'{name}' is not true or false (got {type(value).__name__})")
+        raise wrong_type(f"'{name}'", "true or false", value)
     return value
+
+
+def binary_label(row: Row, name: str) -> tuple[bool, ...]:
+    """The binary label of a row with one response; empty if it has no such column."""
+    return (bool_field(row, name),) if name in row else ()
 
 
 def list_field(row: Row, name: str) -> list[Any]:
     """The column as a list."""
     value = required(row, name)
     if not isinstance(value, list):
-        raise Malformed(f"'{name}' is not a list (got {type(value).__name__})")
+        raise wrong_type(f"'{name}'", "a list", value)
     return value
 
 
@@ -58,14 +68,14 @@ def text_or_messages(row: Row, name: str) -> Text:
 def parse_ratings(values: Any) -> dict[str, float]:
     """Numbers by attribute; an attribute that is null was not rated."""
     if not isinstance(values, dict):
-        raise Malformed(f"a rating is not numbers by attribute (got {type(values).__name__})")
+        raise wrong_type("a rating", "numbers by attribute", values)
     ratings = {}
     for name, value in values.items():
         if value is None:
             continue
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value):
-            raise Malformed(f"the rating '{name}' is not a number (got {type(value).__name__})")
+            raise wrong_type(f"the rating '{name}'", "a number", value)
         ratings[str(name)] = float(value)
     return ratings
 
@@ -82,7 +92,7 @@ def parse_messages(
         keys: the keys of a turn's role and of its text, separated by a space.
     """
     if not isinstance(value, list):
-        raise Malformed(f"'{name}' is not a list of turns (got {type(value).__name__})")
+        raise wrong_type(f"'{name}'", "a list of turns", value)
     return [parse_message(turn, name, roles, keys) for turn in value]
 
 
@@ -93,14 +103,15 @@ def parse_message(
     role_key, content_key = keys.split()
     if not isinstance(turn, dict) or not {role_key, content_key} <= turn.keys():
         raise Malformed(f"a turn of '{name}' has no '{role_key}' and '{content_key}'")
-    row_role, content = str(turn[role_key]), turn[content_key]
+    content = turn[content_key]
+    row_role = str(turn[role_key])
     role = roles.get(row_role, row_role)
     if role not in ROLES:
         raise Malformed(f"a turn of '{name}' has the unknown {role_key} {row_role[:40]!r}")
     if turn.get("tool_calls"):
         raise Malformed(f"a turn of '{name}' has tool calls, which are not text")
     if not isinstance(content, str):
-        raise Malformed(f"'{content_key}' in '{name}' is not text (got {type(content).__name__})")
+        raise wrong_type(f"'{content_key}' in '{name}'", "text", content)
     return {"role": role, "content": content}
 
 

@@ -14,6 +14,7 @@ from lit_align.data.formats.fields import (
     check_same_type,
     other_fields,
     text_or_messages,
+    wrong_type,
 )
 from lit_align.errors import Malformed
 from lit_align.types import Group, LabelKind, Message, Pair, Text
@@ -48,7 +49,8 @@ class Preferences(Format):
 
     def __call__(self, row: Row) -> Group:
         """A group of two responses."""
-        chosen, rejected = text_or_messages(row, "chosen"), text_or_messages(row, "rejected")
+        chosen = text_or_messages(row, "chosen")
+        rejected = text_or_messages(row, "rejected")
         if row.get("prompt") is None:
             prompt, chosen, rejected = split_prompt(chosen, rejected)
         else:
@@ -56,7 +58,7 @@ class Preferences(Format):
             prompt, chosen, rejected = _unify(prompt, chosen, rejected)
         margin = row.get("margin") or 0.0
         if not isinstance(margin, int | float):
-            raise Malformed(f"'margin' is not a number (got {type(margin).__name__})")
+            raise wrong_type("'margin'", "a number", margin)
         extra = other_fields(row, "prompt", "chosen", "rejected", "margin")
         return pair_group(prompt, chosen, rejected, extra, float(margin))
 

@@ -15,6 +15,17 @@ from lit_align.data.formats.fields import (
 )
 from lit_align.types import Group, LabelKind
 
+RESPONSE_COLUMNS = {
+    "completion",
+    "response",
+    "responses",
+    "chosen",
+    "rejected",
+    "output",
+    "messages",
+    "conversations",
+}
+
 
 @dataclass(frozen=True)
 class Questions(Format):
@@ -26,15 +37,11 @@ class Questions(Format):
     """
 
     label_kinds: ClassVar[frozenset[LabelKind]] = frozenset({LabelKind.PROMPTS})
-    response_columns: ClassVar[frozenset[str]] = frozenset(
-        ("completion", "response", "responses", "chosen", "rejected")
-        + ("output", "messages", "conversations")
-    )
 
     def recognises(self, row: Row) -> bool:
         """``prompt`` or ``question``, and no column that is a response in another format."""
         has_prompt = "prompt" in row or "question" in row
-        return has_prompt and not self.response_columns & row.keys()
+        return has_prompt and not RESPONSE_COLUMNS & row.keys()
 
     def __call__(self, row: Row) -> Group:
         """A group without responses."""

@@ -48,13 +48,18 @@ class Rated(Format):
         """A group of one response."""
         prompt = check_prompt(text_or_messages(row, "prompt"))
         response = text_or_messages(row, "response")
-        ratings = parse_ratings({name: row.get(name) for name in self.attributes})
-        for name, value in ratings.items():
-            if not self.low <= value <= self.high:
-                raise Malformed(f"the rating '{name}' is not from {self.low:g} to {self.high:g}")
+        ratings = self._ratings(row)
         check_same_type(prompt, response, "prompt", "response")
         extra = other_fields(row, "prompt", "response", *self.attributes)
         return Group(prompt, [check_response(response)], ratings=(ratings,), extra=extra)
+
+    def _ratings(self, row: Row) -> dict[str, float]:
+        values = {name: row.get(name) for name in self.attributes}
+        ratings = parse_ratings(values)
+        for name, rating in ratings.items():
+            if not self.low <= rating <= self.high:
+                raise Malformed(f"the rating '{name}' is not from {self.low:g} to {self.high:g}")
+        return ratings
 
 
 @hookimpl

@@ -9,7 +9,7 @@ from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.conversations import demonstration_group
 from lit_align.data.formats.fields import (
-    bool_field,
+    binary_label,
     other_fields,
     parse_message,
     parse_messages,
@@ -63,7 +63,7 @@ class ShareGPT(Format):
         extra = other_fields(row, *COLUMNS)
         if "chosen" in row:
             return pair_group(turns, [_turn(row, "chosen")], [_turn(row, "rejected")], extra)
-        desirable = (bool_field(row, "kto_tag"),) if "kto_tag" in row else ()
+        desirable = binary_label(row, "kto_tag")
         return demonstration_group(turns, desirable, extra)
 
 
