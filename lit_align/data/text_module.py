@@ -9,7 +9,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from lit_align.data.formats import Format
-    from lit_align.stages.best_of import BestOf
+
+
+class BestOfSettings(Protocol):
+    """Settings of best-of-N sampling.
+
+    Attributes:
+        n: answers to each prompt.
+    """
+
+    n: int
 
 
 class TextModule(Protocol):
@@ -24,8 +33,11 @@ class TextModule(Protocol):
         num_answered: prompts that an interrupted predict has answered.
     """
 
-    best_of: BestOf | None
     num_answered: int
+
+    @property
+    def best_of(self) -> BestOfSettings | None:
+        """Settings of best-of-N sampling, or None."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from lit_align.checks import check_at_least, check_fraction
 from lit_align.errors import ConfigError
 from lit_align.models.generate import check_context_length
 from lit_align.types import LabelKind
 
-if TYPE_CHECKING:
-    from lit_align.online.datamodule import Online
-
 DEFAULT_MAX_EPOCHS = (-1, 1, 1000)
 """Values of trainer.max_epochs when it is not set."""
 
 
-def check_settings(data: Online) -> None:
+class OnlineSettings(Protocol):
+    """The settings of `Online` that are checked here."""
+
+    rounds: int
+    round_size: int | None
+    num_generations: int
+    fresh_fraction: float
+    reference_ema: float
+    feedback: Any
+    relabel: bool
+    responses: str
+    temperature: float
+    reference_update: str
+    token_budget: int
+
+
+def check_settings(data: OnlineSettings) -> None:
     """Refuse settings that are out of range or contradict each other.
 
     Raises:
@@ -43,7 +56,7 @@ def check_settings(data: Online) -> None:
         )
 
 
-def check_stage(data: Online, stage: Any) -> None:
+def check_stage(data: OnlineSettings, stage: Any) -> None:
     """Refuse a stage that samples by itself, or that has no policy to sample from.
 
     Raises:
@@ -64,7 +77,7 @@ def check_stage(data: Online, stage: Any) -> None:
         )
 
 
-def check_trainer(data: Online, trainer: Any, stage: str) -> None:
+def check_trainer(data: OnlineSettings, trainer: Any, stage: str) -> None:
     """Refuse several processes and, for fit, limits that do not fit to rounds.
 
     Raises:
@@ -88,7 +101,7 @@ def check_trainer(data: Online, trainer: Any, stage: str) -> None:
         )
 
 
-def check_lengths(data: Online, stage: Any, longest_prompt: int) -> None:
+def check_lengths(data: OnlineSettings, stage: Any, longest_prompt: int) -> None:
     """Refuse prompts that leave no room for responses, in the model's context or in the token budget.
 
     Raises:
