@@ -13,47 +13,77 @@ from tests.benchmarks.report import notes
 ROOT = Path(__file__).parents[1]
 
 
+READING_PATH = (
+    "types.py",
+    "data/formats/preferences.py",
+    "data/read_groups.py",
+    "data/tokenize.py",
+    "data/packing.py",
+    "models/adapter_set.py",
+    "models/tree_forward.py",
+    "objectives/dpo.py",
+    "stages/language_model_stage.py",
+    "stages/exact_step.py",
+    "stages/sft.py",
+    "stages/preference.py",
+)
+
+
 def first_line(cls: type) -> str:
-    """What a class says of itself."""
+    """First line of a class's docstring."""
     return (cls.__doc__ or "").strip().split("\n")[0]
 
 
-def room(name: str) -> str:
-    """Table of what a room of the core holds."""
-    found = load_plugins()
-    registry = found.registries[f"register_{name}"]
-    rows = [f"| `{key}` | {first_line(registry[key])} |" for key in registry]
-    return "\n".join([f"| {name} | |", "|---|---|", *rows])
+def plugin_table(kind: str) -> str:
+    """Table of the built-in plugins of one kind."""
+    registry = load_plugins().registries[f"register_{kind}"]
+    rows = [f"| `{name}` | {first_line(registry[name])} |" for name in registry]
+    return "\n".join([f"| {kind} | |", "|---|---|", *rows])
 
 
-def named(name: str) -> str:
-    """What a room of the core holds, as a sentence."""
-    return f"There are {', '.join(f'`{key}`' for key in load_plugins().registries[f'register_{name}'])}."
+def plugin_names(kind: str) -> str:
+    """The built-in plugins of one kind, as a sentence."""
+    names = [f"`{name}`" for name in load_plugins().registries[f"register_{kind}"]]
+    return f"Built in: {', '.join(names)}."
 
 
 def objectives() -> str:
-    """Table of every objective, packaged ones included."""
+    """Table of all objectives, those of lit-align-zoo included."""
     rows = []
+    classes = objective_registry.classes()
     for name, cls in sorted(
-        objective_registry.classes().items(),
-        key=lambda item: (item[1].__module__.split(".")[0], item[0]),
+        classes.items(), key=lambda item: (item[1].__module__.split(".")[0], item[0])
     ):
         package = cls.__module__.split(".")[0].replace("lit_align_zoo", "lit-align-zoo")
         family, label_kind, reference = describe_objective(cls).values()
-        rows.append(
-            f"| `{name}` | {family} | {label_kind} | {reference} | {first_line(cls)} | {package} |"
-        )
-    head = "| objective | family | takes | reference? | | package |"
+        cells = (f"`{name}`", family, label_kind, reference, first_line(cls), package)
+        rows.append(f"| {' | '.join(cells)} |")
+    head = "| objective | family | label kind | reference model? | | package |"
     return "\n".join([head, "|---|---|---|---|---|---|", *rows])
 
 
-def rooms() -> str:
-    """Every folder of the package with the first sentence of its docstring."""
-    lines = []
+def packages() -> str:
+    """Table of the package's folders, with the first line of each docstring."""
+    rows = []
     for path in sorted((ROOT / "lit_align").glob("*/__init__.py")):
-        phrase = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
-        lines.append(f"| `{path.parent.relative_to(ROOT).as_posix()}/` | {phrase} |")
-    return "\n".join(["| room | |", "|---|---|", *lines])
+        folder = path.parent.relative_to(ROOT).as_posix()
+        rows.append(f"| `{folder}/` | {_module_line(path)} |")
+    return "\n".join(["| folder | |", "|---|---|", *rows])
+
+
+def reading_path() -> str:
+    """The files through which SFT and DPO are read, in order."""
+    rows = []
+    for number, name in enumerate(READING_PATH, 1):
+        path = ROOT / "lit_align" / name
+        lines = len(path.read_text().splitlines())
+        rows.append(f"| {number} | `{name}` | {lines} | {_module_line(path)} |")
+    return "\n".join(["| | file | lines | |", "|---|---|---|---|", *rows])
+
+
+def _module_line(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return docstring.split("\n")[0]
 
 
 def against_trl(path: str) -> str:

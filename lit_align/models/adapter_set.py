@@ -187,6 +187,14 @@ class AdapterSet(nn.Module):
         named = self.named_parameters()
         return {name: parameter for name, parameter in named if parameter.requires_grad}
 
+    def trainable_by_role(self) -> list[list[nn.Parameter]]:
+        """Trained parameters of each trained adapter and its head."""
+        parameters = self.trainable()
+        return [
+            [weight for name, weight in parameters.items() if f".{role}." in name]
+            for role in self.trained_roles
+        ]
+
     def parameters_for(self, role: str) -> list[nn.Parameter]:
         """Parameters of a role's adapter and head, whether they are trained or not."""
         named = self.peft.named_parameters()

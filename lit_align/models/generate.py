@@ -110,9 +110,8 @@ def sample(
     with _evaluating(model):
         for start in range(0, len(prompts), batch_prompts):
             batch = order[start : start + batch_prompts]
-            draws = [
-                _draw_uniforms(seed, indices[i], num_generations, max_new_tokens) for i in batch
-            ]
+            places = [indices[i] for i in batch]
+            draws = [_draw_uniforms(seed, i, num_generations, max_new_tokens) for i in places]
             uniforms = torch.stack(draws).to(model.device)
             decoded = _decode(model, [prompts[i] for i in batch], uniforms, options)
             completions.update(zip(batch, decoded, strict=True))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 import torch
@@ -28,6 +29,14 @@ def shuffled_minibatches(
     for order in orders:
         for indices in order.tensor_split(min(num_minibatches, len(trees))):
             yield [trees[index] for index in indices.tolist()]
+
+
+def mean_update_metrics(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Mean of each metric over the updates of an iteration, the ratio of the first, and the number of updates."""
+    means = {name: fmean(numbers) for name, numbers in values.items()}
+    means["policy/first_ratio"] = values["policy/ratio"][0]
+    means["updates"] = float(len(values["loss"]))
+    return means
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lit_align.data.datamodules import Demonstrations, TextDataModule
+import torch
+
+from lit_align.data.datamodules import Demonstrations, TextDataModule, to_device
 from lit_align.data.loader import StepLoader
 from lit_align.types import Step
 
@@ -51,3 +53,9 @@ def demonstrations_of_update(loader: StepLoader, number: int) -> Step:
     """Demonstrations of update ``number``; they depend on the number alone, so a resumed run sees the same."""
     loader.epoch, loader.next = divmod(number, len(loader))
     return next(iter(loader))
+
+
+def add_demonstrations(step: Step, demonstrations: Step, device: torch.device) -> Step:
+    """The step with the micro-batches of ``demonstrations`` after its own."""
+    batches = [to_device(batch, device) for batch in demonstrations.batches]
+    return step._replace(batches=(*step.batches, *batches))

@@ -22,6 +22,10 @@ TokenField = Literal[
 ]
 
 
+RESPONSE_METRICS = ("objective/scores", "objective/kl", "objective/length", "objective/eos_rate")
+"""Metrics of each response, which validation logs."""
+
+
 @dataclass
 class RolloutBatch:
     """Responses to the prompts of one iteration; tensors are on the CPU.
@@ -91,12 +95,9 @@ class RolloutBatch:
 
     def response_metrics(self) -> dict[str, Tensor]:
         """Metrics of each response, ``[responses]``, as validation logs their means."""
-        return {
-            "objective/scores": self.scores.total,
-            "objective/kl": self.kl["k1"].sum(1),
-            "objective/length": self.length.float(),
-            "objective/eos_rate": self.ended.float(),
-        }
+        kl = self.kl["k1"].sum(1)
+        values = (self.scores.total, kl, self.length.float(), self.ended.float())
+        return dict(zip(RESPONSE_METRICS, values, strict=True))
 
     def metrics(self, kl_coefficient: float, with_critic: bool) -> dict[str, float]:
         """Metrics of the iteration's samples, by the names that dashboards of RLHF use."""

@@ -40,7 +40,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, cast
 
@@ -48,28 +47,27 @@ import torch
 from torch import Tensor, nn
 
 from lit_align.advantages import Advantage
-from lit_align.checks import check_positive
 from lit_align.compat.lightning import count_global_step, step_optimizer_uncounted
-from lit_align.data.datamodules import to_device
 from lit_align.data.loader import StepLoader
-from lit_align.errors import ConfigError
 from lit_align.models.generate import check_context_length
 from lit_align.models.load import disable_dropout, load_config
 from lit_align.objectives import PolicyObjective
 from lit_align.rewards import Reward
 from lit_align.rl.actor_critic import ActorCritic
+from lit_align.rl.checks import check_advantage, check_dropout, check_limits, check_world_size
 from lit_align.rl.critic import Critic
 from lit_align.rl.diagnostics import RunDiagnostics
 from lit_align.rl.experience import ExperienceBuilder
 from lit_align.rl.kl_control import KLControl
-from lit_align.rl.policy_update import PolicyUpdate, shuffled_minibatches
+from lit_align.rl.policy_update import PolicyUpdate, mean_update_metrics, shuffled_minibatches
 from lit_align.rl.pretraining_mix import (
     PretrainingMix,
+    add_demonstrations,
     demonstrations_of_update,
     load_demonstrations,
 )
 from lit_align.rl.reward_shaping import RewardShaping
-from lit_align.rl.rollouts import RolloutBatch
+from lit_align.rl.rollouts import RESPONSE_METRICS, RolloutBatch
 from lit_align.rl.sample_log import log_samples
 from lit_align.seeding import step_seed
 from lit_align.stages.exact_step import MetricSums
@@ -109,12 +107,7 @@ class RL(LanguageModelStage):
         settings: settings that all stages share; max_new_tokens is the limit of a response.
     """
 
-    validation_metrics = (
-        "objective/scores",
-        "objective/kl",
-        "objective/length",
-        "objective/eos_rate",
-    )
+    validation_metrics = RESPONSE_METRICS
 
     def __init__(
         self,
@@ -147,42 +140,25 @@ class RL(LanguageModelStage):
         self.shaping = RewardShaping(
             self.max_new_tokens, missing_eos_reward, overlong_buffer, reward_clip
         )
-        self._check_settings()
+        check_limits(
+            {
+                "num_generations": num_generations,
+                "num_iterations": num_iterations,
+                "num_minibatches": num_minibatches,
+                "max_new_tokens": self.max_new_tokens,
+                "temperature": temperature,
+                "target_kl": target_kl,
+                "reward_clip": reward_clip,
+                "overlong_buffer": overlong_buffer or None,
+            }
+        )
+        check_advantage(advantage, critic, num_generations)
+        check_dropout(self.lora.dropout)
         self.kl_coefficient = kl.coefficient
         self.recent_rewards: list[float] = []  # mean total reward of each recent iteration
         self.diagnostics = RunDiagnostics()
         self._demonstrations: StepLoader | None = None
         self._policy_update: PolicyUpdate | None = None
-
-    def _check_settings(self) -> None:
-        """Refuse settings that are out of range or contradict each other."""
-        limits = {
-            "num_generations": self.num_generations,
-            "num_iterations": self.num_iterations,
-            "num_minibatches": self.num_minibatches,
-            "max_new_tokens": self.max_new_tokens,
-            "temperature": self.temperature,
-            "target_kl": self.target_kl,
-            "reward_clip": self.shaping.reward_clip,
-            "overlong_buffer": self.shaping.overlong_buffer or None,
-        }
-        for name, value in limits.items():
-            if value is not None:
-                check_positive(name, value)
-        estimator = type(self.advantage).__name__
-        if self.num_generations < self.advantage.min_generations:
-            raise ConfigError(
-                f"num_generations is {self.num_generations}, and {estimator} compares at least "
-                f"{self.advantage.min_generations} responses to a prompt; raise num_generations"
-            )
-        if self.critic.init_from is not None and not self.advantage.needs_critic:
-            raise ConfigError(
-                f"critic.init_from is {self.critic.init_from!r}, and {estimator} needs no critic; set it to null"
-            )
-        if self.lora.dropout:
-            raise ConfigError(
-                f"lora.dropout is {self.lora.dropout}, which would make ratios noise; set it to 0"
-            )
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -203,10 +179,7 @@ class RL(LanguageModelStage):
     def setup(self, stage: str) -> None:
         """Check world size and prompt lengths before any weights are loaded."""
         super().setup(stage)
-        if self.trainer.world_size > 1:
-            raise ConfigError(
-                f"RL runs on one process, and there are {self.trainer.world_size}; set trainer.devices to 1"
-            )
+        check_world_size(self.trainer.world_size)
         for trees in self.datamodule.trees.values():
             self.check_prompt_lengths(trees)
         if stage == "fit" and self.ptx is not None:
@@ -230,11 +203,7 @@ class RL(LanguageModelStage):
 
     def clipping_groups(self) -> list[list[nn.Parameter]]:
         """Policy and critic: the gradient of each is clipped by its own norm."""
-        parameters = self.adapters.trainable()
-        return [
-            [weight for name, weight in parameters.items() if f".{role}." in name]
-            for role in self.adapters.trained_roles
-        ]
+        return self.adapters.trainable_by_role()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Policy and critic; the critic may have a learning rate of its own."""
@@ -261,7 +230,7 @@ class RL(LanguageModelStage):
         mean_reward = experience.add_advantages(rollouts, self.kl_coefficient, baseline)
         self.recent_rewards = [*self.recent_rewards, mean_reward][-BASELINE_ITERATIONS:]
         if self.log_samples_every and self.global_step % self.log_samples_every == 0:
-            log_samples(rollouts, self.global_step, self._run_folder)
+            log_samples(rollouts, self.global_step, self.run_folder)
         rollout_metrics = rollouts.metrics(self.kl_coefficient, self.advantage.needs_critic)
 
         update_metrics: dict[str, list[float]] = defaultdict(list)
@@ -294,7 +263,7 @@ class RL(LanguageModelStage):
             num_generations=self.num_generations,
             prompts_at_once=self.datamodule.batch_size,
             seed=self.seed,
-            folder=self._run_folder,
+            folder=self.run_folder,
         )
 
     def actor_critic(self) -> ActorCritic:
@@ -323,8 +292,7 @@ class RL(LanguageModelStage):
             if self.ptx is not None and self._demonstrations is not None:
                 demonstrations = demonstrations_of_update(self._demonstrations, number)
                 ptx_weight = self.ptx.weight * self.loss_denominator(step) / demonstrations.tokens
-                batches = [to_device(batch, self.device) for batch in demonstrations.batches]
-                step = step._replace(batches=(*step.batches, *batches))
+                step = add_demonstrations(step, demonstrations, self.device)
             yield step, ptx_weight
 
     def policy_update(self, rollouts: RolloutBatch, ptx_weight: float = 0.0) -> PolicyUpdate:
@@ -359,11 +327,7 @@ class RL(LanguageModelStage):
         update_metrics: dict[str, list[float]],
     ) -> None:
         """Log the metrics of the samples, and the means over the updates."""
-        metrics = dict(rollout_metrics)
-        for name, values in update_metrics.items():
-            metrics[name] = fmean(values)
-        metrics["policy/first_ratio"] = update_metrics["policy/ratio"][0]
-        metrics["updates"] = float(len(update_metrics["loss"]))
+        metrics = {**rollout_metrics, **mean_update_metrics(update_metrics)}
         grad_norm = torch.tensor(metrics.pop("grad_norm"))
         batch = step.batches[0]._replace(source=tuple(rollouts.trees))
         step = step._replace(batches=(batch,), tokens=int(rollouts.length.sum()))
@@ -380,13 +344,9 @@ class RL(LanguageModelStage):
         for name, values in rollouts.response_metrics().items():
             self.validation[name].update(values.mean().to(self.device), weight=num_responses)
 
-    @property
-    def _run_folder(self) -> Path:
-        return Path(self.trainer.default_root_dir)
-
     def on_train_end(self) -> None:
         """Draw the reward against the KL divergence of the run."""
-        self.diagnostics.draw_reward_kl(self._run_folder / "reward_kl.png")
+        self.diagnostics.draw_reward_kl(self.run_folder / "reward_kl.png")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the KL coefficient, the baseline and the diagnostics too."""

@@ -83,6 +83,11 @@ class Stage(LightningModule, ABC):
         """The run's data module."""
         return cast(Any, self.trainer).datamodule
 
+    @property
+    def run_folder(self) -> Path:
+        """The numbered folder of the run."""
+        return Path(self.trainer.default_root_dir)
+
     def parameter_groups(self) -> list[Any]:
         """Parameter groups of the optimizer."""
         return list(self.trained_parameters().values())
@@ -144,7 +149,7 @@ class Stage(LightningModule, ABC):
         self.bad_steps += 1
         self.skipped += 1
         if self.bad_steps >= self.max_bad_steps:
-            path = Path(self.trainer.default_root_dir) / "checkpoints" / "stopped.ckpt"
+            path = self.run_folder / "checkpoints" / "stopped.ckpt"
             self.trainer.save_checkpoint(path)
             raise TrainingError(
                 f"loss {loss} and gradient norm {norm.item()} were not finite in {self.bad_steps} steps in a row; the "

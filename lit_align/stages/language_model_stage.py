@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from lit_align.compat.lightning import is_logging_step
 from lit_align.errors import ConfigError, ModelError
@@ -28,6 +27,7 @@ from lit_align.stages.answering import Responder, predict_answers
 from lit_align.stages.base import Stage
 from lit_align.stages.best_of import BestOf
 from lit_align.stages.checkpoints import SafeIO
+from lit_align.stages.data_checks import check_label_kind
 from lit_align.stages.exact_step import (
     MetricSums,
     StepSums,
@@ -35,7 +35,8 @@ from lit_align.stages.exact_step import (
     reduce_sums,
     sum_gradients_over_ranks,
 )
-from lit_align.types import Batch, LabelKind, Step, Tree
+from lit_align.stages.validation import ValidationMetrics
+from lit_align.types import Batch, Step, Tree
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -101,12 +102,7 @@ class LanguageModelStage(Stage):
         self.temperature, self.best_of = temperature, best_of
         self.tokens_seen = 0
         self.num_answered = 0  # prompts that an interrupted predict has answered
-        # NaN stays NaN: a mean without it would look sound. ("disable", meant for that, loses the weights.)
-        means: dict[str, Metric | MetricCollection] = {
-            name: MeanMetric(nan_strategy=float("nan"))
-            for name in self.validation_metrics or ("loss", *self.metric_names)
-        }
-        self.validation = MetricCollection(means, prefix="eval_")
+        self.validation = ValidationMetrics(self.validation_metrics or ("loss", *self.metric_names))
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._adapters: AdapterSet | None = None
         self._tree_forward: TreeForward | None = None
@@ -181,18 +177,8 @@ class LanguageModelStage(Stage):
         return load_plugins().formats.default_instances()
 
     def check_data(self, data: Any) -> None:
-        """Refuse a data module whose labels the objective cannot learn from.
-
-        Raises:
-            ConfigError: naming both.
-        """
-        objective_kind = self.objective.label_kind
-        data_kind = getattr(data, "label_kind", objective_kind)
-        if data_kind not in (objective_kind, LabelKind.RESPONSES):
-            raise ConfigError(
-                f"{type(self.objective).__name__} learns from {objective_kind}, and the data module "
-                f"{type(data).__name__} has {data_kind}; change one of the two"
-            )
+        """Refuse a data module whose labels the objective cannot learn from."""
+        check_label_kind(self.objective, data)
 
     def configure_model(self) -> None:
         """Load the base and put the adapters on it; called again by validate and test, it does nothing."""
@@ -277,11 +263,7 @@ class LanguageModelStage(Stage):
             with self.adapters.activate(self.adapters.trained_roles[0], training=False):
                 loss, sums = self.losses(batch, statistics=True)
             count = self.loss_denominator(Step.from_batches((batch,)))
-            total, _ = sums.get("loss", (loss, loss))
-            sums["loss"] = (total, loss.new_tensor(float(count)))
-            for name, (total, n) in sums.items():
-                if n:  # update() overwrites the weight where the value is NaN
-                    self.validation[name].update(total / n, weight=n.clone())
+            self.validation.add_sums(sums, loss, count)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over the whole validation set, all ranks together."""

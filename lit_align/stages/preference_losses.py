@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lit_align.errors import DataError
-from lit_align.objectives import PairwiseObjective, RankedObjective, UnpairedObjective
+from lit_align.objectives import (
+    PairwiseObjective,
+    RankedObjective,
+    RatedObjective,
+    UnpairedObjective,
+)
 from lit_align.stages.exact_step import MetricSums
-from lit_align.types import Logps, PackedTrees, PairLabels, RankLabels, TokenLogps, UnpairedLabels
+from lit_align.types import (
+    Logps,
+    PackedTrees,
+    PairLabels,
+    RankLabels,
+    TokenLogps,
+    Tree,
+    UnpairedLabels,
+)
 
 SIDE_METRICS = (
     "rewards/chosen",
@@ -174,3 +189,26 @@ def _side_sums(
         "logps/chosen": _sum_and_count(chosen_logps),
         "logps/rejected": _sum_and_count(rejected_logps),
     }
+
+
+def rating_losses(
+    objective: RatedObjective, scores: Tensor, trees: Sequence[Tree]
+) -> PreferenceLosses:
+    """Losses of rated responses, ``[responses]``, from their scores, ``[responses, attributes]``.
+
+    The metrics are the absolute errors of each attribute, over the responses that were rated on it.
+    """
+    rows = []  # [responses, attributes], NaN where a response was not rated
+    for tree in trees:
+        for rating in tree.group.ratings:
+            rows.append([rating.get(name, math.nan) for name in objective.attributes])
+    ratings = scores.new_tensor(rows)
+    sums: MetricSums = {}
+    with torch.no_grad():
+        errors = (scores - ratings).abs().nan_to_num()
+        is_rated = ratings.isfinite().float()
+        columns = zip(objective.attributes, errors.T, is_rated.T, strict=True)
+        for name, column_errors, column_is_rated in columns:
+            sums[f"errors/{name}"] = (column_errors.sum(), column_is_rated.sum())
+    responses = torch.arange(len(scores), device=scores.device)
+    return PreferenceLosses(objective(scores, ratings), responses, responses, sums)

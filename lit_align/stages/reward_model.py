@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +26,7 @@ from lit_align.stages.preference_losses import (
     PreferenceLosses,
     pairwise_losses,
     ranked_losses,
+    rating_losses,
 )
 from lit_align.types import Batch, Logps, PackedTrees, PairLabels, RankLabels, Step, Tree
 
@@ -105,14 +105,7 @@ class RewardModel(LanguageModelStage):
 
     def clipping_groups(self) -> list[list[torch.nn.Parameter]]:
         """One group for each member, so that it learns as it would alone."""
-        groups = []
-        for member in self.members:
-            group = []
-            for name, parameter in self.adapters.trainable().items():
-                if f".{member}." in name:
-                    group.append(parameter)
-            groups.append(group)
-        return groups
+        return self.adapters.trainable_by_role()
 
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, MetricSums]:
         """Summed loss of the labels over all members; metrics are of the members' mean."""
@@ -160,29 +153,11 @@ class RewardModel(LanguageModelStage):
             case RankedObjective() as ranked, Batch(rankings=RankLabels() as labels):
                 return ranked_losses(ranked, labels, logps)
             case RatedObjective() as rated, _ if all(tree.group.ratings for tree in batch.source):
-                return self._rating_losses(rated, scores, batch.source)
+                return rating_losses(rated, scores, batch.source)
             case other, _:
                 raise DataError(
                     f"{batch.source[0].group.source} has no label that {other} learns from; use other data"
                 )
-
-    def _rating_losses(
-        self, objective: RatedObjective, scores: Tensor, trees: Sequence[Tree]
-    ) -> PreferenceLosses:
-        rows = []  # [responses, attributes], NaN where a response was not rated
-        for tree in trees:
-            for rating in tree.group.ratings:
-                rows.append([rating.get(name, math.nan) for name in self.attributes])
-        ratings = scores.new_tensor(rows)
-        with torch.no_grad():
-            errors = (scores - ratings).abs().nan_to_num()
-            is_rated = ratings.isfinite().float()
-            sums: MetricSums = {}
-            columns = zip(self.attributes, errors.T, is_rated.T, strict=True)
-            for name, column_errors, column_is_rated in columns:
-                sums[f"errors/{name}"] = (column_errors.sum(), column_is_rated.sum())
-        responses = torch.arange(len(scores), device=scores.device)
-        return PreferenceLosses(objective(scores, ratings), responses, responses, sums)
 
     # ------------------------------------------------------------------ normalized scores
 

@@ -1,0 +1,32 @@
+"""Means of a stage's metrics over the validation set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torchmetrics import MeanMetric, Metric, MetricCollection
+
+from lit_align.stages.exact_step import MetricSums
+
+
+class ValidationMetrics(MetricCollection):
+    """Mean of each metric over the validation set, all ranks together; logged with the prefix ``eval_``.
+
+    Args:
+        names: of the metrics.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        # NaN stays NaN: a mean without it would look sound. ("disable", meant for that, loses the weights.)
+        means: dict[str, Metric | MetricCollection] = {
+            name: MeanMetric(nan_strategy=float("nan")) for name in names
+        }
+        super().__init__(means, prefix="eval_")
+
+    def add_sums(self, sums: MetricSums, loss: torch.Tensor, count: int) -> None:
+        """Add the sums of one micro-batch, its loss as a mean over ``count`` labels."""
+        total, _ = sums.get("loss", (loss, loss))
+        for name, (value, n) in {**sums, "loss": (total, loss.new_tensor(float(count)))}.items():
+            if n:  # update() overwrites the weight where the value is NaN
+                self[name].update(value / n, weight=n.clone())
