@@ -20,7 +20,7 @@ class AmbiguousName(LitAlignError):
 
 
 class PluginError(LitAlignError):
-    """A plugin offered something its hook does not take."""
+    """A plugin registered what its hook does not accept."""
 
 
 class ConfigError(LitAlignError, ValueError):
@@ -28,7 +28,7 @@ class ConfigError(LitAlignError, ValueError):
 
 
 class ModelError(LitAlignError):
-    """A model, tokenizer or adapter cannot be used for what was asked of it."""
+    """A model, tokenizer or adapter cannot be used for what is needed."""
 
 
 class DataError(LitAlignError):

@@ -18,13 +18,13 @@ def classes() -> dict[str, type[Objective]]:
     """By name; importing the packaged ones lets a YAML name them, as installing them would."""
     if str(ZOO) not in sys.path:
         sys.path.append(str(ZOO))
-    found = load_plugins().objectives.classes()
+    registered = load_plugins().objectives.classes()
     entries = tomllib.loads((ZOO / "pyproject.toml").read_text())["project"]["entry-points"][
         "lit_align"
     ]
     for module in entries.values():
-        import_module(module).register_objectives(found.append)
-    return {cls.__name__: cls for cls in found}
+        import_module(module).register_objectives(registered.append)
+    return {cls.__name__: cls for cls in registered}
 
 
 def settings(name: str) -> dict:
@@ -33,9 +33,9 @@ def settings(name: str) -> dict:
     return yaml.safe_load(text)["model"]["init_args"]["objective"]
 
 
-def made(given: dict) -> Objective:
+def build(block: dict) -> Objective:
     """The objective that a YAML describes."""
-    arguments = dict(given.get("init_args", {}))
+    arguments = dict(block.get("init_args", {}))
     if "objectives" in arguments:
-        arguments["objectives"] = [made(one) for one in arguments["objectives"]]
-    return classes()[given["class_path"]](**arguments)
+        arguments["objectives"] = [build(part) for part in arguments["objectives"]]
+    return classes()[block["class_path"]](**arguments)

@@ -73,7 +73,7 @@ def test_the_explanation_says_what_happened_and_whether_the_loss_causes_it(moved
 
 @pytest.mark.parametrize("name", ["DPO", "ORPO", "SLiC", "WPO", "Mix", "APODown", "AOT"])
 def test_it_is_measured_against_the_reference_whether_the_loss_has_one_or_not(name, tiny):
-    module = stage(Preference, objective_registry.made(objective_registry.settings(name)), tiny)
+    module = stage(Preference, objective_registry.build(objective_registry.settings(name)), tiny)
     torch.manual_seed(0)
     for parameter in module.adapters.trainable().values():
         torch.nn.init.normal_(parameter.data, std=0.05)
@@ -115,7 +115,7 @@ def test_a_run_says_it_while_it_happens_and_at_its_end(tiny, tmp_path, caplog):
 
 
 def test_a_mixture_may_say_that_it_does_not_cause_it():
-    mix = objective_registry.made(objective_registry.settings("Mix"))
+    mix = objective_registry.build(objective_registry.settings("Mix"))
     assert isinstance(mix, Mix)
     assert "Mix does not cause it" in " ".join(
         Displacement(4, -1.0, -2.0, -1.0, 0.1).explain(mix).split()

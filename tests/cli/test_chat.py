@@ -43,7 +43,7 @@ def loaded(base, adapter):
     return PeftModel.from_pretrained(model, adapter) if adapter else model
 
 
-def peer(base, turns, adapter=None, template=None):
+def transformers_answer(base, turns, adapter=None, template=None):
     """What transformers says, greedily."""
     model, tokenizer = loaded(str(base), adapter), load_tokenizer(Base(str(base)), template)
     ids = tokenizer.apply_chat_template(
@@ -67,27 +67,29 @@ def adapter(base, folder, seed, lora, std):
 def chat(monkeypatch, capsys):
     """Both streams of a chat that is piped into this process."""
 
-    def say(*lines, options):
+    def send(*lines, options):
         monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
         capsys.readouterr()
         main(["chat", *map(str, options), "--quantization=none", f"--max_new_tokens={NEW}"])
         return capsys.readouterr()
 
-    return say
+    return send
 
 
-def shown(*answers):
+def printed(*answers):
     """What is printed; the random model may stop inside a character, which is held back."""
     return "".join(f"{answer.rstrip(chr(0xFFFD))}\n" for answer in answers)
 
 
 def test_an_adapter_answers_on_the_base_it_names(tiny, tmp_path, chat):
-    made = adapter(tiny, tmp_path / "adapter", 0, Lora(r=4, alpha=8), 0.4)
-    out, notes = chat("Who?", "", "/nonsense", "Why?", options=["--adapter", made])
-    first = peer(tiny, [user("Who?")], made)
-    assert first != peer(tiny, [user("Who?")])
-    assert out == shown(first, peer(tiny, [user("Who?"), assistant(first), user("Why?")], made))
-    assert f"{made}: /reset forgets" in notes
+    folder = adapter(tiny, tmp_path / "adapter", 0, Lora(r=4, alpha=8), 0.4)
+    out, notes = chat("Who?", "", "/nonsense", "Why?", options=["--adapter", folder])
+    first = transformers_answer(tiny, [user("Who?")], folder)
+    assert first != transformers_answer(tiny, [user("Who?")])
+    assert out == printed(
+        first, transformers_answer(tiny, [user("Who?"), assistant(first), user("Why?")], folder)
+    )
+    assert f"{folder}: /reset forgets" in notes
     assert "there is no /nonsense; /reset forgets" in notes
 
 
@@ -103,10 +105,10 @@ def test_a_run_answers_with_its_own_base_and_template(tiny, tmp_path, chat):
     main([*usual, "--model.optimizer.lr=0.02"])
     run = tmp_path / "run" / "0"
     out, _ = chat("Who?", options=["--run", run])
-    expected = peer(tiny, [user("Who?")], run / "adapter", str(template))
-    assert out == shown(expected)
-    assert expected != peer(tiny, [user("Who?")], None, str(template))
-    assert expected != peer(tiny, [user("Who?")], run / "adapter")
+    expected = transformers_answer(tiny, [user("Who?")], run / "adapter", str(template))
+    assert out == printed(expected)
+    assert expected != transformers_answer(tiny, [user("Who?")], None, str(template))
+    assert expected != transformers_answer(tiny, [user("Who?")], run / "adapter")
 
 
 def test_the_system_prompt_stays_and_the_rest_is_forgotten(tiny, chat):
@@ -120,20 +122,20 @@ def test_the_system_prompt_stays_and_the_rest_is_forgotten(tiny, chat):
         "Why?",
         options=["--base", tiny, "--system", "bee"],
     )
-    asked = [system, user("Who?")], [system, user("Why?")], [user("Why?")]
-    assert out == shown(*(peer(tiny, turns) for turns in asked))
+    questions = [system, user("Who?")], [system, user("Why?")], [user("Why?")]
+    assert out == printed(*(transformers_answer(tiny, turns) for turns in questions))
 
 
 def test_the_oldest_turns_make_room_and_it_says_so(tiny, chat):
     """The tiny model reads 512 tokens, which are bytes."""
     lines = [letter * 150 for letter in "abc"]
     out, notes = chat(*lines, "d" * 600, "e", options=["--base", tiny])
-    first = peer(tiny, [user(lines[0])])
-    second = peer(tiny, [user(lines[0]), assistant(first), user(lines[1])])
-    kept = [user(lines[1]), assistant(second), user(lines[2])]
-    third = peer(tiny, kept)
-    last = peer(tiny, [*kept, assistant(third), user("e")])
-    assert out == shown(first, second, third, "", last)
+    first = transformers_answer(tiny, [user(lines[0])])
+    second = transformers_answer(tiny, [user(lines[0]), assistant(first), user(lines[1])])
+    remaining = [user(lines[1]), assistant(second), user(lines[2])]
+    third = transformers_answer(tiny, remaining)
+    last = transformers_answer(tiny, [*remaining, assistant(third), user("e")])
+    assert out == printed(first, second, third, "", last)
     assert f"the oldest 2 turns are left out: {tiny} reads 512 tokens" in notes
     assert f"tokens, and {tiny} reads fewer than 512; write less" in notes
 
@@ -141,9 +143,9 @@ def test_the_oldest_turns_make_room_and_it_says_so(tiny, chat):
 def test_asked_again_at_a_temperature_another_answer(tiny, chat):
     options = ["--base", tiny, "--temperature=1"]
     out, _ = chat("Who?", "/reset", "Who?", options=options)
-    again, _ = chat("Who?", options=options)
-    assert out.startswith(again.removesuffix("\n"))
-    assert out != again * 2
+    repeated, _ = chat("Who?", options=options)
+    assert out.startswith(repeated.removesuffix("\n"))
+    assert out != repeated * 2
 
 
 @pytest.mark.parametrize(
@@ -175,14 +177,14 @@ def test_a_mistake_is_a_sentence(options, code, sentence, chat, capsys):
 
 
 def test_an_adapter_of_another_base_is_refused(tiny, tmp_path, chat, capsys):
-    made = adapter(tiny, tmp_path / "adapter", 0, Lora(r=2), 0.4)
+    folder = adapter(tiny, tmp_path / "adapter", 0, Lora(r=2), 0.4)
     from tests import tiny as make
 
     other = make.save(tmp_path / "other", seed=1)
     with pytest.raises(SystemExit):
-        chat(options=["--base", other, "--compare", made])
+        chat(options=["--base", other, "--compare", folder])
     assert (
-        f"the adapter in '{made}' was trained on '{tiny}', not on '{other}'"
+        f"the adapter in '{folder}' was trained on '{tiny}', not on '{other}'"
         in capsys.readouterr().err
     )
 
@@ -211,12 +213,12 @@ def command(*options):
 
 def side_by_side(environment, lines, *options):
     """The words of each cell of the table, ``[line][speaker]``."""
-    told = "\n".join(lines)
+    turns = "\n".join(lines)
     done = subprocess.run(
         command(f"--max_new_tokens={NEW}", *options),
         cwd=ROOT,
         env=environment,
-        input=told,
+        input=turns,
         capture_output=True,
         text=True,
     )
@@ -230,19 +232,21 @@ def test_two_answer_side_by_side_each_with_its_own_memory(environment, tmp_path)
         Lora(r=4, alpha=8, targets=["q_proj", "up_proj"]),
         Lora(r=2, alpha=16, targets=["v_proj"]),
     )
-    made = [
+    folder = [
         adapter(SMOLLM2, tmp_path / f"adapter{k}", k, lora, 0.05) for k, lora in enumerate(loras)
     ]
-    asked = "What do bees make?", "Who eats it?"
-    firsts = [peer(SMOLLM2, [user(asked[0])], one) for one in made]
-    turns = [[user(asked[0]), assistant(first), user(asked[1])] for first in firsts]
-    seconds = [peer(SMOLLM2, told, one) for told, one in zip(turns, made, strict=True)]
-    found = side_by_side(environment, asked, "--adapter", made[0], "--compare", made[1])
-    assert found == [[one.split() for one in row] for row in (firsts, seconds)]
-    alone = peer(SMOLLM2, [user(asked[0])])
-    assert len({alone, *firsts}) == 3
-    assert side_by_side(environment, asked[:1], "--compare", made[1]) == [
-        [alone.split(), firsts[1].split()]
+    questions = "What do bees make?", "Who eats it?"
+    firsts = [transformers_answer(SMOLLM2, [user(questions[0])], one) for one in folder]
+    turns = [[user(questions[0]), assistant(first), user(questions[1])] for first in firsts]
+    seconds = [
+        transformers_answer(SMOLLM2, turns, one) for turns, one in zip(turns, folder, strict=True)
+    ]
+    cells = side_by_side(environment, questions, "--adapter", folder[0], "--compare", folder[1])
+    assert cells == [[text.split() for text in row] for row in (firsts, seconds)]
+    base_answer = transformers_answer(SMOLLM2, [user(questions[0])])
+    assert len({base_answer, *firsts}) == 3
+    assert side_by_side(environment, questions[:1], "--compare", folder[1]) == [
+        [base_answer.split(), firsts[1].split()]
     ]
 
 

@@ -21,7 +21,7 @@ def usual(tiny, tmp_path_factory) -> list[str]:
     return arguments(tiny, folder / "pairs.jsonl", folder / "runs")
 
 
-def said(capsys, args) -> tuple[int, str]:
+def run_refused(capsys, args) -> tuple[int, str]:
     """Exit code, and the sentence on stderr."""
     with pytest.raises(SystemExit) as stopped:
         main(args)
@@ -91,7 +91,7 @@ def said(capsys, args) -> tuple[int, str]:
 def test_a_mistake_on_the_command_line(capsys, usual, more, sentence):
     key = more.partition("=")[0]
     spoiled = [more if one.partition("=")[0] == key else one for one in usual]
-    code, answer = said(capsys, spoiled if more in spoiled else [*spoiled, more])
+    code, answer = run_refused(capsys, spoiled if more in spoiled else [*spoiled, more])
     assert answer.startswith(sentence)
     assert "\n" not in answer
     assert code == 2
@@ -111,7 +111,7 @@ def test_a_mistake_on_the_command_line(capsys, usual, more, sentence):
 )
 def test_what_is_missing(capsys, usual, left_out, sentence):
     shorter = [one for one in usual if not one.startswith((f"{left_out}=", f"{left_out}."))]
-    assert said(capsys, shorter) == (2, sentence)
+    assert run_refused(capsys, shorter) == (2, sentence)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_what_is_missing(capsys, usual, left_out, sentence):
 )
 def test_a_mistake_in_a_yaml(capsys, tmp_path, yaml, sentence):
     (tmp_path / "wrong.yaml").write_text(yaml)
-    code, answer = said(capsys, ["fit", "-c", str(tmp_path / "wrong.yaml")])
+    code, answer = run_refused(capsys, ["fit", "-c", str(tmp_path / "wrong.yaml")])
     assert answer.splitlines()[0].startswith(sentence)
     assert code == 2
 
@@ -151,18 +151,18 @@ def test_a_mistake_in_a_yaml(capsys, tmp_path, yaml, sentence):
     ],
 )
 def test_a_mistake_in_a_command(capsys, args, sentence):
-    assert said(capsys, args) == (2, sentence)
+    assert run_refused(capsys, args) == (2, sentence)
 
 
 def test_a_missing_yaml(capsys):
-    code, answer = said(capsys, ["fit", "-c", "nowhere.yaml"])
+    code, answer = run_refused(capsys, ["fit", "-c", "nowhere.yaml"])
     assert code == 2
     assert answer.startswith("there is no file ")
     assert answer.endswith("nowhere.yaml; check the path after -c")
 
 
 def test_missing_data_is_no_mistake_in_the_settings(capsys, usual):
-    code, answer = said(capsys, [*usual, "--trainer.logger=false"])
+    code, answer = run_refused(capsys, [*usual, "--trainer.logger=false"])
     assert code == 1
     assert answer.startswith("there is no file ")
 
@@ -241,7 +241,7 @@ def test_a_setting_of_the_objective_underneath_is_not_taken_over(
     monkeypatch.chdir(ROOT)
     (tmp_path / "simpo.yaml").write_text(SIMPO)
     more = [word.replace("FILE", str(tmp_path / "simpo.yaml")) for word in more]
-    code, sentence = said(capsys, ["fit", "-c", "configs/tiny/dpo.yaml", *more])
+    code, sentence = run_refused(capsys, ["fit", "-c", "configs/tiny/dpo.yaml", *more])
     assert code == 2
     assert sentence == (
         "beta 0.1 was written for DPO in configs/tiny/dpo.yaml, and SimPO would take it over; state beta together with "

@@ -40,7 +40,7 @@ OTHER_FORMULAS = [
 
 @pytest.mark.parametrize("name", sorted(objective_registry.classes()))
 def test_it_conforms(name):
-    objective = objective_registry.made(objective_registry.settings(name))
+    objective = objective_registry.build(objective_registry.settings(name))
     if (
         name == "DiscoPOP"
     ):  # found by search, and not convex: between its two optima it slopes the wrong way

@@ -15,14 +15,14 @@ trl = pytest.importorskip("trl", reason="needs TRL: pip install -e .[peers]")
 def test_every_setting_is_one_over_there(kind):
     configs = (getattr(trl, f"{kind}Config"), trl.ModelConfig, trl.ScriptArguments)
     known = {field.name for config in configs for field in fields(config)}
-    assert {name for row in rows_of(kind) for name in row.theirs} <= known
+    assert {name for row in rows_of(kind) for name in row.trl} <= known
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_a_run_from_the_table_parses_and_says_the_same(kind, capsys, tmp_path):
     dotted = {
         **CLASSES[kind],
-        **{key: value for row in rows_of(kind) for key, value in row.ours.items()},
+        **{key: value for row in rows_of(kind) for key, value in row.settings.items()},
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(nested(dotted)))
     with pytest.raises(SystemExit) as stopped:

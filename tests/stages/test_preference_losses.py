@@ -58,7 +58,7 @@ OFF_LINE = sorted(
 @pytest.mark.parametrize("name", OFF_LINE)
 def test_every_objective_trains(name, tiny):
     """Two steps on one batch: finite, and the loss of that batch gets smaller."""
-    objective = objective_registry.made(objective_registry.settings(name))
+    objective = objective_registry.build(objective_registry.settings(name))
     kind = (
         SFT
         if objective.label_kind == "demonstrations"
@@ -199,11 +199,11 @@ def test_a_loss_over_the_batch_refuses_a_step_in_parts(tiny, tmp_path, capsys):
             "PlackettLuceDPO has no loss for a flipped label",
         ),
         (
-            {"objective": objective_registry.made({"class_path": "LDDPO"}), "cache_reference": "x"},
+            {"objective": objective_registry.build({"class_path": "LDDPO"}), "cache_reference": "x"},
             "LDDPO reads tokens",
         ),
         (
-            {"objective": objective_registry.made({"class_path": "DFT"})},
+            {"objective": objective_registry.build({"class_path": "DFT"})},
             "DFT learns from demonstrations; use the stage SFT",
         ),
     ],
