@@ -199,7 +199,10 @@ def test_a_loss_over_the_batch_refuses_a_step_in_parts(tiny, tmp_path, capsys):
             "PlackettLuceDPO has no loss for a flipped label",
         ),
         (
-            {"objective": objective_registry.build({"class_path": "LDDPO"}), "cache_reference": "x"},
+            {
+                "objective": objective_registry.build({"class_path": "LDDPO"}),
+                "cache_reference": "x",
+            },
             "LDDPO reads tokens",
         ),
         (
