@@ -14,7 +14,7 @@ from lit_align.errors import ModelError
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.rewards.base import Reward, response_text
 from lit_align.rewards.length import Length
-from lit_align.stages.best_of import BestOf, best_of_curve
+from lit_align.stages.best_of import Answer, BestOf, best_of_curve
 from lit_align.types import Group, Scores
 from tests.stages.runs import arguments, folder_of, start, write_pairs
 from tests.stages.test_resume import wait_for
@@ -82,7 +82,9 @@ def test_a_score_that_is_no_number_is_no_best():
     with pytest.raises(
         ModelError, match=r"gave nan to 'b', a response to rows:1; scores are finite numbers"
     ):
-        BestOf(2, Lost()).choose([Group("?", [], source="rows:1")], [[("a", True), ("b", True)]])
+        BestOf(2, Lost()).choose(
+            [Group("?", [], source="rows:1")], [[Answer("a", True), Answer("b", True)]]
+        )
 
 
 def test_the_best_of_each_prompt_is_kept(whole):
@@ -128,9 +130,9 @@ def test_answers_are_samples_of_the_model_at_that_temperature(whole, tiny):
         options = {
             "max_new_tokens": 12,
             "temperature": 1.0,
-            "samples": N,
+            "num_generations": N,
             "seed": 3,
-            "places": [place],
+            "prompt_indices": [place],
         }
         (found,) = sample(model, tokenizer, [ids], **options)
         assert row["answers"] == [
@@ -190,7 +192,7 @@ def test_of_equal_ones_the_first():
     groups = [Group([{"role": "user", "content": "a?"}], []), Group("b?", [])]
     said = [["x y z", "x", "y"], ["x", "y", "x y z"]]
     found = BestOf(3, Length(max_words=1), keep_all=True).choose(
-        groups, [[(one, True) for one in row] for row in said]
+        groups, [[Answer(text, True) for text in row] for row in said]
     )
     assert [one["answer"] for one in found] == ["x", "x"]
     assert [one["answers"] for one in found] == said

@@ -220,7 +220,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_what_differs(tiny, tmp_path
         "--model.lora.r=8": "lora.r was 4 and is 8",
         "--model.lora.alpha=999": "lora.alpha was 32 and is 999",
         f"--model.base.path={other}": f"base.path was '{tiny}' and is '{other}'",
-        f"--model.init_adapter={adapter}": f"sft was None and is '{adapter}'",
+        f"--model.init_adapter={adapter}": f"init_adapter was None and is '{adapter}'",
         f"--model.chat_template={template}": "chat_template (hash) was ",
     }.items():
         with pytest.raises(SystemExit):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -204,7 +205,7 @@ def test_attributes_may_not_change_places_in_a_checkpoint(tiny, tmp_path):
 def test_an_ordinary_score_is_measured_whatever_the_labels(kind, tiny, monkeypatch):
     """Where each response is worse than another all count; where all are alike nothing is scaled."""
     module = stage(RewardModel, BradleyTerry(), tiny)
-    monkeypatch.setattr(RewardModel, "_budget", lambda self, trees: 10_000)
+    monkeypatch.setattr(RewardModel, "datamodule", SimpleNamespace(token_budget=10_000))
     monkeypatch.setattr(RewardModel, "global_step", 7)
     rows = trees(3, responses=3)
     if kind == "cyclic":
