@@ -185,8 +185,7 @@ class CrossModal(Stage):
             self.train()
         if alignment.joint and self.alignment_report["kept"]:
             self.source = source
-            before = self.alignment_report["before"]
-            self.distance = with_saved_epsilon(alignment.distance, before)
+            self.distance = with_saved_epsilon(alignment.distance, self.alignment_report["before"])
 
     def _sample_batch(self, rows: int) -> AlignmentBatch:
         folds = self.alignment.folds if self.alignment else 0
@@ -206,8 +205,8 @@ class CrossModal(Stage):
         for logger in self.trainer.loggers:
             logger.log_metrics(alignment_metrics(result.report), step=0)
         if self.trainer.loggers:
-            path = Path(self.trainer.default_root_dir) / "alignment.png"
-            plot_alignment(result, source, batch.classes, path)
+            folder = Path(self.trainer.default_root_dir)
+            plot_alignment(result, source, batch.classes, folder / "alignment.png")
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> None:
         """One optimiser step on a batch."""
@@ -215,8 +214,7 @@ class CrossModal(Stage):
         predicted = self.head(self.backbone(embedded), embedded)
         task_loss = loss = self.head.loss(predicted, batch.y).mean()
         if self.source is not None and self.alignment is not None:
-            classes = self._classes(batch.y)
-            features = embedded.pooled()
+            features, classes = embedded.pooled(), self._classes(batch.y)
             distance = self.distance(self.source.x, self.source.y, features, classes).value
             distance = distance / max(self.alignment_report["before"]["distance"], 1e-12)
             loss = task_loss + self.alignment.joint * distance.to(task_loss)
