@@ -311,7 +311,7 @@ def _check_command(command: Command, registered: list[str]) -> None:
         raise PluginError(f"there is a command {command.name!r} already; choose another name")
     if not callable(command.function):
         raise PluginError(
-            f"the command {command.name!r} is not a function; register one that takes the arguments"
+            f"the command {command.name!r} is not a function; register a function of the arguments"
         )
     if not isinstance(command.help, str) or not command.help or "\n" in command.help:
         raise PluginError(f"the command {command.name!r} has no help; give one line")

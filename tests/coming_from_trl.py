@@ -1,20 +1,20 @@
-"""The setting here for each setting of a TRL run: the table in README.md, and what its test runs."""
+"""What each setting of a TRL run becomes here: the table in README.md, and what its test runs."""
 
 from typing import Any, NamedTuple
 
 
 class Row(NamedTuple):
-    """One setting of TRL and its equivalent.
+    """One setting over there and here.
 
     Args:
-        trl: names of TRL's settings, with values to try.
-        settings: dotted keys here, with equivalent values.
-        note: shown in the table.
+        theirs: names of the settings over there, with values to try.
+        ours: dotted keys here, with the values that mean the same.
+        note: what else there is to say.
         only: the kinds of run that have it; empty for all.
     """
 
-    trl: dict[str, Any]
-    settings: dict[str, Any]
+    theirs: dict[str, Any]
+    ours: dict[str, Any]
     note: str = ""
     only: tuple[str, ...] = ()
 
@@ -28,7 +28,7 @@ ROWS = [
     Row(
         {"load_in_4bit": True},
         {f"{INIT}.base.quantization": "nf4"},
-        "the default; none for an unquantized base",
+        "the default; none for a whole base",
     ),
     Row({"dtype": "bfloat16"}, {f"{INIT}.base.dtype": "bfloat16"}),
     Row(
@@ -38,12 +38,12 @@ ROWS = [
     Row(
         {"dataset_name": "rows.jsonl"},
         {f"{DATA}.train": "rows.jsonl"},
-        "files or hub names; the format is found",
+        "files or hub names; the format is detected",
     ),
     Row(
         {"max_length": 512},
         {f"{DATA}.max_length": 512},
-        "overlong says what becomes of longer rows; each is counted",
+        "overlong decides what happens to longer rows; each is counted",
     ),
     Row(
         {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 8},
@@ -111,30 +111,30 @@ CLASSES = {
 
 
 def rows_of(kind: str) -> list[Row]:
-    """The settings of a kind of run."""
+    """What a run of that kind can say."""
     return [row for row in ROWS if not row.only or kind in row.only]
 
 
 def nested(dotted: dict[str, Any]) -> dict[str, Any]:
     """A YAML's content from dotted keys."""
-    settings: dict[str, Any] = {}
+    made: dict[str, Any] = {}
     for key, value in dotted.items():
-        block = settings
+        at = made
         *path, last = key.split(".")
         for part in path:
-            block = block.setdefault(part, {})
-        block[last] = value
-    return settings
+            at = at.setdefault(part, {})
+        at[last] = value
+    return made
 
 
 def table() -> str:
     """As Markdown."""
     lines = ["| TRL | here | |", "|---|---|---|"]
     for row in ROWS:
-        trl = ", ".join(f"`{name}`" for name in row.trl)
-        settings = ", ".join(f"`{_short(key, value)}`" for key, value in row.settings.items())
+        theirs = ", ".join(f"`{name}`" for name in row.theirs)
+        ours = ", ".join(f"`{_short(key, value)}`" for key, value in row.ours.items())
         lines.append(
-            f"| {trl}{f' ({row.only[0]})' if len(row.only) == 1 else ''} | {settings} | {row.note} |"
+            f"| {theirs}{f' ({row.only[0]})' if len(row.only) == 1 else ''} | {ours} | {row.note} |"
         )
     return "\n".join(lines)
 

@@ -46,7 +46,9 @@ def held_out_results(
     _print(f"asking {len(trees)} questions ...")
     for start in range(0, len(trees), BATCH_SIZE):
         prompts = [tree.prompt for tree in trees[start : start + BATCH_SIZE]]
-        answers += stage.responder.answer(prompts, role, max_new_tokens=max_new_tokens)
+        answers += stage.responder.answer(
+            prompts, role, max_new_tokens=max_new_tokens or stage.max_new_tokens
+        )
         _print(f"  {len(answers)} of {len(trees)}")
     pair_flags = prefers_chosen(stage, trees, role, length_tolerance)
     metrics = {"pair_accuracy": true_share(pair_flags), "pairs": len(pair_flags)}

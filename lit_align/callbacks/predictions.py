@@ -47,7 +47,7 @@ class PredictionWriter(BasePredictionWriter):
             return
         if stage != "predict":
             raise ConfigError(
-                f"answers is {str(self.interrupted_run)!r}, and only predict takes it; leave it out"
+                f"answers is {str(self.interrupted_run)!r}, and only predict uses it; leave it out"
             )
         if not any(self.interrupted_run.glob(f"{self.content}*.jsonl")):
             raise ConfigError(

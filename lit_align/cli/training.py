@@ -97,6 +97,7 @@ class LitAlignCLI(LightningCLI):
         """Create the run's folder and its loggers."""
         config = self._run_config(self.config)
         config.ckpt_path = self.ckpt_path
+        config.seed_everything = None  # as in the YAML: model.seed and data.seed are the seeds
         if config.trainer.max_epochs is None and config.trainer.max_steps == -1:
             config.trainer.max_epochs = 1  # as a default of the parser it would cut max_steps short
         self.folder = self.create_folder(Path(config.run))

@@ -1,1 +1,1 @@
-"""From raw rows to steps of packed trees, with the fate of every row on record."""
+"""From raw rows to steps of packed trees, with a ledger of what happened to every row."""

@@ -1,1 +1,1 @@
-"""Pure maths on tensors and text; knows no model and no trainer."""
+"""Pure functions on tensors and text; no models, no trainer."""

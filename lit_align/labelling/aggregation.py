@@ -75,7 +75,7 @@ class ItemVotes(NamedTuple):
 
 
 class ContentVotes(NamedTuple):
-    """What the votes on one prompt with its responses amount to.
+    """Aggregated votes on one prompt with its responses.
 
     Args:
         groups: labelled groups, one for each kind of task that has a label.

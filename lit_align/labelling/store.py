@@ -22,7 +22,7 @@ from lit_align.types import Group, Text
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 LEASE = 900.0
-"""Seconds for which a task that is shown to somebody counts as if it had that vote already."""
+"""Seconds for which a task that is shown to an annotator counts as if it had that vote already."""
 SHOWN_TO = "SELECT 1 FROM shown WHERE task = tasks.id AND person = :person"
 TASK_QUERY = (
     "SELECT tasks.id, kind, shown.at, ifnull(revision, 0) + 1, ifnull(verdict, 'undo'), ifnull(note, ''), "
@@ -205,7 +205,7 @@ class Store:
             return self._show(person, self.assigned_task(person, number).id)
 
     def _next_gold_task(self, person: int) -> Any:
-        """One at a random place in every ``gold_every`` tasks, so that nobody can predict it."""
+        """One at a random place in every ``gold_every`` tasks, so that gold tasks cannot be predicted."""
         (num_shown,) = self.fetch_one("SELECT count(*) FROM shown WHERE person = ?", person)
         generator = random.Random(f"{person}:{num_shown // self.gold_every}")
         if num_shown % self.gold_every != generator.randrange(self.gold_every):
@@ -296,7 +296,7 @@ class Store:
                 raise Stale(
                     "this was answered in another window since; go on from the answer that is recorded"
                 )
-            # whoever takes longer than the lease was away
+            # a longer time than the lease is a break, not work
             seconds = min(max(recorded_at - task.since, 0.0), LEASE)
             order = json.dumps(task.order)
             row = (person, task.id, revision, *content[:2], order, note, seconds, recorded_at)

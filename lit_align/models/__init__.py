@@ -1,1 +1,1 @@
-"""Language models: loading, the roles on one base, sampling, and what fits in memory."""
+"""Language models: loading, the adapters on one base, sampling, and what fits in memory."""

@@ -1,1 +1,1 @@
-"""The stages of alignment: one LightningModule each."""
+"""The stages: SFT, preference, reward model; one LightningModule each, on shared base classes."""

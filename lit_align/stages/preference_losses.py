@@ -84,7 +84,7 @@ def pairwise_losses(
     if (p < 1).any():
         if objective.couples_batch:
             raise DataError(
-                f"{objective} takes no label of a probability under 1; use another loss, or other data"
+                f"{objective} cannot use labels with a probability below 1; use another loss, or other data"
             )
         supervised = objective.supervised_term(rejected)
         flipped = objective(rejected, chosen, **flipped_inputs) - supervised

@@ -324,4 +324,4 @@ def test_answers_of_another_run_are_refused(whole, tiny, tmp_path, capsys):
     asked = "belongs to other prompts than data.validation; use that run's data and devices"
     assert answer == f"{folder}/answers.jsonl {asked}"
     code, answer = said(capsys, ["fit", *usual[1:]])
-    assert (code, answer) == (2, f"answers is '{folder}', and only predict takes it; leave it out")
+    assert (code, answer) == (2, f"answers is '{folder}', and only predict uses it; leave it out")
