@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from lit_align.checks import check_at_least, check_fraction
 from lit_align.errors import ConfigError
@@ -23,9 +23,9 @@ class OnlineSettings(Protocol):
     reference_ema: float
     feedback: Any
     relabel: bool
-    responses: str
+    responses: Literal["fresh", "dataset", "replay"]
     temperature: float
-    reference_update: str
+    reference_update: Literal["fixed", "round", "average"]
     token_budget: int
 
 
