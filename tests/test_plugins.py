@@ -29,7 +29,8 @@ from tests.stages.runs import arguments, write_pairs
 
 ROOT = Path(__file__).parent.parent
 PREFACE = "from lit_align import hookimpl\nfrom lit_align.objectives import PairwiseObjective\n"
-LOSS = "class {}(PairwiseObjective):\n    def __call__(self, chosen, rejected): return rejected.policy - chosen.policy\n"
+LOSS = "class {}(PairwiseObjective):\n"
+LOSS += "    def __call__(self, chosen, rejected): return rejected.policy - chosen.policy\n"
 OFFER = "@hookimpl\ndef register_objectives(register): register({})\n"
 
 # name -> entry point, source, and what is said of it (None: nothing is wrong)

@@ -62,7 +62,7 @@ REFUSALS = (
     Refusal(
         "seed_everything",
         _is_seed,
-        "{setting} is {value}; leave it out and set model.seed (of the adapter's initial weights, dropout and sampling) "
+        "{setting} is {value}; leave it out and set model.seed (of initial adapter weights, dropout and sampling) "
         "and data.seed (of the order of steps)",
     ),
     Refusal(

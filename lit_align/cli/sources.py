@@ -17,8 +17,8 @@ def read_sources(arguments: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]
     What cannot be read is left out: the parser reports it better.
 
     Example:
-        >>> dict(read_sources(["fit", "--model.init_args.objective.beta=0.5", "--data", "Comparisons"]))
-        {'--model.init_args.objective.beta': {'model': {'init_args': {'objective': {'beta': '0.5'}}}}, '--data': {'data': 'Comparisons'}}
+        >>> [source for source, _ in read_sources(["fit", "--model.lora.r=8", "--data", "Comparisons"])]
+        ['--model.lora.r', '--data']
     """
     for option, value in _split_options(arguments):
         if option in CONFIG_OPTIONS:

@@ -352,8 +352,9 @@ class ModelShape:
     def _logits(self, scored: int, statistics: bool) -> int:
         """Bytes of the logits that `functional.logps` computes at once."""
         rows = min(scored, chunk_rows(self.vocabulary))
+        logit = (
+            FLOAT32 + self.itemsize % FLOAT32
+        )  # with the gradient, where that is in half precision
         if statistics:
             logit = 2 * FLOAT32  # logits and probabilities
-        else:  # logits, and their gradient where it is converted to half precision
-            logit = FLOAT32 + self.itemsize % FLOAT32
         return rows * self.vocabulary * logit

@@ -68,8 +68,8 @@ def attach_adapter(adapters: AdapterSet, role: str, folder: str | Path) -> None:
         width = head.weight.shape[1]
         if width != adapters.hidden_size:
             raise ModelError(
-                f"the head in {str(folder)!r} takes hidden states of width {width}, and those of {adapters.base!r} have "
-                f"width {adapters.hidden_size}; give the base that it was trained on"
+                f"the head in {str(folder)!r} takes hidden states of width {width}, and those of {adapters.base!r} "
+                f"have width {adapters.hidden_size}; give the base that it was trained on"
             )
     config.base_model_name_or_path = adapters.base
     adapters.add_frozen(role, config)

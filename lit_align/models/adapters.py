@@ -75,7 +75,7 @@ def write_adapter(
     provenance: dict[str, Any],
     head: ScoreHead | None = None,
 ) -> None:
-    """Write a folder that PEFT and vLLM load, with a score head if there is one; an existing one is replaced at once."""
+    """Write a folder that PEFT and vLLM load, with a score head if there is one; an old folder is replaced at once."""
     from safetensors.torch import save_file
 
     config = copy.deepcopy(config)

@@ -93,8 +93,8 @@ def merge(
     difference = MergeDifference.from_logits(trained, merged)
     if not difference.largest <= bound:
         raise ModelError(
-            f"the merged model differs from what was trained by {difference.largest:.3g} in a logit, over --bound {bound}"
-            "; export the adapter alone, merge in float32 (--dtype float32), or raise --bound"
+            f"the merged model differs from what was trained by {difference.largest:.3g} in a logit, over --bound "
+            f"{bound}; export the adapter alone, merge in float32 (--dtype float32), or raise --bound"
         )
     record = {"base": adapters.base, "role": role, "bound": bound, **difference._asdict()}
     record["texts"] = TEXTS

@@ -90,7 +90,8 @@ def ours(folder: Path) -> None:
         json.dumps({"prompt": load_tokenizer(base).decode(ids)}) + "\n"
     )
     stage = RL(
-        PPO(), RewardModelScore(str(folder / "reward")), GAE(), KLControl(), Critic(), num_generations=SAMPLES, max_new_tokens=RESPONSE,
+        PPO(), RewardModelScore(str(folder / "reward")), GAE(), KLControl(), Critic(),
+        num_generations=SAMPLES, max_new_tokens=RESPONSE,
         base=base, lora=lora, gradient_checkpointing=False,
     )  # fmt: skip
     trainer = Trainer(

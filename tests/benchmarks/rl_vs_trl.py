@@ -144,7 +144,8 @@ class Ours:
 
     def __init__(self, model: str, tree: Tree, adapter: dict[str, Tensor]):
         self.stage = Offline(
-            PPO(), Pattern(""), GRPO(), KLControl(BETA, where="loss", estimator="k3"), Critic(), num_generations=SAMPLES,
+            PPO(), Pattern(""), GRPO(), KLControl(BETA, where="loss", estimator="k3"), Critic(),
+            num_generations=SAMPLES,
             base=Base(model, "none", "float32"), lora=Lora(r=16), gradient_checkpointing=False,
         )  # fmt: skip
         self.stage.configure_model()

@@ -65,7 +65,8 @@ class Rows:
 def stage(request, folder):
     """A stage in the middle of an iteration, its adapters no longer zero."""
     module = OfflineRL(
-        PPO(), Pattern("a"), request.param, KLControl(), Critic(), num_generations=RESPONSES, lora=Lora(r=16), gradient_checkpointing=False,
+        PPO(), Pattern("a"), request.param, KLControl(), Critic(),
+        num_generations=RESPONSES, lora=Lora(r=16), gradient_checkpointing=False,
         base=Base(str(folder), "none", "float32"),
     )  # fmt: skip
     module.configure_model()

@@ -146,7 +146,8 @@ def test_a_mistake_in_a_yaml(capsys, tmp_path, yaml, sentence):
         (["fti"], "there is no command 'fti'; did you mean fit?"),
         (
             ["plugins", "objective"],
-            "no kind of plugin is called 'objective'; there are objectives, formats, rewards, advantages, feedback, embedders, commands",
+            "no kind of plugin is called 'objective'; there are objectives, formats, rewards, advantages, feedback, "
+            "embedders, commands",
         ),
     ],
 )

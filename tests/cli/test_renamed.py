@@ -28,9 +28,9 @@ REWARD = ["model=RL", "model.reward={}"]
 FEEDBACK = ["data=Online", "data.feedback={}"]
 OBJECTIVE = ["model=RewardModel", "model.objective={}"]
 PLACES = {
-    **dict.fromkeys(TEXT_STAGES, ["model={}"]),
-    **dict.fromkeys(TEXT_DATA, ["data={}"]),
-    **dict.fromkeys(WHITENING, ["model=RL", "model.advantage={}"]),
+    **{name: ["model={}"] for name in TEXT_STAGES},
+    **{name: ["data={}"] for name in TEXT_DATA},
+    **{name: ["model=RL", "model.advantage={}"] for name in WHITENING},
     **dict.fromkeys(["Length", "RewardModelScore", "JudgeScore", "Abstention"], REWARD),
     **dict.fromkeys(["Judge", "CritiqueRevise", "Human", "Discriminator"], FEEDBACK),
     **dict.fromkeys(["Regression", "SLiC"], OBJECTIVE),

@@ -57,7 +57,8 @@ def test_json_says_the_same(ledger):
 
 def test_too_many_malformed_rows_stop_the_run(ledger):
     ledger.check(0.5)
-    message = r"4 of 8 rows \(50.00%\) of a.jsonl are malformed, over max_malformed 49.00%; mostly malformed: empty response"
+    message = r"4 of 8 rows \(50.00%\) of a.jsonl are malformed, over max_malformed 49.00%; "
+    message += "mostly malformed: empty response"
     with pytest.raises(
         DataError,
         match=message + r" \(4\), first at some/a.jsonl:1; fix them or raise max_malformed",

@@ -32,7 +32,10 @@ honey = sum(bee.load for bee in hive)
 Honey is *nectar with the water taken out*."""
 WASPS = """It depends on the bee. Most of the twenty thousand kinds live alone and make no honey at all; a honey bee
 visits some two million flowers for a jar of it."""
-SCRIPT = """<script>document.title='taken'</script><img src=x onerror="document.title='taken'"> [x](javascript:alert(1))"""
+SCRIPT = (
+    "<script>document.title='taken'</script>"
+    """<img src=x onerror="document.title='taken'"> [x](javascript:alert(1))"""
+)
 HEBREW = "שלום! זוהי תשובה בעברית, עם מספר 42 ועם English באמצע. 🐝🍯 👩🏽‍🚀"
 ARABIC = "# عنوان\n\nالنحل يصنع العسل."  # noqa: RUF001 - it is Arabic
 LONG = "The bee goes from flower to flower and back to the hive. " * 360

@@ -1,4 +1,4 @@
-"""Every objective has the properties of its family, at the settings of its YAML and at others that change the formula."""
+"""Every objective has the properties of its family, at the settings of its YAML and at others that change it."""
 
 from math import exp, log
 

@@ -42,7 +42,8 @@ def fit(tiny, folder, data, objective=DPO(0.1), stop=-1, checkpoint=None, **sett
     """A run in Python; the module, and loss and gradient norm of each step."""
     stage = SFT if isinstance(objective, CrossEntropy) else Preference
     module = stage(
-        objective, base=Base(str(tiny), "none", "float32"), lora=Lora(r=4), max_new_tokens=8, gradient_checkpointing=False,
+        objective, base=Base(str(tiny), "none", "float32"), lora=Lora(r=4), max_new_tokens=8,
+        gradient_checkpointing=False,
         optimizer=partial(torch.optim.AdamW, lr=0.01), **settings,
     )  # fmt: skip
     quiet = {

@@ -84,7 +84,8 @@ def module_of(base: Path) -> Preference:
         torch.optim.lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.02, total_iters=ROUNDS
     )
     return Preference(
-        DPO(BETA), base=Base(str(base), "none", "float32"), lora=Lora(r=8), max_new_tokens=2, gradient_checkpointing=False,
+        DPO(BETA), base=Base(str(base), "none", "float32"), lora=Lora(r=8), max_new_tokens=2,
+        gradient_checkpointing=False,
         optimizer=partial(torch.optim.Adam, lr=0.01), lr_scheduler=fading,
     )  # fmt: skip
 

@@ -54,10 +54,8 @@ def is_noun(word: str) -> bool:
         >>> [word for word in ("Wolves", "run", "questions", "mention", "boss", "city") if is_noun(word)]
         ['Wolves', 'questions', 'boss', 'city']
     """
-    for singular in _singulars(word.lower()):
-        if singular in _word_list() or _has_noun_ending(singular):
-            return True
-    return False
+    singulars = _singulars(word.lower())
+    return any(noun in _word_list() or _has_noun_ending(noun) for noun in singulars)
 
 
 def _singulars(word: str) -> Iterator[str]:
