@@ -1,4 +1,4 @@
-"""Load a saved run in Python."""
+"""Load a saved run in Python. ``import lit_align`` imports this file, so it imports the rest when it is called."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 
 from lit_align.checkpoint_files import find_checkpoint
 from lit_align.errors import ModelError
-from lit_align.plugins import load_plugins
-from lit_align.renamed_settings import RenamedSettings
 
 MISSING_KEYS = "Found keys that are in the model state dict but not in the checkpoint"
 
@@ -38,6 +36,8 @@ def _stage_class(file: Path) -> Any:
     import torch
     from lightning.pytorch import LightningModule
 
+    from lit_align.plugins import load_plugins
+
     classes = load_plugins().load_stages()
     stages = tuple(cls for cls in classes if issubclass(cls, LightningModule))
     checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
@@ -59,6 +59,8 @@ def _refuse_renamed(file: Path, class_path: str, hparams: dict[str, Any]) -> Non
     Raises:
         ModelError: with the new names.
     """
+    from lit_align.renamed_settings import RenamedSettings
+
     renamed = RenamedSettings()
     renamed.add({"model": {"class_path": class_path, "init_args": hparams}})
     if renamed.sentences:
