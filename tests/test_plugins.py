@@ -412,7 +412,8 @@ def test_stages_are_registered_when_settings_are_parsed(load_module):
     classes = found.load_stages()
     assert Extra in classes
     names = {cls.__name__ for cls in classes}
-    assert {"Preference", "RL", "Online", "Report", "Comparisons", "CrossModal", "Images"} <= names
+    assert {"Preference", "RL", "Online", "Report", "Comparisons", "OpenAIServer"} <= names
+    assert {"CrossModal", "CrossModalData", "Images", "OTDD"} <= names
     assert len(classes) == len(set(classes))
 
 

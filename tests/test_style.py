@@ -39,12 +39,16 @@ def package(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("text", "check", "problem"),
     [
-        ("said = told = 1\n", check_style.check_density, "100.0 % of its names are vague"),
+        ("said = told = 1\n", check_style.check_density, "100.00 % of the names are vague"),
         ("x = [[1, 2, 3, 4, 5, 6, 7]]\n" * 60, check_style.check_density, "nodes a code line"),
-        ("x = list(y for y in z)\n" * 60, check_style.check_density, "comprehensions in 100 lines"),
+        (
+            "x = list(y for y in z)\n" * 60,
+            check_style.check_density,
+            "comprehensions in 100 code lines",
+        ),
         ("x = 1\n" * 401, check_style.check_sizes, "sample.py has 401 lines, over 400"),
-        ("class A:\n" + "    x = 1\n" * 251, check_style.check_sizes, "A has 251 lines"),
-        ("def f():\n" + "    x = 1\n" * 51, check_style.check_sizes, "f has 51 lines"),
+        ("class A:\n" + "    x = 1\n" * 250, check_style.check_sizes, "A has 251 lines"),
+        ("def f():\n" + "    x = 1\n" * 50, check_style.check_sizes, "f has 51 lines"),
         ("a._default_root_dir = 1\n", check_style.check_private_names, "sample.py:1 uses _default"),
         ("def _set_seed(self): pass\n", check_style.check_private_names, "uses _set_seed, which"),
     ],

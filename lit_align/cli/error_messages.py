@@ -286,13 +286,13 @@ def _base_classes(key: str, before: str) -> list[type]:
 
     from lit_align.stages.base import Stage
 
-    if key in ("model", "data"):
-        return [Stage if key == "model" else LightningDataModule]
     if key.startswith("trainer."):
         return _annotated_classes(Trainer, key.removeprefix("trainer."))
     owners = re.findall(r"Problem with given class_path '([\w.]+)'", before)
     if owners:
         return _annotated_classes(_import(owners[-1]), key)
+    if key in ("model", "data"):
+        return [Stage if key == "model" else LightningDataModule]
     registries = load_plugins().registries.values()
     return [registry.base for registry in registries if registry.kind == key]
 

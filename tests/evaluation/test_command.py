@@ -73,7 +73,7 @@ def test_figures_ledger_and_table(rows, tmp_path, capsys):
     assert (even["accuracy"], even["ties"], even["length_correlation"]) == (0.5, 1, None)
     assert found["all"]["accuracy"] == pytest.approx(2.5 / 4)
     assert found["sections"].keys() == {"Safety", "Reasoning"}
-    assert found["reward"] == "Length(most=1, least=0)"
+    assert found["reward"] == "Length(max_words=1, min_words=0)"
     book = json.loads((tmp_path / "runs" / "0" / "ledger.json").read_text())
     assert book["fates"] == {
         "kept": 4,
@@ -162,8 +162,8 @@ def test_on_real_comparisons_the_judge_of_length_is_the_baseline(name, shared_da
     [
         (["--reward=Lenght"], "nothing is called 'Lenght'; did you mean Length?"),
         (["--reward=DPO"], "DPO is of another kind than what is needed here; there are "),
-        (["--reward=Length"], "Length needs most; set it in the YAML or on the command line"),
-        ([*SHORTER, "--reward.mst=2"], "Length takes no 'mst'; did you mean max_words?"),
+        (["--reward=Length"], "Length needs max_words; set it in the YAML or on the command line"),
+        ([*SHORTER, "--reward.mst=2"], "Length takes no 'mst'; there are max_words, min_words"),
         (
             ["--reward=Length", "--reward.max_words=0"],
             "min_words must be from 0 to max_words, and max_words at least 1, got 0 and 0",
@@ -212,7 +212,7 @@ def test_help_says_what_can_be_evaluated(capsys):
     main(["evaluate", "--help"])
     assert (
         capsys.readouterr().out
-        == "lit-align evaluate reward-bench | cross-modal | win-rate; each of them has --help\n"
+        == "lit-align evaluate reward-bench | win-rate | cross-modal; each of them has --help\n"
     )
 
 
