@@ -11,7 +11,7 @@ from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.generate import sample
 from lit_align.models.load import Base, load_config, load_model
 from lit_align.models.tree_forward import TreeForward
-from tests.memory.test_memory import llama_8b, packed
+from tests.models.test_memory import llama_8b, packed
 from tests.tiny import tokenizer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

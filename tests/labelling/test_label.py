@@ -39,7 +39,7 @@ def refused(capsys, *arguments):
             "'doubt'; uncertainty needs a number there",
         ),
         (["--ask=guess"], "ask is 'guess'; choose from 'compare'"),
-        (["--port=99999"], "nobody can listen at port 99999 of 127.0.0.1"),
+        (["--port=99999"], "nothing can listen at port 99999 of 127.0.0.1"),
         (["--votes=0"], "votes must be at least 1, got 0"),
         (["--voters=3"], "'voters'; did you mean votes?"),
         (["--store=pairs.jsonl"], "pairs.jsonl cannot be used as a store"),

@@ -401,7 +401,7 @@ def test_inspect_shows_the_demonstrations_too(run, capsys):
     _, words = run
     main(["inspect", *(word for word in words if word != "fit" and "save_every" not in word)])
     said = " ".join(capsys.readouterr().out.split())
-    assert said.count("Examples; what is learned from stands between") == 2
+    assert said.count("are trained on, the others are context:") == 2
     assert "chats.jsonl:1" in said
     assert "prompts.jsonl:1" in said
 

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
-from lit_align.cli.main import _folder, main
+from lit_align.cli.main import main
+from lit_align.cli.run_folder import create_run_folder
 from tests.stages.runs import arguments, trace, write_pairs
 
 
@@ -52,7 +53,7 @@ def test_runs_that_begin_together_have_folders_of_their_own(tmp_path, monkeypatc
     monkeypatch.setenv("LIT_ALIGN_RUN", "")
     (tmp_path / "6").mkdir()
     with ThreadPoolExecutor(8) as pool:
-        folders = list(pool.map(lambda _: _folder(tmp_path), range(8)))
+        folders = list(pool.map(lambda _: create_run_folder(tmp_path), range(8)))
     assert sorted(folder.name for folder in folders) == [
         "10",
         "11",
