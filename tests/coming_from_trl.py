@@ -1,20 +1,20 @@
-"""What each setting of a TRL run becomes here: the table in README.md, and what its test runs."""
+"""The setting here for each setting of a TRL run: the table in README.md, and what its test runs."""
 
 from typing import Any, NamedTuple
 
 
 class Row(NamedTuple):
-    """One setting over there and here.
+    """One setting of TRL and its equivalent.
 
     Args:
-        theirs: names of the settings over there, with values to try.
-        ours: dotted keys here, with the values that mean the same.
-        note: what else there is to say.
+        trl: names of TRL's settings, with values to try.
+        settings: dotted keys here, with equivalent values.
+        note: shown in the table.
         only: the kinds of run that have it; empty for all.
     """
 
-    theirs: dict[str, Any]
-    ours: dict[str, Any]
+    trl: dict[str, Any]
+    settings: dict[str, Any]
     note: str = ""
     only: tuple[str, ...] = ()
 
@@ -28,7 +28,7 @@ ROWS = [
     Row(
         {"load_in_4bit": True},
         {f"{INIT}.base.quantization": "nf4"},
-        "the default; none for a whole base",
+        "the default; none for an unquantized base",
     ),
     Row({"dtype": "bfloat16"}, {f"{INIT}.base.dtype": "bfloat16"}),
     Row(
@@ -111,30 +111,30 @@ CLASSES = {
 
 
 def rows_of(kind: str) -> list[Row]:
-    """What a run of that kind can say."""
+    """The settings of a kind of run."""
     return [row for row in ROWS if not row.only or kind in row.only]
 
 
 def nested(dotted: dict[str, Any]) -> dict[str, Any]:
     """A YAML's content from dotted keys."""
-    made: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for key, value in dotted.items():
-        at = made
+        block = settings
         *path, last = key.split(".")
         for part in path:
-            at = at.setdefault(part, {})
-        at[last] = value
-    return made
+            block = block.setdefault(part, {})
+        block[last] = value
+    return settings
 
 
 def table() -> str:
     """As Markdown."""
     lines = ["| TRL | here | |", "|---|---|---|"]
     for row in ROWS:
-        theirs = ", ".join(f"`{name}`" for name in row.theirs)
-        ours = ", ".join(f"`{_short(key, value)}`" for key, value in row.ours.items())
+        trl = ", ".join(f"`{name}`" for name in row.trl)
+        settings = ", ".join(f"`{_short(key, value)}`" for key, value in row.settings.items())
         lines.append(
-            f"| {theirs}{f' ({row.only[0]})' if len(row.only) == 1 else ''} | {ours} | {row.note} |"
+            f"| {trl}{f' ({row.only[0]})' if len(row.only) == 1 else ''} | {settings} | {row.note} |"
         )
     return "\n".join(lines)
 
