@@ -66,12 +66,12 @@ def test_each_step_of_the_pipeline_starts_where_another_ended(tmp_path):
     }
     for of in settings.values():
         assert (
-            f"a stage that starts from it has model.init_adapter: {of['sft']}."
+            f"a stage that starts from it has model.init_adapter: {of['init_adapter']}."
             in said[init_adapter]
         )
-    trained = settings[ppo]["reward"]["init_args"]["rewards"][0]["init_args"]["folder"]
+    trained = settings[ppo]["reward"]["init_args"]["rewards"][0]["init_args"]["path"]
     assert (
-        f"RL that is rewarded by it has model.reward: RewardModelScore, folder: {trained}."
+        f"RL that is rewarded by it has model.reward: RewardModelScore, path: {trained}."
         in said[reward]
     )
     assert "it loads its own base" not in said[ppo]
