@@ -38,12 +38,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         yield folder
         folder.chmod(0o777 & ~_umask())  # mkdtemp makes it private
         for path in (*folder.rglob("*"), folder):
-            _sync(path)
+            sync_to_disk(path)
         if target.exists() and not _exchange(folder, target):
             shutil.rmtree(target)
         if not target.exists():
             folder.rename(target)
-        _sync(target.parent)
+        sync_to_disk(target.parent)
     finally:
         # the incomplete one, or the older one after an exchange
         shutil.rmtree(folder, ignore_errors=True)
@@ -55,7 +55,8 @@ def _umask() -> int:
     return mask
 
 
-def _sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file, or the list of files in a folder, is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from lit_align.models.atomic_folder import sync_to_disk
+
 
 class SafeIO(TorchCheckpointIO):
     """Writes a checkpoint completely or not at all: a file beside it, fsync, rename.
@@ -39,7 +41,7 @@ class SafeIO(TorchCheckpointIO):
             if self.save_adapter is not None:
                 self.save_adapter(adapter_folder(target))
             os.replace(temporary, target)
-            _sync_folder(target.parent)
+            sync_to_disk(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -57,11 +59,3 @@ def adapter_folder(checkpoint: Path) -> Path:
         'checkpoints/last.adapter'
     """
     return checkpoint.with_suffix(".adapter")
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
