@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
-
-from lit_align.errors import TrainingError
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.generate import Completion, sample
+from lit_align.models.out_of_memory import raise_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,8 +46,9 @@ def sample_responses(
         TrainingError: if memory runs out; it names the settings to lower.
     """
     num_responses = min(prompts_at_once, len(prompts)) * num_generations
+
     with (
-        _explain_out_of_memory(num_responses, max_new_tokens),
+        raise_out_of_memory(partial(_advice, num_responses, max_new_tokens)),
         adapters.activate("policy", training=False) as model,
     ):
         completions = sample(
@@ -70,12 +69,8 @@ def sample_responses(
     return completions, texts
 
 
-@contextmanager
-def _explain_out_of_memory(num_responses: int, max_new_tokens: int) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"out of memory while {num_responses} responses of up to {max_new_tokens} tokens were sampled at once; "
-            "lower data.batch_size, num_generations or model.max_new_tokens (`lit-align inspect` predicts the memory)"
-        ) from error
+def _advice(num_responses: int, max_new_tokens: int) -> str:
+    return (
+        f"out of memory while {num_responses} responses of up to {max_new_tokens} tokens were sampled at once; "
+        "lower data.batch_size, num_generations or model.max_new_tokens (`lit-align inspect` predicts the memory)"
+    )

@@ -205,7 +205,7 @@ class CrossModal(Stage):
         for logger in self.trainer.loggers:
             logger.log_metrics(alignment_metrics(result.report), step=0)
         if self.trainer.loggers:
-            folder = Path(self.trainer.default_root_dir)
+            folder = self.run_folder
             plot_alignment(result, source, batch.classes, folder / "alignment.png")
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> None:
@@ -259,7 +259,7 @@ class CrossModal(Stage):
                 "metrics": {name: float(value) for name, value in metrics},
             }
             plots = " and alignment.png" if self.alignment else ""
-            write_summary(Path(self.trainer.default_root_dir), summary, plots)
+            write_summary(self.run_folder, summary, plots)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what was trained, and the alignment report."""
