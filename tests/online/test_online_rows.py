@@ -136,21 +136,23 @@ def test_a_recorded_answer_that_is_too_long_does_not_lose_its_prompt(tiny, tmp_p
     assert len(rounds(tmp_path)[0]) == 8
 
 
+def fit_self_play(tiny, folder, rows):
+    """One round of self-play against the answers in ``rows``."""
+    data = online(
+        write(folder / "rows.jsonl", rows),
+        SelfPlay(),
+        rounds=1,
+        num_generations=1,
+        include_reference_answer=True,
+    )
+    fit(tiny, folder, data)
+
+
 def test_a_row_without_an_answer_to_hold_up_is_set_aside(tiny, tmp_path):
     rows = [
         {"prompt": f"{k} {say(k, 2)}?", "completion": "one", "label": k % 2 == 0} for k in range(8)
     ]
-    fit(
-        tiny,
-        tmp_path,
-        online(
-            write(tmp_path / "rows.jsonl", rows),
-            SelfPlay(),
-            rounds=1,
-            num_generations=1,
-            include_reference_answer=True,
-        ),
-    )
+    fit_self_play(tiny, tmp_path, rows)
     whys = [row.get("set_aside") for row in rounds(tmp_path)[0]]
     assert whys.count("no reference answer") == 4
 
@@ -159,17 +161,7 @@ def test_the_target_of_a_row_is_the_answer_that_is_held_up(tiny, tmp_path):
     rows = [
         {"prompt": f"{k} {say(k, 2)}?", "responses": ["one", "two"], "target": 1} for k in range(8)
     ]
-    fit(
-        tiny,
-        tmp_path,
-        online(
-            write(tmp_path / "rows.jsonl", rows),
-            SelfPlay(),
-            rounds=1,
-            num_generations=1,
-            include_reference_answer=True,
-        ),
-    )
+    fit_self_play(tiny, tmp_path, rows)
     assert [row["responses"][0] for row in rounds(tmp_path)[0]] == ["two"] * 8
 
 
