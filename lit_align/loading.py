@@ -37,13 +37,13 @@ def _stage_class(file: Path) -> Any:
     from lightning.pytorch import LightningModule
 
     from lit_align.plugins import load_plugins
+    from lit_align.renamed_settings import refuse_renamed_checkpoint
 
     classes = load_plugins().load_stages()
     stages = tuple(cls for cls in classes if issubclass(cls, LightningModule))
     checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    hparams = dict(checkpoint.get("hyper_parameters", {}))
-    class_path = str(hparams.pop("_class_path", ""))
-    _refuse_renamed(file, class_path, hparams)
+    refuse_renamed_checkpoint(file, checkpoint)
+    class_path = str(checkpoint.get("hyper_parameters", {}).get("_class_path", ""))
     module, _, name = class_path.rpartition(".")
     stage_class = getattr(sys.modules.get(module), name, None)
     if not (isinstance(stage_class, type) and issubclass(stage_class, stages)):
@@ -51,22 +51,3 @@ def _stage_class(file: Path) -> Any:
             f"{file} is of the stage {class_path or '(none)'}, which is not imported; import its module first"
         )
     return stage_class
-
-
-def _refuse_renamed(file: Path, class_path: str, hparams: dict[str, Any]) -> None:
-    """Refuse the checkpoint of a version with other names.
-
-    Raises:
-        ModelError: with the new names.
-    """
-    from lit_align.renamed_settings import RenamedSettings
-
-    renamed = RenamedSettings()
-    renamed.add({"model": {"class_path": class_path, "init_args": hparams}})
-    if renamed.sentences:
-        changes = ", and ".join(
-            sentence.removesuffix("; rename it") for sentence in renamed.sentences
-        )
-        raise ModelError(
-            f"{file} was written with other names: {changes}; load it with the version that wrote it"
-        )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+from lit_align.errors import ModelError
 
 TEXT_STAGES = ("SFT", "Preference", "RewardModel", "RL")
 TEXT_DATA = (
@@ -221,3 +224,26 @@ def renamed_class(class_path: str) -> str | None:
     if package == "lit_align.data.modalities":
         return f"{class_path} is now called {MODULES[package]}.{submodule}.{name}; rename it"
     return None
+
+
+def refuse_renamed_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Refuse a checkpoint whose stage or settings have other names by now.
+
+    Args:
+        path: of the checkpoint.
+        checkpoint: its content; Lightning keeps the stage's class and settings in ``hyper_parameters``.
+
+    Raises:
+        ModelError: with the new names.
+    """
+    hparams = dict(checkpoint.get("hyper_parameters", {}))
+    class_path = str(hparams.pop("_class_path", ""))
+    renamed = RenamedSettings()
+    renamed.add({"model": {"class_path": class_path, "init_args": hparams}})
+    if renamed.sentences:
+        changes = ", and ".join(
+            sentence.removesuffix("; rename it") for sentence in renamed.sentences
+        )
+        raise ModelError(
+            f"{path} was written with other names: {changes}; load it with the version that wrote it"
+        )

@@ -139,7 +139,7 @@ class Online(TextDataModule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore them."""
         self._attach_feedback()
-        self._rounds = RoundState.from_checkpoint(state["rounds"])
+        self._rounds = RoundState(**state["rounds"])
         self._stage.adapters.set_weights("reference", state["reference"])
         if self.feedback:
             self.feedback.restore(state["feedback"])

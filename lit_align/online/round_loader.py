@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from lit_align.data.loader import StepLoader
-from lit_align.errors import DataError, ModelError
+from lit_align.errors import DataError
 from lit_align.online.records import Record
 from lit_align.types import Tree
 
@@ -27,22 +27,6 @@ class RoundState:
     number: int = -1
     records: list[Record] = field(default_factory=list)
     past: list[Record] = field(default_factory=list)
-
-    @classmethod
-    def from_checkpoint(cls, state: dict[str, Any]) -> RoundState:
-        """The state as it was saved.
-
-        Raises:
-            ModelError: if an earlier version saved it under other names.
-        """
-        names = [entry.name for entry in fields(cls)]
-        if sorted(state) != sorted(names):
-            raise ModelError(
-                f"the checkpoint's rounds have {', '.join(sorted(state))}, as an earlier version saved them, and not "
-                f"{', '.join(names)}; resume with the version that wrote it, or start from its adapter with "
-                "model.init_adapter"
-            )
-        return cls(**state)
 
 
 class RoundLoader(StepLoader):

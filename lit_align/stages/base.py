@@ -17,9 +17,6 @@ from lit_align.errors import ModelError, TrainingError
 from lit_align.seeding import step_seed
 from lit_align.stages.hparams import describe_differences, plain_hparams
 
-OLD_PREFIX = "_roles."
-"""First part of the parameter names in checkpoints of earlier versions."""
-
 
 class Stage(LightningModule, ABC):
     """Trains something on a frozen base; one training step is one optimizer step.
@@ -175,11 +172,6 @@ class Stage(LightningModule, ABC):
         Raises:
             ModelError: if the checkpoint belongs to another model.
         """
-        if any(name.startswith(OLD_PREFIX) for name in checkpoint["state_dict"]):
-            raise ModelError(
-                f"the checkpoint names its parameters {OLD_PREFIX}..., as an earlier version did, and this one cannot "
-                "resume it; resume with the version that wrote it, or start from its adapter with model.init_adapter"
-            )
         self.configure_model()
         differences = describe_differences(
             self.compatibility_settings(), checkpoint.get("origin", {})

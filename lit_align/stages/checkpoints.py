@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lit_align.models.atomic_folder import sync_to_disk
+from lit_align.renamed_settings import refuse_renamed_checkpoint
 
 
 class SafeIO(TorchCheckpointIO):
@@ -44,6 +45,16 @@ class SafeIO(TorchCheckpointIO):
             sync_to_disk(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        """The content of a checkpoint, before anything is restored from it.
+
+        Raises:
+            ModelError: if its stage or settings have other names by now.
+        """
+        checkpoint = super().load_checkpoint(path, *args, **options)
+        refuse_renamed_checkpoint(Path(path), checkpoint)
+        return checkpoint
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint and the adapter beside it."""

@@ -209,7 +209,7 @@ def gate(theirs: Theirs, ours: Ours, adapter: dict[str, Tensor]) -> dict[str, fl
     for side in (theirs, ours):
         side.start(moved)
     reference = (theirs.reference() - ours.reference()).abs().max().item()
-    old = (theirs.given["old_per_token_logps"] - ours.now.tokens["policy"]).abs().max().item()
+    old = (theirs.given["old_per_token_logps"] - ours.now.tokens["old_logps"]).abs().max().item()
     loss, same = theirs.update(), ours.update()
     a, b = theirs.gradients(), ours.gradients()
     assert a.keys() == b.keys()

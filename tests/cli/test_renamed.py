@@ -22,6 +22,7 @@ from lit_align.renamed_settings import (
     WHITENING,
     RenamedSettings,
 )
+from lit_align.stages.checkpoints import SafeIO
 
 # class -> where its settings are: dotted path, and the classes on the way there
 REWARD = ["model=RL", "model.reward={}"]
@@ -261,3 +262,5 @@ def test_a_checkpoint_with_old_names_is_refused(hparams, sentence, tmp_path):
     torch.save({"hyper_parameters": hparams, "state_dict": {}}, file)
     with pytest.raises(ModelError, match=sentence):
         lit_align.load(file)
+    with pytest.raises(ModelError, match=sentence):
+        SafeIO().load_checkpoint(file, weights_only=True)  # as Lightning does to resume
