@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-Message = dict[str, str]
-"""One turn of a conversation: ``{"role": "user", "content": "..."}``."""
+Message = dict[str, Any]
+"""One turn of a conversation: ``{"role": "user", "content": "..."}``, with what else a chat template reads."""
 
 Text = str | list[Message]
 """Plain text, or messages that a chat template renders."""
@@ -76,6 +76,10 @@ class Group(NamedTuple):
         target: index of the reference answer, which takes no part in the comparisons; None if there is none.
         source: where the row came from, as ``file:row``.
         extra: the row's other columns, unchanged.
+        tools: functions that the chat template offers to the assistant, as JSON schemas.
+        template_kwargs: further arguments of the chat template for this row.
+        continues: whether responses continue the prompt word by word, as a language model's text does; such a row is
+            never rendered as a chat.
     """
 
     prompt: Text
@@ -87,6 +91,9 @@ class Group(NamedTuple):
     target: int | None = None
     source: str = ""
     extra: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    tools: tuple[dict[str, Any], ...] = ()
+    template_kwargs: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    continues: bool = False
 
     @property
     def items(self) -> int:
