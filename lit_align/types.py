@@ -101,6 +101,25 @@ class Group(NamedTuple):
         return len(self.pairs) or len(self.desirable) or len(self.ratings) or bool(self.ranking)
 
 
+class Branch(NamedTuple):
+    """A later part of a response, under a prompt of its own.
+
+    Chat templates of thinking models write earlier turns otherwise than the newest one, without its thoughts for
+    example. Each turn is then learned under the prompt that it is sampled from.
+
+    Args:
+        response: index of the response that the part belongs to.
+        prompt: ids of the conversation so far, as the template writes it here.
+        ids: ids of the part.
+        scored: which of them are trained on.
+    """
+
+    response: int
+    prompt: list[int]
+    ids: list[int]
+    scored: list[bool]
+
+
 class Tree(NamedTuple):
     """A group as token ids: the prompt once, each response after it.
 
@@ -110,6 +129,7 @@ class Tree(NamedTuple):
         scored: for each response, which of its ids are trained on.
         group: the group that was tokenised.
         mismatched: how many responses at the end belong to another prompt; they get log-probabilities, but no gradient.
+        branches: parts of responses that have another prompt; a response's log-probability includes those of its parts.
     """
 
     prompt: list[int]
@@ -117,16 +137,23 @@ class Tree(NamedTuple):
     scored: list[list[bool]]
     group: Group
     mismatched: int = 0
+    branches: tuple[Branch, ...] = ()
 
     @property
     def tokens(self) -> int:
-        """Tokens of the prompt and of all responses."""
-        return len(self.prompt) + sum(map(len, self.responses))
+        """Tokens of the prompt, of all responses and of their branches."""
+        tokens = len(self.prompt) + sum(map(len, self.responses))
+        return tokens + sum(len(branch.prompt) + len(branch.ids) for branch in self.branches)
 
     @property
     def num_scored(self) -> int:
         """Scored tokens of all responses."""
-        return sum(map(sum, self.scored))
+        return sum(map(sum, self.scored)) + sum(sum(branch.scored) for branch in self.branches)
+
+    def parts_of(self, response: int) -> list[Branch]:
+        """All parts of a response, each with its prompt, in the order of the conversation."""
+        first = Branch(response, self.prompt, self.responses[response], self.scored[response])
+        return [first, *(branch for branch in self.branches if branch.response == response)]
 
 
 class PackedTrees(NamedTuple):

@@ -3,7 +3,7 @@
 import torch
 from hypothesis import strategies as st
 
-from lit_align.types import Group, Tree
+from lit_align.types import Branch, Group, Tree
 
 VOCABULARY = 61
 
@@ -13,33 +13,46 @@ _scored_token = st.tuples(_token, st.booleans())
 
 @st.composite
 def trees(draw, vocabulary=VOCABULARY):
-    """A prompt of up to 9 tokens, up to four responses of up to 7, some tokens not scored."""
+    """A prompt of up to 9 tokens, up to four responses of up to 7, some tokens not scored, and up to two branches."""
     prompt = draw(st.lists(_token, min_size=1, max_size=9))
     responses = draw(
         st.lists(st.lists(_scored_token, min_size=1, max_size=7), min_size=1, max_size=4)
     )
+    branches = []
+    for _ in range(draw(st.integers(0, 2))):
+        ids, scored = zip(*draw(st.lists(_scored_token, min_size=1, max_size=7)), strict=True)
+        start = draw(st.lists(_token, min_size=1, max_size=9))
+        number = draw(st.integers(0, len(responses) - 1))
+        branches.append(Branch(number, start, list(ids), list(scored)))
     return Tree(
         prompt,
         [[token for token, _ in response] for response in responses],
         [[scored for _, scored in response] for response in responses],
         Group("", [""] * len(responses)),
+        branches=tuple(branches),
     )
+
+
+def parts(rows):
+    """The parts of all responses: one row each where every one has a row of its own."""
+    return [
+        part
+        for row in rows
+        for tree in row
+        for number in range(len(tree.responses))
+        for part in tree.parts_of(number)
+    ]
 
 
 def layouts():
     """Up to three rows of up to three trees, with a scored token somewhere."""
     rows = st.lists(st.lists(trees(), min_size=1, max_size=3), min_size=1, max_size=3)
-    return rows.filter(lambda rows: any(any(map(any, tree.scored)) for row in rows for tree in row))
+    return rows.filter(lambda rows: any(tree.num_scored for row in rows for tree in row))
 
 
 def padded(rows):
-    """One response a row: ids, attention mask, and (row, column, id) of each scored token in the order of trees."""
-    texts = [
-        (tree.prompt, response, scored)
-        for row in rows
-        for tree in row
-        for response, scored in zip(tree.responses, tree.scored, strict=True)
-    ]
+    """One part of a response a row: ids, attention mask, and (row, column, id) of each scored token, in order."""
+    texts = [(part.prompt, part.ids, part.scored) for part in parts(rows)]
     longest = max(len(prompt) + len(response) for prompt, response, _ in texts)
     ids = torch.zeros(len(texts), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lit_align.cli.memory_report import plan_memory, print_memory
 from lit_align.data.datamodules import TextDataModule
@@ -17,6 +18,7 @@ from lit_align.types import Tree
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 NUM_EXAMPLES = 3
 
@@ -78,15 +80,27 @@ def _print_example(console: Console, stage: LanguageModelStage, tree: Tree) -> N
     decode = stage.tokenizer.decode
     console.rule(tree.group.source)
     console.print(Text(str(decode(tree.prompt)), style="dim"))
-    for index, (ids, scored) in enumerate(zip(tree.responses, tree.scored, strict=True)):
+    for index, ids in enumerate(tree.responses):
         line = Text(f"({index}) ", style="bold")
-        for is_scored, tokens in groupby(zip(scored, ids, strict=True), key=itemgetter(0)):
-            text = str(decode([token for _, token in tokens]))
-            if is_scored:
-                line.append(f"\u27e6{text}\u27e7", style="bold green")
-            else:
-                line.append(text, style="dim")
+        _append_tokens(line, decode, ids, tree.scored[index])
         console.print(line)
+        for branch in tree.parts_of(index)[1:]:
+            line = Text(f"({index}) ", style="bold")
+            line.append(str(decode(branch.prompt)), style="dim")
+            _append_tokens(line, decode, branch.ids, branch.scored)
+            console.print(line)
     for pair in tree.group.pairs:
         probability = "" if pair.probability == 1 else f" with probability {pair.probability:g}"
         console.print(f"({pair.better}) is better than ({pair.worse}){probability}")
+
+
+def _append_tokens(
+    line: Text, decode: Callable[[list[int]], Any], ids: list[int], scored: list[bool]
+) -> None:
+    """Append the tokens of a response, with those that are trained on marked."""
+    for is_scored, tokens in groupby(zip(scored, ids, strict=True), key=itemgetter(0)):
+        text = str(decode([token for _, token in tokens]))
+        if is_scored:
+            line.append(f"\u27e6{text}\u27e7", style="bold green")
+        else:
+            line.append(text, style="dim")

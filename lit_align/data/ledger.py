@@ -44,6 +44,7 @@ class Ledger:
     boundary_merges: int = 0
     longest_prompt: int = 0
     longest_response: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     examples: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
@@ -61,6 +62,10 @@ class Ledger:
         """Record that the row at ``source`` was left out because of ``error``."""
         self.add(source, error.fate, str(error))
 
+    def add_unread(self, name: str) -> None:
+        """Count a row that is trained on although it holds something, ``name``, that nothing read."""
+        self.unread[name] += 1
+
     def measure(
         self, tree: Tree, cut: int = 0, ends_lost: int = 0, boundary_merges: int = 0
     ) -> None:
@@ -70,8 +75,9 @@ class Ledger:
         self.tokens_cut += cut
         self.ends_lost += ends_lost
         self.boundary_merges += boundary_merges
-        self.longest_prompt = max(self.longest_prompt, len(tree.prompt))
-        for response in tree.responses:
+        for prompt in (tree.prompt, *(branch.prompt for branch in tree.branches)):
+            self.longest_prompt = max(self.longest_prompt, len(prompt))
+        for response in (*tree.responses, *(branch.ids for branch in tree.branches)):
             self.longest_response = max(self.longest_response, len(response))
 
     @property

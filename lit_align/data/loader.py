@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lit_align.checks import check_at_least
-from lit_align.data.packing import largest_first, pack, split_every
+from lit_align.data.packing import largest_first, pack, separate_branches, split_every
 from lit_align.errors import ConfigError, DataError
 from lit_align.types import Step, Tree
 
@@ -56,7 +56,7 @@ class StepLoader:
         check_at_least("batch_size", batch_size, 1)
         if not trees:
             raise DataError("there is no group to learn from; give more data")
-        largest = max(trees, key=lambda tree: tree.tokens)
+        largest = max(separate_branches(trees), key=lambda tree: tree.tokens)
         pack([largest], token_budget)  # a tree over the budget is refused now, not in mid-epoch
         self.trees = trees
         self.batch_size = batch_size
@@ -106,7 +106,7 @@ class StepLoader:
         return order
 
     def _make_step(self, trees: Sequence[Tree]) -> Step:
-        share = balance_by_tokens(trees, self.world)[self.rank]
+        share = balance_by_tokens(separate_branches(trees), self.world)[self.rank]
         batches = pack(share, self.token_budget, self.multiple, self.dense)
         return Step(
             tuple(batches),

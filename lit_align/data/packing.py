@@ -74,6 +74,30 @@ def pack_rows(rows: Sequence[Sequence[Tree]], multiple: int = 1) -> Batch:
     return Batch(packer.packed(), tuple(source), *labels.tensors())
 
 
+def separate_branches(trees: Sequence[Tree]) -> list[Tree]:
+    """Demonstrations with each branch as a tree of its own; trees with labels stay as they are.
+
+    The loss of demonstrations is a sum over tokens, so their branches need not be in one micro-batch.
+
+    Example:
+        >>> from lit_align.types import Branch
+        >>> branch = Branch(0, [1, 2, 3], [4], [True])
+        >>> [tree.prompt for tree in separate_branches([Tree([1], [[2]], [[True]], Group("", [""]), 0, (branch,))])]
+        [[1], [1, 2, 3]]
+    """
+    separated = []
+    for tree in trees:
+        if tree.group.items or not tree.branches:
+            separated.append(tree)
+            continue
+        if any(map(any, tree.scored)):
+            separated.append(tree._replace(branches=()))
+        for branch in tree.branches:
+            if any(branch.scored):
+                separated.append(Tree(branch.prompt, [branch.ids], [branch.scored], tree.group))
+    return separated
+
+
 def split_every(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     """Consecutive parts of ``size`` items; the last may be smaller."""
     parts = []
@@ -107,29 +131,46 @@ class _Packer:
         self.num_responses = 0
 
     def add_tree(self, tree: Tree) -> None:
-        """Append prompt and responses."""
-        prompt_length = len(tree.prompt)
-        self.ids += tree.prompt
-        self.positions += range(prompt_length)
-        self.response_of += [-1] * prompt_length
-        self.tree_of += [self.num_trees] * tree.tokens
-        self.num_trees += 1
-        fork = len(self.ids) - 1  # the prompt's last token predicts the first one of every response
-        for ids, scored in zip(tree.responses, tree.scored, strict=True):
-            self._add_scored(ids, scored, fork)
-            self.ids += ids
-            self.positions += range(prompt_length, prompt_length + len(ids))
-            self.response_of += [self.num_responses] * len(ids)
+        """Append prompt and responses, and the branches: trees of their own, whose tokens count for the response."""
+        scored: list[list[tuple[int, int]]] = []
+        fork = self._add_prompt(tree.prompt)
+        for ids, mask in zip(tree.responses, tree.scored, strict=True):
+            scored.append(self._add_part(ids, mask, len(scored), fork, len(tree.prompt)))
+        for branch in tree.branches:
+            fork = self._add_prompt(branch.prompt)
+            number = branch.response
+            tokens = self._add_part(branch.ids, branch.scored, number, fork, len(branch.prompt))
+            scored[number] += tokens
+        for tokens in scored:
+            for predictor, target in tokens:
+                self.predictor.append(predictor)
+                self.target.append(target)
+                self.owner.append(self.num_responses)
             self.num_responses += 1
 
-    def _add_scored(self, ids: list[int], scored: list[bool], fork: int) -> None:
-        """Append the scored tokens of the response that comes next."""
+    def _add_prompt(self, ids: list[int]) -> int:
+        """Append the prompt of a new tree; the place of its last token, which predicts the first of every response."""
+        self.ids += ids
+        self.positions += range(len(ids))
+        self.response_of += [-1] * len(ids)
+        self.tree_of += [self.num_trees] * len(ids)
+        self.num_trees += 1
+        return len(self.ids) - 1
+
+    def _add_part(
+        self, ids: list[int], mask: list[bool], number: int, fork: int, prompt_length: int
+    ) -> list[tuple[int, int]]:
+        """Append tokens of the tree's response ``number``; predictor and id of those that are scored."""
         start = len(self.ids)
-        for i, is_scored in enumerate(scored):
+        self.ids += ids
+        self.positions += range(prompt_length, prompt_length + len(ids))
+        self.response_of += [self.num_responses + number] * len(ids)
+        self.tree_of += [self.num_trees - 1] * len(ids)
+        scored = []
+        for i, is_scored in enumerate(mask):
             if is_scored:
-                self.predictor.append(start + i - 1 if i else fork)
-                self.target.append(ids[i])
-                self.owner.append(self.num_responses)
+                scored.append((start + i - 1 if i else fork, ids[i]))
+        return scored
 
     def end_row(self) -> None:
         """Fill the row with padding."""

@@ -33,7 +33,9 @@ def prepare(source: DataSource, tokenizer: ChatTokenizer) -> tuple[list[Tree], L
             ledger.add(group.source, "truncated", reason)
         else:
             ledger.add(group.source, "kept", note)
-        ledger.measure(*encoded)
+        for name in encoded.unread:
+            ledger.add_unread(name)
+        ledger.measure(encoded.tree, encoded.cut, encoded.ends_lost, encoded.boundary_merges)
         trees.append(encoded.tree)
     source.close_ledger(ledger)
     return trees, ledger

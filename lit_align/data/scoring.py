@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lit_align.data.label_conversion import without_labels
 from lit_align.data.packing import pack
 from lit_align.data.tokenize import ChatTokenizer
-from lit_align.types import Batch, Group, Tree
+from lit_align.types import Batch, Branch, Group, Tree
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,8 +31,7 @@ def tokenize_groups(
     trees: list[Tree] = []
     tokens_cut: list[float] = []
     for group in groups:
-        unlabelled = Group(group.prompt, group.responses, source=group.source)
-        full = chat.encode(unlabelled).tree
+        full = chat.encode(without_labels(group)).tree
         tree = _cut(full, max_length)
         trees.append(tree)
         tokens_cut += _tokens_cut(full, tree)
@@ -60,21 +60,34 @@ def limit_to_positions(model: PreTrainedModel, max_length: int) -> int:
 
 
 def _tokens_cut(full: Tree, tree: Tree) -> list[float]:
-    """Tokens that each response and its prompt have lost."""
-    prompt_cut = len(full.prompt) - len(tree.prompt)
+    """Tokens that each response and its prompts have lost."""
     counts = []
-    for full_ids, ids in zip(full.responses, tree.responses, strict=True):
-        response_cut = len(full_ids) - len(ids)
-        counts.append(float(prompt_cut + response_cut))
+    for number in range(len(full.responses)):
+        lengths = [_num_tokens(each.parts_of(number)) for each in (full, tree)]
+        counts.append(float(lengths[0] - lengths[1]))
     return counts
+
+
+def _num_tokens(parts: Sequence[Branch]) -> int:
+    return sum(len(part.prompt) + len(part.ids) for part in parts)
 
 
 def _cut(tree: Tree, max_length: int) -> Tree:
     """The tree with no branch longer than ``max_length``."""
     longest_response = max(map(len, tree.responses))
-    prompt_length = max(max_length - longest_response, max_length // 2, 1)
-    prompt = tree.prompt[-prompt_length:]
+    prompt = _cut_prompt(tree.prompt, longest_response, max_length)
     response_length = max(max_length - len(prompt), 1)
     responses = [ids[:response_length] for ids in tree.responses]
     scored = [mask[:response_length] for mask in tree.scored]
-    return tree._replace(prompt=prompt, responses=responses, scored=scored)
+    branches = []
+    for branch in tree.branches:
+        start = _cut_prompt(branch.prompt, len(branch.ids), max_length)
+        room = max(max_length - len(start), 1)
+        branches.append(Branch(branch.response, start, branch.ids[:room], branch.scored[:room]))
+    return tree._replace(
+        prompt=prompt, responses=responses, scored=scored, branches=tuple(branches)
+    )
+
+
+def _cut_prompt(prompt: list[int], response_length: int, max_length: int) -> list[int]:
+    return prompt[-max(max_length - response_length, max_length // 2, 1) :]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from lit_align.data.chat_renderer import ChatRenderer, Part
+from lit_align.chat.turn_ends import turn_end, turn_ends
+from lit_align.data.chat_renderer import ChatRenderer, LearnedTurns, Part, Run
 from lit_align.errors import DataError, Malformed, ModelError, Overlong
-from lit_align.types import Group, Tree
+from lit_align.types import Branch, Group, Tree
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,16 +22,18 @@ class Encoded(NamedTuple):
         ends_lost: responses whose end was among them, so that stopping is not learned from them.
         boundary_merges: responses of which a token would have spanned a boundary, say between prompt and response,
             had they been tokenised in one go.
+        unread: names of what the row holds and nothing read, such as ``turn.timestamp``.
     """
 
     tree: Tree
     cut: int = 0
     ends_lost: int = 0
     boundary_merges: int = 0
+    unread: tuple[str, ...] = ()
 
 
-class _Branch(NamedTuple):
-    """A tokenised response of any length; ``merged`` if a token would have spanned a boundary."""
+class _Sequence(NamedTuple):
+    """A tokenised part of a response, of any length; ``merged`` if a token would have spanned a boundary."""
 
     ids: list[int]
     scored: list[bool]
@@ -50,6 +53,7 @@ class ChatTokenizer:
         overlong: what happens to longer ones: ``"drop"`` drops the row, ``"truncate"`` the end of the response,
             ``"error"`` stops. A prompt is never cut: one that fills ``max_length`` drops the row.
         allow_empty: whether a response may be empty, as a sampled one can be; it is then its end-of-sequence token.
+        learned_turns: whether all assistant turns of a response are learned or only the last.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class ChatTokenizer:
         max_length: int,
         overlong: Literal["drop", "truncate", "error"] = "drop",
         allow_empty: bool = False,
+        learned_turns: LearnedTurns = "all",
     ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
@@ -68,13 +73,10 @@ class ChatTokenizer:
             raise ModelError(
                 "the tokenizer has no end-of-sequence token, so stopping cannot be learned; set eos_token"
             )
-        self._renderer = ChatRenderer(tokenizer)
+        self._renderer = ChatRenderer(tokenizer, learned_turns)
         self._eos: int = tokenizer.eos_token_id
         self._bos: int | None = tokenizer.bos_token_id
-        self._special = set(tokenizer.all_special_ids)
-        for token_id, token in tokenizer.added_tokens_decoder.items():
-            if token.special:
-                self._special.add(token_id)
+        self._ends = turn_ends(tokenizer)
         self._adds_bos = self._bos is not None and tokenizer("a").input_ids[0] == self._bos
 
     def encode(self, group: Group) -> Encoded:
@@ -82,31 +84,61 @@ class ChatTokenizer:
 
         Raises:
             Malformed: if a response has nothing to score, or text cannot be rendered.
+            SetAside: if the chat template does not show all that is learned.
             Overlong: if the row does not fit and is not to be truncated.
-            DataError: if the chat template is missing or unfit, or if the row does not fit and that is an error.
+            DataError: if the chat template is missing, or if the row does not fit and that is an error.
         """
         is_text = isinstance(group.prompt, str)
-        start, responses = self._renderer.render(group)
-        start_ids = self._tokenize(start)
+        rendered = self._renderer.render(group)
+        start_ids = self._tokenize(rendered.prompt)
         prompt = self._prompt_ids(start_ids, is_text)
-        branches = [self._branch(start, start_ids, parts, is_text) for parts in responses]
-        if not all(any(branch.scored) for branch in branches):
-            raise Malformed("empty response")
-        # a prompt without responses must leave room for one token
-        longest = max((len(branch.ids) for branch in branches), default=1)
-        limit = self._response_limit(group, len(prompt), longest)
         tree = Tree(prompt, [], [], group)
-        cut = ends_lost = boundary_merges = 0
-        for branch in branches:
-            tree.responses.append(branch.ids[:limit])
-            tree.scored.append(branch.scored[:limit])
-            boundary_merges += branch.merged
-            if len(branch.ids) > limit:
-                cut += len(branch.ids) - limit
-                ends_lost += 1
+        branches: list[Branch] = []
+        boundary_merges = 0
+        for number, (first, *others) in enumerate(rendered.responses):
+            main = self._sequence(first, start_ids, is_text)
+            tree.responses.append(main.ids)
+            tree.scored.append(main.scored)
+            boundary_merges += main.merged
+            for run in others:
+                ids = self._tokenize(run.prompt)
+                sequence = self._sequence(run, ids, is_text)
+                branch_prompt = self._prompt_ids(ids, is_text)
+                branches.append(Branch(number, branch_prompt, sequence.ids, sequence.scored))
+                boundary_merges += sequence.merged
+        tree = tree._replace(branches=tuple(branches))
+        for number in range(len(tree.responses)):
+            if not any(any(part.scored) for part in tree.parts_of(number)):
+                raise Malformed("empty response")
+        encoded = self._limit_length(tree)
+        return encoded._replace(boundary_merges=boundary_merges, unread=rendered.unread)
+
+    def _limit_length(self, tree: Tree) -> Encoded:
+        """The tree with no part of a response longer than ``max_length`` allows."""
+        # a prompt without responses must leave room for one token
+        longest = max(map(len, tree.responses), default=1)
+        limit = self._response_limit(tree.group, len(tree.prompt), longest)
+        responses, scored, branches = [], [], []
+        cut = 0
+        ends_lost = set()
+        for number, (ids, mask) in enumerate(zip(tree.responses, tree.scored, strict=True)):
+            responses.append(ids[:limit])
+            scored.append(mask[:limit])
+            if len(ids) > limit:
+                cut += len(ids) - limit
+                ends_lost.add(number)
+        for branch in tree.branches:
+            room = self._branch_limit(tree.group, branch)
+            if room:
+                shorter = branch._replace(ids=branch.ids[:room], scored=branch.scored[:room])
+                branches.append(shorter)
+            if len(branch.ids) > room:
+                cut += len(branch.ids) - room
+                ends_lost.add(branch.response)
+        tree = tree._replace(responses=responses, scored=scored, branches=tuple(branches))
         if cut:
             _check_truncated(tree)
-        return Encoded(tree, cut, ends_lost, boundary_merges)
+        return Encoded(tree, cut, len(ends_lost))
 
     def _response_limit(self, group: Group, prompt_length: int, longest: int) -> int:
         """Tokens that each response may have; ``longest`` are needed."""
@@ -124,6 +156,12 @@ class ChatTokenizer:
             raise Overlong("longer than max_length")
         return limit
 
+    def _branch_limit(self, group: Group, branch: Branch) -> int:
+        """Tokens that a branch may have; 0 if its prompt leaves no room, and rows are truncated."""
+        if self.overlong == "truncate" and len(branch.prompt) >= self.max_length:
+            return 0
+        return self._response_limit(group, len(branch.prompt), len(branch.ids))
+
     def _prompt_ids(self, ids: list[int], is_text: bool) -> list[int]:
         """The prompt with one begin-of-sequence token if the model expects it, never two; never empty."""
         if self._bos is None:
@@ -134,11 +172,10 @@ class ChatTokenizer:
             return [self._bos, *ids]
         return ids or [self._bos]
 
-    def _branch(
-        self, start: str, start_ids: list[int], parts: list[Part], is_text: bool
-    ) -> _Branch:
-        """Tokenise a response, with its end-of-sequence token if the template does not add one."""
-        part_ids = self._tokenize_in_context(start, start_ids, parts)
+    def _sequence(self, run: Run, prompt_ids: list[int], is_text: bool) -> _Sequence:
+        """Tokenise a run of turns, with an end-of-sequence token if the template does not end the last one."""
+        parts = run.parts
+        part_ids = self._tokenize_in_context(run.prompt, prompt_ids, parts)
         merged = part_ids is None
         if part_ids is None:
             part_ids = [self._tokenize(part.text) for part in parts]
@@ -148,10 +185,10 @@ class ChatTokenizer:
             ids += piece
             scored += self._score_mask(piece, part, is_text)
         has_content = any(scored) or self.allow_empty
-        if has_content and parts[-1].scored and not self._has_end(part_ids[-1], is_text):
+        if has_content and parts and parts[-1].scored and not self._has_end(part_ids[-1], is_text):
             ids.append(self._eos)
             scored.append(True)
-        return _Branch(ids, scored, merged)
+        return _Sequence(ids, scored, merged)
 
     def _score_mask(self, ids: list[int], part: Part, is_text: bool) -> list[bool]:
         """Which ids of a part are scored.
@@ -160,7 +197,7 @@ class ChatTokenizer:
         """
         mask = [part.scored] * len(ids)
         if part.scored and not is_text:
-            end = self._turn_end(ids)
+            end = turn_end(ids, self._ends, self.tokenizer)
             if end is not None:
                 mask[end:] = [False] * (len(ids) - end)
         return mask
@@ -169,15 +206,7 @@ class ChatTokenizer:
         """Whether the last part of a response ends it."""
         if is_text:
             return ids[-1:] == [self._eos]
-        return self._turn_end(ids) is not None
-
-    def _turn_end(self, ids: list[int]) -> int | None:
-        """The position after the last special token, if only white space follows; None if no token ends the turn."""
-        end = len(ids)
-        while end and ids[end - 1] not in self._special:
-            end -= 1
-        following = str(self.tokenizer.decode(ids[end:]))
-        return None if not end or following.strip() else end
+        return turn_end(ids, self._ends, self.tokenizer) is not None
 
     def _tokenize_in_context(
         self, start: str, start_ids: list[int], parts: list[Part]
@@ -205,8 +234,11 @@ class ChatTokenizer:
 
 def _check_truncated(tree: Tree) -> None:
     """Refuse a truncated tree of which nothing can be learned any more."""
-    if not all(map(any, tree.scored)):
-        raise Overlong("nothing to learn from within max_length")
+    parts = [tree.parts_of(number) for number in range(len(tree.responses))]
+    for response in parts:
+        if not any(any(part.scored) for part in response):
+            raise Overlong("nothing to learn from within max_length")
+    ids = [[part.ids for part in response] for response in parts]
     for pair in tree.group.pairs:
-        if tree.responses[pair.better] == tree.responses[pair.worse]:
+        if ids[pair.better] == ids[pair.worse]:
             raise Overlong("responses do not differ within max_length")

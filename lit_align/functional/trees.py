@@ -64,7 +64,7 @@ def last_tokens(trees: PackedTrees) -> PackedTrees:
 
 
 def unroll(trees: PackedTrees) -> PackedTrees:
-    """The same responses one a row, each after a copy of its prompt, ``[responses, longest]``, padded on the right.
+    """The same responses one a row, each after a copy of its prompt, ``[parts, longest]``, padded on the right.
 
     Scored tokens keep their order, so that log-probabilities of the two layouts compare one to one.
 
@@ -78,20 +78,25 @@ def unroll(trees: PackedTrees) -> PackedTrees:
     position = trees.position_ids.flatten()
     tree = trees.tree.flatten()
     response = trees.response.flatten()
-    number = torch.arange(trees.responses, device=ids.device)
     in_response = response >= 0
-    tree_of_response = torch.full_like(number, -2)
-    tree_of_response = tree_of_response.index_copy(0, response[in_response], tree[in_response])
-    same_tree = tree_of_response[:, None] == tree
-    same_response = response == number[:, None]
-    belongs = same_tree & (~in_response | same_response)  # [responses, rows * length]
+    # a response whose parts have prompts of their own is in several trees, and has a row for each
+    num_trees = int(tree.max()) + 1
+    key = response * (num_trees + 1) + tree
+    key_of_scored = trees.owner * (num_trees + 1) + tree[trees.predictor]
+    keys = torch.cat([key[in_response], key_of_scored]).unique()
+    number = torch.arange(trees.responses, device=ids.device)
+    without_tokens = number[~torch.isin(number, keys // (num_trees + 1))]
+    keys = torch.cat([keys, without_tokens * (num_trees + 1) + num_trees]).unique()
+    same_tree = (keys % (num_trees + 1))[:, None] == tree
+    same_response = (keys // (num_trees + 1))[:, None] == response
+    belongs = same_tree & (~in_response | same_response)  # [parts, rows * length]
     row, source = belongs.nonzero(as_tuple=True)
     length = int(position.max()) + 1
     cell = row * length + position[source]
-    response_of_cell = torch.where(in_response[source], row, -1)
+    response_of_cell = torch.where(in_response[source], response[source], -1)
 
     def scatter(values: Tensor, padding: int) -> Tensor:
-        cells = values.new_full((trees.responses * length,), padding)
+        cells = values.new_full((len(keys) * length,), padding)
         return cells.index_copy(0, cell, values).view(-1, length)
 
     return PackedTrees(
@@ -99,7 +104,7 @@ def unroll(trees: PackedTrees) -> PackedTrees:
         position_ids=scatter(position[source], 0),
         tree=scatter(row, -1),
         response=scatter(response_of_cell, -1),
-        predictor=trees.owner * length + position[trees.predictor],
+        predictor=torch.searchsorted(keys, key_of_scored) * length + position[trees.predictor],
         target=trees.target,
         owner=trees.owner,
         responses=trees.responses,

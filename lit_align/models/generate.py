@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lit_align.chat.turn_ends import turn_ends
 from lit_align.errors import ModelError
 from lit_align.seeding import step_seed
 
@@ -183,23 +184,13 @@ def check_context_length(config: PreTrainedConfig, prompt_tokens: int, max_new_t
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Tokens that end a completion: EOS of model and tokenizer, and the end of a turn in the chat template."""
-    stop_tokens: set[int] = set()
-    for source in (model.generation_config, model.config, tokenizer):
+    stop_tokens = set(turn_ends(tokenizer))
+    for source in (model.generation_config, model.config):
         eos = getattr(source, "eos_token_id", None)
         if isinstance(eos, list):
             stop_tokens.update(eos)
         elif eos is not None:
             stop_tokens.add(eos)
-    if tokenizer.chat_template:
-        turns = [
-            {"role": "user", "content": "question"},
-            {"role": "assistant", "content": "answer"},
-        ]
-        rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
-        end_of_turn = rendered.rpartition("answer")[2]
-        ids = tokenizer.encode(end_of_turn, add_special_tokens=False)
-        if ids and ids[0] in (*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder):
-            stop_tokens.add(ids[0])
     return sorted(stop_tokens)
 
 

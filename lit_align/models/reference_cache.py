@@ -66,5 +66,6 @@ class ReferenceCache:
 
 def _key(tree: Tree) -> str:
     """Hash of what a tree's log-probabilities depend on: its ids, and which of them are scored."""
-    text = json.dumps([tree.prompt, tree.responses, tree.scored])
+    tokens = [tree.prompt, tree.responses, tree.scored, *tree.branches]
+    text = json.dumps(tokens)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lit_align.data.loader import StepLoader, balance_by_tokens
 from lit_align.errors import ConfigError, DataError
-from lit_align.types import Group, Pair, Tree
+from lit_align.types import Branch, Group, Pair, Tree
 
 
 def tree(i, size):
@@ -140,3 +140,23 @@ def test_what_no_step_could_hold_is_refused_at_once():
         StepLoader([], batch_size=1, token_budget=11)
     with pytest.raises(ConfigError, match="batch_size must be at least 1, got 0"):
         StepLoader([tree(1, 1)], batch_size=0, token_budget=11)
+
+
+def test_branches_of_demonstrations_need_not_fit_together():
+    """Each part fits the budget, the whole conversation does not; it is one group all the same."""
+    branch = Branch(0, [1] * 6, [2, 2], [True, True])
+    tree = Tree([1], [[2, 2, 2]], [[True] * 3], Group("", [""]), branches=(branch, branch))
+    (step,) = StepLoader([tree], batch_size=1, token_budget=8)
+    assert (step.groups, step.tokens, len(step.batches)) == (1, 7, 3)
+    assert sum(len(batch.trees.target) for batch in step.batches) == 7
+
+
+def test_branches_of_labelled_responses_stay_together():
+    branch = Branch(1, [1] * 6, [2, 2], [True, True])
+    group = Group("", ["", ""], (Pair(0, 1),))
+    tree = Tree([1], [[2], [3]], [[True], [True]], group, branches=(branch,))
+    with pytest.raises(DataError, match="has 11 tokens with all its responses"):
+        StepLoader([tree], batch_size=1, token_budget=10)
+    (step,) = StepLoader([tree], batch_size=1, token_budget=11)
+    (batch,) = step.batches
+    assert batch.trees.owner.tolist() == [0, 1, 1, 1]

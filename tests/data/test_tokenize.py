@@ -3,7 +3,7 @@
 import pytest
 
 from lit_align.data.tokenize import ChatTokenizer
-from lit_align.errors import DataError, Malformed, ModelError, Overlong
+from lit_align.errors import DataError, Malformed, ModelError, Overlong, SetAside
 from lit_align.types import Group, Pair
 
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -32,7 +32,7 @@ def test_real_tokenizer_learns_the_answer_and_its_end(smollm2):
         ("4<|im_end|>\n", "4<|im_end|>"),
         ("5 then<|im_end|>\n", "5 then<|im_end|>"),
     ]
-    assert encoded[1:] == (0, 0, 0)
+    assert encoded[1:] == (0, 0, 0, ())
 
 
 @pytest.mark.parametrize("last", [[FOUR], [FOUR, MORE, YES]])
@@ -132,13 +132,13 @@ FORGETS = (
     ("template", "response", "message"),
     [
         (None, [FOUR], "no chat template; set chat_template: chatml"),
-        (FORGETS, [FOUR, MORE, YES], "differently once it goes on.*set chat_template: chatml"),
+        (FORGETS, [FOUR, MORE, YES], "leaves out or changes the content of an assistant turn"),
         ("{% for m in messages %}{{ m['role'] }}{% endfor %}", [FOUR], "set chat_template: chatml"),
         ("{{ messages[-1]['content'] }}", [FOUR], "set chat_template: chatml"),
     ],
 )
 def test_unfit_templates_are_refused_with_the_fix(tokenizer, template, response, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises((DataError, SetAside), match=message):
         ChatTokenizer(tokenizer(template=template), max_length=99).encode(Group([ASK], [response]))
 
 
@@ -146,7 +146,7 @@ def test_template_that_leaves_out_the_system_prompt_is_refused(tokenizer):
     template = tokenizer().chat_template.replace(
         "in messages", "in messages if m['role'] != 'system'"
     )
-    with pytest.raises(DataError, match="leaves out or changes a system turn"):
+    with pytest.raises(SetAside, match="leaves out or changes the content of a system turn"):
         ChatTokenizer(tokenizer(template=template), max_length=99).encode(
             Group([SYSTEM, ASK], [[FOUR]])
         )
@@ -203,7 +203,7 @@ class TestOverlong:
 
     @pytest.mark.parametrize("overlong", ["drop", "truncate", "error"])
     def test_what_fits_is_whole(self, tokenizer, overlong):
-        assert self.encode(tokenizer, 7, overlong)[1:] == (0, 0, 0)
+        assert self.encode(tokenizer, 7, overlong)[1:] == (0, 0, 0, ())
 
     def test_drop(self, tokenizer):
         with pytest.raises(Overlong, match="longer than max_length"):

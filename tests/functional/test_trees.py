@@ -19,12 +19,16 @@ def test_a_token_sees_what_came_before_it_on_its_own_way(rows, window):
     for row, planted in enumerate(rows):
         at = 0
         for tree in planted:
-            prompt = list(range(at, at + len(tree.prompt)))
-            ways = [prompt]
-            at += len(prompt)
-            for response in tree.responses:
-                ways.append(prompt + list(range(at, at + len(response))))
-                at += len(response)
+            ways = []
+            starts = [(tree.prompt, tree.responses)]
+            starts += [(branch.prompt, [branch.ids]) for branch in tree.branches]
+            for start, continuations in starts:
+                prompt = list(range(at, at + len(start)))
+                ways.append(prompt)
+                at += len(prompt)
+                for ids in continuations:
+                    ways.append(prompt + list(range(at, at + len(ids))))
+                    at += len(ids)
             for way in ways:
                 for back, query in enumerate(way):
                     sees = way[max(0, back + 1 - (window or len(way))) : back + 1]
@@ -47,8 +51,13 @@ def test_unrolled_rows_are_the_padded_texts(rows):
     assert torch.equal(flat.predictor, row * ids.shape[1] + column - 1)
     assert torch.equal(flat.target, token)
     assert torch.equal(flat.owner, trees.owner)
+    first, numbers = 0, []
+    for tree in [tree for row in rows for tree in row]:
+        for number in range(len(tree.responses)):
+            numbers += [first + number] * len(tree.parts_of(number))
+        first += len(tree.responses)
     assert torch.equal(
-        flat.response >= 0, (flat.response == torch.arange(len(ids))[:, None]) & (flat.tree >= 0)
+        flat.response >= 0, (flat.response == torch.tensor(numbers)[:, None]) & (flat.tree >= 0)
     )
     again = unroll(flat)
     assert all(

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from lit_align.chat.turns import parse_tool_calls
 from lit_align.data.formats.base import Row
-from lit_align.errors import Malformed
+from lit_align.errors import Malformed, SetAside
 from lit_align.types import Message, Text
 
 ROLES = {"system", "developer", "user", "assistant", "tool"}
+CALL_KEYS = ("tool_calls", "function_call")
 NO_ALIASES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -101,18 +103,42 @@ def parse_message(
 ) -> Message:
     """One turn; arguments as for `parse_messages`."""
     role_key, content_key = keys.split()
-    if not isinstance(turn, dict) or not {role_key, content_key} <= turn.keys():
+    has_content = isinstance(turn, dict) and (content_key in turn or turn.keys() & CALL_KEYS)
+    if not has_content or role_key not in turn:
         raise Malformed(f"a turn of '{name}' has no '{role_key}' and '{content_key}'")
-    content = turn[content_key]
     row_role = str(turn[role_key])
     role = roles.get(row_role, row_role)
     if role not in ROLES:
         raise Malformed(f"a turn of '{name}' has the unknown {role_key} {row_role[:40]!r}")
-    if turn.get("tool_calls"):
-        raise Malformed(f"a turn of '{name}' has tool calls, which are not text")
-    if not isinstance(content, str):
+    read = {role_key, content_key, "role", "content", *CALL_KEYS}
+    others = {key: value for key, value in turn.items() if key not in read and value is not None}
+    calls = parse_tool_calls(turn, name)
+    if calls:
+        others["tool_calls"] = calls
+    content = _content_text(turn.get(content_key), name, content_key)
+    if content is None and not calls:
         raise wrong_type(f"'{content_key}' in '{name}'", "text", content)
-    return {"role": role, "content": content}
+    return {"role": role, "content": content or "", **others}
+
+
+def _content_text(content: Any, name: str, content_key: str) -> str | None:
+    """The content of a turn as text: of a list, its text parts joined."""
+    if content is None or isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise wrong_type(f"'{content_key}' in '{name}'", "text", content)
+    texts = []
+    for part in content:
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        kind = part.get("type", "text") if isinstance(part, dict) else type(part).__name__
+        if kind != "text":
+            raise SetAside(f"a turn of '{name}' has a part of type {str(kind)[:40]!r}, not text")
+        if not isinstance(part.get("text"), str):
+            raise Malformed(f"a text part of a turn of '{name}' has no 'text'")
+        texts.append(part["text"])
+    return "".join(texts)
 
 
 def check_prompt(prompt: Text) -> Text:
@@ -128,9 +154,12 @@ def check_response(response: Text) -> Text:
     if isinstance(response, str):
         answers = [response]
     else:
-        answers = [turn["content"] for turn in response if turn["role"] == "assistant"]
-        if response and not answers:
+        assistants = [turn for turn in response if turn["role"] == "assistant"]
+        if response and not assistants:
             raise Malformed("no assistant turn")
+        answers = []
+        for turn in assistants:
+            answers += [turn["content"], *("call" for _ in turn.get("tool_calls", ()))]
     if not any(content.strip() for content in answers):
         raise Malformed("empty response")
     return response

@@ -284,7 +284,7 @@ BROKEN = {
         "Preferences",
         PAIR | {"chosen": [{"role": "bard", "content": "b"}]},
     ),
-    "a turn of 'messages' has tool calls, which are not text": (
+    "a tool call of 'messages' has no function name": (
         "Conversations",
         {"messages": [ASKED, BLUE | {"tool_calls": [{}]}]},
     ),
