@@ -23,6 +23,7 @@ QUESTION, ANSWER, THOUGHTS = (
     "probethoughts",
 )  # words of no real conversation
 CALL_NAME, ARGUMENT, VALUE = "probecall", "probeargument", "probevalue"
+GIVEN_VARIABLES = {"messages", "tools", "documents", "add_generation_prompt"}
 USER: Message = {"role": "user", "content": QUESTION}
 ASSISTANT: Message = {"role": "assistant", "content": ANSWER}
 
@@ -205,14 +206,15 @@ def template_names(source: str) -> tuple[set[str], set[str]]:
     """The keys and attributes that a template reads, and its arguments.
 
     Example:
-        >>> template_names("{% for m in messages %}{{ m['role'] }}{{ m.content }}{% endfor %}{{ bos_token }}")
-        ({'role', 'content'}, {...})
+        >>> keys, arguments = template_names("{% for m in messages %}{{ m['role'] }}{{ m.content }}{% endfor %}")
+        >>> sorted(keys), sorted(arguments)
+        (['content', 'role'], ['messages'])
     """
     from jinja2 import Environment, TemplateError, meta, nodes
 
     plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", source)  # transformers' own tag
     try:
-        tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)  # noqa: S701 - never rendered
+        tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
     except TemplateError as error:
         raise DataError(f"the chat template cannot be parsed: {error}; {REMEDY}") from error
     keys = {node.attr for node in tree.find_all(nodes.Getattr)}
@@ -220,7 +222,45 @@ def template_names(source: str) -> tuple[set[str], set[str]]:
     keys |= _constants(node.expr for node in tree.find_all(nodes.Compare))  # 'thinking' in message
     for call in tree.find_all(nodes.Call):
         keys |= _constants(call.args[:1])  # message.get('thinking')
-    return keys, meta.find_undeclared_variables(tree)
+    variables = meta.find_undeclared_variables(tree)
+    assigned = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"}
+    tested = set()  # a variable that is assigned too, but only if it is not given
+    for test in tree.find_all(nodes.Test):
+        if test.name == "defined" and isinstance(test.node, nodes.Name):
+            tested.add(test.node.name)
+    return keys, variables - (assigned - tested)
+
+
+def set_template_defaults(
+    tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any]
+) -> None:
+    """Give arguments of a tokenizer's chat template a default, which is saved with the template.
+
+    Args:
+        tokenizer: with the chat template, which is changed.
+        template_kwargs: the defaults by name.
+
+    Raises:
+        DataError: if there is no template, or it does not read an argument.
+    """
+    if not tokenizer.chat_template:
+        raise DataError(f"template_kwargs need a chat template, and there is none; {REMEDY}")
+    _, variables = template_names(ChatTemplate(tokenizer).source)
+    settable = variables.difference(GIVEN_VARIABLES, tokenizer.special_tokens_map)
+    prefix = ""
+    for name, value in template_kwargs.items():
+        if name not in settable:
+            names = ", ".join(sorted(settable)) or "none"
+            raise DataError(
+                f"the chat template does not read the argument {name!r} of template_kwargs; it reads {names}"
+            )
+        default = f"{{% set {name} = {value!r} %}}"
+        prefix += f"{{% if {name} is not defined %}}{default}{{% endif %}}"
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        tokenizer.chat_template = {key: prefix + text for key, text in template.items()}
+    else:
+        tokenizer.chat_template = prefix + template
 
 
 def _constants(expressions: Iterable[Any]) -> set[str]:

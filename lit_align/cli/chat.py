@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import warnings
 from collections.abc import Generator
@@ -14,7 +15,9 @@ from typing import Any
 
 import yaml
 
-from lit_align.errors import ConfigError, ModelError
+from lit_align.chat.plain_text import is_plain_text_adapter
+from lit_align.chat.template import ChatTemplate
+from lit_align.errors import ConfigError, Malformed, ModelError
 from lit_align.models.adapters import read_adapter
 from lit_align.models.generate import stream
 from lit_align.models.heads import HEAD_FILE
@@ -109,17 +112,12 @@ class Speaker:
         return ids, min(self.limit, context - len(ids))
 
     def _encode(self, system: str, turns: list[Message]) -> list[int]:
-        from jinja2 import TemplateError
-
         messages = [{"role": "system", "content": system}, *turns] if system else turns
         try:
-            return list(
-                self.tokenizer.apply_chat_template(
-                    messages, add_generation_prompt=True, return_dict=False
-                )
-            )
-        except TemplateError as error:
-            raise ModelError(f"the chat template refuses that: {error}") from error
+            text = ChatTemplate(self.tokenizer).render(messages, add_generation_prompt=True)
+        except Malformed as error:
+            raise ModelError(str(error)) from error
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def run(arguments: list[str]) -> None:
@@ -182,6 +180,12 @@ def _parser() -> argparse.ArgumentParser:
         help="Jinja, or chatml; if not given, the run's or the base's",
     )
     parser.add_argument(
+        "--template_kwargs",
+        metavar="JSON",
+        type=json.loads,
+        help="arguments of the template, such as '{\"enable_thinking\": false}'; if not given, the run's",
+    )
+    parser.add_argument(
         "--compare",
         metavar="FOLDER",
         help="another adapter on the same base, which answers side by side",
@@ -222,13 +226,19 @@ def _load_speakers(options: argparse.Namespace) -> list[Speaker]:
     if options.run:
         settings = _read_settings(options.run, "config.yaml")["model"]["init_args"]
     base = _base(options, settings["base"], adapter or options.compare)
-    tokenizer = load_tokenizer(base, options.chat_template or settings.get("chat_template"))
+    tokenizer = load_tokenizer(
+        base,
+        options.chat_template or settings.get("chat_template"),
+        options.template_kwargs or settings.get("template_kwargs"),
+    )
     if not tokenizer.chat_template:
         raise ModelError(
             f"{base.path!r} has no chat template; give one with --chat_template, such as chatml"
         )
     for folder in folders.values():
         read_adapter(folder, base.path)  # refuses an adapter of another base
+        if is_plain_text_adapter(Path(folder)):
+            _note(f"warning: {folder} was trained on plain text, and this chat speaks in turns")
         if (Path(folder) / HEAD_FILE).is_file():
             raise ConfigError(
                 f"{folder} is a reward model, which scores and does not answer; give a policy's adapter"

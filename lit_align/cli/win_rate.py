@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from lit_align.chat.plain_text import is_plain_text_adapter
+from lit_align.checkpoint_files import find_checkpoint
 from lit_align.cli.command import (
     DATA_SETTINGS,
     Settings,
@@ -19,7 +22,7 @@ from lit_align.cli.command import (
     run_setting,
 )
 from lit_align.data.formats.groups import as_row
-from lit_align.data.label_conversion import reference_answer
+from lit_align.data.label_conversion import reference_answer, without_labels
 from lit_align.data.readers import read_rows
 from lit_align.errors import ConfigError, DataError, SetAside
 from lit_align.evaluation.win_rate import win_rate
@@ -191,7 +194,7 @@ def _make_duels(settings: Any, groups: Sequence[Group]) -> list[Group]:
     else:
         second = _answers(settings.b, settings.a, settings, groups)
     return [
-        Group(group.prompt, [answer_a, answer_b], source=group.source, extra=group.extra)
+        without_labels(group)._replace(responses=[answer_a, answer_b])
         for group, answer_a, answer_b in zip(groups, first, second, strict=True)
     ]
 
@@ -211,9 +214,17 @@ def _answers(model: str, opponent: str, settings: Any, groups: Sequence[Group]) 
         return _read_answers(model, groups)
     is_base = model == "base"
     responder = load(opponent if is_base else model).responder
+    checkpoint = find_checkpoint(opponent if is_base else model)
+    is_plain = is_plain_text_adapter(checkpoint.with_suffix(".adapter"))
+    if is_plain and not all(isinstance(group.prompt, str) for group in groups):
+        warnings.warn(
+            f"{model} was trained on plain text, and its prompts here are turns of a chat",
+            stacklevel=2,
+        )
     texts = responder.answer_groups(
         groups,
         "reference" if is_base else "policy",
+        as_chat=not is_plain,
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
     )

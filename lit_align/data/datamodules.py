@@ -14,6 +14,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_align.checks import check_at_least, check_fraction
+from lit_align.data.chat_renderer import LearnedTurns
 from lit_align.data.formats import Format
 from lit_align.data.kto_mismatched import add_mismatched_responses
 from lit_align.data.ledger import Ledger
@@ -55,6 +56,10 @@ class TextDataModule(LightningDataModule, ABC):
         max_malformed: share of malformed rows at which to stop.
         shuffle: whether each epoch has its own order.
         seed: of that order.
+        as_chat: render plain prompts and responses as turns of user and assistant if the model has a chat template;
+            false leaves them plain text.
+        learned_turns: which assistant turns of a conversation are learned: ``all`` or only the ``last``; a turn of
+            ``weight`` 0 never is.
     """
 
     label_kind: ClassVar[LabelKind]
@@ -71,6 +76,8 @@ class TextDataModule(LightningDataModule, ABC):
         max_malformed: float = 0.01,
         shuffle: bool = True,
         seed: int = 0,
+        as_chat: bool = True,
+        learned_turns: LearnedTurns = "all",
     ) -> None:
         super().__init__()
         check_at_least("batch_size", batch_size, 1)
@@ -86,6 +93,8 @@ class TextDataModule(LightningDataModule, ABC):
         self.token_budget = token_budget
         self.shuffle = shuffle
         self.seed = seed
+        self.as_chat = as_chat
+        self.learned_turns = learned_turns
         self.trees: dict[str, list[Tree]] = {}
         self.ledgers: dict[str, Ledger] = {}
 
@@ -153,14 +162,25 @@ class TextDataModule(LightningDataModule, ABC):
             self.max_malformed,
             on_ledger,
         )
-        tokenizer = ChatTokenizer(
+        tokenizer = self.chat_tokenizer(module, label_kind == LabelKind.RESPONSES)
+        trees, _ = prepare(source, tokenizer)
+        return trees
+
+    def chat_tokenizer(self, module: TextModule, allow_empty: bool) -> ChatTokenizer:
+        """What turns groups into trees by these settings.
+
+        Args:
+            module: the stage, for its tokenizer.
+            allow_empty: whether a response may be empty.
+        """
+        return ChatTokenizer(
             module.tokenizer,
             max_length=self.max_length,
             overlong=self.overlong,
-            allow_empty=label_kind == LabelKind.RESPONSES,
+            allow_empty=allow_empty,
+            learned_turns=self.learned_turns,
+            as_chat=self.as_chat,
         )
-        trees, _ = prepare(source, tokenizer)
-        return trees
 
     def label_kind_for(self, split: str) -> LabelKind:
         """The label kind that the rows of a split are converted to."""

@@ -8,6 +8,8 @@ from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import RowError
 from lit_align.types import Tree
 
+AS_CHAT = "plain text rendered as user and assistant turns (as_chat: false switches it off)"
+
 
 def prepare(source: DataSource, tokenizer: ChatTokenizer) -> tuple[list[Tree], Ledger]:
     """Read, convert and tokenise all rows of all files.
@@ -32,7 +34,8 @@ def prepare(source: DataSource, tokenizer: ChatTokenizer) -> tuple[list[Tree], L
             reason = f"{lost}: longer than max_length, and overlong is truncate"
             ledger.add(group.source, "truncated", reason)
         else:
-            ledger.add(group.source, "kept", note)
+            notes = [note, AS_CHAT if encoded.from_text else ""]
+            ledger.add(group.source, "kept", "; ".join(filter(None, notes)))
         for name in encoded.unread:
             ledger.add_unread(name)
         ledger.measure(encoded.tree, encoded.cut, encoded.ends_lost, encoded.boundary_merges)

@@ -20,14 +20,17 @@ UNLIMITED = 2**31  # a max_length that no conversation reaches
 
 
 def tokenize_groups(
-    groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase, max_length: int
+    groups: Sequence[Group],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    as_chat: bool = True,
 ) -> tuple[list[Tree], Tensor]:
     """A tree for each group, and the number of tokens cut off each response or its prompt, ``[responses]``.
 
     A response loses its end. A prompt that fills half of ``max_length`` or more, and leaves too little room for its
     responses, loses its beginning.
     """
-    chat = ChatTokenizer(tokenizer, max_length=UNLIMITED, allow_empty=True)
+    chat = ChatTokenizer(tokenizer, max_length=UNLIMITED, allow_empty=True, as_chat=as_chat)
     trees: list[Tree] = []
     tokens_cut: list[float] = []
     for group in groups:

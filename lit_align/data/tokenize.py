@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from lit_align.chat.plain_text import as_chat as text_as_chat
 from lit_align.chat.turn_ends import turn_end, turn_ends
 from lit_align.data.chat_renderer import ChatRenderer, LearnedTurns, Part, Run
 from lit_align.errors import DataError, Malformed, ModelError, Overlong
@@ -23,6 +24,7 @@ class Encoded(NamedTuple):
         boundary_merges: responses of which a token would have spanned a boundary, say between prompt and response,
             had they been tokenised in one go.
         unread: names of what the row holds and nothing read, such as ``turn.timestamp``.
+        from_text: whether plain text was rendered as turns.
     """
 
     tree: Tree
@@ -30,6 +32,7 @@ class Encoded(NamedTuple):
     ends_lost: int = 0
     boundary_merges: int = 0
     unread: tuple[str, ...] = ()
+    from_text: bool = False
 
 
 class _Sequence(NamedTuple):
@@ -54,6 +57,7 @@ class ChatTokenizer:
             ``"error"`` stops. A prompt is never cut: one that fills ``max_length`` drops the row.
         allow_empty: whether a response may be empty, as a sampled one can be; it is then its end-of-sequence token.
         learned_turns: whether all assistant turns of a response are learned or only the last.
+        as_chat: whether plain prompts and responses are rendered as turns where the tokenizer has a chat template.
     """
 
     def __init__(
@@ -64,11 +68,13 @@ class ChatTokenizer:
         overlong: Literal["drop", "truncate", "error"] = "drop",
         allow_empty: bool = False,
         learned_turns: LearnedTurns = "all",
+        as_chat: bool = True,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.overlong = overlong
         self.allow_empty = allow_empty
+        self.as_chat = as_chat and bool(tokenizer.chat_template)
         if tokenizer.eos_token_id is None:
             raise ModelError(
                 "the tokenizer has no end-of-sequence token, so stopping cannot be learned; set eos_token"
@@ -88,6 +94,8 @@ class ChatTokenizer:
             Overlong: if the row does not fit and is not to be truncated.
             DataError: if the chat template is missing, or if the row does not fit and that is an error.
         """
+        chat = text_as_chat(group) if self.as_chat else None
+        group = chat or group
         is_text = isinstance(group.prompt, str)
         rendered = self._renderer.render(group)
         start_ids = self._tokenize(rendered.prompt)
@@ -111,7 +119,9 @@ class ChatTokenizer:
             if not any(any(part.scored) for part in tree.parts_of(number)):
                 raise Malformed("empty response")
         encoded = self._limit_length(tree)
-        return encoded._replace(boundary_merges=boundary_merges, unread=rendered.unread)
+        return encoded._replace(
+            boundary_merges=boundary_merges, unread=rendered.unread, from_text=chat is not None
+        )
 
     def _limit_length(self, tree: Tree) -> Encoded:
         """The tree with no part of a response longer than ``max_length`` allows."""

@@ -74,7 +74,8 @@ class Discriminator(Feedback):
         """Train each member of the ensemble on the comparisons."""
         loaded = self.reward.loaded
         max_length = limit_to_positions(loaded.adapters.model, self.reward.max_length)
-        trees, _ = tokenize_groups(groups, loaded.tokenizer, max_length)
+        reads_chat = self.reward.reads_chat
+        trees, _ = tokenize_groups(groups, loaded.tokenizer, max_length, reads_chat)
         for member in loaded.members:
             weights = loaded.adapters.parameters_for(member)
             with loaded.adapters.activate(member, training=True), torch.enable_grad():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lit_align.chat.template import ChatTemplate
 from lit_align.data.scoring import limit_to_positions, score_trees
 from lit_align.errors import ModelError
 from lit_align.judges.base import JudgeModel, Reply
@@ -50,6 +51,7 @@ class LocalModel(JudgeModel):
         role: adapter of the model in memory: the reference (without adapters, if it does not start from one), or the
             policy, which then judges itself (Yuan et al., 2024, https://arxiv.org/abs/2401.10020).
         chat_template: of a model that is loaded, as for a stage.
+        template_kwargs: of a model that is loaded, as for a stage; the judge does not think, unless they say so.
         max_length: tokens of a question; a longer one is not answered.
         token_budget: tokens in one forward pass.
 
@@ -60,6 +62,7 @@ class LocalModel(JudgeModel):
     base: Base | None = None
     role: str = "reference"
     chat_template: str | None = None
+    template_kwargs: dict[str, Any] | None = None
     max_length: int = 4096
     token_budget: int = 8192
 
@@ -75,7 +78,7 @@ class LocalModel(JudgeModel):
             raise ModelError(
                 "the judge has no model: there is none in memory here; set base.path of LocalModel"
             )
-        tokenizer = load_tokenizer(self.base, self.chat_template)
+        tokenizer = load_tokenizer(self.base, self.chat_template, self.template_kwargs)
         return _load_judge(load_model(self.base), tokenizer, nullcontext)
 
     @torch.no_grad()
@@ -147,11 +150,12 @@ class LocalModel(JudgeModel):
             raise ModelError(
                 "the judge has no chat template; set chat_template of LocalModel, or of the stage, to chatml"
             )
-        text = tokenizer.apply_chat_template(
+        # the first token of a chain of thought is no verdict
+        template_kwargs = {"enable_thinking": False, **(self.template_kwargs or {})}
+        text = ChatTemplate(tokenizer).render(
             [{"role": "user", "content": CONTENT}],
-            tokenize=False,
             add_generation_prompt=True,
-            enable_thinking=False,  # the first token of a chain of thought is no verdict
+            template_kwargs=template_kwargs,
         )
         before, _, after = str(text).partition(CONTENT)
         question_ids = self._tokenize(question, split_special_tokens=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from lit_align.errors import ModelError
+from lit_align.chat.template import set_template_defaults
+from lit_align.errors import DataError, ModelError
 from lit_align.models.atomic_folder import atomic_folder
 from lit_align.package_files import resolve_package_path
 
@@ -137,16 +138,23 @@ def load_config(base: Base) -> PreTrainedConfig:
         return _config(base, place)
 
 
-def load_tokenizer(base: Base, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    base: Base,
+    chat_template: str | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
+) -> PreTrainedTokenizerBase:
     """Load the tokenizer; it pads with EOS when it has no padding token of its own.
 
     Args:
         base: the model.
         chat_template: null for the tokenizer's own, ``chatml``, or the path of a Jinja file. Under ``chatml`` turns end
             with ``<|im_end|>``, which becomes the EOS token, or with the EOS token where the vocabulary lacks it.
+        template_kwargs: arguments of the chat template, such as ``enable_thinking``. They become its defaults, so that
+            they hold wherever the tokenizer goes; a row of data may have its own.
 
     Raises:
-        ModelError: if there is no tokenizer, or it has no EOS token, or the template cannot be read.
+        ModelError: if there is no tokenizer, or it has no EOS token, or the template cannot be read or does not read
+            one of the arguments.
     """
     from transformers import AutoTokenizer
 
@@ -174,6 +182,11 @@ def load_tokenizer(base: Base, chat_template: str | None = None) -> PreTrainedTo
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if template_kwargs:
+        try:
+            set_template_defaults(tokenizer, template_kwargs)
+        except DataError as error:
+            raise ModelError(f"{base.path!r}: {error}") from error
     return tokenizer
 
 

@@ -16,7 +16,6 @@ from lightning.pytorch.utilities import rank_zero_info
 from lit_align.checks import check_fraction
 from lit_align.data.datamodules import TextDataModule
 from lit_align.data.kto_mismatched import add_mismatched_responses
-from lit_align.data.tokenize import ChatTokenizer
 from lit_align.feedback import Feedback
 from lit_align.models.sample_responses import sample_responses
 from lit_align.online.checks import check_lengths, check_settings, check_stage, check_trainer
@@ -98,12 +97,7 @@ class Online(TextDataModule):
         if stage == "fit":
             trainer.fit_loop.max_epochs = self.rounds
         super().setup(stage)
-        self._chat = ChatTokenizer(
-            self._stage.tokenizer,
-            max_length=self.max_length,
-            overlong=self.overlong,
-            allow_empty=True,
-        )
+        self._chat = self.chat_tokenizer(self._stage, allow_empty=True)
 
     def label_kind_for(self, split: str) -> LabelKind:
         """Training rows are read as prompts or responses; validation rows carry labels as recorded."""

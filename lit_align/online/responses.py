@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from contextlib import suppress
 
-from lit_align.data.label_conversion import reference_answer
+from lit_align.data.label_conversion import reference_answer, without_labels
 from lit_align.errors import SetAside
 from lit_align.models.generate import Completion
 from lit_align.online.records import IDS_COLUMN, ROUND_COLUMNS, Record, TokenIds, group_from_record
@@ -38,7 +38,8 @@ def fresh_group(
         ids.append(completion.ids)
     extra = {name: value for name, value in prompt.extra.items() if name not in ROUND_COLUMNS}
     extra[IDS_COLUMN] = ids
-    return Group(prompt.prompt, responses, target=target, source=prompt.source, extra=extra)
+    fresh = without_labels(prompt)
+    return fresh._replace(responses=responses, target=target, extra=extra)
 
 
 def recorded_groups(prompts: Sequence[Tree]) -> list[Group]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lit_align import Register, hookimpl
+from lit_align.chat.template import ChatTemplate
 from lit_align.checks import check_at_least
 from lit_align.data.scoring import limit_to_positions
 from lit_align.errors import ModelError
@@ -71,8 +72,10 @@ class Classifier(Reward):
 
     def _tokenize(self, group: Group, response: Text) -> list[int]:
         turns = _as_messages(group.prompt, "user") + _as_messages(response, "assistant")
-        text = self._tokenizer.apply_chat_template(turns, tokenize=False)
-        return list(self._tokenizer(str(text), add_special_tokens=False).input_ids)
+        text = ChatTemplate(self._tokenizer).render(
+            turns, tools=group.tools, template_kwargs=group.template_kwargs
+        )
+        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
 
     def _score_rows(self, rows: list[list[int]]) -> torch.Tensor:
         """The score of each row of ids, ``[rows]``."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lit_align import Register, hookimpl
+from lit_align.chat.plain_text import is_plain_text_adapter
 from lit_align.checkpoint_files import find_checkpoint
 from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_groups
 from lit_align.errors import ModelError
@@ -31,13 +32,14 @@ ADAPTER_PREFIX = "_adapters."  # of the adapters' weights in a stage's checkpoin
 
 
 class TrainedPolicy(NamedTuple):
-    """The policy of a saved run: objective, base with adapters, tokenizer and tree forward."""
+    """The policy of a saved run: objective, base with adapters, tokenizer, tree forward, and how it reads text."""
 
     objective: ImplicitRewardObjective
     adapters: AdapterSet
     tokenizer: PreTrainedTokenizerBase
     tree_forward: TreeForward
     dense: bool
+    reads_chat: bool
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Implicit(Reward):
 
     This is equation 5 without the term that cancels.
 
-    Prompts and responses are tokenised as in training: text is continued, messages go through the run's chat template.
+    Prompts and responses are tokenised as in training: through the run's chat template or as plain text.
     The part ``tokens_cut`` counts the tokens that were too many: a response loses its end.
 
     Args:
@@ -72,7 +74,7 @@ class Implicit(Reward):
     def __call__(self, groups: Sequence[Group]) -> Scores:
         policy = self._policy
         max_length = limit_to_positions(policy.adapters.model, self.max_length)
-        trees, tokens_cut = tokenize_groups(groups, policy.tokenizer, max_length)
+        trees, tokens_cut = tokenize_groups(groups, policy.tokenizer, max_length, policy.reads_chat)
         total = score_trees(trees, self._rewards, self.token_budget, dense=policy.dense)
         return Scores(total, {"tokens_cut": tokens_cut})
 
@@ -113,9 +115,10 @@ def load_policy(run: str) -> TrainedPolicy:
     _load_weights(adapters, checkpoint["state_dict"], file)
     tree_forward = TreeForward(adapters.model)
     tree_forward.check()
-    tokenizer = load_tokenizer(base, settings.get("chat_template"))
+    tokenizer = load_tokenizer(base, settings.get("chat_template"), settings.get("template_kwargs"))
     dense = base.attention != "flex_attention"
-    return TrainedPolicy(objective, adapters, tokenizer, tree_forward, dense)
+    reads_chat = not is_plain_text_adapter(file.with_suffix(".adapter"))
+    return TrainedPolicy(objective, adapters, tokenizer, tree_forward, dense, reads_chat)
 
 
 def _instantiate(settings: dict[str, Any]) -> tuple[Objective, Base, Lora]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from lit_align import Register, hookimpl
+from lit_align.chat.plain_text import is_plain_text_adapter
 from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_groups
 from lit_align.errors import ModelError
 from lit_align.models.adapter_files import attach_adapter
@@ -97,6 +98,11 @@ class RewardModelScore(Reward):
         provenance: dict[str, Any] = json.loads(text)
         return provenance
 
+    @cached_property
+    def reads_chat(self) -> bool:
+        """Whether plain text is scored as turns of a chat, as in the training of the reward model."""
+        return not is_plain_text_adapter(self._folders[0])
+
     @property
     def _base(self) -> Base:
         return Base(**self._provenance["loads"])
@@ -119,7 +125,11 @@ class RewardModelScore(Reward):
         return self._load(adapters, self._load_tokenizer())
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
-        tokenizer = load_tokenizer(self._base, self._provenance["chat_template"])
+        tokenizer = load_tokenizer(
+            self._base,
+            self._provenance["chat_template"],
+            self._provenance.get("template_kwargs"),
+        )
         if tokenizer_fingerprint(tokenizer) != self._provenance["tokenizer"]:
             raise ModelError(
                 f"the tokenizer of {self._base.path!r}, or its chat template, is not the one that {self.path!r} was "
@@ -139,7 +149,9 @@ class RewardModelScore(Reward):
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
         max_length = limit_to_positions(self.loaded.adapters.model, self.max_length)
-        trees, tokens_cut = tokenize_groups(groups, self.loaded.tokenizer, max_length)
+        trees, tokens_cut = tokenize_groups(
+            groups, self.loaded.tokenizer, max_length, self.reads_chat
+        )
         scores = score_trees(trees, self._member_scores, self.token_budget, dense=True)
         mean = scores.mean(1)
         parts = {"tokens_cut": tokens_cut}

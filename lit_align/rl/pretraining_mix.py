@@ -36,6 +36,8 @@ def ptx_datamodule(ptx: PretrainingMix, prompts: TextDataModule) -> Demonstratio
         overlong=prompts.overlong,
         max_malformed=prompts.max_malformed,
         seed=prompts.seed,
+        as_chat=prompts.as_chat,
+        learned_turns=prompts.learned_turns,
     )
     data.paths = {"ptx": data.paths["train"]}
     return data

@@ -78,10 +78,17 @@ class Responder:
         return [answer.text.strip() for (answer,) in self.sample(prompts, role, **overrides)]
 
     def answer_groups(
-        self, groups: Sequence[Group], role: str = "policy", **overrides: Any
+        self, groups: Sequence[Group], role: str = "policy", as_chat: bool = True, **overrides: Any
     ) -> list[list[str]]:
-        """Answers to the prompts of groups, however long they are; arguments as for `sample`."""
-        chat = ChatTokenizer(self.tokenizer, max_length=UNLIMITED)
+        """Answers to the prompts of groups, however long they are.
+
+        Args:
+            groups: with the prompts.
+            role: the adapter that answers.
+            as_chat: whether a plain prompt is a user's turn, if there is a chat template.
+            overrides: settings of `lit_align.models.generate.sample`.
+        """
+        chat = ChatTokenizer(self.tokenizer, max_length=UNLIMITED, as_chat=as_chat)
         prompts = [chat.encode(to_prompt(group)).tree.prompt for group in groups]
         rows = self.sample(prompts, role, **overrides)
         return [[answer.text for answer in row] for row in rows]

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
+from lit_align.chat.plain_text import PLAIN_TEXT
 from lit_align.compat.lightning import is_logging_step
 from lit_align.errors import ConfigError, ModelError
 from lit_align.memory.model import explain_out_of_memory
@@ -57,6 +58,8 @@ class LanguageModelStage(Stage):
         lora: the adapter to train on it.
         init_adapter: folder of a PEFT adapter to start from; the reference is then a frozen copy of it.
         chat_template: "chatml", a Jinja file, or null for the tokenizer's own.
+        template_kwargs: arguments of the chat template, such as ``enable_thinking: false``; they are saved with it, and
+            hold in training, sampling and chat. A row's own come first.
         optimizer: the optimizer and its settings.
         lr_scheduler: the schedule, stepped after each optimizer step.
         max_grad_norm: gradients are clipped to this norm; 0 turns clipping off.
@@ -81,6 +84,7 @@ class LanguageModelStage(Stage):
         lora: Lora,
         init_adapter: str | None = None,
         chat_template: str | None = None,
+        template_kwargs: dict[str, Any] | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
         max_grad_norm: float = 1.0,
@@ -98,6 +102,7 @@ class LanguageModelStage(Stage):
             )
         self.objective, self.base, self.lora = objective, base, lora
         self.init_adapter, self.chat_template = init_adapter, chat_template
+        self.template_kwargs = template_kwargs
         self.gradient_checkpointing, self.max_new_tokens = gradient_checkpointing, max_new_tokens
         self.temperature, self.best_of = temperature, best_of
         self.tokens_seen = 0
@@ -152,7 +157,7 @@ class LanguageModelStage(Stage):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base's tokenizer with the chosen chat template; needs no weights."""
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.base, self.chat_template)
+            self._tokenizer = load_tokenizer(self.base, self.chat_template, self.template_kwargs)
         return self._tokenizer
 
     @property
@@ -319,4 +324,13 @@ class LanguageModelStage(Stage):
             "stage": type(self).__name__,
             "objective": repr(self.objective),
             "steps": self.global_step,
+            "prompts": self._prompt_kind(),
         }
+
+    def _prompt_kind(self) -> str | None:
+        """Whether the training prompts are turns of a chat or plain text; None without data."""
+        data = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
+        trees = data.trees.get("train") if data is not None else None
+        if not trees:
+            return None
+        return PLAIN_TEXT if isinstance(trees[0].group.prompt, str) else "chat"

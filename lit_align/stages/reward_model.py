@@ -256,6 +256,7 @@ class RewardModel(LanguageModelStage):
             **super().provenance(),
             "loads": asdict(self.base),
             "chat_template": self.chat_template,
+            "template_kwargs": self.template_kwargs,
             "tokenizer": tokenizer_fingerprint(self.tokenizer),
             "normalised_at": self.normalised_at,
         }
