@@ -76,7 +76,8 @@ def trainer(folder, epochs=3, **more):
 
 
 def data(train, **more):
-    return Comparisons(train, **{"batch_size": 3, "token_budget": 30, "max_length": 20} | more)
+    small = {"batch_size": 3, "token_budget": 30, "max_length": 20, "as_chat": False}
+    return Comparisons(train, **small | more)
 
 
 @pytest.mark.parametrize("at", [1, 3, 4, 5, 8, 11])
@@ -126,7 +127,7 @@ def test_setup_prepares_once_and_only_what_is_needed(tmp_path, pairs, tokenizer)
             self.prepared += (split,)
             super().prepare_split(split)
 
-    made = Once(pairs, validation=pairs, token_budget=30, max_length=20)
+    made = Once(pairs, validation=pairs, token_budget=30, max_length=20, as_chat=False)
     running = trainer(tmp_path, epochs=1)
     running.validate(Learner(tokenizer()), made, verbose=False)
     assert made.prepared == ("validation",)
@@ -143,7 +144,7 @@ def test_a_layout_may_be_named(tmp_path, pairs, tokenizer):
 
 
 def test_the_better_side_can_be_imitated(tmp_path, pairs, tokenizer):
-    made = Demonstrations(pairs, batch_size=11, token_budget=99, max_length=20)
+    made = Demonstrations(pairs, batch_size=11, token_budget=99, max_length=20, as_chat=False)
     trainer(tmp_path, epochs=1).fit(Learner(tokenizer()), made)
     assert [tree.group.responses for tree in made.trees["train"]] == [[f"b{i}"] for i in range(11)]
 

@@ -39,7 +39,7 @@ HOSTILE = [
 def test_hostile_rows_have_one_fate_each(tmp_path, tokenizer):
     path = tmp_path / "hostile.jsonl"
     path.write_text("\n".join(HOSTILE))
-    chat = ChatTokenizer(tokenizer(), max_length=20, overlong="truncate")
+    chat = ChatTokenizer(tokenizer(), max_length=20, overlong="truncate", as_chat=False)
     trees, ledger = prepare(
         DataSource([str(path)], "pairs", formats=built_in(), max_malformed=0.5), chat
     )
@@ -68,7 +68,7 @@ def test_files_of_different_layouts_make_one_set(tmp_path, tokenizer):
     unpaired.write_text(
         json.dumps([{"prompt": "a", "completion": "b", "label": label} for label in (True, False)])
     )
-    chat = ChatTokenizer(tokenizer(), max_length=20)
+    chat = ChatTokenizer(tokenizer(), max_length=20, as_chat=False)
     trees, ledger = prepare(
         DataSource(
             [str(pairs), str(unpaired)], "demonstrations", formats=built_in(), max_malformed=0
@@ -190,3 +190,20 @@ def test_labels_are_made_from_others_where_they_say_the_same():
     held = Group("a", ["b", "c", "d"], (Pair(0, 1),), target=2)
     assert to_pairs(held).target == 2
     assert to_pairs(held).responses == ["b", "c", "d"]
+
+
+def test_plain_text_on_a_chat_model_becomes_turns_and_the_ledger_says_so(tmp_path, tokenizer):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps(GOOD))
+    source = DataSource([str(path)], "pairs", formats=built_in())
+    made = tokenizer()
+    (tree,), ledger = prepare(source, ChatTokenizer(made, max_length=200))
+    turns = [{"role": "user", "content": GOOD["prompt"]}]
+    assert tree.prompt == made.apply_chat_template(
+        turns, add_generation_prompt=True, return_dict=False
+    )
+    assert tree.group.responses[0] == [{"role": "assistant", "content": GOOD["chosen"]}]
+    assert "plain text rendered as user and assistant turns" in ledger.table()
+    (plain,), ledger = prepare(source, ChatTokenizer(made, max_length=200, as_chat=False))
+    assert made.decode(plain.prompt) == GOOD["prompt"]
+    assert "plain text" not in ledger.table()

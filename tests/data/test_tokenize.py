@@ -32,7 +32,7 @@ def test_real_tokenizer_learns_the_answer_and_its_end(smollm2):
         ("4<|im_end|>\n", "4<|im_end|>"),
         ("5 then<|im_end|>\n", "5 then<|im_end|>"),
     ]
-    assert encoded[1:] == (0, 0, 0, ())
+    assert encoded[1:] == (0, 0, 0, (), False)
 
 
 @pytest.mark.parametrize("last", [[FOUR], [FOUR, MORE, YES]])
@@ -61,7 +61,7 @@ def test_branches_that_begin_with_the_user_share_no_generation_prompt(smollm2):
 
 
 def test_text_is_continued_and_ended(smollm2):
-    encoded = ChatTokenizer(smollm2, max_length=99).encode(
+    encoded = ChatTokenizer(smollm2, max_length=99, as_chat=False).encode(
         Group("The sky is", [" blue.", " green."])
     )
     assert encoded.tree.prompt == smollm2("The sky is").input_ids
@@ -70,13 +70,13 @@ def test_text_is_continued_and_ended(smollm2):
 
 def test_text_that_ends_itself_is_not_ended_twice(tokenizer):
     made = tokenizer()
-    tree = ChatTokenizer(made, max_length=99).encode(Group("a", ["b<|im_end|>"])).tree
+    tree = ChatTokenizer(made, max_length=99, as_chat=False).encode(Group("a", ["b<|im_end|>"])).tree
     assert made.decode(tree.responses[0]) == "b<|im_end|>"
 
 
 def test_a_token_across_the_boundary_is_counted_and_avoided(tokenizer):
     made = tokenizer(merges=[("b", "c")])
-    encoded = ChatTokenizer(made, max_length=99).encode(Group("ab", ["cd", "dc"]))
+    encoded = ChatTokenizer(made, max_length=99, as_chat=False).encode(Group("ab", ["cd", "dc"]))
     assert encoded.boundary_merges == 1
     assert made.convert_ids_to_tokens(encoded.tree.prompt) == ["a", "b"]
     assert made.convert_ids_to_tokens(encoded.tree.responses[0]) == ["c", "d", "<|im_end|>"]
@@ -98,7 +98,7 @@ def test_template_without_a_token_at_the_end_of_turns(tokenizer):
 
 def test_tokenizer_that_adds_bos_adds_one_to_text(tokenizer):
     made = tokenizer(adds_begin=True)
-    chat, begin = ChatTokenizer(made, max_length=99), made.bos_token_id
+    chat, begin = ChatTokenizer(made, max_length=99, as_chat=False), made.bos_token_id
     for prompt in ("hi", "<s>hi", "<s><s>hi"):
         assert chat.encode(Group(prompt, ["x"])).tree.prompt == [
             begin,
@@ -170,7 +170,7 @@ def test_a_row_that_the_template_refuses_is_malformed(tokenizer):
 )
 def test_groups_with_nothing_to_learn_are_malformed(tokenizer, group):
     with pytest.raises(Malformed):
-        ChatTokenizer(tokenizer(), max_length=99).encode(group)
+        ChatTokenizer(tokenizer(), max_length=99, as_chat=False).encode(group)
 
 
 def test_a_group_without_responses_is_its_prompt(tokenizer):
@@ -197,13 +197,12 @@ class TestOverlong:
     group = Group("ab", ["cdef", "cg"], (Pair(0, 1),), source="a.jsonl:3")
 
     def encode(self, tokenizer, max_length, overlong):
-        return ChatTokenizer(tokenizer(), max_length=max_length, overlong=overlong).encode(
-            self.group
-        )
+        settings = {"max_length": max_length, "overlong": overlong, "as_chat": False}
+        return ChatTokenizer(tokenizer(), **settings).encode(self.group)
 
     @pytest.mark.parametrize("overlong", ["drop", "truncate", "error"])
     def test_what_fits_is_whole(self, tokenizer, overlong):
-        assert self.encode(tokenizer, 7, overlong)[1:] == (0, 0, 0, ())
+        assert self.encode(tokenizer, 7, overlong)[1:] == (0, 0, 0, (), False)
 
     def test_drop(self, tokenizer):
         with pytest.raises(Overlong, match="longer than max_length"):

@@ -78,6 +78,7 @@ def online(train, feedback=SHORT, **settings):
         "batch_size": 4,
         "token_budget": 256,
         "max_length": 256,
+        "as_chat": False,
     }
     return Online(str(train), feedback, **{**usual, **settings})
 
