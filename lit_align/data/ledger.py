@@ -14,6 +14,7 @@ from lit_align.types import Tree
 FATES = ("kept", "truncated", "malformed", "set aside", "overlong")
 MAX_EXAMPLES = 3  # recorded for each reason
 MAX_REASONS = 10  # printed for each fate
+MAX_UNREAD = 20  # names printed
 
 
 @dataclass
@@ -46,6 +47,11 @@ class Ledger:
     longest_response: int = 0
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     examples: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    unread: Counter[str] = field(default_factory=Counter)
+
+    def add_unread(self, name: str, count: int = 1) -> None:
+        """Record that a column, or a key of turns such as ``turn.timestamp``, holds something that nothing reads."""
+        self.unread[name] += count
 
     def add(self, source: str, fate: str, reason: str = "") -> None:
         """Record the fate of the row at ``source``; ``fate`` is one of ``FATES``."""
@@ -127,6 +133,8 @@ class Ledger:
             lines += self._reason_lines(fate)
         if self.tokens:  # none where nothing was tokenised
             lines += [rule, *self._token_lines()]
+        if self.unread:
+            lines.append(self._unread_line())
         return "\n".join(lines)
 
     def _reason_lines(self, fate: str) -> list[str]:
@@ -152,6 +160,11 @@ class Ledger:
                 reasons.append((reason, count))
         return reasons
 
+    def _unread_line(self) -> str:
+        names = [f"{name} ({count:,})" for name, count in self.unread.most_common(MAX_UNREAD)]
+        others = len(self.unread) - len(names)
+        return f"not read: {', '.join(names)}" + (f", and {others} others" if others else "")
+
     def _token_lines(self) -> list[str]:
         share = self.scored / max(self.tokens, 1)
         return [
@@ -170,7 +183,7 @@ class Ledger:
                 reasons.append(
                     {"fate": fate, "reason": reason, "rows": count, "examples": examples}
                 )
-        return {**counts, "fates": self.fates, "reasons": reasons}
+        return {**counts, "fates": self.fates, "reasons": reasons, "unread": dict(self.unread)}
 
     def to_json(self) -> str:
         """All counts as indented JSON."""

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from lit_align.data.formats import Row
+from lit_align.data.formats.base import LocatedRow
 from lit_align.errors import DataError, Malformed
 
 FILES = (".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz", ".parquet")
+TABLES = (".csv", ".tsv")
 HUB = re.compile(r"(?P<name>[\w-][\w.-]*(/[\w-][\w.-]*)?)(:(?P<split>[\w.\[\]%:-]+))?")
 BLANKS = re.compile(r"\s*")
 BYTE_ORDER_MARK_OR_BLANKS = b"\xef\xbb\xbf \t\r\n"
-
-LocatedRow = tuple[str, Row | Malformed]
-"""Where a row is, as ``file:line``, and the row or why it cannot be read."""
-
 
 def read_rows(path: str) -> Iterator[LocatedRow]:
     """Yield every row of ``path``.
@@ -39,6 +37,11 @@ def read_rows(path: str) -> Iterator[LocatedRow]:
     if hub is None or path.startswith(".") or path.endswith(FILES):
         raise DataError(f"there is no file {path} (looked in {Path.cwd()}); correct the path")
     return _read_hub(hub["name"], hub["split"] or "train")
+
+
+def is_table(path: str) -> bool:
+    """Whether all cells of a file are text."""
+    return path.removesuffix(".gz").endswith(TABLES)
 
 
 def _file_reader(path: str) -> Callable[[str], Iterator[LocatedRow]]:

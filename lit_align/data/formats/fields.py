@@ -12,6 +12,10 @@ from lit_align.errors import Malformed
 from lit_align.types import Message, Text
 
 ROLES = {"system", "developer", "user", "assistant", "tool"}
+BOOLEANS = {
+    **dict.fromkeys(("true", "yes", "1", "1.0"), True),
+    **dict.fromkeys(("false", "no", "0", "0.0"), False),
+}
 NO_ALIASES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -36,10 +40,12 @@ def text_field(row: Row, name: str) -> str:
 
 
 def bool_field(row: Row, name: str) -> bool:
-    """The column as a boolean; ``"true"`` and ``"false"`` are accepted, since CSV has only text."""
+    """The column as a boolean, which may be written as 1 and 0, true and false, or yes and no."""
     value = required(row, name)
     if isinstance(value, str):
-        value = {"true": True, "false": False}.get(value.lower(), value)
+        value = BOOLEANS.get(value.strip().lower(), value)
+    elif value in (0, 1):
+        value = bool(value)
     if not isinstance(value, bool):
         raise wrong_type(f"'{name}'", "true or false", value)
     return value
@@ -47,7 +53,26 @@ def bool_field(row: Row, name: str) -> bool:
 
 def binary_label(row: Row, name: str) -> tuple[bool, ...]:
     """The binary label of a row with one response; empty if it has no such column."""
-    return (bool_field(row, name),) if name in row else ()
+    return () if row.get(name) is None else (bool_field(row, name),)
+
+
+def number(value: Any, subject: str) -> float:
+    """A finite number, which may be written as text, since CSV has only text.
+
+    Args:
+        value: of a column.
+        subject: what the number is, for error messages.
+    """
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise wrong_type(subject, "a number", value) from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong_type(subject, "a number", value)
+    if not math.isfinite(value):
+        raise Malformed(f"{subject} is not finite (got {value})")
+    return float(value)
 
 
 def list_field(row: Row, name: str) -> list[Any]:
@@ -71,12 +96,8 @@ def parse_ratings(values: Any) -> dict[str, float]:
         raise wrong_type("a rating", "numbers by attribute", values)
     ratings = {}
     for name, value in values.items():
-        if value is None:
-            continue
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value):
-            raise wrong_type(f"the rating '{name}'", "a number", value)
-        ratings[str(name)] = float(value)
+        if value is not None and value != "":
+            ratings[str(name)] = number(value, f"the rating '{name}'")
     return ratings
 
 

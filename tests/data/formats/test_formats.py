@@ -361,11 +361,6 @@ def test_broken_rows(reason):
     assert str(raised.value) == reason.strip()
 
 
-def test_offered_tools_are_set_aside():
-    with pytest.raises(SetAside):
-        FORMATS["ShareGPT"]({"conversations": [SAID, BETTER], "tools": "[...]"})
-
-
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.text(max_size=3),
     lambda inner: (
