@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from lit_align.data.cell_text import contents
@@ -32,6 +32,26 @@ class ColumnSettings:
     names: Mapping[str, str] = field(default_factory=dict)
     ignored: Collection[str] = ()
     read: Collection[str] = ()
+
+
+def columns_read_by(*readers: object) -> set[str]:
+    """Columns that rewards, judges and callbacks read: their settings ``column``, and their ``read_columns``.
+
+    Args:
+        readers: each with settings that may be readers too; None is no reader.
+    """
+    columns: set[str] = set()
+    for reader in readers:
+        if isinstance(reader, list | tuple):
+            columns |= columns_read_by(*reader)
+            continue
+        columns.update(getattr(reader, "read_columns", ()))
+        column = getattr(reader, "column", None)
+        if isinstance(column, str):
+            columns.add(column)
+        if is_dataclass(reader):
+            columns |= columns_read_by(*(getattr(reader, setting.name) for setting in fields(reader)))
+    return columns
 
 
 def read_shared_columns(group: Group, ignored: Collection[str]) -> Group:

@@ -14,6 +14,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_align.checks import check_at_least, check_fraction
+from lit_align.data.column_fates import ColumnSettings, columns_read_by
 from lit_align.data.formats import Format
 from lit_align.data.kto_mismatched import add_mismatched_responses
 from lit_align.data.ledger import Ledger
@@ -55,6 +56,10 @@ class TextDataModule(LightningDataModule, ABC):
         max_malformed: share of malformed rows at which to stop.
         shuffle: whether each epoch has its own order.
         seed: of that order.
+        columns: the file's column for each column of the format that it names differently, such as
+            ``{prompt: question}``.
+        ignore_columns: columns that nothing reads, although their names say that they change what is learned; a row
+            with such a column is set aside unless it is listed here.
     """
 
     label_kind: ClassVar[LabelKind]
@@ -71,6 +76,8 @@ class TextDataModule(LightningDataModule, ABC):
         max_malformed: float = 0.01,
         shuffle: bool = True,
         seed: int = 0,
+        columns: dict[str, str] | None = None,
+        ignore_columns: list[str] | None = None,
     ) -> None:
         super().__init__()
         check_at_least("batch_size", batch_size, 1)
@@ -84,6 +91,7 @@ class TextDataModule(LightningDataModule, ABC):
         self.overlong = overlong
         self.batch_size = batch_size
         self.token_budget = token_budget
+        self.columns, self.ignore_columns = columns or {}, ignore_columns or []
         self.shuffle = shuffle
         self.seed = seed
         self.trees: dict[str, list[Tree]] = {}
@@ -152,6 +160,7 @@ class TextDataModule(LightningDataModule, ABC):
             module.attributes,
             self.max_malformed,
             on_ledger,
+            ColumnSettings(self.columns, self.ignore_columns, self._read_columns(module)),
         )
         tokenizer = ChatTokenizer(
             module.tokenizer,
@@ -161,6 +170,12 @@ class TextDataModule(LightningDataModule, ABC):
         )
         trees, _ = prepare(source, tokenizer)
         return trees
+
+    def _read_columns(self, module: TextModule) -> set[str]:
+        """Columns of the rows that rewards, feedback and callbacks read."""
+        readers = [getattr(module, name, None) for name in ("reward", "best_of")]
+        callbacks = getattr(self.trainer, "callbacks", [])
+        return columns_read_by(self, getattr(self, "feedback", None), *readers, *callbacks)
 
     def label_kind_for(self, split: str) -> LabelKind:
         """The label kind that the rows of a split are converted to."""

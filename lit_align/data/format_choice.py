@@ -8,7 +8,7 @@ from lit_align.data.formats import Format, Row
 from lit_align.data.formats.base import LocatedRow, ambiguous, no_format
 from lit_align.data.formats.known_columns import holds_something
 from lit_align.data.label_conversion import DERIVABLE_FROM
-from lit_align.errors import DataError, Malformed
+from lit_align.errors import DataError, RowError
 from lit_align.types import LabelKind
 
 SAMPLE_ROWS = 1000
@@ -23,7 +23,7 @@ def sample_rows(rows: Sequence[LocatedRow], path: str) -> list[Row]:
     """
     sample = []
     for _, row in rows:
-        if not isinstance(row, Malformed):
+        if not isinstance(row, RowError):
             sample.append({name: value for name, value in row.items() if holds_something(value)})
         if len(sample) == SAMPLE_ROWS:
             break
@@ -104,7 +104,7 @@ def _suitable(
 def _detour(kinds: frozenset[LabelKind], label_kind: LabelKind) -> int:
     """0 if a format with these labels is made for what is needed; more, the more has to be derived or left out."""
     if label_kind == LabelKind.RESPONSES:
-        return int(kinds == {LabelKind.PROMPTS})  # responses are needed
+        return int(kinds != {LabelKind.PROMPTS})  # an answer in the row may be for a reward
     if label_kind not in kinds:
         return 2
     is_comparison = label_kind == LabelKind.DEMONSTRATIONS and not kinds.isdisjoint(COMPARED)

@@ -27,6 +27,7 @@ class Ledger:
     Args:
         name: name of the data set, for the heading.
         rows: number of rows read; counted apart from the fates, so that these can be checked against it.
+        joined: number of records that are part of a row that another one begins.
 
     Example:
         >>> ledger = Ledger("pairs.jsonl", rows=2)
@@ -38,6 +39,7 @@ class Ledger:
 
     name: str
     rows: int = 0
+    joined: int = 0
     tokens: int = 0
     scored: int = 0
     tokens_cut: int = 0
@@ -133,6 +135,8 @@ class Ledger:
             lines += self._reason_lines(fate)
         if self.tokens:  # none where nothing was tokenised
             lines += [rule, *self._token_lines()]
+        if self.joined:
+            lines.append(f"records that were joined with others into these rows: {self.joined:,}")
         if self.unread:
             lines.append(self._unread_line())
         return "\n".join(lines)

@@ -69,8 +69,10 @@ def read_groups(source: DataSource, ledger: Ledger) -> Iterator[tuple[Group, str
     for path in source.paths:
         rows = list(read_rows(path))
         reader = RowReader.of_file(path, rows, formats, label_kind, source.columns)
+        ledger.joined += len(rows)
         for place, row in reader.row_format.join(rows):
             ledger.rows += 1
+            ledger.joined -= 1
             try:
                 read = reader.read(row)
                 group = read.group._replace(source=place)

@@ -12,7 +12,7 @@ from lit_align.data.format_choice import check_label_kind, choose_format, sample
 from lit_align.data.formats import Format, Row
 from lit_align.data.formats.base import LocatedRow
 from lit_align.data.readers import is_table
-from lit_align.errors import DataError, Malformed
+from lit_align.errors import DataError, Malformed, RowError
 from lit_align.types import Group, LabelKind
 
 
@@ -75,14 +75,14 @@ class RowReader:
                 raise error from None
         return cls(row_format, names, columns, is_table(path))
 
-    def read(self, row: Row | Malformed) -> ReadRow:
+    def read(self, row: Row | RowError) -> ReadRow:
         """The row as a group.
 
         Raises:
             Malformed: if the row is broken.
             SetAside: if it has no usable label, or a column that must not be ignored.
         """
-        if isinstance(row, Malformed):
+        if isinstance(row, RowError):
             raise row
         filled = {name: value for name, value in row.items() if value is not None}
         renamed, displaced = rename(filled, self.names)

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
-from lit_align.errors import DataError, Malformed
+from lit_align.errors import DataError, RowError
 from lit_align.types import Group, LabelKind
 
 Row = dict[str, Any]
 """One record of a data set, as read."""
 
-LocatedRow = tuple[str, Row | Malformed]
+LocatedRow = tuple[str, Row | RowError]
 """Where a row is, as ``file:line``, and the row or why it cannot be read."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -99,6 +99,16 @@ def parse_ratings(values: Any) -> dict[str, float]:
         if value is not None and value != "":
             ratings[str(name)] = number(value, f"the rating '{name}'")
     return ratings
+
+
+def places_by_score(scores: Sequence[float]) -> tuple[int, ...]:
+    """The place of each response, 1 for the highest score; equal scores are a tie.
+
+    Example:
+        >>> places_by_score([2.0, 5.0, 2.0])
+        (2, 1, 2)
+    """
+    return tuple(1 + sum(other > score for other in scores) for score in scores)
 
 
 def parse_messages(

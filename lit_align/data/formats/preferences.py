@@ -21,6 +21,7 @@ from lit_align.errors import Malformed, SetAside
 from lit_align.types import Group, LabelKind, Message, Pair, Text
 
 OTHER_FORMATS = {"conversations", "responses"}
+OTHER_PROMPTS = {"question", "input"}
 REWARD_BENCH = {"prompt", "chosen_model", "rejected_model", "subset"}
 
 
@@ -47,6 +48,8 @@ class Preferences(Format):
         if row.keys() & OTHER_FORMATS or row.keys() >= REWARD_BENCH:
             return False
         if "instruction" in row and isinstance(row["chosen"], str):
+            return False
+        if "prompt" not in row and row.keys() & OTHER_PROMPTS:
             return False
         is_pair = all(isinstance(row[name], str | list) for name in ("chosen", "rejected"))
         is_list = any(map(is_list_of_texts, (row["chosen"], row["rejected"])))
