@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from lit_align.data.formats import known_columns
 from lit_align.data.formats.fields import wrong_type
 from lit_align.data.formats.known_columns import holds_something, plain_name
 from lit_align.data.formats.shared_columns import parse_template_kwargs, parse_tools
-from lit_align.errors import SetAside
+from lit_align.errors import Malformed, SetAside
 from lit_align.types import Group, Message, Text
 
 SYSTEM_ROLES = ("system", "developer")
@@ -50,7 +50,9 @@ def columns_read_by(*readers: object) -> set[str]:
         if isinstance(column, str):
             columns.add(column)
         if is_dataclass(reader):
-            columns |= columns_read_by(*(getattr(reader, setting.name) for setting in fields(reader)))
+            columns |= columns_read_by(
+                *(getattr(reader, setting.name) for setting in fields(reader))
+            )
     return columns
 
 
@@ -85,7 +87,9 @@ def unread_columns(group: Group, settings: ColumnSettings) -> list[str]:
     for name, value in group.extra.items():
         if name in settings.read or not holds_something(value):
             continue
-        changes_learning = plain_name(name) in known_columns.LEARNED and not _is_neutral(name, value)
+        changes_learning = plain_name(name) in known_columns.LEARNED and not _is_neutral(
+            name, value
+        )
         if changes_learning and name not in settings.ignored and not repeats(value, group):
             raise SetAside(
                 f"nothing reads the column '{name}', which changes what is learned; rename it with data.columns, or "
@@ -150,7 +154,9 @@ def _add_system(group: Group, name: str, value: Any) -> Group:
     if not text:
         return group
     if group.continues:
-        raise SetAside(f"the column '{name}' has a system text, but the row is plain text without a prompt")
+        raise SetAside(
+            f"the column '{name}' has a system text, but the row is plain text without a prompt"
+        )
     prompt = _as_turns(group.prompt, "user")
     if prompt and prompt[0]["role"] in SYSTEM_ROLES:
         if str(prompt[0]["content"]).strip() == text:
@@ -167,19 +173,27 @@ def _as_turns(text: Text, role: str) -> list[Message]:
 
 
 def _add_tools(group: Group, name: str, value: Any) -> Group:
-    tools = parse_tools(value, name)
-    if not tools or _lists_tools(group, tools):
+    if _lists_tools(group, value):
         return group
-    if group.continues:
-        raise SetAside(f"the column '{name}' offers functions, but the row is plain text without a prompt")
+    tools = parse_tools(value, name)
+    if tools and group.continues:
+        raise SetAside(
+            f"the column '{name}' offers functions, but the row is plain text without a prompt"
+        )
     return group._replace(tools=(*group.tools, *tools))
 
 
-def _lists_tools(group: Group, tools: Sequence[dict[str, Any]]) -> bool:
+def _lists_tools(group: Group, value: Any) -> bool:
     """Whether the first turn is a system text that lists the functions itself, as Hermes' data do."""
     first = group.prompt[0] if isinstance(group.prompt, list) and group.prompt else None
     if first is None or first["role"] not in SYSTEM_ROLES:
         return False
     text = str(first["content"])
-    names = [str(tool["function"].get("name")) for tool in tools]
-    return "<tools>" in text and all(name in text for name in names)
+    return "<tools>" in text and all(name in text for name in _function_names(value))
+
+
+def _function_names(value: Any) -> list[str]:
+    try:
+        return [str(tool["function"].get("name")) for tool in parse_tools(value)]
+    except Malformed:
+        return []

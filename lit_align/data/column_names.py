@@ -39,7 +39,7 @@ def resolve_names(names: Mapping[str, str], columns: Collection[str], path: str)
             )
         if column in resolved:
             raise DataError(
-                f"data.columns takes both {resolved[column]} and {format_name} from {column!r}; name one column for each"
+                f"data.columns takes both {resolved[column]} and {format_name} from {column!r}; name one for each"
             )
         resolved[column] = format_name
     return resolved

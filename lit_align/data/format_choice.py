@@ -82,9 +82,7 @@ def check_label_kind(path: str, row_format: Format, sample: Sequence[Row], kind:
         raise _unsuitable([row_format], label_kinds, kind, path)
 
 
-def _suitable(
-    row: Row, matches: Sequence[Format], label_kind: LabelKind, path: str
-) -> Format:
+def _suitable(row: Row, matches: Sequence[Format], label_kind: LabelKind, path: str) -> Format:
     ranked = []
     all_kinds: frozenset[LabelKind] = frozenset()
     for row_format in matches:

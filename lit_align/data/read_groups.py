@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lit_align.data.column_fates import ColumnSettings
 from lit_align.data.formats import Format
@@ -37,7 +37,7 @@ class DataSource:
     attributes: Sequence[str] = ()
     max_malformed: float = 0.01
     on_ledger: Callable[[Ledger], object] = lambda ledger: None
-    columns: ColumnSettings = ColumnSettings()
+    columns: ColumnSettings = field(default_factory=ColumnSettings)
 
     def new_ledger(self) -> Ledger:
         """An empty ledger of these files."""

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lit_align.data.cell_text import check_texts, looks_like_messages, parse_cells, unparsed_messages
+from lit_align.data.cell_text import (
+    check_texts,
+    looks_like_messages,
+    parse_cells,
+    unparsed_messages,
+)
 from lit_align.data.column_fates import ColumnSettings, read_shared_columns, unread_columns
 from lit_align.data.column_names import Names, lower_names, rename, resolve_names, restore
 from lit_align.data.format_choice import check_label_kind, choose_format, sample_rows, typical_row

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,7 +23,9 @@ from lit_align.errors import Malformed, SetAside
 from lit_align.types import Group, LabelKind, Pair
 
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "context")
-RESPONSES = re.compile(r"(response|reply|answer|completion|generation|output|text)[-_ ]?([0-9ab])", re.I)
+RESPONSES = re.compile(
+    r"(response|reply|answer|completion|generation|output|text)[-_ ]?([0-9ab])", re.I
+)
 TIES = {"tie", "both", "equal", "same", "neither", "none"}
 SIDES = {"left": 0, "right": 1}
 COMPARED = frozenset({LabelKind.PAIRS, LabelKind.DEMONSTRATIONS})
@@ -32,8 +35,8 @@ COMPARED = frozenset({LabelKind.PAIRS, LabelKind.DEMONSTRATIONS})
 class Argilla(Format):
     """A prompt, two responses such as ``response1`` and ``response2``, and votes in ``QUESTION.responses``.
 
-    The layout of https://docs.argilla.io/latest/ from version 2. A vote names a column, its last letter, or is a ranking
-    of columns; only submitted ones count, and the probability is the majority's share of the votes that are no tie.
+    The layout of https://docs.argilla.io/latest/ from version 2. A vote is the name of a column, its last letter, or a
+    ranking of columns; only submitted ones count. The probability is the majority's share of the votes that are no tie.
 
     Example:
         >>> row = {"prompt": "2 + 2?", "response1": "5", "response2": "4", "better.responses": ["response2"]}
@@ -44,15 +47,16 @@ class Argilla(Format):
     label_kinds: ClassVar[frozenset[LabelKind]] = COMPARED
 
     def recognises(self, row: Row) -> bool:
-        """A prompt, two numbered responses, and one question with responses."""
-        return len(_questions(row)) == 1 and _prompt_of(row) != "" and len(_numbered(row)) == 2
+        """A prompt, two numbered responses, and one question about them."""
+        names = _numbered(row)
+        return _prompt_of(row) != "" and len(names) == 2 and _question_of(row, names) != ""
 
     def __call__(self, row: Row) -> Group:
         """A group of two responses."""
-        prompt_name, names, questions = _prompt_of(row), _numbered(row), _questions(row)
-        if not prompt_name or len(names) != 2 or len(questions) != 1:
-            raise Malformed("not a prompt, two responses and one question with responses")
-        question = questions[0]
+        prompt_name, names = _prompt_of(row), _numbered(row)
+        question = _question_of(row, names)
+        if not prompt_name or len(names) != 2 or not question:
+            raise Malformed("not a prompt, two responses and one question about them")
         votes = [_side(vote, names) for vote in _submitted(row, question)]
         group = _majority_group(row, prompt_name, names, votes)
         read = (f"{question}.responses", f"{question}.responses.status")
@@ -93,7 +97,10 @@ class LabelStudio(Format):
         for annotation in list_field(row, "annotations"):
             votes += _selected(annotation)
         group = _majority_group(data, prompt_name, names, votes)
-        extra = {**other_fields(row, "data", "annotations"), **other_fields(data, prompt_name, *names)}
+        extra = {
+            **other_fields(row, "data", "annotations"),
+            **other_fields(data, prompt_name, *names),
+        }
         return group._replace(extra=extra)
 
 
@@ -134,9 +141,16 @@ def _numbered(row: Row) -> list[str]:
     return sorted(name for name in row if RESPONSES.fullmatch(name))
 
 
-def _questions(row: Row) -> list[str]:
-    """Argilla's questions with responses."""
-    return [name.removesuffix(".responses") for name in row if name.endswith(".responses")]
+def _question_of(row: Row, names: Sequence[str]) -> str:
+    """Argilla's one question whose responses name columns with responses; empty if there are none or several."""
+    questions = []
+    for column, votes in row.items():
+        if column.endswith(".responses") and isinstance(votes, list):
+            with suppress(Malformed):
+                for vote in votes:
+                    _side(vote, names)
+                questions.append(column.removesuffix(".responses"))
+    return questions[0] if len(questions) == 1 else ""
 
 
 def _submitted(row: Row, question: str) -> list[Any]:

@@ -80,8 +80,8 @@ def recognise(row: Row, formats: Sequence[Format]) -> Format:
 def no_format(row: Row, formats: Sequence[Format]) -> DataError:
     """The error for columns that match none of the formats."""
     return DataError(
-        f"no format matches the columns {_columns(row)}; rename them to those of one of "
-        f"{', '.join(_names(formats))} (`lit-align plugins formats` lists them) with data.columns, or write a plugin for them"
+        f"no format matches the columns {_columns(row)}; rename them to those of one of {', '.join(_names(formats))} "
+        "(`lit-align plugins formats` lists them) with data.columns, or write a plugin for them"
     )
 
 

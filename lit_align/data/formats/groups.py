@@ -32,7 +32,8 @@ class Groups(Format):
     A pair is ``[better, worse]`` by index, then optionally the probability that this is right, then the margin. A
     ranking is the place of each response, 1 for the best, the same for a tie and 0 where only the others were placed;
     ratings are an object of numbers by attribute for each response, null where one was not rated. A target is the
-    index of the reference answer, and ``continues`` says that responses continue the prompt as plain text. A response with its ids in ``tokens`` was sampled, and may be empty.
+    index of the reference answer. A response with its ids in ``tokens`` was sampled, and may be empty. ``tools`` and
+    ``chat_template_kwargs`` are for the chat template; ``continues`` is true for plain text that no template renders.
 
     Example:
         >>> Groups()({"prompt": "2 + 2?", "responses": ["4", "5"], "pairs": [[0, 1, 0.9]]}).pairs

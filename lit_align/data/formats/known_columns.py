@@ -21,10 +21,8 @@ QUESTIONS = frozenset(
         "instructions",
         "input",
         "inputs",
-        "user",
         "usermessage",
         "problem",
-        "task",
         "context",
         "history",
         "post",
@@ -40,7 +38,7 @@ QUESTIONS = frozenset(
 
 THOUGHTS = frozenset({"thinking", "thought", "thoughts", "reasoning", "reasoningcontent", "cot"})
 WEIGHTS = frozenset(
-    {"weight", "weights", "sampleweight", "train", "trainable", "training", "lossmask", "loss"}
+    {"weight", "sampleweight", "lossweight", "train", "trainable", "training", "lossmask"}
 )
 STRUCTURE = frozenset({"role", "parentid", "messagetreeid", "toolcalls", "functioncall"})
 MEDIA = frozenset({"image", "images", "audio", "audios", "video", "videos"})

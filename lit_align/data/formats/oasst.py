@@ -28,11 +28,11 @@ THREAD, REPLIES, PLACES = "thread", "replies", "places"
 
 @dataclass(frozen=True)
 class OASST(Format):
-    """A message a row, with ``message_id``, ``parent_id``, ``role``, ``text`` and ``rank`` among its siblings, 0 first.
+    """A message a row, with ``message_id``, ``parent_id``, ``role``, ``text`` and ``rank`` among its siblings.
 
-    The file is read as a whole. Each message with replies of the assistant becomes a prompt, with all before it, and the
-    replies become its responses; they are ranked where they have ranks. So every reply is a response once, in its own
-    context. A message that is deleted, or below one that is, is set aside.
+    The file is read as a whole. Each message with replies of the assistant becomes a prompt, with all before it, and
+    the replies become its responses; they are ranked where they have ranks, 0 for the best. So every reply is a
+    response once, in its own context. A message that is deleted, or below one that is, is set aside.
 
     Example:
         >>> rows = [("a:1", {"message_id": "1", "role": "prompter", "text": "2 + 2?"})]

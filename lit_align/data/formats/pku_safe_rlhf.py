@@ -55,7 +55,11 @@ class PKUSafeRLHF(Format):
         if any(row.get(name) is None for name in LABELS):
             return ""
         better, safer = (_index(row, name) for name in LABELS)
-        return "" if better == safer else f"the better and the safer response differ; {self.label} is used"
+        return (
+            ""
+            if better == safer
+            else f"the better and the safer response differ; {self.label} is used"
+        )
 
 
 def _index(row: Row, name: str) -> int:

@@ -47,11 +47,18 @@ LAYOUTS = (
         "context",
         "https://huggingface.co/datasets/databricks/databricks-dolly-15k",
     ),
-    CompletionColumns("question", "response", "", "https://huggingface.co/datasets/Open-Orca/OpenOrca"),
-    CompletionColumns("question", "answer", "", "https://huggingface.co/datasets/openai/gsm8k"),
-    CompletionColumns("query", "response", "", "https://huggingface.co/datasets/meta-math/MetaMathQA"),
     CompletionColumns(
-        "query", "answer", "", "https://huggingface.co/datasets/m-a-p/CodeFeedback-Filtered-Instruction"
+        "question", "response", "", "https://huggingface.co/datasets/Open-Orca/OpenOrca"
+    ),
+    CompletionColumns("question", "answer", "", "https://huggingface.co/datasets/openai/gsm8k"),
+    CompletionColumns(
+        "query", "response", "", "https://huggingface.co/datasets/meta-math/MetaMathQA"
+    ),
+    CompletionColumns(
+        "query",
+        "answer",
+        "",
+        "https://huggingface.co/datasets/m-a-p/CodeFeedback-Filtered-Instruction",
     ),
     CompletionColumns(
         "problem", "solution", "", "https://huggingface.co/datasets/hendrycks/competition_math"
@@ -60,7 +67,9 @@ LAYOUTS = (
         "prompt", "response", "", "https://huggingface.co/datasets/PKU-Alignment/BeaverTails"
     ),
     CompletionColumns("instruction", "generation", "", "https://distilabel.argilla.io/latest/"),
-    CompletionColumns("input", "output", "", "https://huggingface.co/datasets/nvidia/OpenCodeInstruct"),
+    CompletionColumns(
+        "input", "output", "", "https://huggingface.co/datasets/nvidia/OpenCodeInstruct"
+    ),
 )
 
 

@@ -72,8 +72,11 @@ def named_vote(row: Row) -> Vote:
 
 def flagged_vote(row: Row) -> Vote:
     """Reads 1 and 0 in ``winner_model_a``, ``winner_model_b`` and ``winner_tie``."""
-    first, second = bool_field(row, "winner_model_a"), bool_field(row, "winner_model_b")
-    return Vote(None if first == second else first)
+    names = ("winner_model_a", "winner_model_b", "winner_tie")
+    flags = [bool_field(row, name) for name in names]
+    if sum(flags) != 1:
+        raise Malformed("not exactly one of winner_model_a, winner_model_b and winner_tie is 1")
+    return Vote(None if flags[2] else flags[0])
 
 
 def upvotes(row: Row) -> Vote:

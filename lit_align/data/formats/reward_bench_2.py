@@ -7,7 +7,13 @@ from typing import ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
-from lit_align.data.formats.fields import check_prompt, check_response, list_field, other_fields, text_field
+from lit_align.data.formats.fields import (
+    check_prompt,
+    check_response,
+    list_field,
+    other_fields,
+    text_field,
+)
 from lit_align.data.formats.preferences import is_list_of_texts
 from lit_align.errors import Malformed
 from lit_align.types import Group, LabelKind, Message, Pair

@@ -17,7 +17,7 @@ COLUMNS = ("info", "summaries", "choice")
 
 @dataclass(frozen=True)
 class Summaries(Format):
-    """Columns ``info`` (a Reddit post or an article), ``summaries`` (two, each with ``text``) and ``choice``.
+    r"""Columns ``info`` (a Reddit post or an article), ``summaries`` (two, each with ``text``) and ``choice``.
 
     A post becomes the prompt with its subreddit and title, as in the paper's appendix B; each on a line of its own, and
     the last line is ``TL;DR:``.
@@ -25,7 +25,7 @@ class Summaries(Format):
     Example:
         >>> summaries = [{"text": " A cat."}, {"text": " A dog."}]
         >>> Summaries()({"info": {"post": "My cat."}, "summaries": summaries, "choice": 1})[:2]
-        ('POST: My cat.\\n\\nTL;DR:', [' A dog.', ' A cat.'])
+        ('POST: My cat.\n\nTL;DR:', [' A dog.', ' A cat.'])
     """
 
     label_kinds: ClassVar[frozenset[LabelKind]] = frozenset(

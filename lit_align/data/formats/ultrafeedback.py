@@ -96,7 +96,9 @@ class Generations(Format):
                 rated.append((text, number(rating, "a rating")))
         if not rated:
             raise SetAside("no rated generation")
-        responses = [check_response(text_field({"generation": text}, "generation")) for text, _ in rated]
+        responses = [
+            check_response(text_field({"generation": text}, "generation")) for text, _ in rated
+        ]
         scores = [score for _, score in rated]
         return Group(
             check_prompt(text_field(row, "instruction")),
