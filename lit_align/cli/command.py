@@ -14,9 +14,10 @@ from lit_align.cli.renamed import refuse_renamed_arguments
 from lit_align.cli.run_folder import create_run_folder
 from lit_align.data.column_fates import ColumnSettings, columns_read_by
 from lit_align.data.formats import Format
-from lit_align.data.ledger import Ledger
+from lit_align.data.ledger import Ledger, write_ledger_rows
 from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.errors import ConfigError
+from lit_align.jsonl import write_json
 from lit_align.plugins import load_plugins
 from lit_align.types import Group, LabelKind
 
@@ -138,7 +139,8 @@ def _ledger_printer(console: Console, folder: Path) -> Callable[[Ledger], None]:
 
     def show(ledger: Ledger) -> None:
         console.print(ledger.table(), highlight=False, markup=False)
-        (folder / "ledger.json").write_text(ledger.to_json() + "\n", encoding="utf-8")
+        write_json(folder / "ledger.json", ledger.to_dict())
+        write_ledger_rows(folder, {"data": ledger})
 
     return show
 

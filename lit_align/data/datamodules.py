@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from abc import ABC
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from lit_align.checks import check_at_least, check_fraction
 from lit_align.data.column_fates import ColumnSettings, columns_read_by
 from lit_align.data.formats import Format
 from lit_align.data.kto_mismatched import add_mismatched_responses
-from lit_align.data.ledger import Ledger
+from lit_align.data.ledger import Ledger, write_ledgers
 from lit_align.data.loader import StepLoader
 from lit_align.data.prepare import prepare
 from lit_align.data.read_groups import DataSource
@@ -124,9 +123,9 @@ class TextDataModule(LightningDataModule, ABC):
         label_kind = self.label_kind_for(split)
 
         def publish(ledger: Ledger) -> None:
-            self.ledgers[split] = ledger
+            self.add_ledger(split, ledger)
             rank_zero_info(ledger.table())
-            _write_ledgers(Path(self._running.default_root_dir), self.ledgers)
+            rank_zero_only(write_ledgers)(Path(self._running.default_root_dir), self.ledgers)
 
         trees = self.read_trees(split, label_kind, module, publish)
         # responses that come later get their mismatched ones then
@@ -176,6 +175,12 @@ class TextDataModule(LightningDataModule, ABC):
         readers = [getattr(module, name, None) for name in ("reward", "best_of")]
         callbacks = getattr(self.trainer, "callbacks", [])
         return columns_read_by(self, getattr(self, "feedback", None), *readers, *callbacks)
+
+    def add_ledger(self, split: str, ledger: Ledger) -> None:
+        """Keep the ledger of a split; the validation data are compared with the training data."""
+        self.ledgers[split] = ledger
+        if split == "validation" and "train" in self.ledgers:
+            ledger.compare(self.ledgers["train"])
 
     def label_kind_for(self, split: str) -> LabelKind:
         """The label kind that the rows of a split are converted to."""
@@ -324,12 +329,3 @@ def _labels_to_device(labels: Labels | None, device: torch.device) -> Labels | N
 
 def _as_list(paths: str | list[str] | None) -> list[str]:
     return [paths] if isinstance(paths, str) else list(paths or ())
-
-
-@rank_zero_only
-def _write_ledgers(folder: Path, ledgers: dict[str, Ledger]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(
-        {split: ledger.to_dict() for split, ledger in ledgers.items()}, indent=2, ensure_ascii=False
-    )
-    (folder / "ledger.json").write_text(text, encoding="utf-8")

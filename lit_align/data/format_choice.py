@@ -71,13 +71,13 @@ def choose_format(
     raise no_format(typical_row(sample), formats)
 
 
-def check_label_kind(path: str, row_format: Format, sample: Sequence[Row], kind: LabelKind) -> None:
+def check_label_kind(path: str, row_format: Format, kind: LabelKind) -> None:
     """Refuse a format from whose labels the needed ones cannot be derived.
 
     Raises:
         DataError: naming both.
     """
-    label_kinds = row_format.row_label_kinds(typical_row(sample))
+    label_kinds = row_format.label_kinds
     if not label_kinds & DERIVABLE_FROM[kind]:
         raise _unsuitable([row_format], label_kinds, kind, path)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lit_align.data.data_findings import DataFindings
 from lit_align.errors import DataError, RowError
+from lit_align.jsonl import write_json, write_jsonl
 from lit_align.types import Tree
 
 FATES = ("kept", "truncated", "malformed", "set aside", "overlong")
@@ -47,9 +50,13 @@ class Ledger:
     boundary_merges: int = 0
     longest_prompt: int = 0
     longest_response: int = 0
+    num_responses: int = 0
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     examples: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     unread: Counter[str] = field(default_factory=Counter)
+    places: list[tuple[str, str, str]] = field(default_factory=list)
+    findings: DataFindings = field(default_factory=DataFindings)
+    overlap: list[str] = field(default_factory=list)
 
     def add_unread(self, name: str, count: int = 1) -> None:
         """Record that a column, or a key of turns such as ``turn.timestamp``, holds something that nothing reads."""
@@ -60,6 +67,8 @@ class Ledger:
         if fate not in FATES:
             raise ValueError(f"{fate!r} is no fate; it must be one of {', '.join(FATES)}")
         self.reasons[fate, reason] += 1
+        if fate != "kept" or reason:
+            self.places.append((source, fate, reason))
         if fate != "kept":
             examples = self.examples.setdefault((fate, reason), [])
             if len(examples) < MAX_EXAMPLES:
@@ -78,6 +87,7 @@ class Ledger:
         self.tokens_cut += cut
         self.ends_lost += ends_lost
         self.boundary_merges += boundary_merges
+        self.num_responses += len(tree.responses)
         self.longest_prompt = max(self.longest_prompt, len(tree.prompt))
         for response in tree.responses:
             self.longest_response = max(self.longest_response, len(response))
@@ -112,9 +122,10 @@ class Ledger:
                 f"mostly {self._most_common_loss(('malformed',))}; fix them or raise max_malformed"
             )
         if not fates["kept"] + fates["truncated"]:
-            raise DataError(
-                f"none of the {self.rows} rows of {self.name} can be trained on; {self._most_common_loss(FATES[2:])}"
-            )
+            rows = f"none of the {self.rows:,} rows of {self.name} can"
+            if self.rows == 1:
+                rows = f"the only row of {self.name} cannot"
+            raise DataError(f"{rows} be trained on; {self._most_common_loss(FATES[2:])}")
 
     def _most_common_loss(self, fates: tuple[str, ...]) -> str:
         """The most common reason among ``fates``, with the first row that has it."""
@@ -139,7 +150,23 @@ class Ledger:
             lines.append(f"records that were joined with others into these rows: {self.joined:,}")
         if self.unread:
             lines.append(self._unread_line())
+        lines += [f"note: {sentence}" for sentence in self.notes]
         return "\n".join(lines)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing before training, in sentences."""
+        notes = [*self.findings.sentences(), *self.overlap]
+        if self.ends_lost > self.num_responses / 2:
+            notes.append(
+                f"the end of {self.ends_lost:,} of {self.num_responses:,} responses is cut off, so a model hardly "
+                "learns where to stop: raise max_length"
+            )
+        return notes
+
+    def compare(self, train: Ledger) -> None:
+        """Note the prompts of these data that are in the training data too."""
+        self.overlap = self.findings.overlap(train.findings, "train")
 
     def _reason_lines(self, fate: str) -> list[str]:
         lines = []
@@ -187,11 +214,33 @@ class Ledger:
                 reasons.append(
                     {"fate": fate, "reason": reason, "rows": count, "examples": examples}
                 )
-        return {**counts, "fates": self.fates, "reasons": reasons, "unread": dict(self.unread)}
+        return {
+            **counts,
+            "fates": self.fates,
+            "reasons": reasons,
+            "unread": dict(self.unread),
+            "notes": self.notes,
+        }
 
     def to_json(self) -> str:
         """All counts as indented JSON."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+
+def write_ledgers(folder: Path, ledgers: Mapping[str, Ledger]) -> None:
+    """Write ``ledger.json`` and ``ledger_rows.jsonl`` into the folder of a run, by the name of the split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "ledger.json", {name: ledger.to_dict() for name, ledger in ledgers.items()})
+    write_ledger_rows(folder, ledgers)
+
+
+def write_ledger_rows(folder: Path, ledgers: Mapping[str, Ledger]) -> None:
+    """Write ``ledger_rows.jsonl``: split, place, fate and reason of each row that was not simply kept."""
+    rows = []
+    for name, ledger in ledgers.items():
+        for place, fate, reason in ledger.places:
+            rows.append({"split": name, "place": place, "fate": fate, "reason": reason})
+    write_jsonl(folder / "ledger_rows.jsonl", rows)
 
 
 def _count_rows(count: int) -> str:

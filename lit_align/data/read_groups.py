@@ -82,6 +82,7 @@ def read_groups(source: DataSource, ledger: Ledger) -> Iterator[tuple[Group, str
                 continue
             for name in read.unread:
                 ledger.add_unread(name)
+            ledger.findings.add(path, converted)
             yield converted, read.note or _conversion_note(group, converted, label_kind)
 
 

@@ -119,8 +119,8 @@ def _choose(
     path: str,
 ) -> Format:
     """The format of the renamed sample, of whose labels the needed ones can be derived."""
-    renamed = [parse_cells(rename(row, names)[0]) for row in sample]
     if len(formats) == 1:
-        check_label_kind(path, formats[0], renamed, label_kind)
+        check_label_kind(path, formats[0], label_kind)
         return formats[0]
+    renamed = [parse_cells(rename(row, names)[0]) for row in sample]
     return choose_format(renamed, formats, label_kind, path)

@@ -240,7 +240,7 @@ def test_hub_configurations_and_folders(tmp_path, monkeypatch):
     with pytest.raises(
         DataError, match=r"Config name is missing.*main.*name/config:split@revision"
     ):
-        list(read_rows("someone/birds"))
+        list(read_rows("someone/birds:train"))
 
 
 @pytest.mark.parametrize(
