@@ -179,8 +179,8 @@ class TextDataModule(LightningDataModule, ABC):
     def add_ledger(self, split: str, ledger: Ledger) -> None:
         """Keep the ledger of a split; the validation data are compared with the training data."""
         self.ledgers[split] = ledger
-        if split == "validation" and "train" in self.ledgers:
-            ledger.compare(self.ledgers["train"])
+        if self.ledgers.keys() >= {"train", "validation"}:
+            self.ledgers["validation"].compare(self.ledgers["train"])
 
     def label_kind_for(self, split: str) -> LabelKind:
         """The label kind that the rows of a split are converted to."""

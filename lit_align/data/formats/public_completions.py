@@ -39,6 +39,11 @@ class CompletionColumns(NamedTuple):
     details: str = ""
     source: str = ""
 
+    def columns_by_role(self) -> dict[str, tuple[str, ...]]:
+        """The names of the columns with the prompt, the response and the label."""
+        prompt = tuple(filter(None, (self.prompt, self.details)))
+        return {"prompt": prompt, "responses": (self.response,), "label": ()}
+
 
 LAYOUTS = (
     CompletionColumns(

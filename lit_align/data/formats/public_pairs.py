@@ -21,6 +21,10 @@ class PairColumns(NamedTuple):
     rejected: str
     source: str
 
+    def columns_by_role(self) -> dict[str, tuple[str, ...]]:
+        """The names of the columns with the prompt and the responses, the better one first."""
+        return {"prompt": (self.prompt,), "responses": (self.chosen, self.rejected), "label": ()}
+
 
 LAYOUTS = (
     PairColumns(

@@ -35,7 +35,7 @@ class VoteColumns(NamedTuple):
         responses: the columns with the two responses.
         labels: the columns that the vote is read from; the first one must be there.
         vote: reads it.
-        source: address of the set.
+        source: address of the set; empty for a general layout.
     """
 
     prompt: str
@@ -43,6 +43,11 @@ class VoteColumns(NamedTuple):
     labels: tuple[str, ...]
     vote: Callable[[Row], Vote]
     source: str
+
+    def columns_by_role(self) -> dict[str, tuple[str, ...]]:
+        """The names of the columns with the prompt, the responses and the vote."""
+        prompt = (self.prompt,) if self.prompt else ()
+        return {"prompt": prompt, "responses": self.responses, "label": self.labels}
 
     @property
     def columns(self) -> set[str]:
@@ -128,7 +133,7 @@ LAYOUTS = (
         ("response_a", "response_b"),
         ("winner",),
         named_vote,
-        "https://huggingface.co/datasets/lmsys/lmsys-arena-human-preference-55k",
+        "",
     ),
     VoteColumns(
         "history",
