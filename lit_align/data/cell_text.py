@@ -11,7 +11,9 @@ from lit_align.data.formats import Row
 from lit_align.errors import Malformed, SetAside
 from lit_align.types import Group, Text
 
-TURNS = re.compile(r"\s*\[\s*\{\s*['\"](role|content|from|value)['\"]\s*:")
+TURNS = re.compile(
+    r"""\s*\[\s*\{\s*(['"](content|value)['"]\s*:|[^{}\[\]]{0,200}?['"](role|from)['"]\s*:)"""
+)
 ARRAY_BREAK = re.compile(r"\}\s*\n\s*\{")  # numpy prints an array of turns without commas
 MAX_LITERAL = 1_000_000  # characters; Python's parser needs some hundred bytes for each
 MISSING = {"nan", "n/a", "null", "none", "<na>"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lit_align.data.file_bytes import not_utf8, open_file
 from lit_align.data.formats.base import LocatedRow
@@ -80,7 +80,7 @@ def _delimiter_of(path: str, file: io.TextIOWrapper) -> str:
     return find_delimiter(sample)
 
 
-def _check_header(path: str, names: list[str] | tuple[()]) -> None:
+def _check_header(path: str, names: Sequence[str]) -> None:
     for name in names:
         if list(names).count(name) > 1:
             raise DataError(f"{path} has several columns called {name!r}; rename all but one")

@@ -47,6 +47,12 @@ def typical_row(sample: Sequence[Row]) -> Row:
     return merged
 
 
+def fits(row_format: Format, row: Row, label_kind: LabelKind) -> bool:
+    """Whether a format reads the row, and labels of this kind can be derived from its."""
+    kinds = DERIVABLE_FROM[label_kind]
+    return row_format.recognises(row) and not kinds.isdisjoint(row_format.row_label_kinds(row))
+
+
 def choose_format(
     sample: Sequence[Row], formats: Sequence[Format], label_kind: LabelKind, path: str
 ) -> Format:

@@ -13,11 +13,17 @@ from lit_align.data.cell_text import (
 )
 from lit_align.data.column_fates import ColumnSettings, read_shared_columns, unread_columns
 from lit_align.data.column_names import Names, lower_names, rename, resolve_names, restore
-from lit_align.data.format_choice import check_label_kind, choose_format, sample_rows, typical_row
+from lit_align.data.format_choice import (
+    check_label_kind,
+    choose_format,
+    fits,
+    sample_rows,
+    typical_row,
+)
 from lit_align.data.formats import Format, Row
 from lit_align.data.formats.base import LocatedRow
 from lit_align.data.readers import is_table
-from lit_align.errors import DataError, Malformed, RowError
+from lit_align.errors import Malformed, RowError
 from lit_align.types import Group, LabelKind
 
 
@@ -63,21 +69,13 @@ class RowReader:
         """
         sample = sample_rows(rows, path)
         names = resolve_names(columns.names, typical_row(sample), path)
-        lower = {
-            column: name
-            for column, name in lower_names(typical_row(sample)).items()
-            if column not in names and name not in names.values()
-        }
-        try:
-            row_format = _choose(sample, names, formats, label_kind, path)
-        except DataError as error:
-            names = {**lower, **names}
-            if not lower:
-                raise
-            try:
-                row_format = _choose(sample, names, formats, label_kind, path)
-            except DataError:
-                raise error from None
+        names = _resolve_case(sample, names, formats, label_kind)
+        renamed = [parse_cells(rename(row, names)[0]) for row in sample]
+        if len(formats) == 1:
+            row_format = formats[0]
+            check_label_kind(path, row_format, label_kind)
+        else:
+            row_format = choose_format(renamed, formats, label_kind, path)
         return cls(row_format, names, columns, is_table(path))
 
     def read(self, row: Row | RowError) -> ReadRow:
@@ -111,16 +109,17 @@ class RowReader:
             raise
 
 
-def _choose(
-    sample: Sequence[Row],
-    names: Names,
-    formats: Sequence[Format],
-    label_kind: LabelKind,
-    path: str,
-) -> Format:
-    """The format of the renamed sample, of whose labels the needed ones can be derived."""
-    if len(formats) == 1:
-        check_label_kind(path, formats[0], label_kind)
-        return formats[0]
-    renamed = [parse_cells(rename(row, names)[0]) for row in sample]
-    return choose_format(renamed, formats, label_kind, path)
+def _resolve_case(
+    sample: Sequence[Row], names: Names, formats: Sequence[Format], label_kind: LabelKind
+) -> Names:
+    """The names, and those of other columns in lower case if a format fits only then."""
+    row = typical_row(sample)
+    lower = dict(names)
+    for column, name in lower_names(row).items():
+        if column not in names and name not in names.values():
+            lower[column] = name
+    for candidates in (names, lower):
+        renamed = parse_cells(rename(row, candidates)[0])
+        if any(fits(row_format, renamed, label_kind) for row_format in formats):
+            return candidates
+    return names

@@ -141,7 +141,7 @@ def test_columns_are_set_on_the_command_line(tmp_path, tokenizer):
     assert (tree.group.prompt, tree.group.responses) == ("a", ["b", "c"])
     assert ledgers[0].unread == {"thinking": 1}
     parsed.ignore_columns = []
-    with pytest.raises(DataError, match="the only row.*the column 'thinking', which changes what"):
+    with pytest.raises(DataError, match=r"the only row.*the column 'thinking', which changes what"):
         parsed.read_trees("train", "pairs", Learner(tokenizer()), ledgers.append)
 
 

@@ -759,9 +759,10 @@ def test_columns_are_renamed(tmp_path):
 
 
 def test_letter_case_is_forgiven(tmp_path):
-    row = {"Prompt": ASK, "Chosen": GOOD, "REJECTED": BAD, "Topic": "birds"}
-    (group,), ledger = read(tmp_path, [row], "pairs")
-    assert (group.prompt, group.responses, dict(ledger.unread)) == (*PLAIN, {"Topic": 1})
+    for prompt in ("Prompt", "prompt"):
+        row = {prompt: ASK, "Chosen": GOOD, "REJECTED": BAD, "Topic": "birds"}
+        (group,), ledger = read(tmp_path, [row], "pairs")
+        assert (group.prompt, group.responses, dict(ledger.unread)) == (*PLAIN, {"Topic": 1})
 
 
 def test_a_sparse_label_is_seen_in_later_rows(tmp_path):
