@@ -67,9 +67,8 @@ class Ledger:
         if fate not in FATES:
             raise ValueError(f"{fate!r} is no fate; it must be one of {', '.join(FATES)}")
         self.reasons[fate, reason] += 1
-        if fate != "kept" or reason:
-            self.places.append((source, fate, reason))
         if fate != "kept":
+            self.places.append((source, fate, reason))
             examples = self.examples.setdefault((fate, reason), [])
             if len(examples) < MAX_EXAMPLES:
                 examples.append(source)
@@ -235,7 +234,7 @@ def write_ledgers(folder: Path, ledgers: Mapping[str, Ledger]) -> None:
 
 
 def write_ledger_rows(folder: Path, ledgers: Mapping[str, Ledger]) -> None:
-    """Write ``ledger_rows.jsonl``: split, place, fate and reason of each row that was not simply kept."""
+    """Write ``ledger_rows.jsonl``: split, place, fate and reason of each row that was not kept as it is."""
     rows = []
     for name, ledger in ledgers.items():
         for place, fate, reason in ledger.places:

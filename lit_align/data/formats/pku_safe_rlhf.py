@@ -41,7 +41,8 @@ class PKUSafeRLHF(Format):
 
     def __call__(self, row: Row) -> Group:
         """A group of two responses, the better one first."""
-        better = _index(row, f"{self.label}_response_id")
+        indices = {name: _index(row, name) for name in LABELS if row.get(name) is not None}
+        better = required(indices, f"{self.label}_response_id")
         pair = {
             "prompt": required(row, "prompt"),
             "chosen": row.get(f"response_{better}"),

@@ -11,12 +11,11 @@ from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
     check_prompt,
     other_fields,
-    parse_messages,
     required,
     text_field,
 )
 from lit_align.errors import Malformed
-from lit_align.types import Group, LabelKind
+from lit_align.types import Group, LabelKind, Message
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,8 @@ class XLAM(Format):
     def __call__(self, row: Row) -> Group:
         """A group of one response."""
         prompt = check_prompt([{"role": "user", "content": text_field(row, "query")}])
-        answer = {"role": "assistant", "content": "", "tool_calls": _calls(row)}
-        response = parse_messages([answer], "answers")
-        return Group(prompt, [response], extra=other_fields(row, "query", "answers"))
+        answer: Message = {"role": "assistant", "content": "", "tool_calls": _calls(row)}
+        return Group(prompt, [[answer]], extra=other_fields(row, "query", "answers"))
 
 
 def _calls(row: Row) -> list[dict[str, Any]]:
@@ -59,9 +57,9 @@ def _calls(row: Row) -> list[dict[str, Any]]:
 
 
 def _call(entry: Any) -> dict[str, Any]:
-    if not isinstance(entry, dict) or not {"name", "arguments"} <= entry.keys():
-        raise Malformed("a call has no 'name' and 'arguments'")
-    function = {"name": entry["name"], "arguments": entry["arguments"]}
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise Malformed("a call has no 'name'")
+    function = {"name": entry["name"], "arguments": entry.get("arguments") or {}}
     return {"type": "function", "function": function}
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_align.data.column_fates import ColumnSettings
+from lit_align.data.format_choice import choose_format
 from lit_align.data.formats import built_in
 from lit_align.data.formats.annotation_tools import LabelStudio
 from lit_align.data.formats.pku_safe_rlhf import PKUSafeRLHF
@@ -17,7 +18,8 @@ from lit_align.data.formats.ultrafeedback import UltraFeedback
 from lit_align.data.label_conversion import convert_labels
 from lit_align.data.read_groups import DataSource, read_groups
 from lit_align.errors import DataError, Malformed, RowError, SetAside
-from lit_align.types import Pair
+from lit_align.testing.formats import check_format
+from lit_align.types import LabelKind, Pair
 
 HUB = "https://huggingface.co/datasets/"
 
@@ -528,6 +530,14 @@ def test_public_layouts(tmp_path, name):
     assert set(ledger.unread) == unread
     if label_kind == "pairs":
         assert [(pair.better, pair.worse) for pair in group.pairs] == [(0, 1)]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_formats_are_sound_on_public_rows(name):
+    _, row, label_kind, *_ = LAYOUTS[name]
+    layout = choose_format([row], built_in(), LabelKind(label_kind), "rows.jsonl")
+    if label_kind != "prompts":
+        check_format(layout, row)
 
 
 def test_margins_say_by_how_much():
