@@ -6,12 +6,15 @@ import textwrap
 from pathlib import Path
 
 from lit_align.cli.plugins import describe_objective
+from lit_align.data.formats import public_completions, public_pairs, public_votes
 from lit_align.plugins import load_plugins
 from tests import objective_registry
 from tests.benchmarks.report import notes
 
 ROOT = Path(__file__).parents[1]
 
+
+ROLES = ("prompt", "responses", "label")
 
 READING_PATH = (
     "types.py",
@@ -39,6 +42,34 @@ def plugin_table(kind: str) -> str:
     registry = load_plugins().registries[f"register_{kind}"]
     rows = [f"| `{name}` | {first_line(registry[name])} |" for name in registry]
     return "\n".join([f"| {kind} | |", "|---|---|", *rows])
+
+
+def formats() -> str:
+    """Table of the formats: their labels and their columns."""
+    registry = load_plugins().formats
+    rows = ["| format | labels | columns |", "|---|---|---|"]
+    for name in registry:
+        cls = registry[name]
+        labels = ", ".join(sorted(cls.label_kinds))
+        rows.append(f"| `{name}` | {labels} | {first_line(cls)} |")
+    return "\n".join(rows)
+
+
+def public_sets() -> str:
+    """Table of the public sets that the formats made of tables read, with their columns."""
+    rows = ["| set | format | prompt | responses | label |", "|---|---|---|---|---|"]
+    for format_name, layouts in {
+        "PublicCompletions": public_completions.LAYOUTS,
+        "PublicPairs": public_pairs.LAYOUTS,
+        "PublicVotes": public_votes.LAYOUTS,
+    }.items():
+        for layout in layouts:
+            columns = layout.columns_by_role()
+            cells = [", ".join(f"`{name}`" for name in columns[role]) for role in ROLES]
+            name = "/".join(layout.source.rstrip("/").split("/")[-2:])
+            link = f"[{name}]({layout.source})" if name else "any"
+            rows.append(f"| {link} | `{format_name}` | {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def plugin_names(kind: str) -> str:

@@ -38,6 +38,8 @@ class Report(Callback):
         length_tolerance: pairs whose lengths differ by at most this share enter ``pair_accuracy``.
     """
 
+    read_columns = ("answerable", "keywords")
+
     def __init__(
         self,
         questions: int = 0,

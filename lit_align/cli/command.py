@@ -12,10 +12,12 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lit_align.cli.error_messages import explain
 from lit_align.cli.renamed import refuse_renamed_arguments
 from lit_align.cli.run_folder import create_run_folder
+from lit_align.data.column_fates import ColumnSettings, columns_read_by
 from lit_align.data.formats import Format
-from lit_align.data.ledger import Ledger
+from lit_align.data.ledger import Ledger, write_ledger_rows
 from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.errors import ConfigError
+from lit_align.jsonl import write_json
 from lit_align.plugins import load_plugins
 from lit_align.types import Group, LabelKind
 
@@ -35,6 +37,16 @@ DATA_SETTINGS: Settings = {
         "type": Format | None,
         "default": None,
         "help": "The format of the rows; null finds it.",
+    },
+    "columns": {
+        "type": dict[str, str],
+        "default": {},
+        "help": "The file's column for each column of the format that it names differently.",
+    },
+    "ignore_columns": {
+        "type": list[str],
+        "default": [],
+        "help": "Columns that are not read, although their names say that they change what is judged.",
     },
     "max_malformed": {
         "type": float,
@@ -127,7 +139,8 @@ def _ledger_printer(console: Console, folder: Path) -> Callable[[Ledger], None]:
 
     def show(ledger: Ledger) -> None:
         console.print(ledger.table(), highlight=False, markup=False)
-        (folder / "ledger.json").write_text(ledger.to_json() + "\n", encoding="utf-8")
+        write_json(folder / "ledger.json", ledger.to_dict())
+        write_ledger_rows(folder, {"data": ledger})
 
     return show
 
@@ -143,8 +156,15 @@ def load_judged_groups(
         load_plugins().formats.default_instances(),
         max_malformed=settings.max_malformed,
         on_ledger=_ledger_printer(console, folder),
+        columns=ColumnSettings(settings.columns, settings.ignore_columns, _read_columns(settings)),
     )
     return load_groups(source)
+
+
+def _read_columns(settings: Any) -> set[str]:
+    """Columns of the rows that a judge, or its report, reads."""
+    judges = [getattr(settings, name, None) for name in ("reward", "feedback")]
+    return {"subset"} | columns_read_by(*judges)
 
 
 def print_judging(console: Console, counts: dict[str, Any]) -> None:

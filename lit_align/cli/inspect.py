@@ -59,6 +59,7 @@ def _read_split(
     """Tokenise one split, print its ledger, and check that its steps can be made."""
 
     def show(ledger: Ledger) -> None:
+        data.add_ledger(split, ledger)
         console.print(ledger.table(), highlight=False, markup=False)
 
     trees = data.read_trees(split, data.label_kind, stage, show)

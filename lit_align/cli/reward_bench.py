@@ -15,6 +15,7 @@ from lit_align.cli.command import (
 )
 from lit_align.errors import ConfigError
 from lit_align.evaluation.reward_bench import build_report, judge_with_reward
+from lit_align.evaluation.reward_bench_2 import PromptScores, best_of_report, prompt_scores
 from lit_align.feedback import Feedback
 from lit_align.feedback.agreement import label_groups, summarize_results
 from lit_align.feedback.verdicts import verdicts_from_feedback
@@ -75,10 +76,18 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
 
     header: dict[str, Any]
     if settings.reward is not None:
+        prompts: list[PromptScores | None] = []
         verdicts, num_cut = judge_with_reward(
-            settings.reward, groups, settings.batch_size, show_progress
+            settings.reward,
+            groups,
+            settings.batch_size,
+            show_progress,
+            lambda group, scores: prompts.append(prompt_scores(group, scores)),
         )
+        second = best_of_report([prompt for prompt in prompts if prompt])
         header = {"reward": repr(settings.reward), "data": settings.data, "responses_cut": num_cut}
+        if second["subsets"]:
+            header["reward_bench_2"] = second
     else:
         results = label_groups(
             settings.feedback, groups, "pairs", settings.batch_size, show_progress
@@ -97,6 +106,8 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
 
 def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     console.print(_format_table(metrics), highlight=False)
+    if "reward_bench_2" in metrics:
+        console.print(_format_second(metrics["reward_bench_2"]), highlight=False)
     console.print(LEGEND, style="dim", highlight=False)
     if "asked" in metrics:
         print_judging(console, metrics["asked"])
@@ -126,6 +137,19 @@ def _format_table(metrics: dict[str, Any]) -> Table:
         table.add_row("score", "", *_accuracy_cells(metrics["score"]))
     for name, refusals in metrics["refusals"].items():
         table.add_row(name, "", *_accuracy_cells(refusals))
+    return table
+
+
+def _format_second(report: dict[str, Any]) -> Table:
+    """RewardBench 2's scores: its subsets, and their mean if all are there."""
+    from rich.table import Table
+
+    table = Table("RewardBench 2", "prompts", "score", box=None, collapse_padding=True)
+    for name, subset in report["subsets"].items():
+        score = "-" if subset["score"] is None else _percent(subset["score"])
+        table.add_row(name, str(subset["prompts"]), score)
+    if report["score"] is not None:
+        table.add_row("mean", "", _percent(report["score"]))
     return table
 
 

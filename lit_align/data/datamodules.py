@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from abc import ABC
 from collections.abc import Callable, Iterator
@@ -15,9 +14,10 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_align.checks import check_at_least, check_fraction
 from lit_align.data.chat_renderer import LearnedTurns
+from lit_align.data.column_fates import ColumnSettings, columns_read_by
 from lit_align.data.formats import Format
 from lit_align.data.kto_mismatched import add_mismatched_responses
-from lit_align.data.ledger import Ledger
+from lit_align.data.ledger import Ledger, write_ledgers
 from lit_align.data.loader import StepLoader
 from lit_align.data.prepare import prepare
 from lit_align.data.read_groups import DataSource
@@ -46,7 +46,7 @@ class TextDataModule(LightningDataModule, ABC):
     The tokenizer and the known formats are those of the trainer's module, see `TextModule`.
 
     Args:
-        train: files or hub data sets to train on (``name`` or ``name:split`` on the hub).
+        train: files or hub data sets to train on (``name/config:split@revision`` on the hub).
         validation: the same to validate on; None validates on nothing.
         format: the format of the rows; None finds it from their columns.
         batch_size: groups in an optimizer step, all processes together.
@@ -60,6 +60,10 @@ class TextDataModule(LightningDataModule, ABC):
             false leaves them plain text.
         learned_turns: which assistant turns of a conversation are learned: ``all`` or only the ``last``; a turn of
             ``weight`` 0 never is.
+        columns: the file's column for each column of the format that it names differently, such as
+            ``{prompt: question}``.
+        ignore_columns: columns that nothing reads, although their names say that they change what is learned; a row
+            with such a column is set aside unless it is listed here.
     """
 
     label_kind: ClassVar[LabelKind]
@@ -78,6 +82,8 @@ class TextDataModule(LightningDataModule, ABC):
         seed: int = 0,
         as_chat: bool = True,
         learned_turns: LearnedTurns = "all",
+        columns: dict[str, str] | None = None,
+        ignore_columns: list[str] | None = None,
     ) -> None:
         super().__init__()
         check_at_least("batch_size", batch_size, 1)
@@ -91,6 +97,7 @@ class TextDataModule(LightningDataModule, ABC):
         self.overlong = overlong
         self.batch_size = batch_size
         self.token_budget = token_budget
+        self.columns, self.ignore_columns = columns or {}, ignore_columns or []
         self.shuffle = shuffle
         self.seed = seed
         self.as_chat = as_chat
@@ -125,9 +132,9 @@ class TextDataModule(LightningDataModule, ABC):
         label_kind = self.label_kind_for(split)
 
         def publish(ledger: Ledger) -> None:
-            self.ledgers[split] = ledger
+            self.add_ledger(split, ledger)
             rank_zero_info(ledger.table())
-            _write_ledgers(Path(self._running.default_root_dir), self.ledgers)
+            rank_zero_only(write_ledgers)(Path(self._running.default_root_dir), self.ledgers)
 
         trees = self.read_trees(split, label_kind, module, publish)
         # responses that come later get their mismatched ones then
@@ -161,6 +168,7 @@ class TextDataModule(LightningDataModule, ABC):
             module.attributes,
             self.max_malformed,
             on_ledger,
+            ColumnSettings(self.columns, self.ignore_columns, self._read_columns(module)),
         )
         tokenizer = self.chat_tokenizer(module, label_kind == LabelKind.RESPONSES)
         trees, _ = prepare(source, tokenizer)
@@ -181,6 +189,18 @@ class TextDataModule(LightningDataModule, ABC):
             learned_turns=self.learned_turns,
             as_chat=self.as_chat,
         )
+
+    def _read_columns(self, module: TextModule) -> set[str]:
+        """Columns of the rows that rewards, feedback and callbacks read."""
+        readers = [getattr(module, name, None) for name in ("reward", "best_of")]
+        callbacks = getattr(self.trainer, "callbacks", [])
+        return columns_read_by(self, getattr(self, "feedback", None), *readers, *callbacks)
+
+    def add_ledger(self, split: str, ledger: Ledger) -> None:
+        """Keep the ledger of a split; the validation data are compared with the training data."""
+        self.ledgers[split] = ledger
+        if self.ledgers.keys() >= {"train", "validation"}:
+            self.ledgers["validation"].compare(self.ledgers["train"])
 
     def label_kind_for(self, split: str) -> LabelKind:
         """The label kind that the rows of a split are converted to."""
@@ -329,12 +349,3 @@ def _labels_to_device(labels: Labels | None, device: torch.device) -> Labels | N
 
 def _as_list(paths: str | list[str] | None) -> list[str]:
     return [paths] if isinstance(paths, str) else list(paths or ())
-
-
-@rank_zero_only
-def _write_ledgers(folder: Path, ledgers: dict[str, Ledger]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(
-        {split: ledger.to_dict() for split, ledger in ledgers.items()}, indent=2, ensure_ascii=False
-    )
-    (folder / "ledger.json").write_text(text, encoding="utf-8")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lit_align.data.data_findings import DataFindings
 from lit_align.errors import DataError, RowError
+from lit_align.jsonl import write_json, write_jsonl
 from lit_align.types import Tree
 
 FATES = ("kept", "truncated", "malformed", "set aside", "overlong")
 MAX_EXAMPLES = 3  # recorded for each reason
 MAX_REASONS = 10  # printed for each fate
+MAX_UNREAD = 20  # names printed
 
 
 @dataclass
@@ -26,6 +30,7 @@ class Ledger:
     Args:
         name: name of the data set, for the heading.
         rows: number of rows read; counted apart from the fates, so that these can be checked against it.
+        joined: number of records that are part of a row that another one begins.
 
     Example:
         >>> ledger = Ledger("pairs.jsonl", rows=2)
@@ -37,6 +42,7 @@ class Ledger:
 
     name: str
     rows: int = 0
+    joined: int = 0
     tokens: int = 0
     scored: int = 0
     tokens_cut: int = 0
@@ -44,9 +50,17 @@ class Ledger:
     boundary_merges: int = 0
     longest_prompt: int = 0
     longest_response: int = 0
-    unread: Counter[str] = field(default_factory=Counter)
+    num_responses: int = 0
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     examples: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    unread: Counter[str] = field(default_factory=Counter)
+    places: list[tuple[str, str, str]] = field(default_factory=list)
+    findings: DataFindings = field(default_factory=DataFindings)
+    overlap: list[str] = field(default_factory=list)
+
+    def add_unread(self, name: str, count: int = 1) -> None:
+        """Record that a column, or a key of turns such as ``turn.timestamp``, holds something that nothing reads."""
+        self.unread[name] += count
 
     def add(self, source: str, fate: str, reason: str = "") -> None:
         """Record the fate of the row at ``source``; ``fate`` is one of ``FATES``."""
@@ -54,6 +68,7 @@ class Ledger:
             raise ValueError(f"{fate!r} is no fate; it must be one of {', '.join(FATES)}")
         self.reasons[fate, reason] += 1
         if fate != "kept":
+            self.places.append((source, fate, reason))
             examples = self.examples.setdefault((fate, reason), [])
             if len(examples) < MAX_EXAMPLES:
                 examples.append(source)
@@ -61,10 +76,6 @@ class Ledger:
     def add_error(self, source: str, error: RowError) -> None:
         """Record that the row at ``source`` was left out because of ``error``."""
         self.add(source, error.fate, str(error))
-
-    def add_unread(self, name: str) -> None:
-        """Count a row that is trained on although it holds something, ``name``, that nothing read."""
-        self.unread[name] += 1
 
     def measure(
         self, tree: Tree, cut: int = 0, ends_lost: int = 0, boundary_merges: int = 0
@@ -75,6 +86,7 @@ class Ledger:
         self.tokens_cut += cut
         self.ends_lost += ends_lost
         self.boundary_merges += boundary_merges
+        self.num_responses += len(tree.responses)
         for prompt in (tree.prompt, *(branch.prompt for branch in tree.branches)):
             self.longest_prompt = max(self.longest_prompt, len(prompt))
         for response in (*tree.responses, *(branch.ids for branch in tree.branches)):
@@ -110,9 +122,10 @@ class Ledger:
                 f"mostly {self._most_common_loss(('malformed',))}; fix them or raise max_malformed"
             )
         if not fates["kept"] + fates["truncated"]:
-            raise DataError(
-                f"none of the {self.rows} rows of {self.name} can be trained on; {self._most_common_loss(FATES[2:])}"
-            )
+            rows = f"none of the {self.rows:,} rows of {self.name} can"
+            if self.rows == 1:
+                rows = f"the only row of {self.name} cannot"
+            raise DataError(f"{rows} be trained on; {self._most_common_loss(FATES[2:])}")
 
     def _most_common_loss(self, fates: tuple[str, ...]) -> str:
         """The most common reason among ``fates``, with the first row that has it."""
@@ -133,7 +146,27 @@ class Ledger:
             lines += self._reason_lines(fate)
         if self.tokens:  # none where nothing was tokenised
             lines += [rule, *self._token_lines()]
+        if self.joined:
+            lines.append(f"records that were joined with others into these rows: {self.joined:,}")
+        if self.unread:
+            lines.append(self._unread_line())
+        lines += [f"note: {sentence}" for sentence in self.notes]
         return "\n".join(lines)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing before training, in sentences."""
+        notes = [*self.findings.sentences(), *self.overlap]
+        if self.ends_lost > self.num_responses / 2:
+            notes.append(
+                f"the end of {self.ends_lost:,} of {self.num_responses:,} responses is cut off, so a model hardly "
+                "learns where to stop: raise max_length"
+            )
+        return notes
+
+    def compare(self, train: Ledger) -> None:
+        """Note the prompts of these data that are in the training data too."""
+        self.overlap = self.findings.overlap(train.findings, "train")
 
     def _reason_lines(self, fate: str) -> list[str]:
         lines = []
@@ -158,6 +191,11 @@ class Ledger:
                 reasons.append((reason, count))
         return reasons
 
+    def _unread_line(self) -> str:
+        names = [f"{name} ({count:,})" for name, count in self.unread.most_common(MAX_UNREAD)]
+        others = len(self.unread) - len(names)
+        return f"not read: {', '.join(names)}" + (f", and {others} others" if others else "")
+
     def _token_lines(self) -> list[str]:
         share = self.scored / max(self.tokens, 1)
         return [
@@ -176,11 +214,33 @@ class Ledger:
                 reasons.append(
                     {"fate": fate, "reason": reason, "rows": count, "examples": examples}
                 )
-        return {**counts, "fates": self.fates, "reasons": reasons}
+        return {
+            **counts,
+            "fates": self.fates,
+            "reasons": reasons,
+            "unread": dict(self.unread),
+            "notes": self.notes,
+        }
 
     def to_json(self) -> str:
         """All counts as indented JSON."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+
+def write_ledgers(folder: Path, ledgers: Mapping[str, Ledger]) -> None:
+    """Write ``ledger.json`` and ``ledger_rows.jsonl`` into the folder of a run, by the name of the split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "ledger.json", {name: ledger.to_dict() for name, ledger in ledgers.items()})
+    write_ledger_rows(folder, ledgers)
+
+
+def write_ledger_rows(folder: Path, ledgers: Mapping[str, Ledger]) -> None:
+    """Write ``ledger_rows.jsonl``: split, place, fate and reason of each row that was not kept as it is."""
+    rows = []
+    for name, ledger in ledgers.items():
+        for place, fate, reason in ledger.places:
+            rows.append({"split": name, "place": place, "fate": fate, "reason": reason})
+    write_jsonl(folder / "ledger_rows.jsonl", rows)
 
 
 def _count_rows(count: int) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from lit_align.data.formats import Format, Row, recognise
-from lit_align.data.label_conversion import DERIVABLE_FROM, convert_labels, ordered_pairs
+from lit_align.data.column_fates import ColumnSettings
+from lit_align.data.formats import Format
+from lit_align.data.label_conversion import convert_labels, ordered_pairs
 from lit_align.data.ledger import Ledger
-from lit_align.data.readers import LocatedRow, read_rows
-from lit_align.errors import DataError, Malformed, RowError
+from lit_align.data.readers import read_rows
+from lit_align.data.row_reader import RowReader
+from lit_align.errors import RowError
 from lit_align.types import Group, LabelKind
 
 
@@ -20,11 +22,12 @@ class DataSource:
     Args:
         paths: files or hub data sets.
         label_kind: the label kind that rows are converted to.
-        format: the format of the rows; None finds it, for each path, from the first row that matches one.
+        format: the format of the rows; None finds it, for each path, from the columns that hold something.
         formats: the formats to choose from if ``format`` is None.
         attributes: which ratings are trained on; any if empty.
         max_malformed: largest share of malformed rows, over all paths together.
         on_ledger: called with the ledger before it is checked, since it is needed most when the data are refused.
+        columns: what the settings say about columns.
     """
 
     paths: Sequence[str]
@@ -34,6 +37,7 @@ class DataSource:
     attributes: Sequence[str] = ()
     max_malformed: float = 0.01
     on_ledger: Callable[[Ledger], object] = lambda ledger: None
+    columns: ColumnSettings = field(default_factory=ColumnSettings)
 
     def new_ledger(self) -> Ledger:
         """An empty ledger of these files."""
@@ -61,20 +65,25 @@ def read_groups(source: DataSource, ledger: Ledger) -> Iterator[tuple[Group, str
         DataError: if a path cannot be read, matches no format, or has no labels of a suitable kind.
     """
     label_kind = source.label_kind
+    formats = (source.format,) if source.format else source.formats
     for path in source.paths:
         rows = list(read_rows(path))
-        row_format = source.format or find_format(rows, source.formats, path)
-        _check_label_kind(path, row_format, label_kind)
-        ledger.rows += len(rows)
-        for place, row in rows:
+        reader = RowReader.of_file(path, rows, formats, label_kind, source.columns)
+        ledger.joined += len(rows)
+        for place, row in reader.row_format.join(rows):
+            ledger.rows += 1
+            ledger.joined -= 1
             try:
-                group = _parse_row(row, row_format)._replace(source=place)
+                read = reader.read(row)
+                group = read.group._replace(source=place)
                 converted = convert_labels(group, label_kind, source.attributes)
             except RowError as error:
                 ledger.add_error(place, error)
                 continue
-            note = _conversion_note(group, converted, label_kind)
-            yield converted, note
+            for name in read.unread:
+                ledger.add_unread(name)
+            ledger.findings.add(path, converted)
+            yield converted, read.note or _conversion_note(group, converted, label_kind)
 
 
 def load_groups(source: DataSource) -> list[Group]:
@@ -94,43 +103,6 @@ def load_groups(source: DataSource) -> list[Group]:
         groups.append(group._replace(pairs=pairs))
     source.close_ledger(ledger)
     return groups
-
-
-def find_format(rows: Sequence[LocatedRow], formats: Sequence[Format], path: str) -> Format:
-    """The format of the first row that matches one.
-
-    Raises:
-        DataError: if no row can be read, or no format matches.
-    """
-    readable = [row for _, row in rows if not isinstance(row, Malformed)]
-    if not readable:
-        example = ""
-        if rows:
-            place, reason = rows[0]
-            example = f" (the first, {place}, is {reason})"
-        raise DataError(
-            f"none of the {len(rows)} rows of {path} can be read{example}; correct the file"
-        )
-    for row in readable:
-        if any(row_format.recognises(row) for row_format in formats):
-            return recognise(row, formats)
-    return recognise(readable[0], formats)
-
-
-def _check_label_kind(path: str, row_format: Format, label_kind: LabelKind) -> None:
-    if row_format.label_kinds & DERIVABLE_FROM[label_kind]:
-        return
-    kinds = " and ".join(sorted(row_format.label_kinds))
-    raise DataError(
-        f"{path} has the format {type(row_format).__name__}, whose labels are {kinds}, but {label_kind} are needed; "
-        "use other data or another objective"
-    )
-
-
-def _parse_row(row: Row | Malformed, row_format: Format) -> Group:
-    if isinstance(row, Malformed):
-        raise row
-    return row_format(row)
 
 
 def _conversion_note(group: Group, converted: Group, label_kind: LabelKind) -> str:

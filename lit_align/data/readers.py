@@ -2,61 +2,62 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
+from lit_align.data.csv_reader import read_csv
+from lit_align.data.file_bytes import guess_encoding, not_utf8, open_file
 from lit_align.data.formats import Row
+from lit_align.data.formats.base import LocatedRow
+from lit_align.data.hub_reader import is_hub_name, read_hub
 from lit_align.errors import DataError, Malformed
 
-FILES = (".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz", ".parquet")
-HUB = re.compile(r"(?P<name>[\w-][\w.-]*(/[\w-][\w.-]*)?)(:(?P<split>[\w.\[\]%:-]+))?")
+TYPES = (".json", ".jsonl", ".csv", ".tsv")
+FILES = (*TYPES, *(f"{suffix}.gz" for suffix in TYPES), ".parquet")
+TABLES = (".csv", ".tsv")
 BLANKS = re.compile(r"\s*")
 BYTE_ORDER_MARK_OR_BLANKS = b"\xef\xbb\xbf \t\r\n"
-
-LocatedRow = tuple[str, Row | Malformed]
-"""Where a row is, as ``file:line``, and the row or why it cannot be read."""
 
 
 def read_rows(path: str) -> Iterator[LocatedRow]:
     """Yield every row of ``path``.
 
     Args:
-        path: a file (JSON array, JSON Lines, CSV, each also gzipped, or Parquet), or a data set on the Hugging Face hub
-            as ``name`` or ``name:split``; the split is ``train`` by default.
+        path: a file (JSON array, JSON Lines, CSV or TSV, each also gzipped, or Parquet), or a data set on the Hugging
+            Face hub as ``name/config:split@revision``; see `read_hub`.
 
     Raises:
         DataError: if there is no such file or data set, or if it is broken as a whole.
     """
     if Path(path).is_file():
         return _file_reader(path)(path)
-    hub = HUB.fullmatch(path)
     if Path(path).is_dir():
         raise DataError(f"{path} is a folder; name the files in it")
-    if hub is None or path.startswith(".") or path.endswith(FILES):
+    if not is_hub_name(path) or path.endswith(FILES):
         raise DataError(f"there is no file {path} (looked in {Path.cwd()}); correct the path")
-    return _read_hub(hub["name"], hub["split"] or "train")
+    return read_hub(path)
+
+
+def is_table(path: str) -> bool:
+    """Whether all cells of a file are text."""
+    return path.removesuffix(".gz").endswith(TABLES)
 
 
 def _file_reader(path: str) -> Callable[[str], Iterator[LocatedRow]]:
     if not path.endswith(FILES):
         raise DataError(f"{path} has no known file type; use one of {', '.join(FILES)}")
     suffix = path.removesuffix(".gz").rpartition(".")[2]
-    return {"json": _read_json, "jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}[
-        suffix
-    ]
-
-
-def _open(path: str) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path) if path.endswith(".gz") else Path(path).open("rb"))
+    readers = {"jsonl": _read_jsonl, "csv": read_csv, "tsv": read_csv, "parquet": _read_parquet}
+    return readers.get(suffix, _read_json)
 
 
 def _read_jsonl(path: str) -> Iterator[LocatedRow]:
     """One row a line; blank lines are skipped."""
-    with _open(path) as file:
+    decoder = RowDecoder()
+    with open_file(path) as file:
         lines = enumerate(file, 1)
         while True:
             try:
@@ -66,18 +67,46 @@ def _read_jsonl(path: str) -> Iterator[LocatedRow]:
             except (OSError, EOFError) as error:  # gzip raises them for an incomplete download
                 raise DataError(f"{path} is broken: {error}; fetch it again") from error
             if line.strip(BYTE_ORDER_MARK_OR_BLANKS):
-                yield f"{path}:{number}", _parse_line(line)
+                yield f"{path}:{number}", _parse_line(line, decoder)
 
 
-def _parse_line(line: bytes) -> Row | Malformed:
+class RowDecoder:
+    """Decodes JSON values, and notices objects that have a key twice: which value is meant, nobody can know."""
+
+    def __init__(self) -> None:
+        self._repeated: list[str] = []
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._build_object)
+
+    def decode(self, text: str, position: int = 0) -> tuple[Row | Malformed, int]:
+        """The row that begins at ``position``, and the position after it.
+
+        Raises:
+            ValueError: if it is not JSON.
+        """
+        self._repeated.clear()
+        value, end = self._decoder.raw_decode(text, position)
+        if self._repeated:
+            return Malformed(f"the key '{self._repeated[0]}' is there twice"), end
+        return _check_row(value), end
+
+    def _build_object(self, pairs: list[tuple[str, Any]]) -> Row:
+        row = dict(pairs)
+        if len(row) < len(pairs):
+            keys = [key for key, _ in pairs]
+            self._repeated += [key for key in row if keys.count(key) > 1]
+        return row
+
+
+def _parse_line(line: bytes, decoder: RowDecoder) -> Row | Malformed:
     """One line of JSON Lines, with or without a byte order mark."""
     try:
-        value = json.loads(line.decode("utf-8-sig"))
+        text = line.decode("utf-8-sig").strip()
+        row, end = decoder.decode(text)
     except UnicodeDecodeError:
-        return Malformed("not UTF-8")
+        return Malformed(f"not UTF-8 (it looks like {guess_encoding(line)})")
     except (ValueError, RecursionError):
         return Malformed("not JSON")
-    return _check_row(value)
+    return row if end == len(text) else Malformed("not JSON")
 
 
 def _check_row(value: Any) -> Row | Malformed:
@@ -88,13 +117,14 @@ def _check_row(value: Any) -> Row | Malformed:
 
 def _read_json(path: str) -> Iterator[LocatedRow]:
     """The rows of an array, or of JSON Lines in a file that is named .json."""
-    with _open(path) as file:
+    with open_file(path) as file:
         try:
-            text = file.read().decode("utf-8-sig")
-        except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{path} is broken: {error}; fetch it again or save it as UTF-8"
-            ) from error
+            content = file.read()
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise not_utf8(path, content) from error
+        except (OSError, EOFError) as error:
+            raise DataError(f"{path} is broken: {error}; fetch it again") from error
     match text.lstrip()[:1]:
         case "[":
             yield from _read_array(path, text)
@@ -110,7 +140,7 @@ def _read_json(path: str) -> Iterator[LocatedRow]:
 
 def _read_array(path: str, text: str) -> Iterator[LocatedRow]:
     """Decode the array element by element, so that the line of each is known."""
-    decoder = json.JSONDecoder()
+    decoder = RowDecoder()
     position = _skip_blanks(text, text.index("[") + 1)
     if text[position : position + 1] == "]":
         return
@@ -118,12 +148,12 @@ def _read_array(path: str, text: str) -> Iterator[LocatedRow]:
     while True:
         line, counted = line + text.count("\n", counted, position), position
         try:
-            value, position = decoder.raw_decode(text, position)
+            row, position = decoder.decode(text, position)
         except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{path}:{line} is not JSON, so the rows after it cannot be read either: {error}"
             ) from error
-        yield f"{path}:{line}", _check_row(value)
+        yield f"{path}:{line}", row
         position = _skip_blanks(text, position)
         separator = text[position : position + 1]
         if separator == "]":
@@ -151,30 +181,6 @@ def _is_one_object(text: str) -> bool:
     return True
 
 
-def _read_csv(path: str) -> Iterator[LocatedRow]:
-    """One row a record, all cells text; a record may span lines, and its place is the first of them."""
-    import csv
-    import io
-
-    csv.field_size_limit(2**31 - 1)  # a long conversation is a long cell
-    with _open(path) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
-        records = csv.DictReader(file, strict=True)
-        while True:
-            first = records.line_num + 1 if records.line_num else 2  # after the header
-            try:
-                row = next(records)
-            except StopIteration:
-                return
-            except (csv.Error, OSError, EOFError, UnicodeDecodeError) as error:
-                raise DataError(
-                    f"{path}:{first} cannot be read, nor can the rows after it: {error}"
-                ) from error
-            if None in row or None in row.values():
-                yield f"{path}:{first}", Malformed("not as many cells as columns")
-            else:
-                yield f"{path}:{first}", dict(row)
-
-
 def _read_parquet(path: str) -> Iterator[LocatedRow]:
     from pyarrow import ArrowException, parquet
 
@@ -186,17 +192,3 @@ def _read_parquet(path: str) -> Iterator[LocatedRow]:
                 yield f"{path}:{number}", row
     except (ArrowException, OSError) as error:
         raise DataError(f"{path} is broken after row {number}: {error}; fetch it again") from error
-
-
-def _read_hub(name: str, split: str) -> Iterator[LocatedRow]:
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(name, split=split)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{name} (split {split}) is neither a file nor a data set on the hub: {reason}; correct it or give a file"
-        ) from error
-    for number, row in enumerate(rows, 1):
-        yield f"{name}:{split}:{number}", row

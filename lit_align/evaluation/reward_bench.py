@@ -184,6 +184,7 @@ def judge_with_reward(
     groups: Sequence[Group],
     batch_size: int,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    on_scores: Callable[[Group, list[float]], object] = lambda group, scores: None,
 ) -> tuple[Verdicts, int]:
     """Score every response; one verdict for each comparison, and the number of truncated responses.
 
@@ -192,6 +193,7 @@ def judge_with_reward(
         groups: with pairs; the column ``subset``, or else the file, names the subset of a group.
         batch_size: groups per call.
         progress: wraps the iterable of batches, such as a progress bar.
+        on_scores: called with each group and the scores of its responses.
 
     Raises:
         ModelError: if a score is not a finite number.
@@ -206,4 +208,5 @@ def judge_with_reward(
         group_scores = torch.split(scores.total, [len(group.responses) for group in batch])
         for group, group_score in zip(batch, group_scores, strict=True):
             collector.add(group, group_score.tolist())
+            on_scores(group, group_score.tolist())
     return collector.verdicts(), num_truncated

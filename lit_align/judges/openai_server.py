@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from lit_align.errors import ModelError
 from lit_align.judges.answer_cache import AnswerCache, ServerAnswer
 from lit_align.judges.base import JudgeModel, Reply, parse_verdict
+from lit_align.judges.http_client import AnswerTooLarge, BoundedClient, check_url
+from lit_align.judges.server_reply import UnreadableReply, parse_completion
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, OpenAI
+    from openai import APIStatusError
 
 RETRYABLE_STATUS = (
     408,
@@ -69,7 +71,7 @@ class OpenAIServer(JudgeModel):
         max_tokens: of a verdict in text; more for a model that reasons first and ends with the verdict.
         extra: further fields of the request, such as chat_template_kwargs.
         concurrency: parallel requests.
-        timeout: seconds to wait for an answer.
+        timeout: seconds that a whole answer may take, from the request to its last byte.
         retries: further attempts at a question after a transient error, with exponential backoff.
         max_calls: attempts that this run may make; null for no limit.
         max_cost: what this run may spend, checked before each attempt; requests in flight are still paid.
@@ -79,7 +81,7 @@ class OpenAIServer(JudgeModel):
         key: the environment variable that has the API key.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: if a number is out of range, or the address holds a secret.
         ModelError: if the server refuses all requests, stops answering, or returns no log-probabilities.
     """
 
@@ -98,6 +100,7 @@ class OpenAIServer(JudgeModel):
     key: str = "OPENAI_API_KEY"
 
     def __post_init__(self) -> None:
+        check_url(self.url)
         if self.concurrency < 1 or self.retries < 0 or self.max_tokens < 1 or not self.timeout > 0:
             raise ValueError(
                 "concurrency and max_tokens must be at least 1, retries at least 0 and timeout above 0, got "
@@ -244,16 +247,18 @@ class OpenAIServer(JudgeModel):
         import openai
 
         try:
-            response: Any = self._client.chat.completions.create(
-                **request, extra_headers={"Idempotency-Key": key}
-            )
+            completion = self._client.complete(**request, extra_headers={"Idempotency-Key": key})
+            return parse_completion(completion, request["max_tokens"])
         except openai.APIStatusError as error:
             return self._status_failure(error)
-        except openai.APITimeoutError:
-            return Failure(f"no answer in {self.timeout:g} s")
+        except (openai.APITimeoutError, TimeoutError):
+            return Failure(f"no complete answer in {self.timeout:g} s")
+        except AnswerTooLarge as error:
+            return Failure(str(error), delay=None)
+        except UnreadableReply as error:
+            return Failure(str(error), delay=0.0 if error.retryable else None)
         except (openai.APIError, ValueError) as error:  # ValueError: the body is no complete JSON
             return Failure(type(error).__name__)
-        return _parse_response(response)
 
     def _status_failure(self, error: APIStatusError) -> Failure:
         status = error.status_code
@@ -263,10 +268,17 @@ class OpenAIServer(JudgeModel):
             message = str(body["message"] if has_message else error.message)
             self._state.rejection = str(error)
             return Failure(f"status {status}: {message.partition('. ')[0]}", delay=None)
+        if 300 <= status < 400:
+            target = error.response.headers.get("location", "an address that it does not name")
+            raise ModelError(
+                f"the server at {self.url} redirects to {target}, where prompts are not sent; if that server is meant, "
+                "set its address as the url of OpenAIServer"
+            ) from error
         if status not in RETRYABLE_STATUS and status < 500:
             raise self._refusal(error) from error
         retry_after = error.response.headers.get("retry-after", "")
-        delay = float(retry_after) if retry_after.isdigit() else 0.0
+        is_number = retry_after.isascii() and retry_after.isdecimal()
+        delay = float(retry_after) if is_number else 0.0
         return Failure(f"status {status}", delay if delay <= MAX_RETRY_AFTER else None)
 
     def _refusal(self, error: object) -> ModelError:
@@ -275,15 +287,8 @@ class OpenAIServer(JudgeModel):
         )
 
     @cached_property
-    def _client(self) -> OpenAI:
-        from openai import OpenAI
-
-        return OpenAI(
-            base_url=self.url,
-            api_key=os.environ.get(self.key) or "none",
-            timeout=self.timeout,
-            max_retries=0,
-        )
+    def _client(self) -> BoundedClient:
+        return BoundedClient(self.url, os.environ.get(self.key) or "none", self.timeout)
 
     @cached_property
     def _answer_cache(self) -> AnswerCache:
@@ -301,21 +306,6 @@ def _option_weights(top_logprobs: list[tuple[str, float]], options: Sequence[str
         logps = [logp for token, logp in top_logprobs if token.strip() == option]
         weights.append(sum(map(math.exp, logps)))
     return weights
-
-
-def _parse_response(response: Any) -> ServerAnswer | Failure:
-    choices = getattr(response, "choices", None)
-    if not choices or getattr(choices[0], "message", None) is None:
-        return Failure("a reply without a choice")
-    choice, usage = choices[0], response.usage
-    token_logprobs = getattr(choice.logprobs, "content", None)
-    top_logprobs = None
-    if token_logprobs:
-        top = token_logprobs[0].top_logprobs or ()
-        top_logprobs = [(entry.token, entry.logprob) for entry in top]
-    tokens = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
-    text, truncated = choice.message.content or "", choice.finish_reason == "length"
-    return ServerAnswer(text, top_logprobs, tokens, truncated=truncated)
 
 
 class RequestState:

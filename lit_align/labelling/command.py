@@ -53,6 +53,7 @@ def _add_tasks(store: Store, campaign: Campaign, paths: Sequence[str], gold: boo
     if not paths:
         return
     import lit_align
+    from lit_align.data.column_fates import ColumnSettings
     from lit_align.data.read_groups import DataSource, load_groups
     from lit_align.plugins import load_plugins
     from lit_align.stages.answering import add_responses
@@ -66,6 +67,7 @@ def _add_tasks(store: Store, campaign: Campaign, paths: Sequence[str], gold: boo
             formats=load_plugins().formats.default_instances(),
             max_malformed=1.0,
             on_ledger=lambda ledger: print(ledger.table()),
+            columns=ColumnSettings(read={campaign.uncertainty}),
         )
     )
     if campaign.runs and not gold:  # two answers of one run, or one of each of two

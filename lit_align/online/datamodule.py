@@ -20,7 +20,13 @@ from lit_align.feedback import Feedback
 from lit_align.models.sample_responses import sample_responses
 from lit_align.online.checks import check_lengths, check_settings, check_stage, check_trainer
 from lit_align.online.labels import label_groups, reason_to_set_aside, tree_from_record
-from lit_align.online.records import Record, make_record, write_records
+from lit_align.online.records import (
+    IDS_COLUMN,
+    ROUND_COLUMNS,
+    Record,
+    make_record,
+    write_records,
+)
 from lit_align.online.responses import fresh_group, recorded_groups, replayed_groups
 from lit_align.online.round_loader import RoundLoader, RoundState
 from lit_align.seeding import step_seed
@@ -52,6 +58,7 @@ class Online(TextDataModule):
     """
 
     label_kind = LabelKind.RESPONSES
+    read_columns = (IDS_COLUMN, *ROUND_COLUMNS)
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lit_align.data.formats import Format, Row
+from lit_align.errors import RowError
 from lit_align.testing.objective_checks import require
 from lit_align.types import Group, Pair
 
@@ -44,7 +45,21 @@ def check_format(row_format: Format, row: Row) -> Group:
             not labels or kind in kinds,
             f"{name} returns labels of the kind {kind!r}, but {name}.label_kinds does not list it",
         )
+    _check_columns(row_format, row, group)
     return group
+
+
+def _check_columns(row_format: Format, row: Row, group: Group) -> None:
+    """Fail if a column is neither read nor handed on: its value must change the group, unless it is in ``extra``."""
+    for column in row.keys() - group.extra.keys():
+        try:
+            changed = row_format({**row, column: {"changed": True}})
+        except RowError:
+            continue
+        require(
+            changed != group,
+            f"{type(row_format).__name__} does not read the column {column!r} and leaves it out of extra",
+        )
 
 
 def _check_group(name: str, group: Group) -> None:

@@ -9,11 +9,13 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-from lit_align.data.datamodules import Comparisons, Demonstrations, TextDataModule
+from lit_align.data.datamodules import Comparisons, Demonstrations, Prompts, TextDataModule
 from lit_align.data.formats import built_in
 from lit_align.data.formats.alpaca import Alpaca
 from lit_align.data.formats.conversations import Conversations
 from lit_align.errors import ConfigError, DataError
+from lit_align.rewards.last_number import LastNumber
+from lit_align.rewards.weighted import Weighted
 from lit_align.types import Step
 
 
@@ -117,6 +119,43 @@ def test_the_ledger_is_shown_and_written(tmp_path, pairs, tokenizer, caplog):
         "train": 11,
         "validation": 11,
     }
+    assert book["train"]["notes"] == []
+    (note,) = book["validation"]["notes"]
+    assert note.startswith("5 of 5 prompts are in train too")
+    assert (tmp_path / "run" / "ledger_rows.jsonl").read_text() == ""
+
+
+def test_columns_are_set_on_the_command_line(tmp_path, tokenizer):
+    path = tmp_path / "rows.jsonl"
+    row = {"topic": "a", "best": "b", "worst": "c", "thinking": "d"}
+    path.write_text(json.dumps(row))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Comparisons, "data")
+    columns = {"prompt": "topic", "chosen": "best", "rejected": "worst"}
+    settings = {"train": str(path), "columns": columns, "ignore_columns": ["thinking"]}
+    config = tmp_path / "data.yaml"
+    config.write_text(json.dumps({"data": settings}))
+    parser.add_argument("--config", action="config")
+    parsed = parser.instantiate(parser.parse_args([f"--config={config}"])).data
+    ledgers = []
+    (tree,) = parsed.read_trees("train", "pairs", Learner(tokenizer()), ledgers.append)
+    assert (tree.group.prompt, tree.group.responses) == ("a", ["b", "c"])
+    assert ledgers[0].unread == {"thinking": 1}
+    parsed.ignore_columns = []
+    with pytest.raises(DataError, match=r"the only row.*the column 'thinking', which changes what"):
+        parsed.read_trees("train", "pairs", Learner(tokenizer()), ledgers.append)
+
+
+def test_columns_that_a_reward_reads_are_not_unread(tmp_path, tokenizer):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"question": "2 + 2?", "context": "Add.", "solution": "4"}))
+    ledgers = []
+    learner = Learner(tokenizer())
+    with pytest.raises(DataError, match="the column 'context'"):
+        Prompts(str(path)).read_trees("train", "prompts", learner, ledgers.append)
+    learner.reward = Weighted([LastNumber(column="solution"), LastNumber(column="context")], [1, 1])
+    Prompts(str(path)).read_trees("train", "prompts", learner, ledgers.append)
+    assert not ledgers[-1].unread
 
 
 def test_setup_prepares_once_and_only_what_is_needed(tmp_path, pairs, tokenizer):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lit_align.data.ledger import Ledger
+from lit_align.data.ledger import Ledger, write_ledgers
 from lit_align.errors import DataError
 from lit_align.types import Group, Tree
 
@@ -78,7 +78,7 @@ def test_nothing_left_stops_the_run():
     ledger = Ledger("a", rows=1)
     ledger.add("a:1", "overlong", "prompt fills max_length")
     with pytest.raises(
-        DataError, match=r"none of the 1 rows of a can be trained on; overlong: prompt fills"
+        DataError, match=r"the only row of a cannot be trained on; overlong: prompt fills"
     ):
         ledger.check(1.0)
     with pytest.raises(DataError, match="a has no rows"):
@@ -99,3 +99,39 @@ def test_a_row_without_a_fate_is_our_mistake(ledger):
         ledger.check(1.0)
     with pytest.raises(ValueError, match="'lost' is no fate"):
         ledger.add("a", "lost")
+
+
+def test_each_row_that_is_not_simply_kept_has_its_place_on_file(ledger, tmp_path):
+    write_ledgers(tmp_path / "run", {"train": ledger})
+    rows = [json.loads(line) for line in (tmp_path / "run/ledger_rows.jsonl").open()]
+    assert [row["place"] for row in rows] == [f"some/a.jsonl:{i}" for i in (1, 2, 3, 4, 5, 8)]
+    assert rows[0] == {
+        "split": "train",
+        "place": "some/a.jsonl:1",
+        "fate": "malformed",
+        "reason": "empty response",
+    }
+    book = json.loads((tmp_path / "run/ledger.json").read_text())
+    assert book["train"]["fates"] == ledger.fates
+
+
+def test_unread_columns_are_counted(ledger):
+    ledger.add_unread("source")
+    ledger.add_unread("turn.timestamp", 3)
+    assert "not read: turn.timestamp (3), source (1)" in ledger.table().splitlines()
+    assert json.loads(ledger.to_json())["unread"] == {"source": 1, "turn.timestamp": 3}
+    for i in range(30):
+        ledger.add_unread(f"column {i}")
+    assert ledger.table().splitlines()[-1].endswith(", and 12 others")
+
+
+def test_cut_ends_are_said():
+    ledger = Ledger("a", rows=1)
+    tree = Tree([1], [[2], [3]], [[True], [True]], Group("", []))
+    ledger.measure(tree, cut=4, ends_lost=1)
+    assert not ledger.notes
+    ledger.measure(tree, cut=4, ends_lost=2)
+    (note,) = ledger.notes
+    assert note.startswith("the end of 3 of 4 responses is cut off")
+    assert f"note: {note}" in ledger.table().splitlines()
+    assert json.loads(ledger.to_json())["notes"] == [note]

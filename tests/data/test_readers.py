@@ -1,10 +1,16 @@
 """Every row is found with its line, and what cannot be read is a row with a reason or a refusal that names the file."""
 
+import csv
 import gzip
+import io
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from lit_align.data.csv_reader import find_delimiter
+from lit_align.data.hub_reader import NAME
 from lit_align.data.readers import read_rows
 from lit_align.errors import DataError, Malformed
 
@@ -25,7 +31,7 @@ READ = [
     ("1", {"a": 1}),
     ("3", "not an object with columns (got list)"),
     ("4", "not JSON"),
-    ("5", "not UTF-8"),
+    ("5", "not UTF-8 (it looks like CP1252)"),
     ("6", "not JSON"),
     ("7", {"a": "é"}),
 ]
@@ -71,7 +77,11 @@ def test_an_empty_array_has_no_rows(tmp_path, content):
         ("a.json", b'{\n"data": [{"a": 1}]\n}', r"is one object, not rows"),
         ("a.json", b"hello", r"neither a JSON array of rows nor one row a line"),
         ("a.json", b"", r"neither a JSON array of rows nor one row a line"),
-        ("a.json", b'["\xff"]', r"is broken.*UTF-8"),
+        (
+            "a.json",
+            b'["\xff"]',
+            r"a.json is not UTF-8 and looks like CP1252; convert it: iconv -f CP1252.* > a-utf8",
+        ),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:-9], r"is broken"),
         ("a.csv", b'a,b\n1,2\n"3', r"a.csv:3 cannot be read"),
         ("a.parquet", b"PAR1", r"is broken after row 0"),
@@ -97,6 +107,80 @@ def test_csv_counts_lines_inside_cells(tmp_path):
     ]
 
 
+SEMICOLONS = 'prompt;answer\n"a; b, c";d, e, f\ng;h\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", SEMICOLONS),
+        ("a.csv", SEMICOLONS.replace(";", "\t")),
+        ("a.csv", SEMICOLONS.replace(";", "|")),
+        ("a.csv", 'prompt,answer\n"a; b, c","d, e, f"\ng,h\n'),
+        ("a.tsv", SEMICOLONS.replace(";", "\t")),
+    ],
+)
+def test_csv_delimiters_are_found(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content)
+    (_, first), (line, second) = rows(path)
+    assert list(first) == ["prompt", "answer"]
+    assert first["answer"] == "d, e, f"
+    assert (line, second) == ("3", {"prompt": "g", "answer": "h"})
+
+
+texts = st.text(st.sampled_from("ab ,;|\t\n'\""), min_size=1, max_size=8)
+
+
+@given(
+    st.lists(st.tuples(texts, texts, texts), min_size=1, max_size=6),
+    st.sampled_from(",;|\t"),
+    st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_quoted_text_never_hides_the_delimiter(records, delimiter, quote_all):
+    """Whatever the cells hold, the header's delimiter is found, since it gives every record as many cells."""
+    file = io.StringIO(newline="")
+    quoting = csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL
+    csv.writer(file, delimiter=delimiter, quoting=quoting).writerows(
+        [("prompt", "chosen", "rejected"), *records]
+    )
+    assert find_delimiter(file.getvalue()) == delimiter
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.jsonl", "a.csv.gz"])
+def test_utf_16_is_named_with_the_remedy(tmp_path, name):
+    path = tmp_path / name
+    content = '[{"a": 1}]'.encode("utf-16")
+    path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    with pytest.raises(DataError, match=r"looks like UTF-16; convert it: .*iconv -f UTF-16"):
+        list(read_rows(str(path)))
+
+
+def test_windows_csv_is_named_with_the_remedy(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("prompt,answer\na,b\ncafé,d\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"looks like CP1252; convert it: iconv -f CP1252"):
+        list(read_rows(str(path)))
+
+
+def test_repeated_names_are_refused(tmp_path):
+    lines = tmp_path / "a.jsonl"
+    lines.write_text('{"a": 1, "a": 2}\n{"b": {"c": 1, "c": 1}}\n{"a": 1}')
+    array = tmp_path / "a.json"
+    array.write_text(f"[{lines.read_text().replace(chr(10), ', ')}]")
+    for path in (lines, array):
+        assert [row for _, row in rows(path)] == [
+            "the key 'a' is there twice",
+            "the key 'c' is there twice",
+            {"a": 1},
+        ]
+    table = tmp_path / "a.csv"
+    table.write_text("a,b,a\n1,2,3\n")
+    with pytest.raises(DataError, match="several columns called 'a'"):
+        rows(table)
+
+
 def test_parquet(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -108,7 +192,7 @@ def test_parquet(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["no/such/file.jsonl", "./nothing", "missing.json", "/tmp/no such", "a/b/c"]
+    "path", ["no/such/file.jsonl", "./nothing", "missing.json", "/tmp/no such", "a/b/c/d"]
 )
 def test_a_missing_path_is_not_looked_for_on_the_hub(path):
     with pytest.raises(DataError, match=r"there is no file .*correct the path"):
@@ -135,6 +219,43 @@ def test_hub_rows_come_with_split_and_number(tmp_path, monkeypatch):
     (tmp_path / "someone" / "pairs" / "test.jsonl").write_text(json.dumps({"a": 1}) + "\n")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     assert list(read_rows("someone/pairs:test")) == [("someone/pairs:test:1", {"a": 1})]
+
+
+def test_hub_configurations_and_folders(tmp_path, monkeypatch):
+    """A configuration of the data set's card, or a folder of it, each with a split."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "someone" / "birds"
+    for name in ("owls", "crows"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "rows.jsonl").write_text(json.dumps({"a": name}) + "\n")
+    card = "---\nconfigs:\n- config_name: main\n  data_files: owls/*.jsonl\n- config_name: other\n"
+    (folder / "README.md").write_text(card + "  data_files: crows/*.jsonl\n---\n")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    assert list(read_rows("someone/birds/main:train")) == [
+        ("someone/birds/main:train:1", {"a": "owls"})
+    ]
+    assert list(read_rows("someone/birds/crows:train")) == [
+        ("someone/birds/crows:train:1", {"a": "crows"})
+    ]
+    with pytest.raises(
+        DataError, match=r"Config name is missing.*main.*name/config:split@revision"
+    ):
+        list(read_rows("someone/birds:train"))
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        ("gsm8k", ("gsm8k", None, None, None)),
+        ("openai/gsm8k/main", ("openai/gsm8k", "/main", None, None)),
+        ("openai/gsm8k:test[:10%]@refs/pr/1", ("openai/gsm8k", None, "test[:10%]", "refs/pr/1")),
+        ("a/b/c:d@1.0", ("a/b", "/c", "d", "1.0")),
+        ("a/b@main", ("a/b", None, None, "main")),
+    ],
+)
+def test_names_on_the_hub(path, parts):
+    match = NAME.fullmatch(path)
+    assert match.group("name", "config", "split", "revision") == parts
 
 
 def test_real_rows_of_mixed_types_survive(shared_data):

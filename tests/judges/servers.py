@@ -1,12 +1,13 @@
 """A server on this machine that speaks as OpenAI's does, and fails as it is told."""
 
+import gzip
 import json
 import threading
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-SHORT = 0.5  # seconds that a test waits
+SHORT = 3.0  # seconds that a test waits; a busy machine needs a part of it
 
 
 class Faulty(ThreadingHTTPServer):
@@ -14,7 +15,8 @@ class Faulty(ThreadingHTTPServer):
 
     Args:
         faults: a question, by a part of it, → what happens at each attempt until it is answered: a status, ``slow``,
-            ``half``, ``nonsense`` or ``empty``.
+            ``half``, ``nonsense``, ``empty``, ``drip`` (a blank now and then, before the answer), ``drip headers``,
+            ``huge`` or ``packed``, or a pair: a changed field of the reply, and its value.
         say: the answer to a question.
     """
 
@@ -48,22 +50,55 @@ class _Handler(BaseHTTPRequestHandler):
             )
         if fault == "quota":
             return self._send(429, b"{}", retry=86400)
+        if fault in ("drip", "drip headers"):
+            return self._drip(fault == "drip headers")
+        if isinstance(fault, str) and fault.startswith("http"):
+            return self._redirect(fault)
         if fault == "slow":
-            threading.Event().wait(2 * SHORT)
+            threading.Event().wait(1.5 * SHORT)
         whole = self._whole(question, "logprobs" in asked and server.top)
+        if isinstance(fault, dict):
+            whole = json.dumps({**json.loads(whole), **fault}).encode()
         body = {
             "half": whole[: len(whole) // 2],
             "nonsense": b"<html>busy</html>",
             "empty": b'{"choices": []}',
-        }
+            "huge": whole + b" " * (16 * 2**20),
+            "packed": gzip.compress(whole),
+        }.get(str(fault), whole)
         if fault in (None, "unseen"):
             with server.lock:
                 server.billed[question] += 1
         return self._send(
             200,
-            body.get(fault, whole),
+            body,
             kind="text/html" if fault == "nonsense" else "application/json",
+            packed=fault == "packed",
         )
+
+    def _drip(self, headers):
+        """Send a byte often enough that no pause between two of them is long."""
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        if not headers:
+            self.send_header("content-length", "1000")
+            self.end_headers()
+        else:
+            self.flush_headers()
+            self.wfile.write(b"x-slow: ")
+        try:
+            for _ in range(100):
+                self.wfile.write(b"a" if headers else b" ")
+                self.wfile.flush()
+                threading.Event().wait(SHORT / 5)
+        except OSError:
+            self.close_connection = True  # the client has gone
+
+    def _redirect(self, target):
+        self.send_response(307)
+        self.send_header("location", target)
+        self.send_header("content-length", "0")
+        self.end_headers()
 
     def _whole(self, question, top):
         choice = {
@@ -79,10 +114,12 @@ class _Handler(BaseHTTPRequestHandler):
         about = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
         return json.dumps({**about, "choices": [choice], "usage": usage}).encode()
 
-    def _send(self, status, body, kind="application/json", retry=0):
+    def _send(self, status, body, kind="application/json", retry=0, packed=False):
         self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
+        if packed:
+            self.send_header("content-encoding", "gzip")
         if retry:
             self.send_header("retry-after", str(retry))
         self.end_headers()

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
-from lit_align.data.formats.conversations import demonstration_group
+from lit_align.data.formats.conversations import demonstration_group, demonstration_kinds
 from lit_align.data.formats.fields import binary_label, other_fields, text_field
 from lit_align.data.formats.preferences import pair_group
 from lit_align.errors import Malformed
 from lit_align.types import Group, LabelKind, Message
 
-COLUMNS = ("instruction", "input", "output", "chosen", "rejected", "system", "history", "kto_tag")
+PROMPT_COLUMNS = ("instruction", "input", "system", "history")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,14 @@ class Alpaca(Format):
 
     def recognises(self, row: Row) -> bool:
         """``instruction`` with one answer or two."""
-        return "instruction" in row and ("output" in row or {"chosen", "rejected"} <= row.keys())
+        is_text = isinstance(row.get("chosen"), str) and isinstance(row.get("rejected"), str)
+        return "instruction" in row and ("output" in row or is_text)
+
+    def row_label_kinds(self, row: Row) -> frozenset[LabelKind]:
+        """Pairs where two answers are compared, and binary labels where there is a ``kto_tag``."""
+        if row.get("chosen"):
+            return frozenset({LabelKind.PAIRS, LabelKind.DEMONSTRATIONS})
+        return demonstration_kinds(row, "kto_tag")
 
     def __call__(self, row: Row) -> Group:
         """A group of one or two responses."""
@@ -43,11 +50,12 @@ class Alpaca(Format):
         if details:
             question = f"{question}\n{details}"
         prompt = [*_earlier_turns(row), {"role": "user", "content": question}]
-        extra = other_fields(row, *COLUMNS)
-        if "chosen" in row:
+        if row.get("chosen"):
+            extra = other_fields(row, *PROMPT_COLUMNS, "chosen", "rejected")
             chosen = [_answer(text_field(row, "chosen"))]
             rejected = [_answer(text_field(row, "rejected"))]
             return pair_group(prompt, chosen, rejected, extra)
+        extra = other_fields(row, *PROMPT_COLUMNS, "output", "kto_tag")
         desirable = binary_label(row, "kto_tag")
         answer = _answer(text_field(row, "output"))
         return demonstration_group([*prompt, answer], desirable, extra)

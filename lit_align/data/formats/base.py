@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
-from lit_align.errors import DataError
+from lit_align.errors import DataError, RowError
 from lit_align.types import Group, LabelKind
 
 Row = dict[str, Any]
 """One record of a data set, as read."""
+
+LocatedRow = tuple[str, Row | RowError]
+"""Where a row is, as ``file:line``, and the row or why it cannot be read."""
 
 
 class Format(ABC):
@@ -37,6 +40,18 @@ class Format(ABC):
             SetAside: if the row is valid but has no usable label, such as a tie.
         """
 
+    def row_label_kinds(self, row: Row) -> frozenset[LabelKind]:
+        """The label kinds of a row with these columns; override it where they depend on an optional column."""
+        return self.label_kinds
+
+    def note(self, row: Row) -> str:
+        """What the ledger says of a row that is kept; nothing for most."""
+        return ""
+
+    def join(self, rows: Iterable[LocatedRow]) -> Iterator[LocatedRow]:
+        """The rows of a file as this format reads them; override it where several records make one row."""
+        yield from rows
+
 
 def built_in() -> list[Format]:
     """One instance of each format that ships with lit_align, with default settings."""
@@ -59,15 +74,25 @@ def recognise(row: Row, formats: Sequence[Format]) -> Format:
     matches = [row_format for row_format in formats if row_format.recognises(row)]
     if len(matches) == 1:
         return matches[0]
-    columns = ", ".join(map(str, row)) or "(none)"
-    if not matches:
-        raise DataError(
-            f"no format matches the columns {columns}; rename them to those of one of "
-            f"{', '.join(_names(formats))} (`lit-align plugins formats` lists them), or write a plugin for them"
-        )
-    raise DataError(
-        f"the columns {columns} could be {' or '.join(_names(matches))}; set format to one"
+    raise no_format(row, formats) if not matches else ambiguous(row, matches)
+
+
+def no_format(row: Row, formats: Sequence[Format]) -> DataError:
+    """The error for columns that match none of the formats."""
+    return DataError(
+        f"no format matches the columns {_columns(row)}; rename them to those of one of {', '.join(_names(formats))} "
+        "(`lit-align plugins formats` lists them) with data.columns, or write a plugin for them"
     )
+
+
+def ambiguous(row: Row, matches: Sequence[Format]) -> DataError:
+    """The error for columns that match several formats."""
+    names = " or ".join(_names(matches))
+    return DataError(f"the columns {_columns(row)} could be {names}; set format to one")
+
+
+def _columns(row: Row) -> str:
+    return ", ".join(map(str, row)) or "(none)"
 
 
 def _names(formats: Sequence[Format]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
+from lit_align.data.formats.conversations import demonstration_kinds
 from lit_align.data.formats.fields import (
     binary_label,
     check_prompt,
@@ -34,6 +35,10 @@ class Completions(Format):
     def recognises(self, row: Row) -> bool:
         """``prompt`` and ``completion``."""
         return {"prompt", "completion"} <= row.keys()
+
+    def row_label_kinds(self, row: Row) -> frozenset[LabelKind]:
+        """Binary labels where there is a ``label``."""
+        return demonstration_kinds(row, "label")
 
     def __call__(self, row: Row) -> Group:
         """A group of one response."""

@@ -39,11 +39,21 @@ class Conversations(Format):
         """``messages``."""
         return "messages" in row
 
+    def row_label_kinds(self, row: Row) -> frozenset[LabelKind]:
+        """Binary labels where there is a ``label``."""
+        return demonstration_kinds(row, "label")
+
     def __call__(self, row: Row) -> Group:
         """A group of one response."""
         desirable = binary_label(row, "label")
         turns = parse_messages(required(row, "messages"), "messages")
         return demonstration_group(turns, desirable, other_fields(row, "messages", "label"))
+
+
+def demonstration_kinds(row: Row, label: str) -> frozenset[LabelKind]:
+    """Demonstrations, and binary labels where the column ``label`` holds one."""
+    kinds = frozenset({LabelKind.DEMONSTRATIONS})
+    return kinds if row.get(label) is None else kinds | {LabelKind.DESIRABLE}
 
 
 def demonstration_group(turns: list[Message], desirable: tuple[bool, ...], extra: Row) -> Group:

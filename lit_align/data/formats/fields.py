@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +14,10 @@ from lit_align.types import Message, Text
 
 ROLES = {"system", "developer", "user", "assistant", "tool"}
 CALL_KEYS = ("tool_calls", "function_call")
+BOOLEANS = {
+    **dict.fromkeys(("true", "yes", "1", "1.0"), True),
+    **dict.fromkeys(("false", "no", "0", "0.0"), False),
+}
 NO_ALIASES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -38,10 +42,12 @@ def text_field(row: Row, name: str) -> str:
 
 
 def bool_field(row: Row, name: str) -> bool:
-    """The column as a boolean; ``"true"`` and ``"false"`` are accepted, since CSV has only text."""
+    """The column as a boolean, which may be written as 1 and 0, true and false, or yes and no."""
     value = required(row, name)
     if isinstance(value, str):
-        value = {"true": True, "false": False}.get(value.lower(), value)
+        value = BOOLEANS.get(value.strip().lower(), value)
+    elif value in (0, 1):
+        value = bool(value)
     if not isinstance(value, bool):
         raise wrong_type(f"'{name}'", "true or false", value)
     return value
@@ -49,7 +55,26 @@ def bool_field(row: Row, name: str) -> bool:
 
 def binary_label(row: Row, name: str) -> tuple[bool, ...]:
     """The binary label of a row with one response; empty if it has no such column."""
-    return (bool_field(row, name),) if name in row else ()
+    return () if row.get(name) is None else (bool_field(row, name),)
+
+
+def number(value: Any, subject: str) -> float:
+    """A finite number, which may be written as text, since CSV has only text.
+
+    Args:
+        value: of a column.
+        subject: what the number is, for error messages.
+    """
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise wrong_type(subject, "a number", value) from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong_type(subject, "a number", value)
+    if not math.isfinite(value):
+        raise Malformed(f"{subject} is not finite (got {value})")
+    return float(value)
 
 
 def list_field(row: Row, name: str) -> list[Any]:
@@ -73,13 +98,19 @@ def parse_ratings(values: Any) -> dict[str, float]:
         raise wrong_type("a rating", "numbers by attribute", values)
     ratings = {}
     for name, value in values.items():
-        if value is None:
-            continue
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value):
-            raise wrong_type(f"the rating '{name}'", "a number", value)
-        ratings[str(name)] = float(value)
+        if value is not None and value != "":
+            ratings[str(name)] = number(value, f"the rating '{name}'")
     return ratings
+
+
+def places_by_score(scores: Sequence[float]) -> tuple[int, ...]:
+    """The place of each response, 1 for the highest score; equal scores are a tie.
+
+    Example:
+        >>> places_by_score([2.0, 5.0, 2.0])
+        (2, 1, 2)
+    """
+    return tuple(1 + sum(other > score for other in scores) for score in scores)
 
 
 def parse_messages(

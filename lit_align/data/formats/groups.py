@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,10 +17,12 @@ from lit_align.data.formats.fields import (
     parse_ratings,
     text_or_messages,
 )
+from lit_align.data.formats.shared_columns import read_shared
 from lit_align.errors import Malformed
 from lit_align.types import Group, LabelKind, Pair, Text
 
 LABELS = ("pairs", "desirable", "ranking", "ratings")
+SHARED = ("tools", "chat_template_kwargs", "continues")
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Groups(Format):
     A pair is ``[better, worse]`` by index, then optionally the probability that this is right, then the margin. A
     ranking is the place of each response, 1 for the best, the same for a tie and 0 where only the others were placed;
     ratings are an object of numbers by attribute for each response, null where one was not rated. A target is the
-    index of the reference answer. A response with its ids in ``tokens`` was sampled, and may be empty.
+    index of the reference answer. A response with its ids in ``tokens`` was sampled, and may be empty. ``tools`` and
+    ``chat_template_kwargs`` are for the chat template; ``continues`` is true for plain text that no template renders.
 
     Example:
         >>> Groups()({"prompt": "2 + 2?", "responses": ["4", "5"], "pairs": [[0, 1, 0.9]]}).pairs
@@ -69,7 +73,7 @@ class Groups(Format):
         target = row.get("target")
         if target is not None and (type(target) is not int or not 0 <= target < len(responses)):
             raise Malformed("'target' is not the index of a response")
-        return Group(
+        group = Group(
             prompt,
             responses,
             tuple(_parse_pair(pair, responses) for pair in pairs),
@@ -77,8 +81,10 @@ class Groups(Format):
             tuple(ranking),
             tuple(ratings),
             target,
-            extra=other_fields(row, "prompt", "responses", "target", *LABELS),
+            extra=other_fields(row, "prompt", "responses", "target", *LABELS, *SHARED),
+            continues=row.get("continues") is True,
         )
+        return read_shared(row, group)
 
 
 def as_row(group: Group) -> Row:
@@ -97,6 +103,12 @@ def as_row(group: Group) -> Row:
             row[name] = list(labels)
     if group.target is not None:
         row["target"] = group.target
+    if group.tools:
+        row["tools"] = list(group.tools)
+    if group.template_kwargs:
+        row["chat_template_kwargs"] = group.template_kwargs
+    if group.continues:
+        row["continues"] = True
     return row
 
 
@@ -117,6 +129,10 @@ def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _is_place(value: Any) -> bool:
     return type(value) is int and value >= 0
 
@@ -129,9 +145,7 @@ def _optional_list(row: Row, name: str) -> list[Any]:
 def _parse_pair(entry: Any, responses: list[Text]) -> Pair:
     """One entry of ``pairs``, checked."""
     match entry:
-        case [int(better), int(worse), *label] if len(label) <= 2 and all(
-            isinstance(value, int | float) for value in label
-        ):
+        case [int(better), int(worse), *label] if len(label) <= 2 and all(map(_is_finite, label)):
             pair = Pair(better, worse, *map(float, label))
         case _:
             raise Malformed("a pair is not [better, worse, probability, margin]")

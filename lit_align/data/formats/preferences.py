@@ -12,14 +12,16 @@ from lit_align.data.formats.fields import (
     check_prompt,
     check_response,
     check_same_type,
+    number,
     other_fields,
     text_or_messages,
-    wrong_type,
 )
-from lit_align.errors import Malformed
+from lit_align.data.formats.known_columns import QUESTIONS, SYSTEM, holds_something, plain_name
+from lit_align.errors import Malformed, SetAside
 from lit_align.types import Group, LabelKind, Message, Pair, Text
 
-OTHER_FORMATS = {"conversations", "instruction", "responses"}
+OTHER_FORMATS = {"conversations", "responses"}
+OTHER_PROMPTS = {"question", "input"}
 REWARD_BENCH = {"prompt", "chosen_model", "rejected_model", "subset"}
 
 
@@ -45,22 +47,35 @@ class Preferences(Format):
             return False
         if row.keys() & OTHER_FORMATS or row.keys() >= REWARD_BENCH:
             return False
-        return "prompt" in row or not is_dialogue(row["chosen"])
+        if "instruction" in row and isinstance(row["chosen"], str):
+            return False
+        if "prompt" not in row and row.keys() & OTHER_PROMPTS:
+            return False
+        is_pair = all(isinstance(row[name], str | list) for name in ("chosen", "rejected"))
+        is_list = any(map(is_list_of_texts, (row["chosen"], row["rejected"])))
+        return is_pair and not is_list and ("prompt" in row or not is_dialogue(row["chosen"]))
 
     def __call__(self, row: Row) -> Group:
         """A group of two responses."""
         chosen = text_or_messages(row, "chosen")
         rejected = text_or_messages(row, "rejected")
+        continues = row.get("prompt") is None and isinstance(chosen, str)
         if row.get("prompt") is None:
+            if continues:
+                _check_no_question(row)
             prompt, chosen, rejected = split_prompt(chosen, rejected)
         else:
             prompt = text_or_messages(row, "prompt")
             prompt, chosen, rejected = _unify(prompt, chosen, rejected)
-        margin = row.get("margin") or 0.0
-        if not isinstance(margin, int | float):
-            raise wrong_type("'margin'", "a number", margin)
+        margin = number(row.get("margin") or 0.0, "'margin'")
         extra = other_fields(row, "prompt", "chosen", "rejected", "margin")
-        return pair_group(prompt, chosen, rejected, extra, float(margin))
+        group = pair_group(prompt, chosen, rejected, extra, margin)
+        return group._replace(continues=continues)
+
+
+def is_list_of_texts(value: Any) -> bool:
+    """Whether the value is a list of texts, which are no turns."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str)
 
 
 def is_dialogue(value: Any) -> bool:
@@ -116,9 +131,20 @@ def _word_start(text: str, position: int) -> int:
     return position - 1 if position and text[position - 1] == " " else position
 
 
+def _check_no_question(row: Row) -> None:
+    """Refuse to take the prompt from the responses of a row that may have it in another column."""
+    for name, value in row.items():
+        if plain_name(name) in QUESTIONS | SYSTEM and holds_something(value):
+            raise SetAside(
+                f"there is no column 'prompt', and '{name}' may be it; set data.columns: {{prompt: {name}}}"
+            )
+
+
 def _unify(prompt: Text, chosen: Text, rejected: Text) -> tuple[Text, Text, Text]:
     """Prompt and responses all as text or all as messages, the prompt not repeated in the responses."""
     if isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str):
+        if is_dialogue(chosen) and chosen.startswith(prompt) and rejected.startswith(prompt):
+            return prompt, chosen[len(prompt) :], rejected[len(prompt) :]
         return prompt, chosen, rejected
     chosen_turns, rejected_turns = _as_turns(chosen), _as_turns(rejected)
     if isinstance(prompt, str):

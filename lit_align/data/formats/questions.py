@@ -19,6 +19,12 @@ RESPONSE_COLUMNS = {
     "completion",
     "response",
     "responses",
+    "response_0",
+    "response_1",
+    "response1",
+    "response2",
+    "response_a",
+    "response_b",
     "chosen",
     "rejected",
     "output",
@@ -41,7 +47,9 @@ class Questions(Format):
     def recognises(self, row: Row) -> bool:
         """``prompt`` or ``question``, and no column that is a response in another format."""
         has_prompt = "prompt" in row or "question" in row
-        return has_prompt and not RESPONSE_COLUMNS & row.keys()
+        answers = row.get("answers")
+        has_objects = isinstance(answers, list) and any(isinstance(text, dict) for text in answers)
+        return has_prompt and not has_objects and RESPONSE_COLUMNS.isdisjoint(row)
 
     def __call__(self, row: Row) -> Group:
         """A group without responses."""

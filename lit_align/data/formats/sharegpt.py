@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
-from lit_align.data.formats.conversations import demonstration_group
+from lit_align.data.formats.conversations import demonstration_group, demonstration_kinds
 from lit_align.data.formats.fields import (
     binary_label,
     other_fields,
@@ -17,10 +17,9 @@ from lit_align.data.formats.fields import (
     text_field,
 )
 from lit_align.data.formats.preferences import pair_group
-from lit_align.errors import SetAside
 from lit_align.types import Group, LabelKind, Message
 
-COLUMNS = ("conversations", "chosen", "rejected", "system", "tools", "kto_tag")
+PROMPT_COLUMNS = ("conversations", "system")
 KEYS = "from value"
 ROLES = {
     "human": "user",
@@ -50,21 +49,31 @@ class ShareGPT(Format):
     )
 
     def recognises(self, row: Row) -> bool:
-        """``conversations``."""
-        return "conversations" in row
+        """``conversations``, which are turns."""
+        turns = row.get("conversations")
+        return "conversations" in row and not (isinstance(turns, list) and _is_text(turns[:1]))
+
+    def row_label_kinds(self, row: Row) -> frozenset[LabelKind]:
+        """Pairs where two turns are compared, and binary labels where there is a ``kto_tag``."""
+        if row.get("chosen"):
+            return frozenset({LabelKind.PAIRS, LabelKind.DEMONSTRATIONS})
+        return demonstration_kinds(row, "kto_tag")
 
     def __call__(self, row: Row) -> Group:
         """A group of one or two responses."""
-        if row.get("tools"):
-            raise SetAside("the row offers tools, which prompts here cannot")
         turns = parse_messages(required(row, "conversations"), "conversations", ROLES, KEYS)
         if row.get("system"):
             turns = [{"role": "system", "content": text_field(row, "system")}, *turns]
-        extra = other_fields(row, *COLUMNS)
-        if "chosen" in row:
+        if row.get("chosen"):
+            extra = other_fields(row, *PROMPT_COLUMNS, "chosen", "rejected")
             return pair_group(turns, [_turn(row, "chosen")], [_turn(row, "rejected")], extra)
         desirable = binary_label(row, "kto_tag")
+        extra = other_fields(row, *PROMPT_COLUMNS, "kto_tag")
         return demonstration_group(turns, desirable, extra)
+
+
+def _is_text(turns: list[Any]) -> bool:
+    return any(isinstance(turn, str) for turn in turns)
 
 
 def _turn(row: Row, name: str) -> Message:

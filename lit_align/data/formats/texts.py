@@ -11,6 +11,7 @@ from lit_align.data.formats.fields import check_response, other_fields, text_fie
 from lit_align.types import Group, LabelKind
 
 OTHER_FORMATS = {"prompt", "messages", "conversations", "instruction", "label"}
+PARTS_OF_CONVERSATIONS = {"role", "parent_id", "message_id", "message_tree_id"}
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,13 @@ class Texts(Format):
 
     def recognises(self, row: Row) -> bool:
         """``text``, without a prompt, turns or a label, with which it would mean something else."""
-        return "text" in row and not row.keys() & OTHER_FORMATS
+        others = OTHER_FORMATS | PARTS_OF_CONVERSATIONS
+        return "text" in row and row.keys().isdisjoint(others)
 
     def __call__(self, row: Row) -> Group:
         """A group of one response."""
         response = check_response(text_field(row, "text"))
-        return Group("", [response], extra=other_fields(row, "text"))
+        return Group("", [response], extra=other_fields(row, "text"), continues=True)
 
 
 @hookimpl

@@ -1,0 +1,64 @@
+"""Names of columns that change what is learned, whichever format a row has."""
+
+from __future__ import annotations
+
+SYSTEM = frozenset({"system", "systemprompt", "systemmessage", "systeminstruction"})
+"""Columns with a system text."""
+
+TOOLS = frozenset({"tools", "functions"})
+"""Columns with the functions that the assistant may call."""
+
+TEMPLATE_ARGUMENTS = frozenset({"chattemplatekwargs"})
+"""Columns with arguments of the chat template."""
+
+QUESTIONS = frozenset(
+    {
+        "prompt",
+        "userprompt",
+        "question",
+        "query",
+        "instruction",
+        "instructions",
+        "input",
+        "inputs",
+        "usermessage",
+        "problem",
+        "context",
+        "history",
+        "post",
+        "document",
+        "documents",
+        "passage",
+        "passages",
+        "messages",
+        "conversations",
+    }
+)
+"""Columns that may be a prompt, or a part of one."""
+
+THOUGHTS = frozenset({"thinking", "thought", "thoughts", "reasoning", "reasoningcontent", "cot"})
+WEIGHTS = frozenset(
+    {"weight", "sampleweight", "lossweight", "train", "trainable", "training", "lossmask"}
+)
+STRUCTURE = frozenset({"role", "parentid", "messagetreeid", "toolcalls", "functioncall"})
+MEDIA = frozenset({"image", "images", "audio", "audios", "video", "videos"})
+
+LEARNED = SYSTEM | TOOLS | TEMPLATE_ARGUMENTS | QUESTIONS | THOUGHTS | WEIGHTS | STRUCTURE | MEDIA
+"""All columns that change what is learned."""
+
+
+def plain_name(column: str) -> str:
+    """The column's name without letter case, blanks, hyphens and underscores.
+
+    Example:
+        >>> plain_name("System-Prompt") == plain_name("system_prompt")
+        True
+    """
+    return "".join(char for char in str(column).lower() if char not in "_- ")
+
+
+def holds_something(value: object) -> bool:
+    """Whether a cell has a value: it is not null, and not an empty text, list or object."""
+    if value is None:
+        return False
+    return not isinstance(value, str | list | tuple | dict) or bool(value)

@@ -1,0 +1,49 @@
+"""Conversations as lists of texts (Zhou et al., 2023, https://huggingface.co/datasets/GAIR/lima)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lit_align import Register, hookimpl
+from lit_align.data.formats.base import Format, Row
+from lit_align.data.formats.conversations import demonstration_group
+from lit_align.data.formats.fields import list_field, other_fields, text_field
+from lit_align.errors import SetAside
+from lit_align.types import Group, LabelKind, Message
+
+SPEAKERS = ("user", "assistant")
+
+
+@dataclass(frozen=True)
+class LIMA(Format):
+    """Column ``conversations``, a list of texts: the user's and the assistant's in turn.
+
+    Example:
+        >>> LIMA()({"conversations": ["2 + 2?", "4"]}).responses
+        [[{'role': 'assistant', 'content': '4'}]]
+    """
+
+    label_kinds: ClassVar[frozenset[LabelKind]] = frozenset({LabelKind.DEMONSTRATIONS})
+
+    def recognises(self, row: Row) -> bool:
+        """``conversations`` of texts."""
+        texts = row.get("conversations")
+        return isinstance(texts, list) and bool(texts) and isinstance(texts[0], str)
+
+    def __call__(self, row: Row) -> Group:
+        """A group of one response."""
+        texts = list_field(row, "conversations")
+        if len(texts) == 1:
+            raise SetAside("a question without an answer")
+        turns: list[Message] = []
+        for i, text in enumerate(texts):
+            content = text_field({"conversations": text}, "conversations")
+            turns.append({"role": SPEAKERS[i % 2], "content": content})
+        return demonstration_group(turns, (), other_fields(row, "conversations"))
+
+
+@hookimpl
+def register_formats(register: Register) -> None:
+    """Register the format."""
+    register(LIMA)

@@ -1,0 +1,69 @@
+"""Function calls (Liu et al., 2024, https://huggingface.co/datasets/Salesforce/xlam-function-calling-60k)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lit_align import Register, hookimpl
+from lit_align.data.formats.base import Format, Row
+from lit_align.data.formats.fields import (
+    check_prompt,
+    other_fields,
+    required,
+    text_field,
+)
+from lit_align.errors import Malformed
+from lit_align.types import Group, LabelKind, Message
+
+
+@dataclass(frozen=True)
+class XLAM(Format):
+    """Columns ``query``, ``answers`` (calls with ``name`` and ``arguments``) and ``tools``, the last two as JSON text.
+
+    The response is one turn with all the calls, which the chat template has to render.
+
+    Example:
+        >>> row = {"query": "Add.", "answers": '[{"name": "add", "arguments": {}}]', "tools": '[{"name": "add"}]'}
+        >>> XLAM().recognises(row)
+        True
+    """
+
+    label_kinds: ClassVar[frozenset[LabelKind]] = frozenset({LabelKind.DEMONSTRATIONS})
+
+    def recognises(self, row: Row) -> bool:
+        """The three columns."""
+        return {"query", "answers", "tools"} <= row.keys()
+
+    def __call__(self, row: Row) -> Group:
+        """A group of one response."""
+        prompt = check_prompt([{"role": "user", "content": text_field(row, "query")}])
+        answer: Message = {"role": "assistant", "content": "", "tool_calls": _calls(row)}
+        return Group(prompt, [[answer]], extra=other_fields(row, "query", "answers"))
+
+
+def _calls(row: Row) -> list[dict[str, Any]]:
+    """The calls in the form of OpenAI's API."""
+    value = required(row, "answers")
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise Malformed("'answers' is text that is not JSON") from error
+    if not isinstance(value, list) or not value:
+        raise Malformed("'answers' is not a list of calls")
+    return [_call(entry) for entry in value]
+
+
+def _call(entry: Any) -> dict[str, Any]:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise Malformed("a call has no 'name'")
+    function = {"name": entry["name"], "arguments": entry.get("arguments") or {}}
+    return {"type": "function", "function": function}
+
+
+@hookimpl
+def register_formats(register: Register) -> None:
+    """Register the format."""
+    register(XLAM)

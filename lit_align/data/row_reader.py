@@ -1,0 +1,125 @@
+"""Read the rows of one file with its format: names of columns, cells that are text, and the fate of every column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lit_align.data.cell_text import (
+    check_texts,
+    looks_like_messages,
+    parse_cells,
+    unparsed_messages,
+)
+from lit_align.data.column_fates import ColumnSettings, read_shared_columns, unread_columns
+from lit_align.data.column_names import Names, lower_names, rename, resolve_names, restore
+from lit_align.data.format_choice import (
+    check_label_kind,
+    choose_format,
+    fits,
+    sample_rows,
+    typical_row,
+)
+from lit_align.data.formats import Format, Row
+from lit_align.data.formats.base import LocatedRow
+from lit_align.data.readers import is_table
+from lit_align.errors import Malformed, RowError
+from lit_align.types import Group, LabelKind
+
+
+class ReadRow(NamedTuple):
+    """A row as a group, the columns of it that nothing reads, and what the ledger says of it."""
+
+    group: Group
+    unread: list[str]
+    note: str
+
+
+class RowReader:
+    """Reads the rows of one file or data set.
+
+    Args:
+        row_format: of its rows.
+        names: the format's names of its columns, where they differ.
+        columns: what the settings say about columns.
+        from_table: whether all cells are text.
+    """
+
+    def __init__(
+        self, row_format: Format, names: Names, columns: ColumnSettings, from_table: bool
+    ) -> None:
+        self.row_format = row_format
+        self.names = names
+        self.columns = columns
+        self.from_table = from_table
+
+    @classmethod
+    def of_file(
+        cls,
+        path: str,
+        rows: Sequence[LocatedRow],
+        formats: Sequence[Format],
+        label_kind: LabelKind,
+        columns: ColumnSettings,
+    ) -> RowReader:
+        """A reader for the rows of ``path``, with the one of ``formats`` that fits.
+
+        Raises:
+            DataError: if no format fits, or a column that the settings name is missing.
+        """
+        sample = sample_rows(rows, path)
+        names = resolve_names(columns.names, typical_row(sample), path)
+        names = _resolve_case(sample, names, formats, label_kind)
+        renamed = [parse_cells(rename(row, names)[0]) for row in sample]
+        if len(formats) == 1:
+            row_format = formats[0]
+            check_label_kind(path, row_format, label_kind)
+        else:
+            row_format = choose_format(renamed, formats, label_kind, path)
+        return cls(row_format, names, columns, is_table(path))
+
+    def read(self, row: Row | RowError) -> ReadRow:
+        """The row as a group.
+
+        Raises:
+            Malformed: if the row is broken.
+            SetAside: if it has no usable label, or a column that must not be ignored.
+        """
+        if isinstance(row, RowError):
+            raise row
+        filled = {name: value for name, value in row.items() if value is not None}
+        renamed, displaced = rename(filled, self.names)
+        renamed = parse_cells(renamed)
+        group = self._convert(renamed)
+        check_texts(group, self.from_table)
+        group = group._replace(extra=restore(group.extra, self.names, {}))
+        group = read_shared_columns(group, self.columns.ignored)
+        unread = unread_columns(group, self.columns)
+        unread += [name for name in displaced if name not in self.columns.read]
+        group = group._replace(extra={**group.extra, **displaced})
+        return ReadRow(group, unread, self.row_format.note(renamed))
+
+    def _convert(self, row: Row) -> Group:
+        try:
+            return self.row_format(row)
+        except Malformed as error:
+            for name, value in row.items():
+                if isinstance(value, str) and looks_like_messages(value):
+                    raise unparsed_messages(name) from error
+            raise
+
+
+def _resolve_case(
+    sample: Sequence[Row], names: Names, formats: Sequence[Format], label_kind: LabelKind
+) -> Names:
+    """The names, and those of other columns in lower case if a format fits only then."""
+    row = typical_row(sample)
+    lower = dict(names)
+    for column, name in lower_names(row).items():
+        if column not in names and name not in names.values():
+            lower[column] = name
+    for candidates in (names, lower):
+        renamed = parse_cells(rename(row, candidates)[0])
+        if any(fits(row_format, renamed, label_kind) for row_format in formats):
+            return candidates
+    return names
