@@ -11,6 +11,7 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align test -c FILE       the same, under the name test
   lit-align predict -c FILE    answer the validation prompts, as JSONL in the run folder
   lit-align inspect -c FILE    what became of every row, and the tokens that are trained on; trains nothing
+  lit-align inspect --safe -c FILE   which code a stranger's YAML would run; imports none of it
   lit-align inspect --rounds RUN   what an on-line run sampled, and how it was labelled
   lit-align export RUN FOLDER  what a run has trained, as an adapter or (--merge) as a whole model
   lit-align judge --feedback NAME --data FILE    labels from a judge, a reward or a server, as JSONL in the run folder
@@ -26,6 +27,7 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align fit --data.help Comparisons    ... of data
   lit-align fit --model Preference --model.objective.help DPO    ... of an objective
 
+A YAML names classes, so it is a program: do not run a stranger's.
 Start with: lit-align fit -c configs/tiny/dpo.yaml
 """
 
@@ -70,6 +72,10 @@ def _command_without_trainer(arguments: list[str]) -> Callable[[list[str]], obje
         from lit_align.cli import inspect_rounds
 
         return inspect_rounds.run
+    if command == "inspect" and "--safe" in arguments:
+        from lit_align.cli import inspect_safe
+
+        return inspect_safe.run
     return _plugin_command(command)
 
 

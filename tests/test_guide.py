@@ -71,7 +71,7 @@ def followed(tmp_path_factory) -> tuple[Path, Environment, str]:
         env={**known, **OFFLINE, "PATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return checkout, made, done.stdout

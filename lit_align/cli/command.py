@@ -18,6 +18,7 @@ from lit_align.data.ledger import Ledger, write_ledger_rows
 from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.errors import ConfigError
 from lit_align.jsonl import write_json
+from lit_align.plugin_calls import set_plugin_timeout
 from lit_align.plugins import load_plugins
 from lit_align.types import Group, LabelKind
 
@@ -54,6 +55,11 @@ DATA_SETTINGS: Settings = {
         "help": "Share of malformed rows at which to stop.",
     },
     "batch_size": {"type": int, "default": 16, "help": "Prompts that the judge gets at once."},
+    "plugin_timeout": {
+        "type": float | None,
+        "default": None,
+        "help": "Seconds that one call of the judge may take; null for no limit.",
+    },
 }
 """Settings of the data that are judged."""
 
@@ -91,6 +97,8 @@ def parse_settings(
             "from 0 to 1"
         )
     refuse(values)
+    if "plugin_timeout" in settings:
+        set_plugin_timeout(values.plugin_timeout)
     folder = create_run_folder(Path(values.run))
     parser.save(parsed, str(folder / "config.yaml"), skip_none=False)
     return values, folder

@@ -19,7 +19,7 @@ from lit_align.plugins import CORE_COMMANDS, load_plugins
 from lit_align.registry import closest_name
 
 SECTIONS = ("trainer", "model", "data", "lora", "base", "optimizer", "lr_scheduler")
-RUN_SETTINGS = ("run", "save_every", "trainer", "model", "data", "ckpt_path")
+RUN_SETTINGS = ("run", "save_every", "plugin_timeout", "trainer", "model", "data", "ckpt_path")
 MAX_LISTED = 20  # a longer list of names is no help
 IN_YAML = "set it in the YAML or on the command line"
 

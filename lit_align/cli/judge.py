@@ -17,6 +17,7 @@ from lit_align.cli.command import (
 from lit_align.data.formats.groups import as_row
 from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.agreement import label_groups, measure_agreement, summarize_results
+from lit_align.feedback.checked_results import check_suitable
 from lit_align.jsonl import write_json, write_rows
 from lit_align.types import LabelKind
 
@@ -48,7 +49,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
     """
     from rich.console import Console
 
-    settings, folder = parse_settings("lit-align judge", SETTINGS, arguments)
+    settings, folder = parse_settings("lit-align judge", SETTINGS, arguments, _refuse)
     console = Console()
     groups = load_judged_groups(settings, LabelKind.RESPONSES, console, folder)
     results = _label(settings, groups, folder, console)
@@ -71,6 +72,10 @@ def run(arguments: list[str]) -> dict[str, Any]:
         )
     print(f"The run is in {folder}: labelled.jsonl, records.jsonl, judge.json, ledger.json.")
     return metrics
+
+
+def _refuse(settings: Any) -> None:
+    check_suitable(settings.feedback, settings.label_kind)
 
 
 def _label(

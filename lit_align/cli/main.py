@@ -18,6 +18,7 @@ from lit_align.cli.renamed import refuse_renamed_arguments
 from lit_align.cli.run_folder import forget_run_folder, remove_empty_run_folder
 from lit_align.cli.training import InspectCLI, LitAlignCLI, run_cli
 from lit_align.errors import AmbiguousName, ConfigError, LitAlignError, UnknownName
+from lit_align.plugin_calls import find_foreign_exit
 from lit_align.plugins import load_plugins
 from lit_align.stages.language_model_stage import LanguageModelStage
 
@@ -90,6 +91,16 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2 if isinstance(error, ConfigError | UnknownName | AmbiguousName) else 1)
     except SIGTERMException:
         sys.exit(143)  # Lightning alone would exit with 0
+    except SystemExit as error:
+        place = find_foreign_exit(error)
+        if place is None:
+            raise
+        print(
+            f"lit-align: {place} ended the process ({error!r}), so the run is not complete; a plugin reports a failure "
+            "by raising an Exception",
+            file=sys.stderr,
+        )
+        sys.exit(1)
 
 
 def _run_command(arguments: list[str]) -> None:

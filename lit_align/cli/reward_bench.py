@@ -18,6 +18,7 @@ from lit_align.evaluation.reward_bench import build_report, judge_with_reward
 from lit_align.evaluation.reward_bench_2 import PromptScores, best_of_report, prompt_scores
 from lit_align.feedback import Feedback
 from lit_align.feedback.agreement import label_groups, summarize_results
+from lit_align.feedback.checked_results import check_suitable
 from lit_align.feedback.verdicts import verdicts_from_feedback
 from lit_align.jsonl import write_json
 from lit_align.rewards import Reward
@@ -54,11 +55,13 @@ def refuse(settings: Any) -> None:
     """Require one judge.
 
     Raises:
-        ConfigError: if there are two, or none.
+        ConfigError: if there are two, or none, or if it does not judge given responses.
     """
     if (settings.reward is None) == (settings.feedback is None):
         problem = "are two judges" if settings.reward else "is no judge"
         raise ConfigError(f"there {problem}; give --reward or --feedback")
+    if settings.feedback is not None:
+        check_suitable(settings.feedback, LabelKind.PAIRS, verdicts=True)
 
 
 def run(settings: Any, folder: Path) -> dict[str, Any]:

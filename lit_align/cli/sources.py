@@ -22,7 +22,7 @@ def read_sources(arguments: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]
     """
     for option, value in _split_options(arguments):
         if option in CONFIG_OPTIONS:
-            settings = _read_yaml(value)
+            settings = read_yaml(value)
             if isinstance(settings, dict):
                 yield value, settings
         elif option.startswith("--"):
@@ -47,7 +47,8 @@ def _split_options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield option, argument
 
 
-def _read_yaml(path: str) -> Any:
+def read_yaml(path: str) -> Any:
+    """The content of a YAML file; None if it cannot be read."""
     try:
         return yaml.safe_load(Path(path).read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -57,7 +58,7 @@ def _read_yaml(path: str) -> Any:
 def _parse_value(text: str) -> Any:
     """A value in braces or brackets, or in a YAML of its own, as Python; other text as it is."""
     if text.endswith((".yaml", ".yml")) and Path(text).is_file():
-        return _read_yaml(text)
+        return read_yaml(text)
     if not text.startswith(("{", "[")):
         return text
     try:

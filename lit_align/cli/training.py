@@ -24,6 +24,7 @@ from lit_align.cli.refusals import refuse_settings
 from lit_align.cli.run_folder import create_run_folder
 from lit_align.compat.lightning import StepsProgressBar, set_root_dir
 from lit_align.errors import ConfigError
+from lit_align.plugin_calls import set_plugin_timeout
 from lit_align.stages.base import Stage
 from lit_align.stages.checkpoints import SafeIO
 from lit_align.stages.language_model_stage import LanguageModelStage
@@ -76,6 +77,12 @@ class LitAlignCLI(LightningCLI):
             help="Steps between checkpoints of the newest state.",
         )
         parser.add_argument(
+            "--plugin_timeout",
+            type=float | None,
+            default=None,
+            help="Seconds that one call of a reward, feedback source or objective may take; null for no limit.",
+        )
+        parser.add_argument(
             "--answers",
             type=str | None,
             help="Folder of an interrupted predict to resume.",
@@ -96,6 +103,7 @@ class LitAlignCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Create the run's folder and its loggers."""
         config = self._run_config(self.config)
+        set_plugin_timeout(config.plugin_timeout)
         config.ckpt_path = self.ckpt_path
         config.seed_everything = None  # as in the YAML: model.seed and data.seed are the seeds
         if config.trainer.max_epochs is None and config.trainer.max_steps == -1:

@@ -29,6 +29,7 @@ from lit_align.evaluation.win_rate import win_rate
 from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.agreement import label_groups, summarize_results
 from lit_align.feedback.base import pair_probabilities
+from lit_align.feedback.checked_results import check_suitable
 from lit_align.jsonl import write_json, write_jsonl
 from lit_align.loading import load
 from lit_align.rewards.base import as_response, response_text
@@ -64,11 +65,12 @@ SETTINGS: Settings = {
 
 
 def refuse(settings: Any) -> None:
-    """Require two opponents.
+    """Require two opponents, and a judge of given answers.
 
     Raises:
-        ConfigError: if it is not clear whose answers to compare.
+        ConfigError: if it is not clear whose answers to compare, or if the feedback does not compare them.
     """
+    check_suitable(settings.feedback, LabelKind.PAIRS, verdicts=True)
     models = {settings.a, settings.b}
     if "base" in models and not models - {"base", None}:
         raise ConfigError(

@@ -10,6 +10,7 @@ import torch
 
 from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.base import IndexPair, Record, read_comparison
+from lit_align.feedback.checked_results import checked_results
 from lit_align.feedback.verdicts import verdicts_from_feedback
 from lit_align.functional.statistics import accuracy_interval, win_score
 from lit_align.types import Group
@@ -35,7 +36,7 @@ def label_groups(
     """
     results: list[FeedbackResult] = []
     for start in progress(range(0, len(groups), batch_size)):
-        batch = feedback(groups[start : start + batch_size], label_kind)
+        batch = checked_results(feedback, groups[start : start + batch_size], label_kind)
         on_batch(batch)
         results.extend(batch)
     return results
@@ -78,7 +79,7 @@ def summarize_results(results: Sequence[FeedbackResult]) -> dict[str, Any]:
 def measure_agreement(
     groups: Sequence[Group], results: Sequence[FeedbackResult]
 ) -> dict[str, Any] | None:
-    """Agreement with the comparisons that the groups already have; None if they have none.
+    """Agreement with the comparisons that the groups already have; None if they have none, or none got a verdict.
 
     A tie, or a missing verdict, is half right. For Cohen's kappa (1960, https://doi.org/10.1177/001316446002000104)
     each comparison counts in both orders, since many files put the better response first: chance is then 1/2.
@@ -91,6 +92,8 @@ def measure_agreement(
     compared_groups = [groups[i] for i in compared]
     compared_results = [results[i] for i in compared]
     verdicts, num_unread = verdicts_from_feedback(compared_groups, compared_results)
+    if num_unread == len(verdicts.chosen):
+        return None
     preferences = torch.tensor(verdicts.chosen - verdicts.rejected).sign().long()
     chosen_wins = torch.ones_like(preferences)
     predicted = torch.cat([preferences, -preferences])

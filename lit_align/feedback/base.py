@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from lit_align.data.label_conversion import (
     convert_labels,
@@ -56,7 +56,17 @@ class Feedback(ABC):
     """A source of labels: a frozen dataclass whose fields are its settings.
 
     It judges text, and knows nothing of the objective but the kind of label that it needs.
+
+    Class attributes:
+        label_kinds: the kinds of label that it can give.
+        writes_responses: whether its labels are about responses that it writes itself, so that it has no verdict about
+            given ones.
     """
+
+    label_kinds: ClassVar[frozenset[str]] = frozenset(
+        {"pairs", "desirable", "ranking", "ratings", "demonstrations"}
+    )
+    writes_responses: ClassVar[bool] = False
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most need nothing
         """Get access to the model in memory; called once, before the first question.
@@ -298,9 +308,11 @@ def pair_probabilities(group: Group, result: FeedbackResult) -> dict[IndexPair, 
             return probabilities
     if result.group is None:
         return dict.fromkeys(index_pairs, 0.5) if result.reason == TIE else {}
-    indices = [group.responses.index(response) for response in result.group.responses]
     for pair in result.group.pairs:
-        i, j = indices[pair.better], indices[pair.worse]
+        sides = [result.group.responses[index] for index in pair[:2]]
+        if not all(side in group.responses for side in sides):
+            continue  # a source may write responses of its own, such as revisions
+        i, j = map(group.responses.index, sides)
         if i < j:
             probabilities[i, j] = pair.probability
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import yaml
 
@@ -76,6 +76,9 @@ class CritiqueRevise(Feedback):
     Raises:
         ValueError: if rounds or max_tokens is below 1.
     """
+
+    label_kinds: ClassVar[frozenset[str]] = frozenset({"pairs", "desirable", "demonstrations"})
+    writes_responses: ClassVar[bool] = True
 
     model: JudgeModel
     principles: str = "constitution"

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 from lit_align.checks import check_at_least, check_fraction
 from lit_align.errors import ConfigError
+from lit_align.feedback.checked_results import check_suitable
 from lit_align.models.generate import check_context_length
 from lit_align.types import LabelKind
 
@@ -57,14 +58,16 @@ def check_settings(data: OnlineSettings) -> None:
 
 
 def check_stage(data: OnlineSettings, stage: Any) -> None:
-    """Refuse a stage that samples by itself, or that has no policy to sample from.
+    """Refuse a stage that samples by itself, has no policy to sample from, or needs labels that the feedback lacks.
 
     Raises:
-        ConfigError: naming the stage.
+        ConfigError: naming the stage or the feedback.
     """
     name = type(stage).__name__
     if stage.objective.label_kind == LabelKind.PROMPTS:
         raise ConfigError(f"{name} samples by itself; use the data module Prompts")
+    if data.feedback is not None:
+        check_suitable(data.feedback, stage.objective.label_kind)
     if data.fresh_fraction and "policy" not in stage.trained_roles:
         raise ConfigError(
             f"responses is {data.responses}, fresh_fraction {data.fresh_fraction} and {name} trains no policy to "

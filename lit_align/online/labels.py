@@ -8,6 +8,7 @@ from lit_align.data.label_conversion import convert_labels
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import Malformed, Overlong, SetAside
 from lit_align.feedback import Feedback, FeedbackResult
+from lit_align.feedback.checked_results import checked_results
 from lit_align.online.records import IDS_COLUMN, Record, group_from_record, match_ids
 from lit_align.types import Group, LabelKind, Tree
 
@@ -21,7 +22,7 @@ def label_groups(
         recorded.append(FeedbackResult(group, reason=group.extra.get("set_aside", "")))
     if feedback is None:
         return recorded
-    return [*feedback(groups[:num_queried], label_kind), *recorded]
+    return [*checked_results(feedback, groups[:num_queried], label_kind), *recorded]
 
 
 def tree_from_record(record: Record, tokenizer: ChatTokenizer, label_kind: LabelKind) -> Tree:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lit_align.errors import ModelError
+from lit_align.plugin_calls import call_plugin
 from lit_align.types import Group, Scores, Text
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def checked_scores(reward: Reward, groups: Sequence[Group]) -> Scores:
 
     Raises:
         ModelError: naming the response and its score.
+        PluginError: if the reward ends the process or takes too long.
     """
-    scores = reward(groups)
+    scores = call_plugin(reward, reward, groups)
     responses = [(group, response) for group in groups for response in group.responses]
     if scores.total.shape != (len(responses),):
         raise ModelError(

@@ -15,6 +15,7 @@ from lit_align.advantages import Advantage, Rollouts, masked_whiten
 from lit_align.errors import ModelError, TrainingError
 from lit_align.jsonl import write_jsonl
 from lit_align.models.sample_responses import sample_responses
+from lit_align.plugin_calls import describe_failure
 from lit_align.rewards import Reward, Scores
 from lit_align.rewards.base import as_response, checked_scores
 from lit_align.rl.actor_critic import ActorCritic
@@ -160,7 +161,7 @@ def _score_responses(reward: Reward, groups: list[Group], num_tokens: int, folde
             _check_token_scores(reward, token_scores, num_tokens)
     except Exception as error:  # the reward may be a plugin's
         path = _write_bad_reward(groups, folder)
-        reason = str(error) if isinstance(error, ModelError) else f"{reward} failed: {error!r}"
+        reason = describe_failure(reward, error)
         raise TrainingError(
             f"{reason}; the prompts and responses, from {groups[0].source} on, are in {path}"
         ) from error

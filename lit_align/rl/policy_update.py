@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_align.functional.kl import kl_estimates
 from lit_align.objectives import PolicyObjective
+from lit_align.plugin_calls import call_plugin
 from lit_align.rl.actor_critic import ActorCritic
 from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
@@ -76,7 +77,9 @@ class PolicyUpdate:
         weight = self._token_weights(batch, old_logps)
         new_logps = self.models.new_logps(batch)
         tokens = PolicyTokens(new_logps, old_logps, ref_logps, batch.trees.owner)
-        token_losses = self.objective(tokens, self._stored("advantages", batch))
+        token_losses = call_plugin(
+            self.objective, self.objective, tokens, self._stored("advantages", batch)
+        )
         policy_loss = (token_losses * weight).sum()
         kl = kl_estimates(new_logps, ref_logps)[self.kl.estimator]
         kl_loss = (kl * weight).sum()

@@ -15,6 +15,7 @@ from lit_align.models.fingerprint import adapter_fingerprint
 from lit_align.models.load import tokenizer_fingerprint
 from lit_align.models.reference_cache import ReferenceCache
 from lit_align.objectives import Objective, PairwiseObjective, RankedObjective, UnpairedObjective
+from lit_align.plugin_calls import call_plugin
 from lit_align.stages.exact_step import MetricSums, StepSums
 from lit_align.stages.kto_baseline import RunningBaseline
 from lit_align.stages.language_model_stage import LanguageModelStage
@@ -143,12 +144,17 @@ class Preference(LanguageModelStage):
         match self.objective, batch:
             case PairwiseObjective() as pairwise, Batch(pairs=PairLabels() as labels):
                 _check_targets(pairwise, batch)
-                return pairwise_losses(pairwise, labels, logps, self.label_noise)
+                return call_plugin(
+                    pairwise, pairwise_losses, pairwise, labels, logps, self.label_noise
+                )
             case UnpairedObjective() as unpaired, Batch(unpaired=UnpairedLabels() as labels):
                 baseline = self.baseline().to(logps.policy)
-                return unpaired_losses(unpaired, labels, logps, self.label_noise, baseline)
+                noise = self.label_noise
+                return call_plugin(
+                    unpaired, unpaired_losses, unpaired, labels, logps, noise, baseline
+                )
             case RankedObjective() as ranked, Batch(rankings=RankLabels() as labels):
-                return ranked_losses(ranked, labels, logps)
+                return call_plugin(ranked, ranked_losses, ranked, labels, logps)
             case other, _:
                 raise DataError(
                     f"{batch.source[0].group.source} has no label that {other} learns from; use other data"

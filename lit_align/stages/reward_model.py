@@ -18,6 +18,7 @@ from lit_align.models.adapter_files import save_adapter
 from lit_align.models.heads import ScoreHead
 from lit_align.models.load import tokenizer_fingerprint
 from lit_align.objectives import Objective, PairwiseObjective, RankedObjective, RatedObjective
+from lit_align.plugin_calls import call_plugin
 from lit_align.stages.answering import prediction_record
 from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.language_model_stage import LanguageModelStage
@@ -147,13 +148,13 @@ class RewardModel(LanguageModelStage):
         logps = Logps(first, torch.zeros_like(first), torch.ones_like(first))
         match self.objective, batch:
             case PairwiseObjective() as pairwise, Batch(pairs=PairLabels() as labels):
-                result = pairwise_losses(pairwise, labels, logps, label_noise=0.0)
+                result = call_plugin(pairwise, pairwise_losses, pairwise, labels, logps, 0.0)
                 weights = result.losses.new_tensor(_pair_weights(batch.source))
                 return result._replace(losses=result.losses * weights)
             case RankedObjective() as ranked, Batch(rankings=RankLabels() as labels):
-                return ranked_losses(ranked, labels, logps)
+                return call_plugin(ranked, ranked_losses, ranked, labels, logps)
             case RatedObjective() as rated, _ if all(tree.group.ratings for tree in batch.source):
-                return rating_losses(rated, scores, batch.source)
+                return call_plugin(rated, rating_losses, rated, scores, batch.source)
             case other, _:
                 raise DataError(
                     f"{batch.source[0].group.source} has no label that {other} learns from; use other data"

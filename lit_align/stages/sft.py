@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lit_align.objectives import SupervisedObjective
+from lit_align.plugin_calls import call_plugin
 from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.stages.preference_losses import TOKEN_METRICS
@@ -38,7 +39,7 @@ class SFT(LanguageModelStage):
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, MetricSums]:
         """Summed loss of the scored tokens."""
         tokens = self.tree_forward(batch.trees, statistics=statistics)
-        loss = self.objective(tokens.logps).sum()
+        loss = call_plugin(self.objective, self.objective, tokens.logps).sum()
         if tokens.top1 is None or tokens.entropy is None:
             return loss, {}
         count = tokens.logps.new_tensor(float(len(tokens.logps)))

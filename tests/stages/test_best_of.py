@@ -265,7 +265,7 @@ def test_two_processes_answer_as_one(whole, tiny, tmp_path):
     data, folder = whole
     two = ("--model.best_of.keep_all=true", "--trainer.devices=2", "--trainer.strategy=ddp")
     process = start(predict(tiny, data, tmp_path / "run", *BEST, *two))
-    output = process.communicate(timeout=300)[0]
+    output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     shares = [
         (tmp_path / "run" / "0" / name).read_text().splitlines()

@@ -40,7 +40,7 @@ def whole(tiny, tmp_path_factory):
     return train, losses
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=400):
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[0]
