@@ -70,7 +70,9 @@ def test_text_is_continued_and_ended(smollm2):
 
 def test_text_that_ends_itself_is_not_ended_twice(tokenizer):
     made = tokenizer()
-    tree = ChatTokenizer(made, max_length=99, as_chat=False).encode(Group("a", ["b<|im_end|>"])).tree
+    tree = (
+        ChatTokenizer(made, max_length=99, as_chat=False).encode(Group("a", ["b<|im_end|>"])).tree
+    )
     assert made.decode(tree.responses[0]) == "b<|im_end|>"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from lit_align.errors import ModelError
 from lit_align.models.load import Base, load_model, load_tokenizer
@@ -282,3 +283,25 @@ def test_a_tokenizer_without_eos_is_refused(tiny, tmp_path):
         ModelError, match="has no EOS token, so nothing could learn to stop; set eos_token"
     ):
         load_tokenizer(Base(str(tmp_path / "model")))
+
+
+def test_arguments_of_the_template_become_its_defaults(tiny, tmp_path):
+    template = tmp_path / "thinks.jinja"
+    template.write_text(
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+        "{% if enable_thinking is defined and not enable_thinking %}!{% endif %}{{ mood }}"
+    )
+    settings = {"enable_thinking": False, "mood": 'it\'s "calm"\n'}
+    made = load_tokenizer(Base(str(tiny)), str(template), settings)
+    ask = TURNS[:1]
+    rendered = f'{ask[0]["content"]}!it\'s "calm"\n'
+    assert made.apply_chat_template(ask, tokenize=False) == rendered
+    made.save_pretrained(tmp_path / "saved")
+    again = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert again.apply_chat_template(ask, tokenize=False) == rendered
+    thinks = again.apply_chat_template(ask, tokenize=False, enable_thinking=True, mood="")
+    assert thinks == ask[0]["content"]
+    with pytest.raises(ModelError, match="'depth' of template_kwargs; it reads enable_thinking, m"):
+        load_tokenizer(Base(str(tiny)), str(template), {"depth": 1})
+    with pytest.raises(ModelError, match="does not read the argument 'messages'"):
+        load_tokenizer(Base(str(tiny)), str(template), {"messages": []})

@@ -101,7 +101,7 @@ def test_an_objective_that_reads_tokens_and_has_no_reference(tiny, data, groups,
 
 
 def test_what_is_too_long_loses_its_end_and_is_counted(run):
-    group = Group("ab", ["cdefgh", "cdefgx", "c"])
+    group = Group("ab", ["cdefgh", "cdefgx", "c"], continues=True)
     scores = Implicit(run, max_length=7)(
         [group]
     )  # 2 + 5 of 6 letters and the token that ends it; "c" fits
