@@ -91,9 +91,12 @@ class RowReader:
         renamed, displaced = rename(filled, self.names)
         renamed = parse_cells(renamed)
         group = self._convert(renamed)
+        extra = restore(group.extra, self.names, {})
+        for name in self.columns.read:
+            if name in filled:  # a reward may need a column that is a response to the format
+                extra[name] = filled[name]
+        group = read_shared_columns(group._replace(extra=extra), self.columns.ignored)
         check_texts(group, self.from_table)
-        group = group._replace(extra=restore(group.extra, self.names, {}))
-        group = read_shared_columns(group, self.columns.ignored)
         unread = unread_columns(group, self.columns)
         unread += [name for name in displaced if name not in self.columns.read]
         group = group._replace(extra={**group.extra, **displaced})

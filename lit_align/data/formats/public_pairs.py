@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import other_fields
-from lit_align.data.formats.preferences import Preferences
+from lit_align.data.formats.preferences import Preferences, is_dialogue
 from lit_align.errors import Malformed
 from lit_align.types import Group, LabelKind
 
@@ -75,7 +75,7 @@ class PublicPairs(Format):
     def recognises(self, row: Row) -> bool:
         """The columns of one of the sets."""
         layout = _layout_of(row)
-        if layout is None:
+        if layout is None or is_dialogue(row[layout.chosen]):
             return False
         return {"prompt", "instruction"} & row.keys() <= {layout.prompt}
 

@@ -768,6 +768,24 @@ def test_columns_are_renamed(tmp_path):
         read(tmp_path, [row], "pairs", names={"prompt": "Query", "chosen": "query"})
 
 
+def test_a_reward_gets_its_column_although_it_is_a_response(tmp_path):
+    row = {"problem": ASK, "solution": GOOD, "level": 1}
+    (group,), ledger = read(tmp_path, [row], "prompts", read={"solution"})
+    assert (group.prompt, group.responses) == (ASK, [])
+    assert group.extra == {"solution": GOOD, "level": 1}
+    assert dict(ledger.unread) == {"level": 1}
+
+
+def test_dialogues_do_not_repeat_their_prompt(tmp_path):
+    human = f"\n\nHuman: {ASK}\n\nAssistant:"
+    dialogues = {"chosen": f"{human} {GOOD}", "rejected": f"{human} {BAD}"}
+    (group,), _ = read(tmp_path, [{"prompt": human, **dialogues}], "pairs")
+    assert (group.prompt, group.responses) == (human, [f" {GOOD}", f" {BAD}"])
+    (group,), ledger = read(tmp_path, [{"question": ASK, **dialogues}], "pairs")
+    assert (group.prompt, group.responses) == CHAT
+    assert dict(ledger.unread) == {"question": 1}
+
+
 def test_letter_case_is_forgiven(tmp_path):
     for prompt in ("Prompt", "prompt"):
         row = {prompt: ASK, "Chosen": GOOD, "REJECTED": BAD, "Topic": "birds"}
