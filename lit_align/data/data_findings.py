@@ -16,6 +16,9 @@ MIN_PAIRS = 20
 LENGTH_SHARE = 0.95
 """Share of comparisons that length alone has to get right."""
 
+COUNTS = ("duplicates", "desirable", "undesirable", "longer", "shorter", "pairs")
+DIGEST_BYTES = 12
+
 
 @dataclass
 class DataFindings:
@@ -57,6 +60,27 @@ class DataFindings:
             self.longer += lengths[pair.better] > lengths[pair.worse]
             self.shorter += lengths[pair.better] < lengths[pair.worse]
 
+    def to_state(self) -> dict[str, Any]:
+        """Counts, and the digests of prompts in one text, for `from_state`; digests of rows are no longer needed."""
+        state = {name: getattr(self, name) for name in COUNTS}
+        return {**state, "prompts": b"".join(sorted(self.prompts)).hex()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> DataFindings:
+        """The findings that `to_state` described."""
+        counts = {name: state[name] for name in COUNTS}
+        content = bytes.fromhex(state["prompts"])
+        starts = range(0, len(content), DIGEST_BYTES)
+        return cls(**counts, prompts={content[start : start + DIGEST_BYTES] for start in starts})
+
+    def merge(self, other: DataFindings) -> None:
+        """Add the counts over groups that follow these in the same files."""
+        self.duplicates += other.duplicates + len(self._rows & other._rows)
+        self.prompts |= other.prompts
+        self._rows |= other._rows
+        for name in COUNTS[1:]:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     def sentences(self) -> list[str]:
         """What is to be said of the data."""
         sentences = []
@@ -91,7 +115,7 @@ class DataFindings:
 def digest(value: Any) -> bytes:
     """A short digest of a value that JSON can hold."""
     text = json.dumps(value, sort_keys=True, default=str)
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
 
 
 def _length(response: Text) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
@@ -62,6 +62,8 @@ class TextDataModule(LightningDataModule, ABC):
             ``weight`` 0 never is.
         columns: the file's column for each column of the format that it names differently, such as
             ``{prompt: question}``.
+        prepared_cache: folder where the tokenised rows of large files are kept, by content, so that the same files are
+            tokenised once; null keeps them in memory.
         ignore_columns: columns that nothing reads, although their names say that they change what is learned; a row
             with such a column is set aside unless it is listed here.
     """
@@ -84,6 +86,7 @@ class TextDataModule(LightningDataModule, ABC):
         learned_turns: LearnedTurns = "all",
         columns: dict[str, str] | None = None,
         ignore_columns: list[str] | None = None,
+        prepared_cache: str | None = "~/.cache/lit_align/prepared",
     ) -> None:
         super().__init__()
         check_at_least("batch_size", batch_size, 1)
@@ -102,7 +105,8 @@ class TextDataModule(LightningDataModule, ABC):
         self.seed = seed
         self.as_chat = as_chat
         self.learned_turns = learned_turns
-        self.trees: dict[str, list[Tree]] = {}
+        self.prepared_cache = prepared_cache
+        self.trees: dict[str, Sequence[Tree]] = {}
         self.ledgers: dict[str, Ledger] = {}
 
     @property
@@ -148,7 +152,7 @@ class TextDataModule(LightningDataModule, ABC):
         label_kind: LabelKind,
         module: TextModule,
         on_ledger: Callable[[Ledger], object],
-    ) -> list[Tree]:
+    ) -> Sequence[Tree]:
         """Read and tokenise one split for ``module``; needs no trainer.
 
         Args:
@@ -171,7 +175,8 @@ class TextDataModule(LightningDataModule, ABC):
             ColumnSettings(self.columns, self.ignore_columns, self._read_columns(module)),
         )
         tokenizer = self.chat_tokenizer(module, label_kind == LabelKind.RESPONSES)
-        trees, _ = prepare(source, tokenizer)
+        cache = None if self.prepared_cache is None else Path(self.prepared_cache).expanduser()
+        trees, _ = prepare(source, tokenizer, cache)
         return trees
 
     def chat_tokenizer(self, module: TextModule, allow_empty: bool) -> ChatTokenizer:

@@ -19,6 +19,18 @@ MAX_EXAMPLES = 3  # recorded for each reason
 MAX_REASONS = 10  # printed for each fate
 MAX_UNREAD = 20  # names printed
 
+SUMMED = (
+    "rows",
+    "joined",
+    "tokens",
+    "scored",
+    "tokens_cut",
+    "ends_lost",
+    "boundary_merges",
+    "num_responses",
+)
+"""Counts that are sums over rows."""
+
 
 @dataclass
 class Ledger:
@@ -91,6 +103,20 @@ class Ledger:
             self.longest_prompt = max(self.longest_prompt, len(prompt))
         for response in (*tree.responses, *(branch.ids for branch in tree.branches)):
             self.longest_response = max(self.longest_response, len(response))
+
+    def merge(self, other: Ledger) -> None:
+        """Add the counts of rows that follow these."""
+        for name in SUMMED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.longest_prompt = max(self.longest_prompt, other.longest_prompt)
+        self.longest_response = max(self.longest_response, other.longest_response)
+        self.reasons.update(other.reasons)
+        self.unread.update(other.unread)
+        for key, places in other.examples.items():
+            examples = self.examples.setdefault(key, [])
+            examples += places[: MAX_EXAMPLES - len(examples)]
+        self.places += other.places
+        self.findings.merge(other.findings)
 
     @property
     def fates(self) -> dict[str, int]:
@@ -221,6 +247,34 @@ class Ledger:
             "unread": dict(self.unread),
             "notes": self.notes,
         }
+
+    def to_state(self) -> dict[str, Any]:
+        """Everything as plain values, for `from_state`."""
+        counts = {name: value for name, value in vars(self).items() if isinstance(value, str | int)}
+        reasons = []
+        for (fate, reason), count in self.reasons.items():
+            reasons.append([fate, reason, count, self.examples.get((fate, reason))])
+        return {
+            **counts,
+            "reasons": reasons,
+            "unread": dict(self.unread),
+            "places": self.places,
+            "findings": self.findings.to_state(),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Ledger:
+        """The ledger that `to_state` described."""
+        counts = {name: value for name, value in state.items() if isinstance(value, str | int)}
+        ledger = cls(**counts)
+        for fate, reason, count, examples in state["reasons"]:
+            ledger.reasons[fate, reason] = count
+            if examples is not None:
+                ledger.examples[fate, reason] = examples
+        ledger.unread = Counter(state["unread"])
+        ledger.places = [(place, fate, reason) for place, fate, reason in state["places"]]
+        ledger.findings = DataFindings.from_state(state["findings"])
+        return ledger
 
     def to_json(self) -> str:
         """All counts as indented JSON."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 
 from lit_align.checks import check_at_least
 from lit_align.data.packing import largest_first, pack, separate_branches, split_every
+from lit_align.data.tree_store import TreeStore
 from lit_align.errors import ConfigError, DataError
 from lit_align.types import Step, Tree
 
@@ -56,8 +57,9 @@ class StepLoader:
         check_at_least("batch_size", batch_size, 1)
         if not trees:
             raise DataError("there is no group to learn from; give more data")
-        largest = max(separate_branches(trees), key=lambda tree: tree.tokens)
-        pack([largest], token_budget)  # a tree over the budget is refused now, not in mid-epoch
+        pack(
+            [_largest_tree(trees)], token_budget
+        )  # a tree over the budget is refused now, not in mid-epoch
         self.trees = trees
         self.batch_size = batch_size
         self.token_budget = token_budget
@@ -84,9 +86,8 @@ class StepLoader:
             yield self._make_step(steps[k])
 
     def _trees_by_step(self) -> Sequence[Sequence[Tree]]:
-        """The trees of each step of this epoch."""
-        trees = [self.trees[i] for i in self._epoch_order(self.epoch)]
-        return split_every(trees, self.batch_size)
+        """The trees of each step of this epoch, read when their step comes."""
+        return _TreesByStep(self.trees, split_every(self._epoch_order(self.epoch), self.batch_size))
 
     @property
     def sampler(self) -> StepLoader:
@@ -162,3 +163,30 @@ def balance_by_tokens(trees: Sequence[Tree], world: int) -> list[list[Tree]]:
     for i, tree in enumerate(trees):
         shares[rank_of[i]].append(tree)
     return shares
+
+
+class _TreesByStep(Sequence[Sequence[Tree]]):
+    """The trees of each step, by their indices."""
+
+    def __init__(self, trees: Sequence[Tree], indices: Sequence[Sequence[int]]) -> None:
+        self.trees = trees
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, step: int) -> list[Tree]: ...
+    @overload
+    def __getitem__(self, step: slice) -> list[list[Tree]]: ...
+    def __getitem__(self, step: int | slice) -> list[Tree] | list[list[Tree]]:
+        if isinstance(step, slice):
+            return [self[number] for number in range(*step.indices(len(self)))]
+        return [self.trees[index] for index in self.indices[step]]
+
+
+def _largest_tree(trees: Sequence[Tree]) -> Tree:
+    """The tree of the largest forward pass; a branch is one of its own."""
+    if isinstance(trees, TreeStore):
+        trees = [trees[int(trees.sizes.argmax())]]
+    return max(separate_branches(trees), key=lambda tree: tree.tokens)

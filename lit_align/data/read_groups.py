@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from lit_align.data.column_fates import ColumnSettings
+from lit_align.data.format_choice import SAMPLE_ROWS
 from lit_align.data.formats import Format
+from lit_align.data.formats.base import LocatedRow
 from lit_align.data.label_conversion import convert_labels, ordered_pairs
 from lit_align.data.ledger import Ledger
 from lit_align.data.readers import read_rows
@@ -64,26 +67,59 @@ def read_groups(source: DataSource, ledger: Ledger) -> Iterator[tuple[Group, str
     Raises:
         DataError: if a path cannot be read, matches no format, or has no labels of a suitable kind.
     """
-    label_kind = source.label_kind
-    formats = (source.format,) if source.format else source.formats
     for path in source.paths:
-        rows = list(read_rows(path))
-        reader = RowReader.of_file(path, rows, formats, label_kind, source.columns)
-        ledger.joined += len(rows)
-        for place, row in reader.row_format.join(rows):
-            ledger.rows += 1
-            ledger.joined -= 1
-            try:
-                read = reader.read(row)
-                group = read.group._replace(source=place)
-                converted = convert_labels(group, label_kind, source.attributes)
-            except RowError as error:
-                ledger.add_error(place, error)
-                continue
-            for name in read.unread:
-                ledger.add_unread(name)
-            ledger.findings.add(path, converted)
-            yield converted, read.note or _conversion_note(group, converted, label_kind)
+        reader, rows = open_rows(source, path, ledger)
+        for row in rows:
+            read = read_row(source, path, reader, row, ledger)
+            if read is not None:
+                yield read
+
+
+def open_rows(
+    source: DataSource, path: str, ledger: Ledger
+) -> tuple[RowReader, Iterator[LocatedRow]]:
+    """The reader of a file's rows, and the rows one by one; records are counted in the ledger as they are read.
+
+    Raises:
+        DataError: if the path cannot be read, matches no format, or has no labels of a suitable kind.
+    """
+    records = read_rows(path)
+    first: list[LocatedRow] = []
+    num_readable = 0
+    for record in records:
+        first.append(record)
+        num_readable += not isinstance(record[1], RowError)
+        if num_readable == SAMPLE_ROWS:
+            break
+    formats = (source.format,) if source.format else source.formats
+    reader = RowReader.of_file(path, first, formats, source.label_kind, source.columns)
+
+    def counted() -> Iterator[LocatedRow]:
+        for record in chain(first, records):
+            ledger.joined += 1  # until it begins a row
+            yield record
+
+    return reader, reader.row_format.join(counted())
+
+
+def read_row(
+    source: DataSource, path: str, reader: RowReader, row: LocatedRow, ledger: Ledger
+) -> tuple[Group, str] | None:
+    """The converted group of a row and a note for the ledger; None if the ledger has its fate already."""
+    place, values = row
+    ledger.rows += 1
+    ledger.joined -= 1
+    try:
+        read = reader.read(values)
+        group = read.group._replace(source=place)
+        converted = convert_labels(group, source.label_kind, source.attributes)
+    except RowError as error:
+        ledger.add_error(place, error)
+        return None
+    for name in read.unread:
+        ledger.add_unread(name)
+    ledger.findings.add(path, converted)
+    return converted, read.note or _conversion_note(group, converted, source.label_kind)
 
 
 def load_groups(source: DataSource) -> list[Group]:

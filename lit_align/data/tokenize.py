@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lit_align.chat.plain_text import as_chat as text_as_chat
 from lit_align.chat.turn_ends import turn_end, turn_ends
@@ -74,6 +74,7 @@ class ChatTokenizer:
         self.max_length = max_length
         self.overlong = overlong
         self.allow_empty = allow_empty
+        self.learned_turns = learned_turns
         self.as_chat = as_chat and bool(tokenizer.chat_template)
         if tokenizer.eos_token_id is None:
             raise ModelError(
@@ -84,6 +85,16 @@ class ChatTokenizer:
         self._bos: int | None = tokenizer.bos_token_id
         self._ends = turn_ends(tokenizer)
         self._adds_bos = self._bos is not None and tokenizer("a").input_ids[0] == self._bos
+
+    def settings(self) -> dict[str, Any]:
+        """What the ids of a group depend on besides the tokenizer."""
+        return {
+            "max_length": self.max_length,
+            "overlong": self.overlong,
+            "allow_empty": self.allow_empty,
+            "learned_turns": self.learned_turns,
+            "as_chat": self.as_chat,
+        }
 
     def encode(self, group: Group) -> Encoded:
         """The group as a tree.

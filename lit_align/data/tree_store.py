@@ -1,0 +1,169 @@
+"""Tokenised rows in a file: of a million of them, only those in use are in memory."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from lit_align.types import Branch, Group, Pair, Tree
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+EMPTY = Group("", [])
+
+
+class TreeStore(Sequence[Tree]):
+    """The trees of a file that `TreeWriter` wrote, read from disk one by one.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+
+        self.path = path
+        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        counts, sizes = [0], [np.zeros(0, np.int64)]
+        for number in range(self._reader.num_record_batches):
+            batch = self._reader.get_batch(number)
+            counts.append(batch.num_rows)
+            sizes.append(batch.column("size").to_numpy())
+        self._starts = np.cumsum(counts).tolist()
+        self.sizes = np.concatenate(sizes)
+        """Tokens of the largest forward pass of each tree: its own, or those of one of its branches."""
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @overload
+    def __getitem__(self, index: int) -> Tree: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tree]: ...
+    def __getitem__(self, index: int | slice) -> Tree | list[Tree]:
+        if isinstance(index, slice):
+            return [self._read(i) for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"tree {index} of {len(self)}")
+        return self._read(index % len(self))
+
+    def _read(self, index: int) -> Tree:
+        number = bisect_right(self._starts, index) - 1
+        batch = self._reader.get_batch(number)
+        row = index - self._starts[number]
+        values = {name: batch.column(name)[row].as_py() for name in COLUMNS}
+        return _tree_from_columns(values)
+
+
+class TreeWriter:
+    """Writes trees into a file, batch by batch.
+
+    Args:
+        path: of the new file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+
+        self._file = pa.ipc.new_file(str(path), _schema())
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add a batch of `to_batch`."""
+        self._file.write_batch(batch)
+
+    def close(self) -> None:
+        """Complete the file."""
+        self._file.close()
+
+
+COLUMNS = ("prompt", "responses", "scored", "branches", "group")
+
+
+def to_batch(trees: Iterable[Tree]) -> pa.RecordBatch:
+    """Trees as a batch for `TreeWriter`.
+
+    Raises:
+        TypeError: if a group holds something that JSON has no type for.
+    """
+    import pyarrow as pa
+
+    rows = [_columns_of_tree(tree) for tree in trees]
+    return pa.RecordBatch.from_pylist(rows, schema=_schema())
+
+
+def group_to_json(group: Group) -> str:
+    """A group as JSON text, without fields that have their default; `group_from_json` gives an equal one.
+
+    Raises:
+        TypeError: if it holds something that JSON has no type for, such as a date.
+    """
+    fields = {
+        name: value
+        for name, value in group._asdict().items()
+        if value != getattr(EMPTY, name) or name in ("prompt", "responses")
+    }
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def group_from_json(text: str) -> Group:
+    """The group that `group_to_json` wrote.
+
+    Example:
+        >>> group = Group("Name a bird.", ["An owl.", "A bat."], (Pair(0, 1, margin=0.5),))
+        >>> group_from_json(group_to_json(group)) == group
+        True
+    """
+    fields = json.loads(text)
+    if "pairs" in fields:
+        fields["pairs"] = tuple(Pair(*pair) for pair in fields["pairs"])
+    for name in ("desirable", "ranking", "ratings", "tools"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
+    return Group(**fields)
+
+
+def forward_size(tree: Tree) -> int:
+    """Tokens of the largest forward pass that the tree needs: its own, or that of a branch."""
+    own = len(tree.prompt) + sum(map(len, tree.responses))
+    branches = [len(branch.prompt) + len(branch.ids) for branch in tree.branches]
+    return max(own, *branches) if branches else own
+
+
+def _columns_of_tree(tree: Tree) -> dict[str, Any]:
+    return {
+        "prompt": tree.prompt,
+        "responses": tree.responses,
+        "scored": tree.scored,
+        "branches": [branch._asdict() for branch in tree.branches],
+        "group": group_to_json(tree.group).encode("utf-8", "surrogatepass"),
+        "size": forward_size(tree),
+    }
+
+
+def _tree_from_columns(values: dict[str, Any]) -> Tree:
+    group = group_from_json(values["group"].decode("utf-8", "surrogatepass"))
+    branches = tuple(Branch(**fields) for fields in values["branches"])
+    return Tree(values["prompt"], values["responses"], values["scored"], group, branches=branches)
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    ids, mask = pa.list_(pa.int32()), pa.list_(pa.bool_())
+    branch = pa.struct([("response", pa.int32()), ("prompt", ids), ("ids", ids), ("scored", mask)])
+    return pa.schema(
+        [
+            ("prompt", ids),
+            ("responses", pa.list_(ids)),
+            ("scored", pa.list_(mask)),
+            ("branches", pa.list_(branch)),
+            ("group", pa.large_binary()),
+            ("size", pa.int64()),
+        ]
+    )
