@@ -65,28 +65,31 @@ def prepare_files(source: DataSource, tokenizer: ChatTokenizer, folder: Path) ->
     Raises:
         DataError: if a path, or the data as a whole, cannot be used, or the disk is full.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        prepared = load_prepared(folder)
-        if prepared is not None:
-            return prepared
-        temporary = folder.with_suffix(".tmp")
-        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-        temporary.mkdir()
-        try:
-            ledger = _write_trees(source, tokenizer, temporary / TREES)
-            (temporary / LEDGER).write_text(json.dumps(ledger.to_state()), "utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.rename(folder)
-        except TypeError:
-            return None
-        except OSError as error:
-            raise DataError(
-                f"the tokenised rows cannot be written to {folder.parent}: {error.strerror}; make room there, or set "
-                "data.prepared_cache to another folder or to null"
-            ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            return load_prepared(folder) or _fill(source, tokenizer, folder)
+    except OSError as error:
+        raise DataError(
+            f"the tokenised rows cannot be kept in {folder.parent}: {error.strerror}; make room there, or set "
+            "data.prepared_cache to another folder or to null"
+        ) from error
+
+
+def _fill(source: DataSource, tokenizer: ChatTokenizer, folder: Path) -> Prepared | None:
+    """Write trees and ledger beside the folder, which appears complete or not at all."""
+    temporary = folder.with_suffix(".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    temporary.mkdir()
+    try:
+        ledger = _write_trees(source, tokenizer, temporary / TREES)
+        (temporary / LEDGER).write_text(json.dumps(ledger.to_state()), "utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    except TypeError:
+        return None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return load_prepared(folder)
 
 
