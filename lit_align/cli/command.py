@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,9 +154,23 @@ def _ledger_printer(console: Console, folder: Path) -> Callable[[Ledger], None]:
 
 
 def load_judged_groups(
-    settings: Any, label_kind: LabelKind, console: Console, folder: Path
+    settings: Any,
+    label_kind: LabelKind,
+    console: Console,
+    folder: Path,
+    read_columns: Collection[str] = (),
 ) -> list[Group]:
-    """The groups of the data that ``DATA_SETTINGS`` name; the ledger is printed and written into the folder."""
+    """The groups of the data that ``DATA_SETTINGS`` name; the ledger is printed and written into the folder.
+
+    Args:
+        settings: of the command.
+        label_kind: the label kind that rows are converted to.
+        console: to print to.
+        folder: of the run.
+        read_columns: columns that the command itself reads.
+    """
+    judges = [getattr(settings, name, None) for name in ("reward", "feedback")]
+    read = columns_read_by(*judges) | set(read_columns)
     source = DataSource(
         settings.data,
         label_kind,
@@ -164,15 +178,9 @@ def load_judged_groups(
         load_plugins().formats.default_instances(),
         max_malformed=settings.max_malformed,
         on_ledger=_ledger_printer(console, folder),
-        columns=ColumnSettings(settings.columns, settings.ignore_columns, _read_columns(settings)),
+        columns=ColumnSettings(settings.columns, settings.ignore_columns, read),
     )
     return load_groups(source)
-
-
-def _read_columns(settings: Any) -> set[str]:
-    """Columns of the rows that a judge, or its report, reads."""
-    judges = [getattr(settings, name, None) for name in ("reward", "feedback")]
-    return {"subset"} | columns_read_by(*judges)
 
 
 def print_judging(console: Console, counts: dict[str, Any]) -> None:

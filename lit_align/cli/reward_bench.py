@@ -43,6 +43,9 @@ SETTINGS: Settings = {
     **run_setting("runs/evaluate"),
 }
 
+REPORTED_COLUMNS = ("subset", "id", "num_correct")
+"""Columns of the data that the reports read."""
+
 COLUMNS = ("n", "right", "95 %", "ties", "longer", "shorter", "r", "ECE")
 LEGEND = """\
 right: in %, a tie is half right. 95 %: bootstrap over prompts; Wilson's where
@@ -72,7 +75,7 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
     from lit_align.evaluation.plots import plot_reliability, plot_scores
 
     console = Console()
-    groups = load_judged_groups(settings, LabelKind.PAIRS, console, folder)
+    groups = load_judged_groups(settings, LabelKind.PAIRS, console, folder, REPORTED_COLUMNS)
 
     def show_progress(starts: Iterable[int]) -> Iterable[int]:
         return track(starts, "judging", console=console)

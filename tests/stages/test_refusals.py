@@ -120,10 +120,7 @@ def test_label_and_objective_that_do_not_fit_are_refused_before_weights_load(
         main(["inspect", *mismatch[1:]])
     assert capsys.readouterr().err == message
     message = refused(capsys, tiny, chats, tmp_path / "run")
-    assert (
-        "Conversations, whose labels are demonstrations and desirable, but pairs are needed"
-        in message
-    )
+    assert "Conversations, whose labels are demonstrations, but pairs are needed" in message
 
 
 def test_a_tree_that_no_micro_batch_can_hold_is_refused_by_inspect_too(tiny, tmp_path, capsys):
