@@ -51,6 +51,7 @@ def evaluate(folder, *more) -> dict:
     assert {path.name for path in newest.iterdir()} == {
         "config.yaml",
         "ledger.json",
+        "ledger_rows.jsonl",
         "reward_bench.json",
         "scores.png",
         "reliability.png",

@@ -32,12 +32,20 @@ def test_a_logger_with_a_folder_of_its_own_takes_nothing_along(tiny, tmp_path, m
     main(
         ["predict", *run[1:], f"--ckpt_path={tmp_path / 'run' / '0' / 'checkpoints' / 'last.ckpt'}"]
     )
-    left = {"adapter", "checkpoints", "config.yaml", "ledger.json", "summary.json"}
+    left = {
+        "adapter",
+        "checkpoints",
+        "config.yaml",
+        "ledger.json",
+        "ledger_rows.jsonl",
+        "summary.json",
+    }
     assert {path.name for path in (tmp_path / "run" / "0").iterdir()} == left
     assert {path.name for path in (tmp_path / "run" / "1").iterdir()} == {
         "answers.jsonl",
         "config.yaml",
         "ledger.json",
+        "ledger_rows.jsonl",
     }
     assert not {path.name for path in (tmp_path / "here").iterdir()} & {*left, "answers.jsonl"}
 
