@@ -17,12 +17,16 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 class LastCheckpoint(Checkpoint):
     """Save the newest state as ``checkpoints/last.ckpt`` in the run folder, also when the run is stopped.
 
+    A state is saved when its step has been logged: before the validation that follows the step, before the next step,
+    or at the end of the epoch, whichever comes first. So no row of ``metrics.csv`` is missing in a resumed run.
+
     Args:
         every_n_train_steps: steps between two saves.
     """
 
     def __init__(self, every_n_train_steps: int = 50) -> None:
         self.every_n_train_steps = every_n_train_steps
+        self._is_due = False
 
     def save(self, trainer: Trainer) -> None:
         """Save the current state; every rank must call this."""
@@ -38,8 +42,27 @@ class LastCheckpoint(Checkpoint):
             signal.signal(signal.SIGINT, _stop_after_step)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Save every ``every_n_train_steps`` steps."""
-        if trainer.global_step and trainer.global_step % self.every_n_train_steps == 0:
+        """Note that a save is due every ``every_n_train_steps`` steps."""
+        is_multiple = trainer.global_step % self.every_n_train_steps == 0
+        self._is_due = bool(trainer.global_step) and is_multiple
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save before a validation, which may take long."""
+        self._save_if_due(trainer)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any
+    ) -> None:
+        """Save before the next step."""
+        self._save_if_due(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save at the end of an epoch."""
+        self._save_if_due(trainer)
+
+    def _save_if_due(self, trainer: Trainer) -> None:
+        if self._is_due:
+            self._is_due = False
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_align.callbacks.last_checkpoint import LastCheckpoint
+from lit_align.callbacks.metrics_history import MetricsHistory
 from lit_align.callbacks.predictions import PredictionWriter
 from lit_align.callbacks.report import Report
 from lit_align.cli.error_messages import explain
@@ -169,7 +170,7 @@ class LitAlignCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Print that a checkpoint left nothing to train: Lightning ends silently."""
-        if self.ckpt_path and not (self.folder / "summary.json").exists():
+        if self.ckpt_path and not self.model.has_trained:
             print_once(
                 f"nothing was trained: the run of {self.ckpt_path} is complete; raise trainer.max_epochs or "
                 "trainer.max_steps to go on"
@@ -180,7 +181,7 @@ class LitAlignCLI(LightningCLI):
         return run_config
 
     def _callbacks(self, config: Namespace) -> list[Any]:
-        callbacks: list[Any] = [LastCheckpoint(config.save_every)]
+        callbacks: list[Any] = [LastCheckpoint(config.save_every), MetricsHistory()]
         if isinstance(self.model, LanguageModelStage):
             callbacks.append(PredictionWriter(config.answers))
             if not any(

@@ -12,8 +12,15 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from lit_align.compat.lightning import reopen_unfinished_epoch, start_next_epoch_if_complete
-from lit_align.errors import ModelError, TrainingError
+from lit_align.compat.progress import (
+    Position,
+    begin_epoch,
+    number_logged_step,
+    save_position,
+    use_resumable_loop,
+)
+from lit_align.data.loader import StepLoader
+from lit_align.errors import ConfigError, ModelError, TrainingError
 from lit_align.seeding import step_seed
 from lit_align.stages.hparams import describe_differences, plain_hparams
 
@@ -53,6 +60,8 @@ class Stage(LightningModule, ABC):
         self.seed = seed
         self.bad_steps = 0
         self.skipped = 0
+        self.resumed_position: Position | None = None
+        self.has_trained = False
 
     @abstractmethod
     def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -69,6 +78,8 @@ class Stage(LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Check the data module before any weights are loaded."""
         self.check_data(self.datamodule)
+        if stage == "fit":
+            use_resumable_loop(self.trainer)
 
     def clipping_groups(self) -> list[list[torch.nn.Parameter]]:
         """Parameters whose gradients are clipped by one norm, group by group."""
@@ -105,14 +116,33 @@ class Stage(LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_train_start(self) -> None:
-        """Begin a new epoch if the checkpoint's epoch was complete."""
-        start_next_epoch_if_complete(self.trainer)
+        """Go on at the position of the checkpoint, if there is one.
+
+        Raises:
+            ConfigError: if an epoch has other steps than that of the checkpoint.
+        """
+        position = self.resumed_position
+        if position is None:
+            return
+        epoch_length = self.trainer.num_training_batches
+        if epoch_length != position.epoch_length:
+            raise ConfigError(
+                f"the checkpoint is of a run with {position.epoch_length} steps an epoch, this run has {epoch_length}; "
+                "resume with the same data, data.batch_size and trainer.limit_train_batches"
+            )
+        loader = self.trainer.train_dataloader
+        if isinstance(loader, StepLoader):
+            loader.start_at(position.epochs, position.batches)
+        if position.batches == 0:
+            begin_epoch(self.trainer)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by the step, so that a resumed run draws the same numbers without saved generator states.
 
         Not by epoch and batch: a run stopped after an epoch's last batch resumes within that epoch's count.
         """
+        self.has_trained = True
+        number_logged_step(self.trainer)
         torch.manual_seed(step_seed(self.seed, self.global_step) * 64 + self.global_rank)
         self._started = time.perf_counter()
 
@@ -164,10 +194,10 @@ class Stage(LightningModule, ABC):
         checkpoint["state_dict"] = {name: value for name, value in weights if name in trained}
         checkpoint["origin"] = self.compatibility_settings()
         checkpoint["counts"] = self.saved_counters()
-        reopen_unfinished_epoch(checkpoint)
+        save_position(checkpoint, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the counters.
+        """Restore the counters and the position.
 
         Raises:
             ModelError: if the checkpoint belongs to another model.
@@ -184,6 +214,8 @@ class Stage(LightningModule, ABC):
             )
         for name, value in checkpoint.get("counts", {}).items():
             setattr(self, name, value)
+        if "position" in checkpoint:
+            self.resumed_position = Position(**checkpoint["position"])
 
     def _differing_parameters(self, weights: dict[str, Tensor]) -> list[str]:
         shapes = {name: weight.shape for name, weight in self.trained_parameters().items()}
