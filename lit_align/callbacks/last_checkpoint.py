@@ -13,6 +13,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lit_align.compat.stopping import watch
+from lit_align.models.atomic_folder import TEMPORARY, remove_abandoned
+
 
 class LastCheckpoint(Checkpoint):
     """Save the newest state as ``checkpoints/last.ckpt`` in the run folder, also when the run is stopped.
@@ -33,11 +36,20 @@ class LastCheckpoint(Checkpoint):
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove what the processes of the run that is resumed left half written."""
+        if trainer.ckpt_path and trainer.is_global_zero:
+            checkpoints = Path(trainer.ckpt_path).parent
+            for folder in (checkpoints, checkpoints.parent):
+                remove_abandoned(folder, f"*{TEMPORARY}")
+                remove_abandoned(folder, f".*{TEMPORARY}")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let Ctrl-C stop the run after the current step, as SIGTERM does; a second one stops it at once.
 
         Lightning restores the signal's old handler when the run ends.
         """
+        watch(trainer)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, _stop_after_step)
 
@@ -69,10 +81,15 @@ class LastCheckpoint(Checkpoint):
         """Save the final state."""
         self.save(trainer)
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let no signal stop what comes after the run."""
+        watch(None)
+
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Save on SIGTERM, which Lightning raises between steps; other exceptions may come from within a step."""
+        """Save on SIGTERM, which is raised where the step has changed nothing; other exceptions may come anywhere."""
+        watch(None)
         if isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING:
             self.save(trainer)
             folder = trainer.default_root_dir

@@ -27,7 +27,7 @@ from lit_align.compat.lightning import StepsProgressBar, set_root_dir
 from lit_align.errors import ConfigError
 from lit_align.plugin_calls import set_plugin_timeout
 from lit_align.stages.base import Stage
-from lit_align.stages.checkpoints import SafeIO
+from lit_align.stages.checkpoints import SafeIO, read_checkpoint
 from lit_align.stages.language_model_stage import LanguageModelStage
 
 EPILOG = (
@@ -160,6 +160,8 @@ class LitAlignCLI(LightningCLI):
         is_language_model = isinstance(self.model, LanguageModelStage)
         part = self.model.objective if is_language_model else self.model.embedder
         print_once(f"{type(self.model).__name__} · {part!r} · {self.model.base.path}")
+        if self.ckpt_path:
+            self.model.checkpoint_to_resume = read_checkpoint(Path(self.ckpt_path))
 
     def before_predict(self) -> None:
         """Refuse a stage that generates no text; Lightning would miss a method."""

@@ -14,6 +14,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_align.checks import check_at_least, check_fraction
+from lit_align.data.digest import trees_digest
 from lit_align.data.formats import Format
 from lit_align.data.kto_mismatched import add_mismatched_responses
 from lit_align.data.ledger import Ledger
@@ -208,6 +209,17 @@ class TextDataModule(LightningDataModule, ABC):
             resumes=resumes,
             **self.packing_settings(),
         )
+
+    def data_identity(self) -> dict[str, str | int]:
+        """What the steps of an epoch depend on; a run resumes only with the same."""
+        trees = self.trees["train"]
+        return {
+            "rows": len(trees),
+            "digest of the rows": trees_digest(trees),
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+        }
 
     def packing_settings(self) -> dict[str, Any]:
         """Arguments of `StepLoader` that depend on the settings and on the attention of the model."""

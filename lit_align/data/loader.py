@@ -120,11 +120,12 @@ class StepLoader:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the stage saves the position of the run, see `Stage.on_train_start`. Lightning looks for it."""
-        return {}
+        """Epoch and number of the next step, for Lightning; a `Stage` saves the position itself."""
+        return {"epoch": self.epoch, "next": self.next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore nothing."""
+        """Continue at a saved step."""
+        self.start_at(state["epoch"], state["next"])
 
 
 def balance_by_tokens(trees: Sequence[Tree], world: int) -> list[list[Tree]]:

@@ -22,11 +22,13 @@ class RoundState:
         number: the round that ``records`` belong to; -1 before the first.
         records: of that round.
         past: of all earlier rounds, if they are saved.
+        reference_round: the newest round whose reference was moved; sampling may be interrupted after that.
     """
 
     number: int = -1
     records: list[Record] = field(default_factory=list)
     past: list[Record] = field(default_factory=list)
+    reference_round: int = 0
 
 
 class RoundLoader(StepLoader):
