@@ -18,6 +18,7 @@ from lit_align.cli.main import main
 from tests import tiny
 from tests.stages.runs import write_pairs
 
+EPOCHS = "--trainer.max_epochs=3"
 NUM_STEPS = 9  # 12 rows in steps of 4, 3 epochs
 SPEED = "tokens/s"  # the one column that may differ
 QUIET = (
@@ -36,7 +37,8 @@ ROUNDS = (
     "--data=Online",
     "--data.rounds=3",
     "--data.round_size=12",
-    "--model.max_new_tokens=3",
+    "--data.num_generations=3",
+    "--model.max_new_tokens=8",
 )
 SCORED_ROUNDS = (
     *("--data.feedback=FromReward", "--data.feedback.reward=Length"),
@@ -45,7 +47,7 @@ SCORED_ROUNDS = (
 PREFERENCE = ("--model=Preference", "--model.objective=DPO")
 SAMPLED = (
     *("--model=RL", "--model.reward=Length", "--model.reward.max_words=1", "--data=Prompts"),
-    "--model.max_new_tokens=3",
+    "--model.max_new_tokens=8",
 )
 STAGES: dict[str, tuple[str, ...]] = {
     "SFT": (
@@ -149,7 +151,7 @@ class Runs:
         runs: Path,
         *more: str,
         checkpoint: Path | None = None,
-        limits: Sequence[str] = ("--trainer.max_epochs=3",),
+        limits: Sequence[str] = (),
     ) -> int:
         """Run the command in a fork; the status as of ``waitstatus_to_exitcode``."""
         arguments = self.arguments(runs, *more, checkpoint=checkpoint, limits=limits)
@@ -160,7 +162,7 @@ class Runs:
         runs: Path,
         *more: str,
         checkpoint: Path | None = None,
-        limits: Sequence[str] = ("--trainer.max_epochs=3",),
+        limits: Sequence[str] = (),
     ) -> list[str]:
         """The command line of a run."""
         arguments = ["fit", f"--run={runs}", *STAGES[self.stage], *QUIET]
@@ -168,7 +170,7 @@ class Runs:
         if self.stage not in OF_OTHER_DATA:
             arguments += TEXT
             arguments += [] if "--data.train" in arguments else ["--data.train={pairs}"]
-        arguments += [] if self.stage in OF_ROUNDS else limits
+        arguments += limits
         if checkpoint is not None:
             arguments.append(f"--ckpt_path={checkpoint}")
         filled = []
@@ -178,12 +180,18 @@ class Runs:
             filled.append(argument)
         return filled
 
-    def chain(self, name: str, kills: Sequence[Kill], *more: str) -> Path:
+    def limits(self, limit: str) -> tuple[str, ...]:
+        """The limit of a run, unless its rounds limit it."""
+        return () if self.stage in OF_ROUNDS and "max_epochs" in limit else (limit,)
+
+    def chain(self, name: str, kills: Sequence[Kill], *more: str, limit: str = EPOCHS) -> Path:
         """Kill, resume and kill again, then run to the end; the folder of the last run."""
         runs, checkpoint = self.folder / name, None
         for kill in (*kills, None):
             options = kill.options if kill else ()
-            status = self.run(runs, *more, *options, checkpoint=checkpoint)
+            status = self.run(
+                runs, *more, *options, checkpoint=checkpoint, limits=self.limits(limit)
+            )
             if not runs.exists():
                 raise AssertionError(f"{name}: exit {status}\n{self.output()}")
             folder = newest(runs)

@@ -265,7 +265,7 @@ class Stage(LightningModule, ABC):
         """
         if self._is_fitting and self.checkpoint_to_resume is None:
             self._compare_settings(checkpoint)
-        if self.has_changed("lr_scheduler"):
+        if self.has_changed("model.lr_scheduler"):
             checkpoint[
                 "lr_schedulers"
             ] = []  # the state of another schedule; `on_train_start` replays this one
@@ -313,8 +313,10 @@ class Stage(LightningModule, ABC):
             ConfigError: if the data or the optimizer are other ones.
         """
         data = checkpoint.get("data", {"settings": {}, "identity": {}})
-        model_changes = setting_changes(checkpoint.get("hyper_parameters", {}), self.hparams)
-        data_changes = setting_changes(data["settings"], data_settings(self.datamodule))
+        model_changes = setting_changes(
+            checkpoint.get("hyper_parameters", {}), self.hparams, "model"
+        )
+        data_changes = setting_changes(data["settings"], data_settings(self.datamodule), "data")
         self.changes = [*model_changes, *data_changes]
         if self.changes:
             rank_zero_info(describe_changes(self.changes))

@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lit_align.errors import ConfigError
 from lit_align.stages.hparams import means_same_model, plain_value
 
-RATES = ("optimizer", "lr_scheduler", "critic", "lr_ratio")
+RATES = ("model.optimizer", "model.lr_scheduler", "model.critic", "model.lr_ratio")
 """Settings that the options of the optimizer's parameter groups depend on."""
 
 
@@ -30,24 +30,31 @@ class SettingChange(NamedTuple):
         return f"{self.name} {_shown(self.saved)} -> {_shown(self.current)}"
 
 
-def setting_changes(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[SettingChange]:
-    """Settings that differ; those of a class that was exchanged only by the name of the class.
+def setting_changes(
+    saved: Mapping[str, Any], current: Mapping[str, Any], section: str
+) -> list[SettingChange]:
+    """Settings that differ; of a class that was exchanged only its name.
+
+    Args:
+        saved: settings in the checkpoint.
+        current: settings of this run.
+        section: where they are in the YAML, ``model`` or ``data``.
 
     Example:
         >>> saved = {"lr": 0.1, "loss": {"class_path": "dpo.DPO", "init_args": {"beta": 0.1}}}
         >>> current = {"lr": 0.2, "loss": {"class_path": "dpo.DPO", "init_args": {"beta": 0.5}}}
-        >>> print(*setting_changes(saved, current), sep=", ")
-        lr 0.1 -> 0.2, loss.beta 0.1 -> 0.5
+        >>> print(*setting_changes(saved, current, "model"), sep=", ")
+        model.lr 0.1 -> 0.2, model.loss.beta 0.1 -> 0.5
     """
     changes: list[SettingChange] = []
     for name in current:
         if name in saved and not name.startswith("_"):
-            changes += _changes(name, saved[name], current[name])
+            changes += _changes(f"{section}.{name}", saved[name], current[name])
     return changes
 
 
 def _changes(name: str, saved: Any, current: Any) -> list[SettingChange]:
-    if means_same_model(name, saved, current):
+    if means_same_model(name.removeprefix("model."), saved, current):
         return []
     if not isinstance(saved, dict) or not isinstance(current, dict):
         return [SettingChange(name, saved, current)]
