@@ -89,6 +89,14 @@ def main(arguments: list[str] | None = None) -> None:
         remove_empty_run_folder()
         print(f"lit-align: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError | UnknownName | AmbiguousName) else 1)
+    except OSError as error:  # a full disk, or a folder that cannot be written
+        if error.errno is None or error.filename is None:
+            raise
+        print(
+            f"lit-align: {error.filename}: {error.strerror}; change that, and run it again",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except SIGTERMException:
         sys.exit(143)  # Lightning alone would exit with 0
     except SystemExit as error:

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_align.callbacks.last_checkpoint import LastCheckpoint
+from lit_align.callbacks.metrics_history import MetricsHistory
 from lit_align.callbacks.predictions import PredictionWriter
 from lit_align.callbacks.report import Report
 from lit_align.cli.error_messages import explain
@@ -26,7 +27,7 @@ from lit_align.compat.lightning import StepsProgressBar, set_root_dir
 from lit_align.errors import ConfigError
 from lit_align.plugin_calls import set_plugin_timeout
 from lit_align.stages.base import Stage
-from lit_align.stages.checkpoints import SafeIO
+from lit_align.stages.checkpoints import SafeIO, read_checkpoint
 from lit_align.stages.language_model_stage import LanguageModelStage
 
 EPILOG = (
@@ -159,6 +160,8 @@ class LitAlignCLI(LightningCLI):
         is_language_model = isinstance(self.model, LanguageModelStage)
         part = self.model.objective if is_language_model else self.model.embedder
         print_once(f"{type(self.model).__name__} · {part!r} · {self.model.base.path}")
+        if self.ckpt_path:
+            self.model.checkpoint_to_resume = read_checkpoint(Path(self.ckpt_path))
 
     def before_predict(self) -> None:
         """Refuse a stage that generates no text; Lightning would miss a method."""
@@ -169,7 +172,7 @@ class LitAlignCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Print that a checkpoint left nothing to train: Lightning ends silently."""
-        if self.ckpt_path and not (self.folder / "summary.json").exists():
+        if self.ckpt_path and not self.model.has_trained:
             print_once(
                 f"nothing was trained: the run of {self.ckpt_path} is complete; raise trainer.max_epochs or "
                 "trainer.max_steps to go on"
@@ -180,7 +183,7 @@ class LitAlignCLI(LightningCLI):
         return run_config
 
     def _callbacks(self, config: Namespace) -> list[Any]:
-        callbacks: list[Any] = [LastCheckpoint(config.save_every)]
+        callbacks: list[Any] = [LastCheckpoint(config.save_every), MetricsHistory()]
         if isinstance(self.model, LanguageModelStage):
             callbacks.append(PredictionWriter(config.answers))
             if not any(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
@@ -17,35 +17,6 @@ def is_logging_step(trainer: Trainer) -> bool:
     if every == 0:
         return False
     return bool((trainer.fit_loop.total_batch_idx + 1) % every == 0 or trainer.should_stop)
-
-
-def start_next_epoch_if_complete(trainer: Trainer) -> None:
-    """Let a run that resumes after the last batch of an epoch begin the next epoch; call it in ``on_train_start``.
-
-    With ``max_steps`` Lightning would otherwise run the completed epoch again, without batches. Reads
-    ``fit_loop.epoch_progress`` and ``fit_loop.epoch_loop.restarted_on_last``, and clears
-    ``fit_loop.epoch_loop.restarting``.
-    """
-    fit_loop = cast(Any, trainer).fit_loop
-    epoch = fit_loop.epoch_progress.current
-    if fit_loop.epoch_loop.restarted_on_last and epoch.processed == epoch.started:
-        fit_loop.epoch_loop.restarting = False
-
-
-def reopen_unfinished_epoch(checkpoint: dict[str, Any]) -> None:
-    """Mark the epoch of a checkpoint as unfinished if it has batches left.
-
-    A run that max_steps, max_time or early stopping ends inside an epoch saves that epoch as complete, and would resume
-    with the next one. Rewrites ``epoch_progress`` in ``checkpoint["loops"]["fit_loop"]``, given
-    ``epoch_loop.batch_progress`` there.
-    """
-    loops = checkpoint["loops"]["fit_loop"]
-    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
-    has_batches_left = batches["current"]["ready"] > 0 and not batches["is_last_batch"]
-    if has_batches_left and epochs["current"]["processed"] == epochs["current"]["started"]:
-        checkpoint["epoch"] -= 1
-        for progress in epochs.values():
-            progress["processed"] = progress["completed"] = progress["started"] - 1
 
 
 def step_optimizer_uncounted(module: LightningModule) -> None:

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lit_align.checks import check_at_least, check_fraction
 from lit_align.data.chat_renderer import LearnedTurns
 from lit_align.data.column_fates import ColumnSettings, columns_read_by
+from lit_align.data.digest import trees_digest
 from lit_align.data.formats import Format
 from lit_align.data.kto_mismatched import add_mismatched_responses
 from lit_align.data.ledger import Ledger, write_ledgers
@@ -23,6 +24,7 @@ from lit_align.data.prepare import prepare
 from lit_align.data.read_groups import DataSource
 from lit_align.data.text_module import TextModule
 from lit_align.data.tokenize import ChatTokenizer
+from lit_align.data.tree_store import TreeStore
 from lit_align.errors import ConfigError
 from lit_align.functional.trees import FLEX_BLOCK_SIZE
 from lit_align.types import (
@@ -253,6 +255,19 @@ class TextDataModule(LightningDataModule, ABC):
             resumes=resumes,
             **self.packing_settings(),
         )
+
+    def data_identity(self) -> dict[str, str | int]:
+        """What the steps of an epoch depend on; a run resumes only with the same."""
+        trees = self.trees["train"]
+        return {
+            "rows": len(trees),
+            "digest of the rows": trees.digest
+            if isinstance(trees, TreeStore)
+            else trees_digest(trees),
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+        }
 
     def packing_settings(self) -> dict[str, Any]:
         """Arguments of `StepLoader` that depend on the settings and on the attention of the model."""

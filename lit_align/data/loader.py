@@ -10,14 +10,14 @@ import torch
 from lit_align.checks import check_at_least
 from lit_align.data.packing import largest_first, pack, separate_branches, split_every
 from lit_align.data.tree_store import TreeStore
-from lit_align.errors import ConfigError, DataError
+from lit_align.errors import DataError
 from lit_align.types import Step, Tree
 
 EPOCH_SEED_STRIDE = 100003  # seeds of different runs share no epoch's order
 
 
 class StepLoader:
-    """A sized, sharded loader of steps; its state can be restored on another number of processes.
+    """A sized, sharded loader of steps, which can start anywhere, on any number of processes.
 
     Every group is in one step an epoch, on one rank; the last step may be smaller. A rank's share of a step is balanced
     by tokens and may be empty where a step has fewer groups than there are ranks.
@@ -91,13 +91,17 @@ class StepLoader:
 
     @property
     def sampler(self) -> StepLoader:
-        """The object whose `set_epoch` Lightning calls; Lightning restores no loader saved at the end of an epoch."""
+        """The object whose `set_epoch` Lightning calls when an epoch begins."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Start ``epoch``, unless in the middle of one."""
-        if self.next == 0:
-            self.epoch = epoch
+        """Start ``epoch``, unless in it already."""
+        if self.epoch != epoch:
+            self.start_at(epoch)
+
+    def start_at(self, epoch: int, step: int = 0) -> None:
+        """Yield from this step of this epoch on next; nothing of an epoch whose steps are all done."""
+        self.epoch, self.next = epoch, step
 
     def _epoch_order(self, epoch: int) -> list[int]:
         if not self.shuffle:
@@ -117,31 +121,12 @@ class StepLoader:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch and number of the next step; the same on all ranks."""
-        return {"epoch": self.epoch, "next": self.next, **self._order_settings()}
+        """Epoch and number of the next step, for Lightning; a `Stage` saves the position itself."""
+        return {"epoch": self.epoch, "next": self.next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at a saved step.
-
-        Raises:
-            ConfigError: if the order of steps differs from that of the saved run.
-        """
-        for name, value in self._order_settings().items():
-            if state[name] != value:
-                raise ConfigError(
-                    f"the checkpoint was made with {name} {state[name]}, this run has {value}; "
-                    "resume with the same data settings, or start a new run from the adapter"
-                )
-        self.epoch, self.next = state["epoch"], state["next"]
-
-    def _order_settings(self) -> dict[str, int]:
-        """The settings that the order of steps depends on."""
-        return {
-            "groups": len(self.trees),
-            "batch_size": self.batch_size,
-            "shuffle": self.shuffle,
-            "seed": self.seed,
-        }
+        """Continue at a saved step."""
+        self.start_at(state["epoch"], state["next"])
 
 
 def balance_by_tokens(trees: Sequence[Tree], world: int) -> list[list[Tree]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from filelock import FileLock
 
+from lit_align.data.digest import tree_digest
 from lit_align.data.formats.base import LocatedRow
 from lit_align.data.ledger import Ledger
 from lit_align.data.read_groups import DataSource, open_rows, read_row
@@ -33,6 +34,7 @@ CHUNK_ROWS = 512
 CHUNKS_AHEAD = 4  # per process: enough to keep it busy, little enough to be in memory
 
 Prepared = tuple[TreeStore, Ledger]
+Tokenized = tuple["pa.RecordBatch", list[bytes], Ledger]
 
 
 class _Chunk(NamedTuple):
@@ -105,8 +107,8 @@ def _write_trees(source: DataSource, tokenizer: ChatTokenizer, path: Path) -> Le
     )
     with pool, Progress(*columns) as progress:
         task = progress.add_task("tokenising")
-        for batch, part in _in_order(pool, _read_chunks(source, ledger)):
-            writer.write(batch)
+        for batch, digests, part in _in_order(pool, _read_chunks(source, ledger)):
+            writer.write(batch, digests)
             ledger.merge(part)
             _show_rows(progress, task, ledger.rows)
     writer.close()
@@ -120,11 +122,9 @@ def _read_chunks(source: DataSource, ledger: Ledger) -> Iterator[_Chunk]:
             yield _Chunk(path, reader, chunk)
 
 
-def _in_order(
-    pool: ProcessPoolExecutor, chunks: Iterator[_Chunk]
-) -> Iterator[tuple[pa.RecordBatch, Ledger]]:
+def _in_order(pool: ProcessPoolExecutor, chunks: Iterator[_Chunk]) -> Iterator[Tokenized]:
     """The tokenised chunks in the order of the rows, with a bounded number of them in memory."""
-    pending: deque[Future[tuple[pa.RecordBatch, Ledger]]] = deque()
+    pending: deque[Future[Tokenized]] = deque()
     limit = CHUNKS_AHEAD * _num_processes()
     for chunk in chunks:
         pending.append(pool.submit(_tokenize_chunk, chunk))
@@ -143,7 +143,7 @@ def _start_worker(source: DataSource, tokenizer: ChatTokenizer) -> None:
     _worker.append((source, tokenizer))
 
 
-def _tokenize_chunk(chunk: _Chunk) -> tuple[pa.RecordBatch, Ledger]:
+def _tokenize_chunk(chunk: _Chunk) -> Tokenized:
     source, tokenizer = _worker[-1]
     ledger = source.new_ledger()
     trees = []
@@ -152,7 +152,7 @@ def _tokenize_chunk(chunk: _Chunk) -> tuple[pa.RecordBatch, Ledger]:
         tree = None if read is None else tokenize_row(tokenizer, *read, ledger)
         if tree is not None:
             trees.append(tree)
-    return to_batch(trees), ledger
+    return to_batch(trees), [tree_digest(tree) for tree in trees], ledger
 
 
 def _num_processes() -> int:

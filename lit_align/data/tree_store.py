@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from lit_align.data.digest import join_digests
 from lit_align.types import Branch, Group, Pair, Tree
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+DIGESTS = ".digests"
 EMPTY = Group("", [])
 
 
@@ -29,6 +31,8 @@ class TreeStore(Sequence[Tree]):
         import pyarrow as pa
 
         self.path = path
+        self.digest = join_digests(_read_digests(path.with_suffix(DIGESTS)))
+        """The same as `trees_digest` of the trees."""
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
         counts, sizes = [0], [np.zeros(0, np.int64)]
         for number in range(self._reader.num_record_batches):
@@ -72,14 +76,23 @@ class TreeWriter:
         import pyarrow as pa
 
         self._file = pa.ipc.new_file(str(path), _schema())
+        self._digests = path.with_suffix(DIGESTS).open("wb")
 
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Add a batch of `to_batch`."""
+    def write(self, batch: pa.RecordBatch, digests: Iterable[bytes]) -> None:
+        """Add a batch of `to_batch`, and the `tree_digest` of each of its trees."""
         self._file.write_batch(batch)
+        self._digests.writelines(digests)
 
     def close(self) -> None:
-        """Complete the file."""
+        """Complete the files."""
         self._file.close()
+        self._digests.close()
+
+
+def _read_digests(path: Path) -> Iterable[bytes]:
+    with path.open("rb") as file:
+        while content := file.read(2**20):
+            yield content  # they are joined end to end
 
 
 COLUMNS = ("prompt", "responses", "scored", "branches", "group")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+TEMPORARY = ".tmp"
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of linux/fs.h
 
 
@@ -17,7 +18,7 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of linux/fs.h
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder; on success it takes the place of ``target``, otherwise it is removed.
 
-    Temporary folders of a killed process are removed first, so only one process at a time may write one target.
+    Temporary folders of a killed process are removed first.
 
     Args:
         target: path of the folder; an existing one is replaced.
@@ -30,10 +31,10 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         ['adapter']
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in target.parent.glob(f".{target.name}.*.tmp"):
-        shutil.rmtree(abandoned)
+    remove_abandoned(target.parent, f".{target.name}.*{TEMPORARY}")
     # In the same parent, because a rename is atomic only within one file system.
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    prefix, suffix = f".{target.name}.", f".{os.getpid()}{TEMPORARY}"
+    folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=target.parent))
     try:
         yield folder
         folder.chmod(0o777 & ~_umask())  # mkdtemp makes it private
@@ -47,6 +48,36 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     finally:
         # the incomplete one, or the older one after an exchange
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned(parent: Path, pattern: str) -> None:
+    """Remove the temporary files and folders of processes that no longer run.
+
+    Args:
+        parent: the folder that they are in.
+        pattern: of their names, which end in the number of their process and ``.tmp``.
+    """
+    for path in parent.glob(pattern):
+        number = path.name.removesuffix(TEMPORARY).rpartition(".")[2]
+        if number.isdigit() and _is_running(int(number)):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether another process has this number; this one writes nothing when it cleans up."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _umask() -> int:

@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from lit_align.chat.turn_ends import turn_ends
+from lit_align.compat.stopping import stop_if_told
 from lit_align.errors import ModelError
 from lit_align.seeding import step_seed
 
@@ -279,6 +280,7 @@ def _decode(
     length = torch.zeros_like(active)
     ended = torch.zeros_like(active, dtype=torch.bool)
     for step in range(max_new_tokens):
+        stop_if_told()
         logits = logits / (options.temperature or 1.0)
         token = _sample_token(logits, uniforms[active, step] if options.temperature else None)
         is_running = ~ended[active]
@@ -298,10 +300,9 @@ def _decode(
     completions = []
     tokens, logps, all_ended = tokens.cpu(), logps.cpu(), ended.tolist()
     for row, n in enumerate(length.tolist()):
-        completion = Completion(tokens[row, :n].tolist(), logps[row, :n].tolist(), all_ended[row])
-        completions.append(completion)
-    starts = range(0, count, num_generations)
-    return [completions[start : start + num_generations] for start in starts]
+        ids, row_logps = tokens[row, :n].tolist(), logps[row, :n].tolist()
+        completions.append(Completion(ids, row_logps, all_ended[row]))
+    return [completions[i : i + num_generations] for i in range(0, count, num_generations)]
 
 
 def _prefill(
@@ -377,8 +378,7 @@ def _next_logits(
         use_cache=True,
         **options,
     )
-    logits: Tensor = output.logits[:, -1].float()
-    return logits
+    return cast(Tensor, output.logits[:, -1].float())
 
 
 def _sample_token(logits: Tensor, uniforms: Tensor | None) -> Tensor:

@@ -129,6 +129,11 @@ class Online(TextDataModule):
             **self.packing_settings(),
         )
 
+    def data_identity(self) -> dict[str, str | int]:
+        """What the prompts of a round depend on."""
+        identity = super().data_identity()
+        return {**identity, "round_size": self.round_size or len(self.trees["train"])}
+
     def state_dict(self) -> dict[str, Any]:
         """Records of the rounds, weights of the reference if it moves, and the state of the feedback."""
         reference: dict[str, Any] = {}
@@ -150,8 +155,9 @@ class Online(TextDataModule):
     def _make_round(self, number: int, prompts: list[Tree], past: list[Record]) -> list[Record]:
         """Sample, label and write the records of a round; those with a label are returned."""
         self._attach_feedback()
-        if number > 0:
+        if number > self._rounds.reference_round:
             self._update_reference()
+            self._rounds.reference_round = number
         num_fresh = round(self.fresh_fraction * len(prompts))
         if self.responses == "replay" and not past:
             num_fresh = len(prompts)

@@ -16,17 +16,19 @@ from lit_align.types import Tree
 
 @dataclass
 class RoundState:
-    """Records of the rounds so far; saved by the data module, since Lightning restores no loader at an epoch's end.
+    """Records of the rounds so far; saved by the data module.
 
     Args:
         number: the round that ``records`` belong to; -1 before the first.
         records: of that round.
         past: of all earlier rounds, if they are saved.
+        reference_round: the newest round whose reference was moved; sampling may be interrupted after that.
     """
 
     number: int = -1
     records: list[Record] = field(default_factory=list)
     past: list[Record] = field(default_factory=list)
+    reference_round: int = 0
 
 
 class RoundLoader(StepLoader):
@@ -97,6 +99,3 @@ class RoundLoader(StepLoader):
         for indices in torch.arange(len(trees)).tensor_split(len(self)):
             steps.append([trees[index] for index in indices.tolist()])
         return steps
-
-    def _order_settings(self) -> dict[str, int]:
-        return {**super()._order_settings(), "round_size": self.size}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -181,6 +182,21 @@ class CrossModalData(LightningDataModule):
                 f"{', '.join(classes)}; train on all classes"
             )
         return torch.tensor([classes.index(name) for name in targets])
+
+    def data_identity(self) -> dict[str, str | int]:
+        """What the steps of an epoch depend on; a run resumes only with the same."""
+        digest = hashlib.blake2b(digest_size=16)
+        examples = self.splits["train"]
+        tensors = [*examples.inputs, self.encode_targets("train")]
+        for tensor in tensors:
+            digest.update(repr(tuple(tensor.shape)).encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return {
+            "rows": len(examples),
+            "digest of the rows": digest.hexdigest(),
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+        }
 
     def train_dataloader(self) -> BatchLoader:
         """Each epoch in an order of its own, resumed from a checkpoint."""

@@ -1,4 +1,4 @@
-"""Warn about length hacking, entropy collapse, KL blow-up and a useless critic; draw reward against KL."""
+"""Warn about equal scores, cut off or longer responses, entropy, KL and a useless critic; draw reward against KL."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ MIN_ENTROPY_SHARE = 0.2
 """Share of the first iteration's entropy below which the policy has collapsed."""
 MAX_KL = 50.0
 """Nats per response beyond which the reward model is out of its distribution."""
+MIN_EOS_RATE = 0.05
+"""Share of responses that end by themselves below which nearly all are cut off."""
 MIN_EXPLAINED_VARIANCE = -0.5
 """Explained variance below which the critic is worse than none."""
 
@@ -44,6 +46,18 @@ def find_problems(first: Mapping[str, float], current: Mapping[str, float]) -> d
             f"scores rose from {first_score:.2f} to {score:.2f} while responses became "
             f"{length / first_length:.1f} times as long: the reward may be paying for length; add a Length "
             "reward or a missing_eos_reward penalty"
+        )
+    if current.get("objective/frac_scores_zero_std", 0.0) == 1:
+        problems["scores"] = (
+            f"the responses to each prompt all have the same score ({score:.2f} on average): none is better, so "
+            "nothing is learned from the reward; use one that tells them apart, easier prompts, or more "
+            "num_generations"
+        )
+    if current.get("objective/eos_rate", 1.0) < MIN_EOS_RATE:
+        problems["eos"] = (
+            f"{1 - current['objective/eos_rate']:.0%} of responses were cut off after {length:.0f} tokens, before they "
+            "ended: the reward reads unfinished answers; raise max_new_tokens, or train the model to end its answers "
+            "with SFT first"
         )
     if entropy < MIN_ENTROPY_SHARE * first_entropy:
         problems["entropy"] = (

@@ -118,12 +118,22 @@ class RolloutBatch:
             means[f"rewards/{name}"] = part
         metrics = {name: values.mean().item() for name, values in means.items()}
         metrics["objective/scores_std"] = self.scores.total.std(correction=0).item()
+        if len(self.trees) < len(self.length):
+            metrics["objective/frac_scores_zero_std"] = self._share_without_difference()
         metrics["objective/kl_coefficient"] = kl_coefficient
         sampler_gap = (self.sampler_logps - self.tokens["old_logps"]).abs()
         metrics["policy/sampler_gap"] = sampler_gap[self.mask].max().item()
         if with_critic:
             metrics["val/explained_variance"] = self._explained_variance()
         return metrics
+
+    def _share_without_difference(self) -> float:
+        """Share of the prompts whose responses all have the same score."""
+        num_alike = 0
+        for index in range(len(self.trees)):
+            scores = self.scores.total[self.prompt == index]
+            num_alike += bool((scores == scores[0]).all())
+        return num_alike / len(self.trees)
 
     def _explained_variance(self) -> float:
         """Share of the variance of returns that the values explain; 0 for a single token."""

@@ -361,5 +361,7 @@ class RL(LanguageModelStage):
         """Restore them."""
         super().on_load_checkpoint(checkpoint)
         state = checkpoint["rl"]
-        self.kl_coefficient, self.recent_rewards = state["kl_coefficient"], state["recent_rewards"]
+        if not self.has_changed("model.kl"):
+            self.kl_coefficient = state["kl_coefficient"]
+        self.recent_rewards = state["recent_rewards"]
         self.diagnostics = RunDiagnostics(**state["diagnostics"])

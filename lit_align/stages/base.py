@@ -10,12 +10,38 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from lit_align.compat.lightning import reopen_unfinished_epoch, start_next_epoch_if_complete
-from lit_align.errors import ModelError, TrainingError
+from lit_align.compat.progress import (
+    Position,
+    begin_epoch,
+    number_logged_step,
+    save_position,
+    use_resumable_loop,
+)
+from lit_align.data.loader import StepLoader
+from lit_align.errors import ConfigError, ModelError, TrainingError
 from lit_align.seeding import step_seed
 from lit_align.stages.hparams import describe_differences, plain_hparams
+from lit_align.stages.resume import (
+    RATES,
+    SettingChange,
+    apply_options,
+    data_settings,
+    describe_changes,
+    optimizer_class,
+    refuse_other_data,
+    refuse_other_optimizer,
+    refuse_rising_schedule,
+    replay_schedule,
+    setting_changes,
+)
+from lit_align.types import Step
+
+MAX_ROWS = 32
+"""Rows of a skipped step that are named."""
 
 
 class Stage(LightningModule, ABC):
@@ -53,6 +79,17 @@ class Stage(LightningModule, ABC):
         self.seed = seed
         self.bad_steps = 0
         self.skipped = 0
+        self.updates = 0
+        self.checkpoint_to_resume: dict[str, Any] | None = (
+            None  # to check before weights are loaded
+        )
+        self.changes: list[SettingChange] = []
+        self.resumed_position: Position | None = None
+        self.has_trained = False
+        self._batch: Any = None  # of the step that is under way
+        self._group_options: list[dict[str, Any]] = []
+        self._identity: dict[str, Any] | None = None
+        self._saved_limits: list[int | None] | None = None
 
     @abstractmethod
     def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -69,6 +106,10 @@ class Stage(LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Check the data module before any weights are loaded."""
         self.check_data(self.datamodule)
+        if stage == "fit":
+            use_resumable_loop(self.trainer)
+            if self.checkpoint_to_resume is not None:
+                self._compare_settings(self.checkpoint_to_resume)
 
     def clipping_groups(self) -> list[list[torch.nn.Parameter]]:
         """Parameters whose gradients are clipped by one norm, group by group."""
@@ -76,7 +117,7 @@ class Stage(LightningModule, ABC):
 
     def saved_counters(self) -> dict[str, int]:
         """Attributes that a resumed run goes on counting, by name."""
-        return {"skipped": self.skipped}
+        return {"skipped": self.skipped, "bad_steps": self.bad_steps, "updates": self.updates}
 
     @property
     def datamodule(self) -> Any:
@@ -99,22 +140,59 @@ class Stage(LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """The optimizer and its schedule."""
         optimizer = self.make_optimizer()
+        self._group_options = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in optimizer.param_groups
+        ]
         if self.lr_scheduler is None:
             return optimizer
         schedule = {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_train_start(self) -> None:
-        """Begin a new epoch if the checkpoint's epoch was complete."""
-        start_next_epoch_if_complete(self.trainer)
+        """Go on at the position of the checkpoint, if there is one.
+
+        Raises:
+            ConfigError: if an epoch has other steps than that of the checkpoint.
+        """
+        position = self.resumed_position
+        if position is None:
+            return
+        epoch_length = self.trainer.num_training_batches
+        if epoch_length != position.epoch_length:
+            raise ConfigError(
+                f"the checkpoint is of a run with {position.epoch_length} steps an epoch, this run has {epoch_length}; "
+                "resume with the same data, data.batch_size and trainer.limit_train_batches"
+            )
+        loader = self.trainer.train_dataloader
+        if isinstance(loader, StepLoader):
+            loader.start_at(position.epochs, position.batches)
+        if position.batches == 0:
+            begin_epoch(self.trainer)
+        if self.has_changed(*RATES):
+            apply_options(self.optimizers(use_pl_optimizer=False), self._group_options)
+            if self.lr_scheduler is not None:
+                replay_schedule(self, self.lr_scheduler, self.updates)
+        refuse_rising_schedule(self.lr_schedulers(), self._saved_limits, self._limits)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by the step, so that a resumed run draws the same numbers without saved generator states.
 
         Not by epoch and batch: a run stopped after an epoch's last batch resumes within that epoch's count.
         """
+        self.has_trained = True
+        self._batch = batch
+        number_logged_step(self.trainer)
         torch.manual_seed(step_seed(self.seed, self.global_step) * 64 + self.global_rank)
         self._started = time.perf_counter()
+
+    def on_fit_end(self) -> None:
+        """Say again how many steps were skipped."""
+        if self.skipped:
+            rank_zero_warn(
+                f"{self.skipped} of {self.skipped + self.updates} updates were skipped, because their loss or gradient "
+                "was not finite: nothing was learned from their rows; lower the learning rate or look at the rows"
+            )
 
     def take_step(self, loss: float) -> tuple[Tensor, bool]:
         """Update the parameters once from their gradients, unless loss or gradient is not finite.
@@ -132,6 +210,7 @@ class Stage(LightningModule, ABC):
                 for group in self.clipping_groups():
                     torch.nn.utils.clip_grad_norm_(group, self.max_grad_norm)
             self.step_optimizer()
+            self.updates += 1
             if scheduler is not None:
                 scheduler.step()
         cast(Any, self.optimizers()).zero_grad()
@@ -148,6 +227,11 @@ class Stage(LightningModule, ABC):
             return True
         self.bad_steps += 1
         self.skipped += 1
+        if self.skipped == 1:
+            rank_zero_warn(
+                f"step {self.global_step}: its loss {loss} or gradient norm {norm.item()} is not finite, it is skipped"
+                f"{_describe_rows(self._batch)}; more of them are counted in skipped_steps"
+            )
         if self.bad_steps >= self.max_bad_steps:
             path = self.run_folder / "checkpoints" / "stopped.ckpt"
             self.trainer.save_checkpoint(path)
@@ -164,14 +248,27 @@ class Stage(LightningModule, ABC):
         checkpoint["state_dict"] = {name: value for name, value in weights if name in trained}
         checkpoint["origin"] = self.compatibility_settings()
         checkpoint["counts"] = self.saved_counters()
-        reopen_unfinished_epoch(checkpoint)
+        checkpoint["optimizer"] = optimizer_class(self.optimizer)
+        checkpoint["limits"] = self._limits
+        checkpoint["data"] = {
+            "settings": data_settings(self.datamodule),
+            "identity": self._data_identity(),
+        }
+        save_position(checkpoint, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the counters.
+        """Restore the counters and the position.
 
         Raises:
+            ConfigError: if it belongs to other data or another optimizer.
             ModelError: if the checkpoint belongs to another model.
         """
+        if self._is_fitting and self.checkpoint_to_resume is None:
+            self._compare_settings(checkpoint)
+        if self.has_changed("model.lr_scheduler"):
+            checkpoint[
+                "lr_schedulers"
+            ] = []  # the state of another schedule; `on_train_start` replays this one
         self.configure_model()
         differences = describe_differences(
             self.compatibility_settings(), checkpoint.get("origin", {})
@@ -184,6 +281,47 @@ class Stage(LightningModule, ABC):
             )
         for name, value in checkpoint.get("counts", {}).items():
             setattr(self, name, value)
+        self.checkpoint_to_resume = {}  # compared, and no longer needed
+        self._saved_limits = checkpoint.get("limits")
+        if "position" in checkpoint:
+            self.resumed_position = Position(**checkpoint["position"])
+
+    def has_changed(self, *names: str) -> bool:
+        """Whether a resumed run has another value of one of these settings, or of a part of one."""
+        changed = [change.name for change in self.changes]
+        return any(f"{name}.".startswith(f"{prefix}.") for name in changed for prefix in names)
+
+    @property
+    def _is_fitting(self) -> bool:
+        return self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+
+    @property
+    def _limits(self) -> list[int | None]:
+        return [self.trainer.max_steps, self.trainer.max_epochs]
+
+    def _data_identity(self) -> dict[str, Any]:
+        """What the steps depend on, read once: the rows of a run do not change."""
+        if self._identity is None:
+            read = getattr(self.datamodule, "data_identity", dict)
+            self._identity = read()
+        return self._identity
+
+    def _compare_settings(self, checkpoint: dict[str, Any]) -> None:
+        """Print the settings that differ from those of the checkpoint, and refuse what cannot be resumed.
+
+        Raises:
+            ConfigError: if the data or the optimizer are other ones.
+        """
+        data = checkpoint.get("data", {"settings": {}, "identity": {}})
+        model_changes = setting_changes(
+            checkpoint.get("hyper_parameters", {}), self.hparams, "model"
+        )
+        data_changes = setting_changes(data["settings"], data_settings(self.datamodule), "data")
+        self.changes = [*model_changes, *data_changes]
+        if self.changes:
+            rank_zero_info(describe_changes(self.changes))
+        refuse_other_optimizer(checkpoint.get("optimizer"), optimizer_class(self.optimizer))
+        refuse_other_data(data["identity"], self._data_identity())
 
     def _differing_parameters(self, weights: dict[str, Tensor]) -> list[str]:
         shapes = {name: weight.shape for name, weight in self.trained_parameters().items()}
@@ -193,3 +331,14 @@ class Stage(LightningModule, ABC):
         if not differing:
             return []
         return [f"{len(differing)} parameters differ, such as {differing[0]}"]
+
+
+def _describe_rows(batch: Any) -> str:
+    """The rows of a step, as ``file:row``; nothing for data that are not text."""
+    if not isinstance(batch, Step):
+        return ""
+    sources: list[str] = []
+    for micro_batch in batch.batches:
+        sources += [tree.group.source for tree in micro_batch.source]
+    more = f" and {len(sources) - MAX_ROWS} more" if len(sources) > MAX_ROWS else ""
+    return f" (rows {', '.join(sources[:MAX_ROWS])}{more})"

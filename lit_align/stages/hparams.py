@@ -35,7 +35,7 @@ def describe_differences(settings: dict[str, Any], saved: dict[str, Any]) -> lis
     return [
         f"{name} was {saved[name]!r} and is {value!r}"
         for name, value in settings.items()
-        if name in saved and not _means_same_model(name, saved[name], value)
+        if name in saved and not means_same_model(name, saved[name], value)
     ]
 
 
@@ -62,7 +62,8 @@ def plain_value(value: Any) -> Any:
     return value if isinstance(value, str | int | float | dict) else None
 
 
-def _means_same_model(name: str, value: Any, other: Any) -> bool:
+def means_same_model(name: str, value: Any, other: Any) -> bool:
+    """Whether two values of a setting are equal, or name the same model."""
     if name in MODEL_PATHS and value and other:
         return same_base(value, other)  # folders may have moved
     return bool(value == other)

@@ -5,11 +5,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from lit_align.compat.lightning import (
-    is_logging_step,
-    reopen_unfinished_epoch,
-    start_next_epoch_if_complete,
-)
+from lit_align.compat.lightning import is_logging_step
 
 BATCHES = 4
 
@@ -17,10 +13,9 @@ BATCHES = 4
 class Learner(LightningModule):
     """Notes its batches, and which steps are logged."""
 
-    def __init__(self, reopen: bool = False, next_epoch: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(1, 1)
-        self.reopen, self.next_epoch = reopen, next_epoch
         self.steps, self.logged = [], []
 
     def training_step(self, batch, batch_idx):
@@ -35,14 +30,6 @@ class Learner(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.0)
-
-    def on_train_start(self):
-        if self.next_epoch:
-            start_next_epoch_if_complete(self.trainer)
-
-    def on_save_checkpoint(self, checkpoint):
-        if self.reopen:
-            reopen_unfinished_epoch(checkpoint)
 
 
 class StatefulLoader(DataLoader):
@@ -111,21 +98,3 @@ def test_a_step_is_logged_where_the_trainer_is_to_stop_unless_none_is(every, log
     module = Learner()
     fit(module, tmp_path, callbacks=[Stop()], max_epochs=1, log_every_n_steps=every)
     assert module.logged == logged
-
-
-@pytest.mark.parametrize(("reopen", "steps"), [(True, [2, 3]), (False, [])])
-def test_an_epoch_that_max_steps_cut_short_goes_on(reopen, steps, tmp_path):
-    """Without the rewrite Lightning takes the epoch for complete: a test of the premise."""
-    fit(Learner(reopen), tmp_path, max_steps=2).save_checkpoint(tmp_path / "two.ckpt")
-    module = Learner()
-    fit(module, tmp_path, tmp_path / "two.ckpt", position=2, max_epochs=1)
-    assert module.steps == steps
-
-
-@pytest.mark.parametrize(("next_epoch", "steps"), [(True, [0, 1]), (False, [0, 0])])
-def test_a_complete_epoch_is_not_taken_up_again(next_epoch, steps, tmp_path):
-    """Without the call Lightning ends the next epoch after its first batch: a test of the premise."""
-    fit(Learner(reopen=True), tmp_path, max_steps=BATCHES).save_checkpoint(tmp_path / "four.ckpt")
-    module = Learner(next_epoch=next_epoch)
-    fit(module, tmp_path, tmp_path / "four.ckpt", max_steps=BATCHES + 2)
-    assert module.steps == steps

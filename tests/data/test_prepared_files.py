@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lit_align.data import prepare as prepare_module
 from lit_align.data import prepared_files
+from lit_align.data.digest import tree_digest, trees_digest
 from lit_align.data.formats.base import built_in
 from lit_align.data.ledger import Ledger
 from lit_align.data.loader import StepLoader
@@ -133,10 +134,12 @@ def test_an_error_of_the_data_comes_from_the_processes(file, tmp_path, large):
 def test_every_tree_is_read_back(tmp_path_factory, given_trees):
     path = tmp_path_factory.mktemp("store") / "trees.arrow"
     writer = TreeWriter(path)
-    writer.write(to_batch(given_trees))
-    writer.write(to_batch(given_trees[:1]))
+    writer.write(to_batch(given_trees), map(tree_digest, given_trees))
+    writer.write(to_batch(given_trees[:1]), [tree_digest(given_trees[0])])
     writer.close()
-    assert [*TreeStore(path)] == [*given_trees, given_trees[0]]
+    store = TreeStore(path)
+    assert [*store] == [*given_trees, given_trees[0]]
+    assert store.digest == trees_digest(store)
 
 
 def test_every_field_of_a_group_is_read_back():

@@ -121,9 +121,7 @@ def test_a_killed_run_resumes_bit_for_bit(whole, tiny, tmp_path):
     process.communicate(timeout=60)
     main(arguments(tiny, tmp_path, *KEPT, f"--ckpt_path={last}"))
     assert folder_of(tmp_path).name == "1"
-    resumed, losses = trace(tmp_path), trace(whole)
-    assert resumed == {step: loss for step, loss in losses.items() if step >= min(resumed)}
-    assert 2 <= min(resumed) < max(losses)
+    assert trace(tmp_path) == trace(whole)
 
 
 # ------------------------------------------------------------------------------------------------------- the gate

@@ -146,8 +146,7 @@ def test_a_killed_run_goes_on_bit_for_bit(whole, tiny, tmp_path):
     names = ("step", "updates", "objective/scores", "objective/kl", "objective/kl_coefficient")
     names += ("loss", "loss/ptx", "val/explained_variance", "grad_norm")
     rest = table(tmp_path / "rest", *names)
-    assert 0 < len(rest) < 8
-    assert rest == table(whole / "run", *names)[-len(rest) :]
+    assert rest == table(whole / "run", *names)
 
 
 def test_what_was_trained_comes_back(whole, tiny, tmp_path):

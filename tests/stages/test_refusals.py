@@ -228,15 +228,16 @@ def test_a_checkpoint_of_another_model_is_refused_by_what_differs(tiny, tmp_path
     main(validate("--model.lora.dropout=0.0"))
 
 
-def test_a_stranger_cannot_run_code_through_a_checkpoint(tiny, tmp_path):
+def test_a_stranger_cannot_run_code_through_a_checkpoint(tiny, tmp_path, capsys):
     class Evil:
         def __reduce__(self):
             return (tmp_path.joinpath("owned").touch, ())
 
     train = write_pairs(tmp_path / "pairs.jsonl")
     torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
-    with pytest.raises(Exception, match=r"[Ww]eights"):
+    with pytest.raises(SystemExit):
         main(arguments(tiny, train, tmp_path / "run", f"--ckpt_path={tmp_path / 'evil.ckpt'}"))
+    assert "evil.ckpt holds a Python object" in capsys.readouterr().err
     assert not (tmp_path / "owned").exists()
 
 

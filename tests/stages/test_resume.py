@@ -60,9 +60,8 @@ def test_a_killed_run_resumes_bit_for_bit(whole, tiny, tmp_path):
     process.kill()
     output = process.communicate(timeout=60)[0]
     assert process.returncode == -signal.SIGKILL, output
-    resumed = resume(tiny, train, tmp_path, last)
-    assert resumed == {step: loss for step, loss in losses.items() if step >= min(resumed)}
-    assert 3 <= min(resumed) < 24
+    assert torch.load(last, weights_only=True)["global_step"] < 24
+    assert resume(tiny, train, tmp_path, last) == losses
 
 
 @pytest.mark.parametrize(
@@ -80,10 +79,9 @@ def test_a_run_told_to_stop_saves_and_resumes_bit_for_bit(step, by, whole, tiny,
     with pytest.raises(SystemExit) as exit:
         main(arguments(tiny, train, tmp_path / "run", *EPOCHS, *stop))
     assert exit.value.code == 143
-    stopped = trace(tmp_path / "run")
-    resumed = resume(tiny, train, tmp_path, tmp_path / "run" / "0" / "checkpoints" / "last.ckpt")
-    assert min(resumed) == step
-    assert {**stopped, **resumed} == losses
+    assert len(trace(tmp_path / "run")) == step
+    last = tmp_path / "run" / "0" / "checkpoints" / "last.ckpt"
+    assert resume(tiny, train, tmp_path, last) == losses
 
 
 @pytest.mark.parametrize(
@@ -105,8 +103,8 @@ def test_a_run_that_ended_early_continues_bit_for_bit(stop, on, whole, tiny, tmp
     last = tmp_path / "run" / "0" / "checkpoints" / "last.ckpt"
     resumed = resume(tiny, train, tmp_path, last, *on)
     until = int(on[0].partition("=")[2]) if on else 24
-    assert {**ended, **resumed} == {step: loss for step, loss in losses.items() if step < until}
-    assert min(resumed) == len(ended) < 24
+    assert resumed == {step: loss for step, loss in losses.items() if step < until}
+    assert len(ended) < until
 
 
 @pytest.mark.parametrize("kind", ["class", "partial", "lambda"])

@@ -545,8 +545,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tiny, tmp_path):
     process.wait()
     main([*reward_arguments(tiny, pairs, tmp_path / "rest", *more), f"--ckpt_path={checkpoint}"])
     whole, rest = trace(tmp_path / "whole"), trace(tmp_path / "rest")
-    assert rest
-    assert rest == {step: whole[step] for step in rest}
+    assert rest == whole
     adapters = [
         folder_of(tmp_path / name) / "adapter/reward1/head.safetensors"
         for name in ("whole", "rest")

@@ -1,0 +1,286 @@
+"""Kill runs of every stage at any moment, resume them, and compare all that they leave with an undisturbed run.
+
+Runs are forks of this process, which has imported everything, so that a run takes one to three seconds of a CPU.
+"""
+
+import csv
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_align.cli.main import main
+from tests import tiny
+from tests.stages.runs import write_pairs
+
+EPOCHS = "--trainer.max_epochs=3"
+NUM_STEPS = 9  # 12 rows in steps of 4, 3 epochs
+SPEED = "tokens/s"  # the one column that may differ
+TIMES = {"seconds"}  # in records of judges
+QUIET = (
+    "--trainer.accelerator=cpu",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.enable_progress_bar=false",
+    "--model.base.quantization=none",
+    "--model.base.dtype=float32",
+    "--model.lora.r=4",
+    "--model.optimizer=torch.optim.AdamW",
+    "--model.optimizer.lr=0.003",
+    "--data.batch_size=4",
+)
+TEXT = ("--data.token_budget=256", "--data.max_length=256")
+ROUNDS = (
+    "--data=Online",
+    "--data.rounds=3",
+    "--data.round_size=12",
+    "--data.num_generations=3",
+    "--model.max_new_tokens=8",
+)
+SCORED_ROUNDS = (
+    *("--data.feedback=FromReward", "--data.feedback.reward=Length"),
+    "--data.feedback.reward.max_words=1",
+)
+PREFERENCE = ("--model=Preference", "--model.objective=DPO")
+SAMPLED = (
+    *("--model=RL", "--model.reward=Length", "--model.reward.max_words=1", "--data=Prompts"),
+    "--model.max_new_tokens=8",
+)
+STAGES: dict[str, tuple[str, ...]] = {
+    "SFT": (
+        *("--model=SFT", "--model.objective=CrossEntropy", "--data=Demonstrations"),
+        *("--model.lora.dropout=0.1", "--model.lr_scheduler=torch.optim.lr_scheduler.StepLR"),
+        "--model.lr_scheduler.step_size=2",
+    ),
+    "DPO": (*PREFERENCE, "--data=Comparisons", "--data.validation={pairs}"),
+    "KTO": (
+        *("--model=Preference", "--model.objective=KTO", "--data=BinaryLabels"),
+        "--model.baseline_size=8",
+    ),
+    "Mix": (
+        *("--model=Preference", "--model.objective=Mix", "--data=Comparisons"),
+        "--model.objective.objectives=[{class_path: DPO}, {class_path: CrossEntropy}]",
+        "--model.objective.weights=[1.0, 0.5]",
+    ),
+    "reward ensemble": (
+        *("--model=RewardModel", "--model.objective=BradleyTerry", "--data=Comparisons"),
+        "--model.members=2",
+    ),
+    "PPO": (
+        *(*SAMPLED, "--model.objective=PPO", "--model.advantage=GAE", "--model.kl.target=0.001"),
+        *("--model.num_generations=2", "--model.num_minibatches=2"),
+        "--model.ptx.data={pairs}",
+    ),
+    "GRPO": (*SAMPLED, "--model.objective=PolicyGradient", "--model.advantage=GRPO"),
+    "rounds": (*PREFERENCE, *ROUNDS, *SCORED_ROUNDS, "--data.reference_update=average"),
+    "replayed rounds": (*PREFERENCE, *ROUNDS, *SCORED_ROUNDS, "--data.responses=replay"),
+    "self-rewarding": (
+        *(*PREFERENCE, *ROUNDS, "--data.feedback=Judge", "--data.reference_update=round"),
+        *("--data.feedback.model=LocalModel", "--data.feedback.model.role=policy"),
+    ),
+    "D2PO": (
+        *(*PREFERENCE, *ROUNDS, "--data.feedback=Discriminator"),
+        *("--data.feedback.gold=FromReward", "--data.feedback.gold.reward=Length"),
+        "--data.feedback.gold.reward.max_words=1",
+        *("--data.feedback.reward=RewardModelScore", "--data.feedback.reward.path={reward}"),
+        "--data.feedback.label_budget=4",
+    ),
+    "cross-modal": (
+        *("--model=CrossModal", "--model.embedder=Patches", "--model.embedder.size=4"),
+        *("--data=CrossModalData", "--data.train=digits", "--data.modality=Images"),
+        *("--data.limit=15", "--model.lora.dropout=0.1"),
+    ),
+}
+"""Settings of every stage; {pairs} and {reward} are paths."""
+OF_OTHER_DATA = {"cross-modal"}
+OF_ROUNDS = {"rounds", "replayed rounds", "self-rewarding", "D2PO"}
+
+
+@dataclass(frozen=True)
+class Kill:
+    """When and how a run is killed.
+
+    Args:
+        hook: name of a hook of Lightning's callbacks; by default the one at the start of a step.
+        step: steps that are done when the hook is called.
+        signal: SIGKILL, SIGTERM or SIGINT.
+    """
+
+    step: int
+    hook: str = "on_train_batch_start"
+    signal: str = "SIGKILL"
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Options that let a run kill itself."""
+        return (
+            "--trainer.callbacks+=tests.stages.callbacks.KillAt",
+            f"--trainer.callbacks.step={self.step}",
+            f"--trainer.callbacks.hook={self.hook}",
+            f"--trainer.callbacks.by={self.signal}",
+        )
+
+
+class Runs:
+    """Runs of one stage in a folder of their own.
+
+    Args:
+        folder: for all runs, their data and the tiny model.
+        stage: a key of ``STAGES``.
+        more: settings of all runs.
+    """
+
+    def __init__(self, folder: Path, stage: str, more: Sequence[str] = ()) -> None:
+        self.folder, self.stage, self.more = folder, stage, tuple(more)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.paths = {"pairs": folder / "pairs.jsonl", "reward": folder / "reward/0/adapter"}
+        if not (folder / "tiny").exists():
+            tiny.save(folder / "tiny")
+            write_pairs(self.paths["pairs"], rows=12)
+        if stage == "D2PO" and not self.paths["reward"].exists():
+            rewards = Runs(
+                folder, "reward ensemble", ("--model.members=1", "--trainer.max_steps=1")
+            )
+            assert rewards.run(folder / "reward", limits=()) == 0
+
+    def run(
+        self,
+        runs: Path,
+        *more: str,
+        checkpoint: Path | None = None,
+        limits: Sequence[str] = (),
+    ) -> int:
+        """Run the command in a fork; the status as of ``waitstatus_to_exitcode``."""
+        arguments = self.arguments(runs, *more, checkpoint=checkpoint, limits=limits)
+        return _in_fork(arguments, self.folder / "output.txt")
+
+    def arguments(
+        self,
+        runs: Path,
+        *more: str,
+        checkpoint: Path | None = None,
+        limits: Sequence[str] = (),
+    ) -> list[str]:
+        """The command line of a run."""
+        arguments = ["fit", f"--run={runs}", *STAGES[self.stage], *QUIET]
+        arguments.append(f"--model.base.path={self.folder / 'tiny'}")
+        if self.stage not in OF_OTHER_DATA:
+            arguments += TEXT
+            arguments += [] if "--data.train" in arguments else ["--data.train={pairs}"]
+        arguments += limits
+        if checkpoint is not None:
+            arguments.append(f"--ckpt_path={checkpoint}")
+        filled = []
+        for argument in [*arguments, *self.more, *more]:
+            for name, path in self.paths.items():
+                argument = argument.replace("{" + name + "}", str(path))
+            filled.append(argument)
+        return filled
+
+    def limits(self, limit: str) -> tuple[str, ...]:
+        """The limit of a run, unless its rounds limit it."""
+        return () if self.stage in OF_ROUNDS and "max_epochs" in limit else (limit,)
+
+    def chain(self, name: str, kills: Sequence[Kill], *more: str, limit: str = EPOCHS) -> Path:
+        """Kill, resume and kill again, then run to the end; the folder of the last run."""
+        runs, checkpoint = self.folder / name, None
+        for kill in (*kills, None):
+            options = kill.options if kill else ()
+            status = self.run(
+                runs, *more, *options, checkpoint=checkpoint, limits=self.limits(limit)
+            )
+            if not runs.exists():
+                raise AssertionError(f"{name}: exit {status}\n{self.output()}")
+            folder = newest(runs)
+            saved = folder / "checkpoints" / "last.ckpt"
+            checkpoint = saved if saved.exists() else checkpoint
+            if kill is None and status != 0:
+                raise AssertionError(f"{name}: exit {status}\n{self.output()}")
+        return folder
+
+    def output(self) -> str:
+        """The end of what the last run printed."""
+        return (self.folder / "output.txt").read_text(errors="replace")[-3000:]
+
+
+def differences(folder: Path, reference: Path) -> list[str]:
+    """What differs between two runs: metrics in every column, bytes of the adapter, files left behind."""
+    problems = []
+    rows, expected = metrics(folder), metrics(reference)
+    if rows != expected:
+        pairs = zip(rows, expected, strict=False)
+        at = next((i for i, (row, other) in enumerate(pairs) if row != other), "the end")
+        problems.append(f"metrics.csv: {len(rows)} rows, expected {len(expected)}, differ at {at}")
+    for file in sorted(reference.glob("adapter/*.safetensors")):
+        if (folder / "adapter" / file.name).read_bytes() != file.read_bytes():
+            problems.append(f"adapter/{file.name} has other bytes")
+    if states_differ(folder / "checkpoints/last.ckpt", reference / "checkpoints/last.ckpt"):
+        problems.append("last.ckpt holds another state")
+    runs = folder.parent
+    leftovers = [*runs.rglob("*.tmp"), *runs.rglob(".*.tmp")]
+    problems += [f"{path.relative_to(runs)} is left" for path in leftovers]
+    return problems
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    """Rows of the trace, but for the speed."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [dict(row) for row in csv.DictReader(file)]
+    for row in rows:
+        row.pop(SPEED, None)
+    return rows
+
+
+def states_differ(path: Path, other: Path) -> bool:
+    """Whether two checkpoints hold other values anywhere."""
+    state, expected = (torch.load(p, weights_only=True, map_location="cpu") for p in (path, other))
+    return not _equal(state, expected)
+
+
+def _equal(value: Any, other: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return torch.equal(value, other)
+    if isinstance(value, dict):
+        names = value.keys() - TIMES
+        return names == other.keys() - TIMES and all(_equal(value[k], other[k]) for k in names)
+    if isinstance(value, list | tuple):
+        return len(value) == len(other) and all(map(_equal, value, other))
+    return bool(value == other)
+
+
+def newest(runs: Path) -> Path:
+    """The newest numbered folder."""
+    return max((path for path in runs.iterdir() if path.name.isdigit()), key=lambda p: int(p.name))
+
+
+def _in_fork(arguments: list[str], output: Path) -> int:
+    """Run the command in a fork, as a process of its own would."""
+    sys.stdout.flush()
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
+            main(arguments)
+            status = 0
+        except SystemExit as exit:
+            status = exit.code if isinstance(exit.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def warm_up(folder: Path) -> None:
+    """Import in this process what runs import when they need it, so that their forks have it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = Runs(folder, "DPO", ("--trainer.max_steps=1",))
+    main(runs.arguments(folder / "warm"))

@@ -1,0 +1,47 @@
+"""Two kills, one after the other: a small part of ``python -m tests.proofs.kills``."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.kills import STAGES, Kill, Runs, differences, metrics, warm_up
+
+FIGURES = Path(__file__).parents[1] / "proofs" / "kills.json"
+EPOCHS, STEPS = "--trainer.max_epochs=3", "--trainer.max_steps=9"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder for all runs; this process has imported what they need."""
+    folder = tmp_path_factory.mktemp("kills")
+    warm_up(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("stage", "limit", "kills"),
+    [
+        ("DPO", EPOCHS, [Kill(3), Kill(4)]),
+        ("DPO", STEPS, [Kill(6, "on_validation_batch_start"), Kill(7, signal="SIGINT")]),
+        ("rounds", EPOCHS, [Kill(3, signal="SIGTERM"), Kill(4)]),
+        ("PPO", EPOCHS, [Kill(3), Kill(5)]),
+    ],
+)
+def test_a_run_that_is_killed_twice_does_what_an_undisturbed_one_does(stage, limit, kills, folder):
+    runs = Runs(folder, stage, ("--save_every=1",))
+    name = f"{stage} {limit.partition('=')[0]}"
+    undisturbed = runs.chain(f"{name} undisturbed", [], limit=limit)
+    assert sum(bool(row["loss"]) for row in metrics(undisturbed)) == 9
+    assert differences(runs.chain(name, kills, limit=limit), undisturbed) == []
+
+
+def test_no_stage_of_the_committed_figures_differs():
+    """28 pairs of states of each stage, and real signals."""
+    figures = json.loads(FIGURES.read_text())
+    assert figures
+    assert figures.keys() <= STAGES.keys()
+    for stage in figures.values():
+        assert stage["every state"]["pairs"] == 28
+        assert stage["every state"]["problems"] == []
+        assert stage["random chains"]["problems"] == []
