@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lit_align.errors import ModelError
 from lit_align.models.atomic_folder import atomic_folder
+from lit_align.models.generate import stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -98,11 +99,20 @@ def merge(
         )
     record = {"base": adapters.base, "role": role, "bound": bound, **difference._asdict()}
     record["texts"] = TEXTS
+    _set_ends(model, tokenizer)
     with atomic_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         (temporary / "merge.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     return difference
+
+
+def _set_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Generation stops where the training has ended turns; other programs read only the model's own settings."""
+    ends = stop_ids(model, tokenizer)
+    if model.generation_config is not None:
+        model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
+    model.config.eos_token_id = tokenizer.eos_token_id
 
 
 def _merge_weights(adapters: AdapterSet, role: str) -> PreTrainedModel:

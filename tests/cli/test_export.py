@@ -58,6 +58,8 @@ def test_the_merged_model_says_what_was_trained_and_how_nearly(run, tmp_path, ca
     model = AutoModelForCausalLM.from_pretrained(out, dtype="auto")
     merged = said(model, AutoTokenizer.from_pretrained(out))
     assert model.dtype == stage.adapters.model.dtype
+    settings = json.loads((out / "generation_config.json").read_text())
+    assert settings["eos_token_id"] == AutoTokenizer.from_pretrained(out).eos_token_id
     cost = json.loads((out / "merge.json").read_text())
     off = torch.cat(trained) - torch.cat(merged)
     assert cost["largest"] == pytest.approx(off.abs().max().item(), rel=1e-3, abs=1e-6)
