@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from lit_align.types import Group, Message
+from lit_align.types import Group, Message, Text
 
 PLAIN_TEXT = "plain text"
 """What ``provenance.json`` says of an adapter whose prompts were no turns."""
@@ -30,7 +30,7 @@ def as_chat(group: Group) -> Group | None:
     prompt = group.prompt
     if not isinstance(prompt, str) or group.continues or not prompt.strip():
         return None
-    responses = []
+    responses: list[Text] = []
     for response in group.responses:
         if not isinstance(response, str):
             return None

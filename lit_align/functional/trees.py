@@ -83,10 +83,11 @@ def unroll(trees: PackedTrees) -> PackedTrees:
     num_trees = int(tree.max()) + 1
     key = response * (num_trees + 1) + tree
     key_of_scored = trees.owner * (num_trees + 1) + tree[trees.predictor]
-    keys = torch.cat([key[in_response], key_of_scored]).unique()
+    keys = torch.cat([key[in_response], key_of_scored])
     number = torch.arange(trees.responses, device=ids.device)
     without_tokens = number[~torch.isin(number, keys // (num_trees + 1))]
-    keys = torch.cat([keys, without_tokens * (num_trees + 1) + num_trees]).unique()
+    keys = torch.cat([keys, without_tokens * (num_trees + 1) + num_trees])
+    keys = torch.unique(keys)  # type: ignore[no-untyped-call]
     same_tree = (keys % (num_trees + 1))[:, None] == tree
     same_response = (keys // (num_trees + 1))[:, None] == response
     belongs = same_tree & (~in_response | same_response)  # [parts, rows * length]
