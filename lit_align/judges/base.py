@@ -84,7 +84,7 @@ def format_prompt(prompt: Text) -> str:
     if isinstance(prompt, str):
         return prompt
     if len(prompt) == 1:
-        return prompt[0]["content"]
+        return str(prompt[0]["content"])
     return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 
