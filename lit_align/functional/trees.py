@@ -87,7 +87,7 @@ def unroll(trees: PackedTrees) -> PackedTrees:
     number = torch.arange(trees.responses, device=ids.device)
     without_tokens = number[~torch.isin(number, keys // (num_trees + 1))]
     keys = torch.cat([keys, without_tokens * (num_trees + 1) + num_trees])
-    keys = torch.unique(keys)  # type: ignore[no-untyped-call]
+    keys = torch.unique(keys)
     same_tree = (keys % (num_trees + 1))[:, None] == tree
     same_response = (keys // (num_trees + 1))[:, None] == response
     belongs = same_tree & (~in_response | same_response)  # [parts, rows * length]
