@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import overload
 
 from lit_align.errors import DataError
 from lit_align.types import Tree
 
 
-def add_mismatched_responses(trees: Sequence[Tree], max_length: int) -> list[Tree]:
+def add_mismatched_responses(trees: Sequence[Tree], max_length: int) -> Sequence[Tree]:
     """Trees with one more branch: the first response of the next tree that has another prompt.
 
     It is the same in every epoch and order, so its reference log-probabilities can be cached. Its end is cut off where
@@ -27,24 +28,40 @@ def add_mismatched_responses(trees: Sequence[Tree], max_length: int) -> list[Tre
         >>> [tree.responses for tree in add_mismatched_responses([a, b], 9)]
         [[[2], [6]], [[6], [2]]]
     """
-    has_other_prompts = any(tree.prompt != trees[0].prompt for tree in trees)
-    if not has_other_prompts:
+    prompts = [hash(tuple(tree.prompt)) for tree in trees]
+    if len(set(prompts)) == 1:
         raise DataError(
             "every row has the same prompt, and this loss needs responses to other prompts; give more prompts"
         )
-    donors = _next_with_another_prompt(trees)
-    extended = []
-    for tree, donor in zip(trees, donors, strict=True):
-        max_tokens = max_length - len(tree.prompt)
-        extended.append(_with_response_of(tree, trees[donor], max_tokens))
-    return extended
+    return _Extended(trees, _next_with_another_prompt(prompts), max_length)
 
 
-def _next_with_another_prompt(trees: Sequence[Tree]) -> list[int]:
-    """For each tree, the index of the next one with another prompt; the last ones wrap around."""
-    count = len(trees)
+class _Extended(Sequence[Tree]):
+    """Trees with the first response of another one, made when they are used: there may be a million of them."""
+
+    def __init__(self, trees: Sequence[Tree], donors: Sequence[int], max_length: int) -> None:
+        self.trees = trees
+        self.donors = donors
+        self.max_length = max_length
+
+    def __len__(self) -> int:
+        return len(self.trees)
+
+    @overload
+    def __getitem__(self, index: int) -> Tree: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tree]: ...
+    def __getitem__(self, index: int | slice) -> Tree | list[Tree]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        tree, donor = self.trees[index], self.trees[self.donors[index]]
+        return _with_response_of(tree, donor, self.max_length - len(tree.prompt))
+
+
+def _next_with_another_prompt(prompts: Sequence[int]) -> list[int]:
+    """For each prompt, by its hash, the index of the next other one; the last ones wrap around."""
+    count = len(prompts)
     donors = list(range(count))
-    prompts = [tree.prompt for tree in trees]
     donor = next(i for i, prompt in enumerate(prompts) if prompt != prompts[-1])
     for i in reversed(range(count)):
         following = (i + 1) % count

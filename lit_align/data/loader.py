@@ -57,9 +57,8 @@ class StepLoader:
         check_at_least("batch_size", batch_size, 1)
         if not trees:
             raise DataError("there is no group to learn from; give more data")
-        pack(
-            [_largest_tree(trees)], token_budget
-        )  # a tree over the budget is refused now, not in mid-epoch
+        # a tree over the budget is refused now, not in mid-epoch
+        pack([_largest_tree(trees)], token_budget)
         self.trees = trees
         self.batch_size = batch_size
         self.token_budget = token_budget
