@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lit_align.data.label_conversion import (
     convert_labels,
@@ -63,10 +63,9 @@ class Feedback(ABC):
             given ones.
     """
 
-    label_kinds: ClassVar[frozenset[str]] = frozenset(
-        {"pairs", "desirable", "ranking", "ratings", "demonstrations"}
-    )
-    writes_responses: ClassVar[bool] = False
+    # without annotations, which the parser would look up in the module of each subclass
+    label_kinds = frozenset({"pairs", "desirable", "ranking", "ratings", "demonstrations"})
+    writes_responses = False
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most need nothing
         """Get access to the model in memory; called once, before the first question.

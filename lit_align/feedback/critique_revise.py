@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
@@ -77,8 +77,8 @@ class CritiqueRevise(Feedback):
         ValueError: if rounds or max_tokens is below 1.
     """
 
-    label_kinds: ClassVar[frozenset[str]] = frozenset({"pairs", "desirable", "demonstrations"})
-    writes_responses: ClassVar[bool] = True
+    label_kinds = frozenset({"pairs", "desirable", "demonstrations"})
+    writes_responses = True
 
     model: JudgeModel
     principles: str = "constitution"

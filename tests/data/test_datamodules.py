@@ -133,6 +133,7 @@ def test_columns_are_set_on_the_command_line(tmp_path, tokenizer):
     parser.add_class_arguments(Comparisons, "data")
     columns = {"prompt": "topic", "chosen": "best", "rejected": "worst"}
     settings = {"train": str(path), "columns": columns, "ignore_columns": ["thinking"]}
+    settings["as_chat"] = False
     config = tmp_path / "data.yaml"
     config.write_text(json.dumps({"data": settings}))
     parser.add_argument("--config", action="config")
