@@ -38,7 +38,7 @@ a resumed run is bit for bit the same               ``StepLoader``, ``step_seed`
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from statistics import fmean
 from typing import Any, Literal, cast
@@ -178,14 +178,14 @@ class RL(LanguageModelStage):
 
     def setup(self, stage: str) -> None:
         """Check world size and prompt lengths before any weights are loaded."""
-        super().setup(stage)
         check_world_size(self.trainer.world_size)
+        super().setup(stage)
         for trees in self.datamodule.trees.values():
             self.check_prompt_lengths(trees)
         if stage == "fit" and self.ptx is not None:
             self._demonstrations = load_demonstrations(self.ptx, self.datamodule)
 
-    def check_prompt_lengths(self, trees: list[Tree]) -> None:
+    def check_prompt_lengths(self, trees: Sequence[Tree]) -> None:
         """Refuse prompts that leave too few positions of the model for a response."""
         longest = max(len(tree.prompt) for tree in trees)
         check_context_length(load_config(self.base), longest, self.max_new_tokens)
