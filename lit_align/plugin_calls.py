@@ -97,7 +97,7 @@ def find_foreign_exit(error: SystemExit) -> str | None:
 def _watch_signals() -> Iterator[list[int]]:
     """Note signals that arrive: what their handlers raise is no doing of the plugin."""
     received: list[int] = []
-    handlers: dict[int, Any] = {}
+    handlers: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             handler = signal.getsignal(number)
