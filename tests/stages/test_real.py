@@ -71,7 +71,7 @@ def ranking(rows: list[dict]) -> dict:
     [
         ("Preference", "DPO", "Comparisons", "dpo", 299, 4, 44),
         ("Preference", "KTO", "BinaryLabels", "kto", 300, 4, 44),
-        ("Preference", "PlackettLuceDPO", "Rankings", "realsumm", ARTICLES, 2, 28),
+        ("Preference", "PlackettLuceDPO", "Rankings", "realsumm", ARTICLES, 2, 72),
         ("SFT", "CrossEntropy", "Demonstrations", "alpaca", 995, 4, 44),
     ],
 )
