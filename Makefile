@@ -9,6 +9,7 @@ demo: .venv/demo  ## align a real model on preferences, about five minutes on tw
 	$(BIN)/lit-align fit -c configs/demo.yaml
 
 test: .venv/dev  ## everything, README and plugins included
+	$(BIN)/python -m compileall -q lit_align plugins tests  # the commands that tests start need not compile it each time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/dev  ## style, types, import layers, generated blocks
