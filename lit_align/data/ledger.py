@@ -265,7 +265,10 @@ class Ledger:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Ledger:
         """The ledger that `to_state` described."""
-        counts = {name: value for name, value in state.items() if isinstance(value, str | int)}
+        counts: dict[str, Any] = {}
+        for name, value in state.items():
+            if isinstance(value, str | int):
+                counts[name] = value
         ledger = cls(**counts)
         for fate, reason, count, examples in state["reasons"]:
             ledger.reasons[fate, reason] = count
