@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ def run(stage: LanguageModelStage, data: TextDataModule, card: float) -> None:
     if isinstance(stage, RL):
         stage.check_prompt_lengths(train)
     _print_examples(console, stage, train)
-    demonstrations: list[Tree] = []
+    demonstrations: Sequence[Tree] = ()
     if isinstance(stage, RL) and stage.ptx is not None:
         demonstrations = _read_split(console, stage, ptx_datamodule(stage.ptx, data), "ptx")
         _print_examples(console, stage, demonstrations)
@@ -55,7 +55,7 @@ def run(stage: LanguageModelStage, data: TextDataModule, card: float) -> None:
 
 def _read_split(
     console: Console, stage: LanguageModelStage, data: TextDataModule, split: str
-) -> list[Tree]:
+) -> Sequence[Tree]:
     """Tokenise one split, print its ledger, and check that its steps can be made."""
 
     def show(ledger: Ledger) -> None:
@@ -67,7 +67,7 @@ def _read_split(
     return trees
 
 
-def _print_examples(console: Console, stage: LanguageModelStage, trees: list[Tree]) -> None:
+def _print_examples(console: Console, stage: LanguageModelStage, trees: Sequence[Tree]) -> None:
     console.print(
         "\nExamples; tokens between \u27e6 and \u27e7 are trained on, the others are context:"
     )

@@ -91,7 +91,7 @@ def current_position(trainer: Trainer) -> Position | None:
     epoch_length = trainer.num_training_batches
     if epoch_length in (0, float("inf")):
         return None
-    batches = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+    batches = _totals(trainer.fit_loop.epoch_loop.batch_progress).processed
     return position_after(batches, int(epoch_length), _is_validation_due(trainer))
 
 
@@ -119,7 +119,7 @@ class ResumableFitLoop(_FitLoop):
     @property
     def done(self) -> bool:
         """Whether to leave the loop: not before an interrupted validation is run again."""
-        validations = self.epoch_loop.val_loop.batch_progress.total
+        validations = _totals(self.epoch_loop.val_loop.batch_progress)
         is_interrupted = self.restarting and validations.processed < validations.started
         return not is_interrupted and bool(super().done)
 
@@ -146,6 +146,11 @@ def number_logged_step(trainer: Trainer) -> None:
     epoch_loop._batches_that_stepped = epoch_loop.batch_progress.total.ready - 1
 
 
+def _totals(progress: Any) -> Any:
+    """Counts over all epochs; Lightning declares fewer kinds of them than it keeps."""
+    return progress.total
+
+
 def _is_validation_due(trainer: Trainer) -> bool:
     """Whether a validation should follow the last batch, and has not been completed."""
     fit_loop = trainer.fit_loop
@@ -153,9 +158,8 @@ def _is_validation_due(trainer: Trainer) -> bool:
     if trainer.validating:
         num_done = epoch_loop.val_loop.batch_progress.current.completed
         return num_done < sum(epoch_loop.val_loop.max_batches)
-    is_ending_batch = (
-        epoch_loop.batch_progress.total.completed < epoch_loop.batch_progress.total.processed
-    )
+    batches = _totals(epoch_loop.batch_progress)
+    is_ending_batch = batches.completed < batches.processed
     if not is_ending_batch or fit_loop._data_fetcher is None:
         return False
     return bool(epoch_loop._should_check_val_fx(fit_loop._data_fetcher))

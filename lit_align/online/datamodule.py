@@ -223,7 +223,7 @@ class Online(TextDataModule):
         num_prompts = len({tuple(tree.prompt) for tree in trees})
         # with a single prompt there is no response to another one
         if num_prompts > 1 and getattr(self._stage, "mismatched", False):
-            return add_mismatched_responses(trees, self.max_length)
+            return [*add_mismatched_responses(trees, self.max_length)]
         return trees
 
     def _update_reference(self) -> None:

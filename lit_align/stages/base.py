@@ -170,7 +170,8 @@ class Stage(LightningModule, ABC):
         if position.batches == 0:
             begin_epoch(self.trainer)
         if self.has_changed(*RATES):
-            apply_options(self.optimizers(use_pl_optimizer=False), self._group_options)
+            optimizer = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
+            apply_options(optimizer, self._group_options)
             if self.lr_scheduler is not None:
                 replay_schedule(self, self.lr_scheduler, self.updates)
         refuse_rising_schedule(self.lr_schedulers(), self._saved_limits, self._limits)

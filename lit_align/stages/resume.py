@@ -144,7 +144,7 @@ def replay_schedule(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that no step of the optimizer comes between
             for _ in range(num_updates):
-                replayed.step()  # type: ignore[call-arg]
+                replayed.step()
     except ValueError as error:
         raise ConfigError(
             f"model.lr_scheduler is over before update {num_updates}, where the checkpoint is: {error}; make it longer"
