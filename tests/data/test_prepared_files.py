@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_align.data import prepare as prepare_module
@@ -92,9 +92,9 @@ def test_what_the_rows_depend_on_names_the_folder(file, tmp_path, large):
 def test_steps_are_those_of_memory(file, tmp_path, large):
     expected, _ = prepare(source(file), tokenizer())
     stored, _ = prepare(source(file), tokenizer(), tmp_path / "cache")
-    settings = {"batch_size": 32, "token_budget": 2048, "seed": 3}
+    options = {"batch_size": 32, "token_budget": 2048, "seed": 3}
     for ours, theirs in zip(
-        StepLoader(expected, **settings), StepLoader(stored, **settings), strict=True
+        StepLoader(expected, **options), StepLoader(stored, **options), strict=True
     ):
         assert [batch.source for batch in ours.batches] == [
             batch.source for batch in theirs.batches
@@ -130,6 +130,7 @@ def test_an_error_of_the_data_comes_from_the_processes(file, tmp_path, large):
     assert not [*(tmp_path / "cache").glob("*/")]
 
 
+@settings(deadline=None)  # the first example imports pyarrow
 @given(st.lists(trees(), min_size=1, max_size=5))
 def test_every_tree_is_read_back(tmp_path_factory, given_trees):
     path = tmp_path_factory.mktemp("store") / "trees.arrow"

@@ -54,7 +54,9 @@ def seated(tiny, folder):
     """It, on a base that a policy shares; texts to judge."""
     base = Base(str(tiny), "none", "float32")
     adapters = AdapterSet(load_model(base), Lora(r=8), gradient_checkpointing=False)
-    made = Discriminator(RewardModelScore(str(folder)), Vowels(), label_budget=6, epochs=16, lr=0.02)
+    made = Discriminator(
+        RewardModelScore(str(folder)), Vowels(), label_budget=6, epochs=16, lr=0.02
+    )
     made.attach(adapters, load_tokenizer(base))
     groups = [Group(f"{k} {say(k, 3)}?", [say(k + 1, 3), say(k + 5, 3)]) for k in range(10)]
     return (
