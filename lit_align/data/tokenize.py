@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lit_align.chat.plain_text import as_chat as text_as_chat
@@ -252,9 +251,10 @@ class ChatTokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise Malformed("text with half of a surrogate pair") from error
-        if self._backend is None:
+        backend = self._backend
+        if backend is None or backend.truncation or backend.padding:
             return list(self.tokenizer(text, add_special_tokens=False).input_ids)
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        return list(backend.encode(text, add_special_tokens=False).ids)
 
 
 def _fast_backend(tokenizer: PreTrainedTokenizerBase) -> Any:
@@ -262,9 +262,6 @@ def _fast_backend(tokenizer: PreTrainedTokenizerBase) -> Any:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
-    backend = deepcopy(backend)  # settings of the original stay as they are
-    backend.no_truncation()
-    backend.no_padding()
     probe = f" Probe,\n{tokenizer.eos_token} éß 12  "
     expected = list(tokenizer(probe, add_special_tokens=False).input_ids)
     is_same = backend.encode(probe, add_special_tokens=False).ids == expected
