@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
 
+from lit_align.data.lazy_sequence import LazySequence
 from lit_align.errors import DataError
 from lit_align.types import Tree
 
@@ -36,8 +36,8 @@ def add_mismatched_responses(trees: Sequence[Tree], max_length: int) -> Sequence
     return _Extended(trees, _next_with_another_prompt(prompts), max_length)
 
 
-class _Extended(Sequence[Tree]):
-    """Trees with the first response of another one, made when they are used: there may be a million of them."""
+class _Extended(LazySequence[Tree]):
+    """Trees with the first response of another one, made when they are used."""
 
     def __init__(self, trees: Sequence[Tree], donors: Sequence[int], max_length: int) -> None:
         self.trees = trees
@@ -47,13 +47,8 @@ class _Extended(Sequence[Tree]):
     def __len__(self) -> int:
         return len(self.trees)
 
-    @overload
-    def __getitem__(self, index: int) -> Tree: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Tree]: ...
-    def __getitem__(self, index: int | slice) -> Tree | list[Tree]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def read(self, index: int) -> Tree:
+        """A tree with its mismatched response."""
         tree, donor = self.trees[index], self.trees[self.donors[index]]
         return _with_response_of(tree, donor, self.max_length - len(tree.prompt))
 

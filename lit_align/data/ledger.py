@@ -232,7 +232,6 @@ class Ledger:
 
     def to_dict(self) -> dict[str, Any]:
         """All counts as plain values, for JSON."""
-        counts = {name: value for name, value in vars(self).items() if isinstance(value, str | int)}
         reasons = []
         for (fate, reason), count in self.reasons.most_common():
             if fate != "kept":
@@ -241,7 +240,7 @@ class Ledger:
                     {"fate": fate, "reason": reason, "rows": count, "examples": examples}
                 )
         return {
-            **counts,
+            **_plain_counts(vars(self)),
             "fates": self.fates,
             "reasons": reasons,
             "unread": dict(self.unread),
@@ -250,12 +249,11 @@ class Ledger:
 
     def to_state(self) -> dict[str, Any]:
         """Everything as plain values, for `from_state`."""
-        counts = {name: value for name, value in vars(self).items() if isinstance(value, str | int)}
         reasons = []
         for (fate, reason), count in self.reasons.items():
             reasons.append([fate, reason, count, self.examples.get((fate, reason))])
         return {
-            **counts,
+            **_plain_counts(vars(self)),
             "reasons": reasons,
             "unread": dict(self.unread),
             "places": self.places,
@@ -265,11 +263,7 @@ class Ledger:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Ledger:
         """The ledger that `to_state` described."""
-        counts: dict[str, Any] = {}
-        for name, value in state.items():
-            if isinstance(value, str | int):
-                counts[name] = value
-        ledger = cls(**counts)
+        ledger = cls(**_plain_counts(state))
         for fate, reason, count, examples in state["reasons"]:
             ledger.reasons[fate, reason] = count
             if examples is not None:
@@ -298,6 +292,11 @@ def write_ledger_rows(folder: Path, ledgers: Mapping[str, Ledger]) -> None:
         for place, fate, reason in ledger.places:
             rows.append({"split": name, "place": place, "fate": fate, "reason": reason})
     write_jsonl(folder / "ledger_rows.jsonl", rows)
+
+
+def _plain_counts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The name and the counts of a ledger, of all its fields or of its state."""
+    return {name: value for name, value in fields.items() if isinstance(value, str | int)}
 
 
 def _count_rows(count: int) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import Any
 
 import torch
 
 from lit_align.checks import check_at_least
+from lit_align.data.lazy_sequence import LazySequence
 from lit_align.data.packing import largest_first, pack, separate_branches, split_every
 from lit_align.data.tree_store import TreeStore
 from lit_align.errors import DataError
@@ -149,7 +150,7 @@ def balance_by_tokens(trees: Sequence[Tree], world: int) -> list[list[Tree]]:
     return shares
 
 
-class _TreesByStep(Sequence[Sequence[Tree]]):
+class _TreesByStep(LazySequence[Sequence[Tree]]):
     """The trees of each step, by their indices."""
 
     def __init__(self, trees: Sequence[Tree], indices: Sequence[Sequence[int]]) -> None:
@@ -159,14 +160,9 @@ class _TreesByStep(Sequence[Sequence[Tree]]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    @overload
-    def __getitem__(self, step: int) -> list[Tree]: ...
-    @overload
-    def __getitem__(self, step: slice) -> list[list[Tree]]: ...
-    def __getitem__(self, step: int | slice) -> list[Tree] | list[list[Tree]]:
-        if isinstance(step, slice):
-            return [self[number] for number in range(*step.indices(len(self)))]
-        return [self.trees[index] for index in self.indices[step]]
+    def read(self, index: int) -> list[Tree]:
+        """The trees of a step."""
+        return [self.trees[i] for i in self.indices[index]]
 
 
 def _largest_tree(trees: Sequence[Tree]) -> Tree:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lit_align.data.digest import join_digests
+from lit_align.data.lazy_sequence import LazySequence
+from lit_align.data.packing import separate_branches
 from lit_align.types import Branch, Group, Pair, Tree
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ DIGESTS = ".digests"
 EMPTY = Group("", [])
 
 
-class TreeStore(Sequence[Tree]):
+class TreeStore(LazySequence[Tree]):
     """The trees of a file that `TreeWriter` wrote, read from disk one by one.
 
     Args:
@@ -46,18 +48,8 @@ class TreeStore(Sequence[Tree]):
     def __len__(self) -> int:
         return len(self.sizes)
 
-    @overload
-    def __getitem__(self, index: int) -> Tree: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Tree]: ...
-    def __getitem__(self, index: int | slice) -> Tree | list[Tree]:
-        if isinstance(index, slice):
-            return [self._read(i) for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"tree {index} of {len(self)}")
-        return self._read(index % len(self))
-
-    def _read(self, index: int) -> Tree:
+    def read(self, index: int) -> Tree:
+        """A tree from the file."""
         number = bisect_right(self._starts, index) - 1
         batch = self._reader.get_batch(number)
         row = index - self._starts[number]
@@ -142,10 +134,9 @@ def group_from_json(text: str) -> Group:
 
 
 def forward_size(tree: Tree) -> int:
-    """Tokens of the largest forward pass that the tree needs: its own, or that of a branch."""
-    own = len(tree.prompt) + sum(map(len, tree.responses))
-    branches = [len(branch.prompt) + len(branch.ids) for branch in tree.branches]
-    return max(own, *branches) if branches else own
+    """Tokens of the largest forward pass that the tree needs: those of the trees that the loader packs."""
+    packed = separate_branches([tree])
+    return max((part.tokens for part in packed), default=tree.tokens)
 
 
 def _columns_of_tree(tree: Tree) -> dict[str, Any]:
