@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 
-from lit_align.checks import check_at_least
+from lit_align.checks import check_at_least, check_positive
 from lit_align.data.label_conversion import to_ranking
 from lit_align.errors import ConfigError, SetAside
 from lit_align.types import Group
+
+ALL_ADDRESSES = ("0.0.0.0", "::", "")
+"""Hosts that are no address that others could open."""
 
 
 def default_flags() -> dict[str, str]:
@@ -39,6 +44,9 @@ class Campaign:
         uncertainty: column with a number that says how uncertain a judge was about a row; the largest come first.
         host: address to listen at; 0.0.0.0 lets other machines reach it.
         port: port to listen at.
+        public_url: address under which others reach the page, such as ``https://labels.example.org``, if that is not
+            host and port; links are made of it, never of what a request says.
+        session_days: days after which an annotator has to open the link again.
     """
 
     store: str = "labels.db"
@@ -54,10 +62,14 @@ class Campaign:
     uncertainty: str = ""
     host: str = "127.0.0.1"
     port: int = 8321
+    public_url: str = ""
+    session_days: float = 30.0
 
     def __post_init__(self) -> None:
         check_at_least("votes", self.votes, 1)
         check_at_least("gold_every", self.gold_every, 2)
+        check_positive("session_days", self.session_days)
+        _check_public_url(self.public_url)
         for name in ("tasks", "runs", "annotators", "gold"):
             value = getattr(self, name)
             if isinstance(value, str):
@@ -66,6 +78,39 @@ class Campaign:
             raise ConfigError(
                 f"runs must be one, or two to compare, got {len(self.runs)}; leave some out"
             )
+
+    @property
+    def address(self) -> str:
+        """Where others reach the page, without a slash at the end."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        host = socket.gethostname() if self.host in ALL_ADDRESSES else self.host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def link(self, token: str) -> str:
+        """A personal link.
+
+        Example:
+            >>> Campaign(public_url="https://labels.example.org").link("secret")
+            'https://labels.example.org/in/secret'
+        """
+        return f"{self.address}/in/{token}"
+
+
+def _check_public_url(address: str) -> None:
+    """Refuse what is not the address of a whole site.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if not address:
+        return
+    parts = urlsplit(address)
+    is_site = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
+    if not is_site or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigError(
+            f"public_url is {address!r}; it is a scheme and a host, such as https://labels.example.org, without a path"
+        )
 
 
 def task_members(group: Group, kind: str) -> list[tuple[int, ...]]:

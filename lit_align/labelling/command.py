@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> None:
     from lit_align.labelling.store import Store
 
     check_port_free(campaign.host, campaign.port)
-    store = Store(campaign.store, campaign.votes, campaign.gold_every)
+    store = Store(campaign.store, campaign.votes, campaign.gold_every, campaign.session_days)
     _add_tasks(store, campaign, campaign.tasks, gold=False)
     _add_tasks(store, campaign, campaign.gold, gold=True)
     if not store.fetch_one("SELECT 1 FROM tasks"):
@@ -84,12 +84,13 @@ def _add_tasks(store: Store, campaign: Campaign, paths: Sequence[str], gold: boo
 
 
 def _print_links(store: Store, campaign: Campaign) -> None:
-    address = f"http://{campaign.host}:{campaign.port}/in/"
-    print(f"admin: {address}{store.invite('admin', admin=True)}")
+    admin_token = store.invite("admin", admin=True)
+    assert admin_token is not None  # a new one each time
+    print(f"admin: {campaign.link(admin_token)}")
     for name in campaign.annotators:
         token = store.invite(name, renew=False)
         if token:
-            print(f"{name}: {address}{token}")
+            print(f"{name}: {campaign.link(token)}")
         else:
             print(f"{name}: has a link; the admin page makes another")
     print(

@@ -6,21 +6,18 @@ import hashlib
 import json
 import random
 import secrets
-import sqlite3
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from lit_align.errors import ConfigError, DataError, LitAlignError
+from lit_align.errors import DataError, LitAlignError
 from lit_align.labelling.campaign import gold_answer, task_members, uncertainty_of
+from lit_align.labelling.database import Database
 from lit_align.types import Group, Text
 
-SCHEMA = Path(__file__).with_name("schema.sql")
 LEASE = 900.0
 """Seconds for which a task that is shown to an annotator counts as if it had that vote already."""
 SHOWN_TO = "SELECT 1 FROM shown WHERE task = tasks.id AND person = :person"
@@ -37,6 +34,11 @@ RECENT_QUERY = (
 DONE_QUERY = (
     "SELECT count(*), count(*) - count(gold) FROM shown JOIN tasks ON id = task "
     "WHERE person = ? AND state <> 'open'"
+)
+UNFINISHED_QUERY = "SELECT count(*) FROM tasks WHERE gold IS NULL AND taken < ?"
+OWN_UNFINISHED_QUERY = (
+    "SELECT count(*) FROM shown JOIN tasks ON id = task "
+    "WHERE person = ? AND state <> 'open' AND gold IS NULL AND taken < ?"
 )
 SECONDS_QUERY = (
     "SELECT seconds FROM votes WHERE person = ? AND verdict <> 'undo' ORDER BY id DESC LIMIT 20"
@@ -77,43 +79,15 @@ class AssignedTask(NamedTuple):
     note: str
 
 
-class Store:
-    """The file, with a connection for each thread; ``votes`` and ``gold_every`` as in `Campaign`."""
+class Store(Database):
+    """Tasks, people and votes; the settings are those of `Campaign`."""
 
-    def __init__(self, path: str | Path, votes: int = 3, gold_every: int = 10) -> None:
-        self.path, self.votes, self.gold_every = Path(path), votes, gold_every
-        self._threads = threading.local()
-        try:
-            self.db.executescript(SCHEMA.read_text("utf-8"))
-        except sqlite3.Error as error:
-            raise ConfigError(
-                f"{path} cannot be used as a store: {error}; name another file"
-            ) from error
-
-    @property
-    def db(self) -> sqlite3.Connection:
-        """This thread's connection."""
-        if not hasattr(self._threads, "db"):
-            self._threads.db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-            self._threads.db.executescript("PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON")
-        connection: sqlite3.Connection = self._threads.db
-        return connection
-
-    def fetch_one(self, query: str, *values: Any, **named: Any) -> Any:
-        """The first row of the result; None if there is none."""
-        return self.db.execute(query, named or values).fetchone()
-
-    @contextmanager
-    def transaction(self, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """Write all or nothing; synced to disk at the end if ``durable``, else a power cut may lose it."""
-        self.db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        self.db.execute("BEGIN IMMEDIATE")
-        try:
-            yield self.db
-        except BaseException:
-            self.db.execute("ROLLBACK")
-            raise
-        self.db.execute("COMMIT")
+    def __init__(
+        self, path: str | Path, votes: int = 3, gold_every: int = 10, session_days: float = 30.0
+    ) -> None:
+        super().__init__(Path(path))
+        self.votes, self.gold_every = votes, gold_every
+        self.session_seconds = session_days * 86400
 
     def add_tasks(
         self, groups: Sequence[Group], kind: str, gold: bool = False, uncertainty: str = ""
@@ -178,14 +152,20 @@ class Store:
             return None
         person, admin = row
         secret = secrets.token_urlsafe(32)
+        opened = time.time()
         with self.transaction() as db:
-            db.execute("INSERT INTO sessions VALUES (?, ?)", (_hash(secret), person))
+            db.execute("DELETE FROM sessions WHERE opened < ?", (opened - self.session_seconds,))
+            db.execute("INSERT INTO sessions VALUES (?, ?, ?)", (_hash(secret), person, opened))
         return secret, bool(admin)
 
     def session_person(self, secret: str, admin: bool = False) -> int | None:
-        """The person that a session belongs to; None if there is no such session."""
-        query = "SELECT id FROM sessions JOIN people ON id = person WHERE secret = ? AND admin = ?"
-        row = self.fetch_one(query, _hash(secret), admin)
+        """The person that a session belongs to; None if there is no such session, or it is over."""
+        query = (
+            "SELECT id FROM sessions JOIN people ON id = person "
+            "WHERE secret = ? AND admin = ? AND opened >= ?"
+        )
+        oldest = time.time() - self.session_seconds
+        row = self.fetch_one(query, _hash(secret), admin, oldest)
         return row and int(row[0])
 
     def next_task(self, person: int) -> AssignedTask | None:
@@ -312,11 +292,9 @@ class Store:
         The usual number of gold tasks counts as left, so that the sum does not change when one is answered.
         """
         num_done, num_plain = self.fetch_one(DONE_QUERY, person)
-        query = (
-            "SELECT count(*) FROM tasks WHERE gold IS NULL AND taken < :votes "
-            f"AND NOT EXISTS ({SHOWN_TO} AND state <> 'open')"
-        )
-        (num_left,) = self.fetch_one(query, person=person, votes=self.votes)
+        (num_unfinished,) = self.fetch_one(UNFINISHED_QUERY, self.votes)
+        (num_own,) = self.fetch_one(OWN_UNFINISHED_QUERY, person, self.votes)
+        num_left = num_unfinished - num_own
         (num_gold,) = self.fetch_one("SELECT count(*) FROM tasks WHERE gold IS NOT NULL")
         if num_left:
             all_plain = num_plain + num_left

@@ -35,7 +35,7 @@ def make_campaign(**settings) -> Campaign:
 def serving(path, groups=(), gold=(), **settings):
     """The store and port of a page in a thread of its own."""
     campaign = make_campaign(**settings)
-    store = Store(path, campaign.votes, campaign.gold_every)
+    store = Store(path, campaign.votes, campaign.gold_every, campaign.session_days)
     store.add_tasks(groups, campaign.ask, uncertainty=campaign.uncertainty)
     store.add_tasks(gold, campaign.ask, gold=True)
     server = uvicorn.Server(

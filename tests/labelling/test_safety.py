@@ -1,15 +1,19 @@
 """Nobody gets in, on, or at what is not theirs; and nothing that anybody sends breaks the page."""
 
+import hashlib
 import re
 import socket
-from contextlib import suppress
-from urllib.parse import quote
+import sqlite3
+from contextlib import closing, suppress
+from urllib.parse import quote, urlencode
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 
+from lit_align.errors import ConfigError
 from lit_align.labelling.app import HEADERS, MAX_BODY, build_app
+from lit_align.labelling.campaign import Campaign
 from lit_align.labelling.store import Store
 from lit_align.labelling.votes import read_votes
 from lit_align.types import Group, Pair
@@ -85,6 +89,65 @@ def test_the_token_is_exchanged_for_a_cookie_and_logged_nowhere(tmp_path, capfd,
         assert token not in str(headers)
         assert Visitor(port).ask("POST", f"/in/{token}")[0] == 405
     assert token not in "".join(capfd.readouterr()) + caplog.text
+
+
+def test_a_session_ends_after_its_days(tmp_path):
+    day = 86400
+    with serving(tmp_path / "labels.db", make_groups(1), session_days=2) as (store, port):
+        token = store.invite("ada")
+        ada = Visitor(port, token)
+        assert ada.ask("GET", "/")[0] == 200
+        store.db.execute("UPDATE sessions SET opened = opened - ?", (1.99 * day,))
+        assert ada.ask("GET", "/")[0] == 200
+        store.db.execute("UPDATE sessions SET opened = opened - ?", (0.02 * day,))
+        assert ada.ask("GET", "/")[0] == 401
+        again = Visitor(port, token)  # which also removes what is over
+        assert again.ask("GET", "/")[0] == 200
+        assert store.fetch_one("SELECT count(*) FROM sessions") == (1,)
+
+
+def test_sessions_of_an_older_file_are_over(tmp_path):
+    path = tmp_path / "labels.db"
+    with closing(sqlite3.connect(path)) as older:
+        older.execute(
+            "CREATE TABLE sessions (secret TEXT PRIMARY KEY, person INTEGER) WITHOUT ROWID"
+        )
+        older.execute("INSERT INTO sessions VALUES (?, 1)", (hashlib.sha256(b"s").hexdigest(),))
+        older.commit()
+    store = Store(path)
+    store.invite("ada")
+    assert store.session_person("s") is None
+    secret, _ = store.open_session(store.invite("ada"))
+    assert store.session_person(secret) == 1
+
+
+def test_links_do_not_say_what_a_request_says(tmp_path):
+    for options, address in (
+        ({"port": 9}, "http://127.0.0.1:9/in/"),
+        ({"public_url": "https://labels.example.org/"}, "https://labels.example.org/in/"),
+    ):
+        with serving(tmp_path / f"{len(address)}.db", make_groups(1), **options) as (store, port):
+            boss = Visitor(port, store.invite("admin", admin=True))
+            csrf = re.search(r'name="csrf" value="(\w+)"', boss.get("/admin"))[1]
+            body = urlencode({"csrf": csrf, "name": "ada"})
+            text = boss.ask("POST", "/admin/link", body, host="elsewhere.example", **FORM)[2]
+            assert address in text
+            assert "elsewhere" not in text
+
+
+def test_cookies_of_a_site_with_https_are_sent_over_https_only(tmp_path):
+    with serving(tmp_path / "a.db", make_groups(1), public_url="https://a.example") as (
+        store,
+        port,
+    ):
+        headers = Visitor(port).ask("GET", f"/in/{store.invite('ada')}")[1]
+        assert "Secure" in headers["set-cookie"].split("; ")
+
+
+@pytest.mark.parametrize("address", ["labels.example.org", "ftp://a", "https://u@a", "http://a/b"])
+def test_a_public_url_is_a_whole_site(address):
+    with pytest.raises(ConfigError, match="public_url"):
+        Campaign(public_url=address)
 
 
 def test_a_form_from_elsewhere_is_refused(page):
