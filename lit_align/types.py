@@ -391,3 +391,8 @@ class Step(NamedTuple):
         groups = [tree.group for batch in batches for tree in batch.source]
         tokens = sum(len(batch.trees.target) for batch in batches)
         return cls(batches, tokens, sum(group.items for group in groups), len(groups))
+
+    @property
+    def trees(self) -> list[Tree]:
+        """The trees of all its micro-batches, in order."""
+        return [tree for batch in self.batches for tree in batch.source]

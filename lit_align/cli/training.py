@@ -161,7 +161,7 @@ class LitAlignCLI(LightningCLI):
         part = self.model.objective if is_language_model else self.model.embedder
         print_once(f"{type(self.model).__name__} · {part!r} · {self.model.base.path}")
         if self.ckpt_path:
-            self.model.checkpoint_to_resume = read_checkpoint(Path(self.ckpt_path))
+            self.model.resumption.checkpoint = read_checkpoint(Path(self.ckpt_path))
 
     def before_predict(self) -> None:
         """Refuse a stage that generates no text; Lightning would miss a method."""

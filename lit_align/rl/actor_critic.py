@@ -14,7 +14,7 @@ from lit_align.data.datamodules import to_device
 from lit_align.data.packing import pack
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.tree_forward import TreeForward
-from lit_align.types import Batch, TokenLogps, Tree
+from lit_align.types import Batch, Step, TokenLogps, Tree
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class ActorCritic:
         budget = max(self.token_budget, *(tree.tokens for tree in trees))
         for batch in pack(trees, budget, dense=not self.block_sparse):
             yield to_device(batch, self.device)
+
+    def pack_step(self, trees: list[Tree]) -> Step:
+        """One step of the responses of ``trees``; its items are responses."""
+        num_responses = sum(len(tree.responses) for tree in trees)
+        return Step.from_batches(tuple(self.pack(trees)))._replace(items=num_responses)
 
     def token_logps(
         self, batch: Batch, role: Literal["policy", "reference"], with_entropy: bool = False

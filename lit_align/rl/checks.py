@@ -2,51 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Protocol
 
 from lit_align.advantages import Advantage
 from lit_align.checks import check_positive
 from lit_align.errors import ConfigError
+from lit_align.models.adapter_set import Lora
 from lit_align.rl.critic import Critic
 
 
-def check_limits(settings: Mapping[str, float | None]) -> None:
-    """Refuse settings that are not over 0; those that are None are off.
+class RLSettings(Protocol):
+    """Settings of an RL stage that are checked."""
 
-    Raises:
-        ConfigError: naming the setting.
-    """
-    for name, value in settings.items():
-        if value is not None:
-            check_positive(name, value)
+    advantage: Advantage
+    critic: Critic
+    lora: Lora
+    num_generations: int
+    num_iterations: int
+    num_minibatches: int
+    max_new_tokens: int
+    temperature: float
+    target_kl: float | None
 
 
-def check_advantage(advantage: Advantage, critic: Critic, num_generations: int) -> None:
-    """Refuse an estimator that needs more responses to a prompt, and a critic that nothing uses.
+def check_settings(stage: RLSettings) -> None:
+    """Refuse settings that are not over 0, dropout, and a critic or number of responses that the advantage cannot use.
 
     Raises:
         ConfigError: naming the settings.
     """
-    estimator = type(advantage).__name__
-    if num_generations < advantage.min_generations:
+    for name in ("num_generations", "num_iterations", "num_minibatches"):
+        check_positive(name, getattr(stage, name))
+    for name in ("max_new_tokens", "temperature", "target_kl"):
+        value = getattr(stage, name)
+        if value is not None:
+            check_positive(name, value)
+    estimator = type(stage.advantage).__name__
+    if stage.num_generations < stage.advantage.min_generations:
         raise ConfigError(
-            f"num_generations is {num_generations}, and {estimator} compares at least "
-            f"{advantage.min_generations} responses to a prompt; raise num_generations"
+            f"num_generations is {stage.num_generations}, and {estimator} compares at least "
+            f"{stage.advantage.min_generations} responses to a prompt; raise num_generations"
         )
-    if critic.init_from is not None and not advantage.needs_critic:
+    if stage.critic.init_from is not None and not stage.advantage.needs_critic:
         raise ConfigError(
-            f"critic.init_from is {critic.init_from!r}, and {estimator} needs no critic; set it to null"
+            f"critic.init_from is {stage.critic.init_from!r}, and {estimator} needs no critic; set it to null"
         )
-
-
-def check_dropout(dropout: float) -> None:
-    """Refuse dropout in the adapters.
-
-    Raises:
-        ConfigError: naming it.
-    """
-    if dropout:
-        raise ConfigError(f"lora.dropout is {dropout}, which would make ratios noise; set it to 0")
+    if stage.lora.dropout:
+        raise ConfigError(
+            f"lora.dropout is {stage.lora.dropout}, which would make ratios noise; set it to 0"
+        )
 
 
 def check_world_size(world_size: int) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_align.errors import ModelError
 from lit_align.jsonl import read_json
@@ -55,6 +55,12 @@ class Critic:
         bias = reward_head.combine @ reward_head.bias - reward_head.mean
         head.weight.data.copy_(weight[None] / reward_head.scale)
         head.bias.data.copy_(bias[None] / reward_head.scale)
+
+    def parameter_groups(self, groups: list[list[nn.Parameter]]) -> list[dict[str, Any]]:
+        """Parameter groups of the optimizer: the policy's, and the critic's with its own learning rate."""
+        options = {} if self.lr is None else {"lr": self.lr}
+        policy, *critic = groups
+        return [{"params": policy}, *({"params": group, **options} for group in critic)]
 
     def losses(self, values: Tensor, old_values: Tensor, returns: Tensor) -> tuple[Tensor, Tensor]:
         """Value loss of each token, ``[n]``, and whether clipping decided it, ``[n]``.

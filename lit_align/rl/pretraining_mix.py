@@ -25,6 +25,10 @@ class PretrainingMix:
     weight: float = 1.0
     batch_size: int = 8
 
+    def token_weight(self, count: int, demonstrations: Step) -> float:
+        """Weight of a demonstration's token in a summed loss that is later divided by ``count``."""
+        return self.weight * count / demonstrations.tokens
+
 
 def ptx_datamodule(ptx: PretrainingMix, prompts: TextDataModule) -> Demonstrations:
     """Data module of the demonstrations, with the limits of the prompts' data module."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lit_align.checks import check_positive
 from lit_align.types import Scores
 
 
@@ -26,6 +27,13 @@ class RewardShaping:
     missing_eos_reward: float | None = None
     overlong_buffer: int = 0
     reward_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse limits that are not over 0."""
+        if self.reward_clip is not None:
+            check_positive("reward_clip", self.reward_clip)
+        if self.overlong_buffer:
+            check_positive("overlong_buffer", self.overlong_buffer)
 
     def shape_scores(self, scores: Tensor, ended: Tensor, length: Tensor) -> Tensor:
         """Scores as they are paid: clipped, replaced where EOS is missing, less the overlong penalty.

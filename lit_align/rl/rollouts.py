@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_align.functional.kl import kl_estimates
-from lit_align.types import Batch, Group, Scores, Tree
+from lit_align.types import Batch, Group, Scores, Step, Tree
 
 TokenField = Literal[
     "old_logps",
@@ -71,6 +71,11 @@ class RolloutBatch:
         """Rows of the responses of one of ``trees``."""
         first = self._first_row[id(tree)]
         return range(first, first + len(tree.responses))
+
+    def logged_step(self, step: Step) -> Step:
+        """The step of prompts with the sampled responses as its trees, whose tokens the log counts."""
+        batch = step.batches[0]._replace(source=tuple(self.trees))
+        return step._replace(batches=(batch,), tokens=int(self.length.sum()))
 
     def set_tokens(self, name: TokenField, batch: Batch, values: Tensor) -> None:
         """Store ``values``, ``[n]``, of the response tokens of a micro-batch."""

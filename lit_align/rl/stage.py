@@ -54,7 +54,7 @@ from lit_align.models.load import disable_dropout, load_config
 from lit_align.objectives import PolicyObjective
 from lit_align.rewards import Reward
 from lit_align.rl.actor_critic import ActorCritic
-from lit_align.rl.checks import check_advantage, check_dropout, check_limits, check_world_size
+from lit_align.rl.checks import check_settings, check_world_size
 from lit_align.rl.critic import Critic
 from lit_align.rl.diagnostics import RunDiagnostics
 from lit_align.rl.experience import ExperienceBuilder
@@ -97,8 +97,7 @@ class RL(LanguageModelStage):
         num_minibatches: updates in a pass.
         loss_aggregation: whether each ``token`` of a minibatch has the same weight, or each ``sequence``.
         missing_eos_reward: score of a response that max_new_tokens cut off, instead of the reward's; null keeps that.
-        overlong_buffer: tokens before the limit over which a response loses up to 1 of its score (Yu et al., 2025,
-            https://arxiv.org/abs/2503.14476, eq. 13).
+        overlong_buffer: tokens before the limit over which a response loses up to 1 of its score.
         reward_clip: scores are clipped to plus and minus this; null clips nothing.
         whiten_rewards: scale token rewards to standard deviation 1 over an iteration; their mean stays.
         target_kl: end an iteration when the policy has moved this many nats a token since it sampled; null never does.
@@ -140,20 +139,7 @@ class RL(LanguageModelStage):
         self.shaping = RewardShaping(
             self.max_new_tokens, missing_eos_reward, overlong_buffer, reward_clip
         )
-        check_limits(
-            {
-                "num_generations": num_generations,
-                "num_iterations": num_iterations,
-                "num_minibatches": num_minibatches,
-                "max_new_tokens": self.max_new_tokens,
-                "temperature": temperature,
-                "target_kl": target_kl,
-                "reward_clip": reward_clip,
-                "overlong_buffer": overlong_buffer or None,
-            }
-        )
-        check_advantage(advantage, critic, num_generations)
-        check_dropout(self.lora.dropout)
+        check_settings(self)
         self.kl_coefficient = kl.coefficient
         self.recent_rewards: list[float] = []  # mean total reward of each recent iteration
         self.diagnostics = RunDiagnostics()
@@ -207,23 +193,16 @@ class RL(LanguageModelStage):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Policy and critic; the critic may have a learning rate of its own."""
-        groups: list[dict[str, Any]] = [{"params": group} for group in self.clipping_groups()]
-        if self.critic.lr is not None:
-            for group in groups[1:]:
-                group["lr"] = self.critic.lr
-        return groups
+        return self.critic.parameter_groups(self.clipping_groups())
 
     def loss_denominator(self, step: Step) -> int:
         """Sampled tokens or responses."""
         return step.tokens if self.loss_aggregation == "token" else step.items
 
-    # ------------------------------------------------------------------ one iteration
-
     def training_step(self, step: Step, batch_idx: int) -> None:
         """One iteration: sample, score, estimate advantages, update the policy, adapt the KL coefficient, log."""
-        prompts = [tree for batch in step.batches for tree in batch.source]
         experience = self.experience_builder()
-        rollouts = experience.sample(prompts, self.global_step)
+        rollouts = experience.sample(step.trees, self.global_step)
         experience.add_logps(rollouts)
         experience.add_values(rollouts)
         baseline = fmean(self.recent_rewards) if self.recent_rewards else 0.0
@@ -236,10 +215,10 @@ class RL(LanguageModelStage):
         update_metrics: dict[str, list[float]] = defaultdict(list)
         for minibatch, ptx_weight in self.minibatches(rollouts):
             self._policy_update = self.policy_update(rollouts, ptx_weight)
-            metrics, grad_norm = self.update(minibatch, statistics=True)
-            for name, value in {**metrics, "grad_norm": float(grad_norm)}.items():
+            values, norm = self.update(minibatch, statistics=True)
+            for name, value in {**values, "grad_norm": float(norm)}.items():
                 update_metrics[name].append(value)
-            if self.target_kl is not None and metrics["policy/approxkl"] > self.target_kl:
+            if self.target_kl is not None and values["policy/approxkl"] > self.target_kl:
                 break
         self._policy_update = None
         count_global_step(self.trainer)
@@ -248,7 +227,9 @@ class RL(LanguageModelStage):
             self.kl_coefficient, rollout_metrics["objective/kl"], len(rollouts.length)
         )
         self.diagnostics.observe(rollout_metrics, self.global_step)
-        self._log_iteration(step, rollouts, rollout_metrics, update_metrics)
+        metrics = {**rollout_metrics, **mean_update_metrics(update_metrics)}
+        grad_norm = torch.tensor(metrics.pop("grad_norm"))
+        self.log_step(rollouts.logged_step(step), metrics, grad_norm)
 
     def experience_builder(self) -> ExperienceBuilder:
         """Samples and scores with the current settings and models."""
@@ -280,18 +261,16 @@ class RL(LanguageModelStage):
 
     def minibatches(self, rollouts: RolloutBatch) -> Iterator[tuple[Step, float]]:
         """Steps of rollouts and demonstrations, and the weight of a demonstration's token; seeded by the iteration."""
-        models, seed = self.actor_critic(), step_seed(self.seed, self.global_step)
+        seed = step_seed(self.seed, self.global_step)
         first_number = self.global_step * self.num_iterations * self.num_minibatches
         shuffled = shuffled_minibatches(
             rollouts.trees, self.num_iterations, self.num_minibatches, seed
         )
         for number, trees in enumerate(shuffled, first_number):
-            num_responses = sum(len(tree.responses) for tree in trees)
-            step = Step.from_batches(tuple(models.pack(trees)))._replace(items=num_responses)
-            ptx_weight = 0.0
+            step, ptx_weight = self.actor_critic().pack_step(trees), 0.0
             if self.ptx is not None and self._demonstrations is not None:
                 demonstrations = demonstrations_of_update(self._demonstrations, number)
-                ptx_weight = self.ptx.weight * self.loss_denominator(step) / demonstrations.tokens
+                ptx_weight = self.ptx.token_weight(self.loss_denominator(step), demonstrations)
                 step = add_demonstrations(step, demonstrations, self.device)
             yield step, ptx_weight
 
@@ -317,32 +296,13 @@ class RL(LanguageModelStage):
         """Run the optimizer; `training_step` counts the iteration as one global step."""
         step_optimizer_uncounted(self)
 
-    # ------------------------------------------------------------------ logs, validation and checkpoints
-
-    def _log_iteration(
-        self,
-        step: Step,
-        rollouts: RolloutBatch,
-        rollout_metrics: dict[str, float],
-        update_metrics: dict[str, list[float]],
-    ) -> None:
-        """Log the metrics of the samples, and the means over the updates."""
-        metrics = {**rollout_metrics, **mean_update_metrics(update_metrics)}
-        grad_norm = torch.tensor(metrics.pop("grad_norm"))
-        batch = step.batches[0]._replace(source=tuple(rollouts.trees))
-        step = step._replace(batches=(batch,), tokens=int(rollouts.length.sum()))
-        self.log_step(step, metrics, grad_norm)
-
     @torch.no_grad()
     def validation_step(self, step: Step, batch_idx: int) -> None:
         """Metrics of fresh responses to held-out prompts, with the same random numbers each time."""
         experience = self.experience_builder()
-        prompts = [tree for batch in step.batches for tree in batch.source]
-        rollouts = experience.sample(prompts, -1 - batch_idx)
+        rollouts = experience.sample(step.trees, -1 - batch_idx)
         experience.add_logps(rollouts)
-        num_responses = torch.tensor(float(len(rollouts.length)), device=self.device)
-        for name, values in rollouts.response_metrics().items():
-            self.validation[name].update(values.mean().to(self.device), weight=num_responses)
+        self.validation.add_values(rollouts.response_metrics(), self.device)
 
     def on_train_end(self) -> None:
         """Draw the reward against the KL divergence of the run."""
@@ -361,7 +321,7 @@ class RL(LanguageModelStage):
         """Restore them."""
         super().on_load_checkpoint(checkpoint)
         state = checkpoint["rl"]
-        if not self.has_changed("model.kl"):
+        if not self.resumption.has_changed("model.kl"):
             self.kl_coefficient = state["kl_coefficient"]
         self.recent_rewards = state["recent_rewards"]
         self.diagnostics = RunDiagnostics(**state["diagnostics"])

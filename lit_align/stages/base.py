@@ -11,33 +11,14 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lit_align.compat.progress import (
-    Position,
-    begin_epoch,
-    number_logged_step,
-    save_position,
-    use_resumable_loop,
-)
-from lit_align.data.loader import StepLoader
-from lit_align.errors import ConfigError, ModelError, TrainingError
+from lit_align.compat.progress import number_logged_step, use_resumable_loop
+from lit_align.errors import TrainingError
 from lit_align.seeding import step_seed
-from lit_align.stages.hparams import describe_differences, plain_hparams
-from lit_align.stages.resume import (
-    RATES,
-    SettingChange,
-    apply_options,
-    data_settings,
-    describe_changes,
-    optimizer_class,
-    refuse_other_data,
-    refuse_other_optimizer,
-    refuse_rising_schedule,
-    replay_schedule,
-    setting_changes,
-)
+from lit_align.stages.hparams import plain_hparams
+from lit_align.stages.resumption import Resumption
 from lit_align.types import Step
 
 MAX_ROWS = 32
@@ -80,16 +61,9 @@ class Stage(LightningModule, ABC):
         self.bad_steps = 0
         self.skipped = 0
         self.updates = 0
-        self.checkpoint_to_resume: dict[str, Any] | None = (
-            None  # to check before weights are loaded
-        )
-        self.changes: list[SettingChange] = []
-        self.resumed_position: Position | None = None
+        self.resumption = Resumption(self)
         self.has_trained = False
         self._batch: Any = None  # of the step that is under way
-        self._group_options: list[dict[str, Any]] = []
-        self._identity: dict[str, Any] | None = None
-        self._saved_limits: list[int | None] | None = None
 
     @abstractmethod
     def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -108,8 +82,7 @@ class Stage(LightningModule, ABC):
         self.check_data(self.datamodule)
         if stage == "fit":
             use_resumable_loop(self.trainer)
-            if self.checkpoint_to_resume is not None:
-                self._compare_settings(self.checkpoint_to_resume)
+            self.resumption.compare()
 
     def clipping_groups(self) -> list[list[torch.nn.Parameter]]:
         """Parameters whose gradients are clipped by one norm, group by group."""
@@ -123,6 +96,11 @@ class Stage(LightningModule, ABC):
     def datamodule(self) -> Any:
         """The run's data module."""
         return cast(Any, self.trainer).datamodule
+
+    @property
+    def is_fitting(self) -> bool:
+        """Whether the stage is being trained, and not only loaded, validated or tested."""
+        return self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
 
     @property
     def run_folder(self) -> Path:
@@ -140,7 +118,7 @@ class Stage(LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """The optimizer and its schedule."""
         optimizer = self.make_optimizer()
-        self._group_options = [
+        self.resumption.group_options = [
             {name: value for name, value in group.items() if name != "params"}
             for group in optimizer.param_groups
         ]
@@ -150,31 +128,8 @@ class Stage(LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_train_start(self) -> None:
-        """Go on at the position of the checkpoint, if there is one.
-
-        Raises:
-            ConfigError: if an epoch has other steps than that of the checkpoint.
-        """
-        position = self.resumed_position
-        if position is None:
-            return
-        epoch_length = self.trainer.num_training_batches
-        if epoch_length != position.epoch_length:
-            raise ConfigError(
-                f"the checkpoint is of a run with {position.epoch_length} steps an epoch, this run has {epoch_length}; "
-                "resume with the same data, data.batch_size and trainer.limit_train_batches"
-            )
-        loader = self.trainer.train_dataloader
-        if isinstance(loader, StepLoader):
-            loader.start_at(position.epochs, position.batches)
-        if position.batches == 0:
-            begin_epoch(self.trainer)
-        if self.has_changed(*RATES):
-            optimizer = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
-            apply_options(optimizer, self._group_options)
-            if self.lr_scheduler is not None:
-                replay_schedule(self, self.lr_scheduler, self.updates)
-        refuse_rising_schedule(self.lr_schedulers(), self._saved_limits, self._limits)
+        """Go on at the position of the checkpoint, if there is one."""
+        self.resumption.start()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by the step, so that a resumed run draws the same numbers without saved generator states.
@@ -247,15 +202,7 @@ class Stage(LightningModule, ABC):
         trained = self.trained_parameters()
         weights = checkpoint["state_dict"].items()
         checkpoint["state_dict"] = {name: value for name, value in weights if name in trained}
-        checkpoint["origin"] = self.compatibility_settings()
-        checkpoint["counts"] = self.saved_counters()
-        checkpoint["optimizer"] = optimizer_class(self.optimizer)
-        checkpoint["limits"] = self._limits
-        checkpoint["data"] = {
-            "settings": data_settings(self.datamodule),
-            "identity": self._data_identity(),
-        }
-        save_position(checkpoint, self.trainer)
+        self.resumption.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the counters and the position.
@@ -264,74 +211,9 @@ class Stage(LightningModule, ABC):
             ConfigError: if it belongs to other data or another optimizer.
             ModelError: if the checkpoint belongs to another model.
         """
-        if self._is_fitting and self.checkpoint_to_resume is None:
-            self._compare_settings(checkpoint)
-        if self.has_changed("model.lr_scheduler"):
-            checkpoint[
-                "lr_schedulers"
-            ] = []  # the state of another schedule; `on_train_start` replays this one
+        self.resumption.compare_before_weights(checkpoint)
         self.configure_model()
-        differences = describe_differences(
-            self.compatibility_settings(), checkpoint.get("origin", {})
-        )
-        differences += self._differing_parameters(checkpoint["state_dict"])
-        if differences:
-            raise ModelError(
-                f"the checkpoint does not fit this adapter: {', '.join(differences)}; "
-                "use the settings of the run that wrote it (config.yaml beside it)"
-            )
-        for name, value in checkpoint.get("counts", {}).items():
-            setattr(self, name, value)
-        self.checkpoint_to_resume = {}  # compared, and no longer needed
-        self._saved_limits = checkpoint.get("limits")
-        if "position" in checkpoint:
-            self.resumed_position = Position(**checkpoint["position"])
-
-    def has_changed(self, *names: str) -> bool:
-        """Whether a resumed run has another value of one of these settings, or of a part of one."""
-        changed = [change.name for change in self.changes]
-        return any(f"{name}.".startswith(f"{prefix}.") for name in changed for prefix in names)
-
-    @property
-    def _is_fitting(self) -> bool:
-        return self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-
-    @property
-    def _limits(self) -> list[int | None]:
-        return [self.trainer.max_steps, self.trainer.max_epochs]
-
-    def _data_identity(self) -> dict[str, Any]:
-        """What the steps depend on, read once: the rows of a run do not change."""
-        if self._identity is None:
-            read = getattr(self.datamodule, "data_identity", dict)
-            self._identity = read()
-        return self._identity
-
-    def _compare_settings(self, checkpoint: dict[str, Any]) -> None:
-        """Print the settings that differ from those of the checkpoint, and refuse what cannot be resumed.
-
-        Raises:
-            ConfigError: if the data or the optimizer are other ones.
-        """
-        data = checkpoint.get("data", {"settings": {}, "identity": {}})
-        model_changes = setting_changes(
-            checkpoint.get("hyper_parameters", {}), self.hparams, "model"
-        )
-        data_changes = setting_changes(data["settings"], data_settings(self.datamodule), "data")
-        self.changes = [*model_changes, *data_changes]
-        if self.changes:
-            rank_zero_info(describe_changes(self.changes))
-        refuse_other_optimizer(checkpoint.get("optimizer"), optimizer_class(self.optimizer))
-        refuse_other_data(data["identity"], self._data_identity())
-
-    def _differing_parameters(self, weights: dict[str, Tensor]) -> list[str]:
-        shapes = {name: weight.shape for name, weight in self.trained_parameters().items()}
-        saved_shapes = {name: weight.shape for name, weight in weights.items()}
-        names = {**shapes, **saved_shapes}
-        differing = sorted(name for name in names if shapes.get(name) != saved_shapes.get(name))
-        if not differing:
-            return []
-        return [f"{len(differing)} parameters differ, such as {differing[0]}"]
+        self.resumption.restore(checkpoint)
 
 
 def _describe_rows(batch: Any) -> str:

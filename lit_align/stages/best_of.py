@@ -49,6 +49,17 @@ class BestOf:
         if self.n < 1:
             raise ConfigError(f"best_of.n is {self.n}; it is a number of answers, at least 1")
 
+    def check_temperature(self, temperature: float) -> None:
+        """Refuse greedy sampling of several answers.
+
+        Raises:
+            ConfigError: naming both settings.
+        """
+        if self.n > 1 and temperature == 0:
+            raise ConfigError(
+                f"best_of.n is {self.n} and temperature 0, so all answers would be equal; set temperature"
+            )
+
     def choose(
         self, groups: Sequence[Group], answers: Sequence[Sequence[Answer]]
     ) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError
 
@@ -139,6 +140,13 @@ def _other_checkpoint(path: Path) -> str:
 
 def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error).rstrip(".")
+
+
+def save_adapter_beside_checkpoints(trainer: Trainer, save_adapter: Callable[[Path], None]) -> None:
+    """Let the trainer's checkpoints come with an adapter that ``save_adapter`` writes, if they are ours."""
+    checkpoint_io = trainer.strategy.checkpoint_io
+    if isinstance(checkpoint_io, SafeIO):
+        checkpoint_io.save_adapter = save_adapter
 
 
 def adapter_folder(checkpoint: Path) -> Path:

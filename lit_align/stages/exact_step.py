@@ -7,8 +7,11 @@ the number of processes changes the loss or its gradient.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import cast
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
@@ -17,6 +20,12 @@ MetricSums = dict[str, tuple[Tensor, Tensor]]
 
 StepSums = dict[str, tuple[float, float]]
 """Metrics of a whole step: name → (sum, count) over all its micro-batches and ranks."""
+
+
+def without_backward_sync(strategy: Strategy) -> AbstractContextManager[None]:
+    """Leaves gradients to each rank: ranks have different numbers of micro-batches, and their sums are added later."""
+    block_sync = getattr(strategy, "block_backward_sync", nullcontext)
+    return cast(AbstractContextManager[None], block_sync())
 
 
 def add_sums(totals: MetricSums, sums: MetricSums) -> None:
@@ -48,15 +57,17 @@ def reduce_sums(
     return dict(zip(names, pairs, strict=True))
 
 
-def sum_gradients_over_ranks(parameters: Sequence[torch.nn.Parameter], strategy: Strategy) -> None:
-    """Replace each gradient by its sum over ranks; a rank without data adds zeros."""
+def sum_gradients_over_ranks(parameters: Sequence[torch.nn.Parameter], trainer: Trainer) -> None:
+    """Replace each gradient by its sum over ranks, if there are several; a rank without data adds zeros."""
+    if trainer.world_size == 1:
+        return
     gradients = []
     for parameter in parameters:
         gradient = parameter.grad
         if gradient is None:
             gradient = torch.zeros_like(parameter)
         gradients.append(gradient.flatten())
-    reduced = strategy.reduce(torch.cat(gradients), reduce_op="sum")
+    reduced = trainer.strategy.reduce(torch.cat(gradients), reduce_op="sum")
     start = 0
     for parameter in parameters:
         end = start + parameter.numel()

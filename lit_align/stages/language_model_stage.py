@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,11 +13,10 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from lit_align.chat.plain_text import PLAIN_TEXT
 from lit_align.compat.lightning import is_logging_step
-from lit_align.errors import ConfigError, ModelError
+from lit_align.errors import ModelError
 from lit_align.memory.model import explain_out_of_memory
-from lit_align.models.adapter_files import lora_settings, save_adapter
+from lit_align.models.adapter_files import save_adapter
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.tree_forward import TreeForward
@@ -27,7 +25,7 @@ from lit_align.plugins import load_plugins
 from lit_align.stages.answering import Responder, predict_answers
 from lit_align.stages.base import Stage
 from lit_align.stages.best_of import BestOf
-from lit_align.stages.checkpoints import SafeIO
+from lit_align.stages.checkpoints import save_adapter_beside_checkpoints
 from lit_align.stages.data_checks import check_label_kind
 from lit_align.stages.exact_step import (
     MetricSums,
@@ -35,7 +33,9 @@ from lit_align.stages.exact_step import (
     add_sums,
     reduce_sums,
     sum_gradients_over_ranks,
+    without_backward_sync,
 )
+from lit_align.stages.provenance import adapter_identity, prompt_kind
 from lit_align.stages.validation import ValidationMetrics
 from lit_align.types import Batch, Step, Tree
 
@@ -48,9 +48,8 @@ if TYPE_CHECKING:
 class LanguageModelStage(Stage):
     """One stage of alignment: an objective, and the adapters on one frozen base that it trains.
 
-    One training step is one optimizer step. It runs over the step's micro-batches, each within the token budget, and
-    divides by the count of the whole step: the loss and its gradient do not depend on the budget or the number of
-    processes.
+    One training step is one optimizer step: its micro-batches are summed and divided by the count of the whole step, so
+    that the loss and its gradient depend neither on the token budget nor on the number of processes.
 
     Args:
         objective: the loss to minimize, by its name.
@@ -69,12 +68,9 @@ class LanguageModelStage(Stage):
         temperature: of ``predict``'s sampling; 0 is greedy.
         best_of: sample several answers to each prompt, and choose the one with the highest reward.
         seed: of the adapter's initial weights, dropout and sampling.
-
-    Class attributes:
-        validation_metrics: metrics of a validation; the loss and ``metric_names`` if empty.
     """
 
-    validation_metrics: ClassVar[tuple[str, ...]] = ()
+    validation_metrics: ClassVar[tuple[str, ...]] = ()  # if empty, the loss and ``metric_names``
     attributes: Sequence[str] = ()  # rated attributes that are trained on
 
     def __init__(
@@ -96,13 +92,11 @@ class LanguageModelStage(Stage):
         seed: int = 0,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, max_grad_norm, max_bad_steps, seed)
-        if best_of is not None and best_of.n > 1 and temperature == 0:
-            raise ConfigError(
-                f"best_of.n is {best_of.n} and temperature 0, so all answers would be equal; set temperature"
-            )
+        if best_of is not None:
+            best_of.check_temperature(temperature)
         self.objective, self.base, self.lora = objective, base, lora
-        self.init_adapter, self.chat_template = init_adapter, chat_template
-        self.template_kwargs = template_kwargs
+        self.init_adapter = init_adapter
+        self.chat_template, self.template_kwargs = chat_template, template_kwargs
         self.gradient_checkpointing, self.max_new_tokens = gradient_checkpointing, max_new_tokens
         self.temperature, self.best_of = temperature, best_of
         self.tokens_seen = 0
@@ -111,8 +105,6 @@ class LanguageModelStage(Stage):
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._adapters: AdapterSet | None = None
         self._tree_forward: TreeForward | None = None
-
-    # ------------------------------------------------------------------ what a stage defines
 
     @property
     @abstractmethod
@@ -143,8 +135,6 @@ class LanguageModelStage(Stage):
     def head_sizes(self) -> dict[str, int]:
         """Outputs of the score head of each adapter that has one."""
         return {}
-
-    # ------------------------------------------------------------------ model
 
     @property
     def adapters(self) -> AdapterSet:
@@ -189,7 +179,7 @@ class LanguageModelStage(Stage):
         """Load the base and put the adapters on it; called again by validate and test, it does nothing."""
         if self._adapters is not None:
             return
-        # Loading elsewhere first and moving later would need the memory twice.
+        # on the device at once: loading elsewhere first would need the memory twice
         device = None if self._trainer is None else self.trainer.strategy.root_device
         self._adapters = AdapterSet(
             load_model(self.base, device),
@@ -203,14 +193,10 @@ class LanguageModelStage(Stage):
         self._tree_forward = TreeForward(self._adapters.model)
         self._tree_forward.check()
 
-    # ------------------------------------------------------------------ one step
-
     def on_fit_start(self) -> None:
         """Put the model in train mode: Lightning leaves it in eval mode, where checkpointing is off."""
         self.adapters.peft.train()
-        checkpoint_io = self.trainer.strategy.checkpoint_io
-        if isinstance(checkpoint_io, SafeIO):
-            checkpoint_io.save_adapter = self.save_adapter
+        save_adapter_beside_checkpoints(self.trainer, self.save_adapter)
 
     def training_step(self, step: Step, batch_idx: int) -> None:
         """Learn from one step, if it has any groups."""
@@ -224,21 +210,17 @@ class LanguageModelStage(Stage):
         Returns:
             The metrics of the step over all ranks, and the gradient norm.
         """
-        strategy = self.trainer.strategy
-        block_sync = getattr(strategy, "block_backward_sync", nullcontext)
-        count = self.loss_denominator(step)
+        strategy, count = self.trainer.strategy, self.loss_denominator(step)
         totals: MetricSums = {}
         for batch in step.batches:
-            # Ranks have different numbers of micro-batches: gradients are summed over ranks once, below.
-            with block_sync(), self.out_of_memory_advice(batch):
+            with without_backward_sync(strategy), self.out_of_memory_advice(batch):
                 loss, sums = self.losses(batch, statistics)
                 self.manual_backward(loss / count)
             add_sums(totals, {"loss": (loss, torch.zeros_like(loss)), **sums})
         step_sums = reduce_sums(totals, ("loss", *self.metric_names), strategy, self.device)
         step_sums["loss"] = (step_sums["loss"][0], count)  # the same mean on every rank
         metrics = {name: total / n for name, (total, n) in step_sums.items() if n}
-        if self.trainer.world_size > 1:
-            sum_gradients_over_ranks(list(self.trained_parameters().values()), strategy)
+        sum_gradients_over_ranks(list(self.trained_parameters().values()), self.trainer)
         norm, is_updated = self.take_step(metrics["loss"])
         if is_updated:
             self.after_step(metrics, step_sums)
@@ -253,14 +235,11 @@ class LanguageModelStage(Stage):
     def log_step(self, step: Step, metrics: dict[str, float], norm: Tensor) -> None:
         """Log one step's metrics and its speed."""
         self.tokens_seen += step.tokens
-        num_tokens = sum(tree.tokens for batch in step.batches for tree in batch.source)
-        seconds = time.perf_counter() - self._started
-        self.log("loss", metrics.pop("loss"), prog_bar=True)
-        self.log("tokens/s", num_tokens * self.trainer.world_size / seconds, prog_bar=True)
+        num_tokens = sum(tree.tokens for tree in step.trees)
+        speed = num_tokens * self.trainer.world_size / (time.perf_counter() - self._started)
+        self.log_dict({"loss": metrics.pop("loss"), "tokens/s": speed}, prog_bar=True)
         counts = {"num_tokens": float(self.tokens_seen), "skipped_steps": float(self.skipped)}
         self.log_dict({**metrics, "grad_norm": norm, **counts})
-
-    # ------------------------------------------------------------------ validation and predictions
 
     def validation_step(self, step: Step, batch_idx: int) -> None:
         """Add one step to the validation metrics."""
@@ -296,23 +275,13 @@ class LanguageModelStage(Stage):
         """Answer prompts, each with its place in the data; one JSON-able record for each."""
         return predict_answers(self.responder, self.best_of, numbered)
 
-    # ------------------------------------------------------------------ checkpoints and adapters
-
     def saved_counters(self) -> dict[str, int]:
         """Skipped steps and tokens."""
         return {**super().saved_counters(), "tokens_seen": self.tokens_seen}
 
     def compatibility_settings(self) -> dict[str, Any]:
         """Base, LoRA shape and chat template; dropout and precision may differ."""
-        # With init_adapter these are that adapter's settings.
-        lora = lora_settings(self.adapters, self.adapters.trained_roles[0])
-        template = hashlib.sha256(str(self.tokenizer.chat_template).encode()).hexdigest()[:16]
-        return {
-            **{f"lora.{name}": value for name, value in lora.items()},
-            "base.path": self.base.path,
-            "init_adapter": self.init_adapter,
-            "chat_template (hash)": template,
-        }
+        return adapter_identity(self.adapters, self.tokenizer, self.base.path, self.init_adapter)
 
     def save_adapter(self, folder: Path) -> None:
         """Write the policy's adapter as a PEFT folder, with its provenance."""
@@ -324,13 +293,5 @@ class LanguageModelStage(Stage):
             "stage": type(self).__name__,
             "objective": repr(self.objective),
             "steps": self.global_step,
-            "prompts": self._prompt_kind(),
+            "prompts": prompt_kind(None if self._trainer is None else self.trainer),
         }
-
-    def _prompt_kind(self) -> str | None:
-        """Whether the training prompts are turns of a chat or plain text; None without data."""
-        data = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
-        trees = data.trees.get("train") if data is not None else None
-        if not trees:
-            return None
-        return PLAIN_TEXT if isinstance(trees[0].group.prompt, str) else "chat"

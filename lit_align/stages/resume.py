@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
 
 from lit_align.errors import ConfigError
 from lit_align.stages.hparams import means_same_model, plain_value
@@ -84,8 +84,8 @@ def data_settings(data: Any) -> dict[str, Any]:
 
 def optimizer_class(optimizer: OptimizerCallable) -> str:
     """Name of the class of the optimizer that a setting makes."""
-    made = optimizer([torch.nn.Parameter(torch.zeros(1))])
-    return f"{type(made).__module__}.{type(made).__qualname__}"
+    example = optimizer([torch.nn.Parameter(torch.zeros(1))])
+    return f"{type(example).__module__}.{type(example).__qualname__}"
 
 
 def refuse_other_data(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
@@ -118,6 +118,19 @@ def refuse_other_optimizer(saved: str | None, current: str) -> None:
         )
 
 
+def differing_parameters(
+    parameters: Mapping[str, Tensor], saved_weights: Mapping[str, Tensor]
+) -> list[str]:
+    """A phrase with the number of parameters that a checkpoint lacks, adds or has in another shape; none if it fits."""
+    shapes = {name: weight.shape for name, weight in parameters.items()}
+    saved_shapes = {name: weight.shape for name, weight in saved_weights.items()}
+    names = {**shapes, **saved_shapes}
+    differing = sorted(name for name in names if shapes.get(name) != saved_shapes.get(name))
+    if not differing:
+        return []
+    return [f"{len(differing)} parameters differ, such as {differing[0]}"]
+
+
 def describe_changes(changes: Sequence[SettingChange]) -> str:
     """The table of what differs."""
     return "\n  ".join(["resumed with other settings:", *map(str, changes)])
@@ -130,16 +143,13 @@ def apply_options(optimizer: torch.optim.Optimizer, options: Sequence[Mapping[st
         group.update(settings)
 
 
-def replay_schedule(
-    module: LightningModule, make_scheduler: LRSchedulerCallable, num_updates: int
-) -> None:
+def replay_schedule(scheduler: Any, make_scheduler: LRSchedulerCallable, num_updates: int) -> None:
     """Bring the schedule where it is after so many updates under the settings of this run.
 
     Raises:
         ConfigError: if the schedule is shorter.
     """
-    optimizer = cast(Any, module.optimizers(use_pl_optimizer=False))
-    replayed = make_scheduler(optimizer)
+    replayed = cast(Any, make_scheduler(scheduler.optimizer))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that no step of the optimizer comes between
@@ -149,7 +159,7 @@ def replay_schedule(
         raise ConfigError(
             f"model.lr_scheduler is over before update {num_updates}, where the checkpoint is: {error}; make it longer"
         ) from error
-    cast(Any, module.lr_schedulers()).load_state_dict(replayed.state_dict())
+    scheduler.load_state_dict(replayed.state_dict())
 
 
 def refuse_rising_schedule(scheduler: Any, saved_limits: Any, limits: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torchmetrics import MeanMetric, Metric, MetricCollection
@@ -23,6 +23,12 @@ class ValidationMetrics(MetricCollection):
             name: MeanMetric(nan_strategy=float("nan")) for name in names
         }
         super().__init__(means, prefix="eval_")
+
+    def add_values(self, values: Mapping[str, torch.Tensor], device: torch.device) -> None:
+        """Add a metric's values, ``[n]``, by its name."""
+        for name, numbers in values.items():
+            count = torch.tensor(float(len(numbers)), device=device)
+            self[name].update(numbers.mean().to(device), weight=count)
 
     def add_sums(self, sums: MetricSums, loss: torch.Tensor, count: int) -> None:
         """Add the sums of one micro-batch, its loss as a mean over ``count`` labels."""

@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,11 +98,8 @@ def test_another_schedule_goes_on_where_it_would_be(saved, current):
             schedule.step()
             expected.step()
         restored = current(resumed)
-        module = SimpleNamespace(
-            optimizers=lambda use_pl_optimizer: resumed, lr_schedulers=lambda: restored
-        )
         apply_options(resumed, [{"lr": 0.3, "weight_decay": 0.2}])
-        replay_schedule(module, current, 4)
+        replay_schedule(restored, current, 4)
         for _ in range(3):
             assert resumed.param_groups[0]["lr"] == undisturbed.param_groups[0]["lr"]
             restored.step()
@@ -112,12 +108,9 @@ def test_another_schedule_goes_on_where_it_would_be(saved, current):
 
 
 def test_a_schedule_that_is_too_short_is_refused():
-    optimizer = adam()
-    module = SimpleNamespace(
-        optimizers=lambda use_pl_optimizer: optimizer, lr_schedulers=lambda: None
-    )
+    schedule = StepLR(adam(), 1)
     with pytest.raises(ConfigError, match="over before update 9"):
-        replay_schedule(module, lambda o: OneCycleLR(o, LR, total_steps=4), 9)
+        replay_schedule(schedule, lambda o: OneCycleLR(o, LR, total_steps=4), 9)
 
 
 def test_a_cosine_that_is_over_is_not_prolonged_by_accident():
