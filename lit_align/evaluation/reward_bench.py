@@ -23,6 +23,7 @@ from lit_align.functional.statistics import (
     reliability,
     spearman,
     win_score,
+    with_spread,
 )
 from lit_align.plugins import load_plugins
 from lit_align.rewards import Reward
@@ -84,8 +85,11 @@ def build_report(verdicts: Verdicts) -> dict[str, Any]:
     """
     subsets = _split_by_subset(verdicts)
     samples = {name: subset.bootstrap(name) for name, subset in subsets.items()}
-    sections = _weighted_means(samples, SECTIONS)
-    refusals = _weighted_means(samples, REFUSALS)
+    spread = {}
+    for name, subset in subsets.items():
+        spread[name] = with_spread(samples[name], len(np.unique(subset.prompt)), name)
+    sections = _weighted_means(spread, SECTIONS)
+    refusals = _weighted_means(spread, REFUSALS)
     num_prompts = len(np.unique(verdicts.prompt))
     subset_metrics = {}
     for name, subset in subsets.items():

@@ -72,17 +72,42 @@ def accuracy_interval(accuracies: Floats, num_prompts: int) -> dict[str, Any]:
     if np.ptp(accuracies):
         interval = np.percentile(accuracies[1:], [2.5, 97.5])
     else:
-        interval = _wilson_interval(accuracy, num_prompts)
+        interval = _wilson_bounds(accuracy, num_prompts, np.array([-1.96, 1.96]))
     return {"accuracy": accuracy, "interval": interval.tolist()}
 
 
-def _wilson_interval(accuracy: float, n: int) -> Floats:
-    z_squared = 1.96**2
+def with_spread(accuracies: Floats, num_prompts: int, name: str) -> Floats:
+    """The resamples of `bootstrap_accuracy`; where all agree, draws whose percentiles are Wilson's bounds.
+
+    As a part of a mean, a subset whose resamples all agree would count as certain.
+
+    Args:
+        accuracies: ``[1 + RESAMPLES]``.
+        num_prompts: in the subset.
+        name: part of the seed.
+
+    Example:
+        >>> drawn = with_spread(np.ones(1001), num_prompts=8, name="one that is always right")
+        >>> np.percentile(drawn[1:], [2.5, 97.5]).round(2)
+        array([0.68, 1.  ])
+    """
+    from scipy.special import ndtri
+
+    if np.ptp(accuracies):
+        return accuracies
+    levels = (np.arange(RESAMPLES) + 0.5) / RESAMPLES
+    generator = np.random.default_rng([SEED, *name.encode()])
+    z = generator.permutation(ndtri(levels))
+    bounds = _wilson_bounds(float(accuracies[0]), num_prompts, z)
+    return np.concatenate([accuracies[:1], bounds])
+
+
+def _wilson_bounds(accuracy: float, n: int, z: Floats) -> Floats:
+    """Wilson's bound at each normal quantile, below the accuracy where it is negative."""
+    z_squared = z**2
     centre = accuracy + z_squared / (2 * n)
     variance = accuracy * (1 - accuracy) / n + z_squared / (4 * n * n)
-    half_width = (z_squared * variance) ** 0.5
-    ends = np.array([-half_width, half_width])
-    return (centre + ends) / (1 + z_squared / n)
+    return (centre + z * np.sqrt(variance)) / (1 + z_squared / n)
 
 
 def spearman(first: Floats, second: Floats) -> float | None:

@@ -18,7 +18,27 @@ from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.rollouts import RolloutBatch, TokenField
 from lit_align.stages.exact_step import MetricSums
-from lit_align.types import Batch, PolicyTokens, Tree
+from lit_align.types import Batch, PolicyTokens, Step, Tree
+
+LossAggregation = Literal["token", "sequence", "constant"]
+
+
+def loss_denominator(aggregation: LossAggregation, step: Step, max_new_tokens: int) -> int:
+    """What the summed loss of a minibatch is divided by.
+
+    * ``token``: its tokens, so that all weigh the same (Yu et al., 2025, https://arxiv.org/abs/2503.14476).
+    * ``sequence``: its responses, whose tokens share a weight of 1 (Shao et al., 2024, https://arxiv.org/abs/2402.03300).
+    * ``constant``: its responses times their longest possible length, so that a token's weight depends on nothing that
+      was sampled (Dr. GRPO: Liu et al., 2025, https://arxiv.org/abs/2503.20783).
+
+    Example:
+        >>> step = Step((), tokens=30, items=4, groups=1)
+        >>> [loss_denominator(name, step, 16) for name in ("token", "sequence", "constant")]
+        [30, 4, 64]
+    """
+    if aggregation == "token":
+        return step.tokens
+    return step.items if aggregation == "sequence" else step.items * max_new_tokens
 
 
 def shuffled_minibatches(
@@ -51,7 +71,7 @@ class PolicyUpdate:
         kl: KL penalty against the reference.
         kl_coefficient: β of this iteration.
         critic: value loss; None without a critic.
-        loss_aggregation: whether each ``token`` or each ``sequence`` has the same weight.
+        loss_aggregation: whether each token has the same weight, or each sequence.
         ptx_weight: weight of each token of demonstrations.
     """
 
@@ -61,7 +81,7 @@ class PolicyUpdate:
     kl: KLControl
     kl_coefficient: float
     critic: Critic | None
-    loss_aggregation: Literal["token", "sequence"]
+    loss_aggregation: LossAggregation
     ptx_weight: float = 0.0
 
     def losses(self, batch: Batch) -> tuple[Tensor, MetricSums]:
@@ -120,7 +140,7 @@ class PolicyUpdate:
 
     def _token_weights(self, batch: Batch, old_logps: Tensor) -> Tensor:
         """Weight of each token, ``[n]``; the tokens of a sequence share a weight of 1 under ``sequence``."""
-        if self.loss_aggregation == "token":
+        if self.loss_aggregation != "sequence":
             return torch.ones_like(old_logps)
         owner = batch.trees.owner
         return 1 / torch.bincount(owner)[owner].float()

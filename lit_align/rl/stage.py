@@ -41,7 +41,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from statistics import fmean
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,13 @@ from lit_align.rl.critic import Critic
 from lit_align.rl.diagnostics import RunDiagnostics
 from lit_align.rl.experience import ExperienceBuilder
 from lit_align.rl.kl_control import KLControl
-from lit_align.rl.policy_update import PolicyUpdate, mean_update_metrics, shuffled_minibatches
+from lit_align.rl.policy_update import (
+    LossAggregation,
+    PolicyUpdate,
+    loss_denominator,
+    mean_update_metrics,
+    shuffled_minibatches,
+)
 from lit_align.rl.pretraining_mix import (
     PretrainingMix,
     add_demonstrations,
@@ -95,7 +101,8 @@ class RL(LanguageModelStage):
         num_generations: responses to each prompt; they share the forward pass over it.
         num_iterations: passes over an iteration's samples.
         num_minibatches: updates in a pass.
-        loss_aggregation: whether each ``token`` of a minibatch has the same weight, or each ``sequence``.
+        loss_aggregation: mean over the tokens of a minibatch (``token``), mean over responses of their means
+            (``sequence``), or the sum over tokens by responses times max_new_tokens (``constant``, as Dr. GRPO has it).
         missing_eos_reward: score of a response that max_new_tokens cut off, instead of the reward's; null keeps that.
         overlong_buffer: tokens before the limit over which a response loses up to 1 of its score.
         reward_clip: scores are clipped to plus and minus this; null clips nothing.
@@ -119,7 +126,7 @@ class RL(LanguageModelStage):
         num_generations: int = 4,
         num_iterations: int = 1,
         num_minibatches: int = 1,
-        loss_aggregation: Literal["token", "sequence"] = "token",
+        loss_aggregation: LossAggregation = "token",
         missing_eos_reward: float | None = None,
         overlong_buffer: int = 0,
         reward_clip: float | None = None,
@@ -196,8 +203,8 @@ class RL(LanguageModelStage):
         return self.critic.parameter_groups(self.clipping_groups())
 
     def loss_denominator(self, step: Step) -> int:
-        """Sampled tokens or responses."""
-        return step.tokens if self.loss_aggregation == "token" else step.items
+        """Sampled tokens, responses, or tokens that there could be."""
+        return loss_denominator(self.loss_aggregation, step, self.max_new_tokens)
 
     def training_step(self, step: Step, batch_idx: int) -> None:
         """One iteration: sample, score, estimate advantages, update the policy, adapt the KL coefficient, log."""

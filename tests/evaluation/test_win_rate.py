@@ -107,6 +107,44 @@ def test_an_interval_is_as_wide_as_prompts_are_few():
     )
 
 
+@pytest.mark.parametrize(("win", "n"), [(0.5, 8), (1.0, 8), (1.0, 40), (0.0, 40)])
+def test_answers_that_all_fare_alike_are_not_certainty_at_equal_length_either(win, n):
+    """Of n that all win, Clopper and Pearson's lower bound is 0.025^(1/n); of n ties, half of that may be wins."""
+    length = np.random.default_rng(0).normal(size=n)
+    metrics = win_rate(np.full(n, win), length, np.arange(n))
+    low, high = metrics["length_controlled_interval"]
+    allowed = 1 - 0.025 ** (1 / n)
+    assert high - low >= allowed
+    assert low <= metrics["length_controlled"] <= high
+    if win == 0.5:
+        assert (low, high) == (
+            pytest.approx(1 / (1 + np.exp(1.96 / (n / 4 + PRIOR[0]) ** 0.5)), abs=0.02),
+            pytest.approx(1 / (1 + np.exp(-1.96 / (n / 4 + PRIOR[0]) ** 0.5)), abs=0.02),
+        )
+
+
+def test_alike_answers_to_one_prompt_count_once():
+    length = np.random.default_rng(0).normal(size=40)
+    few = win_rate(np.ones(40), length, np.arange(40) // 10)["length_controlled_interval"]
+    many = win_rate(np.ones(40), length, np.arange(40))["length_controlled_interval"]
+    assert few[0] < many[0]
+
+
+@pytest.mark.parametrize(("theta", "phi"), [(0.0, 0.0), (0.8, 1.0), (1.6, 2.0)])
+def test_the_interval_at_equal_length_covers_the_truth(theta, phi, monkeypatch):
+    """95 % of intervals should; of 600 sets, with the resamples that make an interval wider left out, 94 % must."""
+    monkeypatch.setattr("lit_align.evaluation.win_rate.RESAMPLES", 20)
+    random = np.random.default_rng(1)
+    covered = []
+    for _ in range(600):
+        length = random.normal(size=20)
+        p = 1 / (1 + np.exp(-theta - phi * np.tanh(length)))
+        won = (random.random(20) < p).astype(float)
+        low, high = win_rate(won, length, np.arange(20))["length_controlled_interval"]
+        covered.append(low <= 1 / (1 + np.exp(-theta)) <= high)
+    assert np.mean(covered) >= 0.94
+
+
 # ---------------------------------------------------------------------- the command
 
 

@@ -1,0 +1,96 @@
+"""How the token losses of a minibatch become one number, against TRL's own code on the same log-probabilities."""
+
+from collections import defaultdict
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lit_align.advantages.grpo import GRPO
+from lit_align.objectives.ppo import PPO
+from lit_align.rewards.length import Length
+from lit_align.rl.kl_control import KLControl
+from tests.rl.on_policy import OfflineRL, stage
+from tests.rl.test_rl_edges import sampled
+
+pytest.importorskip("trl", reason="needs TRL: pip install -e .[peers]")
+BETA, MAX_NEW_TOKENS = 0.04, 8
+KINDS = [
+    ("sequence", "grpo", "token"),
+    ("token", "bnpo", "token"),
+    ("constant", "dr_grpo", "token"),
+    ("sequence", "grpo", "sequence"),
+]
+
+
+def trl_loss(loss_type, ratio, inputs, logps):
+    """``GRPOTrainer._compute_loss`` where the policy has these log-probabilities."""
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    model = torch.nn.Identity()
+    accelerator = SimpleNamespace(
+        gather=lambda x: x, reduce=lambda x, reduction: x, num_processes=1
+    )
+    reads = SimpleNamespace(
+        model=model,
+        accelerator=accelerator,
+        args=SimpleNamespace(delta=None, use_bias_correction_kl=False),
+        aux_loss_enabled=False,
+        top_entropy_quantile=1.0,
+        off_policy_mask_threshold=None,
+        importance_sampling_level=ratio,
+        beta=BETA,
+        loss_type=loss_type,
+        epsilon_low=0.2,
+        epsilon_high=0.2,
+        use_vllm=False,
+        current_gradient_accumulation_steps=1,
+        max_completion_length=MAX_NEW_TOKENS,
+        _entropy_bonus_enabled=False,
+        _metrics={"train": defaultdict(list)},
+    )
+    reads._get_per_token_logps_and_entropies = lambda *_, **__: (logps, logps * 0, None)
+    return GRPOTrainer._compute_loss(reads, model, inputs)
+
+
+@pytest.mark.parametrize(("aggregation", "loss_type", "ratio"), KINDS)
+def test_a_minibatch_has_the_loss_that_trl_gives_it(aggregation, loss_type, ratio, tiny):
+    module = stage(
+        tiny,
+        Length(max_words=3),
+        GRPO(),
+        cls=OfflineRL,
+        max_new_tokens=MAX_NEW_TOKENS,
+        loss_aggregation=aggregation,
+        num_minibatches=2,
+    )
+    module.objective = PPO(ratio=ratio)
+    module.kl, module.kl_coefficient = KLControl(BETA, where="loss", estimator="k3"), BETA
+    module.configure_model()
+    module.adapters.model.generation_config.eos_token_id = list(range(60))
+    rollouts = sampled(module)
+    assert len(set(rollouts.length.tolist())) > 2
+    random = torch.Generator().manual_seed(0)
+    for parameter in module.adapters.trainable().values():
+        parameter.data += torch.randn(parameter.shape, generator=random) * 0.1
+    for step in module.steps(rollouts):
+        (batch,) = step.batches
+        loss, _ = module.losses(batch, statistics=True)
+        with torch.no_grad():
+            rollouts.set_tokens("entropy", batch, module.actor_critic().new_logps(batch))
+        rows = [row for tree in batch.source for row in rollouts.rows(tree)]
+        tokens = {name: table[rows] for name, table in rollouts.tokens.items()}
+        mask = rollouts.mask[rows].long()
+        prompt = torch.zeros(len(rows), 1, dtype=torch.long)
+        inputs = {
+            "prompt_ids": prompt,
+            "prompt_mask": prompt,
+            "completion_ids": mask,
+            "completion_mask": mask,
+            "advantages": tokens["advantages"][:, 0],
+            "old_per_token_logps": tokens["old_logps"],
+            "ref_per_token_logps": tokens["ref_logps"],
+        }
+        theirs = trl_loss(loss_type, ratio, inputs, tokens["entropy"])
+        ours = loss / module.loss_denominator(step)
+        torch.testing.assert_close(ours.detach(), theirs, rtol=1e-5, atol=1e-6)
