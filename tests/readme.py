@@ -6,10 +6,17 @@ import textwrap
 from pathlib import Path
 
 from lit_align.cli.plugins import describe_objective
-from lit_align.data.formats import public_completions, public_pairs, public_votes
+from lit_align.data.formats import (
+    public_completions,
+    public_pairs,
+    public_votes,
+    reasoned,
+    unsupported,
+)
 from lit_align.plugins import load_plugins
 from tests import objective_registry
 from tests.benchmarks.report import notes
+from tests.data.formats import more_public_rows, public_rows
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,14 +69,33 @@ def public_sets() -> str:
         "PublicCompletions": public_completions.LAYOUTS,
         "PublicPairs": public_pairs.LAYOUTS,
         "PublicVotes": public_votes.LAYOUTS,
+        "Reasoned": reasoned.LAYOUTS,
     }.items():
         for layout in layouts:
             columns = layout.columns_by_role()
             cells = [", ".join(f"`{name}`" for name in columns[role]) for role in ROLES]
-            name = "/".join(layout.source.rstrip("/").split("/")[-2:])
-            link = f"[{name}]({layout.source})" if name else "any"
+            link = _link(layout.source) if layout.source else "any"
             rows.append(f"| {link} | `{format_name}` | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def tested_sets() -> str:
+    """The names of all public sets of which a row is tested, and of those that are refused."""
+    hub = public_rows.HUB
+    layouts = public_rows.LAYOUTS | more_public_rows.LAYOUTS
+    sources = {source for source, *_ in layouts.values() if source.startswith(hub)}
+    tested = sorted((source.rpartition("/")[2] for source in sources), key=str.lower)
+    refused = ", ".join(known.name for known in unsupported.SETS)
+    text = (
+        f"Rows of these sets are tested: {', '.join(tested)}; and exports of distilabel, Argilla and Label Studio. "
+        f"Refused with the reason and the remedy: {refused}."
+    )
+    return textwrap.fill(text, 170, break_long_words=False, break_on_hyphens=False)
+
+
+def _link(source: str) -> str:
+    name = "/".join(source.rstrip("/").split("/")[-2:])
+    return f"[{name}]({source})"
 
 
 def plugin_names(kind: str) -> str:

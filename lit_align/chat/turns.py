@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from lit_align.errors import Malformed, SetAside
+from lit_align.literals import parse_literal
 from lit_align.types import Message
 
 THOUGHTS_KEYS = ("reasoning_content", "thinking", "reasoning")
@@ -68,14 +68,14 @@ def is_learned(turn: Message) -> bool:
 def parse_tool_calls(turn: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """The tool calls of a turn, each as ``{"type": "function", "function": {"name": ..., "arguments": ...}}``.
 
-    Calls without ``function`` around them, JSON text, and the older ``function_call`` are accepted too.
+    Calls without ``function`` around them, text in JSON or Python, and the older ``function_call`` are accepted too.
 
     Args:
         turn: as read.
         name: its column, for error messages.
 
     Raises:
-        Malformed: if a call has no name.
+        Malformed: if they are no list of calls, or a call has no name.
 
     Example:
         >>> parse_tool_calls({"tool_calls": [{"name": "look", "arguments": "{}"}]}, "messages")
@@ -83,9 +83,11 @@ def parse_tool_calls(turn: Mapping[str, Any], name: str) -> list[dict[str, Any]]
     """
     calls = turn.get("tool_calls") or turn.get("function_call") or []
     if isinstance(calls, str):
-        calls = _from_json(calls, name)
+        calls = _parse_calls(calls, name)
     if isinstance(calls, dict):
         calls = [calls]
+    if not isinstance(calls, list):
+        raise Malformed(f"the tool calls of '{name}' are no list (got {type(calls).__name__})")
     parsed = []
     for call in calls:
         function = call.get("function", call) if isinstance(call, dict) else None
@@ -102,8 +104,10 @@ def parse_tool_calls(turn: Mapping[str, Any], name: str) -> list[dict[str, Any]]
     return parsed
 
 
-def _from_json(text: str, name: str) -> Any:
+def _parse_calls(text: str, name: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_literal(text)
     except ValueError as error:
-        raise Malformed(f"the tool calls of '{name}' are no JSON") from error
+        raise Malformed(
+            f"the tool calls of '{name}' are text that is neither JSON nor a Python literal"
+        ) from error

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import re
-from typing import Any
+from types import UnionType
 
 from lit_align.data.formats import Row
+from lit_align.data.formats.known_columns import STRUCTURED, plain_name
 from lit_align.errors import Malformed, SetAside
+from lit_align.literals import parse_literal
 from lit_align.types import Group, Text
 
 TURNS = re.compile(
     r"""\s*\[\s*\{\s*(['"](content|value)['"]\s*:|[^{}\[\]]{0,200}?['"](role|from)['"]\s*:)"""
 )
-ARRAY_BREAK = re.compile(r"\}\s*\n\s*\{")  # numpy prints an array of turns without commas
-MAX_LITERAL = 1_000_000  # characters; Python's parser needs some hundred bytes for each
 MISSING = {"nan", "n/a", "null", "none", "<na>"}
 
 
@@ -30,15 +28,23 @@ def looks_like_messages(text: str) -> bool:
 
 
 def parse_cells(row: Row) -> Row:
-    """The row with lists of messages that were written as text, as spreadsheets and CSV do, in place of the texts.
+    """The row with lists and objects that were written as text, as spreadsheets and CSV do, in place of the texts.
 
-    A text that looks like such a list and cannot be parsed stays as it is; see `check_texts`.
+    Such are lists of messages in any column, and columns that hold a list or an object wherever they are known. A text
+    that cannot be parsed stays as it is; see `check_texts`.
+
+    Example:
+        >>> parse_cells({"ratings": "[4, None]", "prompt": "[4, None]"})
+        {'ratings': [4, None], 'prompt': '[4, None]'}
     """
     parsed = dict(row)
     for name, value in row.items():
-        if isinstance(value, str) and looks_like_messages(value):
-            messages = _parse_list(value)
-            parsed[name] = value if messages is None else messages
+        if not isinstance(value, str):
+            continue
+        if looks_like_messages(value):
+            parsed[name] = _parse(value, list)
+        elif value.lstrip()[:1] in ("[", "{") and plain_name(name) in STRUCTURED:
+            parsed[name] = _parse(value, list | dict)
     return parsed
 
 
@@ -75,19 +81,10 @@ def contents(text: Text) -> list[str]:
     return [turn["content"] for turn in text if isinstance(turn.get("content"), str)]
 
 
-def _parse_list(text: str) -> list[Any] | None:
+def _parse(text: str, expected: type | UnionType) -> object:
+    """The value of a text; the text itself if it has no value of an expected type."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = _parse_literal(text)
-    return value if isinstance(value, list) else None
-
-
-def _parse_literal(text: str) -> Any:
-    """The value of a Python literal, as pandas writes lists; None if it is not one."""
-    if len(text) > MAX_LITERAL:
-        return None
-    try:
-        return ast.literal_eval(ARRAY_BREAK.sub("}, {", text.strip()))
-    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-        return None
+        value = parse_literal(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, expected) else text

@@ -16,6 +16,7 @@ from lit_align.types import Group, Message, Text
 
 SYSTEM_ROLES = ("system", "developer")
 SPEAKER_KEYS = ("role", "from")
+SWITCHES = ("on", "off")
 SHORT_TEXT = 20  # characters; a shorter text may occur in another one by chance
 
 
@@ -138,8 +139,11 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _is_neutral(name: str, value: Any) -> bool:
-    """Whether a weight or a flag says that the row is learned as any other."""
-    return plain_name(name) in known_columns.WEIGHTS and value in (1, True, "1", "true", "True")
+    """Whether a weight says that the row is learned as any other, or a column of thoughts is only a switch."""
+    plain = plain_name(name)
+    if plain in known_columns.THOUGHTS:
+        return isinstance(value, bool) or str(value).lower() in SWITCHES
+    return plain in known_columns.WEIGHTS and value in (1, True, "1", "true", "True")
 
 
 def _drop(group: Group, name: str) -> Group:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lit_align.data.formats import Format, Row
 from lit_align.data.formats.base import LocatedRow, ambiguous, no_format
 from lit_align.data.formats.known_columns import holds_something
+from lit_align.data.formats.unsupported import why_unsupported
 from lit_align.data.label_conversion import DERIVABLE_FROM
 from lit_align.errors import DataError, RowError
 from lit_align.types import LabelKind
@@ -15,8 +16,8 @@ SAMPLE_ROWS = 1000
 COMPARED = frozenset({LabelKind.PAIRS, LabelKind.RANKING})
 
 
-def sample_rows(rows: Sequence[LocatedRow], path: str) -> list[Row]:
-    """The first rows that can be read, without the cells that hold nothing.
+def sample_rows(rows: Sequence[LocatedRow], path: str, ignored: Collection[str] = ()) -> list[Row]:
+    """The first rows that can be read, without the cells that hold nothing and the columns that are ignored.
 
     Raises:
         DataError: if no row can be read.
@@ -24,7 +25,7 @@ def sample_rows(rows: Sequence[LocatedRow], path: str) -> list[Row]:
     sample = []
     for _, row in rows:
         if not isinstance(row, RowError):
-            sample.append({name: value for name, value in row.items() if holds_something(value)})
+            sample.append(_filled_cells(row, ignored))
         if len(sample) == SAMPLE_ROWS:
             break
     if sample:
@@ -36,6 +37,15 @@ def sample_rows(rows: Sequence[LocatedRow], path: str) -> list[Row]:
     counted = "the only row" if len(rows) == 1 else f"none of the {len(rows)} rows"
     verb = "cannot" if len(rows) == 1 else "can"
     raise DataError(f"{counted} of {path} {verb} be read{example}; correct the file")
+
+
+def _filled_cells(row: Row, ignored: Collection[str]) -> Row:
+    """The cells that hold something, without the columns that are ignored."""
+    filled = {}
+    for name, value in row.items():
+        if holds_something(value) and name not in ignored:
+            filled[name] = value
+    return filled
 
 
 def typical_row(sample: Sequence[Row]) -> Row:
@@ -74,7 +84,7 @@ def choose_format(
         matches = [row_format for row_format in formats if row_format.recognises(row)]
         if matches:
             return _suitable(row, matches, label_kind, path)
-    raise no_format(typical_row(sample), formats)
+    raise _unknown(typical_row(sample), formats, path)
 
 
 def check_label_kind(path: str, row_format: Format, kind: LabelKind) -> None:
@@ -96,6 +106,8 @@ def _suitable(row: Row, matches: Sequence[Format], label_kind: LabelKind, path: 
         all_kinds |= kinds
         if kinds & DERIVABLE_FROM[label_kind]:
             ranked.append((_detour(kinds, label_kind), row_format))
+    if not ranked and all_kinds == {LabelKind.PROMPTS}:
+        raise _no_response(row, label_kind, path)
     if not ranked:
         raise _unsuitable(matches, all_kinds, label_kind, path)
     shortest = min(detour for detour, _ in ranked)
@@ -107,12 +119,38 @@ def _suitable(row: Row, matches: Sequence[Format], label_kind: LabelKind, path: 
 
 def _detour(kinds: frozenset[LabelKind], label_kind: LabelKind) -> int:
     """0 if a format with these labels is made for what is needed; more, the more has to be derived or left out."""
+    is_comparison = not kinds.isdisjoint(COMPARED)
     if label_kind == LabelKind.RESPONSES:
-        return int(kinds != {LabelKind.PROMPTS})  # an answer in the row may be for a reward
+        if kinds == {LabelKind.PROMPTS}:
+            return 0  # an answer in the row may be for a reward
+        return 1 if is_comparison else 2
+    if label_kind == LabelKind.PROMPTS and label_kind not in kinds:
+        return 1 if is_comparison else 2  # the prompt of a comparison stands in a column of its own
     if label_kind not in kinds:
         return 2
-    is_comparison = label_kind == LabelKind.DEMONSTRATIONS and not kinds.isdisjoint(COMPARED)
-    return int(is_comparison)  # of comparisons only the better side is imitated
+    is_imitated = label_kind == LabelKind.DEMONSTRATIONS and is_comparison
+    return int(is_imitated)  # of comparisons only the better side is imitated
+
+
+def _unknown(row: Row, formats: Sequence[Format], path: str) -> DataError:
+    """The error for columns that no format reads, with the reason if the set is known."""
+    reason = why_unsupported(row)
+    if not reason:
+        return no_format(row, formats)
+    return DataError(f"{path} cannot be read as it is: {reason}")
+
+
+def _no_response(row: Row, label_kind: LabelKind, path: str) -> DataError:
+    """The error for columns of which only the prompt is known."""
+    reason = why_unsupported(row)
+    if reason:
+        return DataError(f"{path} cannot be read as it is: {reason}")
+    columns = ", ".join(map(str, row))
+    return DataError(
+        f"{path} is read as prompts, but {label_kind} are needed, and none of its columns {columns} is "
+        "known to be a response; rename those that are with data.columns, list the others in data.ignore_columns, or "
+        "use another objective"
+    )
 
 
 def _unsuitable(

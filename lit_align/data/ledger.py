@@ -42,7 +42,8 @@ class Ledger:
     Args:
         name: name of the data set, for the heading.
         rows: number of rows read; counted apart from the fates, so that these can be checked against it.
-        joined: number of records that are part of a row that another one begins.
+        joined: number of records that are part of a row that another one begins, less the rows beyond one that records
+            were divided into.
 
     Example:
         >>> ledger = Ledger("pairs.jsonl", rows=2)
@@ -172,8 +173,10 @@ class Ledger:
             lines += self._reason_lines(fate)
         if self.tokens:  # none where nothing was tokenised
             lines += [rule, *self._token_lines()]
-        if self.joined:
+        if self.joined > 0:
             lines.append(f"records that were joined with others into these rows: {self.joined:,}")
+        if self.joined < 0:
+            lines.append(f"rows that records were divided into, beyond one each: {-self.joined:,}")
         if self.unread:
             lines.append(self._unread_line())
         lines += [f"note: {sentence}" for sentence in self.notes]

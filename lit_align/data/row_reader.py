@@ -22,6 +22,7 @@ from lit_align.data.format_choice import (
 )
 from lit_align.data.formats import Format, Row
 from lit_align.data.formats.base import LocatedRow
+from lit_align.data.formats.known_columns import holds_something
 from lit_align.data.readers import is_table
 from lit_align.errors import Malformed, RowError
 from lit_align.types import Group, LabelKind
@@ -67,7 +68,7 @@ class RowReader:
         Raises:
             DataError: if no format fits, or a column that the settings name is missing.
         """
-        sample = sample_rows(rows, path)
+        sample = sample_rows(rows, path, columns.ignored)
         names = resolve_names(columns.names, typical_row(sample), path)
         names = _resolve_case(sample, names, formats, label_kind)
         renamed = [parse_cells(rename(row, names)[0]) for row in sample]
@@ -88,7 +89,10 @@ class RowReader:
         if isinstance(row, RowError):
             raise row
         filled = {name: value for name, value in row.items() if value is not None}
-        renamed, displaced = rename(filled, self.names)
+        ignored = {name: value for name, value in filled.items() if name in self.columns.ignored}
+        read = {name: value for name, value in filled.items() if name not in ignored}
+        renamed, displaced = rename(read, self.names)
+        displaced |= ignored
         renamed = parse_cells(renamed)
         group = self._convert(renamed)
         extra = restore(group.extra, self.names, {})
@@ -98,7 +102,9 @@ class RowReader:
         group = read_shared_columns(group._replace(extra=extra), self.columns.ignored)
         check_texts(group, self.from_table)
         unread = unread_columns(group, self.columns)
-        unread += [name for name in displaced if name not in self.columns.read]
+        for name, value in displaced.items():
+            if name not in self.columns.read and holds_something(value):
+                unread.append(name)
         group = group._replace(extra={**group.extra, **displaced})
         return ReadRow(group, unread, self.row_format.note(renamed))
 

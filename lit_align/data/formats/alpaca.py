@@ -13,6 +13,7 @@ from lit_align.data.formats.preferences import pair_group
 from lit_align.errors import Malformed
 from lit_align.types import Group, LabelKind, Message
 
+TURNS = {"messages", "conversations"}
 PROMPT_COLUMNS = ("instruction", "input", "system", "history")
 
 
@@ -33,7 +34,9 @@ class Alpaca(Format):
     )
 
     def recognises(self, row: Row) -> bool:
-        """``instruction`` with one answer or two."""
+        """``instruction`` with one answer or two, and no turns."""
+        if not row.keys().isdisjoint(TURNS):
+            return False
         is_text = isinstance(row.get("chosen"), str) and isinstance(row.get("rejected"), str)
         return "instruction" in row and ("output" in row or is_text)
 

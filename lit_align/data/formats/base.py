@@ -81,7 +81,8 @@ def no_format(row: Row, formats: Sequence[Format]) -> DataError:
     """The error for columns that match none of the formats."""
     return DataError(
         f"no format matches the columns {_columns(row)}; rename them to those of one of {', '.join(_names(formats))} "
-        "(`lit-align plugins formats` lists them) with data.columns, or write a plugin for them"
+        "(`lit-align plugins formats` lists them) with data.columns, list those that are not to be read in "
+        "data.ignore_columns, or write a plugin for them"
     )
 
 

@@ -48,9 +48,11 @@ def bool_field(row: Row, name: str) -> bool:
         value = BOOLEANS.get(value.strip().lower(), value)
     elif value in (0, 1):
         value = bool(value)
-    if not isinstance(value, bool):
-        raise wrong_type(f"'{name}'", "true or false", value)
-    return value
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str | int | float):
+        raise Malformed(f"'{name}' is not true or false (got {str(value)[:20]!r})")
+    raise wrong_type(f"'{name}'", "true or false", value)
 
 
 def binary_label(row: Row, name: str) -> tuple[bool, ...]:

@@ -43,8 +43,72 @@ WEIGHTS = frozenset(
 STRUCTURE = frozenset({"role", "parentid", "messagetreeid", "toolcalls", "functioncall"})
 MEDIA = frozenset({"image", "images", "audio", "audios", "video", "videos"})
 
+STRUCTURED = frozenset(
+    {
+        "answers",
+        "annotations",
+        "candidates",
+        "completions",
+        "conversation",
+        "data",
+        "fields",
+        "generations",
+        "history",
+        "info",
+        "pairs",
+        "ranking",
+        "ranks",
+        "rating",
+        "ratings",
+        "responses",
+        "scores",
+        "summaries",
+        "summary",
+    }
+)
+"""Columns that hold a list or an object wherever they are known, so that text in them is one that was written out."""
+
 LEARNED = SYSTEM | TOOLS | TEMPLATE_ARGUMENTS | QUESTIONS | THOUGHTS | WEIGHTS | STRUCTURE | MEDIA
 """All columns that change what is learned."""
+
+
+ASKING = (
+    "prompt",
+    "question",
+    "query",
+    "instruction",
+    "input",
+    "problem",
+    "context",
+    "history",
+    "conversation",
+    "dialog",
+    "trajectory",
+    "transcript",
+    "message",
+    "post",
+    "user",
+    "human",
+    "task",
+    "system",
+)
+"""Parts of names of columns that may hold a prompt."""
+
+
+def may_be_prompt(name: str, value: object) -> bool:
+    """Whether a column may hold the prompt of a row: turns under any name, or texts of several words by its name.
+
+    Example:
+        >>> may_be_prompt("user_request", "Name a bird."), may_be_prompt("prompt_id", "a1")
+        (True, False)
+    """
+    plain = plain_name(name)
+    if plain in QUESTIONS | SYSTEM:
+        return holds_something(value)
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(turn, dict) for turn in value)
+    has_words = isinstance(value, str) and len(value.split()) > 1
+    return has_words and any(part in plain for part in ASKING)
 
 
 def plain_name(column: str) -> str:

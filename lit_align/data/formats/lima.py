@@ -9,15 +9,19 @@ from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.conversations import demonstration_group
 from lit_align.data.formats.fields import list_field, other_fields, text_field
+from lit_align.data.formats.preferences import is_list_of_texts
 from lit_align.errors import SetAside
 from lit_align.types import Group, LabelKind, Message
 
+COLUMNS = ("conversations", "data")
 SPEAKERS = ("user", "assistant")
 
 
 @dataclass(frozen=True)
 class LIMA(Format):
-    """Column ``conversations``, a list of texts: the user's and the assistant's in turn.
+    """Column ``conversations`` or ``data``, a list of texts: the user's and the assistant's in turn.
+
+    The second is the layout of https://huggingface.co/datasets/stingning/ultrachat.
 
     Example:
         >>> LIMA()({"conversations": ["2 + 2?", "4"]}).responses
@@ -27,20 +31,20 @@ class LIMA(Format):
     label_kinds: ClassVar[frozenset[LabelKind]] = frozenset({LabelKind.DEMONSTRATIONS})
 
     def recognises(self, row: Row) -> bool:
-        """``conversations`` of texts."""
-        texts = row.get("conversations")
-        return isinstance(texts, list) and bool(texts) and isinstance(texts[0], str)
+        """A list of texts, and no turns."""
+        return any(is_list_of_texts(row.get(name)) for name in COLUMNS) and "messages" not in row
 
     def __call__(self, row: Row) -> Group:
         """A group of one response."""
-        texts = list_field(row, "conversations")
+        name = next((name for name in COLUMNS if is_list_of_texts(row.get(name))), COLUMNS[0])
+        texts = list_field(row, name)
         if len(texts) == 1:
             raise SetAside("a question without an answer")
         turns: list[Message] = []
         for i, text in enumerate(texts):
-            content = text_field({"conversations": text}, "conversations")
+            content = text_field({name: text}, name)
             turns.append({"role": SPEAKERS[i % 2], "content": content})
-        return demonstration_group(turns, (), other_fields(row, "conversations"))
+        return demonstration_group(turns, (), other_fields(row, name))
 
 
 @hookimpl

@@ -16,10 +16,11 @@ from lit_align.data.formats.fields import (
     other_fields,
     text_or_messages,
 )
-from lit_align.data.formats.known_columns import QUESTIONS, SYSTEM, holds_something, plain_name
+from lit_align.data.formats.known_columns import may_be_prompt
 from lit_align.errors import Malformed, SetAside
 from lit_align.types import Group, LabelKind, Message, Pair, Text
 
+PAIR = ("prompt", "chosen", "rejected")
 OTHER_FORMATS = {"conversations", "responses"}
 OTHER_PROMPTS = {"question", "input"}
 REWARD_BENCH = {"prompt", "chosen_model", "rejected_model", "subset"}
@@ -134,9 +135,10 @@ def _word_start(text: str, position: int) -> int:
 def _check_no_question(row: Row) -> None:
     """Refuse to take the prompt from the responses of a row that may have it in another column."""
     for name, value in row.items():
-        if plain_name(name) in QUESTIONS | SYSTEM and holds_something(value):
+        if name not in PAIR and may_be_prompt(name, value):
             raise SetAside(
-                f"there is no column 'prompt', and '{name}' may be it; set data.columns: {{prompt: {name}}}"
+                f"there is no column 'prompt', and '{name}' may be it; set data.columns: {{prompt: {name}}}, or list "
+                "it in data.ignore_columns"
             )
 
 

@@ -182,15 +182,20 @@ class PublicVotes(Format):
         names = layout.responses if vote.first_wins else layout.responses[::-1]
         questions = _json_texts(row.get(layout.prompt))
         pair: Row = {"margin": vote.margin}
+        is_cut = False
         for side, name in zip(("chosen", "rejected"), names, strict=True):
             response = required(row, name)
             pair[side] = _interleave(questions, response, name) if questions else response
+            if not layout.prompt:
+                pair[side] = _judged_turns(response, row.get("turn"))
+                is_cut |= pair[side] != response
         if layout.prompt and not questions:
             pair["prompt"] = _prompt(required(row, layout.prompt))
         group = Preferences()(pair)
-        return group._replace(
-            extra=other_fields(row, layout.prompt, *layout.responses, *layout.labels)
-        )
+        read = [layout.prompt, *layout.responses, *layout.labels]
+        if is_cut:
+            read.append("turn")
+        return group._replace(extra=other_fields(row, *read))
 
 
 def _layout_of(row: Row) -> VoteColumns | None:
@@ -198,6 +203,18 @@ def _layout_of(row: Row) -> VoteColumns | None:
         if layout.columns <= row.keys():
             return layout
     return None
+
+
+def _judged_turns(conversation: Any, turn: Any) -> Any:
+    """The conversation up to the answer that was judged, which MT-bench's judgements name in ``turn``."""
+    if not isinstance(conversation, list) or type(turn) is not int:
+        return conversation  # of another type: `Preferences` says so
+    questions = 0
+    for position, message in enumerate(conversation):
+        questions += isinstance(message, dict) and message.get("role") == "user"
+        if questions > turn > 0:
+            return conversation[:position]
+    return conversation
 
 
 def _prompt(value: Any) -> Any:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
+from lit_align.data.formats.conversations import demonstration_group
 from lit_align.data.formats.fields import (
     check_prompt,
     other_fields,
-    text_field,
+    parse_messages,
+    required,
     text_or_messages,
 )
 from lit_align.types import Group, LabelKind
 
+PROMPTS = ("prompt", "question", "problem", "instruction", "query")
 RESPONSE_COLUMNS = {
     "completion",
     "response",
@@ -28,14 +31,18 @@ RESPONSE_COLUMNS = {
     "chosen",
     "rejected",
     "output",
-    "messages",
     "conversations",
+    "conversation",
+    "generations",
+    "generation",
 }
 
 
 @dataclass(frozen=True)
 class Questions(Format):
     """Column ``prompt``, text or messages, or ``question``, a user's turn; no response, other columns go to rewards.
+
+    The column may also be called ``problem``, ``instruction`` or ``query``, or be ``messages`` that end with the user.
 
     Example:
         >>> Questions()({"question": "2 + 2?", "answer": "4"}).extra
@@ -45,19 +52,42 @@ class Questions(Format):
     label_kinds: ClassVar[frozenset[LabelKind]] = frozenset({LabelKind.PROMPTS})
 
     def recognises(self, row: Row) -> bool:
-        """``prompt`` or ``question``, and no column that is a response in another format."""
-        has_prompt = "prompt" in row or "question" in row
+        """A prompt, and no column that is a response in another format."""
         answers = row.get("answers")
         has_objects = isinstance(answers, list) and any(isinstance(text, dict) for text in answers)
-        return has_prompt and not has_objects and RESPONSE_COLUMNS.isdisjoint(row)
+        if has_objects or not RESPONSE_COLUMNS.isdisjoint(row):
+            return False
+        if "messages" in row:
+            return _ends_with_question(row["messages"])
+        return bool(_prompt_of(row))
 
     def __call__(self, row: Row) -> Group:
         """A group without responses."""
-        if row.get("prompt") is not None:
-            prompt = check_prompt(text_or_messages(row, "prompt"))
-            return Group(prompt, [], extra=other_fields(row, "prompt"))
-        prompt = check_prompt([{"role": "user", "content": text_field(row, "question")}])
-        return Group(prompt, [], extra=other_fields(row, "question"))
+        name = _prompt_of(row)
+        if name:
+            prompt = text_or_messages(row, name)
+            if name == "question" and isinstance(prompt, str):
+                prompt = [{"role": "user", "content": prompt}]
+            return Group(check_prompt(prompt), [], extra=other_fields(row, name))
+        turns = parse_messages(required(row, "messages"), "messages")
+        extra = other_fields(row, "messages")
+        if turns and turns[-1]["role"] == "assistant":
+            return demonstration_group(turns, (), extra)._replace(responses=[])
+        return Group(check_prompt(turns), [], extra=extra)
+
+
+def _prompt_of(row: Row) -> str:
+    """The column with the prompt; empty if there is none."""
+    for name in PROMPTS:
+        if isinstance(row.get(name), str | list):
+            return name
+    return ""
+
+
+def _ends_with_question(turns: Any) -> bool:
+    """Whether the last of a list of turns is the user's."""
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    return isinstance(last, dict) and last.get("role") == "user"
 
 
 @hookimpl

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from lit_align.data.formats.base import Row
 from lit_align.errors import Malformed
+from lit_align.literals import parse_literal
 from lit_align.types import Group
 
 
 def parse_tools(value: Any, name: str = "tools") -> tuple[dict[str, Any], ...]:
-    """The functions in a column: a list of JSON schemas, or its JSON text; a schema may be text too.
+    """The functions in a column: a list of JSON schemas, or its text in JSON or Python; a schema may be text too.
 
     Flat schemas are wrapped as OpenAI's are. Nulls are left out, since Arrow writes every key of any schema into all.
 
@@ -22,14 +22,14 @@ def parse_tools(value: Any, name: str = "tools") -> tuple[dict[str, Any], ...]:
         >>> parse_tools('[{"name": "add"}]')
         ({'type': 'function', 'function': {'name': 'add'}},)
     """
-    entries = _parse_json(value, name)
+    entries = parse_text(value, name)
     if entries is None:
         return ()
     if isinstance(entries, dict):
         entries = [entries]
     if not isinstance(entries, list):
         raise _no_functions(name)
-    return tuple(_parse_tool(_parse_json(entry, name), name) for entry in entries)
+    return tuple(_parse_tool(parse_text(entry, name), name) for entry in entries)
 
 
 def parse_template_kwargs(value: Any, name: str = "chat_template_kwargs") -> dict[str, Any]:
@@ -38,7 +38,7 @@ def parse_template_kwargs(value: Any, name: str = "chat_template_kwargs") -> dic
     Raises:
         Malformed: if it is no object.
     """
-    arguments = _parse_json(value, name)
+    arguments = parse_text(value, name)
     if arguments is None:
         return {}
     if not isinstance(arguments, dict):
@@ -54,15 +54,20 @@ def read_shared(row: Row, group: Group) -> Group:
     )
 
 
-def _parse_json(value: Any, name: str) -> Any:
+def parse_text(value: Any, name: str) -> Any:
+    """The value of a column that may be written as text, in JSON or in Python; None for an empty one.
+
+    Raises:
+        Malformed: if it is text that is neither.
+    """
     if not isinstance(value, str):
         return value
     if not value.strip():
         return None
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise Malformed(f"'{name}' is text that is not JSON") from error
+        return parse_literal(value)
+    except ValueError as error:
+        raise Malformed(f"'{name}' is text that is neither JSON nor a Python literal") from error
 
 
 def _parse_tool(entry: Any, name: str) -> dict[str, Any]:

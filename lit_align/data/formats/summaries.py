@@ -33,8 +33,8 @@ class Summaries(Format):
     )
 
     def recognises(self, row: Row) -> bool:
-        """The three columns."""
-        return row.keys() >= set(COLUMNS)
+        """The three columns, and no better and worse summary chosen of them."""
+        return row.keys() >= set(COLUMNS) and row.keys().isdisjoint({"chosen", "rejected"})
 
     def __call__(self, row: Row) -> Group:
         """A group of two responses, the better one first."""
@@ -44,7 +44,7 @@ class Summaries(Format):
         texts = _texts(required(row, "summaries"))
         better = int(choice)
         pair = {
-            "prompt": _prompt(required(row, "info")),
+            "prompt": prompt_of_info(required(row, "info")),
             "chosen": texts[better],
             "rejected": texts[1 - better],
         }
@@ -58,7 +58,7 @@ def _texts(summaries: Any) -> list[Any]:
     return [entry.get("text") if isinstance(entry, dict) else None for entry in summaries]
 
 
-def _prompt(info: Any) -> str:
+def prompt_of_info(info: Any) -> str:
     """What was summarised."""
     if not isinstance(info, dict) or not (info.get("post") or info.get("article")):
         raise Malformed("'info' has neither 'post' nor 'article'")

@@ -11,6 +11,7 @@ from lit_align.data.formats.fields import check_response, other_fields, text_fie
 from lit_align.types import Group, LabelKind
 
 OTHER_FORMATS = {"prompt", "messages", "conversations", "instruction", "label"}
+QUESTIONS = {"question", "problem", "query", "input", "inputs"}
 PARTS_OF_CONVERSATIONS = {"role", "parent_id", "message_id", "message_tree_id"}
 
 
@@ -27,7 +28,7 @@ class Texts(Format):
 
     def recognises(self, row: Row) -> bool:
         """``text``, without a prompt, turns or a label, with which it would mean something else."""
-        others = OTHER_FORMATS | PARTS_OF_CONVERSATIONS
+        others = OTHER_FORMATS | QUESTIONS | PARTS_OF_CONVERSATIONS
         return "text" in row and row.keys().isdisjoint(others)
 
     def __call__(self, row: Row) -> Group:

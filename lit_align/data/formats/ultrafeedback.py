@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +21,7 @@ from lit_align.data.formats.fields import (
 from lit_align.errors import Malformed, SetAside
 from lit_align.types import Group, LabelKind
 
+NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 SCORED = frozenset({LabelKind.RANKING, LabelKind.RATINGS, LabelKind.DEMONSTRATIONS})
 
 
@@ -66,49 +67,6 @@ class UltraFeedback(Format):
         )
 
 
-@dataclass(frozen=True)
-class Generations(Format):
-    """Columns ``instruction``, ``generations`` (texts) and ``ratings``, as distilabel's pipelines write them.
-
-    Published by https://distilabel.argilla.io/latest/components-gallery/tasks/ultrafeedback/. A generation without a
-    rating is left out.
-
-    Example:
-        >>> Generations()({"instruction": "2 + 2?", "generations": ["5", "4"], "ratings": [1, 5]}).ranking
-        (2, 1)
-    """
-
-    label_kinds: ClassVar[frozenset[LabelKind]] = SCORED
-
-    def recognises(self, row: Row) -> bool:
-        """``instruction``, ``generations`` and ``ratings``, and no better and worse one chosen of them."""
-        names = {"instruction", "generations", "ratings"}
-        return names <= row.keys() and row.keys().isdisjoint({"chosen", "chosen_response"})
-
-    def __call__(self, row: Row) -> Group:
-        """A group of the rated generations."""
-        generations, ratings = list_field(row, "generations"), list_field(row, "ratings")
-        if len(generations) != len(ratings):
-            raise Malformed("'ratings' is not one for each of 'generations'")
-        rated = []
-        for text, rating in zip(generations, ratings, strict=True):
-            if text is not None and rating is not None:
-                rated.append((text, number(rating, "a rating")))
-        if not rated:
-            raise SetAside("no rated generation")
-        responses = [
-            check_response(text_field({"generation": text}, "generation")) for text, _ in rated
-        ]
-        scores = [score for _, score in rated]
-        return Group(
-            check_prompt(text_field(row, "instruction")),
-            responses,
-            ranking=places_by_score(scores),
-            ratings=tuple({"rating": score} for score in scores),
-            extra=other_fields(row, "instruction", "generations", "ratings"),
-        )
-
-
 def _has_response(completion: Any) -> bool:
     return isinstance(completion, dict) and "response" in completion
 
@@ -116,16 +74,17 @@ def _has_response(completion: Any) -> bool:
 def _ratings(annotations: Any) -> dict[str, float]:
     """The ratings by aspect; an aspect without a number, such as N/A, was not rated."""
     ratings: dict[str, float] = {}
-    for aspect, annotation in (annotations or {}).items():
-        for entry in annotation if isinstance(annotation, Sequence) else [annotation]:
+    if not isinstance(annotations, dict):
+        return ratings
+    for aspect, annotation in annotations.items():
+        for entry in annotation if isinstance(annotation, list) else [annotation]:
             rating = str(entry.get("Rating")) if isinstance(entry, dict) else ""
-            if rating.replace(".", "", 1).isdigit():
+            if NUMBER.fullmatch(rating):
                 ratings[aspect] = float(rating)
     return ratings
 
 
 @hookimpl
 def register_formats(register: Register) -> None:
-    """Register the formats."""
+    """Register the format."""
     register(UltraFeedback)
-    register(Generations)

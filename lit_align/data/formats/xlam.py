@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,13 +13,14 @@ from lit_align.data.formats.fields import (
     required,
     text_field,
 )
-from lit_align.errors import Malformed
+from lit_align.data.formats.shared_columns import parse_text
+from lit_align.errors import Malformed, SetAside
 from lit_align.types import Group, LabelKind, Message
 
 
 @dataclass(frozen=True)
 class XLAM(Format):
-    """Columns ``query``, ``answers`` (calls with ``name`` and ``arguments``) and ``tools``, the last two as JSON text.
+    """Columns ``query``, ``answers`` (calls with ``name`` and ``arguments``) and ``tools``, the last two as text.
 
     The response is one turn with all the calls, which the chat template has to render.
 
@@ -45,14 +45,11 @@ class XLAM(Format):
 
 def _calls(row: Row) -> list[dict[str, Any]]:
     """The calls in the form of OpenAI's API."""
-    value = required(row, "answers")
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise Malformed("'answers' is text that is not JSON") from error
-    if not isinstance(value, list) or not value:
+    value = parse_text(required(row, "answers"), "answers")
+    if not isinstance(value, list):
         raise Malformed("'answers' is not a list of calls")
+    if not value:
+        raise SetAside("a question without a call")
     return [_call(entry) for entry in value]
 
 

@@ -1,0 +1,140 @@
+"""Comparisons annotated in Argilla: https://docs.argilla.io/latest/how_to_guides/import_export/."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from lit_align import Register, hookimpl
+from lit_align.data.formats.annotation_votes import (
+    group_of_votes,
+    is_comparison,
+    numbered_responses,
+    parse_vote,
+    prompt_of,
+)
+from lit_align.data.formats.base import Format, Row
+from lit_align.data.formats.fields import other_fields
+from lit_align.errors import Malformed, SetAside
+from lit_align.types import Group, LabelKind
+
+SUFFIX = ".responses"
+
+
+class Vote(NamedTuple):
+    """What an annotator answered, and whether the answer was submitted."""
+
+    value: Any
+    status: str
+
+
+@dataclass(frozen=True)
+class Argilla(Format):
+    """A prompt, responses such as ``response1`` and ``response2``, and votes in ``QUESTION.responses``.
+
+    The flat export of version 2 of Argilla, and the nested one with ``fields`` and ``responses``. A vote is the name of
+    a column, its number or letter, or a ranking of columns; only submitted ones count, and suggestions do not. The
+    probability is the majority's share of the votes that are no tie.
+
+    Example:
+        >>> row = {"prompt": "2 + 2?", "response1": "5", "response2": "4", "better.responses": ["response2"]}
+        >>> Argilla()(row).pairs
+        (Pair(better=1, worse=0, probability=1.0, margin=0.0),)
+    """
+
+    label_kinds: ClassVar[frozenset[LabelKind]] = frozenset(
+        {LabelKind.PAIRS, LabelKind.DEMONSTRATIONS}
+    )
+
+    def recognises(self, row: Row) -> bool:
+        """A prompt, numbered responses, and a question about them."""
+        fields = _fields(row)
+        return is_comparison(fields) and bool(_questions(row, fields))
+
+    def __call__(self, row: Row) -> Group:
+        """A group of as many responses as there are columns with one."""
+        fields = _fields(row)
+        if not is_comparison(fields):
+            raise Malformed("not a prompt and numbered responses")
+        questions = _questions(row, fields)
+        if not questions:
+            raise SetAside("no vote")
+        if len(questions) > 1:
+            names = " and ".join(questions)
+            raise SetAside(f"{names} are both questions about the responses; keep the votes of one")
+        question = questions[0]
+        names = numbered_responses(fields)
+        votes = []
+        for vote in _votes(row, question):
+            if vote.status == "submitted":
+                votes.append(parse_vote(vote.value, names))
+        group = group_of_votes(fields, votes)
+        return group._replace(extra=_unread(row, fields, question))
+
+
+def _fields(row: Row) -> Row:
+    """The columns with the texts: nested in ``fields``, or the row itself."""
+    fields = row.get("fields")
+    return fields if isinstance(fields, dict) else row
+
+
+def _questions(row: Row, fields: Row) -> list[str]:
+    """The questions that were answered with names of the responses."""
+    nested = row.get("responses")
+    candidates = list(nested) if fields is not row and isinstance(nested, dict) else []
+    if fields is row:
+        candidates = [name.removesuffix(SUFFIX) for name in row if name.endswith(SUFFIX)]
+    names = numbered_responses(fields)
+    return [question for question in candidates if _is_about(row, question, names)]
+
+
+def _is_about(row: Row, question: str, names: Sequence[str]) -> bool:
+    """Whether an answer to the question names a response; a single bad answer is an error of its row."""
+    with suppress(Malformed):
+        for vote in _votes(row, question):
+            with suppress(Malformed):
+                parse_vote(vote.value, names)
+                return True
+    return False
+
+
+def _votes(row: Row, question: str) -> list[Vote]:
+    """The answers to a question; those of an export without statuses were submitted."""
+    nested = row.get("responses")
+    if isinstance(nested, dict) and question in nested:
+        answers = nested[question] if isinstance(nested[question], list) else []
+        votes = []
+        for answer in answers:
+            if not isinstance(answer, dict):
+                raise Malformed(f"an answer to '{question}' is no object with 'value'")
+            votes.append(Vote(answer.get("value"), answer.get("status") or "submitted"))
+        return votes
+    values = row.get(f"{question}{SUFFIX}")
+    if not isinstance(values, list):
+        raise Malformed(f"'{question}{SUFFIX}' is not a list")
+    statuses = row.get(f"{question}{SUFFIX}.status") or ["submitted"] * len(values)
+    if not isinstance(statuses, list) or len(statuses) != len(values):
+        raise Malformed(f"'{question}{SUFFIX}.status' is not one for each response")
+    pairs = zip(values, statuses, strict=True)
+    return [Vote(value, status or "submitted") for value, status in pairs]
+
+
+def _unread(row: Row, fields: Row, question: str) -> Row:
+    """The columns that are not read; those inside ``responses`` and ``metadata`` under their own names."""
+    names = (prompt_of(fields), *numbered_responses(fields))
+    if fields is row:
+        return other_fields(row, *names, f"{question}{SUFFIX}", f"{question}{SUFFIX}.status")
+    others = other_fields(row, "fields", "responses")
+    answers = {}
+    for other, answer in row["responses"].items():
+        if other != question:
+            answers[f"{other}{SUFFIX}"] = answer
+    return {**others, **answers, **other_fields(fields, *names)}
+
+
+@hookimpl
+def register_formats(register: Register) -> None:
+    """Register the format."""
+    register(Argilla)
