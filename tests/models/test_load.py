@@ -263,6 +263,30 @@ def test_chatml_ends_turns_with_a_token_that_is_learned(tiny, tmp_path):
     )
 
 
+def test_chatml_shows_functions_calls_and_thoughts(tiny):
+    """So that it is the remedy for templates that leave them out."""
+    function = {"name": "find", "arguments": {"what": "owl"}}
+    call = {"type": "function", "function": function}
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        *TURNS[:1],
+        {"role": "assistant", "content": "", "tool_calls": [call], "reasoning_content": "Look."},
+        {"role": "tool", "content": "1"},
+    ]
+    tool = {"type": "function", "function": {"name": "find"}}
+    tokenizer = load_tokenizer(Base(tiny), "chatml")
+    text = tokenizer.apply_chat_template(turns, tools=[tool], tokenize=False)
+    assert text == (
+        "<|im_start|>system\nBe brief.\n\n"
+        "Functions to call, each call as JSON between <tool_call> and </tool_call>:\n"
+        '{"type": "function", "function": {"name": "find"}}\n<|im_end|>\n'
+        "<|im_start|>user\na<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\nLook.\n</think>\n\n"
+        '<tool_call>{"name": "find", "arguments": {"what": "owl"}}</tool_call><|im_end|>\n'
+        "<|im_start|>tool\n1<|im_end|>\n"
+    )
+
+
 def test_a_chat_template_of_ones_own(tiny, tmp_path):
     Path(tmp_path, "mine.jinja").write_text("{% for m in messages %}{{ m.content }} {% endfor %}")
     tokenizer = load_tokenizer(Base(tiny), str(tmp_path / "mine.jinja"))
