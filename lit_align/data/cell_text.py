@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from types import UnionType
+from typing import Any
 
 from lit_align.data.formats import Row
 from lit_align.data.formats.known_columns import STRUCTURED, plain_name
@@ -14,6 +15,7 @@ from lit_align.types import Group, Text
 TURNS = re.compile(
     r"""\s*\[\s*\{\s*(['"](content|value)['"]\s*:|[^{}\[\]]{0,200}?['"](role|from)['"]\s*:)"""
 )
+TURN_KEYS = ({"role", "content"}, {"from", "value"})
 MISSING = {"nan", "n/a", "null", "none", "<na>"}
 
 
@@ -31,7 +33,7 @@ def parse_cells(row: Row) -> Row:
     """The row with lists and objects that were written as text, as spreadsheets and CSV do, in place of the texts.
 
     Such are lists of messages in any column, and columns that hold a list or an object wherever they are known. A text
-    that cannot be parsed stays as it is; see `check_texts`.
+    that cannot be parsed stays as it is; see `check_texts`. An object of lists of roles and contents becomes turns.
 
     Example:
         >>> parse_cells({"ratings": "[4, None]", "prompt": "[4, None]"})
@@ -39,6 +41,8 @@ def parse_cells(row: Row) -> Row:
     """
     parsed = dict(row)
     for name, value in row.items():
+        if isinstance(value, dict):
+            parsed[name] = _turns_of_lists(value)
         if not isinstance(value, str):
             continue
         if looks_like_messages(value):
@@ -79,6 +83,16 @@ def contents(text: Text) -> list[str]:
     if isinstance(text, str):
         return [text]
     return [turn["content"] for turn in text if isinstance(turn.get("content"), str)]
+
+
+def _turns_of_lists(value: dict[str, Any]) -> Any:
+    """A list of turns of an object with a list of roles and a list of contents, as Arrow has some; or the object."""
+    if not any(keys <= value.keys() for keys in TURN_KEYS):
+        return value
+    columns = list(value.values())
+    if not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
+        return value
+    return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
 
 
 def _parse(text: str, expected: type | UnionType) -> object:

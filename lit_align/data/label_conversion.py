@@ -52,7 +52,7 @@ def ordered_pairs(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
 
 def to_pairs(group: Group) -> Group:
     """The responses that are compared, and the reference answer if there is one."""
-    pairs = group.pairs or _pairs_of_ranking(group.ranking)
+    pairs = group.pairs or _pairs_of_ranking(group)
     if not pairs:
         raise SetAside("no comparison")
     indices = set()
@@ -96,7 +96,7 @@ def to_binary_labels(group: Group) -> Group:
     """
     if group.desirable:
         return without_labels(group)._replace(desirable=group.desirable)
-    pairs = ordered_pairs(group.pairs) or _pairs_of_ranking(group.ranking)
+    pairs = ordered_pairs(group.pairs) or _pairs_of_ranking(group)
     better = {pair.better for pair in pairs}
     worse = {pair.worse for pair in pairs}
     indices = better ^ worse
@@ -116,6 +116,7 @@ def to_ranking(group: Group) -> Group:
         raise SetAside("no ranking")
     if len(set(ranking)) == 1:
         raise SetAside("a ranking that ties all responses")
+    _check_distinct(group, ranking)
     return without_labels(group)._replace(ranking=ranking)
 
 
@@ -169,15 +170,23 @@ DERIVABLE_FROM: Mapping[LabelKind, frozenset[LabelKind]] = {
 """The label kinds of a format from which each label kind can be derived."""
 
 
-def _pairs_of_ranking(ranking: Sequence[int]) -> tuple[Pair, ...]:
-    """Every comparison that a ranking implies; ties imply none."""
-    places = [place or UNRANKED for place in ranking]
+def _pairs_of_ranking(group: Group) -> tuple[Pair, ...]:
+    """Every comparison that a ranking implies; ties imply none, and neither do responses that are the same."""
+    places = [place or UNRANKED for place in group.ranking]
     pairs = []
     for i, place in enumerate(places):
         for j, other_place in enumerate(places):
-            if place < other_place:
+            if place < other_place and group.responses[i] != group.responses[j]:
                 pairs.append(Pair(i, j))
     return tuple(pairs)
+
+
+def _check_distinct(group: Group, ranking: Sequence[int]) -> None:
+    """Refuse a ranking that has the same response at two places."""
+    for i, response in enumerate(group.responses):
+        first = group.responses.index(response)
+        if ranking[first] != ranking[i]:
+            raise SetAside("the same response at two places of a ranking")
 
 
 def without_labels(group: Group) -> Group:

@@ -86,7 +86,7 @@ class RowDecoder:
         self._repeated.clear()
         value, end = self._decoder.raw_decode(text, position)
         if self._repeated:
-            return Malformed(f"the key '{self._repeated[0]}' is there twice"), end
+            return Malformed(f"an object with the key '{self._repeated[0]}' twice"), end
         return _check_row(value), end
 
     def _build_object(self, pairs: list[tuple[str, Any]]) -> Row:

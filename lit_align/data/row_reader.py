@@ -44,12 +44,19 @@ class RowReader:
         names: the format's names of its columns, where they differ.
         columns: what the settings say about columns.
         from_table: whether all cells are text.
+        has_prompts: whether rows have their prompt in a column, so that it is missing where it is null.
     """
 
     def __init__(
-        self, row_format: Format, names: Names, columns: ColumnSettings, from_table: bool
+        self,
+        row_format: Format,
+        names: Names,
+        columns: ColumnSettings,
+        from_table: bool,
+        has_prompts: bool = False,
     ) -> None:
         self.row_format = row_format
+        self.has_prompts = has_prompts
         self.names = names
         self.columns = columns
         self.from_table = from_table
@@ -77,7 +84,8 @@ class RowReader:
             check_label_kind(path, row_format, label_kind)
         else:
             row_format = choose_format(renamed, formats, label_kind, path)
-        return cls(row_format, names, columns, is_table(path))
+        has_prompts = any("prompt" in row for row in renamed)
+        return cls(row_format, names, columns, is_table(path), has_prompts)
 
     def read(self, row: Row | RowError) -> ReadRow:
         """The row as a group.
@@ -110,7 +118,10 @@ class RowReader:
 
     def _convert(self, row: Row) -> Group:
         try:
-            return self.row_format(row)
+            group = self.row_format(row)
+            if group.continues and self.has_prompts and "prompt" not in row:
+                raise Malformed("missing field 'prompt'")
+            return group
         except Malformed as error:
             for name, value in row.items():
                 if isinstance(value, str) and looks_like_messages(value):

@@ -171,8 +171,8 @@ def test_repeated_names_are_refused(tmp_path):
     array.write_text(f"[{lines.read_text().replace(chr(10), ', ')}]")
     for path in (lines, array):
         assert [row for _, row in rows(path)] == [
-            "the key 'a' is there twice",
-            "the key 'c' is there twice",
+            "an object with the key 'a' twice",
+            "an object with the key 'c' twice",
             {"a": 1},
         ]
     table = tmp_path / "a.csv"

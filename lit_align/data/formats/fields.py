@@ -7,12 +7,20 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from lit_align.chat.turns import parse_tool_calls
+from lit_align.chat.turns import THOUGHTS_KEYS, is_learned, parse_tool_calls
 from lit_align.data.formats.base import Row
+from lit_align.data.formats.known_columns import MEDIA_PARTS, holds_something, plain_name
 from lit_align.errors import Malformed, SetAside
 from lit_align.types import Message, Text
 
 ROLES = {"system", "developer", "user", "assistant", "tool"}
+ROLE_ALIASES = {
+    **dict.fromkeys(("human", "prompter"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "model"), "assistant"),
+    **dict.fromkeys(("function", "function_response", "observation", "ipython"), "tool"),
+}
+TURN_KEYS = (("role", "content"), ("from", "value"))
+TEXT_PARTS = ("text", "input_text", "output_text")
 CALL_KEYS = ("tool_calls", "function_call")
 BOOLEANS = {
     **dict.fromkeys(("true", "yes", "1", "1.0"), True),
@@ -105,6 +113,13 @@ def parse_ratings(values: Any) -> dict[str, float]:
     return ratings
 
 
+def check_range(ratings: Mapping[str, float], low: float, high: float) -> None:
+    """Refuse ratings that are not from ``low`` to ``high``."""
+    for name, rating in ratings.items():
+        if not low <= rating <= high:
+            raise Malformed(f"the rating '{name}' is not from {low:g} to {high:g}")
+
+
 def places_by_score(scores: Sequence[float]) -> tuple[int, ...]:
     """The place of each response, 1 for the highest score; equal scores are a tie.
 
@@ -136,13 +151,13 @@ def parse_message(
 ) -> Message:
     """One turn; arguments as for `parse_messages`."""
     role_key, content_key = keys.split()
+    for pair in TURN_KEYS:
+        if isinstance(turn, dict) and role_key not in turn and turn.keys() >= set(pair):
+            role_key, content_key = pair
     has_content = isinstance(turn, dict) and (content_key in turn or turn.keys() & CALL_KEYS)
     if not has_content or role_key not in turn:
         raise Malformed(f"a turn of '{name}' has no '{role_key}' and '{content_key}'")
-    row_role = str(turn[role_key])
-    role = roles.get(row_role, row_role)
-    if role not in ROLES:
-        raise Malformed(f"a turn of '{name}' has the unknown {role_key} {row_role[:40]!r}")
+    role = _role(turn[role_key], roles, name, role_key)
     read = {role_key, content_key, "role", "content", *CALL_KEYS}
     others = {key: value for key, value in turn.items() if key not in read and value is not None}
     calls = parse_tool_calls(turn, name)
@@ -152,6 +167,16 @@ def parse_message(
     if content is None and not calls:
         raise wrong_type(f"'{content_key}' in '{name}'", "text", content)
     return {"role": role, "content": content or "", **others}
+
+
+def _role(value: Any, roles: Mapping[str, str], name: str, role_key: str) -> str:
+    """The usual name of a role, in any letter case."""
+    row_role = str(value)
+    for spelling in (row_role, row_role.strip().lower()):
+        role = roles.get(spelling) or ROLE_ALIASES.get(spelling, spelling)
+        if role in ROLES:
+            return role
+    raise Malformed(f"a turn of '{name}' has the unknown {role_key} {row_role[:40]!r}")
 
 
 def _content_text(content: Any, name: str, content_key: str) -> str | None:
@@ -166,10 +191,13 @@ def _content_text(content: Any, name: str, content_key: str) -> str | None:
             texts.append(part)
             continue
         kind = part.get("type", "text") if isinstance(part, dict) else type(part).__name__
-        if kind != "text":
+        if kind not in TEXT_PARTS:
             raise SetAside(f"a turn of '{name}' has a part of type {str(kind)[:40]!r}, not text")
         if not isinstance(part.get("text"), str):
             raise Malformed(f"a text part of a turn of '{name}' has no 'text'")
+        for key, value in part.items():
+            if plain_name(key) in MEDIA_PARTS and holds_something(value):
+                raise SetAside(f"a turn of '{name}' has a part with {key!r}, not only text")
         texts.append(part["text"])
     return "".join(texts)
 
@@ -183,19 +211,30 @@ def check_prompt(prompt: Text) -> Text:
 
 
 def check_response(response: Text) -> Text:
-    """The response, unless there is nothing to train on."""
+    """The response up to its last assistant turn, unless there is nothing to train on."""
     if isinstance(response, str):
         answers = [response]
     else:
         assistants = [turn for turn in response if turn["role"] == "assistant"]
         if response and not assistants:
             raise Malformed("no assistant turn")
-        answers = []
-        for turn in assistants:
-            answers += [turn["content"], *("call" for _ in turn.get("tool_calls", ()))]
-    if not any(content.strip() for content in answers):
+        answers = [_words(turn) for turn in assistants]
+    if not any(words.strip() for words in answers):
         raise Malformed("empty response")
-    return response
+    if isinstance(response, str):
+        return response
+    for turn, words in zip(assistants, answers, strict=True):
+        if not words.strip() and is_learned(turn):
+            raise SetAside("an assistant turn without words, calls or thoughts")
+    roles = [turn["role"] for turn in response]
+    return response[: len(roles) - roles[::-1].index("assistant")]
+
+
+def _words(turn: Message) -> str:
+    """What an assistant turn says, thinks and calls."""
+    thoughts = [str(turn[key]) for key in THOUGHTS_KEYS if turn.get(key)]
+    calls = ["call" for _ in turn.get("tool_calls", ())]
+    return " ".join([turn["content"], *thoughts, *calls])
 
 
 def check_same_type(prompt: Text, response: Text, prompt_name: str, response_name: str) -> None:

@@ -13,8 +13,8 @@ from lit_align.data.formats.preferences import is_dialogue, pair_group, split_pr
 from lit_align.errors import Malformed
 from lit_align.types import Group, LabelKind, Message
 
-TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
-ROLES = {"Human": "user", "Assistant": "assistant"}
+TURN = re.compile(r"(?:^|\n\n)(Human|Assistant|System):")
+ROLES = {"Human": "user", "Assistant": "assistant", "System": "system"}
 
 
 @dataclass(frozen=True)

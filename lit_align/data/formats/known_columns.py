@@ -42,6 +42,8 @@ WEIGHTS = frozenset(
 )
 STRUCTURE = frozenset({"role", "parentid", "messagetreeid", "toolcalls", "functioncall"})
 MEDIA = frozenset({"image", "images", "audio", "audios", "video", "videos"})
+MEDIA_PARTS = MEDIA | {"imageurl", "inputaudio", "file"}
+"""Keys of a part of a turn that hold something other than text."""
 
 STRUCTURED = frozenset(
     {

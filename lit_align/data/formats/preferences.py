@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
+from lit_align.data.cell_text import contents
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
     check_prompt,
@@ -20,6 +21,15 @@ from lit_align.data.formats.known_columns import may_be_prompt
 from lit_align.errors import Malformed, SetAside
 from lit_align.types import Group, LabelKind, Message, Pair, Text
 
+SCORES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen_rating", "rejected_rating"),
+    ("chosen-rating", "rejected-rating"),
+    ("chosen_avg_rating", "rejected_avg_rating"),
+)
+"""Columns of public sets with the scores that the better and the worse response were chosen by."""
+SPEAKERS = ("Human:", "Assistant:", "System:")
 PAIR = ("prompt", "chosen", "rejected")
 OTHER_FORMATS = {"conversations", "responses"}
 OTHER_PROMPTS = {"question", "input"}
@@ -73,6 +83,22 @@ class Preferences(Format):
         group = pair_group(prompt, chosen, rejected, extra, margin)
         return group._replace(continues=continues)
 
+    def note(self, row: Row) -> str:
+        """Whether scores beside the responses say that they tie, or that the rejected one is better."""
+        if number(row.get("margin") or 0.0, "'margin'") < 0:
+            return "'margin' is below 0"
+        for chosen, rejected in SCORES:
+            try:
+                difference = number(row.get(chosen), "a score") - number(
+                    row.get(rejected), "a score"
+                )
+            except Malformed:
+                continue
+            if difference <= 0:
+                relation = "is below" if difference else "equals"
+                return f"'{chosen}' {relation} '{rejected}'"
+        return ""
+
 
 def is_list_of_texts(value: Any) -> bool:
     """Whether the value is a list of texts, which are no turns."""
@@ -81,7 +107,7 @@ def is_list_of_texts(value: Any) -> bool:
 
 def is_dialogue(value: Any) -> bool:
     """Whether the value is a dialogue as text, in the format of HH-RLHF."""
-    return isinstance(value, str) and value.lstrip().startswith("Human:")
+    return isinstance(value, str) and value.lstrip().startswith(SPEAKERS)
 
 
 def pair_group(
@@ -93,7 +119,7 @@ def pair_group(
         Malformed: if prompt or a response is empty, or both responses are the same.
     """
     responses = [check_response(chosen), check_response(rejected)]
-    if chosen == rejected:
+    if responses[0] == responses[1]:
         raise Malformed("chosen equals rejected")
     return Group(check_prompt(prompt), responses, (Pair(0, 1, margin=margin),), extra=extra)
 
@@ -151,13 +177,25 @@ def _unify(prompt: Text, chosen: Text, rejected: Text) -> tuple[Text, Text, Text
     chosen_turns, rejected_turns = _as_turns(chosen), _as_turns(rejected)
     if isinstance(prompt, str):
         if _starts_with_question(chosen_turns) and _starts_with_question(rejected_turns):
-            # both are whole conversations, and the prompt repeats their first user turn
-            return split_prompt(chosen_turns, rejected_turns)
+            # both are whole conversations, and the prompt repeats a turn that they begin with
+            split = split_prompt(chosen_turns, rejected_turns)
+            _check_repeats(prompt, split[0])
+            return split
         prompt = [{"role": "user", "content": prompt}]
     length = len(prompt)
     if chosen_turns[:length] == prompt and rejected_turns[:length] == prompt:
         return prompt, chosen_turns[length:], rejected_turns[length:]
     return prompt, chosen_turns, rejected_turns
+
+
+def _check_repeats(prompt: str, turns: Text) -> None:
+    """Refuse a prompt that is none of the turns before the responses: which of the two is meant, nobody can know."""
+    text = " ".join(prompt.split())
+    for content in contents(turns):
+        turn = " ".join(content.split())
+        if turn and (turn in text or text in turn):
+            return
+    raise SetAside("'prompt' is no part of the conversations in 'chosen' and 'rejected'")
 
 
 def _as_turns(response: Text) -> list[Message]:

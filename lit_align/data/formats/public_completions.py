@@ -128,8 +128,9 @@ def _layouts_of(row: Row) -> list[CompletionColumns]:
     matches = []
     for layout in LAYOUTS:
         has_instruction = "instruction" in row and layout.prompt != "instruction"
+        is_other = layout.response == "label" and len(row) > len(("prompt", "label"))
         has_texts = _is_text(row.get(layout.prompt)) and _is_text(row.get(layout.response))
-        if has_texts and not has_instruction:
+        if has_texts and not has_instruction and not is_other:
             matches.append(layout)
     return matches
 

@@ -89,6 +89,10 @@ class PublicPairs(Format):
         extra = other_fields(row, layout.prompt, layout.chosen, layout.rejected)
         return group._replace(extra=extra)
 
+    def note(self, row: Row) -> str:
+        """As for `Preferences`."""
+        return Preferences().note(row)
+
 
 def _layout_of(row: Row) -> PairColumns | None:
     """The set with these columns; the first one, where the prompt could be in several."""

@@ -15,6 +15,7 @@ from lit_align.data.formats.preferences import Preferences
 from lit_align.errors import Malformed, SetAside
 from lit_align.types import Group, LabelKind, Message
 
+STRONGEST = 3  # of HelpSteer's preferences
 FIRST_WINS = {"model_a", "response_a", "a", "assistant_a"}
 SECOND_WINS = {"model_b", "response_b", "b", "assistant_b"}
 TIES = {"tie", "both_bad", "tie (bothbad)", "tie (both bad)", "both_good"}
@@ -56,20 +57,25 @@ class VoteColumns(NamedTuple):
 
 
 def signed_vote(column: str) -> Callable[[Row], Vote]:
-    """Reads a number that is below 0 where the first response is better; its size is the margin."""
+    """Reads a number from -3 to 3 that is below 0 where the first response is better; its size is the margin."""
 
     def vote(row: Row) -> Vote:
         strength = number(required(row, column), f"'{column}'")
+        if abs(strength) > STRONGEST:
+            raise Malformed(f"'{column}' is not from -{STRONGEST} to {STRONGEST}")
         return Vote(strength < 0 if strength else None, abs(strength))
 
     return vote
 
 
 def named_vote(row: Row) -> Vote:
-    """Reads the name of the winner, such as ``model_a``, in the column ``winner``."""
+    """Reads the name of the winner in the column ``winner``: ``model_a``, or what stands in the column ``model_a``."""
     winner = str(required(row, "winner")).strip().lower()
     if winner in TIES:
         return Vote(None)
+    models = [str(row.get(name)).strip().lower() for name in ("model_a", "model_b")]
+    if models.count(winner) == 1:
+        return Vote(winner == models[0])
     if winner not in FIRST_WINS | SECOND_WINS:
         raise Malformed(f"'winner' is none of model_a, model_b and tie (got {winner[:40]!r})")
     return Vote(winner in FIRST_WINS)
@@ -87,9 +93,14 @@ def flagged_vote(row: Row) -> Vote:
 def upvotes(row: Row) -> Vote:
     """Reads SHP's ``labels`` (1: the first is better); the margin is the log of ``score_ratio``."""
     ratio = number(row.get("score_ratio") or 1.0, "'score_ratio'")
-    if ratio <= 0:
-        raise Malformed("'score_ratio' is not positive")
-    return Vote(bool_field(row, "labels"), abs(math.log(ratio)))
+    if ratio < 1:
+        raise Malformed("'score_ratio' is below 1")
+    first_wins = bool_field(row, "labels")
+    if row.get("score_A") is not None and row.get("score_B") is not None:
+        difference = number(row["score_A"], "'score_A'") - number(row["score_B"], "'score_B'")
+        if difference and (difference > 0) != first_wins:
+            raise Malformed("'labels' contradicts 'score_A' and 'score_B'")
+    return Vote(first_wins, math.log(ratio))
 
 
 def scored_vote(row: Row) -> Vote:
@@ -138,7 +149,7 @@ LAYOUTS = (
     VoteColumns(
         "history",
         ("human_ref_A", "human_ref_B"),
-        ("labels", "score_ratio"),
+        ("labels", "score_ratio", "score_A", "score_B"),
         upvotes,
         "https://huggingface.co/datasets/stanfordnlp/SHP",
     ),
@@ -219,7 +230,7 @@ def _judged_turns(conversation: Any, turn: Any) -> Any:
 
 def _prompt(value: Any) -> Any:
     """The prompt, which WebGPT has in ``full_text``."""
-    return value.get("full_text") if isinstance(value, dict) else value
+    return required(value, "full_text") if isinstance(value, dict) else value
 
 
 def _interleave(questions: list[str], response: Any, name: str) -> list[Message]:

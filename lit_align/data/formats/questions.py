@@ -15,6 +15,7 @@ from lit_align.data.formats.fields import (
     required,
     text_or_messages,
 )
+from lit_align.errors import SetAside
 from lit_align.types import Group, LabelKind
 
 PROMPTS = ("prompt", "question", "problem", "instruction", "query")
@@ -68,6 +69,10 @@ class Questions(Format):
             prompt = text_or_messages(row, name)
             if name == "question" and isinstance(prompt, str):
                 prompt = [{"role": "user", "content": prompt}]
+            if isinstance(prompt, list) and prompt and prompt[-1]["role"] == "assistant":
+                raise SetAside(
+                    f"the last turn of '{name}' is the assistant's: nothing is left to answer"
+                )
             return Group(check_prompt(prompt), [], extra=other_fields(row, name))
         turns = parse_messages(required(row, "messages"), "messages")
         extra = other_fields(row, "messages")

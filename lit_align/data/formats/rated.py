@@ -9,13 +9,13 @@ from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
     check_prompt,
+    check_range,
     check_response,
     check_same_type,
     other_fields,
     parse_ratings,
     text_or_messages,
 )
-from lit_align.errors import Malformed
 from lit_align.types import Group, LabelKind
 
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
@@ -54,11 +54,8 @@ class Rated(Format):
         return Group(prompt, [check_response(response)], ratings=(ratings,), extra=extra)
 
     def _ratings(self, row: Row) -> dict[str, float]:
-        values = {name: row.get(name) for name in self.attributes}
-        ratings = parse_ratings(values)
-        for name, rating in ratings.items():
-            if not self.low <= rating <= self.high:
-                raise Malformed(f"the rating '{name}' is not from {self.low:g} to {self.high:g}")
+        ratings = parse_ratings({name: row.get(name) for name in self.attributes})
+        check_range(ratings, self.low, self.high)
         return ratings
 
 

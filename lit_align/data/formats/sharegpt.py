@@ -19,17 +19,8 @@ from lit_align.data.formats.fields import (
 from lit_align.data.formats.preferences import pair_group
 from lit_align.types import Group, LabelKind, Message
 
-PROMPT_COLUMNS = ("conversations", "system")
 KEYS = "from value"
-ROLES = {
-    "human": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "function_call": "assistant",  # the model calls a tool
-    "function": "tool",
-    "function_response": "tool",
-    "observation": "tool",
-}
+ROLES = {"function_call": "assistant"}  # the model calls a tool
 
 
 @dataclass(frozen=True)
@@ -62,13 +53,15 @@ class ShareGPT(Format):
     def __call__(self, row: Row) -> Group:
         """A group of one or two responses."""
         turns = parse_messages(required(row, "conversations"), "conversations", ROLES, KEYS)
-        if row.get("system"):
+        read = ["conversations"]
+        if row.get("system") and (not turns or turns[0]["role"] != "system"):
             turns = [{"role": "system", "content": text_field(row, "system")}, *turns]
+            read.append("system")
         if row.get("chosen"):
-            extra = other_fields(row, *PROMPT_COLUMNS, "chosen", "rejected")
+            extra = other_fields(row, *read, "chosen", "rejected")
             return pair_group(turns, [_turn(row, "chosen")], [_turn(row, "rejected")], extra)
         desirable = binary_label(row, "kto_tag")
-        extra = other_fields(row, *PROMPT_COLUMNS, "kto_tag")
+        extra = other_fields(row, *read, "kto_tag")
         return demonstration_group(turns, desirable, extra)
 
 

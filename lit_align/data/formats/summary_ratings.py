@@ -9,6 +9,7 @@ from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
     check_prompt,
+    check_range,
     check_response,
     other_fields,
     parse_ratings,
@@ -19,10 +20,12 @@ from lit_align.data.formats.summaries import prompt_of_info
 from lit_align.errors import Malformed
 from lit_align.types import Group, LabelKind
 
+LOWEST, HIGHEST = 1, 7
+
 
 @dataclass(frozen=True)
 class SummaryRatings(Format):
-    """Columns ``info`` (a Reddit post or an article) and ``summary``, with ``text`` and ratings in ``axes``.
+    """Columns ``info`` (a post or an article) and ``summary``, with ``text`` and ratings from 1 to 7 in ``axes``.
 
     Example:
         >>> summary = {"text": " A cat.", "axes": {"overall": 5, "coverage": None}}
@@ -42,10 +45,12 @@ class SummaryRatings(Format):
         summary = required(row, "summary")
         if not isinstance(summary, dict):
             raise Malformed("'summary' is not an object with 'text' and 'axes'")
+        ratings = parse_ratings(required(summary, "axes"))
+        check_range(ratings, LOWEST, HIGHEST)
         return Group(
             check_prompt(prompt_of_info(required(row, "info"))),
             [check_response(text_field(summary, "text"))],
-            ratings=(parse_ratings(required(summary, "axes")),),
+            ratings=(ratings,),
             extra=other_fields(row, "info", "summary"),
         )
 

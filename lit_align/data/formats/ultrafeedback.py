@@ -10,6 +10,7 @@ from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
     check_prompt,
+    check_range,
     check_response,
     list_field,
     number,
@@ -22,6 +23,7 @@ from lit_align.errors import Malformed, SetAside
 from lit_align.types import Group, LabelKind
 
 NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+LOWEST, HIGHEST = 1, 5
 SCORED = frozenset({LabelKind.RANKING, LabelKind.RATINGS, LabelKind.DEMONSTRATIONS})
 
 
@@ -80,7 +82,8 @@ def _ratings(annotations: Any) -> dict[str, float]:
         for entry in annotation if isinstance(annotation, list) else [annotation]:
             rating = str(entry.get("Rating")) if isinstance(entry, dict) else ""
             if NUMBER.fullmatch(rating):
-                ratings[aspect] = float(rating)
+                ratings[str(aspect)] = float(rating)
+    check_range(ratings, LOWEST, HIGHEST)
     return ratings
 
 

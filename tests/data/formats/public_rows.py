@@ -343,7 +343,7 @@ LAYOUTS = {
         },
         "pairs",
         PLAIN,
-        {"post_id", "domain", "score_A", "score_B"},
+        {"post_id", "domain"},
     ),
     "summarize_from_feedback": (
         HUB + "openai/summarize_from_feedback",

@@ -305,7 +305,10 @@ BROKEN = {
         {"instruction": "a", "output": "b", "history": 3},
     ),
     "missing field 'output'": ("Alpaca", {"instruction": "a"}),
-    "a turn of 'conversations' has no 'from' and 'value'": ("ShareGPT", {"conversations": [ASKED]}),
+    "a turn of 'conversations' has no 'from' and 'value'": (
+        "ShareGPT",
+        {"conversations": [{"from": "human"}]},
+    ),
     "'chosen' is not a dialogue of Human and Assistant": (
         "HH",
         {"chosen": "hi", "rejected": HUMAN + " b"},
