@@ -10,6 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
+MAX_DEPTH = 100
+"""Lists and objects within each other that are read from data."""
+
+TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
+
 
 def to_line(row: Any, *, ascii_only: bool = False) -> str:
     r"""One row as a line of JSON, its line end included.
@@ -59,6 +64,47 @@ def write_json(path: Path, value: Any, *, ascii_only: bool = False) -> None:
     """Write one value, indented and with a line end."""
     text = json.dumps(value, indent=2, ensure_ascii=ascii_only, default=str)
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text from elsewhere.
+
+    Raises:
+        ValueError: if it is not JSON, or nested deeper than `MAX_DEPTH`.
+
+    Example:
+        >>> parse_json("[" * 200 + "]" * 200)
+        Traceback (most recent call last):
+        ValueError: nested deeper than 100 levels
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    if is_too_deep(value):
+        raise ValueError(TOO_DEEP)
+    return value
+
+
+def is_too_deep(value: Any) -> bool:
+    """Whether lists and objects within each other are more than `MAX_DEPTH`; what walks through them may call itself.
+
+    Example:
+        >>> is_too_deep([[{"a": []}]])
+        False
+    """
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(item.values())
+            elif isinstance(item, list):
+                below.extend(item)
+        if not below:
+            return False
+        level = below
+    return True
 
 
 def read_json(path: Path) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lit_align.chat.turns import LEARNED_KEYS, THOUGHTS_END, THOUGHTS_KEYS, split_thoughts
 from lit_align.errors import DataError, Malformed
+from lit_align.jsonl import parse_json
 from lit_align.types import Message
 
 if TYPE_CHECKING:
@@ -296,12 +297,17 @@ def _convert_call(call: dict[str, Any], form: CallForm) -> dict[str, Any]:
     if form.as_text and not isinstance(arguments, str):
         function["arguments"] = json.dumps(arguments, ensure_ascii=False)
     elif not form.as_text and isinstance(arguments, str):
-        function["arguments"] = _arguments_from_json(arguments)
+        function["arguments"] = arguments_from_json(arguments)
     return function if form.flat else {**call, "function": function}
 
 
-def _arguments_from_json(text: str) -> Any:
+def arguments_from_json(text: str) -> Any:
+    """The arguments of a tool call, of which JSON text is given.
+
+    Raises:
+        Malformed: if it is no JSON.
+    """
     try:
-        return json.loads(text or "{}")
+        return parse_json(text or "{}")
     except ValueError as error:
         raise Malformed("the arguments of a tool call are no JSON") from error

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Generator
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from typing import Any
 import yaml
 
 from lit_align.chat.plain_text import is_plain_text_adapter
-from lit_align.chat.template import ChatTemplate
-from lit_align.errors import ConfigError, Malformed, ModelError
+from lit_align.chat.spelled_tokens import TurnTokenizer
+from lit_align.errors import ConfigError, ModelError, RowError
 from lit_align.models.adapters import read_adapter
 from lit_align.models.generate import stream
 from lit_align.models.heads import HEAD_FILE
@@ -114,10 +115,13 @@ class Speaker:
     def _encode(self, system: str, turns: list[Message]) -> list[int]:
         messages = [{"role": "system", "content": system}, *turns] if system else turns
         try:
-            text = ChatTemplate(self.tokenizer).render(messages, add_generation_prompt=True)
-        except Malformed as error:
+            return self._turn_tokenizer.encode(messages, add_generation_prompt=True)
+        except RowError as error:
             raise ModelError(str(error)) from error
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    @cached_property
+    def _turn_tokenizer(self) -> TurnTokenizer:
+        return TurnTokenizer(self.tokenizer)
 
 
 def run(arguments: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -15,9 +15,11 @@ from lit_align.chat.template import (
     THOUGHTS,
     USER,
     ChatTemplate,
+    arguments_from_json,
 )
 from lit_align.chat.turns import LEARNED_KEYS, THOUGHTS_KEYS, is_learned, split_thoughts
 from lit_align.errors import Malformed, SetAside
+from lit_align.jsonl import parse_json
 from lit_align.types import Group, Message
 
 if TYPE_CHECKING:
@@ -67,6 +69,17 @@ class Rendered(NamedTuple):
     prompt: str
     responses: list[list[Run]]
     unread: tuple[str, ...] = ()
+
+    def map_texts(self, change: Callable[[str], str]) -> Rendered:
+        """The same with every text changed."""
+        responses = []
+        for runs in self.responses:
+            changed = []
+            for run in runs:
+                parts = [part._replace(text=change(part.text)) for part in run.parts]
+                changed.append(Run(change(run.prompt), parts))
+            responses.append(changed)
+        return Rendered(change(self.prompt), responses, self.unread)
 
 
 class ChatRenderer:
@@ -340,7 +353,7 @@ def _content_words(turn: Message, answer: str) -> list[str]:
     if turn["role"] != "tool":
         return [answer if turn["role"] == "assistant" else turn["content"]]
     try:
-        return list(_leaves(json.loads(turn["content"])))
+        return list(_leaves(parse_json(turn["content"])))
     except ValueError:
         return [turn["content"]]
 
@@ -351,7 +364,7 @@ def _call_words(calls: Sequence[dict[str, Any]]) -> list[str]:
     for call in calls:
         arguments = call["function"]["arguments"]
         if isinstance(arguments, str):
-            arguments = json.loads(arguments or "{}")
+            arguments = arguments_from_json(arguments)
         words += [call["function"]["name"], *_leaves(arguments)]
     return words
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from lit_align.types import Group, Message, Text
 SYSTEM_ROLES = ("system", "developer")
 SPEAKER_KEYS = ("role", "from")
 SWITCHES = ("on", "off")
+WHITE_SPACE = re.compile(r"\s+")
 SHORT_TEXT = 20  # characters; a shorter text may occur in another one by chance
 
 
@@ -122,7 +124,9 @@ def _is_within(part: str, texts: Collection[str]) -> bool:
 
 
 def _squeeze(text: str) -> str:
-    return " ".join(text.split())
+    return WHITE_SPACE.sub(
+        " ", text
+    ).strip()  # no list of words, which takes ten times the memory of the text
 
 
 def _strings(value: Any) -> Iterator[str]:

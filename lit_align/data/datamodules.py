@@ -12,6 +12,7 @@ import torch
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from lit_align.chat.spelled_tokens import SpecialTokensInText
 from lit_align.checks import check_at_least, check_fraction
 from lit_align.data.chat_renderer import LearnedTurns
 from lit_align.data.column_fates import ColumnSettings, columns_read_by
@@ -68,6 +69,9 @@ class TextDataModule(LightningDataModule, ABC):
             tokenised once; null keeps them in memory.
         ignore_columns: columns that nothing reads, although their names say that they change what is learned; a row
             with such a column is set aside unless it is listed here.
+        special_tokens_in_text: what becomes of text that spells a special token out, such as the end of a turn:
+            ``split`` into ordinary tokens, ``set_aside`` the row, or ``keep`` it as that token. Null splits it in
+            turns, where only the chat template writes special tokens, and keeps it in plain text.
     """
 
     label_kind: ClassVar[LabelKind]
@@ -89,6 +93,7 @@ class TextDataModule(LightningDataModule, ABC):
         columns: dict[str, str] | None = None,
         ignore_columns: list[str] | None = None,
         prepared_cache: str | None = "~/.cache/lit_align/prepared",
+        special_tokens_in_text: SpecialTokensInText | None = None,
     ) -> None:
         super().__init__()
         check_at_least("batch_size", batch_size, 1)
@@ -108,6 +113,7 @@ class TextDataModule(LightningDataModule, ABC):
         self.as_chat = as_chat
         self.learned_turns = learned_turns
         self.prepared_cache = prepared_cache
+        self.special_tokens_in_text = special_tokens_in_text
         self.trees: dict[str, Sequence[Tree]] = {}
         self.ledgers: dict[str, Ledger] = {}
 
@@ -195,6 +201,7 @@ class TextDataModule(LightningDataModule, ABC):
             allow_empty=allow_empty,
             learned_turns=self.learned_turns,
             as_chat=self.as_chat,
+            special_tokens_in_text=self.special_tokens_in_text,
         )
 
     def _read_columns(self, module: TextModule) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from lit_align.types import Tree
 FATES = ("kept", "truncated", "malformed", "set aside", "overlong")
 MAX_EXAMPLES = 3  # recorded for each reason
 MAX_REASONS = 10  # printed for each fate
-MAX_UNREAD = 20  # names printed
+MAX_NAMES = 20  # printed of each kind
 
 SUMMED = (
     "rows",
@@ -25,11 +25,15 @@ SUMMED = (
     "tokens",
     "scored",
     "tokens_cut",
+    "chars_cut",
     "ends_lost",
     "boundary_merges",
     "num_responses",
 )
 """Counts that are sums over rows."""
+
+COUNTERS = ("unread", "split_tokens", "kept_tokens")
+"""Counts of rows by name."""
 
 
 @dataclass
@@ -44,6 +48,9 @@ class Ledger:
         rows: number of rows read; counted apart from the fates, so that these can be checked against it.
         joined: number of records that are part of a row that another one begins, less the rows beyond one that records
             were divided into.
+        chars_cut: number of characters that were cut off before tokenising; ``tokens_cut`` does not count their tokens.
+        split_tokens: rows whose text spells a special token out that was split into ordinary tokens, by the token.
+        kept_tokens: rows whose text spells a special token out that was kept as such, by the token.
 
     Example:
         >>> ledger = Ledger("pairs.jsonl", rows=2)
@@ -59,6 +66,7 @@ class Ledger:
     tokens: int = 0
     scored: int = 0
     tokens_cut: int = 0
+    chars_cut: int = 0
     ends_lost: int = 0
     boundary_merges: int = 0
     longest_prompt: int = 0
@@ -67,6 +75,8 @@ class Ledger:
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     examples: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     unread: Counter[str] = field(default_factory=Counter)
+    split_tokens: Counter[str] = field(default_factory=Counter)
+    kept_tokens: Counter[str] = field(default_factory=Counter)
     places: list[tuple[str, str, str]] = field(default_factory=list)
     findings: DataFindings = field(default_factory=DataFindings)
     overlap: list[str] = field(default_factory=list)
@@ -74,6 +84,10 @@ class Ledger:
     def add_unread(self, name: str, count: int = 1) -> None:
         """Record that a column, or a key of turns such as ``turn.timestamp``, holds something that nothing reads."""
         self.unread[name] += count
+
+    def add_spelled(self, tokens: Iterable[str], split: bool) -> None:
+        """Count a row whose text spells special tokens out, which were split into ordinary tokens or kept."""
+        (self.split_tokens if split else self.kept_tokens).update(tokens)
 
     def add(self, source: str, fate: str, reason: str = "") -> None:
         """Record the fate of the row at ``source``; ``fate`` is one of ``FATES``."""
@@ -112,7 +126,8 @@ class Ledger:
         self.longest_prompt = max(self.longest_prompt, other.longest_prompt)
         self.longest_response = max(self.longest_response, other.longest_response)
         self.reasons.update(other.reasons)
-        self.unread.update(other.unread)
+        for name in COUNTERS:
+            getattr(self, name).update(getattr(other, name))
         for key, places in other.examples.items():
             examples = self.examples.setdefault(key, [])
             examples += places[: MAX_EXAMPLES - len(examples)]
@@ -173,12 +188,20 @@ class Ledger:
             lines += self._reason_lines(fate)
         if self.tokens:  # none where nothing was tokenised
             lines += [rule, *self._token_lines()]
+        if self.chars_cut:
+            lines.append(f"characters of long texts cut off before tokenising: {self.chars_cut:,}")
         if self.joined > 0:
             lines.append(f"records that were joined with others into these rows: {self.joined:,}")
         if self.joined < 0:
             lines.append(f"rows that records were divided into, beyond one each: {-self.joined:,}")
         if self.unread:
-            lines.append(self._unread_line())
+            lines.append(f"not read: {_most_common(self.unread)}")
+        for counts, treatment in (
+            (self.split_tokens, "split into ordinary tokens"),
+            (self.kept_tokens, "kept as special tokens"),
+        ):
+            if counts:
+                lines.append(f"special tokens in text, {treatment}: {_most_common(counts)}")
         lines += [f"note: {sentence}" for sentence in self.notes]
         return "\n".join(lines)
 
@@ -220,11 +243,6 @@ class Ledger:
                 reasons.append((reason, count))
         return reasons
 
-    def _unread_line(self) -> str:
-        names = [f"{name} ({count:,})" for name, count in self.unread.most_common(MAX_UNREAD)]
-        others = len(self.unread) - len(names)
-        return f"not read: {', '.join(names)}" + (f", and {others} others" if others else "")
-
     def _token_lines(self) -> list[str]:
         share = self.scored / max(self.tokens, 1)
         return [
@@ -246,7 +264,7 @@ class Ledger:
             **_plain_counts(vars(self)),
             "fates": self.fates,
             "reasons": reasons,
-            "unread": dict(self.unread),
+            **self._counters(),
             "notes": self.notes,
         }
 
@@ -258,10 +276,13 @@ class Ledger:
         return {
             **_plain_counts(vars(self)),
             "reasons": reasons,
-            "unread": dict(self.unread),
+            **self._counters(),
             "places": self.places,
             "findings": self.findings.to_state(),
         }
+
+    def _counters(self) -> dict[str, dict[str, int]]:
+        return {name: dict(getattr(self, name)) for name in COUNTERS}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Ledger:
@@ -271,7 +292,8 @@ class Ledger:
             ledger.reasons[fate, reason] = count
             if examples is not None:
                 ledger.examples[fate, reason] = examples
-        ledger.unread = Counter(state["unread"])
+        for name in COUNTERS:
+            setattr(ledger, name, Counter(state[name]))
         ledger.places = [(place, fate, reason) for place, fate, reason in state["places"]]
         ledger.findings = DataFindings.from_state(state["findings"])
         return ledger
@@ -300,6 +322,13 @@ def write_ledger_rows(folder: Path, ledgers: Mapping[str, Ledger]) -> None:
 def _plain_counts(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The name and the counts of a ledger, of all its fields or of its state."""
     return {name: value for name, value in fields.items() if isinstance(value, str | int)}
+
+
+def _most_common(counts: Counter[str]) -> str:
+    """The most common names with their counts, and how many others there are."""
+    names = [f"{name} ({count:,})" for name, count in counts.most_common(MAX_NAMES)]
+    others = len(counts) - len(names)
+    return ", ".join(names) + (f", and {others} others" if others else "")
 
 
 def _count_rows(count: int) -> str:

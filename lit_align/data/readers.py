@@ -14,6 +14,7 @@ from lit_align.data.formats import Row
 from lit_align.data.formats.base import LocatedRow
 from lit_align.data.hub_reader import is_hub_name, read_hub
 from lit_align.errors import DataError, Malformed
+from lit_align.jsonl import TOO_DEEP, is_too_deep
 
 TYPES = (".json", ".jsonl", ".csv", ".tsv")
 FILES = (*TYPES, *(f"{suffix}.gz" for suffix in TYPES), ".parquet")
@@ -33,12 +34,18 @@ def read_rows(path: str) -> Iterator[LocatedRow]:
         DataError: if there is no such file or data set, or if it is broken as a whole.
     """
     if Path(path).is_file():
-        return _file_reader(path)(path)
+        return map(_refuse_nested, _file_reader(path)(path))
     if Path(path).is_dir():
         raise DataError(f"{path} is a folder; name the files in it")
     if not is_hub_name(path) or path.endswith(FILES):
         raise DataError(f"there is no file {path} (looked in {Path.cwd()}); correct the path")
-    return read_hub(path)
+    return map(_refuse_nested, read_hub(path))
+
+
+def _refuse_nested(record: LocatedRow) -> LocatedRow:
+    """The record; an error in its place if it is nested too deeply for what walks through it."""
+    place, row = record
+    return (place, Malformed(TOO_DEEP)) if is_too_deep(row) else record
 
 
 def is_table(path: str) -> bool:
@@ -104,8 +111,10 @@ def _parse_line(line: bytes, decoder: RowDecoder) -> Row | Malformed:
         row, end = decoder.decode(text)
     except UnicodeDecodeError:
         return Malformed(f"not UTF-8 (it looks like {guess_encoding(line)})")
-    except (ValueError, RecursionError):
+    except ValueError:
         return Malformed("not JSON")
+    except RecursionError:
+        return Malformed(TOO_DEEP)
     return row if end == len(text) else Malformed("not JSON")
 
 
@@ -150,8 +159,9 @@ def _read_array(path: str, text: str) -> Iterator[LocatedRow]:
         try:
             row, position = decoder.decode(text, position)
         except (ValueError, RecursionError) as error:
+            problem = "is not JSON" if isinstance(error, ValueError) else f"is {TOO_DEEP}"
             raise DataError(
-                f"{path}:{line} is not JSON, so the rows after it cannot be read either: {error}"
+                f"{path}:{line} {problem}, so the rows after it cannot be read either: {error}"
             ) from error
         yield f"{path}:{line}", row
         position = _skip_blanks(text, position)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lit_align.chat.plain_text import as_chat as text_as_chat
+from lit_align.chat.spelled_tokens import (
+    SpecialTokensInText,
+    SpelledTokens,
+    changed_by_template,
+    fast_backend,
+)
 from lit_align.chat.turn_ends import turn_end, turn_ends
-from lit_align.data.chat_renderer import ChatRenderer, LearnedTurns, Part, Run
-from lit_align.errors import DataError, Malformed, ModelError, Overlong
+from lit_align.data.chat_renderer import ChatRenderer, LearnedTurns, Part, Rendered, Run
+from lit_align.data.long_text import LongTexts, response_texts
+from lit_align.errors import DataError, Malformed, ModelError, Overlong, SetAside
 from lit_align.types import Branch, Group, Tree
 
 if TYPE_CHECKING:
@@ -25,6 +33,9 @@ class Encoded(NamedTuple):
             had they been tokenised in one go.
         unread: names of what the row holds and nothing read, such as ``turn.timestamp``.
         from_text: whether plain text was rendered as turns.
+        chars_cut: characters of long texts that were cut off before tokenising; ``cut`` does not count their tokens.
+        spelled: special tokens that the text spells out.
+        split: whether these were split into ordinary tokens.
     """
 
     tree: Tree
@@ -33,6 +44,9 @@ class Encoded(NamedTuple):
     boundary_merges: int = 0
     unread: tuple[str, ...] = ()
     from_text: bool = False
+    chars_cut: int = 0
+    spelled: tuple[str, ...] = ()
+    split: bool = False
 
 
 class _Sequence(NamedTuple):
@@ -58,6 +72,9 @@ class ChatTokenizer:
         allow_empty: whether a response may be empty, as a sampled one can be; it is then its end-of-sequence token.
         learned_turns: whether all assistant turns of a response are learned or only the last.
         as_chat: whether plain prompts and responses are rendered as turns where the tokenizer has a chat template.
+        special_tokens_in_text: what becomes of text that spells a special token out: ``split`` into ordinary tokens,
+            ``set_aside``, or ``keep`` as the special token. None splits it in turns, where only the chat template
+            writes special tokens, and keeps it in plain text, which has no other way to write them.
     """
 
     def __init__(
@@ -69,6 +86,7 @@ class ChatTokenizer:
         allow_empty: bool = False,
         learned_turns: LearnedTurns = "all",
         as_chat: bool = True,
+        special_tokens_in_text: SpecialTokensInText | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
@@ -84,7 +102,10 @@ class ChatTokenizer:
         self._eos: int = tokenizer.eos_token_id
         self._bos: int | None = tokenizer.bos_token_id
         self._ends = turn_ends(tokenizer)
-        self._backend = _fast_backend(tokenizer)
+        self.special_tokens_in_text = special_tokens_in_text
+        self._backend = fast_backend(tokenizer)
+        self._spelled = SpelledTokens(tokenizer, self._backend)
+        self._long_texts = LongTexts(self._backend, self._tokenize, max_length)
         self._adds_bos = self._bos is not None and tokenizer("a").input_ids[0] == self._bos
 
     def settings(self) -> dict[str, Any]:
@@ -95,6 +116,7 @@ class ChatTokenizer:
             "allow_empty": self.allow_empty,
             "learned_turns": self.learned_turns,
             "as_chat": self.as_chat,
+            "special_tokens_in_text": self.special_tokens_in_text,
         }
 
     def encode(self, group: Group) -> Encoded:
@@ -109,7 +131,10 @@ class ChatTokenizer:
         chat = text_as_chat(group) if self.as_chat else None
         group = chat or group
         is_text = isinstance(group.prompt, str)
-        rendered = self._renderer.render(group)
+        spelled = tuple(self._spelled.find(group))
+        split = self._splits(spelled, is_text)
+        shorter = self._shorten(group)
+        rendered = self._render(shorter, split)
         start_ids = self._tokenize(rendered.prompt)
         prompt = self._prompt_ids(start_ids, is_text)
         tree = Tree(prompt, [], [], group)
@@ -132,8 +157,58 @@ class ChatTokenizer:
                 raise Malformed("empty response")
         encoded = self._limit_length(tree)
         return encoded._replace(
-            boundary_merges=boundary_merges, unread=rendered.unread, from_text=chat is not None
+            boundary_merges=boundary_merges,
+            unread=rendered.unread,
+            from_text=chat is not None,
+            chars_cut=_num_characters(group) - _num_characters(shorter),
+            spelled=spelled,
+            split=split,
         )
+
+    def _shorten(self, group: Group) -> Group:
+        """The group with long texts of its responses cut, which takes less time than to tokenise them.
+
+        Raises:
+            Overlong: if a text cannot fit, and rows are not truncated.
+            DataError: if that is an error.
+        """
+        fills_prompt = self._long_texts.in_prompt(group)
+        if not fills_prompt and not any(map(self._long_texts.in_response, group.responses)):
+            return group
+        if self.overlong == "error":
+            raise DataError(
+                f"{group.source or 'a row'} has a text of more than {self.max_length} tokens, over max_length; "
+                "raise max_length, or set overlong to drop or truncate"
+            )
+        if fills_prompt:
+            raise Overlong("prompt fills max_length")
+        if self.overlong == "drop":
+            raise Overlong("longer than max_length")
+        return self._long_texts.shorten(group)
+
+    def _splits(self, spelled: Sequence[str], is_text: bool) -> bool:
+        """Whether special tokens that a row spells out are split into ordinary tokens.
+
+        Raises:
+            SetAside: if the row is set aside for them.
+        """
+        if spelled and self.special_tokens_in_text == "set_aside":
+            raise SetAside(
+                f"the text spells out the special token {spelled[0]!r}; set data.special_tokens_in_text to split, or "
+                "to keep"
+            )
+        treatment = self.special_tokens_in_text or ("keep" if is_text else "split")
+        return bool(spelled) and treatment == "split"
+
+    def _render(self, group: Group, split: bool) -> Rendered:
+        """The rendered group, with marks for the special tokens that its text spells out if these are split."""
+        rendered = self._renderer.render(group)
+        if not split:
+            return rendered
+        marked = self._renderer.render(self._spelled.mark_group(group))
+        if marked.map_texts(self._spelled.unmark)[:2] != rendered[:2]:
+            raise changed_by_template()
+        return marked._replace(unread=rendered.unread)
 
     def _limit_length(self, tree: Tree) -> Encoded:
         """The tree with no part of a response longer than ``max_length`` allows."""
@@ -251,21 +326,17 @@ class ChatTokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise Malformed("text with half of a surrogate pair") from error
+        if self._spelled.is_marked(text):
+            return self._spelled.encode(text)
         backend = self._backend
         if backend is None or backend.truncation or backend.padding:
             return list(self.tokenizer(text, add_special_tokens=False).input_ids)
         return list(backend.encode(text, add_special_tokens=False).ids)
 
 
-def _fast_backend(tokenizer: PreTrainedTokenizerBase) -> Any:
-    """The compiled tokenizer, which takes a third of the time of the call around it; None if there is none like it."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return None
-    probe = f" Probe,\n{tokenizer.eos_token} éß 12  "
-    expected = list(tokenizer(probe, add_special_tokens=False).input_ids)
-    is_same = backend.encode(probe, add_special_tokens=False).ids == expected
-    return backend if is_same else None
+def _num_characters(group: Group) -> int:
+    """Characters of all responses, thoughts included."""
+    return sum(map(len, response_texts(group.responses)))
 
 
 def _check_truncated(tree: Tree) -> None:

@@ -33,5 +33,7 @@ def tokenize_row(tokenizer: ChatTokenizer, group: Group, note: str, ledger: Ledg
         ledger.add(group.source, "kept", "; ".join(filter(None, notes)))
     for name in encoded.unread:
         ledger.add_unread(name)
+    ledger.add_spelled(encoded.spelled, encoded.split)
     ledger.measure(encoded.tree, encoded.cut, encoded.ends_lost, encoded.boundary_merges)
+    ledger.chars_cut += encoded.chars_cut
     return encoded.tree

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lit_align.chat.template import ChatTemplate
+from lit_align.chat.spelled_tokens import TurnTokenizer
 from lit_align.data.scoring import limit_to_positions, score_trees
 from lit_align.errors import ModelError
 from lit_align.judges.base import JudgeModel, Reply
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from lit_align.models.adapter_set import AdapterSet
 
-CONTENT = "\ue000"  # placeholder of the question while the chat template is rendered; a private-use character
 TOO_LONG = "a question longer than the judge reads"
 
 
@@ -152,17 +151,18 @@ class LocalModel(JudgeModel):
             )
         # the first token of a chain of thought is no verdict
         template_kwargs = {"enable_thinking": False, **(self.template_kwargs or {})}
-        text = ChatTemplate(tokenizer).render(
-            [{"role": "user", "content": CONTENT}],
+        return self._turns.encode(
+            [{"role": "user", "content": question}],
             add_generation_prompt=True,
             template_kwargs=template_kwargs,
         )
-        before, _, after = str(text).partition(CONTENT)
-        question_ids = self._tokenize(question, split_special_tokens=True)
-        return self._tokenize(before) + question_ids + self._tokenize(after)
 
-    def _tokenize(self, text: str, **options: Any) -> list[int]:
-        return list(self._judge.tokenizer(text, add_special_tokens=False, **options).input_ids)
+    @cached_property
+    def _turns(self) -> TurnTokenizer:
+        return TurnTokenizer(self._judge.tokenizer)
+
+    def _tokenize(self, text: str) -> list[int]:
+        return list(self._judge.tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def _load_judge(

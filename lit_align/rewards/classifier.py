@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lit_align import Register, hookimpl
-from lit_align.chat.template import ChatTemplate
+from lit_align.chat.spelled_tokens import TurnTokenizer
 from lit_align.checks import check_at_least
 from lit_align.data.scoring import limit_to_positions
 from lit_align.errors import ModelError
@@ -72,10 +72,7 @@ class Classifier(Reward):
 
     def _tokenize(self, group: Group, response: Text) -> list[int]:
         turns = _as_messages(group.prompt, "user") + _as_messages(response, "assistant")
-        text = ChatTemplate(self._tokenizer).render(
-            turns, tools=group.tools, template_kwargs=group.template_kwargs
-        )
-        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+        return self._turns.encode(turns, tools=group.tools, template_kwargs=group.template_kwargs)
 
     def _score_rows(self, rows: list[list[int]]) -> torch.Tensor:
         """The score of each row of ids, ``[rows]``."""
@@ -99,6 +96,10 @@ class Classifier(Reward):
         ).logits
         scores: torch.Tensor = logits[:, self.label or 0].float().cpu()
         return scores
+
+    @cached_property
+    def _turns(self) -> TurnTokenizer:
+        return TurnTokenizer(self._tokenizer)
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:

@@ -32,7 +32,7 @@ def test_real_tokenizer_learns_the_answer_and_its_end(smollm2):
         ("4<|im_end|>\n", "4<|im_end|>"),
         ("5 then<|im_end|>\n", "5 then<|im_end|>"),
     ]
-    assert encoded[1:] == (0, 0, 0, (), False)
+    assert encoded[1:] == (0, 0, 0, (), False, 0, (), False)
 
 
 @pytest.mark.parametrize("last", [[FOUR], [FOUR, MORE, YES]])
@@ -204,7 +204,7 @@ class TestOverlong:
 
     @pytest.mark.parametrize("overlong", ["drop", "truncate", "error"])
     def test_what_fits_is_whole(self, tokenizer, overlong):
-        assert self.encode(tokenizer, 7, overlong)[1:] == (0, 0, 0, (), False)
+        assert self.encode(tokenizer, 7, overlong)[1:] == (0, 0, 0, (), False, 0, (), False)
 
     def test_drop(self, tokenizer):
         with pytest.raises(Overlong, match="longer than max_length"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import bool_field, number, other_fields, required
 from lit_align.data.formats.preferences import Preferences
 from lit_align.errors import Malformed, SetAside
+from lit_align.jsonl import parse_json
 from lit_align.types import Group, LabelKind, Message
 
 STRONGEST = 3  # of HelpSteer's preferences
@@ -250,8 +250,8 @@ def _json_texts(value: Any) -> list[str] | None:
     if not isinstance(value, str) or not value.startswith("["):
         return None
     try:
-        texts = json.loads(value)
-    except (ValueError, RecursionError):
+        texts = parse_json(value)
+    except ValueError:
         return None
     if not isinstance(texts, list) or not any(isinstance(text, str) for text in texts):
         return None

@@ -1,0 +1,225 @@
+"""Special tokens that text spells out, such as the end of a turn within a question: found, and split like other text.
+
+Where a chat is rendered and tokenised at once, transformers can do this itself (``sanitize_control_tokens``); but it
+tokenises the text before and after such a token apart, and splits the tags of thoughts too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from lit_align.chat.control_tokens import SplittingTokenizer, control_ids, words_pattern
+from lit_align.chat.template import ChatTemplate
+from lit_align.chat.turns import THOUGHTS_END
+from lit_align.errors import SetAside
+from lit_align.jsonl import parse_json
+from lit_align.types import Group, Message
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+SpecialTokensInText = Literal["split", "set_aside", "keep"]
+"""What becomes of a text that spells a special token out."""
+
+THOUGHTS_TAGS = ("<think>", THOUGHTS_END)
+PRIVATE = range(0xF0000, 0xFFFFE)  # characters to which Unicode gives no meaning
+NONCE_LENGTH = 8
+HIDDEN = ""  # what is marked where a token comes out of text only by the tokenizer's normalisation
+
+
+class SpelledTokens:
+    """Finds and marks the control tokens that text spells out, and tokenises marked text.
+
+    A mark stands for the token while the chat template is applied. It begins with characters that were drawn at random,
+    so that no text contains it.
+
+    Args:
+        tokenizer: with its chat template, if it has one.
+        backend: the compiled tokenizer, if it gives the ids of ``tokenizer``.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, backend: Tokenizer | None) -> None:
+        ids = control_ids(tokenizer)
+        start = "".join(chr(secrets.choice(PRIVATE)) for _ in range(NONCE_LENGTH))
+        self._start = start
+        self._marks, names = {}, {}
+        for token, sign in zip(sorted(ids), PRIVATE, strict=False):
+            self._marks[token] = f"{start}m{chr(sign)}"
+            names[token] = f"{start}t{chr(sign)}"
+        self._tokenizer = SplittingTokenizer(tokenizer, names, ids, backend)
+        self._pattern = words_pattern(ids)
+        # in a turn of the assistant, the tags of thoughts are its own
+        self._assistant_pattern = words_pattern(ids.keys() - THOUGHTS_TAGS)
+        self._marks[HIDDEN] = f"{start}h"
+        self._marked = {mark: token for token, mark in self._marks.items()}
+        for (
+            token,
+            mark,
+        ) in self._marks.items():  # a template may write JSON without any such character
+            self._marked[json.dumps(mark)[1:-1]] = json.dumps(token)[1:-1]
+        self._mark_pattern = words_pattern(self._marked)
+
+    def find(self, group: Group) -> list[str]:
+        """The tokens that the text of a group spells out, sorted."""
+        found: set[str] = set()
+        parts = [group.prompt, group.responses, [*group.tools], group.template_kwargs]
+        for text, pattern in self._texts(parts, self._pattern):
+            found.update(pattern.findall(text))
+            found.update(self._find_hidden(text, pattern))
+        return sorted(found)
+
+    def mark_group(self, group: Group) -> Group:
+        """The group with a mark for each token that its text spells out."""
+        responses = self._mark(group.responses, self._pattern)
+        return group._replace(
+            prompt=self._mark(group.prompt, self._pattern),
+            responses=responses,
+            tools=tuple(self._mark([*group.tools], self._pattern)),
+            template_kwargs=self._mark(group.template_kwargs, self._pattern),
+        )
+
+    def unmark(self, text: str) -> str:
+        """The text with the tokens that the marks stand for."""
+        return self._mark_pattern.sub(lambda match: self._marked[match[0]], text)
+
+    def is_marked(self, text: str) -> bool:
+        """Whether there is a mark in the text."""
+        return bool(self._mark_pattern.search(text))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a marked text: what the marks stand for is split, and the tokens that the template wrote are not."""
+        names = self._tokenizer.names
+        named = self._pattern.sub(lambda match: names[match[0]], text)
+        return self._tokenizer.encode(self.unmark(named))
+
+    # ------------------------------------------------------------------ all texts of a value
+
+    def _find_hidden(self, text: str, pattern: re.Pattern[str]) -> list[str]:
+        """The tokens that the tokenizer's normalisation makes of a text, unless they can be seen in it."""
+        if self._normalizer is None or pattern.search(text):
+            return []
+        return pattern.findall(self._normalizer.normalize_str(text))
+
+    @cached_property
+    def _normalizer(self) -> Any:
+        """What the tokenizer does to text before it looks for control tokens; None if it does nothing."""
+        backend = self._tokenizer.backend
+        if backend is None or backend.normalizer is None:
+            return None
+        added = backend.get_added_tokens_decoder().values()
+        is_normalized = any(token.normalized and token.content in self._marks for token in added)
+        return backend.normalizer if is_normalized else None
+
+    def _texts(self, value: Any, pattern: re.Pattern[str]) -> Iterator[tuple[str, re.Pattern[str]]]:
+        """All texts in a value, keys included, each with the pattern of what it must not spell out."""
+        if isinstance(value, str):
+            yield value, pattern
+        elif isinstance(value, list):
+            for item in value:
+                yield from self._texts(item, pattern)
+        elif isinstance(value, dict):
+            pattern = self._pattern_of(value, pattern)
+            for key, item in value.items():
+                yield key, pattern
+                yield from self._texts(item, pattern)
+                if key == "arguments" and isinstance(item, str):
+                    yield from self._texts(_arguments(item), pattern)
+
+    def _mark(self, value: Any, pattern: re.Pattern[str]) -> Any:
+        if isinstance(value, str):
+            hidden = self._marks[HIDDEN] if self._find_hidden(value, pattern) else ""
+            return hidden + pattern.sub(lambda match: self._marks[match[0]], value)
+        if isinstance(value, list):
+            return [self._mark(item, pattern) for item in value]
+        if not isinstance(value, dict):
+            return value
+        pattern = self._pattern_of(value, pattern)
+        marked = {}
+        for key, item in value.items():
+            marked_item = self._mark(item, pattern)
+            if key == "arguments" and isinstance(item, str):
+                values = self._mark(_arguments(item), pattern)
+                # escapes can spell a token too
+                marked_item = marked_item if _arguments(marked_item) == values else values
+            marked[self._mark(key, pattern)] = marked_item
+        return marked
+
+    def _pattern_of(self, value: Mapping[str, Any], pattern: re.Pattern[str]) -> re.Pattern[str]:
+        return self._assistant_pattern if value.get("role") == "assistant" else pattern
+
+
+class TurnTokenizer:
+    """Tokenises conversations for a model that reads them whole; their text spells no special token.
+
+    Args:
+        tokenizer: with a chat template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.template = ChatTemplate(tokenizer)
+
+    @cached_property
+    def _spelled(self) -> SpelledTokens:
+        return SpelledTokens(self.tokenizer, fast_backend(self.tokenizer))
+
+    def encode(
+        self,
+        turns: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        tools: Sequence[dict[str, Any]] = (),
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """Ids of the conversation; arguments as for `ChatTemplate.render`.
+
+        Raises:
+            Malformed: if the template refuses the turns.
+            DataError: if there is no chat template.
+        """
+        group = Group([*turns], [], tools=tuple(tools), template_kwargs={**(template_kwargs or {})})
+        if not self._spelled.find(group):
+            text = self._render(group, add_generation_prompt)
+            return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        marked = self._render(self._spelled.mark_group(group), add_generation_prompt)
+        return self._spelled.encode(marked)
+
+    def _render(self, group: Group, add_generation_prompt: bool) -> str:
+        return self.template.render(
+            [*group.prompt],  # type: ignore[list-item]  # turns
+            add_generation_prompt=add_generation_prompt,
+            tools=group.tools,
+            template_kwargs=group.template_kwargs,
+        )
+
+
+def fast_backend(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """The compiled tokenizer, which takes a third of the time of the call around it; None if there is none like it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    probe = f" Probe,\n{tokenizer.eos_token} éß 12  "
+    expected = list(tokenizer(probe, add_special_tokens=False).input_ids)
+    is_same = backend.encode(probe, add_special_tokens=False).ids == expected
+    return backend if is_same else None
+
+
+def changed_by_template() -> SetAside:
+    """The error for a text whose special tokens cannot be told from the template's own."""
+    return SetAside(
+        "the chat template changes a special token that the text spells out; set data.special_tokens_in_text to keep"
+    )
+
+
+def _arguments(text: str) -> Any:
+    """The arguments of a tool call that are JSON text; the text itself if it is none."""
+    try:
+        return parse_json(text)
+    except ValueError:
+        return text

@@ -1,0 +1,193 @@
+"""Texts of so many characters that their tokens cannot fit: recognised, and cut, before they are tokenised."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tokenizers.pre_tokenizers import ByteLevel
+
+from lit_align.chat.turns import THOUGHTS_KEYS, split_thoughts
+from lit_align.types import Group, Message, Text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+MIN_LONG = 100_000
+"""Characters of the shortest text that is looked at: shorter ones are tokenised at once."""
+
+COMPOSED = 4
+"""Characters that Unicode normalisation makes one of, at most."""
+
+CUTTING_KEYS = {*THOUGHTS_KEYS, "content"}
+MIN_CHARS_PER_TOKEN = 8  # of the first attempt at a prefix
+
+
+class TokenSize(NamedTuple):
+    """How much text one token can stand for.
+
+    Args:
+        characters: of a text, at most.
+        piece: characters of the longest token.
+        stripping: added tokens that take any white space next to them.
+    """
+
+    characters: int
+    piece: int
+    stripping: tuple[str, ...]
+
+
+class LongTexts:
+    """Finds the texts of a group that have more tokens than fit, and shortens them.
+
+    Args:
+        backend: the compiled tokenizer; without one, no text is known to be too long.
+        tokenize: ids of a text.
+        max_length: tokens that fit.
+    """
+
+    def __init__(
+        self, backend: Tokenizer | None, tokenize: Callable[[str], list[int]], max_length: int
+    ) -> None:
+        self.backend = backend
+        self.tokenize = tokenize
+        self.max_length = max_length
+
+    def is_long(self, text: str) -> bool:
+        """Whether a text, its ends stripped, certainly has more than ``max_length`` tokens."""
+        if len(text) < max(MIN_LONG, self.max_length) or self._token_size is None:
+            return False
+        size = self._token_size
+        is_longer = len(text.strip()) > self.max_length * size.characters
+        return is_longer and not any(token in text for token in size.stripping)
+
+    def in_prompt(self, group: Group) -> bool:
+        """Whether a prompt certainly has more than ``max_length`` tokens."""
+        return any(self.is_long(text) for text in _shown(group.prompt))
+
+    def in_response(self, response: Text) -> bool:
+        """Whether a response certainly has more than ``max_length`` tokens."""
+        return any(self.is_long(text) for text in _shown(response))
+
+    def shorten(self, group: Group) -> Group:
+        """The group with each long text of a response cut, where that does not change its first tokens."""
+        responses = [self._shorten_response(response) for response in group.responses]
+        return group._replace(responses=responses)
+
+    def _shorten_response(self, response: Text) -> Text:
+        if isinstance(response, str):
+            return self._prefix(response)
+        turns: list[Message] = []
+        for turn in response:
+            if turn["role"] != "assistant" or split_thoughts(turn)[1] != turn["content"]:
+                turns.append(turn)  # its thoughts stand in the content
+                continue
+            shorter = {}
+            for key in CUTTING_KEYS.intersection(turn):
+                if isinstance(turn[key], str):
+                    shorter[key] = self._prefix(turn[key])
+            turns.append({**turn, **shorter})
+        return turns
+
+    def _prefix(self, text: str) -> str:
+        """A beginning of a long text whose first ``max_length`` tokens are those of the text; other texts as they are.
+
+        A token of the text ends at one of the last places of the prefix, as many as the longest token has characters,
+        and the tokens before it are those of the text up to there. So if the text up to each of these places begins
+        with the same tokens, the whole text does too.
+        """
+        if self._token_size is None or not self.is_long(text):
+            return text
+        margin = self._token_size.piece
+        start = len(text) - len(text.lstrip())
+        length = start + MIN_CHARS_PER_TOKEN * self.max_length + margin
+        while length < len(text) and len(self.tokenize(text[:length])) < self.max_length + margin:
+            length *= 2
+        prefix = text[:length]
+        expected = self.tokenize(prefix)[: self.max_length]
+        for place in range(len(prefix) - margin, len(prefix)):
+            if self.tokenize(prefix[:place])[: self.max_length] != expected:
+                return text
+        return prefix
+
+    @cached_property
+    def _token_size(self) -> TokenSize | None:
+        return None if self.backend is None else token_size(self.backend)
+
+
+def _shown(text: Text) -> Iterator[str]:
+    """The texts that every chat template shows as they are; results of tools may be formatted anew."""
+    if isinstance(text, str):
+        yield text
+        return
+    for turn in text:
+        if turn["role"] == "assistant":
+            yield split_thoughts(turn)[1]
+        elif turn["role"] != "tool":
+            yield turn["content"]
+
+
+def response_texts(responses: Sequence[Text]) -> Iterator[str]:
+    """The texts that may be cut."""
+    for response in responses:
+        if isinstance(response, str):
+            yield response
+            continue
+        for turn in response:
+            for key in CUTTING_KEYS.intersection(turn):
+                if isinstance(turn[key], str):
+                    yield turn[key]
+
+
+def token_size(backend: Tokenizer) -> TokenSize | None:
+    """How much text a token of this tokenizer can stand for; None if there is no limit, or none is known.
+
+    There is none where a token stands for any unknown word, or where text is left out.
+    """
+    settings = json.loads(backend.to_str())
+    model, added = settings["model"], settings["added_tokens"]
+    words = model["vocab"] if isinstance(model["vocab"], dict) else [w for w, _ in model["vocab"]]
+    steps = [*_steps(settings["normalizer"]), *_steps(settings["pre_tokenizer"])]
+    if not _knows_all_bytes(model, set(words), steps) or not all(map(_keeps_text, steps)):
+        return None
+    composes = any(step["type"] in ("NFC", "NFKC") for step in steps)
+    contents = [token["content"] for token in added]
+    piece = max(map(len, [*words, *contents]))
+    stripping = [token["content"] for token in added if token["lstrip"] or token["rstrip"]]
+    return TokenSize(piece * (COMPOSED if composes else 1), piece, tuple(stripping))
+
+
+def _steps(step: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """The steps of a normaliser or a pre-tokeniser, which may be a sequence."""
+    if step is None:
+        return
+    if step["type"] == "Sequence":
+        for inner in step.get("normalizers") or step.get("pretokenizers") or ():
+            yield from _steps(inner)
+    else:
+        yield step
+
+
+def _knows_all_bytes(
+    model: Mapping[str, Any], words: set[str], steps: Sequence[Mapping[str, Any]]
+) -> bool:
+    if model.get("byte_fallback"):
+        return all(f"<0x{number:02X}>" in words for number in range(256))
+    is_byte_level = any(step["type"] == "ByteLevel" for step in steps)
+    return model["type"] == "BPE" and is_byte_level and words.issuperset(ByteLevel.alphabet())
+
+
+def _keeps_text(step: Mapping[str, Any]) -> bool:
+    """Whether a step leaves no text out, and makes it no shorter but by composing characters."""
+    match step["type"]:
+        case "Split" | "Punctuation":
+            return bool(step["behavior"] != "Removed")
+        case "Replace":
+            pattern = step["pattern"].get("String")
+            return pattern is not None and len(step["content"]) >= len(pattern)
+        case kind:
+            return kind in (
+                "ByteLevel", "Digits", "Lowercase", "Metaspace", "NFC", "NFD", "NFKC", "NFKD", "Prepend"
+            )  # fmt: skip
