@@ -31,11 +31,13 @@ class TokenSize(NamedTuple):
     Args:
         characters: of a text, at most.
         piece: characters of the longest token.
+        lost: characters that become no token.
         stripping: added tokens that take any white space next to them.
     """
 
     characters: int
     piece: int
+    lost: str
     stripping: tuple[str, ...]
 
 
@@ -60,7 +62,8 @@ class LongTexts:
         if len(text) < max(MIN_LONG, self.max_length) or self._token_size is None:
             return False
         size = self._token_size
-        is_longer = len(text.strip()) > self.max_length * size.characters
+        length = len(text.strip()) - sum(map(text.count, size.lost))
+        is_longer = length > self.max_length * size.characters
         return is_longer and not any(token in text for token in size.stripping)
 
     def in_prompt(self, group: Group) -> bool:
@@ -150,13 +153,14 @@ def token_size(backend: Tokenizer) -> TokenSize | None:
     model, added = settings["model"], settings["added_tokens"]
     words = model["vocab"] if isinstance(model["vocab"], dict) else [w for w, _ in model["vocab"]]
     steps = [*_steps(settings["normalizer"]), *_steps(settings["pre_tokenizer"])]
-    if not _knows_all_bytes(model, set(words), steps) or not all(map(_keeps_text, steps)):
+    lost = _lost_characters(model, set(words), steps)
+    if lost is None or not all(map(_keeps_text, steps)):
         return None
     composes = any(step["type"] in ("NFC", "NFKC") for step in steps)
     contents = [token["content"] for token in added]
     piece = max(map(len, [*words, *contents]))
     stripping = [token["content"] for token in added if token["lstrip"] or token["rstrip"]]
-    return TokenSize(piece * (COMPOSED if composes else 1), piece, tuple(stripping))
+    return TokenSize(piece * (COMPOSED if composes else 1), piece, lost, tuple(stripping))
 
 
 def _steps(step: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
@@ -170,13 +174,25 @@ def _steps(step: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
         yield step
 
 
-def _knows_all_bytes(
+def _lost_characters(
     model: Mapping[str, Any], words: set[str], steps: Sequence[Mapping[str, Any]]
-) -> bool:
+) -> str | None:
+    """The ASCII characters that a model has no token for; None if other characters or words may be without one."""
     if model.get("byte_fallback"):
-        return all(f"<0x{number:02X}>" in words for number in range(256))
+        return "" if all(f"<0x{number:02X}>" in words for number in range(256)) else None
     is_byte_level = any(step["type"] == "ByteLevel" for step in steps)
-    return model["type"] == "BPE" and is_byte_level and words.issuperset(ByteLevel.alphabet())
+    if model["type"] != "BPE" or not is_byte_level:
+        return None
+    # every character beyond ASCII ends with one of these bytes
+    if not all(_byte_letter(number) in words for number in range(0x80, 0xC0)):
+        return None
+    return "".join(chr(number) for number in range(0x80) if _byte_letter(number) not in words)
+
+
+def _byte_letter(number: int) -> str:
+    """The letter that stands for a byte in the vocabulary of a byte-level model."""
+    letters = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(chr(number))
+    return str(letters[0][0][-1])
 
 
 def _keeps_text(step: Mapping[str, Any]) -> bool:
