@@ -11,6 +11,21 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
 
 ROOT = Path(__file__).parent.parent
+LONG = (
+    "tests/test_configs.py",
+    "tests/test_readme.py",
+    "tests/labelling/test_browser.py",
+    "tests/chat/test_trl_templates.py",
+    "tests/cli/test_chat.py",
+    "tests/stages/test_resume.py",
+)
+"""Files that take longest: begun first, so that no process is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the long files to the front."""
+    paths = [str(ROOT / name) for name in LONG]
+    items.sort(key=lambda item: str(item.path) not in paths)
 
 
 @pytest.fixture(scope="session")
