@@ -121,9 +121,9 @@ def _detour(kinds: frozenset[LabelKind], label_kind: LabelKind) -> int:
     """0 if a format with these labels is made for what is needed; more, the more has to be derived or left out."""
     is_comparison = not kinds.isdisjoint(COMPARED)
     if label_kind == LabelKind.RESPONSES:
-        if kinds == {LabelKind.PROMPTS}:
-            return 0  # an answer in the row may be for a reward
-        return 1 if is_comparison else 2
+        if is_comparison:
+            return 0
+        return 1 if kinds == {LabelKind.PROMPTS} else 2  # a single answer may be for a reward
     if label_kind == LabelKind.PROMPTS and label_kind not in kinds:
         return 1 if is_comparison else 2  # the prompt of a comparison stands in a column of its own
     if label_kind not in kinds:

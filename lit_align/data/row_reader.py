@@ -119,7 +119,7 @@ class RowReader:
     def _convert(self, row: Row) -> Group:
         try:
             group = self.row_format(row)
-            if group.continues and self.has_prompts and "prompt" not in row:
+            if group.continues and group.prompt and self.has_prompts and "prompt" not in row:
                 raise Malformed("missing field 'prompt'")
             return group
         except Malformed as error:

@@ -66,6 +66,8 @@ def parse_vote(vote: Any, names: Sequence[str]) -> Places:
     """
     if isinstance(vote, list):
         return _places_of_ranking(vote, names)
+    if vote is None:
+        raise Malformed("a vote is null")
     name = str(vote).strip().lower()
     if name in TIES:
         return places_of_choice(None, len(names))
@@ -133,7 +135,7 @@ def _places_of_ranking(ranking: Sequence[Any], names: Sequence[str]) -> Places:
         raise Malformed("a vote is an empty ranking")
     places = [float(len(ranking) + 1)] * len(names)
     for position, entry in enumerate(ranking, 1):
-        name, rank = entry, position
+        name, rank = entry, float(position)
         if isinstance(entry, dict):
             name, rank = entry.get("value"), number(entry.get("rank"), "a rank")
         places[_index(str(name).strip().lower(), names)] = rank

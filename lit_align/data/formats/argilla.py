@@ -62,8 +62,9 @@ class Argilla(Format):
         if not questions:
             raise SetAside("no vote")
         if len(questions) > 1:
-            names = " and ".join(questions)
-            raise SetAside(f"{names} are both questions about the responses; keep the votes of one")
+            raise SetAside(
+                f"{' and '.join(questions)} are all questions about the responses; keep the votes of one"
+            )
         question = questions[0]
         names = numbered_responses(fields)
         votes = []
@@ -91,12 +92,12 @@ def _questions(row: Row, fields: Row) -> list[str]:
 
 
 def _is_about(row: Row, question: str, names: Sequence[str]) -> bool:
-    """Whether an answer to the question names a response; a single bad answer is an error of its row."""
+    """Whether an answer to the question prefers a response; a single bad answer is an error of its row."""
     with suppress(Malformed):
         for vote in _votes(row, question):
             with suppress(Malformed):
-                parse_vote(vote.value, names)
-                return True
+                if len(set(parse_vote(vote.value, names))) > 1:
+                    return True
     return False
 
 

@@ -13,7 +13,7 @@ from lit_align.data.formats.preferences import is_dialogue, pair_group, split_pr
 from lit_align.errors import Malformed
 from lit_align.types import Group, LabelKind, Message
 
-TURN = re.compile(r"(?:^|\n\n)(Human|Assistant|System):")
+TURN = re.compile(r"(?:^|\n\n)(Human|Assistant|(?<![\s\S])System):")  # a system text only begins
 ROLES = {"Human": "user", "Assistant": "assistant", "System": "system"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar
@@ -19,11 +20,12 @@ from lit_align.data.formats.annotation_votes import (
 from lit_align.data.formats.base import Format, LocatedRow, Row
 from lit_align.data.formats.fields import list_field, other_fields
 from lit_align.errors import Malformed, SetAside
+from lit_align.literals import parse_literal
 from lit_align.types import Group, LabelKind
 
 SIDES = {"left": 0, "right": 1}
 ABOUT_ANNOTATION = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time")
-VOTES = "votes"
+VOTES = "annotation_votes"
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,11 @@ def _vote_columns(row: Row) -> Row:
 
 def _vote_column(columns: Row, names: Sequence[str]) -> str:
     """The column with the vote: the only one of the tag Pairwise, or the only one that names a response."""
-    selected, chosen = [], []
+    selected: list[str] = []
+    chosen: list[str] = []
     for name, value in columns.items():
         if _places_of_value(value, names):
-            (selected if isinstance(value, list) else chosen).append(name)
+            (selected if "selected" in str(value) else chosen).append(name)
     candidates = selected or chosen
     if len(candidates) > 1:
         raise SetAside(f"{' and '.join(candidates)} may all be the vote; keep one of them")
@@ -154,7 +157,10 @@ def _votes_of_annotation(annotation: Any, names: Sequence[str]) -> list[Places]:
 
 
 def _places_of_value(value: Any, names: Sequence[str]) -> list[Places]:
-    """The vote in a value of the tags Pairwise and Choices; empty if it is none."""
+    """The vote in a value of the tags Pairwise and Choices, which CSV files have as text; empty if it is none."""
+    if isinstance(value, str) and value.startswith(("[", "{")):
+        with suppress(ValueError):
+            value = parse_literal(value)
     entry = value[0] if isinstance(value, list) and len(value) == 1 else value
     if isinstance(entry, dict) and isinstance(entry.get("choices"), list):
         entry = entry["choices"][0] if len(entry["choices"]) == 1 else None

@@ -44,9 +44,18 @@ def test_an_unknown_vote_is_malformed():
         Argilla()(row)
 
 
+def test_answers_that_prefer_no_response_are_no_votes():
+    row = TEXTS | {
+        "best.responses": ["response1"],
+        "why.responses": ["none"],
+        "more.responses": [None],
+    }
+    assert Argilla()(row).pairs == (Pair(0, 1), Pair(0, 2))
+
+
 def test_two_questions_about_the_responses_are_set_aside():
     row = TEXTS | {"best.responses": ["response1"], "safest.responses": ["response2"]}
-    with pytest.raises(SetAside, match="best and safest are both questions"):
+    with pytest.raises(SetAside, match="best and safest are all questions"):
         Argilla()(row)
 
 
@@ -68,6 +77,11 @@ def test_annotations_of_one_task_become_one_row(tmp_path):
     assert first.pairs == (Pair(0, 1, 2 / 3),)
     assert second.pairs == (Pair(1, 0),)
     assert (ledger.rows, ledger.joined) == (2, 2)
+
+
+def test_a_vote_may_be_written_as_text(tmp_path):
+    (group,), _ = read(tmp_path, [MIN | {"pw": '[{"selected": "right"}]'}], "pairs")
+    assert group.pairs == (Pair(1, 0),)
 
 
 def test_a_choice_may_be_the_vote():

@@ -29,6 +29,21 @@ def test_a_public_layout_is_never_ambiguous(tmp_path, name):
         assert not message or f"but {label_kind} are needed" in message
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ultrafeedback",
+        "ultrafeedback_binarized",
+        "ultrafeedback-binarized-preferences",
+        "shp",
+        "nectar",
+    ],
+)
+def test_feedback_gets_the_responses_of_a_comparison(tmp_path, name):
+    (group,), _ = read(tmp_path, [LAYOUTS[name][1]], "responses")
+    assert len(group.responses) == 2
+
+
 @pytest.mark.parametrize("unsupported", SETS)
 def test_what_cannot_be_read_is_refused_with_a_remedy(tmp_path, unsupported):
     row = {name: {"a": 1} for name in unsupported.columns}

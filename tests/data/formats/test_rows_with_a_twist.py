@@ -184,6 +184,14 @@ def test_a_prompt_that_is_missing_in_one_row_is_not_guessed(tmp_path):
     assert ("malformed", "missing field 'prompt'") in ledger.reasons
 
 
+def test_a_system_text_is_only_one_at_the_beginning(tmp_path):
+    inside = f"{GOOD}\n\nSystem: it is a bird."
+    sides = {"chosen": inside, "rejected": BAD}
+    row = {side: f"\n\nHuman: {ASK}\n\nAssistant: {text}" for side, text in sides.items()}
+    (group,), _ = read(tmp_path, [row], "pairs")
+    assert group.responses[0] == [bot(inside)]
+
+
 def test_a_label_that_is_text_is_no_answer_beside_other_columns(tmp_path):
     row = {"prompt": ASK, "answer_a": GOOD, "answer_b": BAD, "label": "b"}
     with pytest.raises(DataError, match="none of its columns prompt, answer_a, answer_b, label"):
