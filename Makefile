@@ -26,6 +26,7 @@ check: .venv/dev  ## style, types, import layers, generated blocks
 proofs: .venv/dev  ## long experiments behind the figures in README.md
 	$(BIN)/python -m tests.benchmarks.vs_trl
 	$(BIN)/python -m tests.proofs.kills
+	$(BIN)/python -m tests.proofs.fuzz 10
 	$(BIN)/python -m tests.proofs.ipo
 	$(BIN)/python -m tests.proofs.best_of
 	$(BIN)/python -m tests.proofs.rounds

@@ -53,6 +53,7 @@ def turn_end(
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """All tokens that are marked as special."""
     special = set(tokenizer.all_special_ids)
+    special.discard(None)  # of a special token that is named and not in the vocabulary
     for token_id, token in tokenizer.added_tokens_decoder.items():
         if token.special:
             special.add(token_id)

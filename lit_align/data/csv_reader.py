@@ -31,6 +31,10 @@ def read_csv(path: str) -> Iterator[LocatedRow]:
             _check_header(path, records.fieldnames or ())
         except UnicodeDecodeError as error:
             raise not_utf8(path, error.object) from error
+        except (csv.Error, OSError, EOFError) as error:
+            raise DataError(
+                f"{path}: the first line, with the columns, is broken: {error}"
+            ) from error
         while True:
             first = records.line_num + 1 if records.line_num > 1 else 2  # after the header
             try:

@@ -1,6 +1,7 @@
 """Text that spells special tokens out: only the template's own are tokens, and all other text stays as it was."""
 
 import copy
+import json
 
 import pytest
 from hypothesis import given, settings
@@ -10,8 +11,12 @@ from transformers import PreTrainedTokenizerFast, PythonBackend
 
 from lit_align.chat.control_tokens import control_ids, words_pattern
 from lit_align.chat.spelled_tokens import TurnTokenizer
+from lit_align.data.formats import built_in
+from lit_align.data.ledger import Ledger
+from lit_align.data.prepare import prepare
+from lit_align.data.read_groups import DataSource
 from lit_align.data.tokenize import ChatTokenizer
-from lit_align.errors import RowError, SetAside
+from lit_align.errors import DataError, RowError, SetAside
 from lit_align.types import Group, Pair
 from tests import tiny
 from tests.chat.trl_templates import (
@@ -286,6 +291,42 @@ def test_a_token_that_only_normalisation_makes_is_split():
     encoded = ChatTokenizer(made, max_length=99).encode(group)
     assert encoded.spelled == ("<|user|>",)
     assert made.convert_tokens_to_ids("<|user|>") not in encoded.tree.prompt
+
+
+ROWS = {
+    "demonstrations": {"prompt": ATTACK, "completion": ATTACK},
+    "pairs": {"prompt": ATTACK, "chosen": ATTACK, "rejected": "b"},
+    "desirable": {"prompt": ATTACK, "completion": ATTACK, "label": True},
+    "ranking": {"prompt": ATTACK, "responses": [ATTACK, "b", "c"], "ranking": [1, 2, 3]},
+    "ratings": {"prompt": ATTACK, "response": ATTACK, "helpfulness": 3},
+    "prompts": {"prompt": ATTACK},
+    "responses": {"prompt": ATTACK, "responses": [ATTACK, "b"]},
+}
+
+
+@pytest.mark.parametrize("label_kind", ROWS)
+def test_rows_of_every_label_kind_and_their_ledger(tmp_path, label_kind):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(ROWS[label_kind]) + "\n")
+    source = DataSource([str(path)], label_kind, formats=built_in())
+    made = tiny.tokenizer()
+
+    def read(treatment):
+        chat = ChatTokenizer(made, max_length=999, special_tokens_in_text=treatment)
+        return prepare(source, chat)
+
+    (tree,), ledger = read("split")
+    assert tree.prompt.count(made.eos_token_id) == 1
+    assert all(ids.count(made.eos_token_id) == 1 for ids in tree.responses)
+    assert ledger.to_dict()["split_tokens"] == {END: 1, START: 1}
+    line = "special tokens in text, split into ordinary tokens: <|im_end|> (1), <|im_start|> (1)"
+    assert line in ledger.table()
+    assert Ledger.from_state(ledger.to_state()).split_tokens == ledger.split_tokens
+    (tree,), ledger = read("keep")
+    assert tree.prompt.count(made.eos_token_id) == 2
+    assert ledger.to_dict()["kept_tokens"] == {END: 1, START: 1}
+    with pytest.raises(DataError, match="set aside: the text spells out the special token"):
+        read("set_aside")
 
 
 class Letters(PythonBackend):
