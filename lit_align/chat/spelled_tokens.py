@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from lit_align.chat.control_tokens import SplittingTokenizer, control_ids, words_pattern
@@ -21,7 +21,6 @@ from lit_align.jsonl import parse_json
 from lit_align.types import Group, Message
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 SpecialTokensInText = Literal["split", "set_aside", "keep"]
@@ -41,27 +40,23 @@ class SpelledTokens:
 
     Args:
         tokenizer: with its chat template, if it has one.
-        backend: the compiled tokenizer, if it gives the ids of ``tokenizer``.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, backend: Tokenizer | None) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         ids = control_ids(tokenizer)
         start = "".join(chr(secrets.choice(PRIVATE)) for _ in range(NONCE_LENGTH))
-        self._start = start
         self._marks, names = {}, {}
         for token, sign in zip(sorted(ids), PRIVATE, strict=False):
             self._marks[token] = f"{start}m{chr(sign)}"
             names[token] = f"{start}t{chr(sign)}"
-        self._tokenizer = SplittingTokenizer(tokenizer, names, ids, backend)
+        self._tokenizer = SplittingTokenizer(tokenizer, names, ids, fast_backend(tokenizer))
         self._pattern = words_pattern(ids)
         # in a turn of the assistant, the tags of thoughts are its own
         self._assistant_pattern = words_pattern(ids.keys() - THOUGHTS_TAGS)
         self._marks[HIDDEN] = f"{start}h"
         self._marked = {mark: token for token, mark in self._marks.items()}
-        for (
-            token,
-            mark,
-        ) in self._marks.items():  # a template may write JSON without any such character
+        # a template may write JSON without any such character
+        for token, mark in self._marks.items():
             self._marked[json.dumps(mark)[1:-1]] = json.dumps(token)[1:-1]
         self._mark_pattern = words_pattern(self._marked)
 
@@ -120,13 +115,13 @@ class SpelledTokens:
         """All texts in a value, keys included, each with the pattern of what it must not spell out."""
         if isinstance(value, str):
             yield value, pattern
-        elif isinstance(value, list):
+        elif isinstance(value, list | tuple):
             for item in value:
                 yield from self._texts(item, pattern)
         elif isinstance(value, dict):
             pattern = self._pattern_of(value, pattern)
             for key, item in value.items():
-                yield key, pattern
+                yield from self._texts(key, pattern)
                 yield from self._texts(item, pattern)
                 if key == "arguments" and isinstance(item, str):
                     yield from self._texts(_arguments(item), pattern)
@@ -135,7 +130,7 @@ class SpelledTokens:
         if isinstance(value, str):
             hidden = self._marks[HIDDEN] if self._find_hidden(value, pattern) else ""
             return hidden + pattern.sub(lambda match: self._marks[match[0]], value)
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             return [self._mark(item, pattern) for item in value]
         if not isinstance(value, dict):
             return value
@@ -164,10 +159,7 @@ class TurnTokenizer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.template = ChatTemplate(tokenizer)
-
-    @cached_property
-    def _spelled(self) -> SpelledTokens:
-        return SpelledTokens(self.tokenizer, fast_backend(self.tokenizer))
+        self._spelled = spelled_tokens(tokenizer)
 
     def encode(
         self,
@@ -197,6 +189,19 @@ class TurnTokenizer:
             tools=group.tools,
             template_kwargs=group.template_kwargs,
         )
+
+
+def spelled_tokens(tokenizer: PreTrainedTokenizerBase) -> SpelledTokens:
+    """The spelled tokens of a tokenizer, which are found out once for all that use it as it is."""
+    special = str(tokenizer.special_tokens_map)
+    return _spelled_tokens(tokenizer, str(tokenizer.chat_template), special, len(tokenizer))
+
+
+@lru_cache(maxsize=4)
+def _spelled_tokens(
+    tokenizer: PreTrainedTokenizerBase, template: str, special: str, size: int
+) -> SpelledTokens:
+    return SpelledTokens(tokenizer)
 
 
 def fast_backend(tokenizer: PreTrainedTokenizerBase) -> Any:

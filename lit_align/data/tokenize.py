@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from lit_align.chat.plain_text import as_chat as text_as_chat
 from lit_align.chat.spelled_tokens import (
     SpecialTokensInText,
-    SpelledTokens,
     changed_by_template,
     fast_backend,
+    spelled_tokens,
 )
 from lit_align.chat.turn_ends import turn_end, turn_ends
 from lit_align.data.chat_renderer import ChatRenderer, LearnedTurns, Part, Rendered, Run
@@ -104,7 +104,7 @@ class ChatTokenizer:
         self._ends = turn_ends(tokenizer)
         self.special_tokens_in_text = special_tokens_in_text
         self._backend = fast_backend(tokenizer)
-        self._spelled = SpelledTokens(tokenizer, self._backend)
+        self._spelled = spelled_tokens(tokenizer)
         self._long_texts = LongTexts(self._backend, self._tokenize, max_length)
         self._adds_bos = self._bos is not None and tokenizer("a").input_ids[0] == self._bos
 

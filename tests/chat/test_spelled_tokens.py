@@ -329,6 +329,11 @@ def test_rows_of_every_label_kind_and_their_ledger(tmp_path, label_kind):
         read("set_aside")
 
 
+def test_keys_that_are_no_text_are_let_through():
+    group = Group([{**user(ATTACK), 1: (END,)}], [[assistant("a")]])
+    assert ChatTokenizer(tiny.tokenizer(), max_length=99).encode(group).spelled == (END, START)
+
+
 class Letters(PythonBackend):
     """A tokenizer without a compiled part: a token for each character."""
 
