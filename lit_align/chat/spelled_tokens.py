@@ -184,7 +184,7 @@ class TurnTokenizer:
 
     def _render(self, group: Group, add_generation_prompt: bool) -> str:
         return self.template.render(
-            [*group.prompt],  # type: ignore[list-item]  # turns
+            [*group.prompt],
             add_generation_prompt=add_generation_prompt,
             tools=group.tools,
             template_kwargs=group.template_kwargs,

