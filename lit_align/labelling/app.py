@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -116,7 +116,7 @@ TEMPLATES = Jinja2Templates(directory=FOLDER / "templates")
 TEMPLATES.env.filters["paragraphs"] = to_paragraphs
 
 
-def _require_role(role: str) -> Callable[[Request], int]:
+def _require_role(role: str) -> Callable[[Request], Awaitable[int]]:
     """A dependency: the person whose session cookie the request has, or status 401."""
 
     async def person(request: Request) -> int:  # a moment: it need not wait for a thread

@@ -84,11 +84,9 @@ def _add_tasks(store: Store, campaign: Campaign, paths: Sequence[str], gold: boo
 
 
 def _print_links(store: Store, campaign: Campaign) -> None:
-    admin_token = store.invite("admin", admin=True)
-    assert admin_token is not None  # a new one each time
-    print(f"admin: {campaign.link(admin_token)}")
+    print(f"admin: {campaign.link(store.invite('admin', admin=True))}")
     for name in campaign.annotators:
-        token = store.invite(name, renew=False)
+        token = store.invite_once(name)
         if token:
             print(f"{name}: {campaign.link(token)}")
         else:

@@ -136,14 +136,24 @@ class Store(Database):
         replace = "ON CONFLICT DO UPDATE SET place = excluded.place, gold = excluded.gold"
         self.db.execute(f"INSERT INTO tasks VALUES (NULL, ?, ?, ?, ?, ?, 0) {replace}", row)
 
-    def invite(self, name: str, admin: bool = False, renew: bool = True) -> str | None:
-        """A new token for a link, which ends access by the old one; None without ``renew`` if there is one already."""
+    def invite(self, name: str, admin: bool = False) -> str:
+        """A new token for a link, which ends access by the old one."""
         token = secrets.token_urlsafe(32)
-        resolution = "UPDATE SET token = excluded.token" if renew else "NOTHING"
-        with self.transaction() as db:
-            insert = f"INSERT INTO people VALUES (NULL, ?, ?, ?) ON CONFLICT (name, admin) DO {resolution}"
-            is_new = db.execute(insert, (name, admin, _hash(token))).rowcount
+        self._add_person(name, admin, token, "UPDATE SET token = excluded.token")
+        return token
+
+    def invite_once(self, name: str) -> str | None:
+        """A token for an annotator's link; None if there is one already, which stays."""
+        token = secrets.token_urlsafe(32)
+        is_new = self._add_person(name, False, token, "NOTHING")
         return token if is_new else None
+
+    def _add_person(self, name: str, admin: bool, token: str, resolution: str) -> bool:
+        insert = (
+            f"INSERT INTO people VALUES (NULL, ?, ?, ?) ON CONFLICT (name, admin) DO {resolution}"
+        )
+        with self.transaction() as db:
+            return bool(db.execute(insert, (name, admin, _hash(token))).rowcount)
 
     def open_session(self, token: str) -> tuple[str, bool] | None:
         """The secret of a new session, and whether it is an admin's; None if no link has this token."""

@@ -205,7 +205,7 @@ def test_a_link_that_is_renewed_shuts_the_old_one_out(store):
     secret, admin = store.open_session(old)
     assert store.session_person(secret) == 1
     assert not admin
-    assert store.invite("ada", renew=False) is None
+    assert store.invite_once("ada") is None
     new = store.invite("ada")
     assert store.open_session(old) is None
     assert store.session_person(secret) is None
