@@ -26,6 +26,9 @@ check: .venv/dev  ## style, types, import layers, generated blocks
 proofs: .venv/dev  ## long experiments behind the figures in README.md
 	$(BIN)/python -m tests.benchmarks.vs_trl
 	$(BIN)/python -m tests.proofs.kills
+	$(BIN)/python -m tests.proofs.kills SFT --only 'two processes'
+	$(BIN)/python -m tests.proofs.drills
+	$(BIN)/python -m tests.proofs.drills soak 10
 	$(BIN)/python -m tests.proofs.fuzz 10
 	$(BIN)/python -m tests.proofs.ipo
 	$(BIN)/python -m tests.proofs.best_of

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from lit_align.checkpoint_files import find_checkpoint
+from lit_align.checkpoint_files import find_checkpoint, read_checkpoint
 from lit_align.errors import ModelError
 
 MISSING_KEYS = "Found keys that are in the model state dict but not in the checkpoint"
@@ -33,17 +33,13 @@ def load(path: str | Path, **settings: Any) -> Any:
 
 def _stage_class(file: Path) -> Any:
     """The class that wrote the checkpoint: a checkpoint can only choose among stages that are imported."""
-    import torch
     from lightning.pytorch import LightningModule
 
     from lit_align.plugins import load_plugins
-    from lit_align.renamed_settings import refuse_renamed_checkpoint
 
     classes = load_plugins().load_stages()
     stages = tuple(cls for cls in classes if issubclass(cls, LightningModule))
-    checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    refuse_renamed_checkpoint(file, checkpoint)
-    class_path = str(checkpoint.get("hyper_parameters", {}).get("_class_path", ""))
+    class_path = str(read_checkpoint(file)["hyper_parameters"].get("_class_path", ""))
     module, _, name = class_path.rpartition(".")
     stage_class = getattr(sys.modules.get(module), name, None)
     if not (isinstance(stage_class, type) and issubclass(stage_class, stages)):

@@ -236,8 +236,8 @@ def refuse_renamed_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     Raises:
         ModelError: with the new names.
     """
-    hparams = dict(checkpoint.get("hyper_parameters", {}))
-    class_path = str(hparams.pop("_class_path", ""))
+    hparams = dict(checkpoint["hyper_parameters"])
+    class_path = hparams.pop("_class_path")
     renamed = RenamedSettings()
     renamed.add({"model": {"class_path": class_path, "init_args": hparams}})
     if renamed.sentences:

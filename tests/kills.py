@@ -5,9 +5,12 @@ Runs are forks of this process, which has imported everything, so that a run tak
 
 import csv
 import os
+import signal
+import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ EPOCHS = "--trainer.max_epochs=3"
 NUM_STEPS = 9  # 12 rows in steps of 4, 3 epochs
 SPEED = "tokens/s"  # the one column that may differ
 TIMES = {"seconds"}  # in records of judges
+DDP = ("--trainer.strategy=ddp",)
+MAX_SECONDS_LEFT = 60  # for the other processes of a run one of which was killed
 QUIET = (
     "--trainer.accelerator=cpu",
     "--trainer.log_every_n_steps=1",
@@ -45,6 +50,7 @@ SCORED_ROUNDS = (
     *("--data.feedback=FromReward", "--data.feedback.reward=Length"),
     "--data.feedback.reward.max_words=1",
 )
+REPLAY = ("--data.responses=replay", "--data.fresh_fraction=0.5")
 PREFERENCE = ("--model=Preference", "--model.objective=DPO")
 SAMPLED = (
     *("--model=RL", "--model.reward=Length", "--model.reward.max_words=1", "--data=Prompts"),
@@ -77,7 +83,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "GRPO": (*SAMPLED, "--model.objective=PolicyGradient", "--model.advantage=GRPO"),
     "rounds": (*PREFERENCE, *ROUNDS, *SCORED_ROUNDS, "--data.reference_update=average"),
-    "replayed rounds": (*PREFERENCE, *ROUNDS, *SCORED_ROUNDS, "--data.responses=replay"),
+    "replayed rounds": (*PREFERENCE, *ROUNDS, *SCORED_ROUNDS, *REPLAY),
     "self-rewarding": (
         *(*PREFERENCE, *ROUNDS, "--data.feedback=Judge", "--data.reference_update=round"),
         *("--data.feedback.model=LocalModel", "--data.feedback.model.role=policy"),
@@ -108,11 +114,13 @@ class Kill:
         hook: name of a hook of Lightning's callbacks; by default the one at the start of a step.
         step: steps that are done when the hook is called.
         signal: SIGKILL, SIGTERM or SIGINT.
+        rank: the process of several that gets it; -1 for each of them.
     """
 
     step: int
     hook: str = "on_train_batch_start"
     signal: str = "SIGKILL"
+    rank: int = -1
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -122,6 +130,7 @@ class Kill:
             f"--trainer.callbacks.step={self.step}",
             f"--trainer.callbacks.hook={self.hook}",
             f"--trainer.callbacks.by={self.signal}",
+            f"--trainer.callbacks.rank={self.rank}",
         )
 
 
@@ -132,10 +141,14 @@ class Runs:
         folder: for all runs, their data and the tiny model.
         stage: a key of ``STAGES``.
         more: settings of all runs.
+        processes: how many a run has; more than one are commands of their own rather than forks.
     """
 
-    def __init__(self, folder: Path, stage: str, more: Sequence[str] = ()) -> None:
-        self.folder, self.stage, self.more = folder, stage, tuple(more)
+    def __init__(
+        self, folder: Path, stage: str, more: Sequence[str] = (), processes: int = 1
+    ) -> None:
+        self.folder, self.stage, self.processes = folder, stage, processes
+        self.more = (*more, f"--trainer.devices={processes}", *(DDP if processes > 1 else ()))
         folder.mkdir(parents=True, exist_ok=True)
         self.paths = {"pairs": folder / "pairs.jsonl", "reward": folder / "reward/0/adapter"}
         if not (folder / "tiny").exists():
@@ -154,9 +167,10 @@ class Runs:
         checkpoint: Path | None = None,
         limits: Sequence[str] = (),
     ) -> int:
-        """Run the command in a fork; the status as of ``waitstatus_to_exitcode``."""
+        """Run the command; the status as of ``waitstatus_to_exitcode``."""
         arguments = self.arguments(runs, *more, checkpoint=checkpoint, limits=limits)
-        return _in_fork(arguments, self.folder / "output.txt")
+        run = _in_fork if self.processes == 1 else _as_command
+        return run(arguments, self.folder / "output.txt")
 
     def arguments(
         self,
@@ -193,7 +207,7 @@ class Runs:
             status = self.run(
                 runs, *more, *options, checkpoint=checkpoint, limits=self.limits(limit)
             )
-            if not runs.exists():
+            if not any(runs.glob("[0-9]*")):  # it was refused
                 raise AssertionError(f"{name}: exit {status}\n{self.output()}")
             folder = newest(runs)
             saved = folder / "checkpoints" / "last.ckpt"
@@ -205,6 +219,39 @@ class Runs:
     def output(self) -> str:
         """The end of what the last run printed."""
         return (self.folder / "output.txt").read_text(errors="replace")[-3000:]
+
+
+def compare_states(
+    runs: Runs, starts: Iterable[int] = range(1, NUM_STEPS), limit: str = EPOCHS
+) -> dict[str, Any]:
+    """Resume states of a run, and compare all that follows with the run that nobody killed.
+
+    Args:
+        runs: of the stage.
+        starts: steps after which a run is resumed.
+        limit: of all runs.
+    """
+    options = ("--save_every=1", "--trainer.callbacks+=tests.stages.callbacks.CopyStates")
+    reference = runs.chain("undisturbed", [], *options, limit=limit)
+    problems, pairs = [], 0
+    for start in starts:
+        checkpoint = reference / _state(start)
+        folder = runs.folder / f"from {start}"
+        status = runs.run(folder, *options, checkpoint=checkpoint, limits=runs.limits(limit))
+        if status:
+            problems.append(f"from {start}: exit {status}: {runs.output()}")
+            continue
+        for step in range(start + 1, NUM_STEPS):
+            pairs += 1
+            if states_differ(folder / "0" / _state(step), reference / _state(step)):
+                problems.append(f"from {start}: other state after {step} steps")
+        problems += [f"from {start}: {text}" for text in differences(folder / "0", reference)]
+    return {"rows": len(metrics(reference)), "pairs": pairs, "problems": problems}
+
+
+def _state(step: int) -> Path:
+    """The path of a copied checkpoint in the folder of its run."""
+    return Path("states", str(step), "checkpoints", "last.ckpt")
 
 
 def differences(folder: Path, reference: Path) -> list[str]:
@@ -279,8 +326,36 @@ def _in_fork(arguments: list[str], output: Path) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
+def _as_command(arguments: list[str], output: Path) -> int:
+    """Run the command with all processes that it starts, and wait until none of them is left."""
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lit_align", *arguments],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        status = process.wait()
+    end = time.monotonic() + MAX_SECONDS_LEFT
+    while _is_running(process.pid):
+        if time.monotonic() > end:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError(f"a process outlives its run by {MAX_SECONDS_LEFT} seconds")
+        time.sleep(0.1)
+    return status
+
+
+def _is_running(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def warm_up(folder: Path) -> None:
     """Import in this process what runs import when they need it, so that their forks have it."""
+    torch.set_num_threads(1)  # a fork would wait for the threads of this process, which it has not
     folder.mkdir(parents=True, exist_ok=True)
     runs = Runs(folder, "DPO", ("--trainer.max_steps=1",))
     main(runs.arguments(folder / "warm"))

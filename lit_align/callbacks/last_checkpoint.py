@@ -13,7 +13,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lit_align.compat.stopping import watch
+from lit_align.checkpoint_files import last_checkpoint
+from lit_align.compat.stopping import agree_to_stop, stop_together, watch
 from lit_align.models.atomic_folder import TEMPORARY, remove_abandoned
 
 
@@ -34,7 +35,7 @@ class LastCheckpoint(Checkpoint):
     def save(self, trainer: Trainer) -> None:
         """Save the current state; every rank must call this."""
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
+            trainer.save_checkpoint(last_checkpoint(Path(trainer.default_root_dir)))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove what the processes of the run that is resumed left half written."""
@@ -50,11 +51,13 @@ class LastCheckpoint(Checkpoint):
         Lightning restores the signal's old handler when the run ends.
         """
         watch(trainer)
+        stop_together(trainer)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, _stop_after_step)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Note that a save is due every ``every_n_train_steps`` steps."""
+        """Note that a save is due every ``every_n_train_steps`` steps, and stop if any process was told to."""
+        agree_to_stop(trainer)
         is_multiple = trainer.global_step % self.every_n_train_steps == 0
         self._is_due = bool(trainer.global_step) and is_multiple
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import threading
 import warnings
 
 from jsonargparse import ArgumentError, set_parsing_settings
@@ -12,11 +13,13 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_align.cli import evaluate, inspect, judge
+from lit_align.cli.disk import explain_disk
 from lit_align.cli.error_messages import explain
 from lit_align.cli.objective_switch import refuse_inherited
 from lit_align.cli.renamed import refuse_renamed_arguments
 from lit_align.cli.run_folder import forget_run_folder, remove_empty_run_folder
 from lit_align.cli.training import InspectCLI, LitAlignCLI, run_cli
+from lit_align.disk_errors import disk_error
 from lit_align.errors import AmbiguousName, ConfigError, LitAlignError, UnknownName
 from lit_align.plugin_calls import find_foreign_exit
 from lit_align.plugins import load_plugins
@@ -89,14 +92,6 @@ def main(arguments: list[str] | None = None) -> None:
         remove_empty_run_folder()
         print(f"lit-align: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError | UnknownName | AmbiguousName) else 1)
-    except OSError as error:  # a full disk, or a folder that cannot be written
-        if error.errno is None or error.filename is None:
-            raise
-        print(
-            f"lit-align: {error.filename}: {error.strerror}; change that, and run it again",
-            file=sys.stderr,
-        )
-        sys.exit(1)
     except SIGTERMException:
         sys.exit(143)  # Lightning alone would exit with 0
     except SystemExit as error:
@@ -108,6 +103,12 @@ def main(arguments: list[str] | None = None) -> None:
             "by raising an Exception",
             file=sys.stderr,
         )
+        sys.exit(1)
+    except Exception as error:  # also those that libraries make of a full disk
+        sentence = explain_disk(error)
+        if sentence is None:
+            raise
+        print(f"lit-align: {sentence}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -141,6 +142,13 @@ def _hide_expected_messages() -> None:
         warnings.filterwarnings("ignore", message, category, module)
     for logger, text in LOG_LINES.items():
         logging.getLogger(logger).addFilter(_HideLines(text))
+    threading.excepthook = _report_thread_error
+
+
+def _report_thread_error(error: threading.ExceptHookArgs) -> None:
+    """Print the error of a thread, unless the disk refuses: TensorBoard's thread raises that in the next step again."""
+    if error.exc_value is None or disk_error(error.exc_value) is None:
+        threading.__excepthook__(error)
 
 
 class _HideLines(logging.Filter):

@@ -34,6 +34,12 @@ def create_run_folder(runs: Path) -> Path:
         return folder
 
 
+def current_run_folder() -> Path | None:
+    """The numbered folder of the run in this process; None before it is created."""
+    folder = os.environ.get(VARIABLE)
+    return Path(folder) if folder else None
+
+
 def forget_run_folder() -> None:
     """Forget the folder of an earlier run in this process; a process that a run started keeps its own."""
     if "LOCAL_RANK" not in os.environ:
@@ -42,10 +48,10 @@ def forget_run_folder() -> None:
 
 def remove_empty_run_folder() -> None:
     """Remove the folder of a run that was refused, unless it holds something to look at, such as a ledger."""
-    folder = os.environ.get(VARIABLE)
-    if not folder:
+    folder = current_run_folder()
+    if folder is None:
         return
-    names = {path.name for path in Path(folder).glob("*")}
+    names = {path.name for path in folder.glob("*")}
     event_files = {name for name in names if name.startswith("events.out.")}
     if names - event_files <= SETTINGS_FILES:
         shutil.rmtree(folder, ignore_errors=True)

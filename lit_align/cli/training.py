@@ -27,7 +27,7 @@ from lit_align.compat.lightning import StepsProgressBar, set_root_dir
 from lit_align.errors import ConfigError
 from lit_align.plugin_calls import set_plugin_timeout
 from lit_align.stages.base import Stage
-from lit_align.stages.checkpoints import SafeIO, read_checkpoint
+from lit_align.stages.checkpoints import SafeIO
 from lit_align.stages.language_model_stage import LanguageModelStage
 
 EPILOG = (
@@ -56,6 +56,7 @@ class LitAlignCLI(LightningCLI):
 
     folder: Path
     ckpt_path: str | None
+    checkpoint_io: SafeIO
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Hide Lightning's seed_everything: all randomness depends on model.seed and data.seed alone."""
@@ -128,7 +129,8 @@ class LitAlignCLI(LightningCLI):
         """Add loggers, checkpoints and the report to what the YAML sets."""
         config = self._run_config(self.config_init)
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": self._callbacks(config)}
-        kwargs["plugins"] = [*_as_list(config.trainer.plugins), SafeIO()]
+        self.checkpoint_io = SafeIO()
+        kwargs["plugins"] = [*_as_list(config.trainer.plugins), self.checkpoint_io]
         if config.trainer.logger in (None, True):
             kwargs["logger"] = self._loggers()
         try:
@@ -161,7 +163,8 @@ class LitAlignCLI(LightningCLI):
         part = self.model.objective if is_language_model else self.model.embedder
         print_once(f"{type(self.model).__name__} · {part!r} · {self.model.base.path}")
         if self.ckpt_path:
-            self.model.resumption.checkpoint = read_checkpoint(Path(self.ckpt_path))
+            checkpoint = self.checkpoint_io.read_ahead(Path(self.ckpt_path))
+            self.model.resumption.checkpoint = checkpoint
 
     def before_predict(self) -> None:
         """Refuse a stage that generates no text; Lightning would miss a method."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 _trainers: list[Trainer] = []
+_received: list[int] = []  # signals that this process of several has got
 
 
 def watch(trainer: Trainer | None) -> None:
@@ -16,6 +20,24 @@ def watch(trainer: Trainer | None) -> None:
     _trainers.clear()
     if trainer is not None and trainer.world_size == 1:
         _trainers.append(trainer)
+
+
+def stop_together(trainer: Trainer) -> None:
+    """Only note SIGTERM in each of several processes, until `agree_to_stop`; call it when training starts.
+
+    Lightning's handler waits for the other processes within the signal, while they wait for this one in their step.
+    """
+    _received.clear()
+    if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, frame: _received.append(number))
+
+
+def agree_to_stop(trainer: Trainer) -> None:
+    """Let Lightning stop all processes after this step, if one of them got SIGTERM; each of them must call this."""
+    if trainer.world_size == 1:
+        return
+    if trainer.strategy.reduce_boolean_decision(bool(_received), all=False):
+        trainer._signal_connector.received_sigterm = True
 
 
 def stop_if_told() -> None:

@@ -121,7 +121,12 @@ class StepLoader:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch and number of the next step, for Lightning; a `Stage` saves the position itself."""
+        """Epoch and number of the next step, for Lightning; a `Stage` saves the position itself.
+
+        An epoch whose steps are all done is over, however the loader got there, so that equal runs save equal states.
+        """
+        if self.next == len(self):
+            return {"epoch": self.epoch + 1, "next": 0}
         return {"epoch": self.epoch, "next": self.next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

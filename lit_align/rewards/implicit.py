@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_align import Register, hookimpl
 from lit_align.chat.plain_text import is_plain_text_adapter
-from lit_align.checkpoint_files import find_checkpoint
+from lit_align.checkpoint_files import find_checkpoint, read_checkpoint
 from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_groups
 from lit_align.errors import ModelError
 from lit_align.functional.logps import response_logps, sum_by_response
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ADAPTER_PREFIX = "_adapters."  # of the adapters' weights in a stage's checkpoint
+REWARD_IMPLYING_KINDS = "an objective over comparisons, binary labels or rankings"
 
 
 class TrainedPolicy(NamedTuple):
@@ -98,15 +99,20 @@ def load_policy(run: str) -> TrainedPolicy:
         ModelError: if there is no such run, its objective implies no reward, or the checkpoint does not fit.
     """
     file = find_checkpoint(run)
-    checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    checkpoint = read_checkpoint(file)
     settings = checkpoint["hyper_parameters"]
+    if "objective" not in settings:
+        raise ModelError(
+            f"{run} is a run of {settings['_class_path']}, which trains no language model; "
+            f"give one of {REWARD_IMPLYING_KINDS}"
+        )
     objective, base, lora = _instantiate(settings)
     if objective.for_reward_model:
         raise ModelError(f"{run} is a reward model; give its adapter/ folder to RewardModelScore")
     if not isinstance(objective, ImplicitRewardObjective):
         raise ModelError(
-            f"{run} is a run of {type(objective).__name__}, which implies no reward; give one of an objective over "
-            "comparisons, binary labels or rankings"
+            f"{run} is a run of {type(objective).__name__}, which implies no reward; give one of "
+            f"{REWARD_IMPLYING_KINDS}"
         )
     init_adapter = settings.get("init_adapter")
     adapters = AdapterSet(

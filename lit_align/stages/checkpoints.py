@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError
 
-from lit_align.errors import ModelError, TrainingError
+from lit_align.checkpoint_files import adapter_folder, previous_checkpoint, read_checkpoint
+from lit_align.disk_errors import disk_error
+from lit_align.errors import TrainingError
 from lit_align.models.atomic_folder import TEMPORARY, remove_abandoned, sync_to_disk
-from lit_align.renamed_settings import refuse_renamed_checkpoint
 
 
 class SafeIO(TorchCheckpointIO):
@@ -29,6 +28,19 @@ class SafeIO(TorchCheckpointIO):
 
     #: called with the folder beside the checkpoint to save the adapter in; set by the stage
     save_adapter: Callable[[Path], None] | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read_ahead: dict[Path, dict[str, Any]] = {}
+
+    def read_ahead(self, path: Path) -> dict[str, Any]:
+        """The content of a checkpoint, which the next `load_checkpoint` does not read again.
+
+        Raises:
+            ModelError: as `load_checkpoint`.
+        """
+        self._read_ahead = {path: read_checkpoint(path)}
+        return self._read_ahead[path]
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
@@ -77,44 +89,14 @@ class SafeIO(TorchCheckpointIO):
         Raises:
             ModelError: if it is broken, or its stage or settings have other names by now.
         """
-        return read_checkpoint(Path(path))
+        checkpoint = self._read_ahead.pop(Path(path), None)
+        return read_checkpoint(Path(path)) if checkpoint is None else checkpoint
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint, the one before it, and the adapter beside it."""
         super().remove_checkpoint(path)
         previous_checkpoint(Path(path)).unlink(missing_ok=True)
         shutil.rmtree(adapter_folder(Path(path)), ignore_errors=True)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU; nothing in it is executed.
-
-    Raises:
-        ModelError: if it is no complete checkpoint, holds more than tensors and plain values, or has other names.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
-            raise ModelError(
-                f"{path} holds a Python object, which could execute code; only checkpoints of tensors "
-                "and plain values are loaded, as lit-align writes them"
-            ) from error
-        raise ModelError(f"{path} is no complete checkpoint; {_other_checkpoint(path)}") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ModelError(f"{path} is no checkpoint of lit-align; {_other_checkpoint(path)}")
-    refuse_renamed_checkpoint(path, checkpoint)
-    return checkpoint
-
-
-def previous_checkpoint(checkpoint: Path) -> Path:
-    """The path of the checkpoint that another one replaced.
-
-    Example:
-        >>> previous_checkpoint(Path("checkpoints/last.ckpt")).as_posix()
-        'checkpoints/last.previous.ckpt'
-    """
-    return checkpoint.with_suffix(".previous.ckpt")
 
 
 def _keep_previous(target: Path) -> None:
@@ -130,16 +112,8 @@ def _keep_previous(target: Path) -> None:
     os.replace(link, previous_checkpoint(target))
 
 
-def _other_checkpoint(path: Path) -> str:
-    """What to resume from instead."""
-    previous = previous_checkpoint(path)
-    if previous.is_file() and zipfile.is_zipfile(previous):
-        return f"resume from the one before it, --ckpt_path {previous}"
-    return "give the path of another one, or start again"
-
-
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).rstrip(".")
+    return disk_error(error) or str(getattr(error, "strerror", None) or error).rstrip(".")
 
 
 def save_adapter_beside_checkpoints(trainer: Trainer, save_adapter: Callable[[Path], None]) -> None:
@@ -147,13 +121,3 @@ def save_adapter_beside_checkpoints(trainer: Trainer, save_adapter: Callable[[Pa
     checkpoint_io = trainer.strategy.checkpoint_io
     if isinstance(checkpoint_io, SafeIO):
         checkpoint_io.save_adapter = save_adapter
-
-
-def adapter_folder(checkpoint: Path) -> Path:
-    """The folder of the adapter beside a checkpoint.
-
-    Example:
-        >>> adapter_folder(Path("checkpoints/last.ckpt")).as_posix()
-        'checkpoints/last.adapter'
-    """
-    return checkpoint.with_suffix(".adapter")

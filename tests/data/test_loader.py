@@ -121,6 +121,7 @@ def test_an_epoch_whose_steps_are_done_yields_none_and_the_next_begins():
     steps.start_at(1, 2)
     steps.set_epoch(1)
     assert list(steps) == []
+    assert steps.state_dict() == {"epoch": 2, "next": 0}  # as of a loader that came there itself
     steps.set_epoch(2)
     assert (len(list(steps)), steps.epoch) == (2, 3)
 

@@ -1,16 +1,20 @@
 """Killed anywhere and resumed, every stage does what it does undisturbed.
 
-``python -m tests.proofs.kills [STAGE ...]`` resumes each of the 8 states of a run of 9 steps, and compares every state
-that follows, and all that the run leaves, with those of the run that nobody killed. A state is all that a resumed run
-reads, so equal states mean equal runs after any number of kills. Real signals at random moments, three in a row, check
-that nothing else is read. Figures go to ``kills.json`` beside this file.
+``python -m tests.proofs.kills [STAGE ...]`` resumes the state after each of the 9 steps of a run, and compares every
+state that follows, and all that the run leaves, with those of the run that nobody killed. A state is all that a resumed
+run reads, so equal states mean equal runs after any number of kills. Real signals at random moments, three in a row,
+check that nothing else is read; ``--only 'two processes'`` kills processes of a run of two. Figures go to
+``kills.json`` beside this file.
 """
 
+import argparse
+import itertools
 import json
 import random
 import resource
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.kills import (
@@ -18,18 +22,22 @@ from tests.kills import (
     STAGES,
     Kill,
     Runs,
+    compare_states,
     differences,
-    metrics,
-    states_differ,
     warm_up,
 )
 
 FIGURES = Path(__file__).with_suffix(".json")
-COPY = "--trainer.callbacks+=tests.stages.callbacks.CopyStates"
-CHAINS = 2  # random chains of a stage
 SAVE_EVERY = (1, 2, 3)
 LIMITS = ("--trainer.max_epochs=3", "--trainer.max_steps=9")
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
+KILLED_PROCESSES = (
+    Kill(2, rank=1),
+    Kill(4, "on_before_optimizer_step", rank=0),
+    Kill(5, "on_train_batch_end"),
+    Kill(6, signal="SIGTERM", rank=1),
+    Kill(7, signal="SIGINT", rank=0),
+)
 HOOKS = (
     "on_train_batch_start",
     "on_train_batch_end",
@@ -38,63 +46,66 @@ HOOKS = (
 )
 
 
-def compare_states(runs: Runs, limit: str) -> dict:
-    """Resume every state of a run, and compare all that follows."""
-    options = ("--save_every=1", COPY)
-    reference = runs.chain("undisturbed", [], *options, limit=limit)
-    problems, pairs = [], 0
-    for start in range(1, NUM_STEPS):
-        checkpoint = reference / "states" / str(start) / "checkpoints" / "last.ckpt"
-        folder = runs.folder / f"from {start}"
-        status = runs.run(folder, *options, checkpoint=checkpoint, limits=runs.limits(limit))
-        if status:
-            problems.append(f"from {start}: exit {status}")
-            continue
-        for step in range(start + 1, NUM_STEPS):
-            state = Path("states", str(step), "checkpoints", "last.ckpt")
-            pairs += 1
-            if states_differ(folder / "0" / state, reference / state):
-                problems.append(f"from {start}: other state after {step} steps")
-        problems += [f"from {start}: {text}" for text in differences(folder / "0", reference)]
-    return {"rows": len(metrics(reference)), "pairs": pairs, "problems": problems}
-
-
-def random_chains(runs: Runs, draw: random.Random) -> dict:
-    """Kill three times at random moments."""
+def random_chains(runs: Runs, draw: random.Random, num_chains: int) -> dict:
+    """Kill three times at random moments, under each way to save and to end a run in turn."""
+    ways = list(itertools.product(SAVE_EVERY, LIMITS))
+    draw.shuffle(ways)
     problems, chains = [], []
-    for number in range(CHAINS):
-        save_every, limit = draw.choice(SAVE_EVERY), draw.choice(LIMITS)
+    for number in range(num_chains):
+        save_every, limit = ways[number % len(ways)]
         options = (f"--save_every={save_every}",)
-        reference = runs.chain(f"chain {number} undisturbed", [], *options, limit=limit)
+        name = f"save_every {save_every}, {limit.removeprefix('--trainer.')}"
+        if number < len(ways):
+            runs.chain(f"{name} undisturbed", [], *options, limit=limit)
         kills = []
         for step in sorted(draw.sample(range(NUM_STEPS), 3)):
             kills.append(Kill(step, draw.choice(HOOKS), draw.choice(SIGNALS)))
         folder = runs.chain(f"chain {number}", kills, *options, limit=limit)
-        found = differences(folder, reference)
-        name = " ".join(f"{kill.signal}@{kill.step}:{kill.hook}" for kill in kills)
-        chains.append(f"save_every {save_every}, {limit.removeprefix('--trainer.')}, {name}")
-        problems += [f"{chains[-1]}: {text}" for text in found]
+        moments = " ".join(f"{kill.signal}@{kill.step}:{kill.hook}" for kill in kills)
+        chains.append(f"{name}, {moments}")
+        for text in differences(folder, runs.folder / f"{name} undisturbed" / "0"):
+            problems.append(f"{chains[-1]}: {text}")
     return {"chains": chains, "problems": problems}
 
 
-def prove(stage: str, folder: Path) -> dict:
-    """Both experiments with one stage, and the CPU seconds that they took."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    states = compare_states(Runs(folder / "states", stage), LIMITS[len(stage) % 2])
-    chains = random_chains(Runs(folder / "chains", stage), random.Random(stage))
-    seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
-    return {"every state": states, "random chains": chains, "CPU seconds": round(seconds)}
+def two_processes(runs: Runs) -> dict:
+    """Kill the second of two processes, then the first, then both, and let one of them get another signal."""
+    options = ("--save_every=1",)
+    reference = runs.chain("undisturbed", [], *options)
+    folder = runs.chain("killed", KILLED_PROCESSES, *options)
+    chain = [f"{kill.signal}@{kill.step}:rank {kill.rank}" for kill in KILLED_PROCESSES]
+    return {"chains": [" ".join(chain)], "problems": differences(folder, reference)}
 
 
-def main(stages: list[str]) -> None:
+EXPERIMENTS: dict[str, Callable[[Runs, random.Random, int], dict]] = {
+    "every state": lambda runs, draw, _: compare_states(runs, limit=draw.choice(LIMITS)),
+    "after the last step": lambda runs, draw, _: compare_states(runs, [NUM_STEPS]),
+    "random chains": random_chains,
+    "two processes": lambda runs, *_: two_processes(runs),
+}
+OF_ALL_STAGES = [*EXPERIMENTS][:3]  # the others only where they are asked for
+
+
+def main(arguments: list[str]) -> None:
     """Run the experiments and write the figures, stage by stage."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("stages", nargs="*", default=list(STAGES))
+    parser.add_argument("--only", choices=EXPERIMENTS, help="one experiment, the others as before")
+    parser.add_argument("--chains", type=int, default=2, help="random chains of a stage")
+    parsed = parser.parse_args(arguments)
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         warm_up(Path(folder, "warm"))
-        for stage in stages or STAGES:
-            figures[stage] = prove(stage, Path(folder, stage.replace(" ", "-")))
-            FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
-            print(stage, figures[stage], flush=True)
+        for stage in parsed.stages:
+            for name in [parsed.only] if parsed.only else OF_ALL_STAGES:
+                processes = 2 if name == "two processes" else 1
+                runs = Runs(Path(folder, stage, name), stage, processes=processes)
+                before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+                result = EXPERIMENTS[name](runs, random.Random(stage), parsed.chains)
+                seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+                figures.setdefault(stage, {})[name] = {**result, "CPU seconds": round(seconds)}
+                FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+                print(stage, name, figures[stage][name], flush=True)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,25 @@
 """What a resumed run may change, without a run: settings, data, optimizer and schedule; broken checkpoints."""
 
 import os
+import resource
 import warnings
+import zipfile
+from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR, StepLR
 
+import lit_align
+from lit_align.checkpoint_files import previous_checkpoint, read_checkpoint
 from lit_align.data.datamodules import Comparisons
 from lit_align.data.digest import trees_digest
 from lit_align.errors import ConfigError, ModelError, TrainingError
 from lit_align.models.atomic_folder import remove_abandoned
-from lit_align.stages.checkpoints import SafeIO, previous_checkpoint, read_checkpoint
+from lit_align.rewards.implicit import load_policy
+from lit_align.stages.checkpoints import SafeIO
 from lit_align.stages.resume import (
     apply_options,
     data_settings,
@@ -54,9 +60,9 @@ def test_a_model_may_have_moved():
 
 
 def test_settings_of_data_are_plain_and_name_no_files():
-    settings = data_settings(Comparisons("a.jsonl", batch_size=4))
-    assert settings["batch_size"] == 4
-    assert "train" not in settings
+    plain = data_settings(Comparisons("a.jsonl", batch_size=4))
+    assert plain["batch_size"] == 4
+    assert "train" not in plain
 
 
 @pytest.mark.parametrize(
@@ -150,38 +156,119 @@ def test_labels_and_masks_count():
 # ------------------------------------------------------------------ checkpoint files
 
 
+SAVED = {
+    "hyper_parameters": {"_class_path": "lit_align.orca.stage.CrossModal"},
+    "state_dict": {"weight": torch.arange(999)},
+}
+
+
+def save(path, step=1):
+    SafeIO().save_checkpoint({**SAVED, "global_step": step}, path)
+
+
 def test_the_checkpoint_before_the_last_is_named_when_the_last_is_broken(tmp_path):
-    path, writer = tmp_path / "last.ckpt", SafeIO()
+    path = tmp_path / "last.ckpt"
     for step in (1, 2, 3):
-        writer.save_checkpoint({"state_dict": {}, "global_step": step}, path)
+        save(path, step)
     assert read_checkpoint(path)["global_step"] == 3
     assert read_checkpoint(previous_checkpoint(path))["global_step"] == 2
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ModelError, match=r"resume from the one before it, --ckpt_path .*previous"):
+    with pytest.raises(
+        ModelError, match=r"no complete checkpoint; give the one before it, .*previous"
+    ):
+        read_checkpoint(path)
+    previous_checkpoint(path).write_bytes(b"")
+    with pytest.raises(ModelError, match="give the path of another one"):
         read_checkpoint(path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["last.ckpt", "last.previous.ckpt"]
 
 
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+READERS = {
+    "resume": lambda path: SafeIO().load_checkpoint(path, weights_only=True),
+    "load": lit_align.load,
+    "reward": lambda path: load_policy(str(path)),
+}
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_no_broken_byte_is_read(tmp_path_factory, data):
+    """Cut off anywhere, or with another byte anywhere: never a traceback, and never other weights."""
+    path = tmp_path_factory.mktemp("broken") / "last.ckpt"
+    save(path)
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans(), label="cut off"):
+        path.write_bytes(content[:place])
+    else:
+        content[place] ^= data.draw(st.integers(1, 255))
+        path.write_bytes(content)
+    try:
+        checkpoint = read_checkpoint(path)
+    except ModelError:
+        return
+    assert len(content) == path.stat().st_size  # a byte that means nothing, such as padding
+    assert torch.equal(checkpoint["state_dict"]["weight"], SAVED["state_dict"]["weight"])
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "no complete checkpoint"),
+        (b"PK", "no complete checkpoint"),
+        ([1], "no checkpoint of lit-align"),
+        ({"weight": torch.zeros(1)}, "no checkpoint of lit-align"),
+        ({"state_dict": {}, "hyper_parameters": {"lr": 0.1}}, "no checkpoint of lit-align"),
+        ({**SAVED, "state_dict": [1]}, "no checkpoint of lit-align"),
+        ({**SAVED, "callbacks": SimpleNamespace()}, "holds a Python object"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_refused_alike_everywhere(reader, content, match, tmp_path):
     path = tmp_path / "last.ckpt"
-    path.write_bytes(b"")
-    with pytest.raises(ModelError, match="no complete checkpoint"):
-        read_checkpoint(path)
-    torch.save([1], path)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ModelError, match=f"last.ckpt {match}|last.ckpt is {match}"):
+        READERS[reader](path)
+
+
+def test_a_run_without_a_policy_implies_no_reward(tmp_path):
+    path = tmp_path / "last.ckpt"
+    save(path)
+    with pytest.raises(
+        ModelError, match=r"is a run of .*CrossModal, which trains no language model; give"
+    ):
+        load_policy(str(path))
+
+
+def test_an_archive_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "last.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data.txt", "text")
     with pytest.raises(ModelError, match="no checkpoint of lit-align"):
         read_checkpoint(path)
 
 
+def test_a_checkpoint_is_read_once(tmp_path):
+    path, checkpoint_io = tmp_path / "last.ckpt", SafeIO()
+    save(path)
+    checkpoint = checkpoint_io.read_ahead(path)
+    assert checkpoint_io.load_checkpoint(str(path)) is checkpoint
+    assert checkpoint_io.load_checkpoint(path) is not checkpoint  # it is not kept in memory
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path):
-    path, writer = tmp_path / "last.ckpt", SafeIO()
-    writer.save_checkpoint({"state_dict": {}, "global_step": 1}, path)
-
-    def fail(folder):
-        raise OSError(28, "No space left on device", str(folder))
-
-    writer.save_adapter = fail
-    with pytest.raises(TrainingError, match="No space left on device; the last complete one"):
-        writer.save_checkpoint({"state_dict": {}, "global_step": 2}, path)
+    path = tmp_path / "last.ckpt"
+    save(path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size - 1, limits[1]))
+    try:
+        with pytest.raises(TrainingError, match="File too large; the last complete one is still"):
+            save(path, step=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert read_checkpoint(path)["global_step"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
