@@ -222,7 +222,10 @@ class Runs:
 
 
 def compare_states(
-    runs: Runs, starts: Iterable[int] = range(1, NUM_STEPS), limit: str = EPOCHS
+    runs: Runs,
+    starts: Iterable[int] = range(1, NUM_STEPS),
+    limit: str = EPOCHS,
+    num_steps: int = NUM_STEPS,
 ) -> dict[str, Any]:
     """Resume states of a run, and compare all that follows with the run that nobody killed.
 
@@ -230,6 +233,7 @@ def compare_states(
         runs: of the stage.
         starts: steps after which a run is resumed.
         limit: of all runs.
+        num_steps: of a run under this limit.
     """
     options = ("--save_every=1", "--trainer.callbacks+=tests.stages.callbacks.CopyStates")
     reference = runs.chain("undisturbed", [], *options, limit=limit)
@@ -241,7 +245,7 @@ def compare_states(
         if status:
             problems.append(f"from {start}: exit {status}: {runs.output()}")
             continue
-        for step in range(start + 1, NUM_STEPS):
+        for step in range(start + 1, num_steps):
             pairs += 1
             if states_differ(folder / "0" / _state(step), reference / _state(step)):
                 problems.append(f"from {start}: other state after {step} steps")
