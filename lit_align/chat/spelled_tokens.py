@@ -215,6 +215,26 @@ def fast_backend(tokenizer: PreTrainedTokenizerBase) -> Any:
     return backend if is_same else None
 
 
+def is_split(spelled: Sequence[str], treatment: SpecialTokensInText | None, is_text: bool) -> bool:
+    """Whether special tokens that a row spells out are split into ordinary tokens.
+
+    Args:
+        spelled: the tokens.
+        treatment: what is set; None splits in turns and keeps in plain text.
+        is_text: whether the row is plain text.
+
+    Raises:
+        SetAside: if the row is set aside for them.
+    """
+    if spelled and treatment == "set_aside":
+        raise SetAside(
+            f"the text spells out the special token {spelled[0]!r}; set data.special_tokens_in_text to split, or "
+            "to keep"
+        )
+    usual: SpecialTokensInText = "keep" if is_text else "split"
+    return bool(spelled) and (treatment or usual) == "split"
+
+
 def changed_by_template() -> SetAside:
     """The error for a text whose special tokens cannot be told from the template's own."""
     return SetAside(

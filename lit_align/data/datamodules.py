@@ -16,7 +16,6 @@ from lit_align.chat.spelled_tokens import SpecialTokensInText
 from lit_align.checks import check_at_least, check_fraction
 from lit_align.data.chat_renderer import LearnedTurns
 from lit_align.data.column_fates import ColumnSettings, columns_read_by
-from lit_align.data.digest import trees_digest
 from lit_align.data.formats import Format
 from lit_align.data.kto_mismatched import add_mismatched_responses
 from lit_align.data.ledger import Ledger, write_ledgers
@@ -25,7 +24,7 @@ from lit_align.data.prepare import prepare
 from lit_align.data.read_groups import DataSource
 from lit_align.data.text_module import TextModule
 from lit_align.data.tokenize import ChatTokenizer
-from lit_align.data.tree_store import TreeStore
+from lit_align.data.tree_store import digest_of
 from lit_align.errors import ConfigError
 from lit_align.functional.trees import FLEX_BLOCK_SIZE
 from lit_align.types import (
@@ -268,9 +267,7 @@ class TextDataModule(LightningDataModule, ABC):
         trees = self.trees["train"]
         return {
             "rows": len(trees),
-            "digest of the rows": trees.digest
-            if isinstance(trees, TreeStore)
-            else trees_digest(trees),
+            "digest of the rows": digest_of(trees),
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
             "seed": self.seed,

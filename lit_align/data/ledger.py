@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lit_align.data.data_findings import DataFindings
+from lit_align.data.ledger_lines import count_rows, most_common, reason_lines
 from lit_align.errors import DataError, RowError
 from lit_align.jsonl import write_json, write_jsonl
 from lit_align.types import Tree
 
 FATES = ("kept", "truncated", "malformed", "set aside", "overlong")
 MAX_EXAMPLES = 3  # recorded for each reason
-MAX_REASONS = 10  # printed for each fate
-MAX_NAMES = 20  # printed of each kind
 
 SUMMED = (
     "rows",
@@ -158,7 +157,7 @@ class Ledger:
             raise DataError(f"{self.name} has no rows; give a file that has")
         malformed = fates["malformed"]
         if malformed > max_malformed * self.rows:
-            share = f"{malformed:,} of {_count_rows(self.rows)} ({malformed / self.rows:.2%})"
+            share = f"{malformed:,} of {count_rows(self.rows)} ({malformed / self.rows:.2%})"
             raise DataError(
                 f"{share} of {self.name} are malformed, over max_malformed {max_malformed:.2%}; "
                 f"mostly {self._most_common_loss(('malformed',))}; fix them or raise max_malformed"
@@ -182,10 +181,10 @@ class Ledger:
     def table(self) -> str:
         """Fates, reasons and token counts as text."""
         rule = "─" * 78
-        lines = [f"{self.name}: {_count_rows(self.rows)}", rule]
+        lines = [f"{self.name}: {count_rows(self.rows)}", rule]
         for fate, count in self.fates.items():
             lines.append(f"{fate:<12}{count:>10,}{count / max(self.rows, 1):>9.2%}")
-            lines += self._reason_lines(fate)
+            lines += reason_lines(fate, self.reasons, self.examples)
         if self.tokens:  # none where nothing was tokenised
             lines += [rule, *self._token_lines()]
         if self.chars_cut:
@@ -195,13 +194,13 @@ class Ledger:
         if self.joined < 0:
             lines.append(f"rows that records were divided into, beyond one each: {-self.joined:,}")
         if self.unread:
-            lines.append(f"not read: {_most_common(self.unread)}")
+            lines.append(f"not read: {most_common(self.unread)}")
         for counts, treatment in (
             (self.split_tokens, "split into ordinary tokens"),
             (self.kept_tokens, "kept as special tokens"),
         ):
             if counts:
-                lines.append(f"special tokens in text, {treatment}: {_most_common(counts)}")
+                lines.append(f"special tokens in text, {treatment}: {most_common(counts)}")
         lines += [f"note: {sentence}" for sentence in self.notes]
         return "\n".join(lines)
 
@@ -219,29 +218,6 @@ class Ledger:
     def compare(self, train: Ledger) -> None:
         """Note the prompts of these data that are in the training data too."""
         self.overlap = self.findings.overlap(train.findings, "train")
-
-    def _reason_lines(self, fate: str) -> list[str]:
-        lines = []
-        reasons = self._reasons_of(fate)
-        for reason, count in reasons[:MAX_REASONS]:
-            line = f"  {count:>8,}  {reason}"
-            sources = self.examples.get((fate, reason), [])
-            if sources:
-                names = ", ".join(Path(source).name for source in sources)
-                ellipsis = ", ..." if count > MAX_EXAMPLES else ""
-                line += f"  ({names}{ellipsis})"
-            lines.append(line)
-        if len(reasons) > MAX_REASONS:
-            lines.append(f"  and {len(reasons) - MAX_REASONS:,} less common reasons")
-        return lines
-
-    def _reasons_of(self, fate: str) -> list[tuple[str, int]]:
-        """Reasons of a fate and their counts, the most common first."""
-        reasons = []
-        for (reason_fate, reason), count in self.reasons.most_common():
-            if reason_fate == fate and reason:
-                reasons.append((reason, count))
-        return reasons
 
     def _token_lines(self) -> list[str]:
         share = self.scored / max(self.tokens, 1)
@@ -322,14 +298,3 @@ def write_ledger_rows(folder: Path, ledgers: Mapping[str, Ledger]) -> None:
 def _plain_counts(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The name and the counts of a ledger, of all its fields or of its state."""
     return {name: value for name, value in fields.items() if isinstance(value, str | int)}
-
-
-def _most_common(counts: Counter[str]) -> str:
-    """The most common names with their counts, and how many others there are."""
-    names = [f"{name} ({count:,})" for name, count in counts.most_common(MAX_NAMES)]
-    others = len(counts) - len(names)
-    return ", ".join(names) + (f", and {others} others" if others else "")
-
-
-def _count_rows(count: int) -> str:
-    return f"{count:,} {'row' if count == 1 else 'rows'}"

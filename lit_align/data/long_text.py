@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tokenizers.pre_tokenizers import ByteLevel
 
 from lit_align.chat.turns import THOUGHTS_KEYS, split_thoughts
+from lit_align.errors import DataError, Overlong
 from lit_align.types import Group, Message, Text
 
 if TYPE_CHECKING:
@@ -78,6 +79,31 @@ class LongTexts:
         """The group with each long text of a response cut, where that does not change its first tokens."""
         responses = [self._shorten_response(response) for response in group.responses]
         return group._replace(responses=responses)
+
+    def limit(self, group: Group, overlong: Literal["drop", "truncate", "error"]) -> Group:
+        """The group with long texts of its responses cut, which takes less time than to tokenise them.
+
+        Args:
+            group: to cut.
+            overlong: what happens to rows that do not fit.
+
+        Raises:
+            Overlong: if a text cannot fit, and rows are not truncated.
+            DataError: if that is an error.
+        """
+        fills_prompt = self.in_prompt(group)
+        if not fills_prompt and not any(map(self.in_response, group.responses)):
+            return group
+        if overlong == "error":
+            raise DataError(
+                f"{group.source or 'a row'} has a text of more than {self.max_length} tokens, over max_length; "
+                "raise max_length, or set overlong to drop or truncate"
+            )
+        if fills_prompt:
+            raise Overlong("prompt fills max_length")
+        if overlong == "drop":
+            raise Overlong("longer than max_length")
+        return self.shorten(group)
 
     def _shorten_response(self, response: Text) -> Text:
         if isinstance(response, str):

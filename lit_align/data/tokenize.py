@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lit_align.chat.plain_text import as_chat as text_as_chat
@@ -10,12 +9,13 @@ from lit_align.chat.spelled_tokens import (
     SpecialTokensInText,
     changed_by_template,
     fast_backend,
+    is_split,
     spelled_tokens,
 )
 from lit_align.chat.turn_ends import turn_end, turn_ends
 from lit_align.data.chat_renderer import ChatRenderer, LearnedTurns, Part, Rendered, Run
 from lit_align.data.long_text import LongTexts, response_texts
-from lit_align.errors import DataError, Malformed, ModelError, Overlong, SetAside
+from lit_align.errors import DataError, Malformed, ModelError, Overlong
 from lit_align.types import Branch, Group, Tree
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ class ChatTokenizer:
         group = chat or group
         is_text = isinstance(group.prompt, str)
         spelled = tuple(self._spelled.find(group))
-        split = self._splits(spelled, is_text)
-        shorter = self._shorten(group)
+        split = is_split(spelled, self.special_tokens_in_text, is_text)
+        shorter = self._long_texts.limit(group, self.overlong)
         rendered = self._render(shorter, split)
         start_ids = self._tokenize(rendered.prompt)
         prompt = self._prompt_ids(start_ids, is_text)
@@ -164,41 +164,6 @@ class ChatTokenizer:
             spelled=spelled,
             split=split,
         )
-
-    def _shorten(self, group: Group) -> Group:
-        """The group with long texts of its responses cut, which takes less time than to tokenise them.
-
-        Raises:
-            Overlong: if a text cannot fit, and rows are not truncated.
-            DataError: if that is an error.
-        """
-        fills_prompt = self._long_texts.in_prompt(group)
-        if not fills_prompt and not any(map(self._long_texts.in_response, group.responses)):
-            return group
-        if self.overlong == "error":
-            raise DataError(
-                f"{group.source or 'a row'} has a text of more than {self.max_length} tokens, over max_length; "
-                "raise max_length, or set overlong to drop or truncate"
-            )
-        if fills_prompt:
-            raise Overlong("prompt fills max_length")
-        if self.overlong == "drop":
-            raise Overlong("longer than max_length")
-        return self._long_texts.shorten(group)
-
-    def _splits(self, spelled: Sequence[str], is_text: bool) -> bool:
-        """Whether special tokens that a row spells out are split into ordinary tokens.
-
-        Raises:
-            SetAside: if the row is set aside for them.
-        """
-        if spelled and self.special_tokens_in_text == "set_aside":
-            raise SetAside(
-                f"the text spells out the special token {spelled[0]!r}; set data.special_tokens_in_text to split, or "
-                "to keep"
-            )
-        treatment = self.special_tokens_in_text or ("keep" if is_text else "split")
-        return bool(spelled) and treatment == "split"
 
     def _render(self, group: Group, split: bool) -> Rendered:
         """The rendered group, with marks for the special tokens that its text spells out if these are split."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lit_align.data.digest import join_digests
+from lit_align.data.digest import join_digests, trees_digest
 from lit_align.data.lazy_sequence import LazySequence
 from lit_align.data.packing import separate_branches
 from lit_align.types import Branch, Group, Pair, Tree
@@ -171,3 +171,8 @@ def _schema() -> pa.Schema:
             ("size", pa.int64()),
         ]
     )
+
+
+def digest_of(trees: Sequence[Tree]) -> str:
+    """Digest of the rows of an epoch: the stored one where there is one."""
+    return trees.digest if isinstance(trees, TreeStore) else trees_digest(trees)

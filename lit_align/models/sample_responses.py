@@ -46,7 +46,6 @@ def sample_responses(
         TrainingError: if memory runs out; it names the settings to lower.
     """
     num_responses = min(prompts_at_once, len(prompts)) * num_generations
-
     with (
         raise_out_of_memory(partial(_advice, num_responses, max_new_tokens)),
         adapters.activate("policy", training=False) as model,
@@ -62,11 +61,14 @@ def sample_responses(
             batch_size=num_responses,
             token_budget=token_budget,
         )
+    return completions, [_texts(tokenizer, generations) for generations in completions]
+
+
+def _texts(tokenizer: PreTrainedTokenizerBase, completions: Sequence[Completion]) -> list[str]:
     texts = []
-    for generations in completions:
-        ids = [completion.ids for completion in generations]
-        texts.append([str(tokenizer.decode(row, skip_special_tokens=True)) for row in ids])
-    return completions, texts
+    for completion in completions:
+        texts.append(str(tokenizer.decode(completion.ids, skip_special_tokens=True)))
+    return texts
 
 
 def _advice(num_responses: int, max_new_tokens: int) -> str:

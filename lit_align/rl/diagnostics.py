@@ -37,27 +37,25 @@ def find_problems(first: Mapping[str, float], current: Mapping[str, float]) -> d
         a Length reward or a missing_eos_reward penalty
     """
     problems = {}
-    first_score, score = first["objective/scores"], current["objective/scores"]
-    first_length, length = first["objective/length"], current["objective/length"]
+    score, length = current["objective/scores"], current["objective/length"]
     first_entropy, entropy = first["objective/entropy"], current["objective/entropy"]
     kl, explained_variance = current["objective/kl"], current.get("val/explained_variance", 0.0)
-    if score > first_score and length > MAX_LENGTH_RATIO * first_length:
+    growth = length / first["objective/length"]
+    if score > first["objective/scores"] and growth > MAX_LENGTH_RATIO:
         problems["length"] = (
-            f"scores rose from {first_score:.2f} to {score:.2f} while responses became "
-            f"{length / first_length:.1f} times as long: the reward may be paying for length; add a Length "
-            "reward or a missing_eos_reward penalty"
+            f"scores rose from {first['objective/scores']:.2f} to {score:.2f} while responses became {growth:.1f} "
+            "times as long: the reward may be paying for length; add a Length reward or a missing_eos_reward penalty"
         )
     if current.get("objective/frac_scores_zero_std", 0.0) == 1:
         problems["scores"] = (
             f"the responses to each prompt all have the same score ({score:.2f} on average): none is better, so "
-            "nothing is learned from the reward; use one that tells them apart, easier prompts, or more "
-            "num_generations"
+            "nothing is learned from the reward; use one that tells them apart, easier prompts, or more num_generations"
         )
     if current.get("objective/eos_rate", 1.0) < MIN_EOS_RATE:
+        share = 1 - current["objective/eos_rate"]
         problems["eos"] = (
-            f"{1 - current['objective/eos_rate']:.0%} of responses were cut off after {length:.0f} tokens, before they "
-            "ended: the reward reads unfinished answers; raise max_new_tokens, or train the model to end its answers "
-            "with SFT first"
+            f"{share:.0%} of responses were cut off after {length:.0f} tokens, before they ended: the "
+            "reward reads unfinished answers; raise max_new_tokens, or train the model to end its answers with SFT"
         )
     if entropy < MIN_ENTROPY_SHARE * first_entropy:
         problems["entropy"] = (
