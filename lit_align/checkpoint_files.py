@@ -65,6 +65,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     import torch
 
+    if path.is_dir():
+        raise ModelError(
+            f"{path} is a folder; give a checkpoint in it, such as {last_checkpoint(path)}, or start a new run from an "
+            "adapter with model.init_adapter"
+        )
     if not _is_intact(path):
         raise ModelError(f"{path} is no complete checkpoint; {_other_checkpoint(path)}")
     try:

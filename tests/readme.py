@@ -29,11 +29,11 @@ READING_PATH = (
     "data/read_groups.py",
     "data/tokenize.py",
     "data/packing.py",
-    "models/adapter_set.py",
+    "data/loader.py",
     "models/tree_forward.py",
     "objectives/dpo.py",
+    "stages/base.py",
     "stages/language_model_stage.py",
-    "stages/exact_step.py",
     "stages/sft.py",
     "stages/preference.py",
 )

@@ -42,8 +42,10 @@ def read_adapter(folder: str | Path, base: str) -> tuple[LoraConfig, dict[str, T
     folder = Path(folder).expanduser()
     weights = folder / "adapter_model.safetensors"
     if not (folder / "adapter_config.json").is_file() or not weights.is_file():
+        inner = folder / "adapter"
+        hint = f"; did you mean {str(inner)!r}?" if inner.is_dir() else ""
         raise ModelError(
-            f"no adapter at {str(folder)!r}; give a folder with adapter_config.json and adapter_model.safetensors"
+            f"no adapter at {str(folder)!r}; give a folder with adapter_config.json and adapter_model.safetensors{hint}"
         )
     config = PeftConfig.from_pretrained(str(folder))
     if not isinstance(config, LoraConfig):

@@ -62,7 +62,7 @@ class LanguageModelStage(Stage):
         optimizer: the optimizer and its settings.
         lr_scheduler: the schedule, stepped after each optimizer step.
         max_grad_norm: gradients are clipped to this norm; 0 turns clipping off.
-        gradient_checkpointing: recompute activations in the backward pass: a third more compute for far less memory.
+        gradient_checkpointing: recompute activations in the backward pass: half as much compute again, far less memory.
         max_bad_steps: stop after so many steps in a row whose loss or gradient was not finite.
         max_new_tokens: longest answer that ``predict`` writes.
         temperature: of ``predict``'s sampling; 0 is greedy.

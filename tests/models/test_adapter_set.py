@@ -349,5 +349,8 @@ def test_what_cannot_be_done_is_refused(tiny, init_adapter, tmp_path):
         ModelError, match=r"no adapter at .*; give a folder with adapter_config.json"
     ):
         load_adapter(adapters, tmp_path / "nothing")
+    (tmp_path / "run" / "adapter").mkdir(parents=True)
+    with pytest.raises(ModelError, match=r"did you mean '.*run/adapter'"):
+        load_adapter(adapters, tmp_path / "run")
     with pytest.raises(ModelError, match=r"cannot put adapters on .*no_such_layer"):
         AdapterSet(base(tiny), Lora(targets=["no_such_layer"]))

@@ -284,3 +284,10 @@ def test_only_what_dead_processes_left_is_removed(tmp_path):
     remove_abandoned(tmp_path, "*.tmp")
     remove_abandoned(tmp_path, ".*.tmp")
     assert [*tmp_path.iterdir()] == [living]
+
+
+def test_a_folder_is_no_checkpoint_and_its_checkpoint_is_named(tmp_path):
+    with pytest.raises(
+        ModelError, match=r"is a folder; give a checkpoint in it, such as .*last\.ckpt"
+    ):
+        read_checkpoint(tmp_path)
