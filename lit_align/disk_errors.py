@@ -18,11 +18,23 @@ DISK_ERRORS = {
 
 
 def error_chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, then the one that it was raised from or while handling, and so on."""
+    """An error, then the one that it was raised from or while handling, and so on; ``from None`` ends the chain.
+
+    Example:
+        >>> try:
+        ...     try:
+        ...         raise OSError(28, "No space left on device")
+        ...     except OSError:
+        ...         raise ValueError("no number") from None
+        ... except ValueError as error:
+        ...     len(list(error_chain(error)))
+        1
+    """
     cause: BaseException | None = error
     while cause is not None:
         yield cause
-        cause = cause.__cause__ or cause.__context__
+        context = None if cause.__suppress_context__ else cause.__context__
+        cause = cause.__cause__ or context
 
 
 def disk_error(error: BaseException) -> str | None:

@@ -173,11 +173,11 @@ _tokenizers = {}
 def tokenizer_of(template):
     """One token a byte, with a chat template and its special tokens."""
     if template not in _tokenizers:
-        made = tiny.tokenizer()
+        tokenizer = tiny.tokenizer()
         files = {file.stem: file for file in template_files()}
         if template in files:
-            made = with_template(made, files[template].read_text("utf-8"))
-        _tokenizers[template] = made
+            tokenizer = with_template(tokenizer, files[template].read_text("utf-8"))
+        _tokenizers[template] = tokenizer
     return _tokenizers[template]
 
 

@@ -11,7 +11,7 @@ from lit_align.errors import LitAlignError
 def explain_disk(error: Exception) -> str | None:
     """What the system refused, where, and how to go on; None for every other error.
 
-    What fails while a run is closed after an error of ours, such as its log, must not hide that error.
+    What fails while a run is closed after another error, such as its log, must not hide that error.
     """
     reason = disk_error(error)
     place = getattr(error, "filename", None)

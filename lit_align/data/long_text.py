@@ -125,11 +125,14 @@ class LongTexts:
 
         A token of the text ends at one of the last places of the prefix, as many as the longest token has characters,
         and the tokens before it are those of the text up to there. So if the text up to each of these places begins
-        with the same tokens, the whole text does too.
+        with the same tokens, the whole text does too. That is as many prefixes to tokenise; a text shorter than all of
+        them together stays as it is.
         """
         if self._token_size is None or not self.is_long(text):
             return text
         margin = self._token_size.piece
+        if len(text) <= margin * (MIN_CHARS_PER_TOKEN * self.max_length + margin):
+            return text
         start = len(text) - len(text.lstrip())
         length = start + MIN_CHARS_PER_TOKEN * self.max_length + margin
         while length < len(text) and len(self.tokenize(text[:length])) < self.max_length + margin:

@@ -107,7 +107,8 @@ def _wilson_bounds(accuracy: float, n: int, z: Floats) -> Floats:
     z_squared = z**2
     centre = accuracy + z_squared / (2 * n)
     variance = accuracy * (1 - accuracy) / n + z_squared / (4 * n * n)
-    return (centre + z * np.sqrt(variance)) / (1 + z_squared / n)
+    bounds = (centre + z * np.sqrt(variance)) / (1 + z_squared / n)
+    return np.clip(bounds, 0.0, 1.0)  # rounding may lead just outside
 
 
 def spearman(first: Floats, second: Floats) -> float | None:

@@ -31,7 +31,7 @@ class PretrainingMix:
 
 
 def ptx_datamodule(ptx: PretrainingMix, prompts: TextDataModule) -> Demonstrations:
-    """Data module of the demonstrations, with the limits of the prompts' data module."""
+    """Data module of the demonstrations, read with the settings of the prompts' data module."""
     data = Demonstrations(
         ptx.data,
         batch_size=ptx.batch_size,
@@ -42,6 +42,9 @@ def ptx_datamodule(ptx: PretrainingMix, prompts: TextDataModule) -> Demonstratio
         seed=prompts.seed,
         as_chat=prompts.as_chat,
         learned_turns=prompts.learned_turns,
+        columns=prompts.columns,
+        ignore_columns=prompts.ignore_columns,
+        special_tokens_in_text=prompts.special_tokens_in_text,
     )
     data.paths = {"ptx": data.paths["train"]}
     return data

@@ -178,31 +178,33 @@ def test_pieces_of_the_model_that_are_special_are_split_too(make):
 
 
 def test_added_tokens_that_frame_turns_are_special_to_the_text():
-    made = tiny.tokenizer()
-    made.add_tokens([AddedToken(word, normalized=False) for word in ("<|User|>", "<|Bot|>")])
-    made.add_tokens(["<think>", "</think>", "<tool_call>", "</tool_call>", "\n\n"])
-    made.chat_template = (
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in ("<|User|>", "<|Bot|>")])
+    tokenizer.add_tokens(["<think>", "</think>", "<tool_call>", "</tool_call>", "\n\n"])
+    tokenizer.chat_template = (
         "{% for m in messages %}{{ {'user': '<|User|>', 'assistant': '<|Bot|>'}[m.role] }}"
         "{{ m.content }}{% if m.role == 'assistant' %}<|im_end|>\n\n{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}<|Bot|><think>\n{% endif %}"
     )
-    assert set(control_ids(made)) == {START, END, "<|User|>", "<|Bot|>"}
+    assert set(control_ids(tokenizer)) == {START, END, "<|User|>", "<|Bot|>"}
 
 
 @pytest.mark.parametrize("special", [False, True])
 def test_thoughts_in_the_text_of_an_answer_stay_tokens(special):
-    made = tiny.tokenizer()
+    tokenizer = tiny.tokenizer()
     tags = ["<think>", "</think>", "<tool_call>", "</tool_call>"]
-    made.add_tokens([AddedToken(tag, normalized=False) for tag in tags[2:]])
-    made.add_tokens([AddedToken(tag, special=special, normalized=False) for tag in tags[:2]])
+    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in tags[2:]])
+    tokenizer.add_tokens([AddedToken(tag, special=special, normalized=False) for tag in tags[:2]])
     answer = f"<think>\n{END}?\n</think>\n\n4 <tool_call>"
     group = Group([user("<think> 2 + 2?")], [[assistant(answer)]])
-    tree = ChatTokenizer(made, max_length=999).encode(group).tree
-    tokens = made.convert_ids_to_tokens(tree.responses[0])
+    tree = ChatTokenizer(tokenizer, max_length=999).encode(group).tree
+    tokens = tokenizer.convert_ids_to_tokens(tree.responses[0])
     assert [token for token in tokens if len(token) > 1] == [*tags[:3], END]
-    assert made.decode(tree.responses[0]) == f"{answer}{END}\n"
-    asked = "<think>" in made.convert_ids_to_tokens(tree.prompt)
-    assert asked is not special  # a question opens no thoughts where the tag is a special token
+    assert tokenizer.decode(tree.responses[0]) == f"{answer}{END}\n"
+    opens_thoughts = "<think>" in tokenizer.convert_ids_to_tokens(tree.prompt)
+    assert (
+        opens_thoughts is not special
+    )  # a question opens no thoughts where the tag is a special token
 
 
 @pytest.mark.parametrize(
@@ -210,14 +212,14 @@ def test_thoughts_in_the_text_of_an_answer_stay_tokens(special):
 )
 def test_tool_calls_are_text_too_however_they_are_escaped(arguments):
     (file,) = [file for file in FILES if file.stem == "qwen3"] or pytest.skip("needs trl")
-    made = with_template(tiny.tokenizer(), file.read_text("utf-8"))
+    tokenizer = with_template(tiny.tokenizer(), file.read_text("utf-8"))
     call = {"type": "function", "function": {"name": "look", "arguments": arguments}}
     tool = {"type": "function", "function": {"name": "look", "description": ATTACK}}
     group = Group([user("Look.")], [[assistant("", tool_calls=[call])]], tools=(tool,))
-    tree = ChatTokenizer(made, max_length=9999).encode(group).tree
-    end = made.convert_tokens_to_ids(END)
+    tree = ChatTokenizer(tokenizer, max_length=9999).encode(group).tree
+    end = tokenizer.convert_tokens_to_ids(END)
     assert tree.responses[0].count(end) == 1
-    assert END in made.decode(tree.responses[0]).removesuffix(f"{END}\n")
+    assert END in tokenizer.decode(tree.responses[0]).removesuffix(f"{END}\n")
     assert tree.prompt.count(end) == 2  # system and user
 
 
@@ -265,26 +267,28 @@ class TestSetting:
         self.encode(Group([user("a")], [[assistant("b")]]), "set_aside")
 
     def test_a_template_that_changes_such_text_sets_the_row_aside(self):
-        made = tiny.tokenizer()
-        made.chat_template = made.chat_template.replace(
+        tokenizer = tiny.tokenizer()
+        tokenizer.chat_template = tokenizer.chat_template.replace(
             "m['content'] }}", "m['content'] | replace('|im_end|', '|im_ended|') }}"
         )
         with pytest.raises(SetAside):
-            ChatTokenizer(made, max_length=999).encode(self.turns)
+            ChatTokenizer(tokenizer, max_length=999).encode(self.turns)
 
 
 def test_a_token_that_only_normalisation_makes_is_split():
     inner = tiny.tokenizer().backend_tokenizer
     inner.normalizer = normalizers.Lowercase()
-    made = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=END, chat_template=tiny.CHATML)
-    made.add_tokens([AddedToken("<|user|>", special=True, normalized=True)])
-    assert made("<|USER|>", add_special_tokens=False).input_ids == [
-        made.convert_tokens_to_ids("<|user|>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token=END, chat_template=tiny.CHATML
+    )
+    tokenizer.add_tokens([AddedToken("<|user|>", special=True, normalized=True)])
+    assert tokenizer("<|USER|>", add_special_tokens=False).input_ids == [
+        tokenizer.convert_tokens_to_ids("<|user|>")
     ]
     group = Group([user("<|USER|>")], [[assistant("a")]])
-    encoded = ChatTokenizer(made, max_length=99).encode(group)
+    encoded = ChatTokenizer(tokenizer, max_length=99).encode(group)
     assert encoded.spelled == ("<|user|>",)
-    assert made.convert_tokens_to_ids("<|user|>") not in encoded.tree.prompt
+    assert tokenizer.convert_tokens_to_ids("<|user|>") not in encoded.tree.prompt
 
 
 ROWS = {
@@ -303,21 +307,21 @@ def test_rows_of_every_label_kind_and_their_ledger(tmp_path, label_kind):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(ROWS[label_kind]) + "\n")
     source = DataSource([str(path)], label_kind, formats=built_in())
-    made = tiny.tokenizer()
+    tokenizer = tiny.tokenizer()
 
     def read(treatment):
-        chat = ChatTokenizer(made, max_length=999, special_tokens_in_text=treatment)
+        chat = ChatTokenizer(tokenizer, max_length=999, special_tokens_in_text=treatment)
         return prepare(source, chat)
 
     (tree,), ledger = read("split")
-    assert tree.prompt.count(made.eos_token_id) == 1
-    assert all(ids.count(made.eos_token_id) == 1 for ids in tree.responses)
+    assert tree.prompt.count(tokenizer.eos_token_id) == 1
+    assert all(ids.count(tokenizer.eos_token_id) == 1 for ids in tree.responses)
     assert ledger.to_dict()["split_tokens"] == {END: 1, START: 1}
     line = "special tokens in text, split into ordinary tokens: <|im_end|> (1), <|im_start|> (1)"
     assert line in ledger.table()
     assert Ledger.from_state(ledger.to_state()).split_tokens == ledger.split_tokens
     (tree,), ledger = read("keep")
-    assert tree.prompt.count(made.eos_token_id) == 2
+    assert tree.prompt.count(tokenizer.eos_token_id) == 2
     assert ledger.to_dict()["kept_tokens"] == {END: 1, START: 1}
     with pytest.raises(DataError, match="set aside: the text spells out the special token"):
         read("set_aside")
@@ -353,11 +357,11 @@ class Letters(PythonBackend):
 
 
 def test_tokenizers_without_a_compiled_part():
-    made = Letters(eos_token=END, additional_special_tokens=[START], chat_template=tiny.CHATML)
-    made.add_tokens(["<think>"])
+    tokenizer = Letters(eos_token=END, additional_special_tokens=[START], chat_template=tiny.CHATML)
+    tokenizer.add_tokens(["<think>"])
     group = Group([user(ATTACK)], [[assistant(f"<think>{END}")]])
-    tree = ChatTokenizer(made, max_length=999).encode(group).tree
-    end, thinks = made.convert_tokens_to_ids([END, "<think>"])
+    tree = ChatTokenizer(tokenizer, max_length=999).encode(group).tree
+    end, thinks = tokenizer.convert_tokens_to_ids([END, "<think>"])
     assert tree.prompt.count(end) == tree.responses[0].count(end) == 1
     assert tree.responses[0] == [thinks, *map(ord, END), end, ord("\n")]
 

@@ -10,6 +10,7 @@ import pytest
 from lit_align.cli.disk import explain_disk
 from lit_align.cli.main import main
 from lit_align.cli.run_folder import forget_run_folder
+from lit_align.disk_errors import disk_error
 from lit_align.errors import TrainingError
 from tests.stages.runs import arguments, folder_of, write_pairs
 
@@ -88,3 +89,13 @@ def test_no_committed_drill_lost_anything():
         assert all(outcome["problems"] == [] for outcome in outcomes)
     assert soak["descriptors"][0] == soak["descriptors"][1]
     assert soak["bytes a step"] < 50_000
+
+
+@pytest.mark.parametrize("is_hidden", [True, False])
+def test_an_error_that_hides_its_context_does_not_come_from_it(is_hidden):
+    full = OSError(28, "No space left on device")
+    error = ValueError("no number")
+    error.__context__, error.__suppress_context__ = full, is_hidden
+    assert disk_error(error) == (None if is_hidden else "No space left on device")
+    error.__cause__ = full
+    assert disk_error(error) == "No space left on device"

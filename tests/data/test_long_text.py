@@ -36,11 +36,11 @@ def sentencepiece():
 
 
 def chat(inner, **options):
-    made = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>")
-    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
     thoughts = "{% if m.thinking %}<think>{{ m.thinking }}</think>{% endif %}"
-    made.chat_template = tiny.CHATML.replace("{{ m['content']", thoughts + "{{ m['content']")
-    return ChatTokenizer(made, **{"max_length": WINDOW, **options})
+    tokenizer.chat_template = tiny.CHATML.replace("{{ m['content']", thoughts + "{{ m['content']")
+    return ChatTokenizer(tokenizer, **{"max_length": WINDOW, **options})
 
 
 makers = st.sampled_from(
@@ -86,11 +86,11 @@ def test_a_long_text_has_the_tokens_that_it_would_have_been_cut_to(make, text, c
         "text": Group("a", [f"x{text}"]),
     }
     group = groups[kind]
-    made = chat(make(), overlong="truncate", as_chat=kind != "text")
-    cut = made.encode(group)
-    made._long_texts.backend = None  # nothing is known to be long
-    made._long_texts.__dict__.pop("_token_size", None)
-    whole = made.encode(group)
+    chat_tokenizer = chat(make(), overlong="truncate", as_chat=kind != "text")
+    cut = chat_tokenizer.encode(group)
+    chat_tokenizer._long_texts.backend = None  # nothing is known to be long
+    chat_tokenizer._long_texts.__dict__.pop("_token_size", None)
+    whole = chat_tokenizer.encode(group)
     assert cut.tree == whole.tree
     assert (cut.ends_lost, cut.unread) == (whole.ends_lost, whole.unread)
     assert not whole.chars_cut
@@ -100,17 +100,28 @@ GIANT = "hello world " * 100_000
 
 
 def test_a_giant_text_is_not_tokenised():
-    made = chat(byte_level(MERGES), overlong="truncate")
+    chat_tokenizer = chat(byte_level(MERGES), overlong="truncate")
     lengths = []
-    tokenize = made._long_texts.tokenize
-    made._long_texts.tokenize = lambda text: lengths.append(len(text)) or tokenize(text)
-    encoded = made.encode(
+    tokenize = chat_tokenizer._long_texts.tokenize
+    chat_tokenizer._long_texts.tokenize = lambda text: lengths.append(len(text)) or tokenize(text)
+    encoded = chat_tokenizer.encode(
         Group([{"role": "user", "content": "a"}], [[{"role": "assistant", "content": GIANT}]])
     )
     assert max(lengths) < 1000
     assert encoded.chars_cut > len(GIANT) - 1000
     assert encoded.tree.tokens == WINDOW
     assert encoded.tree.group.responses[0][0]["content"] == GIANT
+
+
+def test_a_text_that_costs_less_to_tokenise_than_its_prefixes_stays_whole():
+    inner = byte_level(MERGES)
+    size = token_size(inner)
+    long_texts = LongTexts(inner, lambda text: inner.encode(text).ids, WINDOW)
+    prefixes = size.piece * (8 * WINDOW + size.piece)
+    short, long = ("x" * length for length in (prefixes, prefixes + 1))
+    assert long_texts.is_long(short)
+    shortened = [long_texts.shorten(Group("a", [text])).responses[0] for text in (short, long)]
+    assert [len(text) for text in shortened] == [prefixes, 8 * WINDOW + size.piece]
 
 
 @pytest.mark.parametrize("as_chat", [True, False])

@@ -415,3 +415,15 @@ def test_demonstrations_are_cut_as_prompts_are(tmp_path):
         getattr(shown, name) for name in ("overlong", "max_length", "max_malformed", "token_budget")
     ] == (["truncate", 77, 0.5, 99])
     assert (shown.batch_size, shown.paths) == (3, {"ptx": ["chats.jsonl"]})
+
+
+def test_demonstrations_are_read_as_prompts_are():
+    settings = {
+        "columns": {"messages": "turns"},
+        "ignore_columns": ["score"],
+        "special_tokens_in_text": "set_aside",
+    }
+    demonstrations = ptx_datamodule(
+        PretrainingMix("chats.jsonl"), Prompts("prompts.jsonl", **settings)
+    )
+    assert {name: getattr(demonstrations, name) for name in settings} == settings

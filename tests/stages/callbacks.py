@@ -193,16 +193,16 @@ class Measure(Callback):
         self.begin, self.last = time.monotonic(), 0.0
 
     def on_train_batch_end(self, trainer, *args) -> None:
-        now = time.monotonic() - self.begin
-        trainer.should_stop = trainer.should_stop or now > 60 * self.minutes
-        if now - self.last < self.seconds:
+        elapsed = time.monotonic() - self.begin
+        trainer.should_stop = trainer.should_stop or elapsed > 60 * self.minutes
+        if elapsed - self.last < self.seconds:
             return
-        self.last = now
+        self.last = elapsed
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         memory = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
         descriptors = len(os.listdir("/proc/self/fd"))
         with self.file.open("a") as file:
-            file.write(f"{now:.1f},{trainer.global_step},{memory:.2f},{descriptors}\n")
+            file.write(f"{elapsed:.1f},{trainer.global_step},{memory:.2f},{descriptors}\n")
 
 
 class LimitedReport(Report):
