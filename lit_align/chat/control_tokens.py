@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lit_align.chat.template import ASSISTANT, USER, ChatTemplate
+from lit_align.chat.template import ASSISTANT, THOUGHTS, USER, ChatTemplate
 from lit_align.chat.turn_ends import special_ids, turn_ends
 from lit_align.errors import Malformed, SetAside
 from lit_align.types import Message
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
+THOUGHT_MARKS = {
+    *("<think>", "</think>"),
+    *("[THINK]", "[/THINK]"),
+    *("<|START_THINKING|>", "<|END_THINKING|>"),
+    *("<seed:think>", "</seed:think>"),
+    *("◁think▷", "◁/think▷"),
+}
+"""What models write around their thoughts; some of their templates show no thoughts."""
+
+PLAIN_WORD = re.compile(r"[\w-]+")
 TAG = re.compile(r"<(/?)(\w+)>")
 NO_MATCH = "(?!)"
 SYSTEM: Message = {"role": "system", "content": "a"}
@@ -25,8 +35,8 @@ SYSTEM: Message = {"role": "system", "content": "a"}
 def control_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """The special tokens, and the other added tokens with which the chat template frames turns.
 
-    White space is none, nor are tags such as ``<think>`` and ``</think>`` that the tokenizer does not call special:
-    they belong to what is written in a turn.
+    White space is none, nor are words, and tags such as ``<think>`` and ``</think>``, that the tokenizer does not call
+    special: they belong to what is written in a turn.
 
     Args:
         tokenizer: with its chat template, if it has one.
@@ -44,6 +54,31 @@ def control_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
         if token.strip() and not is_tag:
             ids[token] = number
     return ids
+
+
+def thought_marks(tokenizer: PreTrainedTokenizerBase, controls: Collection[str]) -> set[str]:
+    """The control tokens around an assistant's thoughts, which belong to what it writes.
+
+    Besides those of well-known models, they are the ones next to the thoughts that the chat template writes, unless it
+    writes them without thoughts too.
+
+    Args:
+        tokenizer: with its chat template, if it has one.
+        controls: the control tokens.
+    """
+    marks = THOUGHT_MARKS.intersection(controls)
+    if not tokenizer.chat_template:
+        return marks
+    template, pattern = ChatTemplate(tokenizer), words_pattern(controls)
+    with_thoughts = _render_or_empty(template, [USER, {**ASSISTANT, "thinking": THOUGHTS}])
+    before, thoughts, after = with_thoughts.partition(THOUGHTS)
+    if not thoughts:
+        return marks
+    around = {*pattern.findall(before)[-1:], *pattern.findall(after)[:1]}
+    for turns in ([USER, ASSISTANT, USER], [SYSTEM, USER, ASSISTANT]):
+        around.difference_update(pattern.findall(_render_or_empty(template, turns)))
+    ends = tokenizer.convert_ids_to_tokens([*turn_ends(tokenizer)])
+    return marks | around.difference(ends)
 
 
 def words_pattern(words: Iterable[str]) -> re.Pattern[str]:
@@ -151,23 +186,35 @@ def _makes_any(pair: tuple[str, str], words: Collection[str]) -> bool:
 
 
 def _framing_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Added tokens that end turns, stand in the template's text, or come out of it around plain turns."""
-    added = tokenizer.added_tokens_decoder
-    ids = set(turn_ends(tokenizer))
+    """Added tokens that end turns, stand in the template's texts, or come out of it around plain turns.
+
+    Words are among them only if they end turns: a template that names a role or a key does not frame turns with it.
+    """
+    ends = set(turn_ends(tokenizer))
     if not tokenizer.chat_template:
-        return ids
+        return ends
+    framing = set()
+    candidates = {}
+    for number, token in tokenizer.added_tokens_decoder.items():
+        if not PLAIN_WORD.fullmatch(token.content.strip()):
+            candidates[number] = token.content
     template = ChatTemplate(tokenizer)
-    for number, token in added.items():
-        if token.content in template.source:
-            ids.add(number)
+    for number, content in candidates.items():
+        if any(content in text for text in template.texts):
+            framing.add(number)
     tool = {**USER, "role": "tool"}
     for turns in ([SYSTEM, USER, ASSISTANT], [USER, ASSISTANT, USER], [USER, ASSISTANT, tool]):
-        try:
-            text = template.render(turns, add_generation_prompt=turns[-1]["role"] == "user")
-        except Malformed:
-            continue
-        ids |= added.keys() & set(tokenizer(text, add_special_tokens=False).input_ids)
-    return ids
+        text = _render_or_empty(template, turns)
+        framing |= candidates.keys() & set(tokenizer(text, add_special_tokens=False).input_ids)
+    return ends | framing
+
+
+def _render_or_empty(template: ChatTemplate, turns: list[Message]) -> str:
+    """The turns through the template, up to an answer where a user speaks last; empty if it refuses them."""
+    try:
+        return template.render(turns, add_generation_prompt=turns[-1]["role"] == "user")
+    except Malformed:
+        return ""
 
 
 def _closes_or_opens(token: str, tokens: Collection[str]) -> bool:
@@ -185,8 +232,8 @@ def _alternatives(words: list[str]) -> str:
         if word:
             by_first.setdefault(word[0], []).append(word[1:])
     branches = []
-    for first, rests in by_first.items():
-        branches.append(re.escape(first) + _alternatives(rests))
+    for first, suffixes in by_first.items():
+        branches.append(re.escape(first) + _alternatives(suffixes))
     if not branches:
         return ""
     pattern = branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"

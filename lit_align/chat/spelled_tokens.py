@@ -13,9 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from lit_align.chat.control_tokens import SplittingTokenizer, control_ids, words_pattern
+from lit_align.chat.control_tokens import (
+    PLAIN_WORD,
+    SplittingTokenizer,
+    control_ids,
+    thought_marks,
+    words_pattern,
+)
 from lit_align.chat.template import ChatTemplate
-from lit_align.chat.turns import THOUGHTS_END
 from lit_align.errors import SetAside
 from lit_align.jsonl import parse_json
 from lit_align.types import Group, Message
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
 SpecialTokensInText = Literal["split", "set_aside", "keep"]
 """What becomes of a text that spells a special token out."""
 
-THOUGHTS_TAGS = ("<think>", THOUGHTS_END)
+STRUCTURE_KEYS = {"role", "type"}  # whose words a template compares with its own
 PRIVATE = range(0xF0000, 0xFFFFE)  # characters to which Unicode gives no meaning
 NONCE_LENGTH = 8
 HIDDEN = ""  # what is marked where a token comes out of text only by the tokenizer's normalisation
@@ -51,8 +56,8 @@ class SpelledTokens:
             names[token] = f"{start}t{chr(sign)}"
         self._tokenizer = SplittingTokenizer(tokenizer, names, ids, fast_backend(tokenizer))
         self._pattern = words_pattern(ids)
-        # in a turn of the assistant, the tags of thoughts are its own
-        self._assistant_pattern = words_pattern(ids.keys() - THOUGHTS_TAGS)
+        # in a turn of the assistant, the marks of thoughts are its own
+        self._assistant_pattern = words_pattern(ids.keys() - thought_marks(tokenizer, ids))
         self._marks[HIDDEN] = f"{start}h"
         self._marked = {mark: token for token, mark in self._marks.items()}
         # a template may write JSON without any such character
@@ -63,20 +68,25 @@ class SpelledTokens:
     def find(self, group: Group) -> list[str]:
         """The tokens that the text of a group spells out, sorted."""
         found: set[str] = set()
-        parts = [group.prompt, group.responses, [*group.tools], group.template_kwargs]
-        for text, pattern in self._texts(parts, self._pattern):
+        turns, free = (
+            [group.prompt, group.responses],
+            [group.tools, *group.template_kwargs.values()],
+        )
+        for text, pattern in [*self._texts(turns), *self._texts(free, is_free=True)]:
             found.update(pattern.findall(text))
             found.update(self._find_hidden(text, pattern))
         return sorted(found)
 
     def mark_group(self, group: Group) -> Group:
         """The group with a mark for each token that its text spells out."""
-        responses = self._mark(group.responses, self._pattern)
+        template_kwargs = {}
+        for name, value in group.template_kwargs.items():
+            template_kwargs[name] = self._mark(value, self._pattern, is_free=True)
         return group._replace(
             prompt=self._mark(group.prompt, self._pattern),
-            responses=responses,
-            tools=tuple(self._mark([*group.tools], self._pattern)),
-            template_kwargs=self._mark(group.template_kwargs, self._pattern),
+            responses=self._mark(group.responses, self._pattern),
+            tools=tuple(self._mark(group.tools, self._pattern, is_free=True)),
+            template_kwargs=template_kwargs,
         )
 
     def unmark(self, text: str) -> str:
@@ -111,38 +121,56 @@ class SpelledTokens:
         is_normalized = any(token.normalized and token.content in self._marks for token in added)
         return backend.normalizer if is_normalized else None
 
-    def _texts(self, value: Any, pattern: re.Pattern[str]) -> Iterator[tuple[str, re.Pattern[str]]]:
-        """All texts in a value, keys included, each with the pattern of what it must not spell out."""
+    def _texts(
+        self, value: Any, pattern: re.Pattern[str] | None = None, is_free: bool = False
+    ) -> Iterator[tuple[str, re.Pattern[str]]]:
+        """All texts in a value, each with the pattern of what it must not spell out.
+
+        Args:
+            value: with texts in it.
+            pattern: of the texts; None for that of all control tokens.
+            is_free: whether keys are the author's own, as in arguments and tools; in a turn, the template reads them.
+        """
+        pattern = pattern or self._pattern
         if isinstance(value, str):
             yield value, pattern
         elif isinstance(value, list | tuple):
             for item in value:
-                yield from self._texts(item, pattern)
+                yield from self._texts(item, pattern, is_free)
         elif isinstance(value, dict):
             pattern = self._pattern_of(value, pattern)
             for key, item in value.items():
-                yield from self._texts(key, pattern)
-                yield from self._texts(item, pattern)
+                if is_free or not _is_word(key):
+                    yield from self._texts(key, pattern)
+                if not is_free and _is_structure(key, item):
+                    continue
+                is_item_free = is_free or key == "arguments"
+                yield from self._texts(item, pattern, is_item_free)
                 if key == "arguments" and isinstance(item, str):
-                    yield from self._texts(_arguments(item), pattern)
+                    yield from self._texts(_arguments(item), pattern, is_item_free)
 
-    def _mark(self, value: Any, pattern: re.Pattern[str]) -> Any:
+    def _mark(self, value: Any, pattern: re.Pattern[str], is_free: bool = False) -> Any:
         if isinstance(value, str):
             hidden = self._marks[HIDDEN] if self._find_hidden(value, pattern) else ""
             return hidden + pattern.sub(lambda match: self._marks[match[0]], value)
         if isinstance(value, list | tuple):
-            return [self._mark(item, pattern) for item in value]
+            return [self._mark(item, pattern, is_free) for item in value]
         if not isinstance(value, dict):
             return value
         pattern = self._pattern_of(value, pattern)
         marked = {}
         for key, item in value.items():
-            marked_item = self._mark(item, pattern)
+            marked_key = self._mark(key, pattern) if is_free or not _is_word(key) else key
+            if not is_free and _is_structure(key, item):
+                marked[marked_key] = item
+                continue
+            is_item_free = is_free or key == "arguments"
+            marked_item = self._mark(item, pattern, is_item_free)
             if key == "arguments" and isinstance(item, str):
-                values = self._mark(_arguments(item), pattern)
+                values = self._mark(_arguments(item), pattern, is_item_free)
                 # escapes can spell a token too
                 marked_item = marked_item if _arguments(marked_item) == values else values
-            marked[self._mark(key, pattern)] = marked_item
+            marked[marked_key] = marked_item
         return marked
 
     def _pattern_of(self, value: Mapping[str, Any], pattern: re.Pattern[str]) -> re.Pattern[str]:
@@ -240,6 +268,15 @@ def changed_by_template() -> SetAside:
     return SetAside(
         "the chat template changes a special token that the text spells out; set data.special_tokens_in_text to keep"
     )
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and PLAIN_WORD.fullmatch(value) is not None
+
+
+def _is_structure(key: Any, value: Any) -> bool:
+    """Whether a value of a turn, or of a part, is a word that the template compares with its own."""
+    return key in STRUCTURE_KEYS and _is_word(value)
 
 
 def _arguments(text: str) -> Any:

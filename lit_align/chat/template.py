@@ -15,6 +15,7 @@ from lit_align.jsonl import parse_json
 from lit_align.types import Message
 
 if TYPE_CHECKING:
+    from jinja2 import nodes
     from transformers import PreTrainedTokenizerBase
 
 REMEDY = "set chat_template: chatml, or give a template of your own"
@@ -109,6 +110,15 @@ class ChatTemplate:
         """The template's text; of several, all of them."""
         template = self.tokenizer.chat_template or ""
         return "\n".join(template.values()) if isinstance(template, dict) else str(template)
+
+    @cached_property
+    def texts(self) -> set[str]:
+        """The texts that stand in the template: what it writes as it is, and its quoted strings."""
+        from jinja2 import nodes
+
+        tree = _parse(self.source)
+        quoted = _constants(tree.find_all(nodes.Const))
+        return quoted | {node.data for node in tree.find_all(nodes.TemplateData)}
 
     @cached_property
     def _names(self) -> tuple[set[str], set[str]]:
@@ -211,13 +221,9 @@ def template_names(source: str) -> tuple[set[str], set[str]]:
         >>> sorted(keys), sorted(arguments)
         (['content', 'role'], ['messages'])
     """
-    from jinja2 import Environment, TemplateError, meta, nodes
+    from jinja2 import meta, nodes
 
-    plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", source)  # transformers' own tag
-    try:
-        tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
-    except TemplateError as error:
-        raise DataError(f"the chat template cannot be parsed: {error}; {REMEDY}") from error
+    tree = _parse(source)
     keys = {node.attr for node in tree.find_all(nodes.Getattr)}
     keys |= _constants(node.arg for node in tree.find_all(nodes.Getitem))
     keys |= _constants(node.expr for node in tree.find_all(nodes.Compare))  # 'thinking' in message
@@ -230,6 +236,16 @@ def template_names(source: str) -> tuple[set[str], set[str]]:
         if test.name == "defined" and isinstance(test.node, nodes.Name):
             tested.add(test.node.name)
     return keys, variables - (assigned - tested)
+
+
+def _parse(source: str) -> nodes.Template:
+    from jinja2 import Environment, TemplateError
+
+    plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", source)  # transformers' own tag
+    try:
+        return Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
+    except TemplateError as error:
+        raise DataError(f"the chat template cannot be parsed: {error}; {REMEDY}") from error
 
 
 def set_template_defaults(

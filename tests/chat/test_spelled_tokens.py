@@ -189,6 +189,70 @@ def test_added_tokens_that_frame_turns_are_special_to_the_text():
     assert set(control_ids(tokenizer)) == {START, END, "<|User|>", "<|Bot|>"}
 
 
+@pytest.mark.parametrize("template", [tiny.CHATML, "{# helpful #}" + tiny.CHATML])
+def test_added_words_are_text_although_the_template_names_them(template):
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens(
+        [
+            "user",
+            "assistant",
+            "message",
+            "content",
+            "role",
+            "helpful",
+            "{%",
+            "add_generation_prompt",
+        ]
+    )
+    tokenizer.chat_template = template
+    assert set(control_ids(tokenizer)) == {START, END}
+    text = "A helpful assistant, user of message content {% role %}"
+    group = Group([user(text)], [[assistant(text)]])
+    split, kept = (
+        ChatTokenizer(tokenizer, max_length=999, special_tokens_in_text=treatment).encode(group)
+        for treatment in ("split", "keep")
+    )
+    assert split.tree.prompt == kept.tree.prompt
+    assert split.tree.responses == kept.tree.responses
+    assert not split.spelled
+
+
+def test_special_words_are_split_in_text_and_stay_in_keys_and_roles():
+    tokenizer = tiny.tokenizer()
+    words = ["user", "content", "role"]
+    tokenizer.add_tokens([AddedToken(word, special=True, normalized=False) for word in words])
+    tree = (
+        ChatTokenizer(tokenizer, max_length=999)
+        .encode(Group([user("user content")], [[assistant("role")]]))
+        .tree
+    )
+    start, end, role = tokenizer.convert_tokens_to_ids([START, END, "user"])
+    line = plain_ids(tokenizer, "\n")
+    question = [start, role, *line, *plain_ids(tokenizer, "user content"), end, *line]
+    assert tree.prompt[: len(question)] == question
+    assert tree.responses[0] == [*plain_ids(tokenizer, "role"), end, *line]
+
+
+MARKS = [("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"), ("<<muse", "muse>>")]
+
+
+@pytest.mark.parametrize("marks", MARKS)
+def test_marks_of_thoughts_that_are_special_tokens_stay_tokens_in_an_answer(marks):
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
+    if marks == MARKS[-1]:  # known from the template alone
+        thoughts = f"{{% if m.thinking %}}{marks[0]}{{{{ m.thinking }}}}{marks[1]}{{% endif %}}"
+        tokenizer.chat_template = tiny.CHATML.replace(
+            "{{ m['content']", thoughts + "{{ m['content']"
+        )
+    answer = f"{marks[0]}2 {END}{marks[1]}4"
+    group = Group([user(f"{marks[0]}2 + 2?")], [[assistant(answer)]])
+    tree = ChatTokenizer(tokenizer, max_length=999).encode(group).tree
+    tokens = tokenizer.convert_ids_to_tokens(tree.responses[0])
+    assert [token for token in tokens if len(token) > 1] == [*marks, END]
+    assert marks[0] not in tokenizer.convert_ids_to_tokens(tree.prompt)
+
+
 @pytest.mark.parametrize("special", [False, True])
 def test_thoughts_in_the_text_of_an_answer_stay_tokens(special):
     tokenizer = tiny.tokenizer()
