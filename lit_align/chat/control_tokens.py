@@ -59,7 +59,7 @@ def control_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 def thought_marks(tokenizer: PreTrainedTokenizerBase, controls: Collection[str]) -> set[str]:
     """The control tokens around an assistant's thoughts, which belong to what it writes.
 
-    Besides those of well-known models, they are the ones next to the thoughts that the chat template writes, unless it
+    Besides those of well-known models, they are the two next to the thoughts that the chat template writes, unless it
     writes them without thoughts too.
 
     Args:
@@ -75,10 +75,11 @@ def thought_marks(tokenizer: PreTrainedTokenizerBase, controls: Collection[str])
     if not thoughts:
         return marks
     around = {*pattern.findall(before)[-1:], *pattern.findall(after)[:1]}
-    for turns in ([USER, ASSISTANT, USER], [SYSTEM, USER, ASSISTANT]):
+    for turns in ([USER, ASSISTANT, USER, ASSISTANT], [SYSTEM, USER, ASSISTANT]):
         around.difference_update(pattern.findall(_render_or_empty(template, turns)))
-    ends = tokenizer.convert_ids_to_tokens([*turn_ends(tokenizer)])
-    return marks | around.difference(ends)
+    around.difference_update(tokenizer.convert_ids_to_tokens([*turn_ends(tokenizer)]))
+    # a single one ends a message rather than thoughts
+    return marks | around if len(around) == 2 else marks
 
 
 def words_pattern(words: Iterable[str]) -> re.Pattern[str]:

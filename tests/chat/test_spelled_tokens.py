@@ -253,6 +253,17 @@ def test_marks_of_thoughts_that_are_special_tokens_stay_tokens_in_an_answer(mark
     assert marks[0] not in tokenizer.convert_ids_to_tokens(tree.prompt)
 
 
+def test_a_token_that_ends_the_message_of_thoughts_is_no_mark_of_them():
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens([AddedToken("<|eom|>", special=True, normalized=False)])
+    thoughts = "{% if m.thinking %}{{ m.thinking }}<|eom|>{% endif %}"
+    tokenizer.chat_template = tiny.CHATML.replace("{{ m['content']", thoughts + "{{ m['content']")
+    group = Group([user("a")], [[assistant("b<|eom|>")]])
+    encoded = ChatTokenizer(tokenizer, max_length=999).encode(group)
+    assert encoded.spelled == ("<|eom|>",)
+    assert tokenizer.convert_tokens_to_ids("<|eom|>") not in encoded.tree.responses[0]
+
+
 @pytest.mark.parametrize("special", [False, True])
 def test_thoughts_in_the_text_of_an_answer_stay_tokens(special):
     tokenizer = tiny.tokenizer()
