@@ -19,11 +19,14 @@ class PretrainingMix:
         data: files or hub data sets, in any format with demonstrations.
         weight: γ: weight of their cross-entropy, a mean over tokens, beside the policy loss.
         batch_size: demonstrations in an update.
+        columns: the files' column for each column of the format that they name differently; None takes those of the
+            prompts.
     """
 
     data: str | list[str]
     weight: float = 1.0
     batch_size: int = 8
+    columns: dict[str, str] | None = None
 
     def token_weight(self, count: int, demonstrations: Step) -> float:
         """Weight of a demonstration's token in a summed loss that is later divided by ``count``."""
@@ -42,7 +45,7 @@ def ptx_datamodule(ptx: PretrainingMix, prompts: TextDataModule) -> Demonstratio
         seed=prompts.seed,
         as_chat=prompts.as_chat,
         learned_turns=prompts.learned_turns,
-        columns=prompts.columns,
+        columns=prompts.columns if ptx.columns is None else ptx.columns,
         ignore_columns=prompts.ignore_columns,
         special_tokens_in_text=prompts.special_tokens_in_text,
     )

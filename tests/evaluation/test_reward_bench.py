@@ -157,6 +157,13 @@ def test_where_no_resample_differs_the_interval_is_that_of_the_score_test(right)
     assert found[1] - found[0] == pytest.approx(1.96**2 / (8 + 1.96**2))
 
 
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_rounding_leads_no_interval_out_of_the_shares(accuracy):
+    for num_prompts in range(1, 60):
+        low, high = accuracy_interval(np.full(1001, accuracy), num_prompts)["interval"]
+        assert 0 <= low < high <= 1
+
+
 def test_an_interval_depends_on_its_own_subset_alone():
     margins, subset = [1, -1, 1, 1, -1, 1, -1, -1], ["a"] * 4 + ["b"] * 4
     both, alone = (

@@ -427,3 +427,5 @@ def test_demonstrations_are_read_as_prompts_are():
         PretrainingMix("chats.jsonl"), Prompts("prompts.jsonl", **settings)
     )
     assert {name: getattr(demonstrations, name) for name in settings} == settings
+    mix = PretrainingMix("chats.jsonl", columns={})
+    assert ptx_datamodule(mix, Prompts("prompts.jsonl", **settings)).columns == {}
