@@ -20,7 +20,8 @@ from lit_align.types import Group, Pair
 
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "context")
 RESPONSES = re.compile(
-    r"(response|reply|answer|completion|generation|output|text)[-_ ]?([0-9]{1,2}|[a-z])", re.I
+    r"(?i:response|reply|answer|completion|generation|output|text)[-_ ]?"
+    r"([0-9]{1,2}|(?<=[-_ ])[A-Za-z]|[A-RT-Z])"  # an S without a separator makes a plural
 )
 TIES = {"tie", "both", "equal", "same", "neither", "none"}
 
@@ -123,7 +124,7 @@ def majority_pairs(votes: Sequence[Places]) -> tuple[Pair, ...]:
 def _index(name: str, names: Sequence[str]) -> int:
     for index, column in enumerate(names):
         match = RESPONSES.fullmatch(column)
-        ending = match[2] if match else ""
+        ending = match[1] if match else ""
         if name in (column.lower(), ending.lower()):
             return index
     raise Malformed(f"the vote {name[:40]!r} names none of {', '.join(names)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.annotation_votes import (
+    RESPONSES,
     group_of_votes,
     is_comparison,
     numbered_responses,
@@ -21,6 +23,21 @@ from lit_align.errors import Malformed, SetAside
 from lit_align.types import Group, LabelKind
 
 SUFFIX = ".responses"
+PREFERRING = frozenset(
+    {
+        "best",
+        "better",
+        "choice",
+        "chosen",
+        "preference",
+        "preferred",
+        "ranking",
+        "which",
+        "winner",
+    }
+)
+"""Words in the name of a question whose answers may be the number or letter of a response."""
+WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 
 class Vote(NamedTuple):
@@ -35,8 +52,9 @@ class Argilla(Format):
     """A prompt, responses such as ``response1`` and ``response2``, and votes in ``QUESTION.responses``.
 
     The flat export of version 2 of Argilla, and the nested one with ``fields`` and ``responses``. A vote is the name of
-    a column, its number or letter, or a ranking of columns; only submitted ones count, and suggestions do not. The
-    probability is the majority's share of the votes that are no tie.
+    a column, or a ranking of columns; or its number or letter where the question's name, such as ``better``, says so,
+    and no other question has names. Only submitted ones count, and suggestions do not. The probability is the majority's
+    share of the votes that are no tie.
 
     Example:
         >>> row = {"prompt": "2 + 2?", "response1": "5", "response2": "4", "better.responses": ["response2"]}
@@ -82,23 +100,50 @@ def _fields(row: Row) -> Row:
 
 
 def _questions(row: Row, fields: Row) -> list[str]:
-    """The questions that were answered with names of the responses."""
+    """The questions that were answered with names of the responses; without such, with their numbers or letters."""
     nested = row.get("responses")
     candidates = list(nested) if fields is not row and isinstance(nested, dict) else []
     if fields is row:
         candidates = [name.removesuffix(SUFFIX) for name in row if name.endswith(SUFFIX)]
     names = numbered_responses(fields)
-    return [question for question in candidates if _is_about(row, question, names)]
+    named: list[str] = []
+    numbered: list[str] = []
+    for question in candidates:
+        preferring = _preferring_answers(row, question, names)
+        if any(_is_named(answer) for answer in preferring):
+            named.append(question)
+        elif preferring and _asks_for_preference(question):
+            numbered.append(question)
+    return named or numbered
 
 
-def _is_about(row: Row, question: str, names: Sequence[str]) -> bool:
-    """Whether an answer to the question prefers a response; a single bad answer is an error of its row."""
+def _preferring_answers(row: Row, question: str, names: Sequence[str]) -> list[Any]:
+    """The answers to a question that prefer a response; a single bad answer is an error of its row."""
+    answers = []
     with suppress(Malformed):
         for vote in _votes(row, question):
             with suppress(Malformed):
                 if len(set(parse_vote(vote.value, names))) > 1:
-                    return True
-    return False
+                    answers.append(vote.value)
+    return answers
+
+
+def _is_named(answer: Any) -> bool:
+    """Whether an answer has names of columns, or ranks; a bare number or letter may be a grade."""
+    if isinstance(answer, list):
+        return any(isinstance(entry, dict) or _is_named(entry) for entry in answer)
+    return RESPONSES.fullmatch(str(answer).strip()) is not None
+
+
+def _asks_for_preference(question: str) -> bool:
+    """Whether the name of a question says that its answers prefer a response.
+
+    Example:
+        >>> _asks_for_preference("better_response"), _asks_for_preference("difficulty")
+        (True, False)
+    """
+    words = [word.lower() for word in WORDS.findall(question)]
+    return not PREFERRING.isdisjoint(words)
 
 
 def _votes(row: Row, question: str) -> list[Vote]:

@@ -4,7 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_align.data.formats.annotation_votes import majority_pairs, parse_vote
+from lit_align.data.formats.annotation_votes import (
+    majority_pairs,
+    numbered_responses,
+    parse_vote,
+)
 from lit_align.data.formats.argilla import Argilla
 from lit_align.data.formats.label_studio import LabelStudio, LabelStudioMin
 from lit_align.errors import Malformed, SetAside
@@ -95,3 +99,37 @@ def test_a_choice_may_be_the_vote():
     task = {"data": {name: row[name] for name in ("prompt", "answer1", "answer2")}}
     group = LabelStudio()(task | {"annotations": [{"result": [choice]}]})
     assert group.pairs == (Pair(1, 0),)
+
+
+@pytest.mark.parametrize("word", ["response", "reply", "answer", "completion", "output", "text"])
+def test_which_columns_are_numbered_responses(word):
+    numbered = [f"{word}1", f"{word}_2", f"{word.title()} 3", f"{word}-b", f"{word}_S", f"{word}A"]
+    others = [f"{word}s", f"{word.upper()}S", f"{word}s_1", f"{word}x", f"{word}_id", word]
+    for name in numbered:
+        assert numbered_responses({name: GOOD}) == [name]
+    for name in others:
+        assert not numbered_responses({name: GOOD})
+
+
+def test_a_plural_beside_a_response_makes_no_comparison():
+    row = {"prompt": ASK, "response_a": GOOD, "responses": [GOOD, BAD], "best.responses": ["a"]}
+    assert not Argilla().recognises(row)
+
+
+@pytest.mark.parametrize("question", ["difficulty", "confidence", "quality", "betterment"])
+@pytest.mark.parametrize("answer", [2, "2", "b", [2, 1]])
+def test_a_number_is_a_vote_only_if_its_question_says_so(question, answer):
+    first, second = ("response_a", "response_b") if answer == "b" else NAMES[:2]
+    pair = {"prompt": ASK, first: BAD, second: GOOD}
+    grade = {f"{question}.responses": [answer]}
+    assert not Argilla().recognises(pair | grade)
+    group = Argilla()(pair | grade | {"better.responses": [first]})
+    assert group.pairs == (Pair(0, 1),)
+    assert group.extra == grade
+
+
+@pytest.mark.parametrize("question", ["better", "bestResponse", "which one", "winner_id"])
+def test_a_number_is_a_vote_where_nothing_else_is(question):
+    row = TEXTS | {f"{question}.responses": [2], "difficulty.responses": [1]}
+    assert Argilla()(row).pairs == (Pair(1, 0), Pair(1, 2))
+    assert Argilla()(row | {"safest.responses": ["response3"]}).pairs == (Pair(2, 0), Pair(2, 1))
