@@ -101,8 +101,9 @@ class RowReader:
         read = {name: value for name, value in filled.items() if name not in ignored}
         renamed, displaced = rename(read, self.names)
         displaced |= ignored
-        renamed = parse_cells(renamed)
-        group = self._convert(renamed)
+        parsed = parse_cells(renamed)
+        group = self._convert(parsed)
+        texts = restore(_unread_texts(group.extra, renamed, parsed), self.names, {})
         extra = restore(group.extra, self.names, {})
         for name in self.columns.read:
             if name in filled:  # a reward may need a column that is a response to the format
@@ -113,8 +114,11 @@ class RowReader:
         for name, value in displaced.items():
             if name not in self.columns.read and holds_something(value):
                 unread.append(name)
+        for name, value in texts.items():
+            if name in group.extra:
+                group.extra[name] = value
         group = group._replace(extra={**group.extra, **displaced})
-        return ReadRow(group, unread, self.row_format.note(renamed))
+        return ReadRow(group, unread, self.row_format.note(parsed))
 
     def _convert(self, row: Row) -> Group:
         try:
@@ -127,6 +131,15 @@ class RowReader:
                 if isinstance(value, str) and looks_like_messages(value):
                     raise unparsed_messages(name) from error
             raise
+
+
+def _unread_texts(extra: Row, row: Row, parsed: Row) -> Row:
+    """The cells, as the file has them, that were parsed although the format reads none of them."""
+    texts = {}
+    for name, value in extra.items():
+        if name in row and value is parsed[name]:
+            texts[name] = row[name]
+    return texts
 
 
 def _resolve_case(

@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
+from lit_align.data.formats.alpaca import Alpaca
 from lit_align.data.formats.base import Format, Row
+from lit_align.data.formats.completions import Completions
 from lit_align.data.formats.conversations import demonstration_group
 from lit_align.data.formats.fields import list_field, other_fields, parse_messages, text_field
+from lit_align.data.formats.public_completions import PublicCompletions
+from lit_align.data.formats.texts import Texts
 from lit_align.types import Group, LabelKind, Message
 
 COMPARED = {"chosen", "rejected", "messages", "conversations"}
+WITH_RESPONSE = (Alpaca(), Completions(), PublicCompletions(), Texts())
+"""Formats with a column for the response, beside which a conversation is something else."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,10 @@ class Dialogues(Format):
     label_kinds: ClassVar[frozenset[LabelKind]] = frozenset({LabelKind.DEMONSTRATIONS})
 
     def recognises(self, row: Row) -> bool:
-        """``conversation``, and no column with another one."""
-        return isinstance(row.get("conversation"), list) and COMPARED.isdisjoint(row)
+        """``conversation``, and no column with another one or with a response."""
+        if not isinstance(row.get("conversation"), list) or not COMPARED.isdisjoint(row):
+            return False
+        return not any(row_format.recognises(row) for row_format in WITH_RESPONSE)
 
     def __call__(self, row: Row) -> Group:
         """A group of one response."""

@@ -36,6 +36,21 @@ QUESTIONS = frozenset(
 )
 """Columns that may be a prompt, or a part of one."""
 
+ANSWERS = frozenset(
+    {
+        "answer",
+        "completion",
+        "generated_solution",
+        "generation",
+        "output",
+        "response",
+        "solution",
+        "targets",
+        "text",
+    }
+)
+"""Columns with the response of a row that has one."""
+
 THOUGHTS = frozenset({"thinking", "thought", "thoughts", "reasoning", "reasoningcontent", "cot"})
 WEIGHTS = frozenset(
     {"weight", "sampleweight", "lossweight", "train", "trainable", "training", "lossmask"}
@@ -74,7 +89,7 @@ LEARNED = SYSTEM | TOOLS | TEMPLATE_ARGUMENTS | QUESTIONS | THOUGHTS | WEIGHTS |
 """All columns that change what is learned."""
 
 
-ASKING = (
+PROMPT_WORDS = (
     "prompt",
     "question",
     "query",
@@ -110,7 +125,7 @@ def may_be_prompt(name: str, value: object) -> bool:
     if isinstance(value, list):
         return bool(value) and all(isinstance(turn, dict) for turn in value)
     has_words = isinstance(value, str) and len(value.split()) > 1
-    return has_words and any(part in plain for part in ASKING)
+    return has_words and any(part in plain for part in PROMPT_WORDS)
 
 
 def plain_name(column: str) -> str:

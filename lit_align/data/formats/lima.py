@@ -9,19 +9,26 @@ from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.conversations import demonstration_group
 from lit_align.data.formats.fields import list_field, other_fields, text_field
+from lit_align.data.formats.known_columns import (
+    ANSWERS,
+    QUESTIONS,
+    holds_something,
+    plain_name,
+)
 from lit_align.data.formats.preferences import is_list_of_texts
 from lit_align.errors import SetAside
 from lit_align.types import Group, LabelKind, Message
 
-COLUMNS = ("conversations", "data")
 SPEAKERS = ("user", "assistant")
+OTHER_FORMATS = {"messages", "conversation", "chosen", "rejected", "responses"}
 
 
 @dataclass(frozen=True)
 class LIMA(Format):
     """Column ``conversations`` or ``data``, a list of texts: the user's and the assistant's in turn.
 
-    The second is the layout of https://huggingface.co/datasets/stingning/ultrachat.
+    The second is the layout of https://huggingface.co/datasets/stingning/ultrachat; beside a column with a prompt or a
+    response, ``data`` is something else.
 
     Example:
         >>> LIMA()({"conversations": ["2 + 2?", "4"]}).responses
@@ -32,11 +39,16 @@ class LIMA(Format):
 
     def recognises(self, row: Row) -> bool:
         """A list of texts, and no turns."""
-        return any(is_list_of_texts(row.get(name)) for name in COLUMNS) and "messages" not in row
+        if is_list_of_texts(row.get("conversations")):
+            return "messages" not in row
+        return is_list_of_texts(row.get("data")) and not _has_other_texts(row)
 
     def __call__(self, row: Row) -> Group:
         """A group of one response."""
-        name = next((name for name in COLUMNS if is_list_of_texts(row.get(name))), COLUMNS[0])
+        is_data = is_list_of_texts(row.get("data")) and not holds_something(
+            row.get("conversations")
+        )
+        name = "data" if is_data else "conversations"
         texts = list_field(row, name)
         if len(texts) == 1:
             raise SetAside("a question without an answer")
@@ -45,6 +57,15 @@ class LIMA(Format):
             content = text_field({name: text}, name)
             turns.append({"role": SPEAKERS[i % 2], "content": content})
         return demonstration_group(turns, (), other_fields(row, name))
+
+
+def _has_other_texts(row: Row) -> bool:
+    """Whether a column may hold the prompt or the response."""
+    for name, value in row.items():
+        is_known = name in OTHER_FORMATS | ANSWERS or plain_name(name) in QUESTIONS
+        if is_known and holds_something(value):
+            return True
+    return False
 
 
 @hookimpl

@@ -19,6 +19,8 @@ from lit_align.data.formats.fields import (
     text_or_messages,
 )
 from lit_align.data.formats.rated import HELPSTEER
+from lit_align.data.formats.reasoned import Reasoned
+from lit_align.data.formats.solutions import Solutions
 from lit_align.types import Group, LabelKind
 
 BLOCKERS = {
@@ -28,7 +30,6 @@ BLOCKERS = {
     "rejected",
     "completion",
     "responses",
-    "conversation",
     "generations",
     *HELPSTEER,
 }
@@ -96,6 +97,8 @@ class PublicCompletions(Format):
 
     def recognises(self, row: Row) -> bool:
         """The columns of one of the sets, and none that other formats have."""
+        if Solutions().recognises(row) or Reasoned().recognises(row):
+            return False  # what they do not read is the right answer
         return BLOCKERS.isdisjoint(row) and len(_layouts_of(row)) == 1
 
     def row_label_kinds(self, row: Row) -> frozenset[LabelKind]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from lit_align.data.formats.fields import check_prompt, check_response, other_fi
 from lit_align.errors import Malformed
 from lit_align.types import Group, LabelKind, Text
 
-PREFIX = "r1_solution_"
+NUMBERED = re.compile(r"r1_solution_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Solutions(Format):
         prompt = check_prompt([{"role": "user", "content": text_field(row, "question")}])
         names = _solutions(row)
         if not names:
-            raise Malformed(f"no column '{PREFIX}1'")
+            raise Malformed("no column 'r1_solution_1'")
         responses: list[Text] = []
         for name in names:
             answer = [{"role": "assistant", "content": text_field(row, name)}]
@@ -43,8 +44,13 @@ class Solutions(Format):
 
 
 def _solutions(row: Row) -> list[str]:
-    """The columns with a solution that hold something, in order."""
-    return sorted(name for name in row if name.startswith(PREFIX) and row[name])
+    """The columns with a solution that hold something, in the order of their numbers."""
+    numbers = {}
+    for name, value in row.items():
+        match = NUMBERED.fullmatch(name)
+        if match and value:
+            numbers[name] = int(match[1])
+    return sorted(numbers, key=numbers.__getitem__)
 
 
 @hookimpl

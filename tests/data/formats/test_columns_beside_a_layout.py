@@ -1,0 +1,93 @@
+"""Columns that belong to no layout, beside the columns of one: they change neither the layout nor their own text."""
+
+import pytest
+
+from lit_align.data.formats.solutions import Solutions
+from lit_align.errors import DataError
+from tests.data.formats.public_rows import ASK, BAD, GOOD, bot, read, user
+
+TEXTS = ["What is this?", "A letter."]
+TURNS = [user("What is this?"), bot("A letter.")]
+WHY = "It hoots."
+
+
+def test_a_cell_that_nothing_reads_stays_the_text_of_the_file(tmp_path):
+    cells = {
+        "answers": "[3, 1]",
+        "info": '{"tests": [1]}',
+        "Ratings": "[4, None]",
+        "note": str(TURNS),
+        "lists": {"role": ["user"], "content": ["Hi."]},
+    }
+    (group,), ledger = read(tmp_path, [{"prompt": ASK} | cells], "prompts")
+    assert group.extra == cells
+    assert set(ledger.unread) == set(cells)
+
+
+def test_a_cell_that_repeats_what_is_read_stays_text_too(tmp_path):
+    row = {"prompt": ASK, "completion": GOOD, "history": f'["{ASK}"]'}
+    (group,), ledger = read(tmp_path, [row], "demonstrations")
+    assert group.extra == {"history": row["history"]}
+    assert dict(ledger.unread) == {"history": 1}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response"),
+    [
+        ("prompt", "completion"),
+        ("instruction", "output"),
+        ("question", "answer"),
+        ("prompt", "response"),
+        ("problem", "solution"),
+        ("problem", "generated_solution"),
+        ("instruction", "generation"),
+        ("inputs", "targets"),
+        (None, "text"),
+    ],
+)
+@pytest.mark.parametrize(("column", "value"), [("data", TEXTS), ("conversation", TURNS)])
+def test_a_list_beside_a_response_is_not_read(tmp_path, prompt, response, column, value):
+    row = {prompt: ASK, response: GOOD} if prompt else {response: GOOD}
+    (group,), ledger = read(tmp_path, [row | {column: value}], "demonstrations")
+    (alone,), _ = read(tmp_path, [row], "demonstrations")
+    assert group[:6] == alone[:6]
+    assert dict(ledger.unread) == {column: 1}
+
+
+def test_a_list_of_texts_beside_a_prompt_is_no_response(tmp_path):
+    with pytest.raises(DataError, match="demonstrations are needed"):
+        read(tmp_path, [{"prompt": ASK, "data": TEXTS}], "demonstrations")
+
+
+@pytest.mark.parametrize("columns", [{"data": TEXTS}, {"answer": GOOD}, {"response": GOOD}])
+def test_turns_are_read_where_no_column_has_the_prompt_of_a_response(tmp_path, columns):
+    row = {"conversation": TURNS} | columns
+    (group,), ledger = read(tmp_path, [row], "demonstrations")
+    assert (group.prompt, group.responses) == (TURNS[:1], [TURNS[1:]])
+    assert set(ledger.unread) == set(columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "answer"),
+    [
+        ({"question": ASK, "r1_solution_1": GOOD}, "answer"),
+        ({"question": ASK, "thinking_trajectories": [WHY], "attempt": GOOD}, "answer"),
+        (
+            {"question": ASK, "deepseek_thinking_trajectory": WHY, "deepseek_attempt": GOOD},
+            "answer",
+        ),
+        ({"problem": ASK, "deepseek_reasoning": WHY, "deepseek_solution": GOOD}, "solution"),
+    ],
+)
+def test_solutions_are_imitated_and_not_the_right_answer(tmp_path, columns, answer):
+    (group,), ledger = read(tmp_path, [columns | {answer: "owl"}], "demonstrations")
+    assert group.prompt == [user(ASK)]
+    assert group.responses[0][0]["content"] == GOOD
+    assert dict(ledger.unread) == {answer: 1}
+
+
+def test_solutions_stand_in_the_order_of_their_numbers():
+    row = {"question": ASK, "r1_solution_10": BAD, "r1_solution_2": GOOD, "r1_solution_tokens": 7}
+    group = Solutions()(row)
+    assert group.responses == [[bot(GOOD)], [bot(BAD)]]
+    assert group.extra == {"r1_solution_tokens": 7}
