@@ -19,6 +19,7 @@ SYSTEM_ROLES = ("system", "developer")
 SPEAKER_KEYS = ("role", "from")
 SWITCHES = ("on", "off")
 WHITE_SPACE = re.compile(r"\s+")
+LONG_TEXT = 1_000_000  # characters; a list of its words would take ten times its memory
 SHORT_TEXT = 20  # characters; a shorter text may occur in another one by chance
 
 
@@ -104,8 +105,8 @@ def unread_columns(group: Group, settings: ColumnSettings) -> list[str]:
 
 def repeats(value: Any, group: Group) -> bool:
     """Whether all texts in a value are in the group's prompt or responses already."""
-    texts = {_squeeze(text) for text in _all_contents(group)}
-    parts = [_squeeze(text) for text in _strings(value)]
+    texts = {squeeze(text) for text in _all_contents(group)}
+    parts = [squeeze(text) for text in _strings(value)]
     return bool(parts) and all(_is_within(part, texts) for part in parts)
 
 
@@ -123,10 +124,11 @@ def _is_within(part: str, texts: Collection[str]) -> bool:
     return len(part) >= SHORT_TEXT and any(part in text for text in texts)
 
 
-def _squeeze(text: str) -> str:
-    return WHITE_SPACE.sub(
-        " ", text
-    ).strip()  # no list of words, which takes ten times the memory of the text
+def squeeze(text: str) -> str:
+    """The text with one blank for all white space between words."""
+    if len(text) < LONG_TEXT:
+        return " ".join(text.split())
+    return WHITE_SPACE.sub(" ", text).strip()
 
 
 def _strings(value: Any) -> Iterator[str]:

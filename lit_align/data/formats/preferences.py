@@ -88,10 +88,10 @@ class Preferences(Format):
         if number(row.get("margin") or 0.0, "'margin'") < 0:
             return "'margin' is below 0"
         for chosen, rejected in SCORES:
+            if row.get(chosen) is None or row.get(rejected) is None:
+                continue
             try:
-                difference = number(row.get(chosen), "a score") - number(
-                    row.get(rejected), "a score"
-                )
+                difference = number(row[chosen], "a score") - number(row[rejected], "a score")
             except Malformed:
                 continue
             if difference <= 0:
@@ -190,8 +190,11 @@ def _unify(prompt: Text, chosen: Text, rejected: Text) -> tuple[Text, Text, Text
 
 def _check_repeats(prompt: str, turns: Text) -> None:
     """Refuse a prompt that is none of the turns before the responses: which of the two is meant, nobody can know."""
+    texts = contents(turns)
+    if any(content in prompt for content in texts if content.strip()):  # most often, and fast
+        return
     text = " ".join(prompt.split())
-    for content in contents(turns):
+    for content in texts:
         turn = " ".join(content.split())
         if turn and (turn in text or text in turn):
             return

@@ -1,7 +1,12 @@
 """Columns that belong to no layout, beside the columns of one: they change neither the layout nor their own text."""
 
-import pytest
+import re
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lit_align.data import column_fates
 from lit_align.data.formats.solutions import Solutions
 from lit_align.errors import DataError
 from tests.data.formats.public_rows import ASK, BAD, GOOD, bot, read, user
@@ -91,3 +96,22 @@ def test_solutions_stand_in_the_order_of_their_numbers():
     group = Solutions()(row)
     assert group.responses == [[bot(GOOD)], [bot(BAD)]]
     assert group.extra == {"r1_solution_tokens": 7}
+
+
+@given(st.text(st.sampled_from("a\u00a0\u2028\u3000\x1c\x85\u200b \n\t")))
+def test_white_space_is_squeezed_alike_in_short_and_long_texts(text):
+    expected = re.sub(r"\s+", " ", text).strip()
+    assert column_fates.squeeze(text) == expected
+    long = text + "a" * column_fates.LONG_TEXT
+    assert column_fates.squeeze(long) == re.sub(r"\s+", " ", long).strip()
+
+
+@pytest.mark.parametrize("prompt", [ASK, f"  {ASK}\n", ASK.replace(" ", "  "), f"Be brief. {ASK}"])
+@pytest.mark.parametrize("question", [ASK, f" {ASK} ", ASK.replace(" ", "\n")])
+def test_a_prompt_repeats_a_turn_whatever_its_white_space(tmp_path, prompt, question):
+    turns = {
+        "chosen": [user(question), bot(GOOD)],
+        "rejected": [user(question), bot(BAD)],
+    }
+    (group,), _ = read(tmp_path, [turns | {"prompt": prompt}], "pairs")
+    assert group.prompt == [user(question)]
