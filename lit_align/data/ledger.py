@@ -21,6 +21,7 @@ MAX_EXAMPLES = 3  # recorded for each reason
 SUMMED = (
     "rows",
     "joined",
+    "divided",
     "tokens",
     "scored",
     "tokens_cut",
@@ -45,8 +46,8 @@ class Ledger:
     Args:
         name: name of the data set, for the heading.
         rows: number of rows read; counted apart from the fates, so that these can be checked against it.
-        joined: number of records that are part of a row that another one begins, less the rows beyond one that records
-            were divided into.
+        joined: number of records beyond one in each row, of files whose records are joined into rows.
+        divided: number of rows beyond one of each record, of files whose records are divided into rows.
         chars_cut: number of characters that were cut off before tokenising; ``tokens_cut`` does not count their tokens.
         split_tokens: rows whose text spells a special token out that was split into ordinary tokens, by the token.
         kept_tokens: rows whose text spells a special token out that was kept as such, by the token.
@@ -62,6 +63,7 @@ class Ledger:
     name: str
     rows: int = 0
     joined: int = 0
+    divided: int = 0
     tokens: int = 0
     scored: int = 0
     tokens_cut: int = 0
@@ -189,10 +191,10 @@ class Ledger:
             lines += [rule, *self._token_lines()]
         if self.chars_cut:
             lines.append(f"characters of long texts cut off before tokenising: {self.chars_cut:,}")
-        if self.joined > 0:
+        if self.joined:
             lines.append(f"records that were joined with others into these rows: {self.joined:,}")
-        if self.joined < 0:
-            lines.append(f"rows that records were divided into, beyond one each: {-self.joined:,}")
+        if self.divided:
+            lines.append(f"rows that records were divided into, beyond one each: {self.divided:,}")
         if self.unread:
             lines.append(f"not read: {most_common(self.unread)}")
         for counts, treatment in (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -78,7 +78,7 @@ def read_groups(source: DataSource, ledger: Ledger) -> Iterator[tuple[Group, str
 def open_rows(
     source: DataSource, path: str, ledger: Ledger
 ) -> tuple[RowReader, Iterator[LocatedRow]]:
-    """The reader of a file's rows, and the rows one by one; records are counted in the ledger as they are read.
+    """The reader of a file's rows, and the rows one by one; at their end the ledger gets how many records they were of.
 
     Raises:
         DataError: if the path cannot be read, matches no format, or has no labels of a suitable kind.
@@ -94,12 +94,27 @@ def open_rows(
     formats = (source.format,) if source.format else source.formats
     reader = RowReader.of_file(path, first, formats, source.label_kind, source.columns)
 
+    return reader, _joined_rows(reader.row_format, chain(first, records), ledger)
+
+
+def _joined_rows(
+    row_format: Format, records: Iterable[LocatedRow], ledger: Ledger
+) -> Iterator[LocatedRow]:
+    """The rows of a file; at its end the ledger gets the number of records beyond the rows, or of rows beyond them."""
+    num_records = 0
+
     def counted() -> Iterator[LocatedRow]:
-        for record in chain(first, records):
-            ledger.joined += 1  # until it begins a row
+        nonlocal num_records
+        for record in records:
+            num_records += 1
             yield record
 
-    return reader, reader.row_format.join(counted())
+    num_rows = 0
+    for row in row_format.join(counted()):
+        num_rows += 1
+        yield row
+    ledger.joined += max(num_records - num_rows, 0)
+    ledger.divided += max(num_rows - num_records, 0)
 
 
 def read_row(
@@ -108,7 +123,6 @@ def read_row(
     """The converted group of a row and a note for the ledger; None if the ledger has its fate already."""
     place, values = row
     ledger.rows += 1
-    ledger.joined -= 1
     try:
         read = reader.read(values)
         group = read.group._replace(source=place)

@@ -53,8 +53,8 @@ class Argilla(Format):
 
     The flat export of version 2 of Argilla, and the nested one with ``fields`` and ``responses``. A vote is the name of
     a column, or a ranking of columns; or its number or letter where the question's name, such as ``better``, says so,
-    and no other question has names. Only submitted ones count, and suggestions do not. The probability is the majority's
-    share of the votes that are no tie.
+    and no other question has names. Only submitted ones count, and suggestions do not. The probability is the
+    majority's share of the votes that are no tie.
 
     Example:
         >>> row = {"prompt": "2 + 2?", "response1": "5", "response2": "4", "better.responses": ["response2"]}
