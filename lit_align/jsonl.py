@@ -93,14 +93,12 @@ def is_too_deep(value: Any) -> bool:
         >>> is_too_deep([[{"a": []}]])
         False
     """
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for item in level:
-            if isinstance(item, dict):
-                below.extend(item.values())
-            elif isinstance(item, list):
-                below.extend(item)
+            values = item.values() if isinstance(item, dict) else item
+            below += [inner for inner in values if isinstance(inner, dict | list)]
         if not below:
             return False
         level = below

@@ -22,9 +22,12 @@ def nested(depth):
     return "[" * depth + "]" * depth
 
 
-@pytest.mark.parametrize(("depth", "is_deep"), [(MAX_DEPTH, False), (MAX_DEPTH + 2, True)])
-def test_the_limit(depth, is_deep):
-    assert is_too_deep(json.loads(nested(depth))) is is_deep
+@pytest.mark.parametrize(("depth", "is_deep"), [(MAX_DEPTH, False), (MAX_DEPTH + 1, True)])
+@pytest.mark.parametrize("inside", ["", "1", '"a"'])
+def test_the_limit(depth, is_deep, inside):
+    value = json.loads(nested(depth).replace("[]", f"[{inside}]"))
+    assert is_too_deep(value) is is_deep
+    assert is_too_deep({"a": value, "b": [1, 2]} if depth > MAX_DEPTH else value[0]) is is_deep
 
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH + 2, 900, 100_000])

@@ -21,6 +21,7 @@ from lit_align.data.formats.fields import (
 from lit_align.data.formats.rated import HELPSTEER
 from lit_align.data.formats.reasoned import Reasoned
 from lit_align.data.formats.solutions import Solutions
+from lit_align.errors import SetAside
 from lit_align.types import Group, LabelKind
 
 BLOCKERS = {
@@ -110,6 +111,11 @@ class PublicCompletions(Format):
         layout = _layout_of(row)
         prompt = text_or_messages(row, layout.prompt)
         response = text_or_messages(row, layout.response)
+        if layout.response == "label" and isinstance(response, str) and len(response.split()) == 1:
+            raise SetAside(
+                "'label' is a single word, which may be a class or the right answer; if it is a response to imitate, "
+                "set data.columns: {completion: label}"
+            )
         label = _label_of(row, layout)
         read = [layout.prompt, layout.response, label]
         if isinstance(prompt, str) and row.get(layout.details) is not None:
