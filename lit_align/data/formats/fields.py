@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -85,6 +86,23 @@ def number(value: Any, subject: str) -> float:
     if not math.isfinite(value):
         raise Malformed(f"{subject} is not finite (got {value})")
     return float(value)
+
+
+def has_numbers(values: Any) -> bool:
+    """Whether a value is a list with a number in it, which may be written as text.
+
+    Example:
+        >>> has_numbers([None, "4"]), has_numbers(["good", "bad"])
+        (True, False)
+    """
+    return isinstance(values, list) and any(map(_is_number, values))
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def list_field(row: Row, name: str) -> list[Any]:

@@ -11,6 +11,7 @@ from lit_align.data.formats.fields import (
     check_prompt,
     check_response,
     check_same_type,
+    has_numbers,
     list_field,
     number,
     other_fields,
@@ -106,18 +107,11 @@ def _columns(row: Row) -> tuple[str, str]:
         if not isinstance(row.get(texts), list):
             continue
         for scores in candidates:
-            if are_numbers(row.get(scores)):
+            if has_numbers(row.get(scores)):
                 return texts, scores
         if texts == "generations":
             return texts, ""
     return "", ""
-
-
-def are_numbers(values: Any) -> bool:
-    """Whether a column is a list of numbers, of which some may be missing."""
-    if not isinstance(values, list):
-        return False
-    return any(isinstance(value, int | float | str) for value in values)
 
 
 def _responses(texts: list[Any], name: str, prompt: Text) -> list[Text]:

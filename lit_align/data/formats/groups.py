@@ -12,12 +12,12 @@ from lit_align.data.formats.fields import (
     check_prompt,
     check_response,
     check_same_type,
+    has_numbers,
     list_field,
     other_fields,
     parse_ratings,
     text_or_messages,
 )
-from lit_align.data.formats.generations import are_numbers
 from lit_align.data.formats.shared_columns import read_shared
 from lit_align.errors import Malformed
 from lit_align.types import Group, LabelKind, Pair, Text
@@ -53,7 +53,7 @@ class Groups(Format):
 
     def recognises(self, row: Row) -> bool:
         """``prompt`` and ``responses``, unless the ratings are a plain list of numbers."""
-        return {"prompt", "responses"} <= row.keys() and not are_numbers(row.get("ratings"))
+        return {"prompt", "responses"} <= row.keys() and not has_numbers(row.get("ratings"))
 
     def __call__(self, row: Row) -> Group:
         """A group of as many responses as the row has."""

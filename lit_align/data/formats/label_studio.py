@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.annotation_votes import (
+    TIES,
     Places,
     group_of_votes,
     is_comparison,
@@ -165,8 +166,7 @@ def _places_of_value(value: Any, names: Sequence[str]) -> list[Places]:
     if isinstance(entry, dict) and isinstance(entry.get("choices"), list):
         entry = entry["choices"][0] if len(entry["choices"]) == 1 else None
     if isinstance(entry, dict) and "selected" in entry:
-        side = SIDES.get(str(entry["selected"]).lower())
-        return [places_of_choice(side, len(names))]
+        return [places_of_choice(_side(entry["selected"]), len(names))]
     if not isinstance(entry, str):
         return []
     name = entry.strip().lower()
@@ -174,6 +174,16 @@ def _places_of_value(value: Any, names: Sequence[str]) -> list[Places]:
         return [places_of_choice(SIDES[name], len(names))]
     columns = [column.lower() for column in names]
     return [places_of_choice(columns.index(name), len(names))] if name in columns else []
+
+
+def _side(selected: Any) -> int | None:
+    """The index of the response on the selected side; None for a tie."""
+    side = str(selected).strip().lower()
+    if side in TIES:
+        return None
+    if side not in SIDES:
+        raise Malformed(f"'selected' is none of left, right and tie (got {side[:40]!r})")
+    return SIDES[side]
 
 
 @hookimpl

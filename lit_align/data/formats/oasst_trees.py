@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -50,10 +51,10 @@ class OASSTTrees(Format):
 
 def _messages(place: str, root: Row) -> Iterator[LocatedRow]:
     """All messages of a tree, each with the one above it as its parent."""
-    waiting: list[tuple[Any, str]] = [(root, "")]
+    waiting: deque[tuple[Any, str]] = deque([(root, "")])
     number = 0
     while waiting:
-        message, parent = waiting.pop(0)
+        message, parent = waiting.popleft()
         if not isinstance(message, dict):
             yield place, Malformed("a reply is no message")
             continue

@@ -133,3 +133,11 @@ def test_a_number_is_a_vote_where_nothing_else_is(question):
     row = TEXTS | {f"{question}.responses": [2], "difficulty.responses": [1]}
     assert Argilla()(row).pairs == (Pair(1, 0), Pair(1, 2))
     assert Argilla()(row | {"safest.responses": ["response3"]}).pairs == (Pair(2, 0), Pair(2, 1))
+
+
+@pytest.mark.parametrize("side", ["middle", "", 1])
+def test_an_unknown_side_is_malformed(side):
+    with pytest.raises(Malformed, match="'selected' is none of left, right and tie"):
+        LabelStudioMin()(MIN | {"pw": [{"selected": side}]})
+    with pytest.raises(SetAside, match="no majority"):
+        LabelStudioMin()(MIN | {"pw": [{"selected": "none"}]})

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_align.data import column_fates
+from lit_align.data.formats.fields import has_numbers
 from lit_align.data.formats.solutions import Solutions
 from lit_align.errors import DataError
 from tests.data.formats.public_rows import ASK, BAD, GOOD, bot, read, user
@@ -115,3 +116,40 @@ def test_a_prompt_repeats_a_turn_whatever_its_white_space(tmp_path, prompt, ques
     }
     (group,), _ = read(tmp_path, [turns | {"prompt": prompt}], "pairs")
     assert group.prompt == [user(question)]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, None], True),
+        (["4.5", "N/A"], True),
+        (["good", "bad"], False),
+        ([True, False], False),
+        ([None], False),
+        ("12", False),
+    ],
+)
+def test_which_lists_have_numbers(values, expected):
+    assert has_numbers(values) is expected
+
+
+def test_words_beside_generations_are_no_ratings(tmp_path):
+    row = {"instruction": ASK, "generations": [GOOD, BAD], "ratings": ["good", "bad"]}
+    (group,), _ = read(tmp_path, [row], "prompts")
+    assert group.extra["ratings"] == ["good", "bad"]
+    with pytest.raises(DataError):
+        read(tmp_path, [row], "ranking")
+
+
+def test_a_label_of_one_word_is_no_response(tmp_path):
+    rows = [{"prompt": ASK, "label": label} for label in (GOOD, "owl", " 42 ")]
+    assert len(GOOD.split()) > 1
+    (group,), ledger = read(tmp_path, rows, "demonstrations")
+    assert group.responses == [GOOD]
+    ((reason, count),) = [(reason, n) for (fate, reason), n in ledger.reasons.items() if reason]
+    assert count == 2
+    assert "set data.columns: {completion: label}" in reason
+    groups, _ = read(tmp_path, rows, "demonstrations", names={"completion": "label"})
+    assert [group.responses[0].strip() for group in groups] == [GOOD, "owl", "42"]
+    groups, _ = read(tmp_path, rows, "prompts")
+    assert [group.extra["label"] for group in groups] == [GOOD, "owl", " 42 "]
