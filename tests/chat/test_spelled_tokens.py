@@ -106,7 +106,7 @@ def test_other_text_is_tokenised_as_ever(byte_chat, question, answer):
 
 
 @pytest.mark.skipif(not FILES, reason="needs trl, whose chat templates are read")
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", FILES[::3], ids=lambda file: file.stem)  # each takes a second
 def test_no_template_gives_text_a_special_token(file):
     tokenizer = with_template(tiny.tokenizer(), file.read_text("utf-8"))
     controls = control_ids(tokenizer)
