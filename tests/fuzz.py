@@ -32,6 +32,7 @@ from lit_align.errors import DataError, RowError
 from lit_align.types import LabelKind
 from tests import tiny
 from tests.chat.trl_templates import template_files, with_template
+from tests.cli.test_error_messages import FIT
 
 FORMATS = built_in()
 TEMPLATES = ("chatml", "qwen3", "llama3", "gemma", "mistral")
@@ -284,13 +285,6 @@ yaml_texts = st.one_of(
         ]
     ),
 )
-FIT = [
-    "fit",
-    "--model=Preference",
-    "--model.objective=DPO",
-    "--data=Comparisons",
-    "--data.train=none.jsonl",
-]
 
 
 def check_settings(name, value):

@@ -7,6 +7,7 @@ from types import UnionType
 from typing import Any
 
 from lit_align.data.formats import Row
+from lit_align.data.formats.fields import TURN_KEYS
 from lit_align.data.formats.known_columns import STRUCTURED, plain_name
 from lit_align.errors import Malformed, SetAside
 from lit_align.literals import parse_literal
@@ -15,7 +16,8 @@ from lit_align.types import Group, Text
 TURNS = re.compile(
     r"""\s*\[\s*\{\s*(['"](content|value)['"]\s*:|[^{}\[\]]{0,200}?['"](role|from)['"]\s*:)"""
 )
-TURN_KEYS = ({"role", "content"}, {"from", "value"})
+WHITE_SPACE = re.compile(r"\s+")
+LONG_TEXT = 1_000_000  # characters; a list of its words would take ten times its memory
 MISSING = {"nan", "n/a", "null", "none", "<na>"}
 
 
@@ -85,9 +87,16 @@ def contents(text: Text) -> list[str]:
     return [turn["content"] for turn in text if isinstance(turn.get("content"), str)]
 
 
+def squeeze(text: str) -> str:
+    """The text with one blank for all white space between words."""
+    if len(text) < LONG_TEXT:
+        return " ".join(text.split())
+    return WHITE_SPACE.sub(" ", text).strip()
+
+
 def _turns_of_lists(value: dict[str, Any]) -> Any:
     """A list of turns of an object with a list of roles and a list of contents, as Arrow has some; or the object."""
-    if not any(keys <= value.keys() for keys in TURN_KEYS):
+    if not any(value.keys() >= set(keys) for keys in TURN_KEYS):
         return value
     columns = list(value.values())
     if not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from lit_align.data.cell_text import contents
+from lit_align.data.cell_text import contents, squeeze
 from lit_align.data.formats import known_columns
 from lit_align.data.formats.fields import wrong_type
 from lit_align.data.formats.known_columns import holds_something, plain_name
@@ -18,8 +17,6 @@ from lit_align.types import Group, Message, Text
 SYSTEM_ROLES = ("system", "developer")
 SPEAKER_KEYS = ("role", "from")
 SWITCHES = ("on", "off")
-WHITE_SPACE = re.compile(r"\s+")
-LONG_TEXT = 1_000_000  # characters; a list of its words would take ten times its memory
 SHORT_TEXT = 20  # characters; a shorter text may occur in another one by chance
 
 
@@ -122,13 +119,6 @@ def _is_within(part: str, texts: Collection[str]) -> bool:
     if part in texts:
         return True
     return len(part) >= SHORT_TEXT and any(part in text for text in texts)
-
-
-def squeeze(text: str) -> str:
-    """The text with one blank for all white space between words."""
-    if len(text) < LONG_TEXT:
-        return " ".join(text.split())
-    return WHITE_SPACE.sub(" ", text).strip()
 
 
 def _strings(value: Any) -> Iterator[str]:

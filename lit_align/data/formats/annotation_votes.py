@@ -12,6 +12,7 @@ from lit_align.data.formats.fields import (
     check_prompt,
     check_response,
     check_same_type,
+    first_filled,
     number,
     text_or_messages,
 )
@@ -31,7 +32,7 @@ Places = tuple[float, ...]
 
 def prompt_of(row: Row) -> str:
     """The column with the prompt; empty if there is none."""
-    return next((name for name in PROMPTS if row.get(name)), "")
+    return first_filled(row, PROMPTS)
 
 
 def numbered_responses(row: Row) -> list[str]:

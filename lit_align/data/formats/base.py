@@ -14,6 +14,9 @@ from lit_align.types import Group, LabelKind
 Row = dict[str, Any]
 """One record of a data set, as read."""
 
+HUB = "https://huggingface.co/datasets/"
+"""The address of a data set, without its name."""
+
 LocatedRow = tuple[str, Row | RowError]
 """Where a row is, as ``file:line``, and the row or why it cannot be read."""
 

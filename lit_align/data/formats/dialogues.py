@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.alpaca import Alpaca
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.completions import Completions
 from lit_align.data.formats.conversations import demonstration_group
-from lit_align.data.formats.fields import list_field, other_fields, parse_messages, text_field
+from lit_align.data.formats.fields import (
+    are_objects,
+    list_field,
+    other_fields,
+    parse_messages,
+    text_field,
+)
 from lit_align.data.formats.public_completions import PublicCompletions
 from lit_align.data.formats.texts import Texts
 from lit_align.types import Group, LabelKind, Message
@@ -44,17 +50,13 @@ class Dialogues(Format):
         """A group of one response."""
         value = list_field(row, "conversation")
         turns: list[Message] = []
-        if value and all(map(_is_exchange, value)):
+        if are_objects(value, "input", "output"):
             for exchange in value:
                 turns.append({"role": "user", "content": text_field(exchange, "input")})
                 turns.append({"role": "assistant", "content": text_field(exchange, "output")})
         else:
             turns = parse_messages(value, "conversation")
         return demonstration_group(turns, (), other_fields(row, "conversation"))
-
-
-def _is_exchange(entry: Any) -> bool:
-    return isinstance(entry, dict) and {"input", "output"} <= entry.keys()
 
 
 @hookimpl

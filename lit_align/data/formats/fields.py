@@ -50,6 +50,11 @@ def text_field(row: Row, name: str) -> str:
     return value
 
 
+def first_filled(row: Row, names: Sequence[str]) -> str:
+    """The first of the columns that holds something; empty if none does."""
+    return next((name for name in names if row.get(name)), "")
+
+
 def bool_field(row: Row, name: str) -> bool:
     """The column as a boolean, which may be written as 1 and 0, true and false, or yes and no."""
     value = required(row, name)
@@ -111,6 +116,18 @@ def list_field(row: Row, name: str) -> list[Any]:
     if not isinstance(value, list):
         raise wrong_type(f"'{name}'", "a list", value)
     return value
+
+
+def are_objects(values: Any, *keys: str) -> bool:
+    """Whether a value is a list of objects that have these keys, at least one of them.
+
+    Example:
+        >>> are_objects([{"text": "4", "score": 1}], "text"), are_objects([], "text")
+        (True, False)
+    """
+    if not isinstance(values, list) or not values:
+        return False
+    return all(isinstance(value, dict) and value.keys() >= set(keys) for value in values)
 
 
 def text_or_messages(row: Row, name: str) -> Text:

@@ -11,6 +11,7 @@ from lit_align.data.formats.fields import (
     check_prompt,
     check_response,
     check_same_type,
+    first_filled,
     has_numbers,
     list_field,
     number,
@@ -52,7 +53,7 @@ class Generations(Format):
     def recognises(self, row: Row) -> bool:
         """A prompt and several generations, and no better and worse one chosen of them."""
         texts, scores = _columns(row)
-        if not _prompt_of(row) or not texts or not row.keys().isdisjoint(CHOSEN):
+        if not first_filled(row, PROMPTS) or not texts or not row.keys().isdisjoint(CHOSEN):
             return False
         if (texts, scores) == ("responses", "scores") and "prompt" in row:
             return False  # what this package writes of sampled responses
@@ -67,7 +68,7 @@ class Generations(Format):
 
     def __call__(self, row: Row) -> Group:
         """A group of the generations that have a score, or of all if there is no column of scores."""
-        prompt_name = _prompt_of(row)
+        prompt_name = first_filled(row, PROMPTS)
         texts_name, scores_name = _columns(row)
         if not prompt_name or not texts_name:
             raise Malformed("not a prompt and a list of generations")
@@ -94,11 +95,6 @@ class Generations(Format):
         ratings = tuple({"rating": score} for score in scores)
         places = places_by_score(scores)
         return Group(prompt, responses, ranking=places, ratings=ratings, extra=extra)
-
-
-def _prompt_of(row: Row) -> str:
-    """The column with the prompt; empty if there is none."""
-    return next((name for name in PROMPTS if row.get(name)), "")
 
 
 def _columns(row: Row) -> tuple[str, str]:

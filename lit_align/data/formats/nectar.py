@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
+    are_objects,
     check_prompt,
     check_response,
     list_field,
@@ -37,15 +38,13 @@ class Nectar(Format):
 
     def recognises(self, row: Row) -> bool:
         """``prompt`` and answers with a rank."""
-        answers = row.get("answers")
-        has_answers = isinstance(answers, list) and all(map(_is_ranked, answers))
-        return "prompt" in row and has_answers and bool(answers)
+        return "prompt" in row and are_objects(row.get("answers"), "answer", "rank")
 
     def __call__(self, row: Row) -> Group:
         """A group of as many responses as there are answers."""
         prompt = check_prompt(text_or_messages(row, "prompt"))
         answers = list_field(row, "answers")
-        if not answers or not all(map(_is_ranked, answers)):
+        if not are_objects(answers, "answer", "rank"):
             raise Malformed("'answers' is not a list of objects with 'answer' and 'rank'")
         responses = [check_response(text_field(answer, "answer")) for answer in answers]
         ranks = [number(answer["rank"], "a rank") for answer in answers]
@@ -55,10 +54,6 @@ class Nectar(Format):
             ranking=places_by_score([-rank for rank in ranks]),
             extra=other_fields(row, "prompt", "answers"),
         )
-
-
-def _is_ranked(answer: Any) -> bool:
-    return isinstance(answer, dict) and {"answer", "rank"} <= answer.keys()
 
 
 @hookimpl

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
-from lit_align.data.cell_text import contents
+from lit_align.data.cell_text import contents, squeeze
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
     check_prompt,
@@ -193,9 +193,9 @@ def _check_repeats(prompt: str, turns: Text) -> None:
     texts = contents(turns)
     if any(content in prompt for content in texts if content.strip()):  # most often, and fast
         return
-    text = " ".join(prompt.split())
+    text = squeeze(prompt)
     for content in texts:
-        turn = " ".join(content.split())
+        turn = squeeze(content)
         if turn and (turn in text or text in turn):
             return
     raise SetAside("'prompt' is no part of the conversations in 'chosen' and 'rejected'")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from lit_align import Register, hookimpl
-from lit_align.data.formats.base import Format, Row
+from lit_align.data.formats.base import HUB, Format, Row
 from lit_align.data.formats.conversations import demonstration_kinds
 from lit_align.data.formats.fields import (
     BOOLEANS,
@@ -34,9 +34,6 @@ BLOCKERS = {
     "generations",
     *HELPSTEER,
 }
-
-
-HUB = "https://huggingface.co/datasets/"
 
 
 class CompletionColumns(NamedTuple):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
+    are_objects,
     check_prompt,
     check_response,
     list_field,
@@ -37,14 +38,12 @@ class StackExchange(Format):
 
     def recognises(self, row: Row) -> bool:
         """``question`` and answers with a score."""
-        answers = row.get("answers")
-        has_answers = isinstance(answers, list) and all(map(_is_scored, answers))
-        return "question" in row and has_answers and bool(answers)
+        return "question" in row and are_objects(row.get("answers"), "text", "pm_score")
 
     def __call__(self, row: Row) -> Group:
         """A group of as many responses as there are answers."""
         answers = list_field(row, "answers")
-        if not answers or not all(map(_is_scored, answers)):
+        if not are_objects(answers, "text", "pm_score"):
             raise Malformed("'answers' is not a list of objects with 'text' and 'pm_score'")
         scores = [number(required(answer, "pm_score"), "'pm_score'") for answer in answers]
         return Group(
@@ -53,10 +52,6 @@ class StackExchange(Format):
             ranking=places_by_score(scores),
             extra=other_fields(row, "question", "answers"),
         )
-
-
-def _is_scored(answer: Any) -> bool:
-    return isinstance(answer, dict) and {"text", "pm_score"} <= answer.keys()
 
 
 @hookimpl

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from lit_align import Register, hookimpl
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
+    are_objects,
     check_prompt,
     check_range,
     check_response,
@@ -48,16 +49,14 @@ class UltraFeedback(Format):
 
     def recognises(self, row: Row) -> bool:
         """``instruction`` and completions with a response."""
-        completions = row.get("completions")
-        is_list = isinstance(completions, list) and bool(completions)
-        return "instruction" in row and is_list and all(map(_has_response, completions or []))
+        return "instruction" in row and are_objects(row.get("completions"), "response")
 
     def __call__(self, row: Row) -> Group:
         """A group of as many responses as there are completions."""
         completions = list_field(row, "completions")
         if not completions:
             raise SetAside("no completion")
-        if not all(map(_has_response, completions)):
+        if not are_objects(completions, "response"):
             raise Malformed("'completions' is not a list of objects with 'response'")
         scores = [number(required(entry, self.score), f"'{self.score}'") for entry in completions]
         return Group(
@@ -67,10 +66,6 @@ class UltraFeedback(Format):
             ratings=tuple(_ratings(entry.get("annotations")) for entry in completions),
             extra=other_fields(row, "instruction", "completions"),
         )
-
-
-def _has_response(completion: Any) -> bool:
-    return isinstance(completion, dict) and "response" in completion
 
 
 def _ratings(annotations: Any) -> dict[str, float]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lit_align.data.formats.base import Row
-
-HUB = "https://huggingface.co/datasets/"
+from lit_align.data.formats.base import HUB, Row
 
 
 class Unsupported(NamedTuple):

@@ -4,9 +4,8 @@ import json
 
 from lit_align.data.column_fates import ColumnSettings
 from lit_align.data.formats import built_in
+from lit_align.data.formats.base import HUB
 from lit_align.data.read_groups import DataSource, read_groups
-
-HUB = "https://huggingface.co/datasets/"
 
 
 def user(content):
@@ -24,6 +23,15 @@ PLAIN = (ASK, [GOOD, BAD])
 WITH_SYSTEM = ([SYSTEM, user(ASK)], [[bot(GOOD)], [bot(BAD)]])
 LEARNED = ([user(ASK)], [[bot(GOOD)]])
 TOOL = {"name": "find", "description": "Find a bird.", "parameters": {}}
+
+MESSAGES = [
+    {"message_id": "1", "parent_id": None, "role": "prompter", "text": ASK, "lang": "en"},
+    {"message_id": "2", "parent_id": "1", "role": "assistant", "text": BAD, "rank": 1},
+    {"message_id": "3", "parent_id": "1", "role": "assistant", "text": GOOD, "rank": 0},
+    {"message_id": "4", "parent_id": "3", "role": "prompter", "text": "Another?"},
+    {"message_id": "5", "parent_id": "4", "role": "assistant", "text": "The crow."},
+]
+"""A tree of OpenAssistant, a message a row."""
 
 # address, row, label kind, prompt and responses, columns that the ledger counts as not read
 LAYOUTS = {

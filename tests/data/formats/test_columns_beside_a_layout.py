@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_align.data import column_fates
+from lit_align.data import cell_text
 from lit_align.data.formats.fields import has_numbers
 from lit_align.data.formats.solutions import Solutions
 from lit_align.errors import DataError
@@ -102,9 +102,9 @@ def test_solutions_stand_in_the_order_of_their_numbers():
 @given(st.text(st.sampled_from("a\u00a0\u2028\u3000\x1c\x85\u200b \n\t")))
 def test_white_space_is_squeezed_alike_in_short_and_long_texts(text):
     expected = re.sub(r"\s+", " ", text).strip()
-    assert column_fates.squeeze(text) == expected
-    long = text + "a" * column_fates.LONG_TEXT
-    assert column_fates.squeeze(long) == re.sub(r"\s+", " ", long).strip()
+    assert cell_text.squeeze(text) == expected
+    long = text + "a" * cell_text.LONG_TEXT
+    assert cell_text.squeeze(long) == re.sub(r"\s+", " ", long).strip()
 
 
 @pytest.mark.parametrize("prompt", [ASK, f"  {ASK}\n", ASK.replace(" ", "  "), f"Be brief. {ASK}"])

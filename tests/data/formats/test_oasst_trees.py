@@ -5,15 +5,7 @@ import json
 from lit_align.data.formats import built_in
 from lit_align.data.ledger import Ledger
 from lit_align.data.read_groups import DataSource, read_groups
-from tests.data.formats.public_rows import ASK, BAD, GOOD, bot, read, user
-
-MESSAGES = [
-    {"message_id": "1", "parent_id": None, "role": "prompter", "text": ASK, "lang": "en"},
-    {"message_id": "2", "parent_id": "1", "role": "assistant", "text": BAD, "rank": 1},
-    {"message_id": "3", "parent_id": "1", "role": "assistant", "text": GOOD, "rank": 0},
-    {"message_id": "4", "parent_id": "3", "role": "prompter", "text": "Another?"},
-    {"message_id": "5", "parent_id": "4", "role": "assistant", "text": "The crow."},
-]
+from tests.data.formats.public_rows import ASK, MESSAGES, bot, read, user
 
 
 def nested(message_id):

@@ -24,6 +24,7 @@ from tests.data.formats.public_rows import (
     BAD,
     CHAT,
     GOOD,
+    MESSAGES,
     PLAIN,
     RULE,
     SYSTEM,
@@ -115,13 +116,6 @@ def test_xlam_offers_its_functions(tmp_path):
 
 # ------------------------------------------------------------------ trees of messages
 
-MESSAGES = [
-    {"message_id": "1", "parent_id": None, "role": "prompter", "text": ASK, "lang": "en"},
-    {"message_id": "2", "parent_id": "1", "role": "assistant", "text": BAD, "rank": 1},
-    {"message_id": "3", "parent_id": "1", "role": "assistant", "text": GOOD, "rank": 0},
-    {"message_id": "4", "parent_id": "3", "role": "prompter", "text": "Another?"},
-    {"message_id": "5", "parent_id": "4", "role": "assistant", "text": "The crow."},
-]
 THREAD = [user(ASK), bot(GOOD), user("Another?")]
 
 
