@@ -6,7 +6,7 @@ import warnings
 from abc import ABC
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from lightning import LightningDataModule, Trainer
@@ -20,6 +20,7 @@ from lit_align.data.formats import Format
 from lit_align.data.kto_mismatched import add_mismatched_responses
 from lit_align.data.ledger import Ledger, write_ledgers
 from lit_align.data.loader import StepLoader
+from lit_align.data.long_text import WhenOverlong
 from lit_align.data.prepare import prepare
 from lit_align.data.read_groups import DataSource
 from lit_align.data.text_module import TextModule
@@ -83,7 +84,7 @@ class TextDataModule(LightningDataModule, ABC):
         batch_size: int = 32,
         token_budget: int = 8192,
         max_length: int = 2048,
-        overlong: Literal["drop", "truncate", "error"] = "drop",
+        overlong: WhenOverlong = "drop",
         max_malformed: float = 0.01,
         shuffle: bool = True,
         seed: int = 0,

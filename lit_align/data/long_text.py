@@ -16,6 +16,9 @@ from lit_align.types import Group, Message, Text
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+WhenOverlong = Literal["drop", "truncate", "error"]
+"""What happens to a row that does not fit: it is left out, its responses are cut at the end, or reading stops."""
+
 MIN_LONG = 100_000
 """Characters of the shortest text that is looked at: shorter ones are tokenised at once."""
 
@@ -24,6 +27,29 @@ COMPOSED = 4
 
 CUTTING_KEYS = {*THOUGHTS_KEYS, "content"}
 MIN_CHARS_PER_TOKEN = 8  # of the first attempt at a prefix
+
+
+def refuse_overlong(group: Group, overlong: WhenOverlong, size: str, fills_prompt: bool) -> None:
+    """Refuse a row that does not fit, unless its responses are to be cut.
+
+    Args:
+        group: the row.
+        overlong: what happens to rows that do not fit.
+        size: of the row, and the limit that it is over.
+        fills_prompt: whether the prompt alone leaves no room.
+
+    Raises:
+        Overlong: if the prompt fills the row, or rows are not truncated.
+        DataError: if that is an error.
+    """
+    if overlong == "error":
+        raise DataError(
+            f"{group.source or 'a row'} has {size}; raise max_length, or set overlong to drop or truncate"
+        )
+    if fills_prompt:
+        raise Overlong("prompt fills max_length")
+    if overlong == "drop":
+        raise Overlong("longer than max_length")
 
 
 class TokenSize(NamedTuple):
@@ -80,7 +106,7 @@ class LongTexts:
         responses = [self._shorten_response(response) for response in group.responses]
         return group._replace(responses=responses)
 
-    def limit(self, group: Group, overlong: Literal["drop", "truncate", "error"]) -> Group:
+    def limit(self, group: Group, overlong: WhenOverlong) -> Group:
         """The group with long texts of its responses cut, which takes less time than to tokenise them.
 
         Args:
@@ -94,15 +120,8 @@ class LongTexts:
         fills_prompt = self.in_prompt(group)
         if not fills_prompt and not any(map(self.in_response, group.responses)):
             return group
-        if overlong == "error":
-            raise DataError(
-                f"{group.source or 'a row'} has a text of more than {self.max_length} tokens, over max_length; "
-                "raise max_length, or set overlong to drop or truncate"
-            )
-        if fills_prompt:
-            raise Overlong("prompt fills max_length")
-        if overlong == "drop":
-            raise Overlong("longer than max_length")
+        size = f"a text of more than {self.max_length} tokens, over max_length"
+        refuse_overlong(group, overlong, size, fills_prompt)
         return self.shorten(group)
 
     def _shorten_response(self, response: Text) -> Text:

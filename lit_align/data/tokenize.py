@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lit_align.chat.plain_text import as_chat as text_as_chat
 from lit_align.chat.spelled_tokens import (
@@ -14,8 +14,8 @@ from lit_align.chat.spelled_tokens import (
 )
 from lit_align.chat.turn_ends import turn_end, turn_ends
 from lit_align.data.chat_renderer import ChatRenderer, LearnedTurns, Part, Rendered, Run
-from lit_align.data.long_text import LongTexts, response_texts
-from lit_align.errors import DataError, Malformed, ModelError, Overlong
+from lit_align.data.long_text import LongTexts, WhenOverlong, refuse_overlong, response_texts
+from lit_align.errors import Malformed, ModelError, Overlong
 from lit_align.types import Branch, Group, Tree
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class ChatTokenizer:
         tokenizer: PreTrainedTokenizerBase,
         *,
         max_length: int,
-        overlong: Literal["drop", "truncate", "error"] = "drop",
+        overlong: WhenOverlong = "drop",
         allow_empty: bool = False,
         learned_turns: LearnedTurns = "all",
         as_chat: bool = True,
@@ -207,15 +207,8 @@ class ChatTokenizer:
         limit = self.max_length - prompt_length
         if longest <= limit:
             return limit
-        if self.overlong == "error":
-            raise DataError(
-                f"{group.source or 'a row'} has {prompt_length} + {longest} tokens, over max_length {self.max_length}; "
-                "raise max_length, or set overlong to drop or truncate"
-            )
-        if limit < 1:
-            raise Overlong("prompt fills max_length")
-        if self.overlong == "drop":
-            raise Overlong("longer than max_length")
+        size = f"{prompt_length} + {longest} tokens, over max_length {self.max_length}"
+        refuse_overlong(group, self.overlong, size, fills_prompt=limit < 1)
         return limit
 
     def _branch_limit(self, group: Group, branch: Branch) -> int:
