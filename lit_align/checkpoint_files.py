@@ -57,8 +57,12 @@ def adapter_folder(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".adapter")
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU; nothing in it is executed.
+
+    Args:
+        path: the file.
+        mmap: read weights only when they are used, for callers that need few of them or none.
 
     Raises:
         ModelError: if it is no complete checkpoint, holds more than tensors and plain values, or has other names.
@@ -73,7 +77,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not _is_intact(path):
         raise ModelError(f"{path} is no complete checkpoint; {_other_checkpoint(path)}")
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint: dict[str, Any] = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=mmap
+        )
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} holds a Python object, which could execute code; only checkpoints of tensors "

@@ -39,7 +39,7 @@ def _stage_class(file: Path) -> Any:
 
     classes = load_plugins().load_stages()
     stages = tuple(cls for cls in classes if issubclass(cls, LightningModule))
-    class_path = str(read_checkpoint(file)["hyper_parameters"].get("_class_path", ""))
+    class_path = str(read_checkpoint(file, mmap=True)["hyper_parameters"].get("_class_path", ""))
     module, _, name = class_path.rpartition(".")
     stage_class = getattr(sys.modules.get(module), name, None)
     if not (isinstance(stage_class, type) and issubclass(stage_class, stages)):

@@ -99,7 +99,7 @@ def load_policy(run: str) -> TrainedPolicy:
         ModelError: if there is no such run, its objective implies no reward, or the checkpoint does not fit.
     """
     file = find_checkpoint(run)
-    checkpoint = read_checkpoint(file)
+    checkpoint = read_checkpoint(file, mmap=True)
     settings = checkpoint["hyper_parameters"]
     if "objective" not in settings:
         raise ModelError(
