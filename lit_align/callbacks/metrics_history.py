@@ -33,10 +33,8 @@ class MetricsHistory(Callback):
         if path is None or not path.is_file():
             return {"rows": 0}
         sync_to_disk(path)
-        num_lines = path.read_bytes().count(
-            b"\n"
-        )  # parsing all rows at every save would take long in the end
-        return {"rows": num_lines - 1}
+        # parsing all rows at every save would take long in the end
+        return {"rows": path.read_bytes().count(b"\n") - 1}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the number of rows."""

@@ -94,8 +94,7 @@ def length_controlled(wins: Floats, length_difference: Floats) -> tuple[float, f
     for _ in range(50):  # Newton's method on a strictly convex loss
         p = _sigmoid(features @ weights)
         gradient = features.T @ (p - wins) + PRIOR * weights
-        hessian = (features.T * (p * (1 - p))) @ features + np.diag(PRIOR)
-        step = np.linalg.solve(hessian, gradient)
+        step = np.linalg.solve(_curvature(features, p * (1 - p)), gradient)
         step_size = np.abs(step).max()
         weights -= step / max(1.0, step_size)
         if step_size < 1e-10:
@@ -108,6 +107,12 @@ def _features(length_difference: Floats) -> Floats:
     return np.stack([np.ones_like(length_difference), np.tanh(length_difference / scale)], axis=1)
 
 
+def _curvature(features: Floats, weight: Floats) -> Floats:
+    """Second derivative of the negative log posterior, ``[2, 2]``, with the weight of each comparison, ``[n]``."""
+    curvature: Floats = (features.T * weight) @ features + np.diag(PRIOR)
+    return curvature
+
+
 def _posterior_interval(
     rate: float, slope: float, length_difference: Floats, num_prompts: int
 ) -> Floats:
@@ -116,8 +121,7 @@ def _posterior_interval(
     log_odds = np.log(rate / (1 - rate))
     p = _sigmoid(features @ np.array([log_odds, slope]))
     weight = p * (1 - p) * num_prompts / len(p)
-    covariance = np.linalg.inv((features.T * weight) @ features + np.diag(PRIOR))
-    deviation = covariance[0, 0] ** 0.5
+    deviation = np.linalg.inv(_curvature(features, weight))[0, 0] ** 0.5
     ends: Floats = _sigmoid(log_odds + np.array([-1.96, 1.96]) * deviation)
     return ends
 

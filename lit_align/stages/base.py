@@ -220,8 +220,6 @@ def _describe_rows(batch: Any) -> str:
     """The rows of a step, as ``file:row``; nothing for data that are not text."""
     if not isinstance(batch, Step):
         return ""
-    sources: list[str] = []
-    for micro_batch in batch.batches:
-        sources += [tree.group.source for tree in micro_batch.source]
+    sources = [tree.group.source for tree in batch.trees]
     more = f" and {len(sources) - MAX_ROWS} more" if len(sources) > MAX_ROWS else ""
     return f" (rows {', '.join(sources[:MAX_ROWS])}{more})"
