@@ -27,27 +27,46 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset(ends)
 
 
-def turn_end(
-    ids: list[int], ends: frozenset[int], tokenizer: PreTrainedTokenizerBase
-) -> int | None:
-    """The position after the token that ends a rendered turn; None if no token does.
-
-    Behind it, only white space and tokens follow that the template adds, and that no model generates.
+class TurnEnds:
+    """Finds where rendered turns of the assistant end.
 
     Args:
-        ids: of the turn.
-        ends: the result of `turn_ends`.
-        tokenizer: of the ids.
+        tokenizer: with its chat template, if it has one.
     """
-    start = _closing(ids, tokenizer)
-    for position in range(start, len(ids)):
-        if ids[position] in ends:
-            return position + 1
-    special = special_ids(tokenizer)
-    for position in reversed(range(start, len(ids))):
-        if ids[position] in special:
-            return position + 1
-    return None
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.ids = turn_ends(tokenizer)
+        self._special = special_ids(tokenizer)
+        self._added = {**tokenizer.added_tokens_decoder}
+        self._closing_tokens: dict[int, bool] = {}
+
+    def position(self, ids: list[int]) -> int | None:
+        """The position after the token that ends a rendered turn; None if no token does.
+
+        Behind it, only white space and tokens follow that the template adds, and that no model generates.
+
+        Args:
+            ids: of the turn.
+        """
+        start = len(ids)
+        while start and self._is_closing(ids[start - 1]):
+            start -= 1
+        for position in range(start, len(ids)):
+            if ids[position] in self.ids:
+                return position + 1
+        for position in reversed(range(start, len(ids))):
+            if ids[position] in self._special:
+                return position + 1
+        return None
+
+    def _is_closing(self, token: int) -> bool:
+        """Whether a token may stand behind the words of a turn."""
+        is_closing = self._closing_tokens.get(token)
+        if is_closing is None:
+            is_closing = token in self._added or _is_blank(token, self.tokenizer)
+            self._closing_tokens[token] = is_closing
+        return is_closing
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -98,13 +117,15 @@ def _call_ends(template: ChatTemplate) -> set[int]:
 
 def _closing(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
     """Where the added tokens and the white space at the end of a turn begin."""
+    added = tokenizer.added_tokens_decoder
     start = len(ids)
-    while start:
-        token = ids[start - 1]
-        if token not in tokenizer.added_tokens_decoder and str(tokenizer.decode([token])).strip():
-            break
+    while start and (ids[start - 1] in added or _is_blank(ids[start - 1], tokenizer)):
         start -= 1
     return start
+
+
+def _is_blank(token: int, tokenizer: PreTrainedTokenizerBase) -> bool:
+    return not str(tokenizer.decode([token])).strip()
 
 
 def _tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -13,7 +13,7 @@ from lit_align.data.tokenize import ChatTokenizer
 from lit_align.data.tokenize_rows import tokenize_row
 from lit_align.types import Tree
 
-LARGE_BYTES = 16 * 2**20
+LARGE_BYTES = 4 * 2**20
 """Size of all files together from which rows are tokenised by several processes and kept on disk."""
 
 

@@ -12,7 +12,8 @@ from lit_align.chat.spelled_tokens import (
     is_split,
     spelled_tokens,
 )
-from lit_align.chat.turn_ends import turn_end, turn_ends
+from lit_align.chat.text_encoder import TextEncoder
+from lit_align.chat.turn_ends import TurnEnds
 from lit_align.data.chat_renderer import ChatRenderer, LearnedTurns, Part, Rendered, Run
 from lit_align.data.long_text import LongTexts, WhenOverlong, refuse_overlong, response_texts
 from lit_align.errors import Malformed, ModelError, Overlong
@@ -101,11 +102,12 @@ class ChatTokenizer:
         self._renderer = ChatRenderer(tokenizer, learned_turns)
         self._eos: int = tokenizer.eos_token_id
         self._bos: int | None = tokenizer.bos_token_id
-        self._ends = turn_ends(tokenizer)
+        self._ends = TurnEnds(tokenizer)
         self.special_tokens_in_text = special_tokens_in_text
-        self._backend = fast_backend(tokenizer)
+        backend = fast_backend(tokenizer)
+        self._encoder = TextEncoder(tokenizer, backend)
         self._spelled = spelled_tokens(tokenizer)
-        self._long_texts = LongTexts(self._backend, self._tokenize, max_length)
+        self._long_texts = LongTexts(backend, self._tokenize, max_length)
         self._adds_bos = self._bos is not None and tokenizer("a").input_ids[0] == self._bos
 
     def settings(self) -> dict[str, Any]:
@@ -252,7 +254,7 @@ class ChatTokenizer:
         """
         mask = [part.scored] * len(ids)
         if part.scored and not is_text:
-            end = turn_end(ids, self._ends, self.tokenizer)
+            end = self._ends.position(ids)
             if end is not None:
                 mask[end:] = [False] * (len(ids) - end)
         return mask
@@ -261,7 +263,7 @@ class ChatTokenizer:
         """Whether the last part of a response ends it."""
         if is_text:
             return ids[-1:] == [self._eos]
-        return turn_end(ids, self._ends, self.tokenizer) is not None
+        return self._ends.position(ids) is not None
 
     def _tokenize_in_context(
         self, start: str, start_ids: list[int], parts: list[Part]
@@ -286,10 +288,7 @@ class ChatTokenizer:
             raise Malformed("text with half of a surrogate pair") from error
         if self._spelled.is_marked(text):
             return self._spelled.encode(text)
-        backend = self._backend
-        if backend is None or backend.truncation or backend.padding:
-            return list(self.tokenizer(text, add_special_tokens=False).input_ids)
-        return list(backend.encode(text, add_special_tokens=False).ids)
+        return self._encoder.encode(text)
 
 
 def _num_characters(group: Group) -> int:

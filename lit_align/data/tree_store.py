@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ def _read_digests(path: Path) -> Iterable[bytes]:
 COLUMNS = ("prompt", "responses", "scored", "branches", "group")
 
 
-def to_batch(trees: Iterable[Tree]) -> pa.RecordBatch:
+def to_batch(trees: Sequence[Tree]) -> pa.RecordBatch:
     """Trees as a batch for `TreeWriter`.
 
     Raises:
@@ -98,8 +99,37 @@ def to_batch(trees: Iterable[Tree]) -> pa.RecordBatch:
     """
     import pyarrow as pa
 
-    rows = [_columns_of_tree(tree) for tree in trees]
-    return pa.RecordBatch.from_pylist(rows, schema=_schema())
+    schema = _schema()
+    branches = [[branch._asdict() for branch in tree.branches] for tree in trees]
+    groups = [group_to_json(tree.group).encode("utf-8", "surrogatepass") for tree in trees]
+    columns = [
+        _list_array([tree.prompt for tree in trees], np.int32),
+        _nested_list_array([tree.responses for tree in trees], np.int32),
+        _nested_list_array([tree.scored for tree in trees], np.bool_),
+        pa.array(branches, schema.field("branches").type),
+        pa.array(groups, pa.large_binary()),
+        pa.array(map(forward_size, trees), pa.int64()),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _list_array(lists: Sequence[Sequence[Any]], dtype: type) -> pa.ListArray:
+    """The lists as an Arrow array; by way of one flat array, since Arrow looks at the type of every item of a list."""
+    import pyarrow as pa
+
+    offsets = np.zeros(len(lists) + 1, np.int32)
+    np.cumsum([len(items) for items in lists], out=offsets[1:])
+    values = np.fromiter(chain.from_iterable(lists), dtype, int(offsets[-1]))
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+
+
+def _nested_list_array(lists: Sequence[Sequence[Sequence[Any]]], dtype: type) -> pa.ListArray:
+    import pyarrow as pa
+
+    offsets = np.zeros(len(lists) + 1, np.int32)
+    np.cumsum([len(inner) for inner in lists], out=offsets[1:])
+    values = _list_array([*chain.from_iterable(lists)], dtype)
+    return pa.ListArray.from_arrays(pa.array(offsets), values)
 
 
 def group_to_json(group: Group) -> str:
@@ -137,17 +167,6 @@ def forward_size(tree: Tree) -> int:
     """Tokens of the largest forward pass that the tree needs: those of the trees that the loader packs."""
     packed = separate_branches([tree])
     return max((part.tokens for part in packed), default=tree.tokens)
-
-
-def _columns_of_tree(tree: Tree) -> dict[str, Any]:
-    return {
-        "prompt": tree.prompt,
-        "responses": tree.responses,
-        "scored": tree.scored,
-        "branches": [branch._asdict() for branch in tree.branches],
-        "group": group_to_json(tree.group).encode("utf-8", "surrogatepass"),
-        "size": forward_size(tree),
-    }
 
 
 def _tree_from_columns(values: dict[str, Any]) -> Tree:
