@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lit_align.data.datamodules import TextDataModule
+from lit_align.data.tree_store import totals_of
 from lit_align.memory.model import GIB, ModelShape
 from lit_align.memory.planner import MemoryPlanner, Plan
 from lit_align.models.adapter_set import Lora
@@ -73,15 +74,14 @@ def plan_memory(
         demonstrations: those of the pretraining mix.
     """
     has_policy = any(role not in stage.head_sizes for role in stage.trained_roles)
-    num_scored = sum(tree.num_scored for tree in trees)
-    num_tokens = sum(tree.tokens for tree in trees)
+    totals = totals_of(trees)
     plan = Plan(
         base=stage.base,
         lora=_lora(stage),
         token_budget=data.token_budget,
         batch_size=min(data.batch_size, len(trees)),
-        tree=max(tree.tokens for tree in trees),
-        scored=num_scored / num_tokens if has_policy else 0.0,
+        tree=totals.largest,
+        scored=totals.scored / totals.tokens if has_policy else 0.0,
         gradient_checkpointing=stage.gradient_checkpointing,
         trained=len(stage.trained_roles),
         init_adapter=stage.init_adapter is not None,
@@ -98,7 +98,7 @@ def plan_memory(
         frozen=sum(_frozen_bytes(reward, stage.base) for reward in rewards),
         reward_budget=max((reward.token_budget for reward in rewards), default=0),
         ptx_batch=min(stage.ptx.batch_size, len(demonstrations)) if stage.ptx else 0,
-        ptx_tree=max((tree.tokens for tree in demonstrations), default=0),
+        ptx_tree=totals_of(demonstrations).largest,
     )
 
 

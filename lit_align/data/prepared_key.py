@@ -14,7 +14,7 @@ from lit_align.data.tokenize import ChatTokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FILE_VERSION = 4
+FILE_VERSION = 5
 """Raised when the files of `prepared_files` change."""
 
 READ_BYTES = 2**22

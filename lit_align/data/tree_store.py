@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,20 @@ if TYPE_CHECKING:
 
 DIGESTS = ".digests"
 EMPTY = Group("", [])
+
+
+class Totals(NamedTuple):
+    """Sizes of a data set.
+
+    Args:
+        tokens: of all trees.
+        scored: of all trees, those that are scored.
+        largest: tokens of the largest tree.
+    """
+
+    tokens: int
+    scored: int
+    largest: int
 
 
 class TreeStore(LazySequence[Tree]):
@@ -37,14 +51,17 @@ class TreeStore(LazySequence[Tree]):
         self.digest = join_digests(_read_digests(path.with_suffix(DIGESTS)))
         """The same as `trees_digest` of the trees."""
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        counts, sizes = [0], [np.zeros(0, np.int64)]
+        counts = [0]
+        columns: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int64)] for name in COUNTS}
         for number in range(self._reader.num_record_batches):
             batch = self._reader.get_batch(number)
             counts.append(batch.num_rows)
-            sizes.append(batch.column("size").to_numpy())
+            for name, parts in columns.items():
+                parts.append(batch.column(name).to_numpy())
         self._starts = np.cumsum(counts).tolist()
-        self.sizes = np.concatenate(sizes)
+        self.sizes, tokens, num_scored = map(np.concatenate, columns.values())
         """Tokens of the largest forward pass of each tree: its own, or those of one of its branches."""
+        self.totals = Totals(int(tokens.sum()), int(num_scored.sum()), int(tokens.max(initial=0)))
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -88,6 +105,7 @@ def _read_digests(path: Path) -> Iterable[bytes]:
             yield content  # they are joined end to end
 
 
+COUNTS = ("size", "tokens", "num_scored")
 COLUMNS = ("prompt", "responses", "scored", "branches", "group")
 
 
@@ -109,6 +127,8 @@ def to_batch(trees: Sequence[Tree]) -> pa.RecordBatch:
         pa.array(branches, schema.field("branches").type),
         pa.array(groups, pa.large_binary()),
         pa.array(map(forward_size, trees), pa.int64()),
+        pa.array([tree.tokens for tree in trees], pa.int64()),
+        pa.array([tree.num_scored for tree in trees], pa.int64()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
@@ -188,6 +208,8 @@ def _schema() -> pa.Schema:
             ("branches", pa.list_(branch)),
             ("group", pa.large_binary()),
             ("size", pa.int64()),
+            ("tokens", pa.int64()),
+            ("num_scored", pa.int64()),
         ]
     )
 
@@ -195,3 +217,16 @@ def _schema() -> pa.Schema:
 def digest_of(trees: Sequence[Tree]) -> str:
     """Digest of the rows of an epoch: the stored one where there is one."""
     return trees.digest if isinstance(trees, TreeStore) else trees_digest(trees)
+
+
+def totals_of(trees: Sequence[Tree]) -> Totals:
+    """Sizes of all trees: the stored ones where there are some.
+
+    Example:
+        >>> totals_of([Tree([1, 2], [[3]], [[True]], EMPTY), Tree([1], [[2]], [[False]], EMPTY)])
+        Totals(tokens=5, scored=1, largest=3)
+    """
+    if isinstance(trees, TreeStore):
+        return trees.totals
+    tokens = [tree.tokens for tree in trees]
+    return Totals(sum(tokens), sum(tree.num_scored for tree in trees), max(tokens, default=0))

@@ -26,6 +26,7 @@ from lit_align.data.tree_store import (
     group_from_json,
     group_to_json,
     to_batch,
+    totals_of,
 )
 from lit_align.errors import DataError
 from lit_align.types import Group, LabelKind, Pair
@@ -141,6 +142,7 @@ def test_every_tree_is_read_back(tmp_path_factory, given_trees):
     store = TreeStore(path)
     assert [*store] == [*given_trees, given_trees[0]]
     assert store.digest == trees_digest(store)
+    assert totals_of(store) == totals_of([*store])
 
 
 def test_every_field_of_a_group_is_read_back():
