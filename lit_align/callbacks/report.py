@@ -19,6 +19,7 @@ from lit_align.callbacks.run_output import (
 )
 from lit_align.errors import ConfigError
 from lit_align.jsonl import write_json
+from lit_align.models.adapter_files import write_adapter_card
 from lit_align.objectives import PairwiseObjective
 from lit_align.rl.stage import RL
 from lit_align.stages.language_model_stage import LanguageModelStage
@@ -143,6 +144,7 @@ class Report(Callback):
         }
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "summary.json", summary, ascii_only=True)
+        write_adapter_card(folder / "adapter", summary)
         if (folder / "metrics.csv").exists():
             try:
                 plot_margins(folder / "metrics.csv", folder / "margins.png")

@@ -63,7 +63,7 @@ def _write_adapter(stage: Any, role: str | None, folder: Path) -> None:
     from lit_align.models.adapter_files import save_adapter
 
     if role:
-        save_adapter(stage.adapters, folder, role, stage.provenance())
+        save_adapter(stage.adapters, folder, role, stage.provenance(), stage.tokenizer)
     else:
         stage.save_adapter(folder)
     print(f"{folder} holds an adapter on {stage.adapters.base}; PEFT and vLLM load it as it is.")

@@ -37,6 +37,7 @@ def run(stage: LanguageModelStage, data: TextDataModule, card: float) -> None:
 
     console = Console()
     stage.check_data(data)
+    stage.check_init_adapter()
     train = _read_split(console, stage, data, "train")
     if isinstance(stage, RL):
         stage.check_prompt_lengths(train)

@@ -76,6 +76,17 @@ def accuracy_interval(accuracies: Floats, num_prompts: int) -> dict[str, Any]:
     return {"accuracy": accuracy, "interval": interval.tolist()}
 
 
+def wilson_interval(accuracy: float, count: int) -> list[float]:
+    """Wilson's 95 % interval of a share that was counted in ``count`` trials.
+
+    Example:
+        >>> [round(bound, 3) for bound in wilson_interval(1.0, 8)]
+        [0.676, 1.0]
+    """
+    bounds = _wilson_bounds(accuracy, count, np.array([-1.96, 1.96]))
+    return [float(bound) for bound in bounds]
+
+
 def with_spread(accuracies: Floats, num_prompts: int, name: str) -> Floats:
     """The resamples of `bootstrap_accuracy`; where all agree, draws whose percentiles are Wilson's bounds.
 

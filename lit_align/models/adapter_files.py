@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lit_align.errors import ModelError
+from lit_align.jsonl import read_json
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.adapters import read_adapter, write_adapter, written_targets
+from lit_align.models.card import adapter_card
+from lit_align.models.generate import stop_ids
 from lit_align.models.heads import HEAD_FILE, ScoreHead
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CARD_FILE = "README.md"
 
 
 def lora_settings(adapters: AdapterSet, role: str) -> dict[str, Any]:
@@ -26,10 +34,19 @@ def save_adapter(
     folder: Path,
     role: str = "policy",
     provenance: dict[str, Any] | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> None:
     """Write a role's adapter as a PEFT folder with ``provenance.json``, and with its score head if it has one.
 
     An existing folder is replaced as a whole.
+
+    Args:
+        adapters: the base and its adapters.
+        folder: where to.
+        role: the adapter.
+        provenance: of the adapter.
+        tokenizer: with the chat template of the training, for others to load; with it come the tokens that end a turn
+            and a card.
 
     Raises:
         ModelError: if the role has no adapter.
@@ -37,7 +54,38 @@ def save_adapter(
     config = adapters.lora_config(role)
     record = {**(provenance or {}), "role": role, "lora": lora_settings(adapters, role)}
     head = adapters.head(role) if role in adapters.heads else None
-    write_adapter(Path(folder), config, adapters.adapter_weights(role), record, head)
+    from transformers import GenerationConfig
+
+    weights = adapters.adapter_weights(role)
+    if tokenizer is None:
+        write_adapter(Path(folder), config, weights, record, head)
+        return
+    ends = stop_ids(adapters.model, tokenizer)
+    record["dtype"] = str(adapters.model.dtype).removeprefix("torch.")
+    record["turn_ends"] = tokenizer.convert_ids_to_tokens(ends)
+    if head is not None:
+        record["score_head"] = f"{HEAD_FILE}: ((weight @ hidden + bias) @ combine - mean) / scale"
+
+    def write_tokenizer(temporary: Path, written: dict[str, Any]) -> None:
+        tokenizer.save_pretrained(temporary)
+        if head is None:
+            generation = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
+            generation.save_pretrained(temporary)
+        (temporary / CARD_FILE).write_text(adapter_card(written), "utf-8")
+
+    write_adapter(Path(folder), config, weights, record, head, write_tokenizer)
+
+
+def write_adapter_card(folder: Path, summary: dict[str, Any]) -> None:
+    """Write the card of an adapter's folder again, with the figures of the run.
+
+    Args:
+        folder: of the adapter; that of an ensemble has one for each member.
+        summary: the content of ``summary.json``.
+    """
+    for file in (*folder.glob("provenance.json"), *folder.glob("reward*/provenance.json")):
+        card = adapter_card(read_json(file), summary)
+        (file.parent / CARD_FILE).write_text(card, "utf-8")
 
 
 def load_adapter(adapters: AdapterSet, folder: str | Path, role: str = "policy") -> None:
@@ -46,7 +94,7 @@ def load_adapter(adapters: AdapterSet, folder: str | Path, role: str = "policy")
     Raises:
         ModelError: if they do not belong to this base or do not fit this adapter.
     """
-    _, weights = read_adapter(folder, adapters.base)
+    _, weights = read_adapter(folder, adapters.base, adapters.revision)
     adapters.lora_config(role)  # refuses a role without an adapter
     adapters.load_weights(role, weights, str(folder))
 
@@ -61,7 +109,7 @@ def attach_adapter(adapters: AdapterSet, role: str, folder: str | Path) -> None:
         raise ModelError(
             f"there is a role {role!r} already; attach the adapter in {str(folder)!r} under another name"
         )
-    config, weights = read_adapter(folder, adapters.base)
+    config, weights = read_adapter(folder, adapters.base, adapters.revision)
     head = None
     if (Path(folder).expanduser() / HEAD_FILE).is_file():
         head = ScoreHead.load(folder)

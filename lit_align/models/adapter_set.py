@@ -92,7 +92,7 @@ class AdapterSet(nn.Module):
         self.peft: PeftModel
         self._has_adapter = dict.fromkeys(self.trained_roles, True)
         self._has_adapter["reference"] = init_adapter is not None
-        config, init_weights = _initial_adapter(self.base, lora, init_adapter)
+        config, init_weights = _initial_adapter(self, lora, init_adapter)
         self._create_adapters(base_model, config, head_sizes, seed)
         if init_weights is not None:
             for role in self.names:
@@ -137,6 +137,11 @@ class AdapterSet(nn.Module):
     def model(self) -> PreTrainedModel:
         """The base model; it computes with the active adapter."""
         return cast("PreTrainedModel", self.peft.get_base_model())
+
+    @property
+    def revision(self) -> str | None:
+        """The base's branch, tag or commit on the hub."""
+        return None if self.loaded_as is None else self.loaded_as.revision
 
     @property
     def hidden_size(self) -> int:
@@ -319,7 +324,7 @@ class _ActiveAdapter(AbstractContextManager["PreTrainedModel"]):
 
 
 def _initial_adapter(
-    base: str, lora: Lora, init_adapter: str | Path | None
+    adapters: AdapterSet, lora: Lora, init_adapter: str | Path | None
 ) -> tuple[LoraConfig, dict[str, Tensor] | None]:
     """Settings of the trained adapters, and the weights they start from, if any."""
     from peft import LoraConfig
@@ -330,14 +335,14 @@ def _initial_adapter(
             r=lora.r, lora_alpha=lora.alpha, target_modules=lora.targets, task_type="CAUSAL_LM"
         )
     else:
-        config, weights = read_adapter(init_adapter, base)
+        config, weights = read_adapter(init_adapter, adapters.base, adapters.revision)
         if (config.r, config.lora_alpha) != (lora.r, lora.alpha):
             warnings.warn(
                 f"the adapter in {str(init_adapter)!r} has r={config.r} and alpha={config.lora_alpha}; "
                 f"lora.r={lora.r} and lora.alpha={lora.alpha} are not used",
                 stacklevel=3,
             )
-    config.base_model_name_or_path = base
+    config.base_model_name_or_path = adapters.base
     config.lora_dropout = lora.dropout
     config.inference_mode = False
     return config, weights

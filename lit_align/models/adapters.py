@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,9 @@ from torch import Tensor
 
 from lit_align._version import __version__
 from lit_align.errors import ModelError
+from lit_align.jsonl import read_json
 from lit_align.models.atomic_folder import atomic_folder
+from lit_align.models.base_content import base_content
 from lit_align.models.heads import ScoreHead
 
 if TYPE_CHECKING:
@@ -30,14 +32,28 @@ BASE_KEEPING_INIT = (True, False, "gaussian", "orthogonal", "kaiming")
 """Values of ``init_lora_weights`` that leave the base as it is; PiSSA, OLoRA and others change it."""
 
 
-def read_adapter(folder: str | Path, base: str) -> tuple[LoraConfig, dict[str, Tensor]]:
+def read_adapter(
+    folder: str | Path, base: str, revision: str | None = None
+) -> tuple[LoraConfig, dict[str, Tensor]]:
     """Settings and weights of a LoRA adapter that was trained on ``base``.
+
+    Args:
+        folder: of the adapter.
+        base: path of the base, as in the settings.
+        revision: of the base on the hub.
 
     Raises:
         ModelError: if the folder holds no LoRA adapter, or one for another base, or one that changes the base.
     """
-    from peft import LoraConfig, PeftConfig
     from safetensors.torch import load_file
+
+    config = check_adapter(folder, base, revision)
+    return config, load_file(Path(folder).expanduser() / "adapter_model.safetensors")
+
+
+def check_adapter(folder: str | Path, base: str, revision: str | None = None) -> LoraConfig:
+    """Settings of a LoRA adapter that was trained on ``base``; arguments and errors as of `read_adapter`."""
+    from peft import LoraConfig, PeftConfig
 
     folder = Path(folder).expanduser()
     weights = folder / "adapter_model.safetensors"
@@ -52,11 +68,7 @@ def read_adapter(folder: str | Path, base: str) -> tuple[LoraConfig, dict[str, T
         raise ModelError(
             f"the adapter in {str(folder)!r} is {config.peft_type.value}; only LoRA adapters are supported"
         )
-    trained_on = config.base_model_name_or_path
-    if trained_on and not same_base(trained_on, base):
-        raise ModelError(
-            f"the adapter in {str(folder)!r} was trained on {trained_on!r}, not on {base!r}; give that base instead"
-        )
+    _check_base(folder, config.base_model_name_or_path, base, revision)
     base_changing = [name for name in BASE_CHANGING_SETTINGS if getattr(config, name, None)]
     if config.bias != "none":
         base_changing.append("bias")
@@ -67,7 +79,33 @@ def read_adapter(folder: str | Path, base: str) -> tuple[LoraConfig, dict[str, T
             f"the adapter in {str(folder)!r} sets {' and '.join(base_changing)}, which changes the shared base; "
             "merge it into the base and give the merged model instead"
         )
-    return config, load_file(weights)
+    return config
+
+
+def _check_base(folder: Path, trained_on: str | None, base: str, revision: str | None) -> None:
+    """Refuse another base: by its weights where both are known, otherwise by its name."""
+    content = base_content(base, revision)
+    saved = read_provenance(folder).get("base_content")
+    if saved is None and trained_on and content is not None and not same_base(trained_on, base):
+        saved = base_content(trained_on)
+    if saved is not None and content is not None:
+        if saved == content:
+            return
+        raise ModelError(
+            f"the adapter in {str(folder)!r} was trained on {trained_on!r} with the weights {saved[:8]}, and "
+            f"{base!r} has others ({content[:8]}); give that base instead"
+        )
+    if trained_on and not same_base(trained_on, base):
+        raise ModelError(
+            f"the adapter in {str(folder)!r} was trained on {trained_on!r}, not on {base!r}; give that base instead, "
+            "or, if it is a copy, write its path into base_model_name_or_path of adapter_config.json"
+        )
+
+
+def read_provenance(folder: str | Path) -> dict[str, Any]:
+    """The ``provenance.json`` of an adapter's folder; empty if it has none, as an adapter from elsewhere."""
+    file = Path(folder).expanduser() / "provenance.json"
+    return dict(read_json(file)) if file.is_file() else {}
 
 
 def write_adapter(
@@ -76,8 +114,18 @@ def write_adapter(
     weights: dict[str, Tensor],
     provenance: dict[str, Any],
     head: ScoreHead | None = None,
+    write_more: Callable[[Path, dict[str, Any]], None] | None = None,
 ) -> None:
-    """Write a folder that PEFT and vLLM load, with a score head if there is one; an old folder is replaced at once."""
+    """Write a folder that PEFT and vLLM load; an old folder is replaced at once.
+
+    Args:
+        folder: where to.
+        config: PEFT's settings.
+        weights: by PEFT's names.
+        provenance: for ``provenance.json``.
+        head: score head, of a reward model or critic.
+        write_more: called with the folder and the provenance, to write further files.
+    """
     from safetensors.torch import save_file
 
     config = copy.deepcopy(config)
@@ -92,6 +140,8 @@ def write_adapter(
             head.save(temporary)
         text = json.dumps(record, indent=2) + "\n"
         (temporary / "provenance.json").write_text(text, "utf-8")
+        if write_more is not None:
+            write_more(temporary, record)
 
 
 def written_targets(config: LoraConfig) -> str | list[str]:

@@ -212,6 +212,11 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of the chat template, the defaults of its arguments included."""
+    return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:16]
+
+
 def _place(path: str) -> str:
     """The file, folder or hub id that ``path`` means."""
     if path.startswith("package:"):

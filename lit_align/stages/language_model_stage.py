@@ -35,7 +35,15 @@ from lit_align.stages.exact_step import (
     sum_gradients_over_ranks,
     without_backward_sync,
 )
-from lit_align.stages.provenance import adapter_identity, prompt_kind
+from lit_align.stages.provenance import (
+    adapter_identity,
+    base_and_tokenizer,
+    check_init_adapter,
+    data_counts,
+    plain_settings,
+    prompt_kind,
+    software_versions,
+)
 from lit_align.stages.validation import ValidationMetrics
 from lit_align.types import Batch, Step, Tree
 
@@ -175,6 +183,16 @@ class LanguageModelStage(Stage):
         """Refuse a data module whose labels the objective cannot learn from."""
         check_label_kind(self.objective, data)
 
+    def setup(self, stage: str) -> None:
+        """Check the adapter to start from, too."""
+        super().setup(stage)
+        self.check_init_adapter()
+
+    def check_init_adapter(self) -> None:
+        """Refuse an initial adapter that was trained on another base or under another chat template."""
+        if self.init_adapter is not None:
+            check_init_adapter(self.init_adapter, self.base, self.tokenizer)
+
     def configure_model(self) -> None:
         """Load the base and put the adapters on it; called again by validate and test, it does nothing."""
         if self._adapters is not None:
@@ -285,13 +303,19 @@ class LanguageModelStage(Stage):
 
     def save_adapter(self, folder: Path) -> None:
         """Write the policy's adapter as a PEFT folder, with its provenance."""
-        save_adapter(self.adapters, folder, provenance=self.provenance())
+        save_adapter(self.adapters, folder, provenance=self.provenance(), tokenizer=self.tokenizer)
 
     def provenance(self) -> dict[str, Any]:
-        """Stage, objective and number of steps, for ``provenance.json``."""
+        """Stage, objective, number of steps, base and tokenizer, data and settings, for ``provenance.json``."""
         return {
             "stage": type(self).__name__,
             "objective": repr(self.objective),
             "steps": self.global_step,
-            "prompts": prompt_kind(None if self._trainer is None else self.trainer),
+            "prompts": prompt_kind(self._trainer),
+            **base_and_tokenizer(
+                self.base, self.tokenizer, self.chat_template, self.template_kwargs
+            ),
+            "data": data_counts(self._trainer),
+            "settings": plain_settings(self.hparams),
+            "versions": software_versions(),
         }

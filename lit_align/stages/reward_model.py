@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from lit_align.data.scoring import score_trees
 from lit_align.errors import ConfigError, DataError
 from lit_align.models.adapter_files import save_adapter
 from lit_align.models.heads import ScoreHead
-from lit_align.models.load import tokenizer_fingerprint
 from lit_align.objectives import Objective, PairwiseObjective, RankedObjective, RatedObjective
 from lit_align.plugin_calls import call_plugin
 from lit_align.stages.answering import prediction_record
@@ -252,13 +250,9 @@ class RewardModel(LanguageModelStage):
         return settings
 
     def provenance(self) -> dict[str, Any]:
-        """All that scoring needs besides adapter and head."""
+        """With the step at which the scores were normalised."""
         return {
             **super().provenance(),
-            "loads": asdict(self.base),
-            "chat_template": self.chat_template,
-            "template_kwargs": self.template_kwargs,
-            "tokenizer": tokenizer_fingerprint(self.tokenizer),
             "normalised_at": self.normalised_at,
         }
 
@@ -267,7 +261,7 @@ class RewardModel(LanguageModelStage):
         is_ensemble = len(self.members) > 1
         for member in self.members:
             member_folder = folder / member if is_ensemble else folder
-            save_adapter(self.adapters, member_folder, member, self.provenance())
+            save_adapter(self.adapters, member_folder, member, self.provenance(), self.tokenizer)
 
 
 def unbeaten_responses(tree: Tree) -> list[bool]:

@@ -1,0 +1,163 @@
+"""The folder of an adapter works without this package, and a later stage is held to its base and template."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, GenerationConfig
+
+import lit_align
+from lit_align.cli.main import main
+from lit_align.data.scoring import tokenize_groups
+from lit_align.models.base_content import base_content
+from lit_align.types import Group
+from tests import tiny as tiny_model
+from tests.stages.runs import arguments, folder_of, write_chats, write_pairs
+
+SHORT = "--trainer.max_steps=1"
+REPORT = "--trainer.callbacks+=Report"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A base whose template ends turns with an added token that is neither EOS nor special."""
+    folder = tiny_model.save(tmp_path_factory.mktemp("base") / "llama")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    for token in content["added_tokens"]:
+        token["special"] = token["content"] != "<|im_end|>"
+    file.write_text(json.dumps(content))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.update(eos_token="<|im_start|>", pad_token="<|im_start|>")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert tokenizer.chat_template
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(base, tmp_path_factory):
+    at = tmp_path_factory.mktemp("run")
+    chats = write_chats(at / "chats.jsonl")
+    main([*arguments(base, chats, at / "run", SHORT, REPORT, stage="SFT")])
+    return folder_of(at / "run")
+
+
+def run_card(folder) -> str:
+    """What the code in the card prints, in a process of its own."""
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert "lit_align" not in code
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout
+
+
+def test_template_and_ends_go_with_the_adapter(run, base):
+    adapter = run / "adapter"
+    theirs, ours = AutoTokenizer.from_pretrained(adapter), AutoTokenizer.from_pretrained(base)
+    assert theirs.chat_template == ours.chat_template
+    end, start = theirs.convert_tokens_to_ids(["<|im_end|>", "<|im_start|>"])
+    assert GenerationConfig.from_pretrained(adapter).eos_token_id == sorted([end, start])
+    record = json.loads((adapter / "provenance.json").read_text())
+    assert record["turn_ends"] == theirs.convert_ids_to_tokens(sorted([end, start]))
+    assert record["base_content"] == base_content(str(base))
+
+
+def test_the_card_says_what_was_trained_on_what(run, base):
+    card = (run / "adapter" / "README.md").read_text()
+    ledger = json.loads((run / "ledger.json").read_text())["train"]
+    assert f"| train (chats.jsonl) | {ledger['rows']} | {ledger['fates']['kept']} |" in card
+    assert str(base) in card
+    assert "library_name: peft\nlicense: unknown" in card
+    assert re.search(r"\* loss: [\d.]+", card)
+    assert f"torch {torch.__version__}" in card
+
+
+def test_the_code_in_the_card_answers_as_we_do(run):
+    printed = run_card(run / "adapter")
+    stage = lit_align.load(run)
+    chat = [{"role": "user", "content": "Which planet is the largest?"}]
+    prompt = stage.tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+    (answer,) = stage.responder.answer([prompt], "policy", max_new_tokens=64)
+    shown = printed.removesuffix("\n")
+    for token in ("<|im_end|>", "<|im_start|>"):
+        shown = shown.removesuffix(token)
+    assert shown.strip() == answer.strip()
+
+
+def next_stage(base, run, at, *more):
+    pairs = write_pairs(at / "pairs.jsonl")
+    start = f"--model.init_adapter={run / 'adapter'}"
+    main(arguments(base, pairs, at / "run", SHORT, start, *more))
+
+
+def test_a_copy_of_the_base_elsewhere_is_the_same_base(run, base, tmp_path):
+    copy = shutil.copytree(base, tmp_path / "under-another-name")
+    next_stage(copy, run, tmp_path)
+
+
+def test_another_template_is_refused_before_weights_are_read(run, base, tmp_path, capsys):
+    empty = shutil.copytree(base, tmp_path / "llama")
+    with pytest.raises(SystemExit):
+        next_stage(empty, run, tmp_path, "--model.chat_template=chatml")
+    error = capsys.readouterr().err
+    assert "was trained under another chat template (the tokenizer's own" in error
+    assert "set model.chat_template to null" in error
+
+
+def test_a_base_of_the_same_name_with_other_weights_is_refused(run, base, tmp_path, capsys):
+    other = shutil.copytree(base, tmp_path / "llama")
+    weights = load_file(other / "model.safetensors")
+    name = next(name for name in weights if "down_proj" in name)
+    weights[name] = weights[name] * 1.001
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SystemExit):
+        next_stage(other, run, tmp_path)
+    assert f"{str(other)!r} has others" in capsys.readouterr().err
+
+
+def test_content_is_of_weights_and_not_of_files(base, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "half")
+    model.float().save_pretrained(tmp_path / "shards", max_shard_size="40KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    half = base_content(str(tmp_path / "half"))
+    assert half == base_content(str(tmp_path / "shards"))
+    assert half != base_content(str(base))
+    assert base_content("nobody/has-this-model") is None
+
+
+def test_the_card_of_a_reward_model_says_that_its_head_is_elsewhere(base, tmp_path):
+    pairs = write_pairs(tmp_path / "pairs.jsonl")
+    settings = arguments(base, pairs, tmp_path / "run", SHORT, REPORT)
+    settings = [
+        setting.replace("=Preference", "=RewardModel").replace("=DPO", "=BradleyTerry")
+        for setting in settings
+    ]
+    main(settings)
+    adapter = folder_of(tmp_path / "run") / "adapter"
+    assert "with a *random* head" in (adapter / "README.md").read_text()
+    assert not (adapter / "generation_config.json").exists()
+    printed = float(run_card(adapter))
+    stage = lit_align.load(folder_of(tmp_path / "run"))
+    turns = [{"role": "user", "content": "2 + 2?"}], [{"role": "assistant", "content": "4."}]
+    trees, _ = tokenize_groups([Group(turns[0], [turns[1]])], stage.tokenizer, 200)
+    ids = torch.tensor([trees[0].prompt + trees[0].responses[0]])
+    with torch.no_grad(), stage.adapters.activate("reward", training=False) as model:
+        hidden = model.base_model(input_ids=ids).last_hidden_state[0, -1]
+        head = stage.adapters.head("reward")
+        expected = head.normalize(head(hidden[None])).item()
+    assert printed == pytest.approx(expected, abs=1e-5)
