@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -68,7 +69,12 @@ class MergeDifference(NamedTuple):
 
 @torch.no_grad()
 def merge(
-    adapters: AdapterSet, role: str, tokenizer: PreTrainedTokenizerBase, folder: Path, bound: float
+    adapters: AdapterSet,
+    role: str,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    bound: float,
+    write_more: Callable[[Path, PreTrainedModel], None],
 ) -> MergeDifference:
     """Write the base with ``role`` merged into it, and its tokenizer; ``adapters`` cannot be used afterwards.
 
@@ -81,6 +87,7 @@ def merge(
         tokenizer: saved with the model.
         folder: where to write; ``merge.json`` beside the weights records the error.
         bound: largest difference of a logit to accept, over the tokens of `TEXTS`.
+        write_more: called with the folder and the merged model, to write further files.
 
     Raises:
         ModelError: if the difference is larger; nothing is written then.
@@ -89,7 +96,7 @@ def merge(
     ids = [torch.tensor([tokenizer(text).input_ids], device=device) for text in TEXTS]
     with adapters.activate(role, training=False) as model:
         trained = [model(input_ids=text_ids).logits[0].float().cpu() for text_ids in ids]
-    model = _merge_weights(adapters, role)
+    model = merge_weights(adapters, role)
     merged = [model(input_ids=text_ids).logits[0].float().cpu() for text_ids in ids]
     difference = MergeDifference.from_logits(trained, merged)
     if not difference.largest <= bound:
@@ -104,6 +111,7 @@ def merge(
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         (temporary / "merge.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+        write_more(temporary, model)
     return difference
 
 
@@ -112,12 +120,14 @@ def _set_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Non
     ends = stop_ids(model, tokenizer)
     if model.generation_config is not None:
         model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.config.eos_token_id = tokenizer.eos_token_id
 
 
-def _merge_weights(adapters: AdapterSet, role: str) -> PreTrainedModel:
+def merge_weights(adapters: AdapterSet, role: str) -> PreTrainedModel:
     """The base with ``role`` added to its weights, dequantized."""
     from peft.tuners.lora import LoraLayer
+    from transformers.pytorch_utils import Conv1D
 
     with adapters.activate(role, training=False) as base:
         model: Any = base
@@ -132,7 +142,7 @@ def _merge_weights(adapters: AdapterSet, role: str) -> PreTrainedModel:
         if not isinstance(layer, LoraLayer):
             continue
         linear = layer.get_base_layer()
-        if not isinstance(linear, nn.Linear):
+        if not isinstance(linear, nn.Linear | Conv1D):  # the latter of GPT-2
             raise ModelError(
                 f"an adapter on a {type(linear).__name__} cannot be merged here; export the adapter alone, and merge "
                 "it with PEFT's merge_and_unload"

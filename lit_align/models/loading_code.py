@@ -10,6 +10,23 @@ from lit_align.chat.plain_text import PLAIN_TEXT
 CHAT = '[{"role": "user", "content": "Which planet is the largest?"}]'
 SCORED_CHAT = '[{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4."}]'
 
+MERGED_USAGE = f"""```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # this folder, or its name on the hub
+model = AutoModelForCausalLM.from_pretrained(folder).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder)
+chat = {CHAT}
+text = chat[0]["content"]
+if tokenizer.chat_template:
+    text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+answer = model.generate(**ids, max_new_tokens=64)
+print(tokenizer.decode(answer[0, ids.input_ids.shape[1]:]))
+```
+
+`generation_config.json` holds the tokens that end a turn, and `merge.json` how much merging changed the logits."""
+
 
 def base_code(loads: Mapping[str, Any], dtype: str) -> str:
     """Imports, and ``base``: the model that an adapter was trained on.
