@@ -28,7 +28,7 @@ with torch.no_grad():
     texts = json.load(sys.stdin)
     for start in range(0, len(texts), 8):
         batch = tokenizer(texts[start : start + 8], add_special_tokens=False, padding=True, return_tensors="pt")
-        logits = model(batch.input_ids, batch.attention_mask).logits
+        logits = model(batch.input_ids, attention_mask=batch.attention_mask).logits
         assert logits.shape[1] == model.config.num_labels == 1
         scores += (logits[:, 0] + model.config.score_offset).tolist()
 assert not any(name.startswith("lit_align") for name in sys.modules)
