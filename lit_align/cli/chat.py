@@ -19,7 +19,7 @@ import yaml
 from lit_align.chat.plain_text import is_plain_text_adapter
 from lit_align.chat.spelled_tokens import TurnTokenizer
 from lit_align.errors import ConfigError, ModelError, RowError
-from lit_align.models.adapters import read_adapter
+from lit_align.models.adapters import check_adapter, saved_template
 from lit_align.models.generate import stream
 from lit_align.models.heads import HEAD_FILE
 from lit_align.models.load import Base, load_model, load_tokenizer
@@ -181,13 +181,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--chat_template",
         metavar="FILE",
-        help="Jinja, or chatml; if not given, the run's or the base's",
+        help="Jinja, or chatml; if not given, that of the run or the adapter, or the base's",
     )
     parser.add_argument(
         "--template_kwargs",
         metavar="JSON",
         type=json.loads,
-        help="arguments of the template, such as '{\"enable_thinking\": false}'; if not given, the run's",
+        help="arguments of the template, such as '{\"enable_thinking\": false}'; if not given, the run's or adapter's",
     )
     parser.add_argument(
         "--compare",
@@ -229,6 +229,8 @@ def _load_speakers(options: argparse.Namespace) -> list[Speaker]:
     settings: dict[str, Any] = {"base": {}}
     if options.run:
         settings = _read_settings(options.run, "config.yaml")["model"]["init_args"]
+    elif adapter:
+        settings["chat_template"], settings["template_kwargs"] = saved_template(adapter)
     base = _base(options, settings["base"], adapter or options.compare)
     tokenizer = load_tokenizer(
         base,
@@ -240,7 +242,7 @@ def _load_speakers(options: argparse.Namespace) -> list[Speaker]:
             f"{base.path!r} has no chat template; give one with --chat_template, such as chatml"
         )
     for folder in folders.values():
-        read_adapter(folder, base.path)  # refuses an adapter of another base
+        check_adapter(folder, base.path, base.revision)  # refuses an adapter of another base
         if is_plain_text_adapter(Path(folder)):
             _note(f"warning: {folder} was trained on plain text, and this chat speaks in turns")
         if (Path(folder) / HEAD_FILE).is_file():

@@ -67,7 +67,8 @@ def export_classifier(
 
     def score(batch: Batch) -> Tensor:
         raw = stage.member_scores(role, batch.trees.to(stage.device), training=False)
-        return stage.adapters.head(role).normalize(raw).cpu()
+        normalized: Tensor = stage.adapters.head(role).normalize(raw)
+        return normalized.cpu()
 
     with torch.no_grad():
         scores = score_trees(trees, score, TOKEN_BUDGET, dense=not stage.block_sparse)

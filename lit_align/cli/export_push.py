@@ -19,7 +19,7 @@ def check_hub_access(name: str) -> None:
         ConfigError: if the name cannot be one, the hub does not answer, or there is no valid token.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     with _hub_errors(f"--push {name}: "):
         validate_repo_id(name)

@@ -11,7 +11,7 @@ from lit_align.jsonl import read_json
 from lit_align.models.adapters import read_provenance
 from lit_align.stages.provenance import ledger_counts
 
-ONLY_IN_TRAINING = ("steps", "prompts", "data", "normalised_at")
+ONLY_IN_TRAINING = ("steps", "prompts", "data", "settings", "normalised_at")
 """Parts of provenance that a loaded stage does not know."""
 
 

@@ -69,7 +69,9 @@ def save_adapter(
     def write_tokenizer(temporary: Path, written: dict[str, Any]) -> None:
         tokenizer.save_pretrained(temporary)
         if head is None:
-            generation = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
+            generation = GenerationConfig(  # type: ignore[no-untyped-call]
+                eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
+            )
             generation.save_pretrained(temporary)
         (temporary / CARD_FILE).write_text(adapter_card(written), "utf-8")
 

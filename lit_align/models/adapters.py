@@ -108,6 +108,19 @@ def read_provenance(folder: str | Path) -> dict[str, Any]:
     return dict(read_json(file)) if file.is_file() else {}
 
 
+def saved_template(folder: str | Path) -> tuple[str | None, dict[str, Any] | None]:
+    """The settings ``chat_template`` and ``template_kwargs`` that give the template an adapter was trained under.
+
+    A file of the user's own may be gone; the adapter's folder has a copy, in which the arguments are written.
+    """
+    provenance = read_provenance(folder)
+    template, kwargs = provenance.get("chat_template"), provenance.get("template_kwargs")
+    file = Path(folder).expanduser() / "chat_template.jinja"
+    if template in (None, "chatml") or not file.is_file():
+        return template, kwargs
+    return str(file), None
+
+
 def write_adapter(
     folder: Path,
     config: LoraConfig,

@@ -63,7 +63,7 @@ def to_classifier(
         )
     config.num_labels = 1
     config.id2label, config.label2id = {0: "score"}, {"score": 0}
-    model_class = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    model_class: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     with torch.device("meta"):  # its weights are those of the merged model
         classifier: Any = model_class(config)
     if not isinstance(getattr(classifier, "score", None), nn.Linear):
@@ -71,8 +71,9 @@ def to_classifier(
             f"the {model_class.__name__} of transformers has no linear head called score; export the adapter, which "
             "lit-align loads with its head"
         )
-    body = merged.base_model
-    if type(body) is not MODEL_MAPPING[type(config)]:
+    body: Any = merged.base_model
+    body_class: Any = MODEL_MAPPING[type(config)]
+    if type(body) is not body_class:
         raise ModelError(
             f"the {model_class.__name__} of transformers has another body than {type(merged).__name__}; export the "
             "adapter, which lit-align loads with its head"

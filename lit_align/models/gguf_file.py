@@ -65,7 +65,7 @@ def _tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | N
 
 
 def _describe_split(step: Mapping[str, Any]) -> str:
-    kind = step.get("type", "")
+    kind = str(step.get("type", ""))
     if kind == "ByteLevel" and not step.get("add_prefix_space"):
         return "ByteLevel with words" if step.get("use_regex", True) else "ByteLevel"
     if kind == "Digits" and step.get("individual_digits"):
@@ -93,7 +93,7 @@ def write_gguf(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file:
         raise ModelError(f"the model cannot be written as GGUF here: {obstacle}")
     writer = GGUFWriter(file, "llama")
     _add_settings(writer, model.config)
-    _add_tokenizer(writer, tokenizer, model.get_input_embeddings().num_embeddings)
+    _add_tokenizer(writer, tokenizer, int(model.config.vocab_size))
     for name, weight in _tensors(model):
         _add_tensor(writer, name, weight)
     writer.write_header_to_file()

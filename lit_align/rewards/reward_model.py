@@ -19,6 +19,7 @@ from lit_align.errors import ModelError
 from lit_align.models.adapter_files import attach_adapter
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.adapters import same_base
+from lit_align.models.base_content import base_content
 from lit_align.models.load import Base, load_model, load_tokenizer, tokenizer_fingerprint
 from lit_align.models.tree_forward import TreeForward
 from lit_align.rewards import Group, Reward, Scores
@@ -109,7 +110,9 @@ class RewardModelScore(Reward):
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         is_same_tokenizer = tokenizer_fingerprint(tokenizer) == self._provenance["tokenizer"]
-        if _is_same_base(self._base, adapters.loaded_as) and is_same_tokenizer:
+        content = self._provenance.get("base_content")
+        is_same = _is_same_base(self._base, content, adapters.loaded_as)
+        if is_same and is_same_tokenizer:
             self.__dict__["loaded"] = self._load(adapters, tokenizer)
         else:
             warnings.warn(
@@ -174,12 +177,20 @@ class RewardModelScore(Reward):
         return torch.stack(scores, 1)
 
 
-def _is_same_base(base: Base, other: Base | None) -> bool:
-    """Whether both give the same hidden states: the same model, quantization, dtype and revision."""
-    if other is None or not same_base(base.path, other.path):
+def _is_same_base(base: Base, content: str | None, other: Base | None) -> bool:
+    """Whether both give the same hidden states: the same weights, or else the same name, in the same numbers.
+
+    Args:
+        base: what the reward model was trained on.
+        content: the hash of its weights.
+        other: the model in memory.
+    """
+    if other is None or (base.quantization, base.dtype) != (other.quantization, other.dtype):
         return False
-    numerics = (base.quantization, base.dtype, base.revision)
-    return numerics == (other.quantization, other.dtype, other.revision)
+    current = base_content(other.path, other.revision)
+    if content is not None and current is not None:
+        return content == current
+    return same_base(base.path, other.path) and base.revision == other.revision
 
 
 @hookimpl

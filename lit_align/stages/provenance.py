@@ -6,7 +6,6 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
@@ -15,7 +14,7 @@ from lit_align.chat.plain_text import PLAIN_TEXT
 from lit_align.errors import ModelError
 from lit_align.models.adapter_files import lora_settings
 from lit_align.models.adapter_set import AdapterSet
-from lit_align.models.adapters import check_adapter, read_provenance
+from lit_align.models.adapters import check_adapter, read_provenance, saved_template
 from lit_align.models.base_content import base_content
 from lit_align.models.load import Base, template_hash, tokenizer_fingerprint
 
@@ -110,16 +109,13 @@ def check_init_adapter(folder: str, base: Base, tokenizer: PreTrainedTokenizerBa
     name = provenance.get("chat_template") or "the tokenizer's own"
     raise ModelError(
         f"the adapter in {folder!r} was trained under another chat template ({name}, hash {saved}) than this stage has "
-        f"(hash {current}); {_same_template(folder, provenance)}, or merge it with `lit-align export --merge` and give "
+        f"(hash {current}); {_same_template(folder)}, or merge it with `lit-align export --merge` and give "
         "the merged model as the base"
     )
 
 
-def _same_template(folder: str, provenance: Mapping[str, Any]) -> str:
+def _same_template(folder: str) -> str:
     """The settings that give the adapter's template."""
-    template, kwargs = provenance.get("chat_template"), provenance.get("template_kwargs")
-    file = Path(folder).expanduser() / "chat_template.jinja"
-    if file.is_file() and template not in (None, "chatml"):
-        template, kwargs = str(file), None  # its defaults are written in it
+    template, kwargs = saved_template(folder)
     remedy = f"set model.chat_template to {'null' if template is None else template}"
     return f"{remedy} and model.template_kwargs to {kwargs}" if kwargs else remedy

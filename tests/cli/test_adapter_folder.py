@@ -1,5 +1,6 @@
 """The folder of an adapter works without this package, and a later stage is held to its base and template."""
 
+import io
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GenerationConfig
 
 import lit_align
+from lit_align.__main__ import main as command
 from lit_align.cli.main import main
 from lit_align.data.scoring import tokenize_groups
 from lit_align.models.base_content import base_content
@@ -94,6 +96,45 @@ def test_the_code_in_the_card_answers_as_we_do(run):
     for token in ("<|im_end|>", "<|im_start|>"):
         shown = shown.removesuffix(token)
     assert shown.strip() == answer.strip()
+
+
+def test_a_merged_model_stops_where_turns_end(run, tmp_path):
+    out = tmp_path / "merged"
+    command(["export", str(run), str(out), "--merge"])
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    end, start = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|im_start|>"])
+    assert GenerationConfig.from_pretrained(out).eos_token_id == sorted([end, start])
+    assert json.loads((out / "config.json").read_text())["eos_token_id"] == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id == start
+    assert "merged into the weights" in (out / "README.md").read_text()
+    run_card(out)
+
+
+def test_an_exported_adapter_knows_what_the_run_knew(run, tmp_path):
+    command(["export", str(run), str(tmp_path / "out")])
+    exported = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    trained = json.loads((run / "adapter" / "provenance.json").read_text())
+    assert exported == trained
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card == (run / "adapter" / "README.md").read_text()
+
+
+def test_a_chat_with_an_adapter_has_its_template(base, tmp_path, monkeypatch, capsys):
+    bare = shutil.copytree(base, tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
+    template = tmp_path / "own.jinja"
+    template.write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+    )
+    chats = write_chats(tmp_path / "chats.jsonl")
+    more = (SHORT, REPORT, f"--model.chat_template={template}")
+    main(arguments(bare, chats, tmp_path / "run", *more, stage="SFT"))
+    template.unlink()
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hi\n"))
+    adapter = folder_of(tmp_path / "run") / "adapter"
+    settings = ["--quantization=none", "--max_new_tokens=4"]
+    command(["chat", f"--adapter={adapter}", *settings])
+    assert "no chat template" not in capsys.readouterr().err
 
 
 def next_stage(base, run, at, *more):
