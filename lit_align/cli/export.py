@@ -113,11 +113,10 @@ def _write_classifier(stage: Any, options: argparse.Namespace, folder: Path) -> 
     provenance = run_provenance(options.run, stage, role)
     summary = run_summary(options.run)
     exported = export_classifier(stage, options.role, folder, options.bound, provenance, summary)
-    end = f" Rendered text must end with {exported.suffix}." if exported.suffix else ""
     print(
         f"{folder} holds the {role} as a classifier with one label: AutoModelForSequenceClassification loads it. On "
         f"sample texts a score differs by at most {exported.difference:.2g} from the run's. "
-        f"{offset_note(exported.offset)}README.md shows how to score.{end}"
+        f"{offset_note(exported.offset)}README.md shows how to score."
     )
 
 
@@ -126,7 +125,7 @@ def _write_merged(stage: Any, options: argparse.Namespace, folder: Path) -> None
     from lit_align.cli.export_records import run_provenance, run_summary
     from lit_align.models.card import model_card
     from lit_align.models.export import merge
-    from lit_align.models.loading_code import MERGED_USAGE
+    from lit_align.models.loading_code import merged_usage
 
     role = options.role or stage.adapters.trained_roles[0]
     if role in stage.adapters.heads:
@@ -135,7 +134,9 @@ def _write_merged(stage: Any, options: argparse.Namespace, folder: Path) -> None
             "give --as-classifier instead"
         )
     provenance = run_provenance(options.run, stage, role)
-    card = model_card(provenance, run_summary(options.run), MERGED_USAGE, "transformers")
+    card = model_card(
+        provenance, run_summary(options.run), merged_usage(provenance), "transformers"
+    )
     sentences = [GGUF_HINT.format(folder=folder)]
 
     def write_more(temporary: Path, model: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,12 +31,10 @@ class Exported(NamedTuple):
     Args:
         offset: to add to a logit for the score.
         difference: largest difference of a score from ours, on sample texts.
-        suffix: to add to the rendered text.
     """
 
     offset: float
     difference: float
-    suffix: str
 
 
 def export_classifier(
@@ -61,8 +60,8 @@ def export_classifier(
         ModelError: if the scores differ by more; nothing is written then.
     """
     role = _member(stage, role)
-    is_plain = provenance.get("prompts") == PLAIN_TEXT
-    groups = _sample_groups(is_plain or not stage.tokenizer.chat_template)
+    is_plain = provenance.get("prompts") == PLAIN_TEXT or not stage.tokenizer.chat_template
+    groups = _sample_groups(is_plain)
     trees, _ = tokenize_groups(groups, stage.tokenizer, UNLIMITED, not is_plain)
 
     def score(batch: Batch) -> Tensor:
@@ -73,12 +72,12 @@ def export_classifier(
     with torch.no_grad():
         scores = score_trees(trees, score, TOKEN_BUDGET, dense=not stage.block_sparse)
     ids = [tree.prompt + tree.responses[0] for tree in trees]
-    suffix = _suffix(stage.tokenizer, groups, ids)
+    framing = _framing(stage.tokenizer, groups, ids)
     classifier = to_classifier(stage.adapters, role, stage.tokenizer)
     with atomic_folder(folder) as temporary:
         classifier.model.save_pretrained(temporary)
         stage.tokenizer.save_pretrained(temporary)
-        texts = [_text(stage.tokenizer, group) + suffix for group in groups]
+        texts = _framed(stage.tokenizer, groups, framing)
         theirs = _scores_of_folder(temporary, texts, classifier.offset, stage.device)
         difference = (scores - theirs).abs().max().item()
         if not difference <= bound:
@@ -86,10 +85,10 @@ def export_classifier(
                 f"a score changed by {difference:.3g} where the reward model became a classifier, over --bound "
                 f"{bound}; write it in float32 (--dtype float32), or raise --bound"
             )
-        usage = _usage(suffix, classifier.offset, difference, is_plain)
+        usage = _usage(framing, classifier.offset, difference, is_plain)
         card = model_card(provenance, summary, usage, "transformers")
         (temporary / "README.md").write_text(card, "utf-8")
-    return Exported(classifier.offset, difference, suffix)
+    return Exported(classifier.offset, difference)
 
 
 def _member(stage: Any, role: str | None) -> str:
@@ -134,23 +133,29 @@ def _text(tokenizer: PreTrainedTokenizerBase, group: Group) -> str:
     return str(tokenizer.apply_chat_template(turns, tokenize=False))
 
 
-def _suffix(tokenizer: PreTrainedTokenizerBase, groups: list[Group], ids: list[list[int]]) -> str:
-    """What must follow the rendered text for the tokens that were scored: nothing, or the EOS token.
+def _framing(
+    tokenizer: PreTrainedTokenizerBase, groups: list[Group], ids: list[list[int]]
+) -> tuple[str, str]:
+    """What must stand before and after the rendered text for the tokens that were scored: BOS, EOS or nothing.
 
     Raises:
-        ModelError: if neither gives them.
+        ModelError: if none of these gives them.
     """
-    for suffix in ("", str(tokenizer.eos_token)):
-        is_same = True
-        for group, group_ids in zip(groups, ids, strict=True):
-            text_ids = tokenizer(_text(tokenizer, group) + suffix, add_special_tokens=False)
-            is_same = is_same and list(text_ids.input_ids) == group_ids
-        if is_same:
-            return suffix
+    for framing in product(("", tokenizer.bos_token or ""), ("", tokenizer.eos_token or "")):
+        texts = _framed(tokenizer, groups, framing)
+        if tokenizer(texts, add_special_tokens=False).input_ids == ids:
+            return framing
     raise ModelError(
         "the tokenizer splits a rendered conversation into other tokens than the reward model was trained on, so its "
         "scores would differ elsewhere; export the adapter, which lit-align loads with its head"
     )
+
+
+def _framed(
+    tokenizer: PreTrainedTokenizerBase, groups: list[Group], framing: tuple[str, str]
+) -> list[str]:
+    before, after = framing
+    return [f"{before}{_text(tokenizer, group)}{after}" for group in groups]
 
 
 @torch.no_grad()
@@ -169,13 +174,15 @@ def _scores_of_folder(
     return scores
 
 
-def _usage(suffix: str, offset: float, difference: float, is_plain: bool) -> str:
+def _usage(framing: tuple[str, str], offset: float, difference: float, is_plain: bool) -> str:
     """How to score with the folder, as Markdown."""
-    end = f" + {suffix!r}" if suffix else ""
-    render = f"[tokenizer.apply_chat_template(chat, tokenize=False){end} for chat in chats]"
+    before, after = framing
+    start, end = f"{before!r} + " if before else "", f" + {after!r}" if after else ""
+    rendered = "chat" if is_plain else "tokenizer.apply_chat_template(chat, tokenize=False)"
+    render = f"[{start}{rendered}{end} for chat in chats]"
     chat = '[{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4."}]'
     if is_plain:
-        render, chat = f"[text{end} for text in chats]", '"2 + 2? 4."'
+        chat = '"2 + 2? 4."'
     constant = " + model.config.score_offset" if offset else ""
     code = (
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"

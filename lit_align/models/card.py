@@ -188,7 +188,9 @@ def _with_interval(metric: str, value: Any, metrics: Mapping[str, Any]) -> str:
 
 def _loading(provenance: Mapping[str, Any], loads: Mapping[str, Any], is_scorer: bool) -> list[str]:
     dtype = str(provenance.get("dtype", "float32"))
-    code = base_code(loads, dtype) + (score_code(provenance) if is_scorer else peft_code())
+    code = base_code(loads, dtype) + (
+        score_code(provenance) if is_scorer else peft_code(provenance)
+    )
     lines = [f"```python\n{code}```"]
     if loads["path"].startswith("package:") or loads["path"].endswith(".gguf"):
         lines.append(

@@ -10,23 +10,6 @@ from lit_align.chat.plain_text import PLAIN_TEXT
 CHAT = '[{"role": "user", "content": "Which planet is the largest?"}]'
 SCORED_CHAT = '[{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4."}]'
 
-MERGED_USAGE = f"""```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-folder = "."  # this folder, or its name on the hub
-model = AutoModelForCausalLM.from_pretrained(folder).eval()
-tokenizer = AutoTokenizer.from_pretrained(folder)
-chat = {CHAT}
-text = chat[0]["content"]
-if tokenizer.chat_template:
-    text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
-answer = model.generate(**ids, max_new_tokens=64)
-print(tokenizer.decode(answer[0, ids.input_ids.shape[1]:]))
-```
-
-`generation_config.json` holds the tokens that end a turn, and `merge.json` how much merging changed the logits."""
-
 
 def base_code(loads: Mapping[str, Any], dtype: str) -> str:
     """Imports, and ``base``: the model that an adapter was trained on.
@@ -68,33 +51,62 @@ def _gguf_file(path: str) -> list[str]:
     ]
 
 
-def peft_code() -> str:
+def peft_code(provenance: Mapping[str, Any]) -> str:
     """Attach the adapter, and answer a question."""
     return (
         "model = PeftModel.from_pretrained(base, adapter).eval()\n"
         "tokenizer = AutoTokenizer.from_pretrained(adapter)\n"
-        f"chat = {CHAT}\n"
-        "text = chat[0]['content']\n"
-        "if tokenizer.chat_template:\n"
-        "    text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)\n"
-        "ids = tokenizer(text, add_special_tokens=False, return_tensors='pt').to(model.device)\n"
+        f"{_prompt_code(provenance)}"
         "ends = GenerationConfig.from_pretrained(adapter)\n"
         "answer = model.generate(**ids, max_new_tokens=64, eos_token_id=ends.eos_token_id)\n"
         "print(tokenizer.decode(answer[0, ids.input_ids.shape[1]:]))\n"
     )
 
 
+def merged_usage(provenance: Mapping[str, Any]) -> str:
+    """How to load a merged model and ask it, as Markdown."""
+    return (
+        "```python\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        'folder = "."  # this folder, or its name on the hub\n'
+        "model = AutoModelForCausalLM.from_pretrained(folder).eval()\n"
+        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+        f"{_prompt_code(provenance)}"
+        "answer = model.generate(**ids, max_new_tokens=64)\n"
+        "print(tokenizer.decode(answer[0, ids.input_ids.shape[1]:]))\n"
+        "```\n\n"
+        "`generation_config.json` holds the tokens that end a turn, and `merge.json` how much merging changed the "
+        "logits."
+    )
+
+
+def _prompt_code(provenance: Mapping[str, Any]) -> str:
+    """``ids``: of a question as the training rendered prompts."""
+    if provenance.get("prompts") == PLAIN_TEXT or not provenance.get("has_template", True):
+        return 'ids = tokenizer("Which planet is the largest?", return_tensors="pt").to(model.device)\n'
+    return (
+        f"chat = {CHAT}\n"
+        "text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)\n"
+        'ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(model.device)\n'
+    )
+
+
 def score_code(provenance: Mapping[str, Any]) -> str:
     """Attach a reward model's adapter, and compute a score with its head."""
-    text = f"text = tokenizer.apply_chat_template({SCORED_CHAT}, tokenize=False)\n"
-    if provenance.get("prompts") == PLAIN_TEXT:
-        text = "text = '2 + 2? 4.' + tokenizer.eos_token\n"
+    text = (
+        f"text = tokenizer.apply_chat_template({SCORED_CHAT}, tokenize=False)\n"
+        'ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(model.device)\n'
+    )
+    if provenance.get("prompts") == PLAIN_TEXT or not provenance.get("has_template", True):
+        text = (
+            'text = "2 + 2? 4." + tokenizer.eos_token\n'
+            'ids = tokenizer(text, return_tensors="pt").to(model.device)\n'
+        )
     return (
         "from safetensors.torch import load_file\n\n"
         "model = PeftModel.from_pretrained(base, adapter).eval()\n"
         "tokenizer = AutoTokenizer.from_pretrained(adapter)\n"
         f"{text}"
-        "ids = tokenizer(text, add_special_tokens=False, return_tensors='pt').to(model.device)\n"
         "with torch.no_grad():\n"
         "    hidden = model(**ids, output_hidden_states=True).hidden_states[-1][0, -1].float()\n"
         'head = load_file(f"{adapter}/head.safetensors", device=str(model.device))\n'

@@ -76,6 +76,7 @@ def base_and_tokenizer(
         "chat_template": chat_template,
         "template_kwargs": None if template_kwargs is None else dict(template_kwargs),
         "template": template_hash(tokenizer),
+        "has_template": bool(tokenizer.chat_template),
         "tokenizer": tokenizer_fingerprint(tokenizer),
     }
 

@@ -1,11 +1,13 @@
 """A reward model gives its scores in transformers' own class, in a process that knows nothing of this package."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
+from tokenizers import processors
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import lit_align
@@ -39,12 +41,18 @@ print(json.dumps([scores, model.config.score_offset, tokenizer.pad_token_id == m
 def train(base, at, objective="BradleyTerry", *more):
     """A reward model of some steps, whose scores are normalised."""
     settings = arguments(base, write_pairs(at / "pairs.jsonl"), at / "run", *more)
-    settings = [
-        setting.replace("=Preference", "=RewardModel").replace("=DPO", f"={objective}")
-        for setting in settings
-    ]
+    settings = reward_settings(settings, objective)
     main([*settings, "--trainer.max_epochs=1", "--model.optimizer.lr=0.01"])
     return folder_of(at / "run")
+
+
+def reward_settings(settings, objective="BradleyTerry"):
+    """The command line of a Preference run as one of a RewardModel."""
+    changed = []
+    for setting in settings:
+        setting = setting.replace("=Preference", "=RewardModel").replace("=DPO", f"={objective}")
+        changed.append(setting)
+    return changed
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +89,10 @@ def conversations(count: int) -> list[Group]:
 def our_scores(run, groups, role="reward"):
     stage = lit_align.load(run)
     trees, _ = tokenize_groups(groups, stage.tokenizer, 512)
+    return scores_of(stage, trees, role)
 
+
+def scores_of(stage, trees, role):
     def score(batch):
         raw = stage.member_scores(role, batch.trees, training=False)
         return stage.adapters.head(role).normalize(raw)
@@ -129,6 +140,44 @@ def test_a_norm_with_a_bias_takes_the_constant(gpt2, tmp_path, capsys):
     scores, offset, _ = their_scores(tmp_path / "out", groups)
     assert offset == 0
     assert scores == pytest.approx(our_scores(run, groups), abs=1e-5)
+
+
+def test_plain_text_begins_and_ends_as_in_training(tmp_path):
+    """The tokenizer adds BOS, and no template ends a response."""
+    base = tiny_model.save(tmp_path / "base")
+    (base / "chat_template.jinja").unlink()
+    tokenizer = AutoTokenizer.from_pretrained(base, bos_token="<|im_start|>")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", tokenizer.bos_token_id)]
+    )
+    tokenizer.save_pretrained(base)
+    rows = tmp_path / "rows.jsonl"
+    with rows.open("w") as file:
+        for number in range(12):
+            row = {
+                "prompt": f"{number} {say(number, 3)}?",
+                "chosen": f" {say(number + 1, 2)}",
+                "rejected": f" {say(number + 2, 4)}",
+            }
+            file.write(json.dumps(row) + "\n")
+    settings = arguments(base, rows, tmp_path / "run", "--trainer.max_epochs=1")
+    main(reward_settings(settings))
+    run, out = folder_of(tmp_path / "run"), tmp_path / "out"
+    command(["export", str(run), str(out), "--as-classifier"])
+    (code,) = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=out,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    stage = lit_align.load(run)
+    trees, _ = tokenize_groups([Group("2 + 2?", [" 4."])], stage.tokenizer, 512, False)
+    assert trees[0].prompt[0] == tokenizer.bos_token_id
+    assert trees[0].responses[0][-1] == tokenizer.eos_token_id
+    expected = scores_of(stage, trees, "reward")
+    assert json.loads(result.stdout) == pytest.approx(expected, abs=1e-5)
 
 
 def test_an_ensemble_is_refused_and_a_member_is_not(tiny, tmp_path, capsys):
