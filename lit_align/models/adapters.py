@@ -92,8 +92,8 @@ def _check_base(folder: Path, trained_on: str | None, base: str, revision: str |
         if saved == content:
             return
         raise ModelError(
-            f"the adapter in {str(folder)!r} was trained on {trained_on!r} with the weights {saved[:8]}, and "
-            f"{base!r} has others ({content[:8]}); give that base instead"
+            f"the adapter in {str(folder)!r} was trained on {trained_on!r}, not on {base!r}, which has other "
+            f"weights (hash {content[:8]}, not {saved[:8]}); give that base instead"
         )
     if trained_on and not same_base(trained_on, base):
         raise ModelError(

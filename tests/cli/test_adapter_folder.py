@@ -193,7 +193,7 @@ def test_a_base_of_the_same_name_with_other_weights_is_refused(run, base, tmp_pa
     save_file(weights, other / "model.safetensors", {"format": "pt"})
     with pytest.raises(SystemExit):
         next_stage(other, run, tmp_path)
-    assert f"{str(other)!r} has others" in capsys.readouterr().err
+    assert f"not on {str(other)!r}, which has other weights" in capsys.readouterr().err
 
 
 def test_content_is_of_weights_and_not_of_files(base, tmp_path):
@@ -228,3 +228,14 @@ def test_the_card_of_a_reward_model_says_that_its_head_is_elsewhere(base, tmp_pa
         head = stage.adapters.head("reward")
         expected = head.normalize(head(hidden[None])).item()
     assert printed == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_in_the_cache_of_the_hub_is_its_local_copy(base, tmp_path, monkeypatch):
+    commit = "0123456789" * 4
+    snapshot = tmp_path / "models--org--name" / "snapshots" / commit
+    shutil.copytree(base, snapshot)
+    (tmp_path / "models--org--name" / "refs").mkdir()
+    (tmp_path / "models--org--name" / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert base_content("org/name") == base_content(str(base))
+    assert base_content("org/name", revision="other") is None
