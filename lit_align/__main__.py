@@ -14,6 +14,7 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align inspect --safe -c FILE   which code a stranger's YAML would run; imports none of it
   lit-align inspect --rounds RUN   what an on-line run sampled, and how it was labelled
   lit-align export RUN FOLDER  what a run has trained, as an adapter or (--merge) as a whole model
+  lit-align report RUN         the page of a run, report.html: figures, curves, answers, data, settings
   lit-align judge --feedback NAME --data FILE    labels from a judge, a reward or a server, as JSONL in the run folder
   lit-align evaluate reward-bench --reward NAME --data FILE   how often a judge prefers the better response
   lit-align evaluate win-rate --a RUN --b RUN --feedback NAME --data FILE   how often one model beats another
@@ -64,6 +65,10 @@ def _command_without_trainer(arguments: list[str]) -> Callable[[list[str]], obje
         from lit_align.cli import export
 
         return export.run
+    if command == "report":
+        from lit_align.cli import report
+
+        return report.run
     if command == "plugins":
         from lit_align.cli import plugins
 

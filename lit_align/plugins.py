@@ -34,6 +34,7 @@ CORE_COMMANDS = (
     "evaluate",
     "export",
     "chat",
+    "report",
     "plugins",
 )
 

@@ -22,6 +22,7 @@ from lit_align.jsonl import write_json
 from lit_align.models.adapter_files import write_adapter_card
 from lit_align.objectives import PairwiseObjective
 from lit_align.rl.stage import RL
+from lit_align.run_report.page import write_report
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.stages.preference import Preference
 from lit_align.types import Tree
@@ -30,7 +31,7 @@ DISPLACEMENT_GROUPS = 64  # groups over whose pairs displacement is measured
 
 
 class Report(Callback):
-    """Write ``summary.json`` and a plot into the run folder; with ``questions``, ask the model before and after.
+    """Write ``summary.json``, a plot and ``report.html`` into the run folder; with ``questions``, ask before and after.
 
     Args:
         questions: how many held-out prompts to answer before and after training; 0 turns this off.
@@ -150,6 +151,10 @@ class Report(Callback):
                 plot_margins(folder / "metrics.csv", folder / "margins.png")
             except Exception as error:
                 rank_zero_warn(f"margins.png could not be drawn: {error!r}")
+        try:  # the run itself is complete, whatever becomes of its page
+            write_report(folder)
+        except Exception as error:
+            rank_zero_warn(f"report.html could not be written: {error!r}")
 
 
 def _displacement_record(stage: LanguageModelStage) -> dict[str, float | str] | None:

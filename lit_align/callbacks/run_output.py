@@ -60,7 +60,7 @@ def print_next_steps(folder: Path, has_policy: bool, files: Sequence[str]) -> No
     else:
         command = f"lit-align evaluate reward-bench --reward RewardModelScore --reward.path {adapter} --data FILE"
         usage = f"RL that is rewarded by it has model.reward: RewardModelScore, path: {adapter}"
-    names = ", ".join([*files, "summary.json", "metrics.csv", "ledger.json"])
+    names = ", ".join(["report.html", *files, "summary.json", "metrics.csv", "ledger.json"])
     print(
         f"\nThe adapter is {adapter}, in PEFT's layout; {usage}.\n"
         f"In {folder} are also {names} and margins.png.\n"

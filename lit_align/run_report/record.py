@@ -1,0 +1,127 @@
+"""What a run has written into its folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_align.errors import ConfigError
+
+SUMMARY, METRICS, LEDGER, CONFIG = "summary.json", "metrics.csv", "ledger.json", "config.yaml"
+PROVENANCE = "adapter/provenance.json"
+SAMPLES = "samples.jsonl"
+MAX_SAMPLES = 8
+
+
+@dataclass
+class RunRecord:
+    """The files of a run; what it has not written is empty.
+
+    Args:
+        folder: of the run.
+        summary: objective, base, steps and last metrics; written at the end, so that it is empty before.
+        curves: for each metric, the steps at which it was logged and its values.
+        ledgers: what became of the rows of each split.
+        config: all settings.
+        provenance: of the adapter.
+        samples: the newest sampled responses with their rewards.
+    """
+
+    folder: Path
+    summary: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
+    ledgers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has come to its end."""
+        return bool(self.summary)
+
+    def last(self, name: str) -> float | None:
+        """The last logged value of a metric; None if there is none."""
+        _, values = self.curves.get(name, ([], []))
+        return values[-1] if values else None
+
+    def setting(self, *names: str) -> Any:
+        """A setting by its path, through ``init_args``; None if there is none."""
+        value: Any = self.config
+        for name in names:
+            if not isinstance(value, Mapping):
+                return None
+            if name not in value and isinstance(value.get("init_args"), Mapping):
+                value = value["init_args"]
+            value = value.get(name)
+        return value
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read the files of a run.
+
+    Raises:
+        ConfigError: if the folder holds none of them.
+    """
+    if not (folder / CONFIG).is_file() and not (folder / SUMMARY).is_file():
+        numbered = sorted(path.name for path in folder.glob("*") if (path / CONFIG).is_file())
+        hint = f", such as {folder / numbered[-1]}" if numbered else ""
+        raise ConfigError(
+            f"{folder} is not the folder of a run: it has no {CONFIG}; give a numbered folder{hint}"
+        )
+    return RunRecord(
+        folder,
+        summary=_read_json(folder / SUMMARY),
+        curves=_read_curves(folder / METRICS),
+        ledgers=_read_json(folder / LEDGER),
+        config=_read_config(folder / CONFIG),
+        provenance=_read_json(folder / PROVENANCE),
+        samples=_read_samples(folder / SAMPLES),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text("utf-8"))
+    return content if isinstance(content, dict) else {}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    return yaml.safe_load(path.read_text("utf-8")) or {}
+
+
+def _read_curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+    curves: dict[str, tuple[list[int], list[float]]] = {}
+    if not path.is_file():
+        return curves
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            step = int(float(row.pop("step", None) or 0))
+            for name, value in row.items():
+                if value:
+                    steps, values = curves.setdefault(name, ([], []))
+                    steps.append(step)
+                    values.append(float(value))
+    return curves
+
+
+def _read_samples(path: Path) -> list[dict[str, Any]]:
+    """The newest samples; the last line of a run that was killed may be incomplete."""
+    if not path.is_file():
+        return []
+    samples = []
+    for line in path.read_text("utf-8").splitlines()[-MAX_SAMPLES:]:
+        try:
+            samples.append(json.loads(line))
+        except ValueError:
+            continue
+    return samples
