@@ -12,11 +12,12 @@ import torch
 
 from lit_align.data.datamodules import TextDataModule
 from lit_align.data.tree_store import totals_of
-from lit_align.memory.model import GIB, ModelShape
+from lit_align.memory.model import ModelShape
 from lit_align.memory.planner import MemoryPlanner, Plan
 from lit_align.models.adapter_set import Lora
 from lit_align.models.adapters import same_base
-from lit_align.models.load import Base, load_config
+from lit_align.models.inventory import GIB, Inventory
+from lit_align.models.load import Base, compute_dtype, load_config
 from lit_align.rewards import Reward
 from lit_align.rewards.reward_model import RewardModelScore
 from lit_align.rewards.weighted import Weighted
@@ -34,7 +35,12 @@ def print_memory(console: Console, stage: LanguageModelStage, plan: Plan, card: 
     """Print the peak of each phase, and whether it fits on a card of so many GiB."""
     from rich.table import Table
 
-    planner = MemoryPlanner(load_config(stage.base))
+    config = load_config(stage.base)
+    dtype = compute_dtype(stage.base, torch.device("cuda"))
+    is_nf4 = stage.base.quantization == "nf4"
+    inventory = Inventory.from_config(config, plan.lora, nf4=is_nf4, dtype=dtype)
+    console.print(inventory.table(), highlight=False, markup=False)
+    planner = MemoryPlanner(config)
     table = Table(title="GiB at the peak of each phase, predicted for a GPU")
     table.add_column("phase")
     for column in COLUMNS:
@@ -107,7 +113,11 @@ def _lora(stage: LanguageModelStage) -> Lora:
     if stage.init_adapter is None:
         return stage.lora
     file = Path(stage.init_adapter).expanduser() / "adapter_config.json"
-    return replace(stage.lora, r=json.loads(file.read_text("utf-8"))["r"])
+    settings = json.loads(file.read_text("utf-8"))
+    targets = settings["target_modules"] or []
+    if not isinstance(targets, str):
+        targets = [*targets, *(settings.get("target_parameters") or [])]
+    return replace(stage.lora, r=settings["r"], targets=targets)
 
 
 def _reward_parts(reward: Reward) -> list[Reward]:

@@ -1,11 +1,16 @@
-"""PEFT: choose the active adapter of a layer without moving ``requires_grad``.
+"""PEFT: choose the active adapter of a layer without moving ``requires_grad``, and adapt exactly the named layers.
 
 PEFT's public switches (``set_adapter``, ``disable_adapter``) also decide which parameters are trained. Between a
 forward pass and a checkpointed backward pass that makes the gradient wrong without an error.
+
+PEFT also rewrites the targets of mixtures of experts, which older releases of transformers named otherwise: in some
+families it drops dense layers from them, or doubles a rank.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -38,3 +43,20 @@ def parameter_belongs_to(name: str, adapter: str) -> bool:
     """
     parts = name.split(".")
     return adapter in parts and any(part.startswith("lora_") for part in parts)
+
+
+@contextmanager
+def exact_targets() -> Iterator[None]:
+    """Let PEFT take the targets of an adapter as they are, inside."""
+    from peft.utils import transformers_weight_conversion
+
+    convert = transformers_weight_conversion.convert_peft_config_for_transformers
+    transformers_weight_conversion.convert_peft_config_for_transformers = _keep_targets
+    try:
+        yield
+    finally:
+        transformers_weight_conversion.convert_peft_config_for_transformers = convert
+
+
+def _keep_targets(*_: object, **__: object) -> None:
+    """Convert nothing."""

@@ -10,6 +10,7 @@ import torch
 
 from lit_align.functional.logps import chunk_rows
 from lit_align.models.adapter_set import AdapterSet, Lora
+from lit_align.models.inventory import FLOAT32, GIB, Inventory
 from lit_align.models.load import Base, compute_dtype
 from lit_align.models.out_of_memory import raise_out_of_memory
 from lit_align.types import PackedTrees
@@ -17,10 +18,6 @@ from lit_align.types import PackedTrees
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-GIB = 2**30
-FLOAT32 = 4  # bytes of a number
-NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
-"""Bytes of a number: 4 bits, a byte of scale for 64 of them, and 4 bytes for 256 scales (QLoRA, section 3)."""
 
 # Counts of tensors in one layer, from the implementation of Llama in transformers and of LoRA in PEFT.
 NORMS = 2
@@ -209,36 +206,21 @@ class ModelShape:
     def from_config(
         cls, config: PreTrainedConfig, base: Base, lora: Lora, device: torch.device
     ) -> ModelShape:
-        """Count in a model on the meta device, which takes no memory."""
-        from transformers import AutoModelForCausalLM
-        from transformers.pytorch_utils import Conv1D
-
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-        head = model.get_output_embeddings()
-        linear: dict[str, torch.Size] = {}
-        for name, module in model.named_modules():
-            if isinstance(module, torch.nn.Linear | Conv1D) and module is not head:
-                linear[name] = module.weight.shape
-        adapter_numbers = 0
-        for name, shape in linear.items():
-            if lora.targets == "all-linear" or name.split(".")[-1] in lora.targets:
-                adapter_numbers += lora.r * sum(shape)
-        quantizable = sum(shape.numel() for shape in linear.values())
-        unquantized = sum(parameter.numel() for parameter in model.parameters()) - quantizable
-        itemsize = compute_dtype(base, device).itemsize
+        """Count in the inventory of the model, which is not loaded."""
         is_nf4 = base.quantization == "nf4"
-        largest = max(shape.numel() for shape in linear.values())
+        dtype = compute_dtype(base, device)
+        inventory = Inventory.from_config(config, lora, nf4=is_nf4, dtype=dtype)
+        itemsize = dtype.itemsize
         text = config.get_text_config()
-        heads = text.num_attention_heads
+        heads = getattr(text, "num_attention_heads", None) or 1  # state-space models have none
         head_size = getattr(text, "head_dim", None) or text.hidden_size // heads
         key_value_heads = getattr(text, "num_key_value_heads", None) or heads
         return cls(
-            weights=round(unquantized * itemsize + quantizable * (NF4 if is_nf4 else itemsize)),
-            adapter=FLOAT32 * adapter_numbers,
+            weights=inventory.weight_bytes,
+            adapter=inventory.adapter_bytes,
             rank=lora.r,
             itemsize=itemsize,
-            unpacked=largest * itemsize if is_nf4 else 0,
+            unpacked=inventory.unpacked_bytes,
             layers=text.num_hidden_layers,
             hidden=text.hidden_size,
             intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lit_align.memory.model import FLOAT32, GIB, Memory, ModelShape
+from lit_align.memory.model import Memory, ModelShape
 from lit_align.models.adapter_set import Lora
+from lit_align.models.inventory import FLOAT32, GIB
 from lit_align.models.load import Base
 
 if TYPE_CHECKING:

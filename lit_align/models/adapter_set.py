@@ -18,6 +18,9 @@ from lit_align.compat.peft import adapter_layers, parameter_belongs_to, switch_a
 from lit_align.errors import ModelError
 from lit_align.models.adapters import adapter_state, read_adapter, set_adapter_state
 from lit_align.models.heads import ScoreHead
+from lit_align.models.inventory import ALL_LINEAR, Inventory, adapted_layers
+from lit_align.models.layers import copy_without_weights, read_layers
+from lit_align.models.lora_targets import adapting, set_targets
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -38,14 +41,19 @@ class Lora:
         r: rank; parameters and optimizer state grow with it.
         alpha: the product of the two low-rank matrices is scaled by alpha / r.
         dropout: on the input of an adapter, while training.
-        targets: linear layers that get an adapter: names, a pattern of their full names, or all-linear for all but the
-            head.
+        targets: layers that get an adapter: names, a pattern of their full names, or all-linear for all linear layers
+            but the head and those that an adapter cannot reach.
+        adapt_experts: with all-linear, also each expert of a mixture; these can be most of the memory.
+        adapt_routers: with all-linear, also the routers that choose experts. They are left alone by default: a policy
+            that sends tokens to other experts than the reference does is compared with another model.
     """
 
     r: int = 16
     alpha: int = 32
     dropout: float = 0.0
     targets: str | list[str] = "all-linear"
+    adapt_experts: bool = True
+    adapt_routers: bool = False
 
 
 class AdapterSet(nn.Module):
@@ -92,6 +100,9 @@ class AdapterSet(nn.Module):
         self.peft: PeftModel
         self._has_adapter = dict.fromkeys(self.trained_roles, True)
         self._has_adapter["reference"] = init_adapter is not None
+        whole_model = copy_without_weights(base_model)
+        self._base_layers = read_layers(whole_model)
+        self._base_numbers = sum(weight.numel() for weight in whole_model.parameters())
         config, init_weights = _initial_adapter(self, lora, init_adapter)
         self._create_adapters(base_model, config, head_sizes, seed)
         if init_weights is not None:
@@ -118,20 +129,22 @@ class AdapterSet(nn.Module):
         with torch.random.fork_rng(cuda_devices):
             for number, role in enumerate(self.trained_roles):
                 torch.manual_seed(seed + number)
-                try:
-                    if number == 0:
+                if number == 0:
+                    with adapting(self.base, config, self._base_layers):
                         self.peft = get_peft_model(base_model, config, adapter_name=role)
-                    else:
-                        self.peft.add_adapter(role, copy.deepcopy(config))
-                except ValueError as error:
-                    raise ModelError(f"cannot put adapters on {self.base!r}: {error}") from error
+                else:
+                    self._add_adapter(role, copy.deepcopy(config))
                 if role in head_sizes:
                     head = ScoreHead(self.hidden_size, head_sizes[role])
                     self.heads[role] = head.to(self.model.device)
             if self._has_adapter["reference"]:
                 frozen = copy.deepcopy(config)
                 frozen.lora_dropout = 0.0
-                self.peft.add_adapter("reference", frozen)
+                self._add_adapter("reference", frozen)
+
+    def _add_adapter(self, role: str, config: LoraConfig) -> None:
+        with adapting(self.base, config, self._base_layers):
+            self.peft.add_adapter(role, config)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -224,6 +237,27 @@ class AdapterSet(nn.Module):
         """The weights of a role's adapter, by PEFT's names."""
         return adapter_state(self.peft, role)
 
+    def inventory(self) -> Inventory:
+        """What became of each layer of the base: read from the layers as they are."""
+        from peft.tuners.lora import LoraLayer
+
+        adapted, four_bit = [], []
+        for name, module in self.model.named_modules():
+            own_name = name.replace(".base_layer", "")
+            if isinstance(module, LoraLayer) and self.trained_roles[0] in module.lora_A:
+                parameter = getattr(module, "parameter_name", None)
+                adapted.append(f"{own_name}.{parameter}" if parameter else own_name)
+            if getattr(getattr(module, "weight", None), "quant_state", None) is not None:
+                four_bit.append(own_name)
+        return Inventory(
+            self._base_layers,
+            frozenset(adapted),
+            frozenset(four_bit),
+            self._base_numbers,
+            self.lora_config(self.trained_roles[0]).r,
+            self.model.dtype.itemsize,
+        )
+
     def copy_weights(self, role: str) -> dict[str, Tensor]:
         """Copies of a role's adapter weights, by name; empty if the role is the base itself."""
         if not self.has_adapter(role):
@@ -266,7 +300,7 @@ class AdapterSet(nn.Module):
         config.inference_mode = False
         training, active = self.peft.training, self.active
         with torch.random.fork_rng():
-            self.peft.add_adapter(role, config)
+            self._add_adapter(role, config)
         self._has_adapter[role] = True
         self._update_layers()
         self.active = ""  # PEFT has switched the layers to the new adapter
@@ -331,9 +365,11 @@ def _initial_adapter(
 
     weights = None
     if init_adapter is None:
-        config = LoraConfig(
-            r=lora.r, lora_alpha=lora.alpha, target_modules=lora.targets, task_type="CAUSAL_LM"
-        )
+        config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, task_type="CAUSAL_LM")
+        is_pattern = isinstance(lora.targets, str) and lora.targets != ALL_LINEAR
+        pattern = str(lora.targets) if is_pattern else None
+        layers = adapters._base_layers
+        set_targets(config, layers, adapted_layers(layers, lora), pattern)
     else:
         config, weights = read_adapter(init_adapter, adapters.base, adapters.revision)
         if (config.r, config.lora_alpha) != (lora.r, lora.alpha):
@@ -355,10 +391,19 @@ def _enable_checkpointing(adapters: AdapterSet) -> None:
         recomputation = _ActiveAdapter(adapters, adapters.active, adapters.peft.training)
         return nullcontext(), recomputation
 
-    if not adapters.model.supports_gradient_checkpointing:
-        raise ModelError(
-            f"{adapters.base!r} does not support gradient checkpointing; set gradient_checkpointing to false"
-        )
+    require_checkpointing(adapters.model, adapters.base)
     adapters.model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
     # Only reentrant checkpointing needs a gradient at the embeddings, which transformers has just required.
     adapters.model.disable_input_require_grads()  # type: ignore[no-untyped-call]
+
+
+def require_checkpointing(model: PreTrainedModel, base: str) -> None:
+    """Refuse a model whose activations cannot be recomputed.
+
+    Raises:
+        ModelError: naming ``base`` and the setting.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise ModelError(
+            f"{base!r} does not support gradient checkpointing; set gradient_checkpointing to false"
+        )

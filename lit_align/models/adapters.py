@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 BASE_CHANGING_SETTINGS = (
     "modules_to_save",
     "trainable_token_indices",
-    "target_parameters",
     "layer_replication",
 )
 """Settings that train or rewrite a part of the base, which all adapters share."""

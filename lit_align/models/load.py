@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from lit_align.chat.template import set_template_defaults
 from lit_align.errors import DataError, ModelError
 from lit_align.models.atomic_folder import atomic_folder
+from lit_align.models.layers import Layer, model_without_weights, read_layers
 from lit_align.package_files import resolve_package_path
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def load_model(
         config = _config(base, place, causal)
         is_quantized = hasattr(config, "quantization_config")  # stored in 4 bits
         if base.quantization == "nf4" and not is_quantized:
-            options["quantization_config"] = _nf4_config(dtype)
+            layers = read_layers(model_without_weights(config, is_causal(config)))
+            options["quantization_config"] = _nf4_config(dtype, layers)
         auto_class = AutoModelForCausalLM if is_causal(config) else AutoModel
         model: Any = auto_class.from_pretrained(place, **options)
     # An adapter records this as its base, so it must not be the path of a cache.
@@ -112,10 +114,11 @@ def _default_device() -> torch.device:
     return torch.device("cpu")
 
 
-def _nf4_config(dtype: torch.dtype) -> Any:
+def _nf4_config(dtype: torch.dtype, layers: Sequence[Layer]) -> Any:
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        llm_int8_skip_modules=[layer.path for layer in layers if layer.whole],
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from lit_align.errors import ConfigError, ModelError
 from lit_align.models.adapter_set import Lora
+from lit_align.models.inventory import adapted_layers
+from lit_align.models.layers import read_layers
 from lit_align.models.load import is_causal
+from lit_align.models.lora_targets import adapting, set_targets
 from lit_align.models.masks import packing_obstacle
 from lit_align.orca.types import BackboneSpec, Embedded, TokenStats
 
@@ -112,19 +115,14 @@ class Backbone(nn.Module, ABC):
     def _add_adapters(self, lora: Lora, seed: int) -> None:
         from peft import LoraConfig, inject_adapter_in_model
 
-        config = LoraConfig(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=lora.targets,
-        )
+        config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout)
+        layers = read_layers(self.model)
+        set_targets(config, layers, adapted_layers(layers, lora))
         devices = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(seed)
-            try:
+            with adapting(self.name, config, layers):
                 inject_adapter_in_model(config, self.model)
-            except ValueError as error:
-                raise ModelError(f"cannot add adapters to {self.name!r}: {error}") from error
 
     def _hidden_states(self, tokens: Tensor, **inputs: Any) -> Tensor:
         """Last hidden states of the model, in the precision of ``tokens``."""

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lit_align.compat.lightning import is_logging_step
 from lit_align.errors import ModelError
 from lit_align.memory.model import explain_out_of_memory
 from lit_align.models.adapter_files import save_adapter
-from lit_align.models.adapter_set import AdapterSet, Lora
-from lit_align.models.load import Base, load_model, load_tokenizer
+from lit_align.models.adapter_set import AdapterSet, Lora, require_checkpointing
+from lit_align.models.inventory import adapted_layers
+from lit_align.models.layers import model_without_weights, read_layers
+from lit_align.models.load import Base, load_config, load_model, load_tokenizer
 from lit_align.models.tree_forward import TreeForward
 from lit_align.objectives import Objective
 from lit_align.plugins import load_plugins
@@ -197,6 +200,7 @@ class LanguageModelStage(Stage):
         """Load the base and put the adapters on it; called again by validate and test, it does nothing."""
         if self._adapters is not None:
             return
+        self._check_before_loading()
         # on the device at once: loading elsewhere first would need the memory twice
         device = None if self._trainer is None else self.trainer.strategy.root_device
         self._adapters = AdapterSet(
@@ -211,9 +215,18 @@ class LanguageModelStage(Stage):
         self._tree_forward = TreeForward(self._adapters.model)
         self._tree_forward.check()
 
+    def _check_before_loading(self) -> None:
+        """Refuse settings that do not fit the model, from its configuration alone."""
+        model = model_without_weights(load_config(self.base))
+        if self.gradient_checkpointing:
+            require_checkpointing(model, self.base.path)
+        if self.init_adapter is None:
+            adapted_layers(read_layers(model), self.lora)
+
     def on_fit_start(self) -> None:
         """Put the model in train mode: Lightning leaves it in eval mode, where checkpointing is off."""
         self.adapters.peft.train()
+        rank_zero_info(self.adapters.inventory().table())
         save_adapter_beside_checkpoints(self.trainer, self.save_adapter)
 
     def training_step(self, step: Step, batch_idx: int) -> None:

@@ -11,10 +11,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config
 
 from lit_align.data.packing import pack
 from lit_align.errors import TrainingError
-from lit_align.memory.model import GIB, MicroBatch, explain_out_of_memory
+from lit_align.memory.model import MicroBatch, explain_out_of_memory
 from lit_align.memory.planner import MemoryPlanner, Plan
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.generate import sample
+from lit_align.models.inventory import GIB
 from lit_align.models.load import Base, load_config, load_model
 from lit_align.models.tree_forward import TreeForward
 from lit_align.types import Group, Tree
