@@ -6,7 +6,7 @@ import torch
 import transformers
 from transformers import AutoModel, AutoModelForCausalLM
 
-VOCABULARY = 128
+VOCABULARY = 264
 SIZE = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -14,10 +14,10 @@ SIZE = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
+    "max_position_embeddings": 512,
     "bos_token_id": None,
     "eos_token_id": 1,
-    "pad_token_id": None,
+    "pad_token_id": 0,
 }
 HEADS = {"head_dim": 8}
 MIXED = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 6}
@@ -68,7 +68,7 @@ DENSE = {
         "n_embd": 32,
         "n_layer": 2,
         "n_head": 4,
-        "n_positions": 256,
+        "n_positions": 512,
         "bos_token_id": None,
         "eos_token_id": 1,
     },

@@ -60,7 +60,7 @@ class TreeCheck:
 
     def hidden(self) -> Tensor:
         """The correct hidden states before the head, ``[n, d]``."""
-        return _run_response_by_response(self.model.base_model, self.trees)
+        return _run_response_by_response(backbone(self.model), self.trees)
 
     def find_error(self, forward: Callable[[], TokenLogps]) -> str | None:
         """The reason why ``forward`` is wrong, or None if its log-probabilities are correct."""
@@ -107,6 +107,16 @@ class TreeCheck:
     def _name(self) -> str:
         name = self.model.name_or_path or type(self.model).__name__
         return f"{name!r} (model type {self.model.config.get_text_config().model_type})"
+
+
+def backbone(model: Any) -> Any:
+    """The layers of a causal language model without its head, also where it names no base model of its own."""
+    from transformers import PreTrainedModel
+
+    if model.base_model is not model:
+        return model.base_model
+    inner = [child for child in model.children() if isinstance(child, PreTrainedModel)]
+    return inner[0] if len(inner) == 1 else model
 
 
 def _run_response_by_response(module: nn.Module, trees: PackedTrees) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lit_align.functional.logps import LogitTransform, token_logps
 from lit_align.functional.trees import FLEX_BLOCK_SIZE, last_tokens, pad_rows, unroll
 from lit_align.models.masks import masks_for_model, packing_obstacle
-from lit_align.models.tree_check import TreeCheck
+from lit_align.models.tree_check import TreeCheck, backbone
 from lit_align.types import PackedTrees, TokenLogps
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class TreeForward:
 
     def hidden(self, trees: PackedTrees) -> Tensor:
         """Hidden states that predict the scored tokens, ``[n, d]``: the input of the head."""
-        return self._run(self.model.base_model, trees)
+        return self._run(backbone(self.model), trees)
 
     def last_hidden(self, trees: PackedTrees) -> Tensor:
         """Hidden states at the last token of each response, ``[responses, d]``: the input of a score head."""
