@@ -310,6 +310,7 @@ def _prefill(
 ) -> tuple[Tensor, _Sequences]:
     """Read the prompts once each; logits of the first new token, ``[prompts * samples, vocabulary]``."""
     from transformers import DynamicCache
+    from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
     width = max(map(len, prompts))
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
@@ -320,7 +321,12 @@ def _prefill(
     ids = ids.to(model.device)
     attention_mask = attention_mask.to(model.device)
     layers = DynamicCache(config=model.config).layers
-    has_row_cache = all(hasattr(layer, "batch_repeat_interleave") for layer in layers)
+    # a layer with attention and a recurrent state copies the rows of its attention alone
+    has_row_cache = all(
+        hasattr(layer, "batch_repeat_interleave")
+        and not isinstance(layer, LinearAttentionCacheLayerMixin)
+        for layer in layers
+    )
     if has_row_cache:
         rows_at_once = max(1, token_budget // width)
     else:
