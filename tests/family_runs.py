@@ -7,8 +7,9 @@ import traceback
 import torch
 
 from lit_align.__main__ import main
-from lit_align.models.adapter_set import AdapterSet, Lora
+from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.load import Base, load_model
+from lit_align.models.lora import Lora
 from tests import families
 from tests.tiny import tokenizer
 
@@ -32,7 +33,9 @@ def save(family, folder):
     """Write a random model of a family and a tokenizer."""
     model = families.build(family)
     words = tokenizer()
-    model.config.eos_token_id = model.generation_config.eos_token_id = words.eos_token_id
+    model.config.eos_token_id = words.eos_token_id
+    if family in families.CAUSAL:
+        model.generation_config.eos_token_id = words.eos_token_id
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
@@ -96,3 +99,13 @@ def reload(base, adapter, merged):
         return f"{type(error).__name__}: {error}"[:200]
     largest = (logits - expected).abs().max().item()
     return None if largest < TOLERANCE else f"a logit differs by {largest:.2g}"
+
+
+def classify(family, quantization, folder):
+    """What became of training an encoder on images of digits."""
+    model = folder / family
+    if not model.exists():
+        save(family, model)
+    base = [f"--model.base.path={model}", f"--model.base.quantization={quantization}"]
+    command = ["fit", "-c=configs/tiny/orca.yaml", *FAST, *base, f"--run={folder / quantization}"]
+    return {"classify": run(*command) or "works"}

@@ -344,8 +344,8 @@ def _settings_of_section(key: str) -> set[str]:
     """Settings at the level of a key: of the trainer, of LoRA or of the base model; none for others."""
     from lightning.pytorch import Trainer
 
-    from lit_align.models.adapter_set import Lora
     from lit_align.models.load import Base
+    from lit_align.models.lora import Lora
 
     sections: dict[str, type] = {"trainer": Trainer, "lora": Lora, "base": Base}
     section = key.partition(".")[0]

@@ -14,10 +14,10 @@ from lit_align.data.datamodules import TextDataModule
 from lit_align.data.tree_store import totals_of
 from lit_align.memory.model import ModelShape
 from lit_align.memory.planner import MemoryPlanner, Plan
-from lit_align.models.adapter_set import Lora
 from lit_align.models.adapters import same_base
 from lit_align.models.inventory import GIB, Inventory
 from lit_align.models.load import Base, compute_dtype, load_config
+from lit_align.models.lora import Lora
 from lit_align.rewards import Reward
 from lit_align.rewards.reward_model import RewardModelScore
 from lit_align.rewards.weighted import Weighted

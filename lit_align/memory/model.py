@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from lit_align.functional.logps import chunk_rows
-from lit_align.models.adapter_set import AdapterSet, Lora
+from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.inventory import FLOAT32, GIB, Inventory
 from lit_align.models.load import Base, compute_dtype
+from lit_align.models.lora import Lora
 from lit_align.models.out_of_memory import raise_out_of_memory
 from lit_align.types import PackedTrees
 

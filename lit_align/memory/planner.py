@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from lit_align.memory.model import Memory, ModelShape
-from lit_align.models.adapter_set import Lora
 from lit_align.models.inventory import FLOAT32, GIB
 from lit_align.models.load import Base
+from lit_align.models.lora import Lora
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -15,7 +15,7 @@ from lit_align.models.layers import Layer, model_without_weights, read_layers
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from lit_align.models.adapter_set import Lora
+    from lit_align.models.lora import Lora
 
 GIB = 2**30
 FLOAT32 = 4  # bytes of a number

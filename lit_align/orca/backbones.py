@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lit_align.errors import ConfigError, ModelError
-from lit_align.models.adapter_set import Lora
 from lit_align.models.inventory import adapted_layers
 from lit_align.models.layers import read_layers
 from lit_align.models.load import is_causal
+from lit_align.models.lora import Lora
 from lit_align.models.lora_targets import adapting, set_targets
 from lit_align.models.masks import packing_obstacle
 from lit_align.orca.types import BackboneSpec, Embedded, TokenStats

@@ -14,8 +14,8 @@ from torchmetrics import MeanMetric
 
 from lit_align.errors import ConfigError, ModelError
 from lit_align.jsonl import write_json
-from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base, load_model
+from lit_align.models.lora import Lora
 from lit_align.orca.alignment_run import (
     alignment_metrics,
     describe_alignment,

@@ -17,8 +17,9 @@ from lit_align.checkpoint_files import find_checkpoint, read_checkpoint
 from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_groups
 from lit_align.errors import ModelError
 from lit_align.functional.logps import response_logps, sum_by_response
-from lit_align.models.adapter_set import AdapterSet, Lora
+from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.load import Base, load_model, load_tokenizer
+from lit_align.models.lora import Lora
 from lit_align.models.tree_forward import TreeForward
 from lit_align.objectives import Objective
 from lit_align.objectives.base import ImplicitRewardObjective

@@ -17,10 +17,11 @@ from lit_align.chat.plain_text import is_plain_text_adapter
 from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_groups
 from lit_align.errors import ModelError
 from lit_align.models.adapter_files import attach_adapter
-from lit_align.models.adapter_set import AdapterSet, Lora
+from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.adapters import same_base
 from lit_align.models.base_content import base_content
 from lit_align.models.load import Base, load_model, load_tokenizer, tokenizer_fingerprint
+from lit_align.models.lora import Lora
 from lit_align.models.tree_forward import TreeForward
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.types import Batch

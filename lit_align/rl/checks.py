@@ -7,7 +7,7 @@ from typing import Protocol
 from lit_align.advantages import Advantage
 from lit_align.checks import check_positive
 from lit_align.errors import ConfigError
-from lit_align.models.adapter_set import Lora
+from lit_align.models.lora import Lora
 from lit_align.rl.critic import Critic
 
 

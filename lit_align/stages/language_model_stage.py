@@ -18,10 +18,11 @@ from lit_align.compat.lightning import is_logging_step
 from lit_align.errors import ModelError
 from lit_align.memory.model import explain_out_of_memory
 from lit_align.models.adapter_files import save_adapter
-from lit_align.models.adapter_set import AdapterSet, Lora, require_checkpointing
+from lit_align.models.adapter_set import AdapterSet, require_checkpointing
 from lit_align.models.inventory import adapted_layers
 from lit_align.models.layers import model_without_weights, read_layers
 from lit_align.models.load import Base, load_config, load_model, load_tokenizer
+from lit_align.models.lora import Lora
 from lit_align.models.tree_forward import TreeForward
 from lit_align.objectives import Objective
 from lit_align.plugins import load_plugins

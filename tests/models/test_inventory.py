@@ -6,10 +6,11 @@ from torch import nn
 
 from lit_align.errors import ModelError
 from lit_align.models.adapter_files import save_adapter
-from lit_align.models.adapter_set import AdapterSet, Lora
+from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.inventory import NF4, Inventory
 from lit_align.models.layers import reads_weight
 from lit_align.models.load import Base, load_model
+from lit_align.models.lora import Lora
 from tests import families, family_runs
 
 CPU = torch.device("cpu")
@@ -48,7 +49,10 @@ NUMBERS = {
     "FalconMamba": (2, 0),
     "FalconH1": (2 + 8 + 6, 0),
     "Bamba": (1 + 4 + 6, 0),
-    "Jamba": (3 + 4 + 3, 2),  # input, output and step projections; the step's expansion is read as a weight
+    "Jamba": (
+        3 + 4 + 3,
+        2,
+    ),  # input, output and step projections; the step's expansion is read as a weight
     "Zamba2": (2 + 4 + 2 + 2 + 1, 0),  # and a low-rank pair and a projection of the shared block
     "GraniteMoeHybrid": (1 + 4 + 4, 4),
     "Qwen3Next": (3 + 4 + 2 * 4, 4),  # a shared expert and its gate
