@@ -36,6 +36,9 @@ RESIDUAL_FORWARD = 3
 FEED_FORWARD_FORWARD = 2
 """Tensors of the intermediate width without gradient: gate, up."""
 
+EXPERT_GRADIENT = 1 / 3
+"""Share of an experts' copy that the gradients add at the peak: down, while gate and up wait for their own."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -188,6 +191,7 @@ class ModelShape:
         key_value: numbers of a token's keys and values in one layer.
         vocabulary: logits of a token.
         has_mask: whether attention takes a mask with a number for each pair of tokens.
+        merged: bytes of a copy of the experts with their adapters, in each layer that adapts experts.
     """
 
     weights: int
@@ -202,6 +206,7 @@ class ModelShape:
     key_value: int
     vocabulary: int
     has_mask: bool
+    merged: tuple[int, ...] = ()
 
     @classmethod
     def from_config(
@@ -229,6 +234,7 @@ class ModelShape:
             key_value=2 * key_value_heads * head_size,
             vocabulary=text.vocab_size,
             has_mask=base.attention != "flex_attention",
+            merged=tuple(inventory.merged_bytes),
         )
 
     def training_memory(
@@ -263,17 +269,22 @@ class ModelShape:
         # Norms compute in float32 and keep a copy in the compute dtype; so do gradients inside the feed-forward layer.
         saved += self.hidden * (FLOAT32 + self.itemsize)
         layer += self.intermediate * (FLOAT32 + self.itemsize)
+        # copies of experts with their adapters are saved for the backward pass, and there the gradient of one
+        copies = max(self.merged, default=0)
+        merged = 0 if gradient_checkpointing else sum(self.merged)
+        working = self.unpacked + round(copies * EXPERT_GRADIENT)
+        working += copies if gradient_checkpointing else 0
         scored_hidden = scored * self.hidden * self.itemsize
         head = self._logits(scored, statistics) + 2 * scored_hidden  # and its gradient
         other_roles = 0  # their activations come after the head is done, while its gradient waits
         if trained > 1:
-            other_roles = tokens * saved * (trained - 1) + scored_hidden
+            other_roles = (tokens * saved + merged) * (trained - 1) + scored_hidden
         return Memory(
             weights=self.weights,
             adapters=self.adapter * trained + frozen,
             optimiser=3 * self.adapter * trained,  # two moments and the gradient
-            saved=tokens * saved + other_roles,
-            layer=tokens * layer + self.unpacked,
+            saved=tokens * saved + merged + other_roles,
+            layer=tokens * layer + working,
             head=max(0, head - other_roles),
         )
 
@@ -325,6 +336,8 @@ class ModelShape:
         layer = max(tokens * max(feed_forward, attention), unpacked)
         if self.has_mask:
             layer += tokens * longest  # the boolean mask
+        if adapted:
+            layer += max(self.merged, default=0)
         head = scored * self.hidden * itemsize + self._logits(scored, statistics)
         return layer, head
 

@@ -91,6 +91,16 @@ class Inventory:
         """Bytes of one adapter, in float32."""
         return FLOAT32 * sum(self._adapter_numbers(layer) for layer in self.layers)
 
+    @property
+    def merged_bytes(self) -> list[int]:
+        """Bytes of a copy of each block's stacked weights, to which their adapters are added in a forward pass."""
+        blocks: dict[str, int] = {}
+        for layer in self.layers:
+            if layer.name in self.adapted and not layer.in_module:
+                block = re.sub(r"(.*\.\d+)\..*", r"\1", layer.name)
+                blocks[block] = blocks.get(block, 0) + layer.numbers * self.itemsize
+        return list(blocks.values())
+
     def stored_bytes(self, layer: Layer) -> float:
         """Bytes of a layer's weight as it is stored."""
         return layer.numbers * (NF4 if layer.name in self.four_bit else self.itemsize)
@@ -136,7 +146,7 @@ class Inventory:
     def _fate(self, layer: Layer) -> str:
         if layer.name in self.adapted:
             return "yes"
-        settings = {"experts": "lora.adapt_experts: false", "router": "lora.adapt_routers: false"}
+        settings = {"experts": "see lora.adapt_experts", "router": "see lora.adapt_routers"}
         return f"no ({layer.obstacle or settings.get(layer.kind, 'not in lora.targets')})"
 
 

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen3Config,
+)
 
 from lit_align.data.packing import pack
 from lit_align.errors import TrainingError
@@ -89,6 +95,34 @@ def test_prediction_of_a_step_within_8_percent(
     assert found.total == pytest.approx(seen.peak, rel=0.08)
     assert found.weights + found.adapters == pytest.approx(seen.start, rel=0.001)
     assert found.total - found.weights - found.adapters == pytest.approx(seen.above_start, rel=0.15)
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [True, False])
+def test_experts_with_adapters_take_a_copy_and_a_gradient(tmp_path, gradient_checkpointing):
+    """Experts that are far larger than anything else: what is predicted beside them hardly matters."""
+    config = MixtralConfig(
+        hidden_size=64,
+        intermediate_size=512,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=16,
+        vocab_size=64,
+        eos_token_id=1,
+    )
+    MixtralForCausalLM(config).save_pretrained(tmp_path)
+    base, lora = Base(str(tmp_path), "none", "float32"), Lora(r=2)
+    adapters = AdapterSet(
+        load_model(base, CPU), lora, gradient_checkpointing=gradient_checkpointing
+    ).train()
+    read, trees = TreeForward(adapters.model), packed(16, [16]).trees
+    with peak_of(adapters) as seen:
+        read(trees).logps.mean().backward()
+    batch = MicroBatch(config, base, lora, 32, 16, gradient_checkpointing, device=CPU)
+    found = batch.predict_memory()
+    without_moments = found.total - 2 * found.adapters
+    assert without_moments == pytest.approx(seen.peak, rel=0.1)
+    assert found.weights + found.adapters == pytest.approx(seen.start, rel=0.01)
 
 
 def packed(prompt, responses, groups=1):
