@@ -163,6 +163,32 @@ def against_trl(path: str) -> str:
     return "\n".join([head, "|---|---|---|---|---|---|---|", *rows, "", *notes(found)])
 
 
+def architectures(path: str) -> str:
+    """What became of each family in ``tests.proofs.architectures``; families of one outcome share a row."""
+    found = json.loads((ROOT / path).read_text())
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for family, outcome in found.items():
+        left_out = " ".join(f"`{name}`" for name in outcome["adapted"]["left_out"])
+        key = (left_out, _steps(outcome["runs"]["none"]), _steps(outcome["runs"]["nf4"]))
+        groups.setdefault(key, []).append(family)
+    rows = [
+        f"| {', '.join(families)} | {' | '.join(outcomes)} |"
+        for outcomes, families in groups.items()
+    ]
+    head = "| families | left out by all-linear | whole weights | 4 bits |"
+    return "\n".join([head, "|---|---|---|---|", *rows])
+
+
+def _steps(outcomes: dict[str, str]) -> str:
+    """The steps that work, and how the first other one ends."""
+    working = [name for name, outcome in outcomes.items() if outcome == "works"]
+    words = [", ".join(working)] if working else []
+    for name, outcome in outcomes.items():
+        if outcome != "works":
+            words.append(f"{name} {'refused' if outcome.startswith('refused') else 'fails'}")
+    return "; ".join(words)
+
+
 def demo(path: str) -> str:
     """Figures and answers of a run of the demo, from its ``summary.json``."""
     found = json.loads((ROOT / path).read_text())

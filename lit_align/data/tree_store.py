@@ -139,7 +139,7 @@ def _list_array(lists: Sequence[Sequence[Any]], dtype: type) -> pa.ListArray:
 
     offsets = np.zeros(len(lists) + 1, np.int32)
     np.cumsum([len(items) for items in lists], out=offsets[1:])
-    values = np.fromiter(chain.from_iterable(lists), dtype, int(offsets[-1]))
+    values: np.ndarray = np.fromiter(chain.from_iterable(lists), dtype, int(offsets[-1]))
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
 
 

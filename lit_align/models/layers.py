@@ -131,7 +131,7 @@ class _Reader:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.modules = dict(model.named_modules())
-        self.head = model.get_output_embeddings()
+        self.head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self.full_precision = tuple(getattr(model, "_keep_in_fp32_modules", None) or ())
         self.tied = _tied_weights(model)
         self.expert_counts = set(_expert_counts(model.config.to_dict()))
@@ -157,7 +157,7 @@ class _Reader:
         if module is self.head:
             return replace(layer, kind="head", whole="the head")
         parent, _, attribute = name.rpartition(".")
-        is_read = reads_weight(type(self.modules[parent]), attribute)
+        is_read = reads_weight(type(self.modules[parent]), attribute)  # type: ignore[arg-type]
         obstacle = whole = ""
         if _has_own_forward(module):
             obstacle = whole = f"{type(module).__name__} is more than a linear layer"

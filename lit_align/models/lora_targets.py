@@ -52,7 +52,7 @@ def set_targets(
         modules.update(".".join(parts[:end]) for end in range(1, len(parts) + 1))
     config.target_modules = pattern
     if pattern is None or parameters:
-        config.target_modules = set(shortest_names(in_modules, modules))
+        config.target_modules = shortest_names(in_modules, modules)
     config.target_parameters = parameter_targets(layers, parameters) or None
 
 

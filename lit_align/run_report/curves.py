@@ -56,7 +56,7 @@ PANELS = (
 
 def draw_panels(curves: Mapping[str, Curve]) -> list[tuple[str, str]]:
     """Title and SVG of each panel of which a metric was logged at two steps or more."""
-    figures = []
+    figures: list[tuple[str, str]] = []
     for panel in (*PANELS, *_reward_parts(curves)):
         lines = _lines(panel, curves)
         if lines:
@@ -102,16 +102,13 @@ def _draw(panel: Panel, lines: Sequence[_Line], prefix: str) -> str:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    with matplotlib.rc_context(_style()):
+    style: Any = _style()  # matplotlib's types list the names of all settings
+    with matplotlib.rc_context(style):
         figure, axis = plt.subplots(figsize=(WIDTH, HEIGHT), layout="constrained")
         try:
             for line in lines:
-                style = (
-                    {"linestyle": "--", "marker": "o", "markersize": 4}
-                    if line.is_validation
-                    else {}
-                )
-                axis.plot(*line.curve, color=line.color, label=line.label, **style)
+                marks = VALIDATION_STYLE if line.is_validation else {}
+                axis.plot(*line.curve, color=line.color, label=line.label, **marks)
             axis.set(xlabel="optimizer steps", ylabel=panel.unit)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.grid(alpha=0.2)
