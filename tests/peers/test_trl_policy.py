@@ -1,6 +1,8 @@
 """How the token losses of a minibatch become one number, against TRL's own code on the same log-probabilities."""
 
+import re
 from collections import defaultdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,11 +15,13 @@ from lit_align.rl.kl_control import KLControl
 from tests.rl.on_policy import OfflineRL, stage
 from tests.rl.test_rl_edges import sampled
 
+README = Path(__file__).parents[2] / "README.md"
 pytest.importorskip("trl", reason="needs TRL: pip install -e .[peers]")
 BETA, MAX_NEW_TOKENS = 0.04, 8
 KINDS = [
     ("sequence", "grpo", "token"),
     ("token", "bnpo", "token"),
+    ("token", "dapo", "token"),
     ("constant", "dr_grpo", "token"),
     ("sequence", "grpo", "sequence"),
 ]
@@ -34,7 +38,7 @@ def trl_loss(loss_type, ratio, inputs, logps):
     reads = SimpleNamespace(
         model=model,
         accelerator=accelerator,
-        args=SimpleNamespace(delta=None, use_bias_correction_kl=False),
+        args=SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1),
         aux_loss_enabled=False,
         top_entropy_quantile=1.0,
         off_policy_mask_threshold=None,
@@ -90,7 +94,30 @@ def test_a_minibatch_has_the_loss_that_trl_gives_it(aggregation, loss_type, rati
             "advantages": tokens["advantages"][:, 0],
             "old_per_token_logps": tokens["old_logps"],
             "ref_per_token_logps": tokens["ref_logps"],
+            "num_items_in_batch": mask.sum(),
         }
         theirs = trl_loss(loss_type, ratio, inputs, tokens["entropy"])
         ours = loss / module.loss_denominator(step)
         torch.testing.assert_close(ours.detach(), theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_table_names_every_kind_of_loss():
+    """Each row with a ``loss_type`` is compared above, and each that TRL knows is in the table or beside it."""
+    from trl import GRPOConfig
+
+    words = GRPOConfig.__dataclass_fields__["loss_type"].metadata["help"]
+    known = set(re.findall(r"'(\w+)'", words.partition("'grpo': ")[0]))
+    assert "grpo" in known
+    section = (
+        README.read_text("utf-8").partition("TRL's `loss_type`")[2].partition("The reward is")[0]
+    )
+    table, _, beside = section.partition("Of TRL's further kinds")
+    rows = {row for row in re.findall(r"^\|.*\|$", table, re.MULTILINE)}
+    compared = {loss_type for _, loss_type, _ in KINDS}
+    named = set()
+    for row in rows:
+        named |= known.intersection(re.findall(r"`(\w+)`", row.rsplit("|", 2)[1]))
+    missing = known.intersection(re.findall(r"`(\w+)`", beside))
+    assert named == compared
+    assert named | missing == known
+    assert not named & missing
