@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lowest check proofs clean
+.PHONY: demo test lowest newest check proofs clean
 
 demo: .venv/demo  ## align a real model on preferences, about five minutes on two cores
 	$(BIN)/lit-align fit -c configs/demo.yaml
@@ -12,8 +12,8 @@ test: .venv/dev  ## everything, README and plugins included
 	$(BIN)/python -m compileall -q lit_align plugins tests  # the commands that tests start need not compile it each time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lowest: .venv/dev  ## some of the tests with the lowest versions that pyproject.toml allows
-	$(BIN)/python -m tests.lowest
+lowest newest: .venv/dev  ## some of the tests with the lowest versions that pyproject.toml allows, or the newest
+	$(BIN)/python -m tests.versions $@
 
 check: .venv/dev  ## style, types, import layers, generated blocks
 	$(BIN)/ruff check .

@@ -42,16 +42,31 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
-    elif arguments[0] == "--version":
+        return
+    if arguments[0] == "--version":
         from lit_align import __version__
 
         print(f"lit-align {__version__}")
-    elif run := _command_without_trainer(arguments):
+        return
+    _refuse_old_packages()
+    if run := _command_without_trainer(arguments):
         _run(run, arguments[1:])
     else:
         from lit_align.cli.main import main as run_with_lightning
 
         run_with_lightning(arguments)
+
+
+def _refuse_old_packages() -> None:
+    """End with a sentence where a package is too old, rather than where a part of it is missed."""
+    from lit_align.errors import ConfigError
+    from lit_align.installed_versions import check_versions
+
+    try:
+        check_versions()
+    except ConfigError as error:
+        print(f"lit-align: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _command_without_trainer(arguments: list[str]) -> Callable[[list[str]], object] | None:
