@@ -94,7 +94,7 @@ def pairwise_losses(
         rejected_rewards = objective.implicit_reward(rejected)
         sums = _side_sums(chosen_rewards, rejected_rewards, chosen.policy, rejected.policy)
         sums["rewards/margins"] = _sum_and_count(chosen_rewards - rejected_rewards)
-        sums["rewards/accuracies"] = _sum_and_count((chosen_rewards > rejected_rewards).float())
+        sums["rewards/accuracies"] = _sum_and_count(_wins(chosen_rewards, rejected_rewards))
         if objective.needs_reference:
             sums["shift/chosen"] = _sum_and_count(chosen.policy - chosen.reference)
             sums["shift/rejected"] = _sum_and_count(rejected.policy - rejected.reference)
@@ -147,12 +147,17 @@ def ranked_losses(objective: RankedObjective, labels: RankLabels, logps: Logps) 
         policy = logps.policy
         rewards = objective.implicit_reward(logps)
         ranked_rewards = rewards[order.clamp(min=0)]
-        is_greater = ranked_rewards[:, :, None] > ranked_rewards[:, None]
-        is_right = is_greater[_is_comparison(is_ranked, place)]
+        wins = _wins(ranked_rewards[:, :, None], ranked_rewards[:, None])
+        wins = wins[_is_comparison(is_ranked, place)]
         sums = _side_sums(rewards[first], rewards[last], policy[first], policy[last])
         sums["rewards/margins"] = _sum_and_count(rewards[first] - rewards[last])
-        sums["rewards/accuracies"] = _sum_and_count(is_right.float())
+        sums["rewards/accuracies"] = _sum_and_count(wins)
     return PreferenceLosses(objective(logps, order, place), first, last, sums)
+
+
+def _wins(first: Tensor, second: Tensor) -> Tensor:
+    """1 where the first reward is larger, 0 where the second is, 1/2 for a tie, as at the first step of DPO."""
+    return (first > second).float() + 0.5 * (first == second).float()
 
 
 def token_metrics(trees: PackedTrees, tokens: TokenLogps, result: PreferenceLosses) -> MetricSums:

@@ -11,6 +11,7 @@ from lit_align.data.packing import pack
 from lit_align.errors import ConfigError, DataError
 from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
+from lit_align.objectives import Logps
 from lit_align.objectives.bco import BCO
 from lit_align.objectives.dpo import DPO
 from lit_align.objectives.kto import KTO
@@ -20,9 +21,10 @@ from lit_align.objectives.plackett_luce_dpo import PlackettLuceDPO
 from lit_align.objectives.slic import SLiC
 from lit_align.stages.kto_baseline import RunningBaseline
 from lit_align.stages.preference import Preference
+from lit_align.stages.preference_losses import pairwise_losses, ranked_losses
 from lit_align.stages.reward_model import RewardModel
 from lit_align.stages.sft import SFT
-from lit_align.types import Group, Pair, Step, Tree
+from lit_align.types import Group, Pair, PairLabels, RankLabels, Step, Tree
 from tests import objective_registry
 from tests.stages.runs import arguments, folder_of, trace, write_pairs
 from tests.stages.test_exact import gradient, stage, trees
@@ -214,6 +216,23 @@ def test_a_loss_over_the_batch_refuses_a_step_in_parts(tiny, tmp_path, capsys):
 def test_settings_that_do_not_go_together_are_refused(settings, says):
     with pytest.raises(ConfigError, match=says):
         Preference(**settings, base=Base("nowhere"), lora=Lora())
+
+
+@pytest.mark.parametrize(
+    ("policy", "accuracy"), [([-10.0, -10.0], 0.5), ([-9.0, -10.0], 1.0), ([-11.0, -10.0], 0.0)]
+)
+def test_a_tie_counts_one_half_in_the_accuracy(policy, accuracy):
+    """Before the first step of DPO every margin is 0, and the accuracy is that of a coin."""
+    logps = Logps.from_lists(policy=policy, reference=[-10.0, -10.0])
+    first, second = torch.tensor([0]), torch.tensor([1])
+    pairs = PairLabels(first, second, torch.ones(1), torch.zeros(1), torch.zeros(1))
+    ranking = RankLabels(torch.tensor([[0, 1]]), torch.tensor([[0, 1]]))
+    for result in (
+        pairwise_losses(DPO(), pairs, logps, label_noise=0.0),
+        ranked_losses(PlackettLuceDPO(), ranking, logps),
+    ):
+        total, count = result.sums["rewards/accuracies"]
+        assert total / count == accuracy
 
 
 def test_a_flipped_thumb_costs_the_other_loss(tiny):
