@@ -6,21 +6,28 @@ module reads it from there. The wording is that of the pinned version, and a tes
 
 from __future__ import annotations
 
-import collections.abc
-import inspect
 import re
-import typing
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
+from lit_align.cli.setting_names import (
+    all_names,
+    command_names,
+    fitting_names,
+    import_class,
+    parameters_of,
+    settings_of_section,
+)
+from lit_align.coming_from_trl import translation
 from lit_align.errors import AmbiguousName
-from lit_align.plugins import CORE_COMMANDS, load_plugins
+from lit_align.plugins import load_plugins
 from lit_align.registry import closest_name
 
 SECTIONS = ("trainer", "model", "data", "lora", "base", "optimizer", "lr_scheduler")
 RUN_SETTINGS = ("run", "save_every", "plugin_timeout", "trainer", "model", "data", "ckpt_path")
 MAX_LISTED = 20  # a longer list of names is no help
+SEEDS = ("seed", "random_seed", "data_seed")
 IN_YAML = "set it in the YAML or on the command line"
 
 
@@ -53,9 +60,12 @@ def _explanations(message: str, settings: Iterable[str]) -> Iterator[str]:
     for pattern, explain_match in RULES:
         for match in re.finditer(pattern, message):
             yield from explain_match(match)
-    unknown_key = r"(?:does not accept option '|unrecognized arguments: --)([\w.]+)"
-    for key in re.findall(unknown_key, message):
-        yield _explain_unknown_key(key, settings)
+    unknown_key = (
+        r"(Group '[\w.]+' )?(?:does not accept option '|unrecognized arguments: --)([\w.]+)"
+    )
+    for group, key in re.findall(unknown_key, message):
+        if not group:  # a group has a rule
+            yield _explain_unknown_key(key, settings)
 
 
 # ---------------------------------------------------------------- one function for each kind of message
@@ -64,7 +74,23 @@ def _explanations(message: str, settings: Iterable[str]) -> Iterator[str]:
 def _explain_option(match: re.Match[str]) -> Iterator[str]:
     """A class has no such setting."""
     path, option = match["path"], match["option"]
-    yield f"{_short(path)} takes no {option!r}{suggestion(option, _parameters(_import(path)))}"
+    names = parameters_of(import_class(path))
+    yield f"{_short(path)} takes no {option!r}{_foreign(option) or suggestion(option, names)}"
+
+
+def _explain_group_option(match: re.Match[str]) -> Iterator[str]:
+    """A group of settings, such as those of LoRA, has no such setting."""
+    group, option = match["group"].rpartition(".")[2], match["option"]
+    names = settings_of_section(f"{group}.{option}")
+    yield f"{group} takes no {option!r}{suggestion(option, names)}"
+
+
+def _foreign(name: str) -> str:
+    """What a name is called here that another library uses; empty if it is not known."""
+    if name in SEEDS:
+        return "; set model.seed (of weights, dropout and sampling) and data.seed (of the order of steps)"
+    here = translation(name)
+    return f"; TRL's {name} is {here} here" if here else ""
 
 
 def _explain_required_key(match: re.Match[str]) -> Iterator[str]:
@@ -83,11 +109,11 @@ def _explain_missing(match: re.Match[str]) -> Iterator[str]:
 
 def _explain_command(match: re.Match[str]) -> Iterator[str]:
     command = match["command"]
-    yield f"there is no command {command!r}{suggestion(command, _commands())}"
+    yield f"there is no command {command!r}{suggestion(command, command_names())}"
 
 
 def _explain_no_command(_: re.Match[str]) -> Iterator[str]:
-    commands = ", ".join(_commands())
+    commands = ", ".join(command_names())
     yield f"the command is missing; start with one of {commands}, as in lit-align fit -c FILE"
 
 
@@ -111,10 +137,10 @@ def _explain_short_name(match: re.Match[str]) -> Iterator[str]:
     if basic_type:
         yield f"{key} is {name!r}, which is no {basic_type[1]}; correct it"
         return
-    fitting = _fitting_names(key, before)
+    fitting = fitting_names(key, before)
     objectives = load_plugins().objectives
-    if name not in _all_names():
-        yield f"nothing is called {name!r}{suggestion(name, fitting or _all_names())}"
+    if name not in all_names():
+        yield f"nothing is called {name!r}{suggestion(name, fitting or all_names())}"
     elif key == "objective" and name in objectives:
         objective: Any = objectives[name]
         yield f"{name} learns from {objective.label_kind}; use the stage {_stage_for(objective)}"
@@ -168,6 +194,14 @@ def _explain_class_error(match: re.Match[str]) -> Iterator[str]:
 
 
 def _explain_no_class(match: re.Match[str]) -> Iterator[str]:
+    given = re.search(r"Given value: \{'class_path': '[\w.]+', '(\w+)'", match.string)
+    if given and given[1] != "init_args":
+        key = match["key"]
+        yield (
+            f"the settings of {key}, such as {given[1]}, stand beside its class_path; indent them under "
+            f"{key}.init_args"
+        )
+        return
     yield (
         f"{match['key']} has no class yet; name it before its settings, as in --model=Preference --data=Comparisons"
     )
@@ -178,14 +212,18 @@ def _explain_no_file(match: re.Match[str]) -> Iterator[str]:
 
 
 def _explain_yaml(match: re.Match[str]) -> Iterator[str]:
-    yield f"the YAML cannot be read: {' '.join(match['reason'].split())}; correct it"
+    reason = " ".join(match["reason"].split()).replace('in "<unicode string>", ', "at ")
+    if "character that cannot start any token" in reason and not re.search(r"[%@`]", reason):
+        reason += "; a tab is no indentation in YAML, use spaces"
+    yield f"the YAML cannot be read: {reason}; correct it"
 
 
 def _explain_unknown_key(key: str, settings: Iterable[str]) -> str:
     if key.split(".")[0] not in SECTIONS:
         key = key.split(".")[0]
-    names = _settings_of_section(key) or settings
-    return f"unknown key {key!r}{suggestion(key.rsplit('.', 1)[-1], names)}"
+    name = key.rsplit(".", 1)[-1]
+    names = settings_of_section(key) or settings
+    return f"unknown key {key!r}{_foreign(name) or suggestion(name, names)}"
 
 
 def _explain_union(message: str) -> Iterator[str]:
@@ -208,6 +246,10 @@ RULES: tuple[tuple[str, Callable[[re.Match[str]], Iterator[str]]], ...] = (
     (
         r"Option '(?P<option>\w+)' is not accepted\. Got value: \w+\(class_path='(?P<path>[\w.]+)'",
         _explain_option,
+    ),
+    (
+        r"Group '(?P<group>[\w.]+)' does not accept option '(?P<option>\w+)'",
+        _explain_group_option,
     ),
     (
         rf"Problem with given {CLASS_PATH}:\s+.*?Key '(?P<key>[\w.]+)' is required",
@@ -254,14 +296,6 @@ RULES: tuple[tuple[str, Callable[[re.Match[str]], Iterator[str]]], ...] = (
 """What jsonargparse says, and the function that explains it."""
 
 
-# ---------------------------------------------------------------- what a setting may be
-
-
-def _commands() -> list[str]:
-    names = [name for name in load_plugins().commands if " " not in name]
-    return [*CORE_COMMANDS, *names]
-
-
 def _key_and_types(before: str) -> tuple[str, str]:
     """The key that the end of a message is about, and the types that were tried for it."""
     _, separator, after = before.rpartition('Parser key "')
@@ -270,103 +304,5 @@ def _key_and_types(before: str) -> tuple[str, str]:
     return key, types[-1] if types else ""
 
 
-def _fitting_names(key: str, before: str) -> list[str]:
-    """Names of the classes that a setting may be."""
-    names = set()
-    for base in _base_classes(key, before):
-        for cls in _subclasses(base):
-            if not inspect.isabstract(cls) and not cls.__name__.startswith("_"):
-                names.add(cls.__name__)
-    return sorted(names)
-
-
-def _base_classes(key: str, before: str) -> list[type]:
-    """What the classes that a setting may be derive from; none if it is not known."""
-    from lightning.pytorch import LightningDataModule, Trainer
-
-    from lit_align.stages.base import Stage
-
-    if key.startswith("trainer."):
-        return _annotated_classes(Trainer, key.removeprefix("trainer."))
-    owners = re.findall(r"Problem with given class_path '([\w.]+)'", before)
-    if owners:
-        return _annotated_classes(_import(owners[-1]), key)
-    if key in ("model", "data"):
-        return [Stage if key == "model" else LightningDataModule]
-    registries = load_plugins().registries.values()
-    return [registry.base for registry in registries if registry.kind == key]
-
-
-def _annotated_classes(cls: type, key: str) -> list[type]:
-    """The classes in the annotation of a setting."""
-    for parent in cls.__mro__[:-1]:
-        init: Any = parent.__init__  # type: ignore[misc]
-        if key in inspect.signature(init).parameters:
-            try:
-                return list(_classes_in(typing.get_type_hints(init)[key]))
-            except (NameError, KeyError):  # types that are imported for the type checker only
-                return []
-    return []
-
-
-def _classes_in(annotation: Any) -> Iterator[type]:
-    arguments = typing.get_args(annotation)
-    if typing.get_origin(annotation) is collections.abc.Callable:
-        arguments = arguments[-1:]  # what it returns
-    for argument in arguments:
-        yield from _classes_in(argument)
-    if not arguments and inspect.isclass(annotation) and annotation.__module__ != "builtins":
-        yield annotation
-
-
-def _all_names() -> list[str]:
-    """Every short name that a YAML may use for a class."""
-    from lightning.pytorch import LightningDataModule
-
-    from lit_align.stages.base import Stage
-
-    plugins = load_plugins()
-    classes = [*plugins.load_stages(), *_subclasses(Stage), *_subclasses(LightningDataModule)]
-    names = [cls.__name__ for cls in classes]
-    for registry in plugins.registries.values():
-        names += registry
-    return names
-
-
-def _subclasses(cls: type) -> Iterator[type]:
-    children: list[type] = cls.__subclasses__()
-    for child in children:
-        yield child
-        yield from _subclasses(child)
-
-
-def _settings_of_section(key: str) -> set[str]:
-    """Settings at the level of a key: of the trainer, of LoRA or of the base model; none for others."""
-    from lightning.pytorch import Trainer
-
-    from lit_align.models.load import Base
-    from lit_align.models.lora import Lora
-
-    sections: dict[str, type] = {"trainer": Trainer, "lora": Lora, "base": Base}
-    section = key.partition(".")[0]
-    return _parameters(sections[section]) if "." in key and section in sections else set()
-
-
-def _parameters(cls: type) -> set[str]:
-    """Names of the settings of a class, those of its parents included."""
-    names: set[str] = set()
-    for parent in cls.__mro__[:-1]:
-        if "__init__" in vars(parent):
-            names |= set(inspect.signature(vars(parent)["__init__"]).parameters)
-    return names - {"self", "settings", "args", "kwargs"}
-
-
 def _short(path: str) -> str:
     return path.rpartition(".")[2]
-
-
-def _import(path: str) -> type:
-    """A class by the path in a message of the parser, which has imported it."""
-    module, _, name = path.rpartition(".")
-    cls: type = getattr(import_module(module), name)
-    return cls

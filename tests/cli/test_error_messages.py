@@ -32,6 +32,13 @@ FIT = [
         ("--model.objective=my_loss.Hinge", "my_loss.Hinge cannot be imported: there is no module 'my_loss'; "),
         ("--model.objective=lit_align.objectives.dpo.DPA", "lit_align.objectives.dpo has no 'DPA'; did you mean DPO?"),
         ("--model.objective=torch.nn.Linear", "torch.nn.Linear is no Objective; name a class that"),
+        # names of another library
+        ("--learning_rate=1e-5", "unknown key 'learning_rate'; TRL's learning_rate is model.optimizer.lr here"),
+        ("--model.per_device_train_batch_size=4", "Preference takes no 'per_device_train_batch_size'; TRL's per_dev"),
+        ("--model.lora_alpha=4", "Preference takes no 'lora_alpha'; TRL's lora_alpha is model.lora.alpha here"),
+        ("--seed=4", "unknown key 'seed'; set model.seed (of weights, dropout and sampling) and data.seed"),
+        # a group
+        ("--model.lora={rank: 8}", "lora takes no 'rank'; there are adapt_experts, adapt_routers, alpha, dropout, r, "),
         # values of several types
         ("--data.train={a: 1}", "train is {'a': 1}, which is none of str, list[str]; correct it"),
         ("--trainer.deterministic=often", "trainer.deterministic is often, which is none of bool, "),
@@ -71,6 +78,30 @@ def test_a_yaml_that_is_none(capsys, tmp_path):
     (answer,) = capsys.readouterr().err.splitlines()
     assert answer.startswith("lit-align: the YAML cannot be read: while parsing a flow node")
     assert "line 2, column 1" in answer
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "model: {class_path: Preference, objective: DPO}\n",
+            "the settings of model, such as objective, stand beside its class_path; indent them under model.init_args",
+        ),
+        (
+            "data: {class_path: Comparisons, train: a.jsonl}\nmodel: {class_path: SFT}\n",
+            "the settings of data, such as train, stand beside its class_path; indent them under data.init_args",
+        ),
+        (
+            "model:\n\tclass_path: SFT\n",
+            "at line 2, column 1; a tab is no indentation in YAML, use spaces",
+        ),
+    ],
+)
+def test_mistakes_of_indentation(text, sentence, capsys, tmp_path):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "-c", str(tmp_path / "run.yaml")])
+    assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

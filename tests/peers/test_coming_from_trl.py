@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from lit_align.cli.main import main
-from tests.coming_from_trl import CLASSES, nested, rows_of
+from lit_align.coming_from_trl import CLASSES, nested, rows_of
 
 trl = pytest.importorskip("trl", reason="needs TRL: pip install -e .[peers]")
 

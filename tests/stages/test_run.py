@@ -38,6 +38,7 @@ def test_a_logger_with_a_folder_of_its_own_takes_nothing_along(tiny, tmp_path, m
         "config.yaml",
         "ledger.json",
         "ledger_rows.jsonl",
+        "report.html",
         "summary.json",
     }
     assert {path.name for path in (tmp_path / "run" / "0").iterdir()} == left

@@ -1,4 +1,4 @@
-"""The setting here for each setting of a TRL run: the table in README.md, and what its test runs."""
+"""The setting here for each setting of a TRL run: the table in README.md, and what is said of a key that is TRL's."""
 
 from typing import Any, NamedTuple
 
@@ -18,6 +18,9 @@ class Row(NamedTuple):
     note: str = ""
     only: tuple[str, ...] = ()
 
+
+SPREAD = ("per_device_", "gradient_accumulation_")
+"""Names that together make two settings here."""
 
 OBJECTIVE = "model.init_args.objective"
 INIT = "model.init_args"
@@ -142,3 +145,21 @@ def table() -> str:
 def _short(key: str, value: Any) -> str:
     key = key.replace(".init_args", "")
     return f"{key.removesuffix('.class_path')}: {value}" if key.endswith("class_path") else key
+
+
+def translation(name: str) -> str | None:
+    """What a setting of TRL is called here; None if it is none of the table.
+
+    Example:
+        >>> translation("lora_alpha"), translation("per_device_train_batch_size"), translation("betta")
+        ('model.lora.alpha', 'data.batch_size and data.token_budget', None)
+    """
+    for row in ROWS:
+        if name not in row.trl:
+            continue
+        keys = [key for key in row.settings if not key.endswith("class_path")] or [*row.settings]
+        if len(keys) == len(row.trl) and not name.startswith(SPREAD):
+            keys = [keys[[*row.trl].index(name)]]
+        short = [key.replace(".init_args", "").removesuffix(".class_path") for key in keys]
+        return " and ".join(short)
+    return None
