@@ -2,10 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 HELP = """\
 lit-align: align language models with feedback, on one GPU, from one YAML and one command.
 
+  lit-align init [TASK]        write a YAML for your model, data and GPU; without a task: what there is to start with
   lit-align fit -c FILE        train what the YAML describes (-c twice to overlay, --key value to override)
   lit-align validate -c FILE   metrics on the validation data
   lit-align test -c FILE       the same, under the name test
@@ -28,8 +32,11 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align fit --data.help Comparisons    ... of data
   lit-align fit --model Preference --model.objective.help DPO    ... of an objective
 
+  lit-align fit --task dpo --base MODEL --data FILE    without a YAML: a task's packaged config, base and data
+
+Where the folder has no FILE of that name, -c FILE is a packaged config: tiny/dpo, sft, objectives/SimPO.
 A YAML names classes, so it is a program: do not run a stranger's.
-Start with: lit-align fit -c configs/tiny/dpo.yaml
+Start with: lit-align init
 """
 
 
@@ -42,15 +49,21 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
-        return
-    if arguments[0] == "--version":
+    elif arguments[0] == "--version":
         from lit_align import __version__
 
         print(f"lit-align {__version__}")
-        return
+    else:
+        from lit_align.cli.arguments import expand_arguments
+
+        _run_command(_call(expand_arguments, arguments))
+
+
+def _run_command(arguments: list[str]) -> None:
     _refuse_old_packages()
-    if run := _command_without_trainer(arguments):
-        _run(run, arguments[1:])
+    run = _command_without_trainer(arguments)
+    if run:
+        _call(run, arguments[1:])
     else:
         from lit_align.cli.main import main as run_with_lightning
 
@@ -72,6 +85,10 @@ def _refuse_old_packages() -> None:
 def _command_without_trainer(arguments: list[str]) -> Callable[[list[str]], object] | None:
     """The function of a command that needs no trainer; None for the others, and for what is no command."""
     command = arguments[0]
+    if command == "init":
+        from lit_align.cli.init import command as init
+
+        return init.run
     if command == "chat":
         from lit_align.cli import chat
 
@@ -109,12 +126,12 @@ def _plugin_command(command: str) -> Callable[[list[str]], object] | None:
     return commands[command].function if command in commands else None
 
 
-def _run(function: Callable[[list[str]], object], arguments: list[str]) -> None:
-    """Call a command; an error of ours is one line on stderr."""
+def _call(function: Callable[[list[str]], Result], arguments: list[str]) -> Result:
+    """Call a function of the command line; an error of ours is one line on stderr."""
     from lit_align.errors import LitAlignError, ModelError
 
     try:
-        function(arguments)
+        return function(arguments)
     except LitAlignError as error:
         print(f"lit-align: {error}", file=sys.stderr)
         sys.exit(1 if isinstance(error, ModelError) else 2)

@@ -1,4 +1,4 @@
-"""Files inside installed Python packages, named ``package:name/file``."""
+"""Files inside installed Python packages, named ``package:name/file``, and the folders that ship with lit_align."""
 
 from __future__ import annotations
 
@@ -34,3 +34,41 @@ def resolve_package_path(path: str, error: type[LitAlignError]) -> str:
             f"run: pip install --no-deps {package.replace('_', '-')}"
         )
     return str(Path(spec.submodule_search_locations[0]) / file)
+
+
+FOLDERS = {
+    "configs": "configs",
+    "plugin_template": "plugins/template",
+    "reward_template": "plugins/reward-template",
+}
+"""Folders that ship with the package, by their names in it, and where a checkout has them."""
+
+
+def packaged_folder(name: str) -> Path:
+    """A folder that ships with lit_align: inside of the installed package, or in the checkout.
+
+    Args:
+        name: of ``FOLDERS``.
+
+    Example:
+        >>> (packaged_folder("configs") / "tiny" / "dpo.yaml").is_file()
+        True
+    """
+    package = Path(__file__).parent
+    installed = package / name
+    return installed if installed.is_dir() else package.parent / FOLDERS[name]
+
+
+def find_file(path: str) -> str:
+    """The file at ``path``; if there is none, the packaged file that ``configs/...`` names.
+
+    Example:
+        >>> find_file("data/train.csv")
+        'data/train.csv'
+    """
+    folder, _, file = path.partition("/")
+    if folder == "configs" and not Path(path).exists():
+        packaged = packaged_folder("configs") / file
+        if packaged.is_file():
+            return str(packaged)
+    return path

@@ -25,6 +25,7 @@ from lit_align.installed_plugins import installed_plugins
 from lit_align.registry import Registry
 
 CORE_COMMANDS = (
+    "init",
     "fit",
     "validate",
     "test",

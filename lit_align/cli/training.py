@@ -32,7 +32,10 @@ from lit_align.stages.language_model_stage import LanguageModelStage
 
 EPILOG = (
     "lit-align fit --model Preference --model.objective.help DPO shows the settings of an objective, which are given "
-    "as in --model.objective.beta 0.3; lit-align plugins objectives lists all objectives."
+    "as in --model.objective.beta 0.3; lit-align plugins objectives lists all objectives. "
+    "lit-align fit --task dpo --base MODEL --data FILE stands for the packaged config of a task (lit-align init lists "
+    "them) with --model.base.path MODEL and --data.train FILE, without its validation data and on the GPU if there is "
+    "one; all other settings can follow. -c NAME finds the packaged config NAME where there is no such file."
 )
 
 

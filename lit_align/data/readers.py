@@ -15,6 +15,7 @@ from lit_align.data.formats.base import LocatedRow
 from lit_align.data.hub_reader import is_hub_name, read_hub
 from lit_align.errors import DataError, Malformed
 from lit_align.jsonl import TOO_DEEP, is_too_deep
+from lit_align.package_files import find_file
 
 TYPES = (".json", ".jsonl", ".csv", ".tsv")
 FILES = (*TYPES, *(f"{suffix}.gz" for suffix in TYPES), ".parquet")
@@ -33,6 +34,7 @@ def read_rows(path: str) -> Iterator[LocatedRow]:
     Raises:
         DataError: if there is no such file or data set, or if it is broken as a whole.
     """
+    path = find_file(path)
     if Path(path).is_file():
         return map(_refuse_nested, _file_reader(path)(path))
     if Path(path).is_dir():

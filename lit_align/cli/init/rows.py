@@ -1,0 +1,124 @@
+"""What a data file holds, and whether a task can learn from it: format, columns, number of rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from lit_align.cli.tasks import TASKS, Task
+from lit_align.data.column_fates import ColumnSettings
+from lit_align.data.format_choice import SAMPLE_ROWS, sample_rows, typical_row
+from lit_align.data.formats import Format
+from lit_align.data.formats.base import LocatedRow
+from lit_align.data.hub_reader import is_hub_name
+from lit_align.data.label_conversion import convert_labels
+from lit_align.data.readers import read_rows
+from lit_align.data.row_reader import RowReader
+from lit_align.errors import DataError, RowError
+from lit_align.plugins import load_plugins
+from lit_align.types import LabelKind
+
+MAX_COUNTED = 200_000  # records of a file; more are not counted
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the rows of the data look like.
+
+    Args:
+        text: a line for each file.
+        num_rows: of all files that could be read; None if one of them could not, or has more than are counted.
+        columns: that hold something, of all files.
+    """
+
+    text: str
+    num_rows: int | None
+    columns: frozenset[str] = frozenset()
+
+
+def describe_files(paths: Sequence[str], task: Task) -> Layout:
+    """Read the first rows of each file and count the others.
+
+    Raises:
+        DataError: if there is no such file, or the task cannot learn from its rows.
+    """
+    lines: list[str] = []
+    columns: set[str] = set()
+    num_rows: int | None = 0
+    for path in paths:
+        layout = _describe(path, task)
+        lines.append(layout.text)
+        columns |= layout.columns
+        num_rows = None if None in (num_rows, layout.num_rows) else num_rows + layout.num_rows  # type: ignore[operator]
+    return Layout("\n".join(lines), num_rows, frozenset(columns))
+
+
+def _describe(path: str, task: Task) -> Layout:
+    try:
+        records = read_rows(path)
+        first = list(islice(records, SAMPLE_ROWS))
+    except DataError as error:
+        if Path(path).exists() or not is_hub_name(path) or "/" not in path:
+            raise
+        return Layout(f"{path} could not be read here, so its layout is not checked: {error}", None)
+    reader = _open_reader(path, first, task)
+    fates = _count_fates(reader, first, LabelKind(task.label_kind))
+    usable = fates.pop("kept", 0)
+    if not usable:
+        reason, _ = fates.most_common(1)[0]
+        raise DataError(
+            f"none of the first {len(first):,} rows of {path} can be trained on: {reason}; {_needs(task)}"
+        )
+    num_records = len(first) + sum(1 for _ in islice(records, MAX_COUNTED))
+    is_counted = num_records < len(first) + MAX_COUNTED
+    columns = typical_row(sample_rows(first, path))
+    text = (
+        f"{path}: {'' if is_counted else 'over '}{num_records:,} rows in the format "
+        f"{type(reader.row_format).__name__} (columns {', '.join(map(str, columns))})"
+    )
+    for reason, count in fates.items():
+        text += f"; {count:,} of the first {len(first):,} are left out: {reason}"
+    return Layout(text, num_records if is_counted else None, frozenset(columns))
+
+
+def _open_reader(path: str, first: Sequence[LocatedRow], task: Task) -> RowReader:
+    """The reader of a file's rows; if they do not fit the task, the error says which tasks they fit."""
+    formats = load_plugins().formats.default_instances()
+    try:
+        return _reader(path, first, formats, task)
+    except DataError as error:
+        fitting = []
+        for other in TASKS:
+            try:
+                _reader(path, first, formats, other)
+            except DataError:
+                continue
+            fitting.append(other.name)
+        hint = f"; these rows fit the tasks {', '.join(fitting)}" if fitting else ""
+        raise DataError(f"{error}. {_needs(task)}{hint}") from error
+
+
+def _reader(
+    path: str, first: Sequence[LocatedRow], formats: Sequence[Format], task: Task
+) -> RowReader:
+    return RowReader.of_file(path, first, formats, LabelKind(task.label_kind), ColumnSettings())
+
+
+def _count_fates(reader: RowReader, first: Sequence[LocatedRow], kind: LabelKind) -> Counter[str]:
+    """How many of the first rows are kept, and how many are not for each reason."""
+    fates: Counter[str] = Counter()
+    for _, row in reader.row_format.join(first):
+        try:
+            convert_labels(reader.read(row).group, kind)
+        except RowError as error:
+            fates[f"{error.fate}, {error}"] += 1
+        else:
+            fates["kept"] += 1
+    return fates
+
+
+def _needs(task: Task) -> str:
+    return f"The task {task.name} reads rows with {task.columns}"
