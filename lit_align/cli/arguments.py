@@ -60,8 +60,9 @@ def _task_settings(options: dict[str, list[str]]) -> list[str]:
     """The packaged config of a task, and the settings that differ from it."""
     for name in TASK_OPTIONS:
         if not options.get(name):
+            missing = "a name" if name == "--task" else f"{name} too"
             raise ConfigError(
-                f"--task needs {name} too, as in --task dpo --base Qwen/Qwen3-8B --data my.csv"
+                f"--task needs {missing}, as in --task dpo --base Qwen/Qwen3-8B --data my.csv"
             )
         if name != "--data" and len(options[name]) > 1:
             raise ConfigError(f"{name} is given {' and '.join(options[name])}; give it once")

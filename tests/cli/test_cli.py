@@ -159,7 +159,10 @@ def test_a_missing_yaml(capsys):
     code, answer = run_refused(capsys, ["fit", "-c", "nowhere.yaml"])
     assert code == 2
     assert answer.startswith("there is no file ")
-    assert answer.endswith("nowhere.yaml; check the path after -c")
+    assert (
+        "nor a packaged config of that name; check the path after -c\nPackaged configs: d2po, "
+        in answer
+    )
 
 
 def test_missing_data_is_no_mistake_in_the_settings(capsys, usual):

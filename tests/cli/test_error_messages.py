@@ -67,7 +67,7 @@ def test_no_command(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["-c", "configs/tiny/dpo.yaml"])
     assert capsys.readouterr().err.startswith(
-        "lit-align: the command is missing; start with one of fit, validate, "
+        "lit-align: the command is missing; start with one of init, fit, validate, "
     )
 
 
