@@ -33,6 +33,25 @@ print(sum(float(p.double().abs().sum()) for p in stage.adapters.trainable().valu
 """
 
 
+OFFLINE_PIP = (
+    "--no-deps",
+    "--no-build-isolation",
+    "--no-index",
+    "--quiet",
+    "--disable-pip-version-check",
+)
+
+
+def environment_variables() -> dict[str, str]:
+    """Those of this process, without what hides plugins or names this checkout; one thread."""
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("LIT_ALIGN_PLUGINS", "PYTHONPATH")
+    }
+    return {**variables, "OMP_NUM_THREADS": "1"}
+
+
 class Environment:
     """A fresh virtual environment that also sees the packages of this one, and this checkout."""
 
@@ -48,13 +67,10 @@ class Environment:
         (packages / "here.pth").write_text("\n".join([str(ROOT), *here]))
 
     def run(self, *args: str, **more: str) -> str:
-        environment = {
-            k: v for k, v in os.environ.items() if k not in ("LIT_ALIGN_PLUGINS", "PYTHONPATH")
-        }
         done = subprocess.run(
             [self.python, *args],
             cwd=ROOT,
-            env={**environment, "OMP_NUM_THREADS": "1", **more},
+            env={**environment_variables(), **more},
             capture_output=True,
             text=True,
             check=False,
@@ -63,14 +79,7 @@ class Environment:
         return done.stdout
 
     def install(self, *folders: Path) -> None:
-        offline = [
-            "--no-deps",
-            "--no-build-isolation",
-            "--no-index",
-            "--quiet",
-            "--disable-pip-version-check",
-        ]
-        self.run("-m", "pip", "install", *offline, *map(str, folders))
+        self.run("-m", "pip", "install", *OFFLINE_PIP, *map(str, folders))
 
 
 def copied(name: str, folder: Path) -> Path:
