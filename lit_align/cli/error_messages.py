@@ -104,7 +104,10 @@ def _explain_required(match: re.Match[str]) -> Iterator[str]:
 def _explain_missing(match: re.Match[str]) -> Iterator[str]:
     """A part of the settings of a command is missing."""
     keys = [option.rpartition(".")[2] for option in match["options"].split(", ")]
-    yield f"there is no {' and '.join(keys)}; give a YAML that sets it with -c FILE"
+    hint = (
+        " (lit-align init writes one)" if "model" in keys else ""
+    )  # else of a command that does not train
+    yield f"there is no {' and '.join(keys)}; give a YAML that sets it with -c FILE{hint}"
 
 
 def _explain_command(match: re.Match[str]) -> Iterator[str]:

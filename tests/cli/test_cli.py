@@ -100,8 +100,14 @@ def test_a_mistake_on_the_command_line(capsys, usual, more, sentence):
 @pytest.mark.parametrize(
     ("left_out", "sentence"),
     [
-        ("--data", "there is no data; give a YAML that sets it with -c FILE"),
-        ("--model", "there is no model; give a YAML that sets it with -c FILE"),
+        (
+            "--data",
+            "there is no data; give a YAML that sets it with -c FILE",
+        ),
+        (
+            "--model",
+            "there is no model; give a YAML that sets it with -c FILE (lit-align init writes one)",
+        ),
         (
             "--model.base.path",
             "Preference needs base.path; set it in the YAML or on the command line",

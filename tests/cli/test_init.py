@@ -120,6 +120,16 @@ def test_what_is_written_parses_as_it_is(task, folder, tiny, capsys):
     assert config["model"]["init_args"]["base"]["path"] == str(tiny)
 
 
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_prompt_and_response_fit_in_the_positions_of_the_base(task):
+    config = usual_config(0.6)
+    config.max_position_embeddings = 700
+    sizes = choose_sizes(task.settings(), config, 24, None)
+    assert sizes.max_length + sizes.max_new_tokens <= 700
+    assert sizes.max_length >= 350
+    assert bool(sizes.max_new_tokens) == ("max_new_tokens" in task.settings()["model"]["init_args"])
+
+
 @pytest.mark.parametrize("task", ["dpo", "sft"])
 def test_what_is_written_trains_as_it_is(task, folder, tiny, capsys):
     kind = next(other.label_kind for other in TASKS if other.name == task)
@@ -146,9 +156,11 @@ def test_nothing_is_overwritten(folder, tiny, capsys):
     assert refusal(capsys, command).startswith(
         "dpo.yaml exists, and nothing is overwritten; name another file"
     )
-    main([*command, "--output", "other.yaml"])
+    main([*command, "--output", "new/other.yaml"])
     assert (folder / "dpo.yaml").read_text() == "mine"
-    assert (folder / "other.yaml").exists()
+    assert (folder / "new/other.yaml").exists()
+    sentence = refusal(capsys, [*command, "--output", "dpo.yaml/other.yaml"])
+    assert sentence.startswith("dpo.yaml/other.yaml cannot be written: ")
 
 
 def test_the_command_in_the_file_writes_it_again(folder, tiny):
@@ -218,6 +230,12 @@ def test_a_task_with_a_reward_needs_one_that_is_there(folder, tiny, capsys):
     )
     assert "did you mean Length?" in refusal(capsys, [*command, "--reward", "Lenght"])
     assert "there is no folder 'runs/x'" in refusal(capsys, [*command, "--reward", "runs/x"])
+    grpo = ["init", "grpo", "--base", str(tiny), "--data"]
+    assert "grpo needs a reward, and there is no column answer" in refusal(
+        capsys, [*grpo, "rows.jsonl"]
+    )
+    (folder / "answers.jsonl").write_text('{"question": "1 + 1?", "answer": "so #### 2"}')
+    main([*grpo, "answers.jsonl"])
     (folder / "runs/reward/0/adapter").mkdir(parents=True)
     main(command)
     model = yaml.safe_load((folder / "ppo.yaml").read_text())["model"]["init_args"]

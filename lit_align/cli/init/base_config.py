@@ -52,6 +52,7 @@ SHAPES = (
 
 KEY_VALUE_HEADS = 8
 VOCABULARY = 151_936
+POSITIONS = 32_768
 
 
 class BaseSizes(NamedTuple):
@@ -136,6 +137,7 @@ def usual_config(billions: float) -> PreTrainedConfig:
         num_attention_heads=shape.heads,
         num_key_value_heads=KEY_VALUE_HEADS,
         head_dim=128,
+        max_position_embeddings=POSITIONS,
         tie_word_embeddings=billions < SHAPES[2].billions,
     )
 

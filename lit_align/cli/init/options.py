@@ -30,6 +30,22 @@ def output_path(options: argparse.Namespace, task: Task) -> Path:
     return path
 
 
+def write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet, with its folder.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}; choose another place"
+        ) from error
+
+
 def command_line(task: Task, options: argparse.Namespace) -> str:
     """The command that writes the same file again."""
     words = [f"lit-align init {task.name}"]

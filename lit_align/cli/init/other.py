@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from lit_align.cli.init.options import command_line, output_path, print_next
+from lit_align.cli.init.options import command_line, output_path, print_next, write_new
 from lit_align.cli.init.settings import to_yaml
 from lit_align.cli.tasks import Task
 from lit_align.errors import ConfigError, DataError
@@ -49,7 +49,7 @@ def write_other(task: Task, options: argparse.Namespace) -> None:
     else:
         text, commands = _orca(options, task), [f"lit-align fit -c {path}"]
     header = f"# {commands[0]}\n# Written by: {command_line(task, options)}\n"
-    path.write_text(header + text, "utf-8")
+    write_new(path, header + text)
     print(f"Wrote {path}.")
     print_next(commands)
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from lit_align.cli.init.options import print_next
+from lit_align.cli.init.options import print_next, write_new
 from lit_align.errors import ConfigError
 from lit_align.package_files import packaged_folder
 
@@ -66,12 +66,11 @@ def write_plugin(name: str | None, kind: str) -> None:
     files = [*source.glob("*.py"), *source.glob("*.toml"), *source.glob("tests/*.py")]
     for file in files:
         target = folder / str(file.relative_to(source)).replace(template.module, module)
-        target.parent.mkdir(parents=True, exist_ok=True)
         text = file.read_text("utf-8")
         text = text.replace(template.module, module)
         text = text.replace(template.module.replace("_", "-"), name)
         text = text.replace(f"\n{template.entry_point} = ", f"\n{module} = ")
-        target.write_text(re.sub(rf"\b{template.cls}\b", cls, text), "utf-8")
+        write_new(target, re.sub(rf"\b{template.cls}\b", cls, text))
         print(target)
     key = f"model.{kind}: {cls}"
     print(f"\n{name} is a package with the {kind} {cls}: change {folder / f'{module}.py'}.")

@@ -108,7 +108,7 @@ def _check_packaged_reward(reward: dict[str, Any], task: Task, columns: frozense
     has_adapter = reward["class_path"] == "RewardModelScore" and Path(arguments["path"]).is_dir()
     if has_adapter or arguments.get("column") in columns:
         return
-    missing = f"a column {arguments['column']}" if "column" in arguments else arguments.get("path")
+    missing = f"column {arguments['column']}" if "column" in arguments else arguments.get("path")
     raise ConfigError(
         f"{task.name} needs a reward, and there is no {missing} for {reward['class_path']}; give --reward the adapter "
         "folder of a reward model (lit-align init reward trains one), the name of a reward (lit-align plugins "
@@ -122,7 +122,7 @@ def _parse_reward(option: str) -> dict[str, Any]:
         return {"class_path": "RewardModelScore", "init_args": {"path": option}}
     value = yaml.safe_load(option)
     is_class = isinstance(value, dict) and isinstance(value.get("class_path"), str)
-    reward = value if is_class else {"class_path": option}
+    reward: dict[str, Any] = value if is_class else {"class_path": option}
     reward.setdefault("init_args", {})
     name = reward["class_path"]
     if "/" in name:
@@ -131,7 +131,7 @@ def _parse_reward(option: str) -> dict[str, Any]:
         )
     if "." not in name:  # else a class by its path, which the run imports
         _check_arguments(load_plugins().rewards[name], reward["init_args"])
-    return dict(reward)
+    return reward
 
 
 def _check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:

@@ -86,7 +86,7 @@ def choose_sizes(
     Raises:
         ConfigError: if nothing fits.
     """
-    model, data = settings["model"]["init_args"], settings["data"]["init_args"]
+    model = settings["model"]["init_args"]
     quantization, reason = _choose_quantization(config, card)
     reasons = {"base": reason}
     lr, reasons["optimizer"] = _choose_lr(model["optimizer"]["init_args"]["lr"], config)
@@ -94,14 +94,15 @@ def choose_sizes(
     planner = MemoryPlanner(config)
     available = (card - CUDA_OVERHEAD) * GIB
     peak = 0
+    max_length, max_new_tokens = _lengths(settings, config)
     packaged = Sizes(
         quantization=quantization,
         r=model["lora"]["r"],
         token_budget=0,
-        max_length=data["max_length"],
+        max_length=max_length,
         gradient_checkpointing=False,
         batch_size=batch_size,
-        max_new_tokens=model.get("max_new_tokens", 0),
+        max_new_tokens=max_new_tokens,
         lr=lr,
         reasons={},
     )
@@ -172,6 +173,17 @@ def _choose_batch(settings: dict[str, Any], num_rows: int | None) -> tuple[int, 
         batch_size,
         f"groups in an optimizer step: {num_rows:,} rows make {steps:,} steps an epoch",
     )
+
+
+def _lengths(settings: dict[str, Any], config: PreTrainedConfig) -> tuple[int, int]:
+    """The packaged limits of rows and of sampled responses, or less where the base has fewer positions."""
+    max_length: int = settings["data"]["init_args"]["max_length"]
+    max_new_tokens: int = settings["model"]["init_args"].get("max_new_tokens", 0)
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        return max_length, max_new_tokens
+    max_new_tokens = min(max_new_tokens, positions // 2)
+    return min(max_length, positions - max_new_tokens), max_new_tokens
 
 
 def _num_responses(settings: dict[str, Any]) -> int:

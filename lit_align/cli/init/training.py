@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from lit_align.cli.init.base_config import read_base
-from lit_align.cli.init.options import command_line, output_path, print_next
+from lit_align.cli.init.options import command_line, output_path, print_next, write_new
 from lit_align.cli.init.rows import describe_files
 from lit_align.cli.init.settings import (
     set_data,
@@ -61,7 +61,7 @@ def write_config(task: Task, options: argparse.Namespace) -> None:
     text = "".join(f"# {line}\n" for line in header) + to_yaml(settings, comments)
     if not options.validation:
         text += f"    {VALIDATION}\n"
-    path.write_text(text, "utf-8")
+    write_new(path, text)
     print(f"\nWrote {path}.")
     print_next([f"lit-align inspect -c {path} --card {card:g}", f"lit-align fit -c {path}"])
 
