@@ -1,10 +1,14 @@
 """``python -m lit_align``: finds the command before anything heavy is imported."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 Result = TypeVar("Result")
+
+BARS_OFF = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+"""Variables that switch off the bars of huggingface_hub and transformers, and of datasets; read when imported."""
 
 HELP = """\
 lit-align: align language models with feedback, on one GPU, from one YAML and one command.
@@ -47,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         SystemExit: with a sentence that says what is wrong and what to do.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    _hide_bars_in_files()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
     elif arguments[0] == "--version":
@@ -80,6 +85,13 @@ def _refuse_old_packages() -> None:
     except ConfigError as error:
         print(f"lit-align: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _hide_bars_in_files() -> None:
+    """Let other libraries draw no progress bars where nobody watches: in a log file each refresh is text."""
+    if not sys.stderr.isatty():
+        for name in BARS_OFF:
+            os.environ.setdefault(name, "1")
 
 
 def _command_without_trainer(arguments: list[str]) -> Callable[[list[str]], object] | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from lit_align.callbacks.held_out import held_out_results, question_text
@@ -115,7 +116,9 @@ class Report(Callback):
             print_answers(report["answers"], self.shown)
         if displacement is not None:
             rank_zero_info(f"\n{displacement['story']}")
-        print_next_steps(folder, "policy" in stage.adapters.names, _stage_files(stage))
+        has_tensorboard = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
+        has_policy = "policy" in stage.adapters.names
+        print_next_steps(folder, has_policy, _stage_files(stage), has_tensorboard)
 
     def _held_out_trees(self, stage: LanguageModelStage) -> list[Tree]:
         if not self.questions:

@@ -14,6 +14,7 @@ from lit_align.plotting import saved_subplots
 
 MARGINS = ("rewards/margins", "rewards/accuracies")
 REWARD_AND_KL = ("objective/scores", "objective/kl")
+LEARNING_RATE = "lr"
 CURVES = (("", "training", "-"), ("eval_", "validation", "o--"))  # prefix, label, style
 
 
@@ -45,13 +46,16 @@ def print_answers(rows: Sequence[Mapping[str, str]], limit: int) -> None:
 
 
 @rank_zero_only
-def print_next_steps(folder: Path, has_policy: bool, files: Sequence[str]) -> None:
+def print_next_steps(
+    folder: Path, has_policy: bool, files: Sequence[str], has_tensorboard: bool
+) -> None:
     """Print where the results are, and the commands that use them.
 
     Args:
         folder: the run folder.
         has_policy: whether the run trained a policy rather than a reward model.
         files: names of the stage's own files.
+        has_tensorboard: whether TensorBoard's logs are in the folder.
     """
     adapter = f"{folder}/adapter"
     if has_policy:
@@ -61,19 +65,22 @@ def print_next_steps(folder: Path, has_policy: bool, files: Sequence[str]) -> No
         command = f"lit-align evaluate reward-bench --reward RewardModelScore --reward.path {adapter} --data FILE"
         usage = f"RL that is rewarded by it has model.reward: RewardModelScore, path: {adapter}"
     names = ", ".join(["report.html", *files, "summary.json", "metrics.csv", "ledger.json"])
+    dashboard = f"\n      tensorboard --logdir {folder}" if has_tensorboard else ""
     print(
         f"\nThe adapter is {adapter}, in PEFT's layout; {usage}.\n"
         f"In {folder} are also {names} and margins.png.\n"
-        f"Next: {command}\n"
-        f"      tensorboard --logdir {folder}"
+        f"Next: {command}{dashboard}"
     )
 
 
 def plot_margins(metrics: Path, path: Path) -> None:
-    """Draw from ``metrics.csv`` margin and accuracy, or rewards and KL, or else the loss."""
+    """Draw from ``metrics.csv`` margin and accuracy, or rewards and KL, or else the loss; and the learning rate."""
     with metrics.open() as file:
         rows = list(csv.DictReader(file))
-    names = _curve_names(list(rows[0])) if rows else ("loss",)
+    columns = list(rows[0]) if rows else []
+    names = _curve_names(columns)
+    if LEARNING_RATE in columns:
+        names = (*names, LEARNING_RATE)
     size = (5 * len(names), 3.5)
     with saved_subplots(path, 1, len(names), figsize=size, squeeze=False) as (_, axes):
         for axis, name in zip(axes[0], names, strict=True):

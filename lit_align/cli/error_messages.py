@@ -137,6 +137,10 @@ def _explain_short_name(match: re.Match[str]) -> Iterator[str]:
     name, before = match["name"], match.string[: match.start()]
     key, types = _key_and_types(before)
     basic_type = re.search(r"<class '(float|int|bool|str)'>", types)
+    words = re.findall(r"'(\w+)'", " ".join(re.findall(r"Literal\[(.+?)\]", types)))
+    if words:
+        yield f"{key} is {name!r}{suggestion(name, words)}"
+        return
     if basic_type:
         yield f"{key} is {name!r}, which is no {basic_type[1]}; correct it"
         return
@@ -259,6 +263,11 @@ RULES: tuple[tuple[str, Callable[[re.Match[str]], Iterator[str]]], ...] = (
         _explain_required_key,
     ),
     (rf"{CLASS_PATH}:\s+the following arguments are required: (?P<keys>.+)", _explain_required),
+    (
+        r"(?s)callable class: the following arguments are required: (?P<keys>[\w, ]+).*?"
+        r"class_path='(?P<path>[\w.]+)'",
+        _explain_required,
+    ),
     (r"\A *the following arguments are required: (?P<options>.+)", _explain_missing),
     (r"argument subcommand: invalid choice: '(?P<command>[^']*)'", _explain_command),
     (
@@ -286,7 +295,7 @@ RULES: tuple[tuple[str, Callable[[re.Match[str]], Iterator[str]]], ...] = (
         _explain_choice,
     ),
     (
-        r"Errors:\n *- (?!Expected|Problem|Type )(?P<sentence>.+)\n *- Expected a <class 'NoneType'>",
+        r"Errors:\n *- (?!Expected|Problem|Type |Multiple )(?P<sentence>.+)\n *- Expected a <class 'NoneType'>",
         _explain_class_error,
     ),
     (

@@ -18,6 +18,7 @@ from lit_align.cli.error_messages import explain
 from lit_align.cli.objective_switch import refuse_inherited
 from lit_align.cli.renamed import refuse_renamed_arguments
 from lit_align.cli.run_folder import forget_run_folder, remove_empty_run_folder
+from lit_align.cli.schedule_settings import refuse_schedules
 from lit_align.cli.training import InspectCLI, LitAlignCLI, run_cli
 from lit_align.disk_errors import disk_error
 from lit_align.errors import AmbiguousName, ConfigError, LitAlignError, UnknownName
@@ -121,6 +122,7 @@ def _run_command(arguments: list[str]) -> None:
         judge.run(arguments[1:])
     else:
         refuse_renamed_arguments(arguments)
+        refuse_schedules(arguments)
         refuse_inherited(arguments)
         if command == "inspect":
             _inspect(arguments[1:])

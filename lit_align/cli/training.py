@@ -12,7 +12,6 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -21,6 +20,7 @@ from lit_align.callbacks.metrics_history import MetricsHistory
 from lit_align.callbacks.predictions import PredictionWriter
 from lit_align.callbacks.report import Report
 from lit_align.cli.error_messages import explain
+from lit_align.cli.loggers import LoggingTrainer, begin_runs, make_loggers, refuse_missing_packages
 from lit_align.cli.refusals import refuse_settings
 from lit_align.cli.run_folder import create_run_folder
 from lit_align.compat.lightning import StepsProgressBar, set_root_dir
@@ -102,6 +102,7 @@ class LitAlignCLI(LightningCLI):
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
         refuse_settings(config)
+        refuse_missing_packages(config.trainer.logger)
         config.seed_everything = self.seed_everything_default  # null in saved settings
         self.ckpt_path, config.ckpt_path = config.ckpt_path, None
 
@@ -134,8 +135,7 @@ class LitAlignCLI(LightningCLI):
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": self._callbacks(config)}
         self.checkpoint_io = SafeIO()
         kwargs["plugins"] = [*_as_list(config.trainer.plugins), self.checkpoint_io]
-        if config.trainer.logger in (None, True):
-            kwargs["logger"] = self._loggers()
+        kwargs["logger"] = make_loggers(config.trainer.logger, self.folder)
         try:
             trainer = super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)
         except (MisconfigurationException, TypeError) as error:
@@ -146,18 +146,22 @@ class LitAlignCLI(LightningCLI):
 
     def fit(self, **options: Any) -> None:
         """Train; a checkpoint is read without executing anything in it."""
+        begin_runs(self.trainer.loggers)
         self.trainer.fit(**{**options, "weights_only": True})
 
     def validate(self, **options: Any) -> None:
         """Compute metrics on the validation data."""
+        begin_runs(self.trainer.loggers)
         _run_until_sigterm(self.trainer.validate, options)
 
     def test(self, **options: Any) -> None:
         """Compute metrics on the test data."""
+        begin_runs(self.trainer.loggers)
         _run_until_sigterm(self.trainer.test, options)
 
     def predict(self, **options: Any) -> None:
         """Answer the validation prompts."""
+        begin_runs(self.trainer.loggers)
         _run_until_sigterm(self.trainer.predict, options)
 
     def before_fit(self) -> None:
@@ -200,13 +204,6 @@ class LitAlignCLI(LightningCLI):
             callbacks.append(StepsProgressBar())
         return callbacks
 
-    def _loggers(self) -> list[Any]:
-        folder: dict[str, Any] = {"save_dir": str(self.folder), "name": "", "version": ""}
-        return [
-            CSVLogger(**folder, flush_logs_every_n_steps=1),
-            TensorBoardLogger(**folder, default_hp_metric=False),
-        ]
-
 
 class InspectCLI(LitAlignCLI):
     """Parses and instantiates everything, and runs nothing."""
@@ -245,6 +242,7 @@ def run_cli(cls: type[LitAlignCLI], arguments: list[str]) -> LitAlignCLI:
     return cls(
         Stage,
         LightningDataModule,
+        trainer_class=LoggingTrainer,
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,

@@ -41,10 +41,31 @@ def _no_closure() -> None:
 
 
 class StepsProgressBar(RichProgressBar):
-    """A progress bar that does not count epochs to -2 where steps are limited and epochs are not."""
+    """A progress bar that counts epochs from 1, and shows small numbers such as learning rates."""
 
     def _get_train_description(self, current_epoch: int) -> str:
-        return super()._get_train_description(current_epoch).replace("/-2", "")
+        """The epoch, of how many if they are limited; padded as Lightning's."""
+        max_epochs = self.trainer.max_epochs
+        total = "" if max_epochs in (None, -1) else f"/{max_epochs}"
+        return f"Epoch {current_epoch + 1}{total}".ljust(len(self.validation_description))
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """The metrics of the bar as they are shown."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)  # the number of the run by a logger
+        return {name: format_number(value) for name, value in metrics.items()}
+
+
+def format_number(value: Any) -> Any:
+    """A float in at most four significant digits, without an exponent if it is large; anything else as it is.
+
+    Example:
+        >>> [format_number(value) for value in (0.69314, 5e-06, 12345.678, 7, "3")]
+        ['0.6931', '5e-06', '12346', 7, '3']
+    """
+    if not isinstance(value, float):
+        return value
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def set_root_dir(trainer: Trainer, folder: str) -> None:

@@ -114,6 +114,11 @@ class Online(TextDataModule):
             return LabelKind.PROMPTS
         return self.label_kind
 
+    def steps_per_epoch(self) -> int:
+        """Steps of a round; its loader needs the model."""
+        num_prompts = len(self.trees["train"])
+        return -(-min(self.round_size or num_prompts, num_prompts) // self.batch_size)
+
     def train_dataloader(self) -> RoundLoader:
         """Steps that are made when their round begins."""
         trees = self.trees["train"]

@@ -27,12 +27,13 @@ from lit_align.orca.backbones import AttentionMode, Backbone, Tuning, backbone_f
 from lit_align.orca.datamodule import CrossModalData
 from lit_align.orca.embedders import Embedder
 from lit_align.orca.feature_alignment import AlignmentBatch, FeatureAlignment, sample_batch
-from lit_align.orca.heads import Head, build_metric
+from lit_align.orca.heads import METRIC_NAMES, Head, build_metric
 from lit_align.orca.label_quantizer import LabelQuantizer
 from lit_align.orca.modalities import InputSpec, LabelledBatch, TargetSpec
 from lit_align.orca.source_sets import SourceSet
 from lit_align.stages.base import Stage
 from lit_align.stages.hparams import plain_value
+from lit_align.stages.schedule import Schedule
 
 STATS_EXAMPLES = 512  # training examples, about, whose tokens are given the backbone's statistics
 
@@ -55,7 +56,8 @@ class CrossModal(Stage):
         pretrained: false draws random weights for the model, as a baseline.
         lr_ratio: learning rate of embedder and head over that of the model.
         optimizer: the optimiser and its settings.
-        lr_scheduler: the schedule, stepped after each optimiser step.
+        schedule: learning rate over the steps of the run; null keeps it constant.
+        lr_scheduler: a scheduler of torch, stepped after each update; null with a ``schedule``.
         max_grad_norm: gradients are clipped to this norm; 0 turns clipping off.
         max_bad_steps: stop after so many steps in a row whose loss or gradient was not finite.
         seed: of new weights, dropout, and the samples of the alignment.
@@ -78,11 +80,12 @@ class CrossModal(Stage):
         lr_ratio: float = 5.0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
+        schedule: Schedule | None = None,
         max_grad_norm: float = 1.0,
         max_bad_steps: int = 3,
         seed: int = 0,
     ) -> None:
-        super().__init__(optimizer, lr_scheduler, max_grad_norm, max_bad_steps, seed)
+        super().__init__(optimizer, lr_scheduler, max_grad_norm, max_bad_steps, seed, schedule)
         self.base, self.embedder, self.alignment = base, embedder, alignment
         self.tune, self.lora, self.layers = tune, lora or Lora(), layers
         self.attention_mode, self.pool = attention_mode, pool
@@ -154,6 +157,11 @@ class CrossModal(Stage):
         tuned = [weight for name, weight in weights if name.startswith("backbone.")]
         return [{"params": group} for group in (added, tuned) if group]
 
+    @property
+    def lr_names(self) -> tuple[str, ...]:
+        """The rate of the model is ``lr``; without one that is tuned, that of embedder and head."""
+        return ("lr",) if self.tune == "frozen" else ("lr/head", "lr")
+
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The optimiser, with the larger learning rate for embedder and head."""
         optimizer = super().make_optimizer()
@@ -222,6 +230,7 @@ class CrossModal(Stage):
         self.manual_backward(loss)
         norm, _ = self.take_step(float(loss.detach()))
         self.log("loss", task_loss.detach(), prog_bar=True)
+        self.log_rates()
         self.log_dict({"grad_norm": norm, "skipped_steps": float(self.skipped)})
 
     def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
@@ -235,16 +244,23 @@ class CrossModal(Stage):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all batches."""
-        self._log_metrics("eval")
+        self.step_on_plateau(self._log_metrics("eval"))
+
+    def validation_names(self) -> list[str]:
+        """Names of the metrics of a validation."""
+        return ["eval_loss", f"eval_{METRIC_NAMES[self.datamodule.target.kind]}"]
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of all batches."""
         self._log_metrics("test")
 
-    def _log_metrics(self, prefix: str) -> None:
+    def _log_metrics(self, prefix: str) -> dict[str, Tensor]:
+        values: dict[str, Tensor] = {}
         for name, metric in (("loss", self.mean_loss), (self.head.metric_name, self.metric)):
-            self.log(f"{prefix}_{name}", metric.compute())
+            values[f"{prefix}_{name}"] = metric.compute()
             metric.reset()
+        self.log_dict(values)
+        return values
 
     def on_train_end(self) -> None:
         """Write ``summary.json``; the checkpoint is saved before."""

@@ -202,6 +202,16 @@ class RL(LanguageModelStage):
         """Policy and critic; the critic may have a learning rate of its own."""
         return self.critic.parameter_groups(self.clipping_groups())
 
+    @property
+    def updates_per_step(self) -> int:
+        """Updates in an iteration."""
+        return self.num_iterations * self.num_minibatches
+
+    @property
+    def lr_names(self) -> tuple[str, ...]:
+        """Those of the policy and of the critic."""
+        return ("lr", "lr/critic")
+
     def loss_denominator(self, step: Step) -> int:
         """Sampled tokens, responses, or tokens that there could be."""
         return loss_denominator(self.loss_aggregation, step, self.max_new_tokens)

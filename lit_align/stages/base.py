@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,10 +16,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lit_align.compat.progress import number_logged_step, use_resumable_loop
-from lit_align.errors import TrainingError
+from lit_align.errors import ConfigError, TrainingError
 from lit_align.seeding import step_seed
 from lit_align.stages.hparams import plain_hparams
+from lit_align.stages.lr_schedulers import ReduceLROnPlateau, check_scheduler, step_on_plateau
 from lit_align.stages.resumption import Resumption
+from lit_align.stages.schedule import Schedule, expected_steps, number_of_steps
+from lit_align.stages.usage import memory_in_use
 from lit_align.types import Step
 
 MAX_ROWS = 32
@@ -30,10 +34,11 @@ class Stage(LightningModule, ABC):
 
     Args:
         optimizer: the optimizer and its settings.
-        lr_scheduler: the schedule, stepped after each optimizer step.
+        lr_scheduler: a scheduler of torch, stepped after each update; null with a ``schedule``.
         max_grad_norm: gradients are clipped to this norm; 0 turns clipping off.
         max_bad_steps: stop after so many steps in a row whose loss or gradient was not finite.
         seed: of all random numbers.
+        schedule: learning rate over the steps of the run; null keeps it constant.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class Stage(LightningModule, ABC):
         max_grad_norm: float,
         max_bad_steps: int,
         seed: int,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -54,7 +60,14 @@ class Stage(LightningModule, ABC):
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold the trained parameters, never the base
         self.optimizer = optimizer
-        self.lr_scheduler = lr_scheduler
+        self.lr_scheduler, self.schedule = lr_scheduler, schedule
+        if lr_scheduler is not None and schedule is not None:
+            raise ConfigError(
+                "model.lr_scheduler and model.schedule are both set, and each changes the learning rate; set one of "
+                "them to null"
+            )
+        self.schedule_steps: int | None = None  # of the run, once it is set up
+        self.learning_rates: list[float] = []  # of the last update, by parameter group
         self.max_grad_norm = max_grad_norm
         self.max_bad_steps = max_bad_steps
         self.seed = seed
@@ -82,11 +95,27 @@ class Stage(LightningModule, ABC):
         self.check_data(self.datamodule)
         if stage == "fit":
             use_resumable_loop(self.trainer)
+            self._resolve_schedule(expected_steps(self.trainer, self.datamodule))
+            check_scheduler(self)
             self.resumption.compare()
 
     def clipping_groups(self) -> list[list[torch.nn.Parameter]]:
         """Parameters whose gradients are clipped by one norm, group by group."""
         return [list(self.trained_parameters().values())]
+
+    def validation_names(self) -> Sequence[str]:
+        """Metrics of a validation that `step_on_plateau` is given, by name."""
+        return ()
+
+    @property
+    def updates_per_step(self) -> int:
+        """Updates in a step, at most."""
+        return 1
+
+    @property
+    def lr_names(self) -> tuple[str, ...]:
+        """Names under which the learning rates of the parameter groups are logged."""
+        return ("lr",)
 
     def saved_counters(self) -> dict[str, int]:
         """Attributes that a resumed run goes on counting, by name."""
@@ -129,6 +158,7 @@ class Stage(LightningModule, ABC):
 
     def on_train_start(self) -> None:
         """Go on at the position of the checkpoint, if there is one."""
+        self._resolve_schedule(number_of_steps(self.trainer, self.trainer.num_training_batches))
         self.resumption.start()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -161,13 +191,14 @@ class Stage(LightningModule, ABC):
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         is_finite = self._check_finite(loss, norm)
+        self._set_learning_rates()
         if is_finite:
             if self.max_grad_norm > 0:
                 for group in self.clipping_groups():
                     torch.nn.utils.clip_grad_norm_(group, self.max_grad_norm)
             self.step_optimizer()
             self.updates += 1
-            if scheduler is not None:
+            if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
         cast(Any, self.optimizers()).zero_grad()
         return norm, is_finite
@@ -175,6 +206,42 @@ class Stage(LightningModule, ABC):
     def step_optimizer(self) -> None:
         """Run the optimizer; Lightning counts it as one global step."""
         cast(Any, self.optimizers()).step()
+
+    def log_rates(self) -> None:
+        """Log the learning rates of the step, in double precision, and the memory in use."""
+        rates = dict(zip(self.lr_names, self.learning_rates, strict=False))
+        exact = {name: torch.tensor(rate, dtype=torch.float64) for name, rate in rates.items()}
+        self.log_dict({**exact, "memory_gib": memory_in_use(self.device)}, prog_bar=True)
+
+    def step_on_plateau(self, metrics: Mapping[str, Tensor]) -> None:
+        """Give a scheduler that waits for a metric the metrics of a validation."""
+        if self.is_fitting:
+            step_on_plateau(self.lr_schedulers(), metrics)
+
+    def _resolve_schedule(self, num_steps: int | None) -> None:
+        """Set the number of steps that the schedule is over.
+
+        Raises:
+            ConfigError: if it is not known, or the schedule does not fit in.
+        """
+        if self.schedule is None:
+            return
+        if num_steps is None:
+            raise ConfigError(
+                "model.schedule is over the steps of the run, and nothing limits them; set trainer.max_steps, or "
+                "trainer.max_epochs if the length of an epoch is known"
+            )
+        self.schedule.phases(num_steps)
+        self.schedule_steps = num_steps
+
+    def _set_learning_rates(self) -> None:
+        """Give each parameter group its own rate times the schedule; a pure function of the step."""
+        groups = self.trainer.optimizers[0].param_groups
+        if self.schedule is not None and self.schedule_steps is not None:
+            multiplier = self.schedule.multiplier(self.global_step, self.schedule_steps)
+            for group, options in zip(groups, self.resumption.group_options, strict=True):
+                group["lr"] = options["lr"] * multiplier
+        self.learning_rates = [float(group["lr"]) for group in groups]
 
     def _check_finite(self, loss: float, norm: Tensor) -> bool:
         """Whether the step can be taken; counts the others, and stops the run after too many in a row."""

@@ -48,6 +48,7 @@ from lit_align.stages.provenance import (
     prompt_kind,
     software_versions,
 )
+from lit_align.stages.schedule import Schedule
 from lit_align.stages.validation import ValidationMetrics
 from lit_align.types import Batch, Step, Tree
 
@@ -72,7 +73,8 @@ class LanguageModelStage(Stage):
         template_kwargs: arguments of the chat template, such as ``enable_thinking: false``; they are saved with it, and
             hold in training, sampling and chat. A row's own come first.
         optimizer: the optimizer and its settings.
-        lr_scheduler: the schedule, stepped after each optimizer step.
+        schedule: learning rate over the steps of the run; null keeps it constant.
+        lr_scheduler: a scheduler of torch, stepped after each update; null with a ``schedule``.
         max_grad_norm: gradients are clipped to this norm; 0 turns clipping off.
         gradient_checkpointing: recompute activations in the backward pass: half as much compute again, far less memory.
         max_bad_steps: stop after so many steps in a row whose loss or gradient was not finite.
@@ -95,6 +97,7 @@ class LanguageModelStage(Stage):
         template_kwargs: dict[str, Any] | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
+        schedule: Schedule | None = None,
         max_grad_norm: float = 1.0,
         gradient_checkpointing: bool = True,
         max_bad_steps: int = 3,
@@ -103,7 +106,7 @@ class LanguageModelStage(Stage):
         best_of: BestOf | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(optimizer, lr_scheduler, max_grad_norm, max_bad_steps, seed)
+        super().__init__(optimizer, lr_scheduler, max_grad_norm, max_bad_steps, seed, schedule)
         if best_of is not None:
             best_of.check_temperature(temperature)
         self.objective, self.base, self.lora = objective, base, lora
@@ -270,6 +273,7 @@ class LanguageModelStage(Stage):
         num_tokens = sum(tree.tokens for tree in step.trees)
         speed = num_tokens * self.trainer.world_size / (time.perf_counter() - self._started)
         self.log_dict({"loss": metrics.pop("loss"), "tokens/s": speed}, prog_bar=True)
+        self.log_rates()
         counts = {"num_tokens": float(self.tokens_seen), "skipped_steps": float(self.skipped)}
         self.log_dict({**metrics, "grad_norm": norm, **counts})
 
@@ -283,8 +287,14 @@ class LanguageModelStage(Stage):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over the whole validation set, all ranks together."""
-        self.log_dict(self.validation.compute())
+        metrics = self.validation.compute()
+        self.log_dict(metrics)
+        self.step_on_plateau(metrics)
         self.validation.reset()
+
+    def validation_names(self) -> list[str]:
+        """Names of the metrics of a validation."""
+        return [str(name) for name in self.validation]
 
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end

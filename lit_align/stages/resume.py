@@ -15,7 +15,13 @@ from torch import Tensor
 from lit_align.errors import ConfigError
 from lit_align.stages.hparams import means_same_model, plain_value
 
-RATES = ("model.optimizer", "model.lr_scheduler", "model.critic", "model.lr_ratio")
+RATES = (
+    "model.optimizer",
+    "model.lr_scheduler",
+    "model.schedule",
+    "model.critic",
+    "model.lr_ratio",
+)
 """Settings that the options of the optimizer's parameter groups depend on."""
 
 
@@ -147,9 +153,14 @@ def replay_schedule(scheduler: Any, make_scheduler: LRSchedulerCallable, num_upd
     """Bring the schedule where it is after so many updates under the settings of this run.
 
     Raises:
-        ConfigError: if the schedule is shorter.
+        ConfigError: if the schedule is shorter, or depends on more than the number of updates.
     """
     replayed = cast(Any, make_scheduler(scheduler.optimizer))
+    if isinstance(replayed, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise ConfigError(
+            "model.lr_scheduler is ReduceLROnPlateau, whose rate follows from the validations so far; resume with the "
+            "same model.optimizer and model.lr_scheduler"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that no step of the optimizer comes between

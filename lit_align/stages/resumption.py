@@ -34,6 +34,7 @@ class Resumable(Protocol):
 
     optimizer: OptimizerCallable
     lr_scheduler: LRSchedulerCallable | None
+    schedule_steps: int | None
     updates: int
 
     @property
@@ -100,6 +101,7 @@ class Resumption:
         checkpoint["counts"] = self.stage.saved_counters()
         checkpoint["optimizer"] = optimizer_class(self.stage.optimizer)
         checkpoint["limits"] = self._limits
+        checkpoint["schedule_steps"] = self.stage.schedule_steps
         checkpoint["data"] = {"settings": data_settings(data), "identity": self._data_identity()}
         save_position(checkpoint, self.stage.trainer)
 
@@ -182,6 +184,9 @@ class Resumption:
             *setting_changes(saved, current, "model"),
             *setting_changes(saved_data["settings"], settings, "data"),
         ]
+        saved_steps, num_steps = checkpoint.get("schedule_steps"), self.stage.schedule_steps
+        if None not in (saved_steps, num_steps) and saved_steps != num_steps:
+            self.changes.append(SettingChange("schedule steps", saved_steps, num_steps))
         if self.changes:
             rank_zero_info(describe_changes(self.changes))
         refuse_other_optimizer(checkpoint.get("optimizer"), optimizer_class(self.stage.optimizer))

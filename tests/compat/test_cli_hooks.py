@@ -17,13 +17,21 @@ from lit_align.cli.main import EXPECTED_WARNINGS
 from lit_align.compat.lightning import StepsProgressBar, set_root_dir
 
 
-def test_lightnings_bar_counts_epochs_to_minus_two_and_ours_does_not():
-    descriptions = []
+@pytest.mark.parametrize(
+    ("max_epochs", "descriptions"),
+    [
+        (-1, ["Epoch 3/-2", "Epoch 4"]),
+        (None, ["Epoch 3", "Epoch 4"]),
+        (4, ["Epoch 3/3", "Epoch 4/4"]),
+    ],
+)
+def test_lightnings_bar_counts_epochs_from_zero_and_ours_from_one(max_epochs, descriptions):
+    shown = []
     for bar_class in (RichProgressBar, StepsProgressBar):
         bar = bar_class()
-        bar._trainer = SimpleNamespace(max_epochs=-1)
-        descriptions.append(bar._get_train_description(3).strip())
-    assert descriptions == ["Epoch 3/-2", "Epoch 3"]
+        bar._trainer = SimpleNamespace(max_epochs=max_epochs)
+        shown.append(bar._get_train_description(3).strip())
+    assert shown == descriptions
 
 
 def test_the_root_folder_of_a_trainer_can_be_changed(tmp_path):
