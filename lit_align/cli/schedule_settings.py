@@ -80,5 +80,7 @@ def describe_refusal(key: str, value: Any) -> str | None:
             f"write {EXAMPLE} instead"
         )
     if short_name == "ReduceLROnPlateau" and name != PLATEAU:
-        return f"model.lr_scheduler is {name}, which names no metric; write {PLATEAU} and its monitor, such as eval_loss"
+        return (
+            f"model.lr_scheduler is {name}, which names no metric; write {PLATEAU} and its monitor"
+        )
     return None

@@ -21,7 +21,7 @@ from lit_align.seeding import step_seed
 from lit_align.stages.hparams import plain_hparams
 from lit_align.stages.lr_schedulers import ReduceLROnPlateau, check_scheduler, step_on_plateau
 from lit_align.stages.resumption import Resumption
-from lit_align.stages.schedule import Schedule, expected_steps, number_of_steps
+from lit_align.stages.schedule import Schedule, current_step, expected_steps, number_of_steps
 from lit_align.stages.usage import memory_in_use
 from lit_align.types import Step
 
@@ -238,7 +238,8 @@ class Stage(LightningModule, ABC):
         """Give each parameter group its own rate times the schedule; a pure function of the step."""
         groups = self.trainer.optimizers[0].param_groups
         if self.schedule is not None and self.schedule_steps is not None:
-            multiplier = self.schedule.multiplier(self.global_step, self.schedule_steps)
+            step = current_step(self.trainer, self.schedule_steps)
+            multiplier = self.schedule.multiplier(step, self.schedule_steps)
             for group, options in zip(groups, self.resumption.group_options, strict=True):
                 group["lr"] = options["lr"] * multiplier
         self.learning_rates = [float(group["lr"]) for group in groups]

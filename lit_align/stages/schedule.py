@@ -121,6 +121,17 @@ def expected_steps(trainer: Trainer, data: Any) -> int | None:
     return number_of_steps(trainer, length if math.isinf(length) else int(length))
 
 
+def current_step(trainer: Trainer, num_steps: int) -> int:
+    """Steps of a run before the present one.
+
+    In a run that ``max_steps`` ends, these are those with an update, as Lightning counts them. In a run that its epochs
+    end, also those that were empty or skipped: the schedule is over when the epochs are.
+    """
+    if num_steps == trainer.max_steps:
+        return trainer.global_step
+    return trainer.fit_loop.total_batch_idx
+
+
 def _check_steps(name: str, value: float) -> None:
     check_at_least(name, value, 0)
     if value >= 1 and not float(value).is_integer():

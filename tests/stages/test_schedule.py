@@ -186,6 +186,7 @@ def test_policy_and_critic_fall_from_rates_of_their_own(tiny, tmp_path):
 
 
 def test_rounds_are_epochs_of_one_schedule(tiny, pairs, tmp_path):
+    """Also where prompts without a label leave steps empty: the schedule ends with the last round."""
     rounds = (
         *("--data=Online", f"--data.train={pairs}", "--data.rounds=2", "--data.round_size=8"),
         *("--data.feedback=FromReward", "--data.feedback.reward=Length"),
@@ -196,7 +197,10 @@ def test_rounds_are_epochs_of_one_schedule(tiny, pairs, tmp_path):
         word for word in arguments(tiny, pairs, tmp_path / "run", COSINE) if "--data" not in word
     ]
     main([*run, *rounds])
-    assert logged(tmp_path / "run") == pytest.approx(peer_rates(cosine(1, 4), 4), rel=1e-12)
+    first_steps = logged(tmp_path / "run")[
+        ::2
+    ]  # one pair of 8 prompts has a label: one step of two
+    assert first_steps == pytest.approx(peer_rates(cosine(1, 4), 4)[::2], rel=1e-12)
 
 
 def test_a_scheduler_that_waits_for_a_metric_follows_the_validations(tiny, pairs, tmp_path):
@@ -225,26 +229,23 @@ def test_a_scheduler_that_waits_for_a_metric_follows_the_validations(tiny, pairs
 PLATEAU = "--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau"
 
 
+ONE_CYCLE = "--model.lr_scheduler={class_path: OneCycleLR, init_args: {max_lr: 1, total_steps: %s}}"
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--model.schedule={shape: cosine, warmup: 100}"], "schedule.warmup is 100 steps, and the run has 6; shorten"),
-        (["--model.schedule={shape: wsd, warmup: 3, decay: 4}"], "schedule.warmup is 3 and schedule.decay 4 steps, and"),
+        (["--model.schedule={shape: cosine, warmup: 100}"], "schedule.warmup is 100 steps, and the run has 6; "),
+        (["--model.schedule={shape: wsd, warmup: 3, decay: 4}"], "schedule.warmup is 3 and schedule.decay 4 steps, "),
         (["--model.schedule.shape=cosine", "--trainer.max_epochs=-1"], "model.schedule is over the steps of the run"),
         (
             [COSINE, "--model.lr_scheduler=StepLR", "--model.lr_scheduler.step_size=2"],
             "model.lr_scheduler and model.schedule are both set, and each changes the learning rate; set one of them",
         ),
-        ([PLATEAU, "--model.lr_scheduler.monitor=val_loss"], "model.lr_scheduler waits for the metric 'val_loss', which"),
-        ([PLATEAU, "--model.lr_scheduler.monitor=eval_loss"], "model.lr_scheduler waits for eval_loss, and the run has no"),
-        (
-            ["--model.lr_scheduler=OneCycleLR", "--model.lr_scheduler.max_lr=0.1", "--model.lr_scheduler.total_steps=4"],
-            "model.lr_scheduler OneCycleLR fails after 4 of 6 updates: ",
-        ),
-        (
-            ["--model.lr_scheduler={class_path: OneCycleLR, init_args: {max_lr: 1, total_steps: 10, pct_start: 0.1}}"],
-            "model.lr_scheduler cannot be made: float division by zero; correct its settings, or set model.schedule",
-        ),
+        ([PLATEAU, "--model.lr_scheduler.monitor=val_loss"], "model.lr_scheduler waits for the metric 'val_loss', "),
+        ([PLATEAU, "--model.lr_scheduler.monitor=eval_loss"], "model.lr_scheduler waits for eval_loss, and the run "),
+        ([ONE_CYCLE % 4], "model.lr_scheduler OneCycleLR fails after 4 of 6 updates: "),
+        ([ONE_CYCLE % "10, pct_start: 0.1"], "model.lr_scheduler cannot be made: float division by zero; correct "),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_before_weights_load(
