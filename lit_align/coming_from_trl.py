@@ -60,6 +60,12 @@ ROWS = [
             f"{INIT}.optimizer.init_args.lr": 1e-5,
         },
     ),
+    Row(
+        {"lr_scheduler_type": "cosine", "warmup_steps": 0.1},
+        {f"{INIT}.schedule.shape": "cosine", f"{INIT}.schedule.warmup": 0.1},
+        "the same values at each step; without a schedule the rate is constant, over there linear",
+    ),
+    Row({"report_to": "tensorboard"}, {"trainer.logger": "tensorboard"}),
     Row({"max_grad_norm": 1.0}, {f"{INIT}.max_grad_norm": 1.0}),
     Row({"gradient_checkpointing": True}, {f"{INIT}.gradient_checkpointing": True}),
     Row({"num_train_epochs": 2}, {"trainer.max_epochs": 2}),
