@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
 
 
@@ -43,6 +44,19 @@ def parameter_belongs_to(name: str, adapter: str) -> bool:
     """
     parts = name.split(".")
     return adapter in parts and any(part.startswith("lora_") for part in parts)
+
+
+def merge_layer(layer: LoraLayer, adapter: str) -> None:
+    """Add an adapter to the weight of a layer whose base has been dequantized.
+
+    PEFT's layers around 4-bit weights would quantize the sum again; its plain one takes them as they are by now.
+    """
+    from peft.tuners.lora import Linear, ParamWrapper
+
+    is_linear = isinstance(layer.get_base_layer(), nn.Linear)
+    is_plain = is_linear and not isinstance(layer, ParamWrapper)
+    merge: Any = Linear.merge if is_plain else type(layer).merge
+    merge(layer, safe_merge=True, adapter_names=[adapter])
 
 
 @contextmanager

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from lit_align.errors import ModelError
-from lit_align.models.export import merge_weights
 from lit_align.models.generate import stop_ids
 from lit_align.models.heads import ScoreHead
+from lit_align.models.merging import merge_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

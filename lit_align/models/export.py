@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lit_align.errors import ModelError
 from lit_align.models.atomic_folder import atomic_folder
 from lit_align.models.generate import stop_ids
+from lit_align.models.merging import merge_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -122,32 +123,3 @@ def _set_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Non
         model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.config.eos_token_id = tokenizer.eos_token_id
-
-
-def merge_weights(adapters: AdapterSet, role: str) -> PreTrainedModel:
-    """The base with ``role`` added to its weights, dequantized."""
-    from peft.tuners.lora import LoraLayer
-    from transformers.pytorch_utils import Conv1D
-
-    with adapters.activate(role, training=False) as base:
-        model: Any = base
-    if getattr(model, "hf_quantizer", None) is not None:
-        try:
-            model.dequantize(dtype=model.dtype)
-        except NotImplementedError as error:
-            raise ModelError(
-                f"the weights of {adapters.base!r} cannot be dequantized; export the adapter alone"
-            ) from error
-    for name, layer in list(model.named_modules()):
-        if not isinstance(layer, LoraLayer):
-            continue
-        linear = layer.get_base_layer()
-        if not isinstance(linear, nn.Linear | Conv1D):  # the latter of GPT-2
-            raise ModelError(
-                f"an adapter on a {type(linear).__name__} cannot be merged here; export the adapter alone, and merge "
-                "it with PEFT's merge_and_unload"
-            )
-        if role in layer.lora_A:
-            linear.weight += cast("Any", layer).get_delta_weight(role).to(linear.weight)
-        model.set_submodule(name, linear)
-    return cast("PreTrainedModel", model)
