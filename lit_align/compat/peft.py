@@ -9,6 +9,7 @@ families it drops dense layers from them, or doubles a rank.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from peft.tuners.lora import LoraLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -57,6 +59,26 @@ def merge_layer(layer: LoraLayer, adapter: str) -> None:
     is_plain = is_linear and not isinstance(layer, ParamWrapper)
     merge: Any = Linear.merge if is_plain else type(layer).merge
     merge(layer, safe_merge=True, adapter_names=[adapter])
+
+
+def rewritten_targets(config: LoraConfig, model: nn.Module) -> list[str]:
+    """The target modules of an adapter that PEFT, left to itself, would take for something else in this model."""
+    from peft.utils import transformers_weight_conversion
+
+    convert = transformers_weight_conversion.convert_peft_config_for_transformers
+    targets = config.target_modules or ()
+    rewritten = []
+    for target in [targets] if isinstance(targets, str) else sorted(targets):
+        single = copy.copy(config)
+        single.target_modules = target if isinstance(targets, str) else {target}
+        try:
+            convert(single, model, None)
+        except ValueError:  # a part of what older releases held apart
+            rewritten.append(target)
+        else:
+            if single.target_modules not in (target, {target}):
+                rewritten.append(target)
+    return rewritten
 
 
 @contextmanager

@@ -20,13 +20,19 @@ CARD_FILE = "README.md"
 
 
 def lora_settings(adapters: AdapterSet, role: str) -> dict[str, Any]:
-    """A role's r, alpha and targets; those of ``init_adapter`` if it started from one.
+    """A role's r, alpha, targets and, where it has some, parameters; those of ``init_adapter`` if it started from one.
 
     Raises:
         ModelError: if the role has no adapter.
     """
     config = adapters.lora_config(role)
-    return {"r": config.r, "alpha": config.lora_alpha, "targets": written_targets(config)}
+    settings = {"r": config.r, "alpha": config.lora_alpha, "targets": written_targets(config)}
+    if config.target_parameters:
+        settings["target_parameters"] = sorted(config.target_parameters)
+    for variant in ("use_rslora", "use_dora"):
+        if getattr(config, variant):
+            settings[variant] = True
+    return settings
 
 
 def save_adapter(
@@ -51,7 +57,7 @@ def save_adapter(
     Raises:
         ModelError: if the role has no adapter.
     """
-    config = adapters.lora_config(role)
+    config = adapters.portable_config(role)
     record = {**(provenance or {}), "role": role, "lora": lora_settings(adapters, role)}
     head = adapters.head(role) if role in adapters.heads else None
     from transformers import GenerationConfig

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -16,12 +15,13 @@ from torch import Tensor, nn
 
 from lit_align.compat.peft import adapter_layers, parameter_belongs_to, switch_adapter
 from lit_align.errors import ModelError
-from lit_align.models.adapters import adapter_state, read_adapter, set_adapter_state
+from lit_align.models.adapters import adapter_state, set_adapter_state
 from lit_align.models.heads import ScoreHead
-from lit_align.models.inventory import ALL_LINEAR, Inventory, adapted_layers
+from lit_align.models.initial_adapter import initial_adapter
+from lit_align.models.inventory import Inventory
 from lit_align.models.layers import copy_without_weights, read_layers
 from lit_align.models.lora import Lora
-from lit_align.models.lora_targets import adapting, set_targets
+from lit_align.models.lora_targets import adapted_names, adapting, portable_config, unwrapped_name
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -79,7 +79,9 @@ class AdapterSet(nn.Module):
         whole_model = copy_without_weights(base_model)
         self._base_layers = read_layers(whole_model)
         self._base_numbers = sum(weight.numel() for weight in whole_model.parameters())
-        config, init_weights = _initial_adapter(self, lora, init_adapter)
+        config, init_weights = initial_adapter(
+            self.base, self.revision, self._base_layers, lora, init_adapter
+        )
         self._create_adapters(base_model, config, head_sizes, seed)
         if init_weights is not None:
             for role in self.names:
@@ -209,25 +211,30 @@ class AdapterSet(nn.Module):
             )
         return cast("LoraConfig", self.peft.peft_config[role])
 
+    def portable_config(self, role: str) -> LoraConfig:
+        """PEFT's settings of a role's adapter, by which other programs adapt the same layers.
+
+        Raises:
+            ModelError: if the role has no adapter.
+        """
+        config = self.lora_config(role)
+        return portable_config(
+            config, self.model, self._base_layers, adapted_names(self.model, role)
+        )
+
     def adapter_weights(self, role: str) -> dict[str, Tensor]:
         """The weights of a role's adapter, by PEFT's names."""
         return adapter_state(self.peft, role)
 
     def inventory(self) -> Inventory:
         """What became of each layer of the base: read from the layers as they are."""
-        from peft.tuners.lora import LoraLayer
-
-        adapted, four_bit = [], []
+        four_bit = []
         for name, module in self.model.named_modules():
-            own_name = name.replace(".base_layer", "")
-            if isinstance(module, LoraLayer) and self.trained_roles[0] in module.lora_A:
-                parameter = getattr(module, "parameter_name", None)
-                adapted.append(f"{own_name}.{parameter}" if parameter else own_name)
             if getattr(getattr(module, "weight", None), "quant_state", None) is not None:
-                four_bit.append(own_name)
+                four_bit.append(unwrapped_name(name))
         return Inventory(
             self._base_layers,
-            frozenset(adapted),
+            frozenset(adapted_names(self.model, self.trained_roles[0])),
             frozenset(four_bit),
             self._base_numbers,
             self.lora_config(self.trained_roles[0]).r,
@@ -331,33 +338,6 @@ class _ActiveAdapter(AbstractContextManager["PreTrainedModel"]):
         self.adapters._switch_to(role)
         if training is not None and training != self.adapters.peft.training:
             self.adapters.peft.train(training)
-
-
-def _initial_adapter(
-    adapters: AdapterSet, lora: Lora, init_adapter: str | Path | None
-) -> tuple[LoraConfig, dict[str, Tensor] | None]:
-    """Settings of the trained adapters, and the weights they start from, if any."""
-    from peft import LoraConfig
-
-    weights = None
-    if init_adapter is None:
-        config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, task_type="CAUSAL_LM")
-        is_pattern = isinstance(lora.targets, str) and lora.targets != ALL_LINEAR
-        pattern = str(lora.targets) if is_pattern else None
-        layers = adapters._base_layers
-        set_targets(config, layers, adapted_layers(layers, lora), pattern)
-    else:
-        config, weights = read_adapter(init_adapter, adapters.base, adapters.revision)
-        if (config.r, config.lora_alpha) != (lora.r, lora.alpha):
-            warnings.warn(
-                f"the adapter in {str(init_adapter)!r} has r={config.r} and alpha={config.lora_alpha}; "
-                f"lora.r={lora.r} and lora.alpha={lora.alpha} are not used",
-                stacklevel=3,
-            )
-    config.base_model_name_or_path = adapters.base
-    config.lora_dropout = lora.dropout
-    config.inference_mode = False
-    return config, weights
 
 
 def _enable_checkpointing(adapters: AdapterSet) -> None:

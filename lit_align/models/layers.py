@@ -36,6 +36,7 @@ class Layer:
             can replace; otherwise it is a parameter of a larger module, which an adapter can only add to.
         obstacle: why no adapter can be put on it, if so.
         whole: why it is never stored in 4 bits, if so.
+        transposed: whether rows of its weight are inputs, as in GPT-2.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Layer:
     in_module: bool = True
     obstacle: str = ""
     whole: str = ""
+    transposed: bool = False
 
     @property
     def numbers(self) -> int:
@@ -153,7 +155,9 @@ class _Reader:
 
     def linear(self, name: str, module: nn.Module) -> Layer:
         """A linear layer."""
-        layer = Layer(name, "linear", tuple(module.get_parameter("weight").shape))
+        is_transposed = not isinstance(module, nn.Linear)
+        shape = tuple(module.get_parameter("weight").shape)
+        layer = Layer(name, "linear", shape, transposed=is_transposed)
         if module is self.head:
             return replace(layer, kind="head", whole="the head")
         parent, _, attribute = name.rpartition(".")

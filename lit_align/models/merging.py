@@ -11,6 +11,7 @@ from torch import nn
 from lit_align.compat.peft import merge_layer
 from lit_align.errors import ModelError
 from lit_align.models.layers import copy_without_weights
+from lit_align.models.lora_targets import unwrapped_name
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
@@ -76,7 +77,7 @@ def _merge(layer: LoraLayer, role: str, name: str, shared: set[int]) -> None:
     layers: Any = (layer.lora_A, layer.lora_embedding_A)
     if not any(role in adapters for adapters in layers):
         return
-    own_name = name.replace(".base_layer", "")
+    own_name = unwrapped_name(name)
     parameter = getattr(layer, "parameter_name", "weight")
     weight: Any = getattr(layer.get_base_layer(), parameter, None)
     if id(weight) in shared:
