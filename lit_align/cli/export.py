@@ -102,7 +102,9 @@ def _write_adapter(stage: Any, options: argparse.Namespace, folder: Path) -> Non
     summary = run_summary(options.run)
     if summary is not None:
         write_adapter_card(folder, dict(summary))
-    print(f"{folder} holds an adapter on {stage.base.path}; {_elsewhere(stage, roles[0])}")
+    print(
+        f"{folder} holds an adapter on {stage.base.path}; {_elsewhere(stage, roles[0], role_folder)}"
+    )
 
 
 def _write_classifier(stage: Any, options: argparse.Namespace, folder: Path) -> None:
@@ -157,9 +159,10 @@ def _option(options: argparse.Namespace) -> str:
     return "ollama" if options.ollama else "merge"
 
 
-def _elsewhere(stage: Any, role: str) -> str:
-    """What other programs can do with the adapter, as a sentence."""
+def _elsewhere(stage: Any, role: str, folder: Path) -> str:
+    """What other programs can do with the adapter in a folder, in a sentence or two."""
     from lit_align.models.card import is_hub_id
+    from lit_align.models.vllm import vllm_options, vllm_problems
 
     path = stage.base.path
     if role in stage.adapters.heads:
@@ -172,6 +175,15 @@ def _elsewhere(stage: Any, role: str) -> str:
             "PEFT loads it on the base as README.md shows. Programs that look a base up by its name, such as vLLM, do "
             "not know that GGUF file: for them use --merge."
         )
-    if not is_hub_id(path):
-        return "PEFT and vLLM load it as it is where the base is in that folder."
-    return "PEFT and vLLM load it as it is."
+    place = "as it is" if is_hub_id(path) else "as it is where the base is in that folder"
+    if stage.adapters.needs_whole_base(role):
+        place = "on the base in 16 or 32 bits, not in 4"
+    problems = vllm_problems(folder)
+    if problems:
+        return (
+            f"PEFT loads it {place}. vLLM does not: {', and '.join(problems)}; for it use --merge."
+        )
+    return (
+        f"PEFT loads it {place}. It has the form that vLLM loads ({vllm_options(folder)}) on the models for which vLLM "
+        "has LoRA; it has not been run there."
+    )

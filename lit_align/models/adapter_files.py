@@ -59,6 +59,8 @@ def save_adapter(
     """
     config = adapters.portable_config(role)
     record = {**(provenance or {}), "role": role, "lora": lora_settings(adapters, role)}
+    if adapters.needs_whole_base(role):
+        record["needs_whole_base"] = True
     head = adapters.head(role) if role in adapters.heads else None
     from transformers import GenerationConfig
 

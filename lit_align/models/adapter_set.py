@@ -222,6 +222,12 @@ class AdapterSet(nn.Module):
             config, self.model, self._base_layers, adapted_names(self.model, role)
         )
 
+    def needs_whole_base(self, role: str) -> bool:
+        """Whether PEFT can put a role's saved adapter only on a base that is not in 4 bits, as it was in training."""
+        parameters = set(self.portable_config(role).target_parameters or ())
+        renamed = parameters - set(self.lora_config(role).target_parameters or ())
+        return bool(renamed and self.inventory().four_bit)
+
     def adapter_weights(self, role: str) -> dict[str, Tensor]:
         """The weights of a role's adapter, by PEFT's names."""
         return adapter_state(self.peft, role)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from lit_align._version import __version__
@@ -29,6 +30,45 @@ BASE_CHANGING_SETTINGS = (
 
 BASE_KEEPING_INIT = (True, False, "gaussian", "orthogonal", "kaiming")
 """Values of ``init_lora_weights`` that leave the base as it is; PiSSA, OLoRA and others change it."""
+
+
+PLAIN_LORA = (
+    *(
+        "alpha_pattern",
+        "auto_mapping",
+        "base_model_name_or_path",
+        "ensure_weight_tying",
+        "exclude_modules",
+    ),
+    *(
+        "fan_in_fan_out",
+        "inference_mode",
+        "layers_pattern",
+        "layers_to_transform",
+        "lora_alpha",
+        "lora_bias",
+    ),
+    *(
+        "lora_dropout",
+        "megatron_core",
+        "peft_type",
+        "peft_version",
+        "qalora_group_size",
+        "r",
+        "rank_pattern",
+    ),
+    *(
+        "revision",
+        "runtime_config",
+        "target_modules",
+        "target_parameters",
+        "task_type",
+        "use_dora",
+        "use_rslora",
+    ),
+    *("bias", "init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+)
+"""Settings under which a layer computes by itself, or of the initial weights; others name variants of LoRA."""
 
 
 def read_adapter(
@@ -78,7 +118,20 @@ def check_adapter(folder: str | Path, base: str, revision: str | None = None) ->
             f"the adapter in {str(folder)!r} sets {' and '.join(base_changing)}, which changes the shared base; "
             "merge it into the base and give the merged model instead"
         )
+    _check_variant(folder)
     return config
+
+
+def _check_variant(folder: Path) -> None:
+    """Refuse settings that change what an adapter computes in ways that are not known here."""
+    settings = read_json(folder / "adapter_config.json")
+    known = (*PLAIN_LORA, *BASE_CHANGING_SETTINGS)
+    unknown = [name for name, value in settings.items() if value and name not in known]
+    if unknown:
+        raise ModelError(
+            f"the adapter in {str(folder)!r} sets {' and '.join(unknown)}, a variant of LoRA that lit-align does not "
+            "compute; merge it into the base with PEFT's merge_and_unload and give the merged model instead"
+        )
 
 
 def _check_base(folder: Path, trained_on: str | None, base: str, revision: str | None) -> None:
@@ -193,6 +246,7 @@ def set_adapter_state(
     """
     from peft import set_peft_model_state_dict
 
+    weights = _without_base_weights(peft, weights, source)
     shapes = {name: weight.shape for name, weight in adapter_state(peft, adapter).items()}
     new_shapes = {name: weight.shape for name, weight in weights.items()}
     names = {**shapes, **new_shapes}
@@ -203,3 +257,26 @@ def set_adapter_state(
             "give one with the same r and targets, trained on this base"
         )
     set_peft_model_state_dict(peft, dict(weights), adapter_name=adapter)
+
+
+def _without_base_weights(
+    peft: PeftModel, weights: Mapping[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    """The weights less copies of those of the base: PEFT saves embeddings with an adapter on them.
+
+    Raises:
+        ModelError: if they are no copies.
+    """
+    base = dict(peft.named_parameters(remove_duplicate=False))
+    adapter_weights = {}
+    for name, weight in weights.items():
+        if "lora_" in name or name not in base:
+            adapter_weights[name] = weight
+            continue
+        own = base[name]
+        if own.shape != weight.shape or not torch.equal(weight.to(own), own):
+            raise ModelError(
+                f"{source} holds {name!r}, other weights than the base's, which all adapters share: embeddings were "
+                "resized or trained; merge it into the base and give the merged model instead"
+            )
+    return adapter_weights

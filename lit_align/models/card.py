@@ -188,10 +188,17 @@ def _with_interval(metric: str, value: Any, metrics: Mapping[str, Any]) -> str:
 
 def _loading(provenance: Mapping[str, Any], loads: Mapping[str, Any], is_scorer: bool) -> list[str]:
     dtype = str(provenance.get("dtype", "float32"))
+    if provenance.get("needs_whole_base"):
+        loads = {**loads, "quantization": "none"}
     code = base_code(loads, dtype) + (
         score_code(provenance) if is_scorer else peft_code(provenance)
     )
     lines = [f"```python\n{code}```"]
+    if provenance.get("needs_whole_base"):
+        lines.append(
+            "PEFT cannot put this adapter on a base in 4 bits, in which it was trained; lit-align can, and "
+            "`lit-align export RUN FOLDER --merge` writes exactly what was trained."
+        )
     if loads["path"].startswith("package:") or loads["path"].endswith(".gguf"):
         lines.append(
             f"The base is the GGUF file `{loads['path']}`: programs that load adapters by the name of their base, such "
