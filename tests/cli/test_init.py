@@ -10,9 +10,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lit_align.__main__ import main
 from lit_align.cli.init.base_config import size_in_name, usual_config
+from lit_align.cli.init.settings import (
+    optimization_settings,
+    set_data,
+    start_settings,
+    to_yaml,
+)
 from lit_align.cli.init.sizes import choose_sizes
 from lit_align.cli.tasks import OTHER_TASKS, TASKS
 from lit_align.errors import ConfigError
@@ -186,6 +194,16 @@ def test_the_command_in_the_file_writes_it_again(folder, tiny):
     assert (folder / "dpo.yaml").read_text() == written
     objective = yaml.safe_load(written)["model"]["init_args"]["objective"]
     assert objective == {"class_path": "SimPO", "init_args": {"beta": 2.0, "gamma": 1.0}}
+
+
+@given(st.text(min_size=1), st.lists(st.text(), min_size=2, max_size=3), st.floats(1e-9, 1.0))
+def test_whatever_a_file_is_called_the_yaml_reads_back(base, files, lr):
+    task = TASKS[2]
+    settings = start_settings(task, base)
+    set_data(settings, files, files[:1])
+    optimizer = settings["model"]["init_args"]["optimizer"]
+    settings["model"]["init_args"] |= optimization_settings(optimizer, lr)
+    assert yaml.safe_load(to_yaml(settings, {"train": "why", "lora": "rank"})) == settings
 
 
 # ---------------------------------------------------------------- the data and the reward

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from lit_align.cli.init.options import command_line, output_path, print_next, write_new
-from lit_align.cli.init.settings import to_yaml
+from lit_align.cli.init.settings import as_comment, to_yaml
 from lit_align.cli.tasks import Task
 from lit_align.errors import ConfigError, DataError
 from lit_align.package_files import packaged_folder
@@ -48,7 +48,7 @@ def write_other(task: Task, options: argparse.Namespace) -> None:
         text, commands = _label(options, path), [f"lit-align label -c {path}"]
     else:
         text, commands = _orca(options, task), [f"lit-align fit -c {path}"]
-    header = f"# {commands[0]}\n# Written by: {command_line(task, options)}\n"
+    header = as_comment([commands[0], f"Written by: {command_line(task, options)}"])
     write_new(path, header + text)
     print(f"Wrote {path}.")
     print_next(commands)

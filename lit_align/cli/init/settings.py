@@ -170,6 +170,17 @@ def to_yaml(settings: Mapping[str, Any], comments: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def as_comment(lines: Sequence[str]) -> str:
+    r"""Lines as comments of a YAML; a line break within one begins a comment too.
+
+    Example:
+        >>> as_comment(["a.csv: 3 rows", "b\nc"])
+        '# a.csv: 3 rows\n# b\n# c\n'
+    """
+    comment_lines = [f"# {line}\n" for line in "\n".join(lines).splitlines()]
+    return "".join(comment_lines)
+
+
 def _append_block(
     lines: list[str], block: Mapping[str, Any], comments: Mapping[str, str], indent: str
 ) -> None:

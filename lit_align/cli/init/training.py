@@ -8,6 +8,7 @@ from lit_align.cli.init.base_config import read_base
 from lit_align.cli.init.options import command_line, output_path, print_next, write_new
 from lit_align.cli.init.rows import describe_files
 from lit_align.cli.init.settings import (
+    as_comment,
     set_data,
     set_reward,
     set_sizes,
@@ -58,7 +59,7 @@ def write_config(task: Task, options: argparse.Namespace) -> None:
         value = getattr(sizes, name, None)
         print(f"{name}{'' if value is None else f' {value}'}: {reason}")
     header = [f"lit-align fit -c {path}", f"Written by: {command_line(task, options)}", *lines]
-    text = "".join(f"# {line}\n" for line in header) + to_yaml(settings, comments)
+    text = as_comment(header) + to_yaml(settings, comments)
     if not options.validation:
         text += f"    {VALIDATION}\n"
     write_new(path, text)
