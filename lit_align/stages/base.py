@@ -14,12 +14,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_align.compat.progress import number_logged_step, use_resumable_loop
 from lit_align.errors import ConfigError, TrainingError
 from lit_align.seeding import step_seed
 from lit_align.stages.hparams import plain_hparams
-from lit_align.stages.lr_schedulers import ReduceLROnPlateau, check_scheduler, step_on_plateau
+from lit_align.stages.lr_schedulers import check_scheduler, step_on_plateau
 from lit_align.stages.resumption import Resumption
 from lit_align.stages.schedule import Schedule, current_step, expected_steps, number_of_steps
 from lit_align.stages.usage import memory_in_use

@@ -102,5 +102,5 @@ def _check_monitor(stage: Scheduled, scheduler: ReduceLROnPlateau) -> None:
 
 
 def _validates(trainer: Trainer, data: Any) -> bool:
-    limit = trainer.limit_val_batches  # type: ignore[attr-defined]
+    limit = trainer.limit_val_batches
     return bool(limit) and bool(data.val_dataloader())

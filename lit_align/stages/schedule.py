@@ -116,7 +116,7 @@ def expected_steps(trainer: Trainer, data: Any) -> int | None:
             length = len(data.train_dataloader())
     except TypeError:  # an iterable without a length
         length = math.inf
-    limit = trainer.limit_train_batches  # type: ignore[attr-defined]
+    limit = trainer.limit_train_batches
     length = min(length, limit) if isinstance(limit, int) else length * limit
     return number_of_steps(trainer, length if math.isinf(length) else int(length))
 
