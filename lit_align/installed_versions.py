@@ -27,7 +27,8 @@ def check_versions(requirements: Iterable[str] | None = None) -> None:
         Traceback (most recent call last):
         lit_align.errors.ConfigError: pluggy ... is installed, and lit_align needs pluggy>=99; pip install 'pluggy>=99'
     """
-    old, untested = [], []
+    old: list[_Package] = []
+    untested: list[_Package] = []
     for package in _unfitting(_own() if requirements is None else requirements):
         (old if package.is_old else untested).append(package)
     if old:

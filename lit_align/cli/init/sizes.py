@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lit_align.errors import ConfigError
-from lit_align.memory.model import GIB, ModelShape
+from lit_align.memory.model import ModelShape
 from lit_align.memory.planner import CUDA_OVERHEAD, MemoryPlanner, Plan
-from lit_align.models.adapter_set import Lora
+from lit_align.models.inventory import GIB
 from lit_align.models.load import Base
+from lit_align.models.lora import Lora
 from lit_align.plugins import load_plugins
 
 if TYPE_CHECKING:
