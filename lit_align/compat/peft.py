@@ -69,14 +69,14 @@ def rewritten_targets(config: LoraConfig, model: nn.Module) -> list[str]:
     targets = config.target_modules or ()
     rewritten = []
     for target in [targets] if isinstance(targets, str) else sorted(targets):
-        single = copy.copy(config)
-        single.target_modules = target if isinstance(targets, str) else [target]
+        single: Any = copy.copy(config)
+        single.target_modules = target if isinstance(targets, str) else {target}
         try:
             convert(single, model, None)
         except ValueError:  # a part of what older releases held apart
             rewritten.append(target)
         else:
-            if single.target_modules not in (target, [target], {target}):
+            if single.target_modules not in (target, {target}):
                 rewritten.append(target)
     return rewritten
 

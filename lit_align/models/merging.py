@@ -110,7 +110,7 @@ def _restore_conv1d(model: nn.Module, structure: nn.Module) -> None:
         if not isinstance(module, Conv1D) or not isinstance(current, nn.Linear):
             continue
         with torch.device("meta"):
-            restored = Conv1D(current.out_features, current.in_features)  # type: ignore[no-untyped-call]
+            restored: Any = Conv1D(current.out_features, current.in_features)  # type: ignore[no-untyped-call]
         restored.weight = nn.Parameter(current.weight.T.contiguous(), requires_grad=False)
         restored.bias = current.bias
         model.set_submodule(name, restored)
