@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lit_align.models.generate import stop_ids
 from lit_align.models.gguf_file import gguf_obstacle, write_gguf
 from lit_align.models.modelfile import modelfile
+from lit_align.models.stop_ids import stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -10,8 +10,8 @@ from lit_align.jsonl import read_json
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.adapters import read_adapter, write_adapter, written_targets
 from lit_align.models.card import adapter_card
-from lit_align.models.generate import stop_ids
 from lit_align.models.heads import HEAD_FILE, ScoreHead
+from lit_align.models.stop_ids import stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lit_align.errors import ModelError
 from lit_align.models.atomic_folder import atomic_folder
-from lit_align.models.generate import stop_ids
 from lit_align.models.merging import merge_weights
+from lit_align.models.stop_ids import stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from lit_align.chat.turn_ends import turn_ends
 from lit_align.compat.stopping import stop_if_told
 from lit_align.errors import ModelError
+from lit_align.models.stop_ids import stop_ids
 from lit_align.seeding import step_seed
 
 if TYPE_CHECKING:
@@ -181,18 +181,6 @@ def check_context_length(config: PreTrainedConfig, prompt_tokens: int, max_new_t
             f"a prompt of {prompt_tokens} tokens and max_new_tokens {max_new_tokens} need {needed} positions, and the "
             f"model has {positions}; lower max_new_tokens, or data.max_length, which drops longer prompts"
         )
-
-
-def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end a completion: EOS of model and tokenizer, and the end of a turn in the chat template."""
-    stop_tokens = set(turn_ends(tokenizer))
-    for source in (model.generation_config, model.config):
-        eos = getattr(source, "eos_token_id", None)
-        if isinstance(eos, list):
-            stop_tokens.update(eos)
-        elif eos is not None:
-            stop_tokens.add(eos)
-    return sorted(stop_tokens)
 
 
 def _draw_uniforms(seed: int, prompt_index: int, num_generations: int, max_new: int) -> Tensor:

@@ -6,8 +6,9 @@ import torch
 from lit_align.data.packing import pack
 from lit_align.errors import ModelError
 from lit_align.models.adapter_set import AdapterSet, Lora
-from lit_align.models.generate import generate, sample, stop_ids, stream
+from lit_align.models.generate import generate, sample, stream
 from lit_align.models.load import Base, load_model, load_tokenizer
+from lit_align.models.stop_ids import stop_ids
 from lit_align.models.tree_forward import TreeForward
 from lit_align.types import Group, Tree
 
