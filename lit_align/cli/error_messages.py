@@ -73,6 +73,10 @@ def _explanations(message: str, settings: Iterable[str]) -> Iterator[str]:
 
 def _explain_option(match: re.Match[str]) -> Iterator[str]:
     """A class has no such setting."""
+    if match["option"] == "class_path":  # settings beside it hide that it names a class
+        key, _ = _key_and_types(match.string)
+        yield _beside_class_path(key, match.string) or f"{key} names no class that fits; correct it"
+        return
     path, option = match["path"], match["option"]
     names = parameters_of(import_class(path))
     yield f"{_short(path)} takes no {option!r}{_foreign(option) or suggestion(option, names)}"
@@ -200,14 +204,18 @@ def _explain_class_error(match: re.Match[str]) -> Iterator[str]:
     yield match["sentence"]
 
 
+def _beside_class_path(key: str, message: str) -> str | None:
+    """What is said of settings that stand beside the name of their class; None if none do."""
+    given = re.search(r"Given value: \{'class_path': '[\w.]+', '(\w+)'", message)
+    if given is None or given[1] == "init_args":
+        return None
+    return f"the settings of {key}, such as {given[1]}, stand beside its class_path; indent them under {key}.init_args"
+
+
 def _explain_no_class(match: re.Match[str]) -> Iterator[str]:
-    given = re.search(r"Given value: \{'class_path': '[\w.]+', '(\w+)'", match.string)
-    if given and given[1] != "init_args":
-        key = match["key"]
-        yield (
-            f"the settings of {key}, such as {given[1]}, stand beside its class_path; indent them under "
-            f"{key}.init_args"
-        )
+    misplaced = _beside_class_path(match["key"], match.string)
+    if misplaced:
+        yield misplaced
         return
     yield (
         f"{match['key']} has no class yet; name it before its settings, as in --model=Preference --data=Comparisons"

@@ -36,7 +36,6 @@ FIT = [
         ("--learning_rate=1e-5", "unknown key 'learning_rate'; TRL's learning_rate is model.optimizer.lr here"),
         ("--model.per_device_train_batch_size=4", "Preference takes no 'per_device_train_batch_size'; TRL's per_dev"),
         ("--model.lora_alpha=4", "Preference takes no 'lora_alpha'; TRL's lora_alpha is model.lora.alpha here"),
-        ("--seed=4", "unknown key 'seed'; set model.seed (of weights, dropout and sampling) and data.seed"),
         # a group
         ("--model.lora={rank: 8}", "lora takes no 'rank'; there are adapt_experts, adapt_routers, alpha, dropout, r, "),
         # values of several types
