@@ -62,7 +62,7 @@ def test_resuming_a_complete_run_says_that_nothing_was_trained(tiny, tmp_path, c
 
 
 @pytest.mark.parametrize(
-    ("limit", "shown"), [("max_steps=2", "Epoch 0 "), ("max_epochs=1", "Epoch 0/0 ")]
+    ("limit", "shown"), [("max_steps=2", "Epoch 1 "), ("max_epochs=1", "Epoch 1/1 ")]
 )
 def test_the_progress_bar_counts_to_no_negative_epoch(limit, shown, tiny, tmp_path, capsys):
     run = arguments(
