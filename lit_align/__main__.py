@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 BARS_OFF = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
@@ -65,7 +66,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run_command(arguments: list[str]) -> None:
-    _refuse_old_packages()
+    from lit_align.installed_versions import check_versions
+
+    _call(
+        check_versions, None
+    )  # a sentence where a package is too old, rather than where a part of it is missed
     run = _command_without_trainer(arguments)
     if run:
         _call(run, arguments[1:])
@@ -73,18 +78,6 @@ def _run_command(arguments: list[str]) -> None:
         from lit_align.cli.main import main as run_with_lightning
 
         run_with_lightning(arguments)
-
-
-def _refuse_old_packages() -> None:
-    """End with a sentence where a package is too old, rather than where a part of it is missed."""
-    from lit_align.errors import ConfigError
-    from lit_align.installed_versions import check_versions
-
-    try:
-        check_versions()
-    except ConfigError as error:
-        print(f"lit-align: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _hide_bars_in_files() -> None:
@@ -138,7 +131,7 @@ def _plugin_command(command: str) -> Callable[[list[str]], object] | None:
     return commands[command].function if command in commands else None
 
 
-def _call(function: Callable[[list[str]], Result], arguments: list[str]) -> Result:
+def _call(function: Callable[[Argument], Result], arguments: Argument) -> Result:
     """Call a function of the command line; an error of ours is one line on stderr."""
     from lit_align.errors import LitAlignError, ModelError
 

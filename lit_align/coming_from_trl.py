@@ -11,16 +11,15 @@ class Row(NamedTuple):
         settings: dotted keys here, with equivalent values.
         note: shown in the table.
         only: the kinds of run that have it; empty for all.
+        is_joint: whether all the names together make all the settings, rather than each its own.
     """
 
     trl: dict[str, Any]
     settings: dict[str, Any]
     note: str = ""
     only: tuple[str, ...] = ()
+    is_joint: bool = False
 
-
-SPREAD = ("per_device_", "gradient_accumulation_")
-"""Names that together make two settings here."""
 
 OBJECTIVE = "model.init_args.objective"
 INIT = "model.init_args"
@@ -52,6 +51,7 @@ ROWS = [
         {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 8},
         {f"{DATA}.batch_size": 32, f"{DATA}.token_budget": 4096},
         "what one step learns from, all GPUs together; and what is in memory at once",
+        is_joint=True,
     ),
     Row(
         {"learning_rate": 1e-5},
@@ -149,8 +149,11 @@ def table() -> str:
 
 
 def _short(key: str, value: Any) -> str:
-    key = key.replace(".init_args", "")
-    return f"{key.removesuffix('.class_path')}: {value}" if key.endswith("class_path") else key
+    return f"{_path(key)}: {value}" if key.endswith("class_path") else _path(key)
+
+
+def _path(key: str) -> str:
+    return key.replace(".init_args", "").removesuffix(".class_path")
 
 
 def translation(name: str) -> str | None:
@@ -164,8 +167,7 @@ def translation(name: str) -> str | None:
         if name not in row.trl:
             continue
         keys = [key for key in row.settings if not key.endswith("class_path")] or [*row.settings]
-        if len(keys) == len(row.trl) and not name.startswith(SPREAD):
+        if len(keys) == len(row.trl) and not row.is_joint:
             keys = [keys[[*row.trl].index(name)]]
-        short = [key.replace(".init_args", "").removesuffix(".class_path") for key in keys]
-        return " and ".join(short)
+        return " and ".join(map(_path, keys))
     return None

@@ -6,21 +6,17 @@ import torch
 import transformers
 from transformers import AutoModel, AutoModelForCausalLM
 
+from tests import architectures
+
 VOCABULARY = 264
 SIZE = {
+    **architectures.SIZE,
     "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "max_position_embeddings": 512,
     "bos_token_id": None,
     "eos_token_id": 1,
-    "pad_token_id": 0,
 }
-HEADS = {"head_dim": 8}
-MIXED = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 6}
+HEADS, MIXED = architectures.HEADS, architectures.MIXED
 LATENT = {
     "q_lora_rank": 16,
     "kv_lora_rank": 16,

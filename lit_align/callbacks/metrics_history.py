@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_align.models.atomic_folder import sync_to_disk
-
-METRICS_FILE = "metrics.csv"
+from lit_align.run_report.record import METRICS, read_metrics
 
 
 class MetricsHistory(Callback):
@@ -29,7 +26,7 @@ class MetricsHistory(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The number of rows so far; they are on disk before the checkpoint is."""
-        path = None if self._folder is None else self._folder / METRICS_FILE
+        path = None if self._folder is None else self._folder / METRICS
         if path is None or not path.is_file():
             return {"rows": 0}
         sync_to_disk(path)
@@ -45,20 +42,11 @@ class MetricsHistory(Callback):
         """Copy the rows of the run that is resumed."""
         if not trainer.ckpt_path or not self._num_rows:
             return
-        history = Path(trainer.ckpt_path).parents[1] / METRICS_FILE
+        history = Path(trainer.ckpt_path).parents[1] / METRICS
         if not history.is_file():
             return
-        rows = read_rows(history, self._num_rows)
+        rows = read_metrics(history, self._num_rows)
         for logger in trainer.loggers:
             if isinstance(logger, CSVLogger):
                 logger.experiment.metrics.extend(rows)
                 logger.save()
-
-
-def read_rows(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """The first rows of a metrics file, without the cells that are empty."""
-    rows = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in islice(csv.DictReader(file), limit):
-            rows.append({name: value for name, value in row.items() if value})
-    return rows

@@ -76,15 +76,17 @@ def cutting_tokens(backend: Tokenizer) -> dict[str, int]:
     Empty if the ids of a segment depend on more than the segment: on a token that takes white space or letters beside
     it, on whether it is the first of the text, or on chance.
     """
-    settings: dict[str, Any] = json.loads(backend.to_str())
     cutting = {}
-    for token in settings["added_tokens"]:
-        if token["lstrip"] or token["rstrip"] or token["single_word"]:
+    for number, token in backend.get_added_tokens_decoder().items():
+        if token.lstrip or token.rstrip or token.single_word:
             return {}
-        if not token["normalized"] and token["content"]:
-            cutting[token["content"]] = token["id"]
-    depends_on_place = _has(settings["pre_tokenizer"], "prepend_scheme", "first")
-    is_random = settings["model"].get("dropout")
+        if not token.normalized and token.content:
+            cutting[token.content] = number
+    # of the whole tokenizer it would be a JSON text of megabytes
+    splitter = backend.pre_tokenizer
+    settings = None if splitter is None else json.loads(splitter.__getstate__())
+    depends_on_place = _has(settings, "prepend_scheme", "first")
+    is_random = getattr(backend.model, "dropout", None)
     return {} if depends_on_place or is_random or backend.encode_special_tokens else cutting
 
 

@@ -38,8 +38,7 @@ class TurnEnds:
         self.tokenizer = tokenizer
         self.ids = turn_ends(tokenizer)
         self._special = special_ids(tokenizer)
-        self._added = {**tokenizer.added_tokens_decoder}
-        self._closing_tokens: dict[int, bool] = {}
+        self._closing = ClosingTokens(tokenizer)
 
     def position(self, ids: list[int]) -> int | None:
         """The position after the token that ends a rendered turn; None if no token does.
@@ -49,9 +48,7 @@ class TurnEnds:
         Args:
             ids: of the turn.
         """
-        start = len(ids)
-        while start and self._is_closing(ids[start - 1]):
-            start -= 1
+        start = self._closing.start(ids)
         for position in range(start, len(ids)):
             if ids[position] in self.ids:
                 return position + 1
@@ -60,12 +57,31 @@ class TurnEnds:
                 return position + 1
         return None
 
+
+class ClosingTokens:
+    """The tokens that may stand behind the words of a turn: added ones, and white space.
+
+    Args:
+        tokenizer: of the ids.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self._added = {**tokenizer.added_tokens_decoder}
+        self._known: dict[int, bool] = {}
+
+    def start(self, ids: list[int]) -> int:
+        """Where they begin at the end of a turn."""
+        start = len(ids)
+        while start and self._is_closing(ids[start - 1]):
+            start -= 1
+        return start
+
     def _is_closing(self, token: int) -> bool:
-        """Whether a token may stand behind the words of a turn."""
-        is_closing = self._closing_tokens.get(token)
+        is_closing = self._known.get(token)
         if is_closing is None:
-            is_closing = token in self._added or _is_blank(token, self.tokenizer)
-            self._closing_tokens[token] = is_closing
+            is_closing = token in self._added or not str(self.tokenizer.decode([token])).strip()
+            self._known[token] = is_closing
         return is_closing
 
 
@@ -109,23 +125,10 @@ def _call_ends(template: ChatTemplate) -> set[int]:
             text = ""
         ids.append(_tokenize(text, template.tokenizer))
     one_call, two_calls = ids
-    start = _closing(one_call, template.tokenizer)
+    start = ClosingTokens(template.tokenizer).start(one_call)
     added = set(one_call[start:]).intersection(special_ids(template.tokenizer))
     last = [token for token in one_call[start:] if token in added][-1:]
     return {token for token in last if two_calls.count(token) <= one_call.count(token)}
-
-
-def _closing(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Where the added tokens and the white space at the end of a turn begin."""
-    added = tokenizer.added_tokens_decoder
-    start = len(ids)
-    while start and (ids[start - 1] in added or _is_blank(ids[start - 1], tokenizer)):
-        start -= 1
-    return start
-
-
-def _is_blank(token: int, tokenizer: PreTrainedTokenizerBase) -> bool:
-    return not str(tokenizer.decode([token])).strip()
 
 
 def _tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -118,10 +118,11 @@ def to_batch(trees: Sequence[Tree]) -> pa.RecordBatch:
     import pyarrow as pa
 
     schema = _schema()
+    prompts = [tree.prompt for tree in trees]
     branches = [[branch._asdict() for branch in tree.branches] for tree in trees]
     groups = [group_to_json(tree.group).encode("utf-8", "surrogatepass") for tree in trees]
     columns = [
-        _list_array([tree.prompt for tree in trees], np.int32),
+        _list_array(prompts, _flat_array(prompts, np.int32)),
         _nested_list_array([tree.responses for tree in trees], np.int32),
         _nested_list_array([tree.scored for tree in trees], np.bool_),
         pa.array(branches, schema.field("branches").type),
@@ -133,23 +134,26 @@ def to_batch(trees: Sequence[Tree]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _list_array(lists: Sequence[Sequence[Any]], dtype: type) -> pa.ListArray:
-    """The lists as an Arrow array; by way of one flat array, since Arrow looks at the type of every item of a list."""
+def _flat_array(lists: Sequence[Sequence[Any]], dtype: type) -> pa.Array:
+    """All items of the lists; by way of numpy, since Arrow looks at the type of every item of a list."""
+    import pyarrow as pa
+
+    size = sum(map(len, lists))
+    return pa.array(np.fromiter(chain.from_iterable(lists), dtype, size))
+
+
+def _list_array(lists: Sequence[Sequence[Any]], items: pa.Array) -> pa.ListArray:
+    """The lists as an array, of which ``items`` are the items."""
     import pyarrow as pa
 
     offsets = np.zeros(len(lists) + 1, np.int32)
-    np.cumsum([len(items) for items in lists], out=offsets[1:])
-    values: np.ndarray = np.fromiter(chain.from_iterable(lists), dtype, int(offsets[-1]))
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+    np.cumsum([*map(len, lists)], out=offsets[1:])
+    return pa.ListArray.from_arrays(pa.array(offsets), items)
 
 
 def _nested_list_array(lists: Sequence[Sequence[Sequence[Any]]], dtype: type) -> pa.ListArray:
-    import pyarrow as pa
-
-    offsets = np.zeros(len(lists) + 1, np.int32)
-    np.cumsum([len(inner) for inner in lists], out=offsets[1:])
-    values = _list_array([*chain.from_iterable(lists)], dtype)
-    return pa.ListArray.from_arrays(pa.array(offsets), values)
+    inner = [*chain.from_iterable(lists)]
+    return _list_array(lists, _list_array(inner, _flat_array(inner, dtype)))
 
 
 def group_to_json(group: Group) -> str:

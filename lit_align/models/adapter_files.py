@@ -57,13 +57,13 @@ def save_adapter(
     Raises:
         ModelError: if the role has no adapter.
     """
+    from transformers import GenerationConfig
+
     config = adapters.portable_config(role)
     record = {**(provenance or {}), "role": role, "lora": lora_settings(adapters, role)}
     if adapters.needs_whole_base(role):
         record["needs_whole_base"] = True
     head = adapters.head(role) if role in adapters.heads else None
-    from transformers import GenerationConfig
-
     weights = adapters.adapter_weights(role)
     if tokenizer is None:
         write_adapter(Path(folder), config, weights, record, head)

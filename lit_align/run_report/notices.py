@@ -13,9 +13,6 @@ LARGE_LOSS = 0.1
 LARGE_KL = 30.0
 """Nats per response from which a policy has left the reference far behind."""
 
-MANY_CUT = 0.5
-"""Share of responses from which it is said that their end was cut off."""
-
 LOSSES = ("malformed", "set aside", "overlong")
 LOW_ENTROPY = 0.1  # nats per token
 
@@ -61,12 +58,6 @@ def _of_data(ledgers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         lost = sum(fates.get(fate, 0) for fate in LOSSES)
         if rows and lost > LARGE_LOSS * rows:
             yield f"{lost:,} of the {rows:,} {split} rows ({lost / rows:.0%}) were left out; the data's table says why."
-        responses = ledger.get("num_responses", 0)
-        cut = ledger.get("ends_lost", 0)
-        if responses and cut > MANY_CUT * responses:
-            yield (
-                f"{cut:,} of {responses:,} {split} responses lost their end to max_length: it hardly learns to stop."
-            )
         unread = ledger.get("unread")
         if unread:
             names = ", ".join(f"{name} ({count:,})" for name, count in unread.items())

@@ -6,12 +6,14 @@ import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lit_align.errors import ConfigError
+from lit_align.jsonl import read_json
 
 SUMMARY, METRICS, LEDGER, CONFIG = "summary.json", "metrics.csv", "ledger.json", "config.yaml"
 PROVENANCE = "adapter/provenance.json"
@@ -77,20 +79,17 @@ def read_run(folder: Path) -> RunRecord:
         )
     return RunRecord(
         folder,
-        summary=_read_json(folder / SUMMARY),
+        summary=_read_optional(folder / SUMMARY),
         curves=_read_curves(folder / METRICS),
-        ledgers=_read_json(folder / LEDGER),
+        ledgers=_read_optional(folder / LEDGER),
         config=_read_config(folder / CONFIG),
-        provenance=_read_json(folder / PROVENANCE),
+        provenance=_read_optional(folder / PROVENANCE),
         samples=_read_samples(folder / SAMPLES),
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    content = json.loads(path.read_text("utf-8"))
-    return content if isinstance(content, dict) else {}
+def _read_optional(path: Path) -> dict[str, Any]:
+    return dict(read_json(path)) if path.is_file() else {}
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -99,18 +98,23 @@ def _read_config(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text("utf-8")) or {}
 
 
+def read_metrics(path: Path, limit: int | None = None) -> list[dict[str, str]]:
+    """The first rows of a metrics file, without the cells that are empty."""
+    rows = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in islice(csv.DictReader(file), limit):
+            rows.append({name: value for name, value in row.items() if value})
+    return rows
+
+
 def _read_curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
     curves: dict[str, tuple[list[int], list[float]]] = {}
-    if not path.is_file():
-        return curves
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            step = int(float(row.pop("step", None) or 0))
-            for name, value in row.items():
-                if value:
-                    steps, values = curves.setdefault(name, ([], []))
-                    steps.append(step)
-                    values.append(float(value))
+    for row in read_metrics(path) if path.is_file() else ():
+        step = int(float(row.pop("step", 0)))
+        for name, value in row.items():
+            steps, values = curves.setdefault(name, ([], []))
+            steps.append(step)
+            values.append(float(value))
     return curves
 
 

@@ -25,6 +25,9 @@ LIBRARIES = ("torch", "transformers", "peft", "lightning", "bitsandbytes")
 ELSEWHERE = ("objective", "base", "chat_template", "template_kwargs", "settings")
 """Settings that provenance holds under names of their own."""
 
+COUNTS = ("name", "rows", "fates", "tokens", "scored")
+"""What a card shows of a ledger."""
+
 
 def adapter_identity(
     adapters: AdapterSet,
@@ -54,13 +57,14 @@ def prompt_kind(trainer: Trainer | None) -> str | None:
 def data_counts(trainer: Trainer | None) -> dict[str, dict[str, Any]]:
     """The counts of each split's ledger; empty without data."""
     ledgers = getattr(getattr(trainer, "datamodule", None), "ledgers", {})
-    return ledger_counts({split: ledger.to_dict() for split, ledger in ledgers.items()})
+    return {
+        split: {name: getattr(ledger, name) for name in COUNTS} for split, ledger in ledgers.items()
+    }
 
 
 def ledger_counts(ledgers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The counts that a card shows, of the content of ``ledger.json``."""
-    names = ("name", "rows", "fates", "tokens", "scored")
-    return {split: {name: ledger[name] for name in names} for split, ledger in ledgers.items()}
+    return {split: {name: ledger[name] for name in COUNTS} for split, ledger in ledgers.items()}
 
 
 def base_and_tokenizer(

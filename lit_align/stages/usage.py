@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import torch
 
-GIB = 2**30
+from lit_align.models.inventory import GIB
 
 
 def memory_in_use(device: torch.device) -> float:

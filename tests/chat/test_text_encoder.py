@@ -115,3 +115,21 @@ def test_few_segments_are_kept():
         encoder.encode(f"always<s>{number}")
     assert len(encoder._segments) == KEPT_SEGMENTS
     assert "always" in encoder._segments
+
+
+class Unwritten:
+    """A compiled tokenizer that is not written out as JSON, which takes a tenth of a second for a real one."""
+
+    def __init__(self, backend):
+        self.backend = backend
+
+    def __getattr__(self, name):
+        assert name != "to_str"
+        return getattr(self.backend, name)
+
+
+def test_an_encoder_is_made_without_writing_the_tokenizer_out(kind):
+    """Rewards make one at each call."""
+    _, tokenizer = kind
+    backend = fast_backend(tokenizer)
+    assert TextEncoder(tokenizer, Unwritten(backend))._cutting == cutting_tokens(backend)
