@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.browser import artefacts, browser  # noqa: F401
+
 os.environ["LIT_ALIGN_PLUGINS"] = ""  # the suite must not depend on what else is installed
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))

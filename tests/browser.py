@@ -1,4 +1,4 @@
-"""A real browser, where there is one."""
+"""A real browser, where there is one: started once for all tests, because Playwright runs in a process only once."""
 
 import os
 import shutil
