@@ -61,8 +61,11 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"lit-align {__version__}")
     else:
         from lit_align.cli.arguments import expand_arguments
+        from lit_align.cli.first_mistakes import refuse_first_mistakes
 
-        _run_command(_call(expand_arguments, arguments))
+        expanded = _call(expand_arguments, arguments)
+        _call(refuse_first_mistakes, expanded)
+        _run_command(expanded)
 
 
 def _run_command(arguments: list[str]) -> None:
@@ -75,6 +78,9 @@ def _run_command(arguments: list[str]) -> None:
     if run:
         _call(run, arguments[1:])
     else:
+        from lit_align.compat.light_imports import import_lightning
+
+        import_lightning()
         from lit_align.cli.main import main as run_with_lightning
 
         run_with_lightning(arguments)

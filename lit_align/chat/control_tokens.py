@@ -15,7 +15,8 @@ from lit_align.types import Message
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerBase
+
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 THOUGHT_MARKS = {
     *("<think>", "</think>"),

@@ -26,7 +26,7 @@ from lit_align.jsonl import parse_json
 from lit_align.types import Group, Message
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 SpecialTokensInText = Literal["split", "set_aside", "keep"]
 """What becomes of a text that spells a special token out."""

@@ -16,7 +16,8 @@ from lit_align.types import Message
 
 if TYPE_CHECKING:
     from jinja2 import nodes
-    from transformers import PreTrainedTokenizerBase
+
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 REMEDY = "set chat_template: chatml, or give a template of your own"
 QUESTION, ANSWER, THOUGHTS = (

@@ -11,7 +11,8 @@ from lit_align.chat.control_tokens import words_pattern
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerBase
+
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 KEPT_SEGMENTS = 64
 """Segments whose ids are kept: those of a row, and what the template writes into every row."""

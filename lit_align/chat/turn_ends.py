@@ -8,7 +8,7 @@ from lit_align.chat.template import ANSWER, ASSISTANT, USER, ChatTemplate
 from lit_align.errors import Malformed
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 
 def turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

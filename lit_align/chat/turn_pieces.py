@@ -10,7 +10,7 @@ from lit_align.errors import Malformed, ModelError
 from lit_align.types import Message
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 SYSTEM, SECOND = "probesystem", "probesecond"
 

@@ -7,7 +7,7 @@ module reads it from there. The wording is that of the pinned version, and a tes
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -65,7 +65,7 @@ def _explanations(message: str, settings: Iterable[str]) -> Iterator[str]:
     )
     for group, key in re.findall(unknown_key, message):
         if not group:  # a group has a rule
-            yield _explain_unknown_key(key, settings)
+            yield explain_unknown_key(key, settings)
 
 
 # ---------------------------------------------------------------- one function for each kind of message
@@ -107,16 +107,33 @@ def _explain_required(match: re.Match[str]) -> Iterator[str]:
 
 def _explain_missing(match: re.Match[str]) -> Iterator[str]:
     """A part of the settings of a command is missing."""
-    keys = [option.rpartition(".")[2] for option in match["options"].split(", ")]
-    hint = (
-        " (lit-align init writes one)" if "model" in keys else ""
-    )  # else of a command that does not train
-    yield f"there is no {' and '.join(keys)}; give a YAML that sets it with -c FILE{hint}"
+    yield explain_missing([option.rpartition(".")[2] for option in match["options"].split(", ")])
+
+
+def explain_missing(keys: Sequence[str]) -> str:
+    """The sentence for settings that are needed, and nowhere on the command line.
+
+    Example:
+        >>> explain_missing(["data", "model"])
+        'there is no data and model; give a YAML that sets it with -c FILE (lit-align init writes one)'
+    """
+    # else of a command that does not train
+    hint = " (lit-align init writes one)" if "model" in keys else ""
+    return f"there is no {' and '.join(keys)}; give a YAML that sets it with -c FILE{hint}"
 
 
 def _explain_command(match: re.Match[str]) -> Iterator[str]:
-    command = match["command"]
-    yield f"there is no command {command!r}{suggestion(command, command_names())}"
+    yield explain_command(match["command"], command_names())
+
+
+def explain_command(command: str, names: Sequence[str]) -> str:
+    """The sentence for a command that does not exist.
+
+    Example:
+        >>> explain_command("fitt", ["fit", "chat"])
+        "there is no command 'fitt'; did you mean fit?"
+    """
+    return f"there is no command {command!r}{suggestion(command, names)}"
 
 
 def _explain_no_command(_: re.Match[str]) -> Iterator[str]:
@@ -233,7 +250,17 @@ def _explain_yaml(match: re.Match[str]) -> Iterator[str]:
     yield f"the YAML cannot be read: {reason}; correct it"
 
 
-def _explain_unknown_key(key: str, settings: Iterable[str]) -> str:
+def explain_unknown_key(key: str, settings: Iterable[str]) -> str:
+    """The sentence for a key that is none of a command's settings.
+
+    Args:
+        key: with the keys above it, joined by dots.
+        settings: names of the command's own settings.
+
+    Example:
+        >>> explain_unknown_key("trainner", ["trainer", "model"])
+        "unknown key 'trainner'; did you mean trainer?"
+    """
     if key.split(".")[0] not in SECTIONS:
         key = key.split(".")[0]
     name = key.rsplit(".", 1)[-1]

@@ -20,7 +20,7 @@ from lit_align.models.export import TEXTS
 from lit_align.types import Batch, Group, Message
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 TOKEN_BUDGET = 4096
 

@@ -10,7 +10,7 @@ from lit_align.models.modelfile import modelfile
 from lit_align.models.stop_ids import stop_ids
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedModel, PreTrainedTokenizerBase
 
 GGUF_FILE = "model.gguf"
 

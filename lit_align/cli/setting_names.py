@@ -91,14 +91,16 @@ def _subclasses(cls: type) -> Iterator[type]:
 
 def settings_of_section(key: str) -> set[str]:
     """Settings at the level of a key: of the trainer, of LoRA or of the base model; none for others."""
+    section, *inner_keys = key.split(".")
+    if section not in ("trainer", "lora", "base") or not inner_keys:
+        return set()  # without the imports
     from lightning.pytorch import Trainer
 
     from lit_align.models.load import Base
     from lit_align.models.lora import Lora
 
     sections: dict[str, type] = {"trainer": Trainer, "lora": Lora, "base": Base}
-    section = key.partition(".")[0]
-    return parameters_of(sections[section]) if "." in key and section in sections else set()
+    return parameters_of(sections[section])
 
 
 def parameters_of(cls: type) -> set[str]:

@@ -23,7 +23,7 @@ from lit_align.jsonl import parse_json
 from lit_align.types import Group, Message
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 CLOSING_TAG = re.compile(r"\s*</\w+>\s*")
 OPENED_TAG = re.compile(r"<(\w+)>\s*$")

@@ -12,7 +12,7 @@ from lit_align.data.read_groups import DataSource
 from lit_align.data.tokenize import ChatTokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 FILE_VERSION = 5
 """Raised when the files of `prepared_files` change."""

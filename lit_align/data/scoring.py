@@ -14,7 +14,7 @@ from lit_align.data.tokenize import ChatTokenizer
 from lit_align.types import Batch, Branch, Group, Tree
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedModel, PreTrainedTokenizerBase
 
 UNLIMITED = 2**31  # a max_length that no conversation reaches
 

@@ -20,7 +20,7 @@ from lit_align.errors import Malformed, ModelError, Overlong
 from lit_align.types import Branch, Group, Tree
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 
 class Encoded(NamedTuple):

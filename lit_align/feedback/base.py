@@ -21,8 +21,7 @@ from lit_align.functional.statistics import win_score
 from lit_align.types import Group, LabelKind, Pair
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
     from lit_align.models.adapter_set import AdapterSet
 
 Record = dict[str, Any]

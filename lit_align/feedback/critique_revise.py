@@ -27,8 +27,7 @@ from lit_align.rewards.base import as_response, response_text
 from lit_align.types import Pair
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
     from lit_align.models.adapter_set import AdapterSet
 
 

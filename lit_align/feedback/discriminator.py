@@ -19,8 +19,7 @@ from lit_align.rewards.reward_model import RewardModelScore
 from lit_align.types import Batch, Tree
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
     from lit_align.models.adapter_set import AdapterSet
 
 

@@ -17,8 +17,7 @@ from lit_align.rewards import Reward
 from lit_align.rewards.base import checked_scores, response_text
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
     from lit_align.models.adapter_set import AdapterSet
 
 

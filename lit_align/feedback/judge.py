@@ -24,8 +24,7 @@ from lit_align.judges.base import JudgeModel, Reply, format_prompt, load_templat
 from lit_align.rewards.base import response_text
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
     from lit_align.models.adapter_set import AdapterSet
 
 

@@ -16,8 +16,8 @@ from lit_align.types import Text
 
 if TYPE_CHECKING:
     from jinja2 import Template
-    from transformers import PreTrainedTokenizerBase
 
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
     from lit_align.models.adapter_set import AdapterSet
 
 PROMPTS = Path(__file__).parent / "prompts"

@@ -22,8 +22,7 @@ from lit_align.models.tree_forward import TreeForward
 from lit_align.types import Batch, Group, Tree
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
+    from lit_align.compat.transformers_types import PreTrainedModel, PreTrainedTokenizerBase
     from lit_align.models.adapter_set import AdapterSet
 
 TOO_LONG = "a question longer than the judge reads"

@@ -17,7 +17,7 @@ from lit_align.models.out_of_memory import raise_out_of_memory
 from lit_align.types import PackedTrees
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from lit_align.compat.transformers_types import PreTrainedConfig
 
 
 # Counts of tensors in one layer, from the implementation of Llama in transformers and of LoRA in PEFT.

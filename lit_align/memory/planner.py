@@ -13,7 +13,7 @@ from lit_align.models.load import Base
 from lit_align.models.lora import Lora
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from lit_align.compat.transformers_types import PreTrainedConfig
 
 CUDA_OVERHEAD = 1.5  # GiB that CUDA takes for itself and loses to fragmentation
 MAX_HALVINGS = 3  # of one setting, before it is proposed no further

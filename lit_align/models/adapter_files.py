@@ -14,7 +14,7 @@ from lit_align.models.heads import HEAD_FILE, ScoreHead
 from lit_align.models.stop_ids import stop_ids
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 CARD_FILE = "README.md"
 

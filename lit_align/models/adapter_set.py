@@ -25,8 +25,8 @@ from lit_align.models.lora_targets import adapted_names, adapting, portable_conf
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
-    from transformers import PreTrainedModel
 
+    from lit_align.compat.transformers_types import PreTrainedModel
     from lit_align.models.load import Base
 
 NO_HEADS: Mapping[str, int] = MappingProxyType({})

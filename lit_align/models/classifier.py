@@ -14,8 +14,7 @@ from lit_align.models.merging import merge_weights
 from lit_align.models.stop_ids import stop_ids
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
+    from lit_align.compat.transformers_types import PreTrainedModel, PreTrainedTokenizerBase
     from lit_align.models.adapter_set import AdapterSet
 
 PAD_TOKEN = "<|pad|>"

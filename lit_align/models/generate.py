@@ -17,7 +17,11 @@ from lit_align.models.stop_ids import stop_ids
 from lit_align.seeding import step_seed
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import (
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
 
 class Completion(NamedTuple):

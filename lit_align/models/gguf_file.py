@@ -14,7 +14,8 @@ from lit_align.errors import ModelError
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from lit_align.compat.transformers_types import PreTrainedModel, PreTrainedTokenizerBase
 
 LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"

@@ -13,8 +13,7 @@ from lit_align.errors import ModelError
 from lit_align.models.layers import Layer, model_without_weights, read_layers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
+    from lit_align.compat.transformers_types import PreTrainedConfig
     from lit_align.models.lora import Lora
 
 GIB = 2**30

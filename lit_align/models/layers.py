@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from lit_align.compat.transformers_types import PreTrainedConfig, PreTrainedModel
 
 LayerKind = Literal["linear", "experts", "router", "embedding", "head", "other"]
 

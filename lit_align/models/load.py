@@ -20,7 +20,11 @@ from lit_align.models.layers import Layer, model_without_weights, read_layers
 from lit_align.package_files import resolve_package_path
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import (
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
 CHATML = (
     "{% if tools %}{{ '<|im_start|>system\n' }}"

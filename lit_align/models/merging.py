@@ -15,8 +15,8 @@ from lit_align.models.lora_targets import unwrapped_name
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
-    from transformers import PreTrainedModel
 
+    from lit_align.compat.transformers_types import PreTrainedModel
     from lit_align.models.adapter_set import AdapterSet
 
 ADAPTER_ALONE = "export the adapter alone"

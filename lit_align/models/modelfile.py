@@ -10,7 +10,7 @@ from lit_align.chat.turn_pieces import TurnPieces, turn_pieces
 from lit_align.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 
 def modelfile(

@@ -11,7 +11,7 @@ from lit_align.models.generate import Completion, sample
 from lit_align.models.out_of_memory import raise_out_of_memory
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 
 def sample_responses(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lit_align.chat.turn_ends import turn_ends
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

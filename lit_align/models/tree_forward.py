@@ -13,7 +13,7 @@ from lit_align.models.tree_check import TreeCheck, backbone
 from lit_align.types import PackedTrees, TokenLogps
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from lit_align.compat.transformers_types import PreTrainedModel
 
 
 class TreeForward:

@@ -19,7 +19,7 @@ from lit_align.models.masks import packing_obstacle
 from lit_align.orca.types import BackboneSpec, Embedded, TokenStats
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from lit_align.compat.transformers_types import PreTrainedModel
 
 AttentionMode = Literal["none", "double", "flip", "bidirectional"]
 Tuning = Literal["lora", "layernorm", "full", "frozen"]

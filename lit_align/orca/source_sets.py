@@ -14,7 +14,7 @@ from lit_align.errors import DataError
 from lit_align.orca.label_quantizer import kmeans_centres, stratified_sample
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 TaggedWord = tuple[str, str]
 """A word and its tag."""

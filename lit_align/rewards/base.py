@@ -11,8 +11,7 @@ from lit_align.plugin_calls import call_plugin
 from lit_align.types import Group, Scores, Text
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
     from lit_align.models.adapter_set import AdapterSet
 
 

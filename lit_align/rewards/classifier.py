@@ -18,7 +18,7 @@ from lit_align.rewards import Group, Reward, Scores
 from lit_align.types import Message, Text
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)

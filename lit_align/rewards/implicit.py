@@ -27,7 +27,7 @@ from lit_align.rewards import Group, Reward, Scores
 from lit_align.types import Batch, Logps, PackedTrees
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 ADAPTER_PREFIX = "_adapters."  # of the adapters' weights in a stage's checkpoint
 REWARD_IMPLYING_KINDS = "an objective over comparisons, binary labels or rankings"

@@ -15,8 +15,7 @@ from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import response_text
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
     from lit_align.models.adapter_set import AdapterSet
 
 

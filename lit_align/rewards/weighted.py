@@ -13,8 +13,7 @@ from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import checked_scores
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
     from lit_align.models.adapter_set import AdapterSet
 
 

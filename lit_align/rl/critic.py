@@ -17,7 +17,7 @@ from lit_align.models.heads import ScoreHead
 from lit_align.models.load import tokenizer_fingerprint
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 
 @dataclass

@@ -26,7 +26,7 @@ from lit_align.seeding import step_seed
 from lit_align.types import Group, Tree
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)

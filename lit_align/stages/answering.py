@@ -18,7 +18,7 @@ from lit_align.stages.best_of import Answer, BestOf
 from lit_align.types import Group, Tree
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)

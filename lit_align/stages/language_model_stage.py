@@ -53,8 +53,7 @@ from lit_align.stages.validation import ValidationMetrics
 from lit_align.types import Batch, Step, Tree
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
     from lit_align.data.formats import Format
 
 

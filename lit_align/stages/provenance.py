@@ -19,7 +19,7 @@ from lit_align.models.base_content import base_content
 from lit_align.models.load import Base, template_hash, tokenizer_fingerprint
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 LIBRARIES = ("torch", "transformers", "peft", "lightning", "bitsandbytes")
 ELSEWHERE = ("objective", "base", "chat_template", "template_kwargs", "settings")

@@ -10,7 +10,7 @@ from lit_align.errors import ConfigError, ModelError
 from lit_align.models.load import Base, load_config, load_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from lit_align.compat.transformers_types import PreTrainedConfig
 
 BILLION = 10**9
 TIMEOUT = 5.0  # seconds until the hub counts as out of reach

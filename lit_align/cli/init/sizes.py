@@ -18,7 +18,7 @@ from lit_align.models.lora import Lora
 from lit_align.plugins import load_plugins
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from lit_align.compat.transformers_types import PreTrainedConfig
 
 DEFAULT_CARD = 24.0  # GiB
 UNQUANTIZED_SHARE = 0.25
