@@ -16,6 +16,7 @@ from lit_align.chat.spelled_tokens import TurnTokenizer
 from lit_align.data.scoring import limit_to_positions, score_trees
 from lit_align.errors import ModelError
 from lit_align.judges.base import JudgeModel, Reply
+from lit_align.models.check_once import check_once
 from lit_align.models.generate import Completion, sample
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.tree_forward import TreeForward
@@ -170,7 +171,7 @@ def _load_judge(
     activate: Callable[[], AbstractContextManager[Any]],
 ) -> LoadedJudge:
     tree_forward = TreeForward(model)
-    tree_forward.check()
+    check_once(tree_forward)
     return LoadedJudge(model, tokenizer, tree_forward, activate)
 
 

@@ -284,6 +284,11 @@ def _loading_errors(path: str) -> Iterator[None]:
         raise ModelError(f"cannot load {path!r}: {reason}") from error
 
 
+def cache_root() -> Path:
+    """The folder of what is computed once on a machine: ``LIT_ALIGN_CACHE``, or one in the user's cache."""
+    return Path(os.environ.get("LIT_ALIGN_CACHE") or "~/.cache/lit_align").expanduser()
+
+
 def _converted(file: Path, path: str, dtype: torch.dtype | None) -> str:
     """A cached folder with a GGUF file's model in ``dtype``, or (None) its tokenizer and configuration."""
     from filelock import FileLock
@@ -291,8 +296,7 @@ def _converted(file: Path, path: str, dtype: torch.dtype | None) -> str:
     file, stat = file.resolve(), file.stat()
     identity = f"{file}\n{stat.st_size}\n{stat.st_mtime_ns}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    root = Path(os.environ.get("LIT_ALIGN_CACHE") or "~/.cache/lit_align").expanduser()
-    cache = root / f"{file.stem}-{key}"
+    cache = cache_root() / f"{file.stem}-{key}"
     target = cache / (str(dtype).removeprefix("torch.") if dtype else "tokenizer")
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / ".lock"):  # processes that start together need not all convert

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,18 @@ HALF_PRECISION_TOLERANCE = 3e-2
 
 MODEL_ERRORS = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """Exceptions that models raise when given a mask of an unexpected shape."""
+
+
+class TreeObstacles(NamedTuple):
+    """Why a model does not read packed trees, or does not score with the fused head; None where it does.
+
+    Args:
+        head: what is wrong with the fused head.
+        rows: what is wrong with trees, so that each response gets a row.
+    """
+
+    head: str | None
+    rows: str | None
 
 
 class TreeCheck:
@@ -84,29 +96,32 @@ class TreeCheck:
         error = self.find_error(forward)
         if error:
             raise ModelError(
-                f"{self._name} gives wrong log-probabilities even with one response a row ({error}); "
+                f"{_name(self.model)} gives wrong log-probabilities even with one response a row ({error}); "
                 "use another base or another attention implementation"
             )
 
-    def warn_plain_head(self, reason: str) -> None:
-        """Warn that all logits are computed."""
-        self._warn(
-            f"the head of {self._name} is more than a linear layer ({reason}): all logits are computed, in more memory"
-        )
 
-    def warn_rows(self, reason: str) -> None:
-        """Warn that each response is read in a row of its own."""
-        self._warn(
-            f"{self._name} cannot read packed trees ({reason}): each response gets a row of its own, for more computing"
-        )
+def warn_plain_head(model: Any, reason: str) -> None:
+    """Warn that all logits are computed."""
+    _warn(
+        f"the head of {_name(model)} is more than a linear layer ({reason}): all logits are computed, in more memory"
+    )
 
-    def _warn(self, message: str) -> None:
-        warnings.warn(message, stacklevel=4)  # the caller of TreeForward.check
 
-    @property
-    def _name(self) -> str:
-        name = self.model.name_or_path or type(self.model).__name__
-        return f"{name!r} (model type {self.model.config.get_text_config().model_type})"
+def warn_rows(model: Any, reason: str) -> None:
+    """Warn that each response is read in a row of its own."""
+    _warn(
+        f"{_name(model)} cannot read packed trees ({reason}): each response gets a row of its own, for more computing"
+    )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=5)  # the caller of TreeForward.check
+
+
+def _name(model: Any) -> str:
+    name = model.name_or_path or type(model).__name__
+    return f"{name!r} (model type {model.config.get_text_config().model_type})"
 
 
 def backbone(model: Any) -> Any:

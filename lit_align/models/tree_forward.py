@@ -9,7 +9,13 @@ from torch import Tensor, nn
 from lit_align.functional.logps import LogitTransform, token_logps
 from lit_align.functional.trees import FLEX_BLOCK_SIZE, last_tokens, pad_rows, unroll
 from lit_align.models.masks import masks_for_model, packing_obstacle
-from lit_align.models.tree_check import TreeCheck, backbone
+from lit_align.models.tree_check import (
+    TreeCheck,
+    TreeObstacles,
+    backbone,
+    warn_plain_head,
+    warn_rows,
+)
 from lit_align.types import PackedTrees, TokenLogps
 
 if TYPE_CHECKING:
@@ -67,12 +73,15 @@ class TreeForward:
             collision=(2 * log_probs).logsumexp(-1),
         )
 
-    def check(self) -> None:
+    def check(self) -> TreeObstacles:
         """Choose ``layout`` and ``head`` by comparing with ordinary forward passes on a few tokens.
 
         Some architectures read packed trees wrong without an error. Such a model gets layout ``rows``, one whose head
         is more than a linear layer the plain head, each with a warning. Modes, gradients and random state stay as they
         are.
+
+        Returns:
+            Why it is not layout ``trees`` and the fused head, if so.
 
         Raises:
             ModelError: if log-probabilities are wrong even with one response a row.
@@ -80,21 +89,31 @@ class TreeForward:
         with TreeCheck(self.model) as check:
             if self.head == "plain":
                 head_class = type(self.model.get_output_embeddings()).__name__
-                reason: str | None = f"it is of class {head_class}"
+                head_reason: str | None = f"it is of class {head_class}"
             else:
                 hidden, target = check.hidden(), check.trees.target
-                reason = check.find_error(lambda: self.score_hidden(hidden, target))
-            if reason is not None:
+                head_reason = check.find_error(lambda: self.score_hidden(hidden, target))
+            if head_reason is not None:
                 self.head = "plain"
-                check.warn_plain_head(reason)
             if self.layout == "rows":
-                reason = packing_obstacle(self.model)
+                rows_reason = packing_obstacle(self.model)
             else:
-                reason = check.find_error(lambda: self(check.trees))
-            if reason is not None:
+                rows_reason = check.find_error(lambda: self(check.trees))
+            if rows_reason is not None:
                 self.layout = "rows"
                 check.require_correct(lambda: self(check.trees))
-                check.warn_rows(reason)
+        obstacles = TreeObstacles(head_reason, rows_reason)
+        self.respect(obstacles)
+        return obstacles
+
+    def respect(self, obstacles: TreeObstacles) -> None:
+        """Set ``layout`` and ``head`` to what a check of such a model has shown to be right, with its warnings."""
+        if obstacles.head is not None:
+            self.head = "plain"
+            warn_plain_head(self.model, obstacles.head)
+        if obstacles.rows is not None:
+            self.layout = "rows"
+            warn_rows(self.model, obstacles.rows)
 
     def hidden(self, trees: PackedTrees) -> Tensor:
         """Hidden states that predict the scored tokens, ``[n, d]``: the input of the head."""

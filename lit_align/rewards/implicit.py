@@ -18,6 +18,7 @@ from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_gro
 from lit_align.errors import ModelError
 from lit_align.functional.logps import response_logps, sum_by_response
 from lit_align.models.adapter_set import AdapterSet
+from lit_align.models.check_once import check_once
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.lora import Lora
 from lit_align.models.tree_forward import TreeForward
@@ -121,7 +122,7 @@ def load_policy(run: str) -> TrainedPolicy:
     )
     _load_weights(adapters, checkpoint["state_dict"], file)
     tree_forward = TreeForward(adapters.model)
-    tree_forward.check()
+    check_once(tree_forward)
     tokenizer = load_tokenizer(base, settings.get("chat_template"), settings.get("template_kwargs"))
     dense = base.attention != "flex_attention"
     reads_chat = not is_plain_text_adapter(file.with_suffix(".adapter"))

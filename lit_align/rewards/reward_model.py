@@ -20,6 +20,7 @@ from lit_align.models.adapter_files import attach_adapter
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.adapters import same_base
 from lit_align.models.base_content import base_content
+from lit_align.models.check_once import check_once
 from lit_align.models.load import Base, load_model, load_tokenizer, tokenizer_fingerprint
 from lit_align.models.lora import Lora
 from lit_align.models.tree_forward import TreeForward
@@ -147,7 +148,7 @@ class RewardModelScore(Reward):
         for member, path in zip(members, self._folders, strict=True):
             attach_adapter(adapters, member, path)
         tree_forward = TreeForward(adapters.model)
-        tree_forward.check()
+        check_once(tree_forward)
         return LoadedRewardModel(adapters, tokenizer, tree_forward, members)
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ from lit_align.errors import ModelError
 from lit_align.memory.model import explain_out_of_memory
 from lit_align.models.adapter_files import save_adapter
 from lit_align.models.adapter_set import AdapterSet, require_checkpointing
+from lit_align.models.check_once import check_once
 from lit_align.models.inventory import adapted_layers
 from lit_align.models.layers import model_without_weights, read_layers
 from lit_align.models.load import Base, load_config, load_model, load_tokenizer
@@ -216,7 +217,7 @@ class LanguageModelStage(Stage):
             head_sizes=self.head_sizes,
         )
         self._tree_forward = TreeForward(self._adapters.model)
-        self._tree_forward.check()
+        check_once(self._tree_forward)
 
     def _check_before_loading(self) -> None:
         """Refuse settings that do not fit the model, from its configuration alone."""

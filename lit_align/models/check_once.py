@@ -1,0 +1,116 @@
+"""Remember what the check of a model's tree reading has shown, for the next start with the same code and settings.
+
+The check costs several forward passes. It depends on code and configuration, not on the weights: the key is made of
+the versions and sources that compute, of the configuration, and of how each kind of layer is carried out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_align.functional import logps, trees
+from lit_align.models import masks, tree_check, tree_forward
+from lit_align.models.load import cache_root
+from lit_align.models.tree_check import TreeObstacles
+from lit_align.models.tree_forward import TreeForward
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "liger-kernel")
+"""Packages whose code a forward pass runs."""
+
+OWN_MODULES = (tree_forward, tree_check, masks, trees, logps)
+NAMES = ("_name_or_path", "name_or_path", "transformers_version")
+"""Parts of a configuration that change nothing that is computed."""
+
+
+def check_once(forward: TreeForward) -> None:
+    """`TreeForward.check`, or what it has shown before for such a model on this machine.
+
+    Args:
+        forward: newly made, of a model with its adapters.
+
+    Raises:
+        ModelError: if log-probabilities are wrong even with one response a row; this is never remembered.
+    """
+    file = cache_root() / "tree_checks" / f"{check_key(forward.model)}.json"
+    known = _read(file)
+    if known is None:
+        _write(file, forward.check())
+    else:
+        forward.respect(known)
+
+
+def check_key(model: Any) -> str:
+    """A digest of all that the check of a model depends on.
+
+    Args:
+        model: a causal language model with its adapters.
+    """
+    device = next(model.parameters()).device
+    is_cuda = device.type == "cuda"
+    config = {key: value for key, value in model.config.to_dict().items() if key not in NAMES}
+    identity = {
+        "versions": {package: _version(package) for package in PACKAGES},
+        "sources": [_digest(inspect.getfile(module)) for module in (*OWN_MODULES, type(model))],
+        "config": config,
+        "attention": model.config._attn_implementation,
+        "dtype": str(model.dtype),
+        "device": torch.cuda.get_device_name(device) if is_cuda else device.type,
+        "layers": sorted(_layer_kinds(model)),
+    }
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _layer_kinds(model: Any) -> set[str]:
+    """Class and forward function of every kind of layer; a function that was replaced has another name."""
+    kinds = set()
+    for module in model.modules():
+        function = module.forward
+        function = getattr(function, "__func__", function)
+        kinds.add(f"{_path(type(module))} {_path(function)}")
+    return kinds
+
+
+def _path(part: Any) -> str:
+    return f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', type(part).__name__)}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _read(file: Path) -> TreeObstacles | None:
+    """What is remembered; None for nothing, or for a file that cannot be read."""
+    try:
+        content = json.loads(file.read_text("utf-8"))
+        return TreeObstacles(content["head"], content["rows"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(file: Path, obstacles: TreeObstacles) -> None:
+    """Keep what was shown; a disk that refuses costs the next start a check."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=file.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(obstacles._asdict(), stream)
+        Path(name).replace(file)
+    except OSError:
+        return
