@@ -13,7 +13,6 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from lit_align.callbacks.held_out import held_out_results, question_text
 from lit_align.callbacks.likelihood_displacement import measure_displacement
 from lit_align.callbacks.run_output import (
-    plot_margins,
     print_answers,
     print_metrics,
     print_next_steps,
@@ -23,7 +22,9 @@ from lit_align.jsonl import write_json
 from lit_align.models.adapter_files import write_adapter_card
 from lit_align.objectives import PairwiseObjective
 from lit_align.rl.stage import RL
-from lit_align.run_report.page import write_report
+from lit_align.run_report.curves import plot_curves
+from lit_align.run_report.page import CURVES, write_report
+from lit_align.run_report.record import METRICS, SAMPLES, read_curves
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.stages.preference import Preference
 from lit_align.types import Tree
@@ -118,7 +119,7 @@ class Report(Callback):
             rank_zero_info(f"\n{displacement['story']}")
         has_tensorboard = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         has_policy = "policy" in stage.adapters.names
-        print_next_steps(folder, has_policy, _stage_files(stage), has_tensorboard)
+        print_next_steps(folder, has_policy, _drawn_files(stage, folder), has_tensorboard)
 
     def _held_out_trees(self, stage: LanguageModelStage) -> list[Tree]:
         if not self.questions:
@@ -149,11 +150,10 @@ class Report(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "summary.json", summary, ascii_only=True)
         write_adapter_card(folder / "adapter", summary)
-        if (folder / "metrics.csv").exists():
-            try:
-                plot_margins(folder / "metrics.csv", folder / "margins.png")
-            except Exception as error:
-                rank_zero_warn(f"margins.png could not be drawn: {error!r}")
+        try:
+            plot_curves(read_curves(folder / METRICS), folder / CURVES)
+        except Exception as error:
+            rank_zero_warn(f"{CURVES} could not be drawn: {error!r}")
         try:  # the run itself is complete, whatever becomes of its page
             write_report(folder)
         except Exception as error:
@@ -170,7 +170,9 @@ def _displacement_record(stage: LanguageModelStage) -> dict[str, float | str] | 
     return None if displacement is None else displacement.record(stage.objective)
 
 
-def _stage_files(stage: LanguageModelStage) -> list[str]:
-    if not isinstance(stage, RL):
-        return []
-    return ["reward_kl.png", "samples.jsonl"] if stage.log_samples_every else ["reward_kl.png"]
+def _drawn_files(stage: LanguageModelStage, folder: Path) -> list[str]:
+    """Files beside those of every run, as far as there is something to draw or write."""
+    names = [name for name in (CURVES, SAMPLES) if (folder / name).exists()]
+    if isinstance(stage, RL) and stage.diagnostics.has_curve:
+        names.append("reward_kl.png")  # drawn when all callbacks are done
+    return names

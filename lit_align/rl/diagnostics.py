@@ -98,18 +98,23 @@ class RunDiagnostics:
                 self.warned.append(name)
                 rank_zero_warn(f"step {step}: {problem}")
 
+    @property
+    def has_curve(self) -> bool:
+        """Whether there are two iterations to draw a line between."""
+        return len(self.kl_and_score) > 1
+
     def draw_reward_kl(self, path: Path) -> None:
-        """Draw score against KL of every iteration (fig. 1 of Gao et al., 2023, https://arxiv.org/abs/2210.10760)."""
+        """Draw score against KL of all iterations, if there are two (fig. 1 of Gao et al., 2023, https://arxiv.org/abs/2210.10760)."""
         from matplotlib.ticker import MaxNLocator
 
-        if not self.kl_and_score:
+        if not self.has_curve:
             return
         kls, scores = zip(*self.kl_and_score, strict=True)
         with saved_subplots(path, figsize=(5, 3.5)) as (figure, axis):
             axis.plot(kls, scores, color="0.8", zorder=1)
             points = axis.scatter(kls, scores, c=range(len(kls)), s=14, zorder=2)
-            axis.set_xlabel("KL from the reference, nats a response")
-            axis.set_ylabel("score")
-            axis.set_title("what the reward cost")
+            axis.set_xlabel("KL from the reference, nats per response")
+            axis.set_ylabel("reward, mean score of a response")
+            axis.set_title("Reward against KL")
             axis.grid(alpha=0.3)
             figure.colorbar(points, label="iteration", ticks=MaxNLocator(integer=True))

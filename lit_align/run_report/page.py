@@ -12,11 +12,12 @@ from lit_align.functional.statistics import wilson_interval
 from lit_align.models.atomic_folder import sync_to_disk
 from lit_align.run_report.curves import draw_panels
 from lit_align.run_report.notices import notices
+from lit_align.run_report.panels import VALIDATION
 from lit_align.run_report.record import RunRecord, read_run
 
 FILE_NAME = "report.html"
+CURVES = "curves.png"
 TEMPLATE = "page.html"
-VALIDATION = "eval_"
 ACCURACIES = ("rewards/accuracies", "accuracy")
 HIDDEN_METRICS = {"epoch", "num_tokens", "skipped_steps"}
 FILES = (
@@ -27,7 +28,7 @@ FILES = (
     ("ledger_rows.jsonl", "every row that was not kept as it is"),
     ("samples.jsonl", "sampled responses"),
     ("config.yaml", "all settings"),
-    ("margins.png", "the curves as a picture"),
+    (CURVES, "the curves as a picture"),
     ("checkpoints", "from which the run can be resumed"),
 )
 SETTINGS = {

@@ -80,7 +80,7 @@ def read_run(folder: Path) -> RunRecord:
     return RunRecord(
         folder,
         summary=_read_optional(folder / SUMMARY),
-        curves=_read_curves(folder / METRICS),
+        curves=read_curves(folder / METRICS),
         ledgers=_read_optional(folder / LEDGER),
         config=_read_config(folder / CONFIG),
         provenance=_read_optional(folder / PROVENANCE),
@@ -107,7 +107,8 @@ def read_metrics(path: Path, limit: int | None = None) -> list[dict[str, str]]:
     return rows
 
 
-def _read_curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+def read_curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """The steps at which each metric was logged and its values; nothing where there is no such file."""
     curves: dict[str, tuple[list[int], list[float]]] = {}
     for row in read_metrics(path) if path.is_file() else ():
         step = int(float(row.pop("step", 0)))

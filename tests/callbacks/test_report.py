@@ -87,23 +87,3 @@ def test_a_run_that_is_refused_leaves_no_folder_without_a_ledger(tiny, tmp_path,
             arguments(tiny, data, tmp_path / "run", f"--model.init_adapter={tmp_path / 'nowhere'}")
         )
     assert (tmp_path / "run" / "0" / "ledger.json").exists()
-
-
-def test_only_a_figure_that_was_validated_is_drawn_as_such(tmp_path, monkeypatch):
-    from matplotlib.axes import Axes
-
-    from lit_align.callbacks.run_output import plot_margins
-
-    drawn = []
-    monkeypatch.setattr(Axes, "plot", lambda axis, *args, label: drawn.append(label))
-    monkeypatch.setattr(Axes, "set", lambda axis, title, xlabel: drawn.append(title))
-    monkeypatch.setattr(Axes, "legend", lambda axis: None)
-    for header, row in (("step,loss,eval_loss", "0,1.0,"), ("step,loss,eval_loss", "0,1.0,2.0")):
-        (tmp_path / "metrics.csv").write_text(f"{header}\n{row}\n")
-        plot_margins(tmp_path / "metrics.csv", tmp_path / "margins.png")
-    assert drawn == ["training", "loss", "training", "validation", "loss"]
-    header = "step,objective/scores,objective/kl,rewards/RewardModelScore,rewards/Length,rewards/tokens_cut"
-    (tmp_path / "metrics.csv").write_text(f"{header}\n0,1,2,3,4,5\n")
-    drawn.clear()
-    plot_margins(tmp_path / "metrics.csv", tmp_path / "margins.png")
-    assert drawn[1::2] == header.split(",")[1:5]

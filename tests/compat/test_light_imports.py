@@ -1,4 +1,4 @@
-"""Lightning without the compiler: it recognises compiled modules all the same, and nothing is left of the placeholders."""
+"""Lightning without the compiler: it recognises compiled modules all the same, and no placeholder is left."""
 
 import subprocess
 import sys

@@ -83,8 +83,8 @@ def test_inspect_makes_no_folder(tiny, tmp_path):
 
 def test_a_plot_that_fails_is_a_warning(tiny, tmp_path, monkeypatch):
     train = write_pairs(tmp_path / "pairs.jsonl")
-    monkeypatch.setattr("lit_align.callbacks.report.plot_margins", None)
-    with pytest.warns(UserWarning, match=r"margins.png could not be drawn: TypeError"):
+    monkeypatch.setattr("lit_align.callbacks.report.plot_curves", None)
+    with pytest.warns(UserWarning, match=r"curves.png could not be drawn: TypeError"):
         main(arguments(tiny, train, tmp_path / "run", "--trainer.max_steps=1"))
     assert (tmp_path / "run" / "0" / "summary.json").exists()
 
