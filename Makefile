@@ -42,6 +42,7 @@ proofs: .venv/dev  ## long experiments behind the figures in README.md
 	$(BIN)/python -m tests.proofs.labelling
 	$(BIN)/python -m tests.proofs.data_at_size
 	$(BIN)/python -m tests.proofs.architectures
+	$(BIN)/python -m tests.proofs.hardware
 	$(BIN)/python -m tests.benchmarks.reward_vs_trl
 	$(BIN)/python -m tests.benchmarks.otdd
 	$(BIN)/python -m tests.proofs.reward_models

@@ -5,7 +5,11 @@ import json
 import textwrap
 from pathlib import Path
 
+from lit_align.cli.init.base_config import usual_config
+from lit_align.cli.init.settings import set_data, set_sizes, start_settings, to_yaml
+from lit_align.cli.init.sizes import choose_sizes
 from lit_align.cli.plugins import describe_objective
+from lit_align.cli.tasks import TASKS, find_task
 from lit_align.data.formats import (
     public_completions,
     public_pairs,
@@ -205,3 +209,37 @@ def demo(path: str) -> str:
             told = f"{when + ':':<8}{' '.join(row[when].split())}"
             lines += textwrap.wrap(told, 116, initial_indent="  ", subsequent_indent=" " * 10)
     return "\n".join(["```text", *lines, "```"])
+
+
+def hardware(path: str) -> str:
+    """Table of the settings that fit: a row for each model size, a column for each card; SFT and DPO, then PPO."""
+    rows = json.loads((ROOT / path).read_text())
+    cards = sorted({row["card"] for row in rows})
+    lines = [
+        "| model | task | " + " | ".join(f"{card} GB" for card in cards) + " |",
+        "|---|---|" + "---|" * len(cards),
+    ]
+    for billions in sorted({row["billions"] for row in rows}):
+        for task in ("dpo", "ppo"):
+            label = "SFT, DPO" if task == "dpo" else "PPO, reward model in memory"
+            wanted = [row for row in rows if (row["billions"], row["task"]) == (billions, task)]
+            cells = [_fit(row["chosen"]) for row in sorted(wanted, key=lambda row: row["card"])]
+            lines.append(f"| {billions:g}B | {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _fit(settings: dict | None) -> str:
+    if settings is None:
+        return "-"
+    bits = "4" if settings["quantization"] == "nf4" else "16"
+    again = ", ↻" if settings["gradient_checkpointing"] else ""
+    return f"{bits} bits, {settings['max_length']}{again}"
+
+
+def written_config() -> str:
+    """The YAML that ``lit-align init dpo`` writes for an 8B model and a card of 24 GB, without its notes."""
+    settings = start_settings(find_task("dpo", TASKS), "Qwen/Qwen3-8B")
+    set_data(settings, ["my.csv"], [])
+    sizes = choose_sizes(settings, usual_config(8), 24, None)
+    set_sizes(settings, sizes)
+    return f"```yaml\n# dpo.yaml\n{to_yaml(settings, {})}```"

@@ -171,3 +171,15 @@ def test_alignment_is_compared_fairly_and_its_gate_does_no_harm():
     assert {*found["published"]} == {*found["tasks"], *found["once each"]}
     assert not found["left out"]
     assert found["all runs"]["cpu_seconds"] < 2400
+
+
+@pytest.mark.parametrize(
+    ("task", "billions", "card"), [("dpo", 8.0, 24), ("ppo", 14.0, 8), ("sft", 4.0, 80)]
+)
+def test_the_hardware_table_is_what_the_planner_says(task, billions, card):
+    from tests.proofs.hardware import chosen
+
+    rows = json.loads((PROOF.parent / "hardware.json").read_text())
+    key = {"task": task, "billions": billions, "card": card}
+    (row,) = [row for row in rows if row.items() >= key.items()]
+    assert row["chosen"] == chosen(task, billions, card)

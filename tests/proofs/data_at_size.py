@@ -2,7 +2,7 @@
 
 ``python -m tests.proofs.data_at_size [ROWS ...]`` writes JSONL files of random words with 10,000, 100,000 and 1,000,000
 conversations (0.6 GB), starts ``lit-align inspect`` on each twice, and prepares the smaller ones with TRL's DPOTrainer
-too: its own loading and tokenising, in two processes as ours. Figures go to ``data_at_size.json`` beside this file.
+too: its own loading and tokenising, in one process (its default) and in two as ours. Figures go to ``data_at_size.json`` beside this file.
 """
 
 import json
@@ -120,11 +120,11 @@ def inspect(path: Path, cache: Path) -> dict:
     return measure([*command, *data, "--data.validation=null", "--data.token_budget=4096"])
 
 
-def trl(path: Path, small: Path, folder: Path) -> dict:
-    """TRL's loading and preparation in two processes."""
+def trl(path: Path, small: Path, folder: Path, processes: int) -> dict:
+    """TRL's loading and preparation, without its start."""
     settings = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     result = measure(
-        [sys.executable, "-c", TRL_SCRIPT, str(path), str(small), "2", str(folder)],
+        [sys.executable, "-c", TRL_SCRIPT, str(path), str(small), str(processes), str(folder)],
         env={**os.environ, **settings},
     )
     output = result.pop("output")
@@ -147,8 +147,10 @@ def main(sizes: list[int]) -> None:
                 entry[start].pop("output")
                 print(rows, start, json.dumps(entry[start]), flush=True)
             if rows <= TRL_ROWS:
-                entry["trl"] = trl(path, small, folder / f"trl{rows}")
-                entry["trl"].pop("first")
+                for processes in (1, 2):
+                    name = f"trl, processes: {processes}"
+                    entry[name] = trl(path, small, folder / f"trl{rows}-{processes}", processes)
+                    entry[name].pop("first")
             figures["rows"][str(rows)] = entry
             print(rows, json.dumps(entry), flush=True)
             FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
