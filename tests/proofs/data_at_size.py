@@ -2,7 +2,8 @@
 
 ``python -m tests.proofs.data_at_size [ROWS ...]`` writes JSONL files of random words with 10,000, 100,000 and 1,000,000
 conversations (0.6 GB), starts ``lit-align inspect`` on each twice, and prepares the smaller ones with TRL's DPOTrainer
-too: its own loading and tokenising, in one process (its default) and in two as ours. Figures go to ``data_at_size.json`` beside this file.
+too: its own loading and tokenising, in one process, which is its default, and in two. Figures go to
+``data_at_size.json`` beside this file.
 """
 
 import json
