@@ -36,6 +36,7 @@ CORE_COMMANDS = (
     "export",
     "chat",
     "report",
+    "runs",
     "plugins",
 )
 
