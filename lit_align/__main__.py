@@ -32,6 +32,7 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align chat RUN           chat with what was trained; --base: beside the untrained model (chat --help)
   lit-align label --tasks FILE a web page where people compare answers (label --help)
   lit-align plugins [KIND]     what is installed: objectives, formats, rewards, advantages, feedback, commands
+  lit-align env                versions and hardware, to paste into a bug report
 
   lit-align fit --help                     every setting of the trainer
   lit-align fit --model.help Preference    ... of a stage
@@ -60,6 +61,10 @@ def main(arguments: list[str] | None = None) -> None:
         from lit_align import __version__
 
         print(f"lit-align {__version__}")
+    elif arguments[0] == "env":  # also where a package is too old
+        from lit_align.cli import env
+
+        env.run(arguments[1:])
     else:
         from lit_align.cli.arguments import expand_arguments
 

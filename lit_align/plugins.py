@@ -38,6 +38,7 @@ CORE_COMMANDS = (
     "report",
     "runs",
     "plugins",
+    "env",
 )
 
 CORE_STAGES = "lit_align.core_stages"
