@@ -24,13 +24,15 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align inspect --rounds RUN   what an on-line run sampled, and how it was labelled
   lit-align export RUN FOLDER  what a run has trained, as an adapter or (--merge) as a whole model
   lit-align report RUN         the page of a run, report.html: figures, curves, answers, data, settings
+  lit-align runs FOLDER        runs beside each other: settings that differ, main figures, which is best
   lit-align judge --feedback NAME --data FILE    labels from a judge, a reward or a server, as JSONL in the run folder
   lit-align evaluate reward-bench --reward NAME --data FILE   how often a judge prefers the better response
   lit-align evaluate win-rate --a RUN --b RUN --feedback NAME --data FILE   how often one model beats another
   lit-align evaluate cross-modal --tasks FILE   whether ORCA's alignment helps on data that are not text
-  lit-align chat --run FOLDER  chat with what was trained; --compare ADAPTER beside another (chat --help)
+  lit-align chat RUN           chat with what was trained; --base: beside the untrained model (chat --help)
   lit-align label --tasks FILE a web page where people compare answers (label --help)
   lit-align plugins [KIND]     what is installed: objectives, formats, rewards, advantages, feedback, commands
+  lit-align env                versions and hardware, to paste into a bug report
 
   lit-align fit --help                     every setting of the trainer
   lit-align fit --model.help Preference    ... of a stage
@@ -59,6 +61,10 @@ def main(arguments: list[str] | None = None) -> None:
         from lit_align import __version__
 
         print(f"lit-align {__version__}")
+    elif arguments[0] == "env":  # also where a package is too old
+        from lit_align.cli import env
+
+        env.run(arguments[1:])
     else:
         from lit_align.cli.arguments import expand_arguments
         from lit_align.cli.first_mistakes import refuse_first_mistakes
@@ -112,6 +118,10 @@ def _command_without_trainer(arguments: list[str]) -> Callable[[list[str]], obje
         from lit_align.cli import report
 
         return report.run
+    if command == "runs":
+        from lit_align.cli import runs
+
+        return runs.run
     if command == "plugins":
         from lit_align.cli import plugins
 

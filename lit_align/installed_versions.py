@@ -27,9 +27,9 @@ def check_versions(requirements: Iterable[str] | None = None) -> None:
         Traceback (most recent call last):
         lit_align.errors.ConfigError: pluggy ... is installed, and lit_align needs pluggy>=99; pip install 'pluggy>=99'
     """
-    old: list[_Package] = []
-    untested: list[_Package] = []
-    for package in _unfitting(_own() if requirements is None else requirements):
+    old: list[Package] = []
+    untested: list[Package] = []
+    for package in unfitting_packages(own_requirements() if requirements is None else requirements):
         (old if package.is_old else untested).append(package)
     if old:
         found = " and ".join(f"{package.name} {package.version}" for package in old)
@@ -46,7 +46,7 @@ def check_versions(requirements: Iterable[str] | None = None) -> None:
         )
 
 
-class _Package(NamedTuple):
+class Package(NamedTuple):
     """A package that does not fit: what is installed, what is needed, and whether it is too old."""
 
     name: str
@@ -55,14 +55,20 @@ class _Package(NamedTuple):
     is_old: bool
 
 
-def _own() -> list[str]:
+def own_requirements() -> list[str]:
+    """What lit_align needs, as its metadata say; nothing in a source tree that is not installed."""
     try:
         return requires(PACKAGE) or []
-    except PackageNotFoundError:  # a source tree that is not installed
+    except PackageNotFoundError:
         return []
 
 
-def _unfitting(requirements: Iterable[str]) -> Iterator[_Package]:
+def unfitting_packages(requirements: Iterable[str]) -> Iterator[Package]:
+    """The installed packages that are too old, or newer than what was tested.
+
+    Args:
+        requirements: as in a package's metadata.
+    """
     from packaging.requirements import Requirement
     from packaging.version import Version
 
@@ -79,4 +85,4 @@ def _unfitting(requirements: Iterable[str]) -> Iterator[_Package]:
         lower = [part for part in wanted.specifier if part.operator in LOWER]
         is_old = not all(part.contains(installed, prereleases=True) for part in lower)
         requirement = f"{wanted.name}{wanted.specifier}"
-        yield _Package(wanted.name, str(installed), requirement, is_old)
+        yield Package(wanted.name, str(installed), requirement, is_old)

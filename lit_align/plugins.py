@@ -36,7 +36,9 @@ CORE_COMMANDS = (
     "export",
     "chat",
     "report",
+    "runs",
     "plugins",
+    "env",
 )
 
 CORE_STAGES = "lit_align.core_stages"

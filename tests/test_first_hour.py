@@ -131,7 +131,7 @@ def test_init_inspect_fit_export_and_chat(installed, tiny, tmp_path):
         ["inspect", "-c", "dpo.yaml", "--card", "24"],
         ["fit", "-c", "dpo.yaml"],
         ["export", "runs/dpo/0", "exported"],
-        ["chat", "--run", "runs/dpo/0", "--max_new_tokens", "3"],
+        ["chat", "runs/dpo/0", "--max_new_tokens", "3"],
     ]
     words = ("-c", ONE_PROCESS, json.dumps(commands))
     printed = run(installed, "python", *words, cwd=tmp_path, input="Hi\n")

@@ -50,7 +50,7 @@ def print_next_steps(
     """
     adapter = f"{folder}/adapter"
     if has_policy:
-        command = f"lit-align chat --run {folder}"
+        command = f"lit-align chat {folder} --base"
         usage = f"a stage that starts from it has model.init_adapter: {adapter}"
     else:
         command = f"lit-align evaluate reward-bench --reward RewardModelScore --reward.path {adapter} --data FILE"

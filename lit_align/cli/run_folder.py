@@ -9,7 +9,7 @@ from pathlib import Path
 VARIABLE = "LIT_ALIGN_RUN"
 """Environment variable that tells the processes that a run starts which folder is theirs."""
 
-SETTINGS_FILES = {"config.yaml", "hparams.yaml"}
+SETTINGS_FILES = {"config.yaml", "hparams.yaml", "status.json"}
 
 
 def create_run_folder(runs: Path) -> Path:

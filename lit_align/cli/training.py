@@ -19,6 +19,7 @@ from lit_align.callbacks.last_checkpoint import LastCheckpoint
 from lit_align.callbacks.metrics_history import MetricsHistory
 from lit_align.callbacks.predictions import PredictionWriter
 from lit_align.callbacks.report import Report
+from lit_align.callbacks.run_status import RunStatus
 from lit_align.cli.error_messages import explain
 from lit_align.cli.loggers import LoggingTrainer, begin_runs, make_loggers, refuse_missing_packages
 from lit_align.cli.refusals import refuse_settings
@@ -193,7 +194,11 @@ class LitAlignCLI(LightningCLI):
         return run_config
 
     def _callbacks(self, config: Namespace) -> list[Any]:
-        callbacks: list[Any] = [LastCheckpoint(config.save_every), MetricsHistory()]
+        callbacks: list[Any] = [
+            RunStatus(),
+            LastCheckpoint(config.save_every),
+            MetricsHistory(),
+        ]
         if isinstance(self.model, LanguageModelStage):
             callbacks.append(PredictionWriter(config.answers))
             if not any(

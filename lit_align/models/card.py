@@ -211,7 +211,7 @@ def _loading(provenance: Mapping[str, Any], loads: Mapping[str, Any], is_scorer:
         )
     stage = "a reward: `model.reward: RewardModelScore`, `model.reward.path: FOLDER`"
     if not is_scorer:
-        stage = "the next stage: `model.init_adapter: FOLDER`; to chat: `lit-align chat --adapter FOLDER`"
+        stage = "the next stage: `model.init_adapter: FOLDER`; to chat: `lit-align chat FOLDER`"
         stop = "`generation_config.json` holds the tokens that end a turn: pass it to `generate`, as above"
         lines.append(f"{stop}, because PEFT takes the base's own.")
     lines.append(f"In lit-align as {stage}.")

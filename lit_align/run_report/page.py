@@ -12,6 +12,7 @@ from lit_align.functional.statistics import wilson_interval
 from lit_align.models.atomic_folder import sync_to_disk
 from lit_align.run_report.curves import draw_panels
 from lit_align.run_report.notices import notices
+from lit_align.run_report.number_text import format_duration, format_figure
 from lit_align.run_report.panels import VALIDATION
 from lit_align.run_report.record import RunRecord, read_run
 
@@ -124,22 +125,6 @@ def figures(record: RunRecord) -> list[Figure]:
     return rows
 
 
-def format_figure(value: Any) -> str:
-    """A number with as many digits as one reads.
-
-    Example:
-        >>> format_figure(0.123456), format_figure(12345.6), format_figure(3e-05), format_figure(None)
-        ('0.1235', '12,346', '3e-05', '-')
-    """
-    if value is None:
-        return "-"
-    if isinstance(value, bool | str) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
-
-
 def _interval(record: RunRecord, name: str, validation: float | None) -> Sequence[float] | None:
     """The interval of an accuracy: as many comparisons as there are rows, since those of one row go together."""
     fates = record.ledgers.get("validation", {}).get("fates", {})
@@ -163,16 +148,8 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     if "steps" in summary:
         facts.append(("optimizer steps", f"{summary['steps']:,}"))
     if "seconds" in summary:
-        facts.append(("time", _duration(summary["seconds"])))
+        facts.append(("time", format_duration(summary["seconds"])))
     return facts
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _held_out(summary: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -3,6 +3,7 @@
 import io
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 import torch
 
 from lit_align.__main__ import main
+from lit_align.cli.chat import COMMANDS, parse_options
+from lit_align.cli.chat_speakers import load_speakers
 from lit_align.models.adapter_files import save_adapter
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.load import Base, load_model, load_tokenizer
@@ -89,8 +92,8 @@ def test_an_adapter_answers_on_the_base_it_names(tiny, tmp_path, chat):
     assert out == printed(
         first, transformers_answer(tiny, [user("Who?"), assistant(first), user("Why?")], folder)
     )
-    assert f"{folder}: /reset forgets" in notes
-    assert "there is no /nonsense; /reset forgets" in notes
+    assert f"adapter on {tiny.name}; /help lists the commands, Ctrl-C stops an answer" in notes
+    assert "there is no /nonsense; /help lists the commands" in notes
 
 
 def test_a_run_answers_with_its_own_base_and_template(tiny, tmp_path, chat):
@@ -104,11 +107,27 @@ def test_a_run_answers_with_its_own_base_and_template(tiny, tmp_path, chat):
     )
     main([*usual, "--model.optimizer.lr=0.02"])
     run = tmp_path / "run" / "0"
-    out, _ = chat("Who?", options=["--run", run])
     expected = transformers_answer(tiny, [user("Who?")], run / "adapter", str(template))
-    assert out == printed(expected)
+    for options in ([run], ["--run", run], [run / "checkpoints" / "last.ckpt"]):
+        out, notes = chat("Who?", "/hlep", "/help", options=options)
+        assert out == printed(expected)
+    assert f"DPO on {tiny.name}; /help lists the commands, Ctrl-C stops an answer\n" in notes
+    assert "there is no /hlep; did you mean /help?" in notes
+    for command in COMMANDS:
+        assert re.search(rf"^{command} +\S", notes, re.MULTILINE)
     assert expected != transformers_answer(tiny, [user("Who?")], None, str(template))
     assert expected != transformers_answer(tiny, [user("Who?")], run / "adapter")
+    untrained = transformers_answer(tiny, [user("Who?")], None, str(template))
+    for options in ([run, "--base"], ["--base", run], [run, "--compare", "base"]):
+        settings = [*map(str, options), "--quantization=none", f"--max_new_tokens={NEW}"]
+        speakers = load_speakers(parse_options(settings))
+        names = [speaker.name for speaker in speakers]
+        assert names == [f"DPO on {tiny.name}", f"{tiny.name}, untrained"]
+        for speaker, text in zip(speakers, (expected, untrained), strict=True):
+            *_, answer = speaker.answer("", "Who?", temperature=0.0, seed=0)
+            assert printed(answer) == printed(text)
+    _, notes = chat("/quit", options=[run, "--compare", run])
+    assert f"DPO on {tiny.name} ({run}) and DPO on {tiny.name} ({run});" in notes
 
 
 def test_the_system_prompt_stays_and_the_rest_is_forgotten(tiny, chat):
@@ -136,8 +155,8 @@ def test_the_oldest_turns_make_room_and_it_says_so(tiny, chat):
     third = transformers_answer(tiny, remaining)
     last = transformers_answer(tiny, [*remaining, assistant(third), user("e")])
     assert out == printed(first, second, third, "", last)
-    assert f"the oldest 2 turns are left out: {tiny} reads 512 tokens" in notes
-    assert f"tokens, and {tiny} reads fewer than 512; write less" in notes
+    assert f"the oldest 2 turns are left out: {tiny.name} reads 512 tokens" in notes
+    assert f"tokens, and {tiny.name} reads fewer than 512; write less" in notes
 
 
 def test_asked_again_at_a_temperature_another_answer(tiny, chat):
@@ -151,16 +170,43 @@ def test_asked_again_at_a_temperature_another_answer(tiny, chat):
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        ([], 2, "there is no model to chat with; give --run, --adapter or --base"),
         (
-            ["--adapter", "/nowhere"],
-            1,
-            "there is no adapter_config.json in '/nowhere'; give the folder that has it",
+            [],
+            2,
+            "there is no model to chat with; give the folder of a run, as in lit-align chat runs/dpo/0, or --base "
+            "MODEL",
         ),
         (
-            ["--run", "/nowhere"],
-            1,
-            "there is no config.yaml in '/nowhere'; give the folder that has it",
+            ["--base"],
+            2,
+            "there is no model to chat with; give the folder of a run, as in lit-align chat runs/dpo/0, or --base "
+            "MODEL",
+        ),
+        (
+            ["/nowhere"],
+            2,
+            "there is no adapter in /nowhere; give the numbered folder of a run or an adapter, or --base MODEL for a "
+            "model alone",
+        ),
+        (
+            ["--base", "tiny", "--compare=base"],
+            2,
+            "there is nothing to compare the untrained model with; give the folder of a run too",
+        ),
+        (
+            ["/a", "--run", "/b"],
+            2,
+            "the run is /a and /b; give one, and the other with --compare",
+        ),
+        (
+            ["/a", "--adapter", "/b"],
+            2,
+            "--adapter is /b and the run /a; give one, and the other with --compare",
+        ),
+        (
+            ["/a", "--base", "--compare", "/b"],
+            2,
+            "--base compares with the untrained model and --compare with /b; leave one out",
         ),
         (
             ["--base", "/nowhere"],

@@ -39,6 +39,7 @@ def test_a_logger_with_a_folder_of_its_own_takes_nothing_along(tiny, tmp_path, m
         "ledger.json",
         "ledger_rows.jsonl",
         "report.html",
+        "status.json",
         "summary.json",
     }
     assert {path.name for path in (tmp_path / "run" / "0").iterdir()} == left
@@ -47,6 +48,7 @@ def test_a_logger_with_a_folder_of_its_own_takes_nothing_along(tiny, tmp_path, m
         "config.yaml",
         "ledger.json",
         "ledger_rows.jsonl",
+        "status.json",
     }
     assert not {path.name for path in (tmp_path / "here").iterdir()} & {*left, "answers.jsonl"}
 
