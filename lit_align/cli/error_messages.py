@@ -11,6 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
+from lit_align.cli.parser_messages import (
+    GOT_VALUE,
+    describe_value,
+    innermost_types,
+    key_path,
+    remedy_for,
+    unlisted_word,
+)
+from lit_align.cli.setting_homes import MAX_LISTED, RUN_SETTINGS, advice, suggestion
 from lit_align.cli.setting_names import (
     all_names,
     command_names,
@@ -19,15 +28,24 @@ from lit_align.cli.setting_names import (
     parameters_of,
     settings_of_section,
 )
-from lit_align.coming_from_trl import translation
+from lit_align.cli.tasks import TASKS
 from lit_align.errors import AmbiguousName
 from lit_align.plugins import load_plugins
-from lit_align.registry import closest_name
 
-SECTIONS = ("trainer", "model", "data", "lora", "base", "optimizer", "lr_scheduler")
-RUN_SETTINGS = ("run", "save_every", "plugin_timeout", "trainer", "model", "data", "ckpt_path")
-MAX_LISTED = 20  # a longer list of names is no help
-SEEDS = ("seed", "random_seed", "data_seed")
+FIRST_SETTINGS = {"base": "path", "lora": "r", "trainer": "accelerator", "schedule": "shape"}
+"""The setting of a group that is probably meant where the group is a single value."""
+COMMANDS_ELSEWHERE = {
+    "train": "fit",
+    "finetune": "fit",
+    "fine-tune": "fit",
+    "run": "fit",
+    "eval": "evaluate",
+    "generate": "predict",
+    "sample": "predict",
+    "merge": "export --merge",
+    "annotate": "label",
+    "serve": "chat",
+}
 IN_YAML = "set it in the YAML or on the command line"
 
 
@@ -38,22 +56,12 @@ def explain(message: str, settings: Iterable[str] = RUN_SETTINGS) -> str:
         message: of jsonargparse.
         settings: names of the command's own settings.
     """
-    sentences = list(_explanations(message, settings)) or list(_explain_union(message))
-    return "\n".join(dict.fromkeys(sentences)) or message
-
-
-def suggestion(name: str, names: Iterable[str]) -> str:
-    """The name that was probably meant, or the names there are, if they are few.
-
-    Example:
-        >>> suggestion("dpo", ["DPO", "IPO"]), suggestion("beta", ["gamma"]), suggestion("x", [])
-        ('; did you mean DPO?', '; there are gamma', '')
-    """
-    names = sorted(set(names))
-    closest = closest_name(name, names)
-    if closest:
-        return f"; did you mean {closest}?"
-    return f"; there are {', '.join(names)}" if 0 < len(names) <= MAX_LISTED else ""
+    sentences = list(_explanations(message, settings)) or list(describe_value(message))
+    by_mistake: dict[str, str] = {}
+    for sentence in sentences:  # a class and its base may refuse the same setting
+        refused = re.search(r"takes no '\w+'", sentence)
+        by_mistake.setdefault(refused[0] if refused else sentence, sentence)
+    return "\n".join(by_mistake.values()) or message
 
 
 def _explanations(message: str, settings: Iterable[str]) -> Iterator[str]:
@@ -61,11 +69,15 @@ def _explanations(message: str, settings: Iterable[str]) -> Iterator[str]:
         for match in re.finditer(pattern, message):
             yield from explain_match(match)
     unknown_key = (
-        r"(Group '[\w.]+' )?(?:does not accept option '|unrecognized arguments: --)([\w.]+)"
+        r"(Group '[\w.]+' )?(?:does not accept option '|unrecognized arguments: --)([\w.-]+)"
     )
     for group, key in re.findall(unknown_key, message):
-        if not group:  # a group has a rule
-            yield explain_unknown_key(key, settings)
+        section = key_path(message)
+        name = key.replace("-", "_")
+        if not group and section:  # a setting of the stage or of the data on the command line
+            yield _unknown_in(section, name)
+        elif not group:  # a group has a rule
+            yield explain_unknown_key(name, settings)
 
 
 # ---------------------------------------------------------------- one function for each kind of message
@@ -73,28 +85,60 @@ def _explanations(message: str, settings: Iterable[str]) -> Iterator[str]:
 
 def _explain_option(match: re.Match[str]) -> Iterator[str]:
     """A class has no such setting."""
-    if match["option"] == "class_path":  # settings beside it hide that it names a class
-        key, _ = _key_and_types(match.string)
-        yield _beside_class_path(key, match.string) or f"{key} names no class that fits; correct it"
+    section = key_path(match.string, match.start())
+    if match["option"] == "class_path":
+        yield f"{section} names no class that fits; correct it"
         return
     path, option = match["path"], match["option"]
     names = parameters_of(import_class(path))
-    yield f"{_short(path)} takes no {option!r}{_foreign(option) or suggestion(option, names)}"
+    yield f"{_short(path)} takes no {option!r}{advice(option, section, names)}"
 
 
 def _explain_group_option(match: re.Match[str]) -> Iterator[str]:
     """A group of settings, such as those of LoRA, has no such setting."""
-    group, option = match["group"].rpartition(".")[2], match["option"]
+    section, option = key_path(match.string, match.start()), match["option"]
+    group = match["group"].rpartition(".")[2]
     names = settings_of_section(f"{group}.{option}")
-    yield f"{group} takes no {option!r}{suggestion(option, names)}"
+    yield f"{group} takes no {option!r}{advice(option, f'{section}.{group}'.lstrip('.'), names)}"
 
 
-def _foreign(name: str) -> str:
-    """What a name is called here that another library uses; empty if it is not known."""
-    if name in SEEDS:
-        return "; set model.seed (of weights, dropout and sampling) and data.seed (of the order of steps)"
-    here = translation(name)
-    return f"; TRL's {name} is {here} here" if here else ""
+def _explain_group(match: re.Match[str]) -> Iterator[str]:
+    """A group of settings, or a class, has a value that is neither."""
+    key, value = key_path(match.string, match.start()), match["value"]
+    group = key.rpartition(".")[2]
+    names = sorted(settings_of_section(f"{group}."))
+    choices = f" ({', '.join(names)})" if 0 < len(names) <= MAX_LISTED else ""
+    example = f"{group}: {{{FIRST_SETTINGS.get(group, 'NAME')}: {value or '...'}}}"
+    yield f"{key} is {value!r}, and is a group of settings{choices}; write {example}"
+
+
+def _explain_abstract(match: re.Match[str]) -> Iterator[str]:
+    """Settings of a class that has no name."""
+    key = key_path(match.string, match.start())
+    names = fitting_names(key.rpartition(".")[2], match.string[: match.start()])
+    example = f"{{class_path: {names[0] if names else 'NAME'}, init_args: {{...}}}}"
+    choices = f" ({', '.join(names)})" if 0 < len(names) <= MAX_LISTED else ""
+    yield f"{key} has settings and no class; name one{choices} first, as in {example}"
+
+
+def _explain_no_value(match: re.Match[str]) -> Iterator[str]:
+    option = match["option"].rpartition("/")[2]
+    example = f"{option} FILE" if option == "--config" else f"{option}=VALUE"
+    yield f"{match['option']} has no value after it; write {example}"
+
+
+def _explain_stray(match: re.Match[str]) -> Iterator[str]:
+    """Words that follow no option."""
+    words = match["words"].split()
+    word = words[-1] if words[0].startswith("-") and "=" not in words[0] else words[0]
+    if word.endswith((".yaml", ".yml")):
+        yield f"{word} follows no option; write -c {word.partition('=')[2] or word}"
+    elif "=" in word:
+        yield f"{word} is no option; write --{word.lstrip('-')}"
+    elif word.startswith("-"):
+        yield f"there is no option {word}; options begin with two dashes, as in --trainer.max_steps=3"
+    else:
+        yield f"{word} follows no option; write several values as a list, as in --data.train='[a.csv, b.csv]'"
 
 
 def _explain_required_key(match: re.Match[str]) -> Iterator[str]:
@@ -129,10 +173,20 @@ def _explain_command(match: re.Match[str]) -> Iterator[str]:
 def explain_command(command: str, names: Sequence[str]) -> str:
     """The sentence for a command that does not exist.
 
+    Args:
+        command: as it was typed.
+        names: of all commands.
+
     Example:
         >>> explain_command("fitt", ["fit", "chat"])
         "there is no command 'fitt'; did you mean fit?"
+        >>> explain_command("train", ["fit", "chat"])
+        "there is no command 'train'; write lit-align fit"
     """
+    if command in COMMANDS_ELSEWHERE:
+        return f"there is no command {command!r}; write lit-align {COMMANDS_ELSEWHERE[command]}"
+    if command in (task.name for task in TASKS):
+        return f"there is no command {command!r}; write lit-align fit --task {command} --base MODEL --data FILE"
     return f"there is no command {command!r}{suggestion(command, names)}"
 
 
@@ -155,20 +209,20 @@ def _explain_ambiguous(match: re.Match[str]) -> Iterator[str]:
 
 def _explain_short_name(match: re.Match[str]) -> Iterator[str]:
     """A short name is of no class that fits."""
-    name, before = match["name"], match.string[: match.start()]
-    key, types = _key_and_types(before)
+    name, before = match["name"].partition(". Got value")[0], match.string[: match.start()]
+    path, types = key_path(before), innermost_types(before)
+    key = path if path.startswith("trainer.") else path.rpartition(".")[2]
     basic_type = re.search(r"<class '(float|int|bool|str)'>", types)
-    words = re.findall(r"'(\w+)'", " ".join(re.findall(r"Literal\[(.+?)\]", types)))
-    if words:
-        yield f"{key} is {name!r}{suggestion(name, words)}"
-        return
-    if basic_type:
-        yield f"{key} is {name!r}, which is no {basic_type[1]}; correct it"
+    unlisted = unlisted_word(path, name, types)
+    if unlisted or basic_type:
+        type_name = basic_type[1] if basic_type else ""
+        yield unlisted or f"{path} is {name!r}, which is no {type_name}; {remedy_for(type_name)}"
         return
     fitting = fitting_names(key, before)
     objectives = load_plugins().objectives
     if name not in all_names():
-        yield f"nothing is called {name!r}{suggestion(name, fitting or all_names())}"
+        hint = suggestion(name, fitting or all_names()) or f"; {path} takes a path, as module.name"
+        yield f"nothing is called {name!r}{hint}"
     elif key == "objective" and name in objectives:
         objective: Any = objectives[name]
         yield f"{name} learns from {objective.label_kind}; use the stage {_stage_for(objective)}"
@@ -209,11 +263,19 @@ def _explain_denied(match: re.Match[str]) -> Iterator[str]:
 
 
 def _explain_type(match: re.Match[str]) -> Iterator[str]:
-    yield f"{match['key']} is {match['value'].strip()!r}, which is no {match['type']}; correct it"
+    key, type_name = key_path(match.string, match.start("value")), match["type"]
+    yield f"{key} is {match['value'].strip()!r}, which is no {type_name}; {remedy_for(type_name)}"
+
+
+def _explain_no_callable(match: re.Match[str]) -> Iterator[str]:
+    key = key_path(match.string, match.start())
+    names = fitting_names(key.rpartition(".")[2], match.string[: match.start()])
+    yield f"{key} is {match['value']}, and names a class{suggestion('', names) or '; write its name'}"
 
 
 def _explain_choice(match: re.Match[str]) -> Iterator[str]:
-    yield f"{match['key']} is {match['value'].strip()!r}; choose from {match['choices']}"
+    key = key_path(match.string, match.start("value"))
+    yield f"{key} is {match['value'].strip()!r}; choose from {match['choices']}"
 
 
 def _explain_class_error(match: re.Match[str]) -> Iterator[str]:
@@ -221,19 +283,7 @@ def _explain_class_error(match: re.Match[str]) -> Iterator[str]:
     yield match["sentence"]
 
 
-def _beside_class_path(key: str, message: str) -> str | None:
-    """What is said of settings that stand beside the name of their class; None if none do."""
-    given = re.search(r"Given value: \{'class_path': '[\w.]+', '(\w+)'", message)
-    if given is None or given[1] == "init_args":
-        return None
-    return f"the settings of {key}, such as {given[1]}, stand beside its class_path; indent them under {key}.init_args"
-
-
 def _explain_no_class(match: re.Match[str]) -> Iterator[str]:
-    misplaced = _beside_class_path(match["key"], match.string)
-    if misplaced:
-        yield misplaced
-        return
     yield (
         f"{match['key']} has no class yet; name it before its settings, as in --model=Preference --data=Comparisons"
     )
@@ -244,10 +294,17 @@ def _explain_no_file(match: re.Match[str]) -> Iterator[str]:
 
 
 def _explain_yaml(match: re.Match[str]) -> Iterator[str]:
+    """A value in braces on the command line; files are read before."""
     reason = " ".join(match["reason"].split()).replace('in "<unicode string>", ', "at ")
-    if "character that cannot start any token" in reason and not re.search(r"[%@`]", reason):
-        reason += "; a tab is no indentation in YAML, use spaces"
-    yield f"the YAML cannot be read: {reason}; correct it"
+    yield f"the YAML on the command line cannot be read: {reason}; correct it"
+
+
+def _unknown_in(section: str, key: str) -> str:
+    """A setting at ``key`` of a section that has none of that name."""
+    group, _, name = key.rpartition(".")
+    path = f"{section}.{group}".rstrip(".")
+    names = settings_of_section(f"{group.rpartition('.')[2]}.{name}")
+    return f"unknown key '{section}.{key}'{advice(name, path, names)}"
 
 
 def explain_unknown_key(key: str, settings: Iterable[str]) -> str:
@@ -261,23 +318,13 @@ def explain_unknown_key(key: str, settings: Iterable[str]) -> str:
         >>> explain_unknown_key("trainner", ["trainer", "model"])
         "unknown key 'trainner'; did you mean trainer?"
     """
-    if key.split(".")[0] not in SECTIONS:
+    if key.split(".")[0] not in ("trainer", "model", "data"):
         key = key.split(".")[0]
-    name = key.rsplit(".", 1)[-1]
+    section, _, name = key.rpartition(".")
     names = settings_of_section(key) or settings
-    return f"unknown key {key!r}{_foreign(name) or suggestion(name, names)}"
-
-
-def _explain_union(message: str) -> Iterator[str]:
-    """A value has none of several types."""
-    key, types = _key_and_types(message)
-    values = re.findall(r"Given value: (.+)", message.rpartition('Parser key "')[2])
-    pattern = r"Literal\[(.+?)\]|<class '(?:\w+\.)*(\w+)'>|((?:list|dict)\[.+?\])(?:,|\])"
-    names: list[str] = []
-    for groups in re.findall(pattern, types):
-        names += [name for name in groups if name and name != "NoneType"]
-    if names and values:
-        yield f"{key} is {values[0]}, which is none of {', '.join(names)}; correct it"
+    if tuple(settings) != RUN_SETTINGS:  # of a command that trains nothing
+        return f"unknown key {key!r}{suggestion(name, names)}"
+    return f"unknown key {key!r}{advice(name, section, names)}"
 
 
 CLASS_PATH = r"class_path '(?P<path>[\w.]+)'"
@@ -322,13 +369,18 @@ RULES: tuple[tuple[str, Callable[[re.Match[str]], Iterator[str]]], ...] = (
     ),
     (r"Importing '(?P<path>[\w.]+)' is not allowed", _explain_denied),
     (
-        rf"{PARSER_KEY}Expected an? <class '(?P<type>\w+)'>. Got value: (?P<value>.+)",
+        rf"{PARSER_KEY}Expected an? <class '(?:\w+\.)*(?P<type>\w+)'>. Got value: {GOT_VALUE}",
         _explain_type,
     ),
     (
-        rf"{PARSER_KEY}Expected a typing\.Literal\[(?P<choices>.+)\]\. Got value: (?P<value>.+)",
+        rf"{PARSER_KEY}Expected a typing\.Literal\[(?P<choices>.+)\]\. Got value: {GOT_VALUE}",
         _explain_choice,
     ),
+    (
+        r"Expected an import path or a subclass spec, but got (?P<value>[^.\n]+)",
+        _explain_no_callable,
+    ),
+    (r"Unable to load config '(?P<value>[^'\n]*)'", _explain_group),
     (
         r"Errors:\n *- (?!Expected|Problem|Type |Multiple )(?P<sentence>.+)\n *- Expected a <class 'NoneType'>",
         _explain_class_error,
@@ -337,18 +389,16 @@ RULES: tuple[tuple[str, Callable[[re.Match[str]], Iterator[str]]], ...] = (
         r"Parser key \"(?P<key>\w+)\":[^']+'[\w.]+'[^']+'NoneType'[^']+but [\w.]+ is abstract",
         _explain_no_class,
     ),
+    (
+        r"Expected an instantiatable class, but (?P<base>[\w.]+) is abstract(?!\.? )",
+        _explain_abstract,
+    ),
+    (r"argument (?P<option>\S+): expected one argument", _explain_no_value),
+    (r"\A *unrecognized arguments: (?P<words>(?!--).+)", _explain_stray),
     (r"File does not exist: '(?P<file>[^']+)'", _explain_no_file),
     (r"(?s)Problems parsing config: (?P<reason>.+)", _explain_yaml),
 )
 """What jsonargparse says, and the function that explains it."""
-
-
-def _key_and_types(before: str) -> tuple[str, str]:
-    """The key that the end of a message is about, and the types that were tried for it."""
-    _, separator, after = before.rpartition('Parser key "')
-    key = after.partition('"')[0] if separator else ""
-    types = re.findall(r"Subtypes: (.+)", after)
-    return key, types[-1] if types else ""
 
 
 def _short(path: str) -> str:

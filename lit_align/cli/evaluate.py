@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lit_align.cli import reward_bench, win_rate
 from lit_align.cli.command import Settings, parse_settings
-from lit_align.cli.error_messages import suggestion
+from lit_align.cli.setting_homes import suggestion
 from lit_align.errors import ConfigError
 from lit_align.plugins import load_plugins
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lit_align.cli.error_messages import (
-    RUN_SETTINGS,
-    explain_command,
-    explain_missing,
-    explain_unknown_key,
-)
+from lit_align.cli.error_messages import explain_command, explain_missing
 from lit_align.cli.packaged_configs import COMMANDS
+from lit_align.cli.setting_homes import RUN_SETTINGS, advice_without_imports
 from lit_align.cli.sources import read_sources
 from lit_align.errors import ConfigError
 from lit_align.installed_plugins import installed_plugins
@@ -49,5 +45,6 @@ def _refuse_settings(arguments: Sequence[str]) -> None:
         raise ConfigError(explain_missing(["data", "model"]))
     for source, settings in read_sources(arguments):
         for key in () if source.startswith("-") else settings:
-            if key not in ACCEPTED:
-                raise ConfigError(explain_unknown_key(str(key), RUN_SETTINGS))
+            hint = None if key in ACCEPTED else advice_without_imports(str(key))
+            if hint:
+                raise ConfigError(f"unknown key {key!r}{hint}")

@@ -30,6 +30,13 @@ def read_sources(arguments: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]
             yield option, _nested(keys, _parse_value(value))
 
 
+def config_values(arguments: Sequence[str]) -> Iterator[str]:
+    """What stands after each ``-c`` or ``--config``: a path, or a YAML written out."""
+    for option, value in _split_options(arguments):
+        if option in CONFIG_OPTIONS:
+            yield value
+
+
 def _split_options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Pairs of an option and its value, joined by ``=`` or apart; an option with several values comes several times."""
     option = ""

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lit_align.cli.error_messages import suggestion
+from lit_align.cli.setting_homes import suggestion
 from lit_align.errors import ConfigError
 from lit_align.jsonl import append_jsonl, read_jsonl, write_json
 from lit_align.orca.evaluation import (

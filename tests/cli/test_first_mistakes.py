@@ -66,6 +66,11 @@ def test_a_setting_of_a_class_without_the_compiler_and_models(tmp_path):
     assert modules == "['torch']"
 
 
+@pytest.mark.parametrize("key", ["batch_size", "train", "xyzzy", "lora"])
+def test_what_needs_the_classes_is_left_to_the_parser(tmp_path, key):
+    refuse_first_mistakes(["fit", "-c", written(tmp_path, f"{key}: 1\n")])
+
+
 @pytest.mark.parametrize("key", ["seed", "model_name_or_path", "learning_rate", "trainr", "datas"])
 def test_the_sentence_is_the_one_of_the_parser(tmp_path, key):
     from lit_align.cli.error_messages import explain

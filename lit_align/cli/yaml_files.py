@@ -1,0 +1,146 @@
+"""Read the YAML files of a command line before the parser does, to name file, line and remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from lit_align.cli.sources import config_values
+from lit_align.errors import ConfigError
+
+SHOWN = 60  # characters of a line
+NEEDS_QUOTES = "@`%*&!|>"
+"""Characters with a meaning of their own at the beginning of a value."""
+
+SPECIAL = ("cannot start any token", "undefined alias", "scanning an alias", "scanning an anchor")
+"""What PyYAML says of such a value."""
+
+
+def refuse_broken_files(arguments: Sequence[str]) -> None:
+    """Check that each file after ``-c`` is YAML with settings by name, each set once.
+
+    Args:
+        arguments: of the command line.
+
+    Raises:
+        ConfigError: with the file, the line and what to write.
+    """
+    for value in config_values(arguments):
+        if Path(value).is_file():
+            _check_file(value)
+
+
+def _check_file(path: str) -> None:
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path}, line {line}: byte {error.object[error.start]:#x} is not UTF-8; save the file as UTF-8"
+        ) from error
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(_describe(path, text.splitlines(), error)) from error
+    except yaml.YAMLError as error:  # a control character
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} cannot be read: {reason}; remove that character") from error
+    if root is None:
+        raise ConfigError(
+            f"{path} has no settings in it; write model:, data: and trainer:, or let lit-align init write them"
+        )
+    if not isinstance(root, yaml.MappingNode):
+        kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single text"
+        raise ConfigError(
+            f"{path} is {kind}, and settings have names; begin with model:, data: and trainer:, without dashes"
+        )
+    for sentence in _repeated_keys(root):
+        raise ConfigError(f"{path}, {sentence}")
+
+
+def _repeated_keys(node: yaml.Node) -> Iterator[str]:
+    """A sentence for each key that is written twice in one block, of which YAML would keep the last."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _repeated_keys(item)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if key.value in lines and key.value != "<<":
+            yield (
+                f"line {line}: {key.value} is set in line {lines[key.value]} already, and only the last would hold; "
+                "remove one of them, or put their settings into one block"
+            )
+        if isinstance(key, yaml.ScalarNode):
+            lines[key.value] = line
+        yield from _repeated_keys(value)
+
+
+def _describe(path: str, lines: Sequence[str], error: yaml.MarkedYAMLError) -> str:
+    """One sentence for a mistake in the syntax."""
+    mark = error.problem_mark or error.context_mark
+    if mark is None:
+        return f"{path} cannot be read: {error.problem}; correct it"
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    place = f"{path}, line {mark.line + 1}"
+    hint = _hint(lines, error, mark, line)
+    if hint:
+        return f"{place}: {hint}"
+    reason = " ".join(filter(None, (error.context, error.problem)))
+    return f"{place} is no YAML at {_shown(line[mark.column :])}: {reason}; correct it"
+
+
+def _hint(
+    lines: Sequence[str], error: yaml.MarkedYAMLError, mark: yaml.Mark, line: str
+) -> str | None:
+    """What is wrong with the line and what to write; None if it is not known."""
+    problem, context, start = error.problem or "", error.context or "", error.context_mark
+    rest = line[mark.column :]
+    if "\t" in line[: mark.column + 1] and not line[: mark.column].strip():
+        return "a tab is no indentation in YAML; use spaces"
+    is_special = any(phrase in f"{problem} {context}" for phrase in SPECIAL)
+    if is_special and rest[:1] in NEEDS_QUOTES:
+        return f"a value that begins with {rest[0]} needs quotes; write {rest.strip()!r}"
+    if "determine a constructor" in problem or "scanning a tag" in context:
+        return f"a value that begins with ! needs quotes; write {rest.strip()!r}"
+    if "quoted scalar" in context and start is not None:
+        return (
+            f"the quotes that open in line {start.line + 1} do not end; close them after the value"
+        )
+    if "flow" in context and start is not None:
+        bracket = lines[start.line][start.column]
+        return f"the {bracket} of line {start.line + 1} is not closed before this; close it, or separate with commas"
+    if "mapping values are not allowed" in problem:
+        return _misplaced_value(lines, mark.line, line)
+    if "could not find expected ':'" in problem and start is not None:
+        return f"{_shown(lines[start.line])} in line {start.line + 1} has no colon; write a colon after the name"
+    if "another document" in problem:
+        return "a second document begins with ---; remove that line"
+    if "block" in context and start is not None:
+        return (
+            f"{_shown(line)} is indented by {mark.column}, and the block that began in line {start.line + 1} by "
+            f"{start.column}; give lines of one block the same indentation"
+        )
+    return None
+
+
+def _misplaced_value(lines: Sequence[str], number: int, line: str) -> str:
+    """Why a name with a colon cannot stand in a line: its own value has a colon, or the line before is wrong."""
+    before = next((text for text in reversed(lines[:number]) if text.strip()), "")
+    if len(re.findall(r":\s", line)) > 1:
+        return f"{_shown(line)} has two colons; put the value in quotes"
+    if re.fullmatch(r"\s*(- )?[\w.]+:\S.*", before):
+        return f"the line before, {_shown(before)}, has no blank after its colon; write one"
+    return (
+        f"{_shown(line)} is indented more than {_shown(before)} before it, which has a value; give lines of one "
+        "block the same indentation"
+    )
+
+
+def _shown(line: str) -> str:
+    return repr(line.strip()[:SHOWN])
