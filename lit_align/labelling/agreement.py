@@ -18,7 +18,7 @@ from lit_align.labelling.aggregation import (
     gold_accuracy,
     group_by_item,
 )
-from lit_align.labelling.votes import TASK_KINDS, CampaignVotes, Vote
+from lit_align.labelling.votes import RETRACTED, TASK_KINDS, CampaignVotes, Vote
 
 ValuePair = tuple[int, int]
 
@@ -166,8 +166,8 @@ def annotator_metrics(
         history[vote.annotator].append(vote)
     rows = []
     for name, votes in sorted(history.items()):
-        seconds = [vote.seconds for vote in votes if vote.verdict != "undo"]
-        changes = [vote for vote in votes if vote.revision > 1]
+        seconds = [vote.seconds for vote in votes if vote.verdict not in RETRACTED]
+        changes = [vote for vote in votes if vote.revision > 1 and vote.verdict != "removed"]
         row = {
             "annotator": name,
             "vote": verdicts[name, "vote"],

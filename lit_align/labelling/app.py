@@ -253,8 +253,8 @@ def record_vote(ballot: Annotated[Ballot, Form()], request: Request, person: Ann
 def show_own_answers(request: Request, person: Annotator) -> Response:
     """The annotator's own answers."""
     rows = []
-    for number, _, verdict, prompt in _store(request).recent_answers(person):
-        rows.append((number, verdict, json.loads(prompt)))
+    for answer in _store(request).recent_answers(person):
+        rows.append((answer.number, answer.verdict, answer.prompt))
     return _annotator_page(request, person, "mine", rows=rows)
 
 
@@ -265,7 +265,7 @@ def show_metrics(request: Request, person: Admin) -> Response:
     return _page(
         request,
         "admin",
-        metrics=campaign_metrics(data, _campaign(request).votes),
+        metrics=campaign_metrics(data, _store(request).votes),
         methods=list(AGGREGATORS),
         csrf=_csrf_token(request, "admin"),
     )

@@ -38,7 +38,7 @@ class Campaign:
         question: heading above the answers; the usual one if empty.
         flags: problems that a rated response may have, by their name in the export.
         annotators: names of people who get a link; several are given as '[ada, bob]'.
-        votes: people that each task is shown to.
+        votes: people that each task is shown to; null keeps what the store says, 3 for a new one.
         gold: files of tasks with a known answer; they are mixed in, and never exported.
         gold_every: one task in so many is a gold task.
         uncertainty: column with a number that says how uncertain a judge was about a row; the largest come first.
@@ -56,7 +56,7 @@ class Campaign:
     question: str = ""
     flags: dict[str, str] = field(default_factory=default_flags)
     annotators: str | list[str] = field(default_factory=list)
-    votes: int = 3
+    votes: int | None = None
     gold: str | list[str] = field(default_factory=list)
     gold_every: int = 10
     uncertainty: str = ""
@@ -66,7 +66,8 @@ class Campaign:
     session_days: float = 30.0
 
     def __post_init__(self) -> None:
-        check_at_least("votes", self.votes, 1)
+        if self.votes is not None:
+            check_at_least("votes", self.votes, 1)
         check_at_least("gold_every", self.gold_every, 2)
         check_positive("session_days", self.session_days)
         _check_public_url(self.public_url)
