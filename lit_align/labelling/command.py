@@ -11,6 +11,7 @@ from lit_align.errors import ConfigError
 from lit_align.labelling.campaign import Campaign
 
 if TYPE_CHECKING:
+    from lit_align.labelling.introduction import Introduction
     from lit_align.labelling.store import Store
     from lit_align.types import Group
 
@@ -37,13 +38,15 @@ def run(arguments: list[str]) -> None:
     is_new = not Path(campaign.store).exists()
     # a store that cannot be used is refused before runs answer, and none is made before the tasks are checked
     store = None if is_new else _open_store(campaign)
+    introduction = _load_introduction(campaign)
     groups = _load_groups(campaign, has_tasks=store is not None and store.has_tasks)
     store = store or _open_store(campaign)
     _add_tasks(store, campaign, groups)
     _print_links(store, campaign)
     # no access log: the first request of each annotator has the token in its address
     options: dict[str, Any] = {"host": campaign.host, "port": campaign.port, "access_log": False}
-    uvicorn.run(build_app(store, campaign), log_level="warning", server_header=False, **options)
+    app = build_app(store, campaign, introduction)
+    uvicorn.run(app, log_level="warning", server_header=False, **options)
 
 
 def _open_store(campaign: Campaign) -> Store:
@@ -64,6 +67,23 @@ def _parse_campaign(arguments: list[str]) -> Campaign:
     values = settings.as_dict()
     values.pop("config", None)
     return Campaign(**values)
+
+
+def _load_introduction(campaign: Campaign) -> Introduction:
+    """What annotators read and try first."""
+    from lit_align.labelling.introduction import (
+        EXPLANATION,
+        Introduction,
+        make_examples,
+        read_guidelines,
+    )
+    from lit_align.labelling.task_files import load_task_groups
+
+    guidelines = read_guidelines(campaign.guidelines)
+    if not campaign.examples:
+        return Introduction(guidelines)
+    groups = load_task_groups(campaign.examples, [EXPLANATION])
+    return Introduction(guidelines, make_examples(groups, campaign.ask))
 
 
 def _load_groups(campaign: Campaign, has_tasks: bool) -> TaskGroups:
@@ -107,6 +127,10 @@ def _add_tasks(store: Store, campaign: Campaign, groups: TaskGroups) -> None:
 
 
 def _print_links(store: Store, campaign: Campaign) -> None:
+    if store.has_ended:
+        print(
+            "The campaign has ended: answers are shown and not recorded until the admin page opens it again."
+        )
     print(f"admin: {campaign.link(store.invite('admin', admin=True))}")
     for name in campaign.annotators:
         token = store.invite_once(name)

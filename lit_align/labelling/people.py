@@ -69,12 +69,6 @@ class People(Database):
         row = self.fetch_one(query, hash_secret(secret), admin, oldest)
         return row and int(row[0])
 
-    def end_link(self, name: str) -> None:
-        """Shut an annotator out until there is another link."""
-        with self.transaction() as db:
-            unknown = secrets.token_hex(32)
-            db.execute("UPDATE people SET token = ? WHERE name = ? AND NOT admin", (unknown, name))
-
     def is_introduced(self, person: int, introduction: str) -> bool:
         """Whether this person has read the introduction with that digest."""
         query = "SELECT introduced FROM people WHERE id = ?"

@@ -55,8 +55,9 @@ class Vote(NamedTuple):
         task: number of the task.
         revision: 1 for the first answer to the task, 2 for what replaces it, and so on.
         verdict: ``"vote"``, ``"skip"``, ``"undo"`` or ``"removed"``, the last by an admin.
-        answer: ``preference``, from -3 (the first shown is much better) to 3; or ``places`` of the responses as shown;
-            or ``rating`` with ``flags``, each true or false; or ``up``.
+        answer: ``preference``, from -3 (the first shown is much better) to 3, with ``graded`` false if only its sign
+            was asked; or ``places`` of the responses as shown; or ``rating`` with ``flags``, each true or false; or
+            ``up``.
         shown: index of each response, in the order in which they were shown.
         note: a remark.
         seconds: time from showing the task to the answer.
