@@ -16,6 +16,7 @@ from lit_align.errors import DataError, LitAlignError
 from lit_align.labelling.administration import (
     AddedTasks,
     add_new_tasks,
+    describe_added,
     end_campaign,
     remove_votes,
     reopen_campaign,
@@ -147,14 +148,6 @@ def _add_upload(store: Store, content: bytes, suffix: str, kind: str) -> AddedTa
     named = [group._replace(source=group.source.removeprefix(f"{folder}/")) for group in groups]
     check_tasks(named, kind, "the file")
     return add_new_tasks(store, named, kind)
-
-
-def describe_added(tasks: AddedTasks) -> str:
-    """What became of groups that were added, in a sentence."""
-    sentence = f"{tasks.num_tasks} tasks added"
-    if tasks.num_duplicates:
-        sentence += f"; {tasks.num_duplicates} rows are asked about already and were left out"
-    return f"{sentence}."
 
 
 @router.post("/state")

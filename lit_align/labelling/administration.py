@@ -64,6 +64,14 @@ def add_new_tasks(store: Store, groups: Sequence[Group], kind: str) -> AddedTask
     return AddedTasks(num_tasks, len(groups) - len(new_groups))
 
 
+def describe_added(tasks: AddedTasks) -> str:
+    """What became of groups that were added, in a sentence."""
+    sentence = f"{tasks.num_tasks} tasks added"
+    if tasks.num_duplicates:
+        sentence += f"; {tasks.num_duplicates} rows are asked about already and were left out"
+    return f"{sentence}."
+
+
 def task_kind(store: Store) -> str:
     """How the tasks of the store are answered.
 
@@ -98,6 +106,8 @@ def remove_votes(store: Store, name: str) -> int:
         insert = "INSERT INTO votes VALUES (NULL, ?, ?, ?, 'removed', '{}', ?, '', 0, ?)"
         for task, revision, shown in answers:
             db.execute(insert, (person, task, revision + 1, shown, removed_at))
+        # nobody waits for the annotator to answer what is open
+        db.execute("UPDATE shown SET at = 0 WHERE person = ? AND state = 'open'", (person,))
         unknown = secrets.token_hex(32)
         db.execute("UPDATE people SET token = ? WHERE id = ?", (unknown, person))
     return len(answers)

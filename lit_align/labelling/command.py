@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lit_align.cli.command import check_port_free, parse_arguments, settings_parser
 from lit_align.errors import ConfigError
 from lit_align.labelling.campaign import Campaign
+from lit_align.labelling.store_commands import COMMANDS, run_store_command
 
 if TYPE_CHECKING:
     from lit_align.labelling.introduction import Introduction
@@ -24,7 +25,10 @@ class TaskGroups(NamedTuple):
 
 
 def run(arguments: list[str]) -> None:
-    """Add the tasks, print the links, and serve the page until it is stopped."""
+    """Add the tasks, print the links, and serve the page until it is stopped; or run a command on a store."""
+    if arguments and not arguments[0].startswith("-"):
+        run_store_command(arguments[0], arguments[1:])
+        return
     campaign = _parse_campaign(arguments)
     try:
         import uvicorn
@@ -61,7 +65,8 @@ def _open_store(campaign: Campaign) -> Store:
 
 
 def _parse_campaign(arguments: list[str]) -> Campaign:
-    parser = settings_parser("lit-align label", __doc__.partition(": ")[2])
+    commands = f"Commands on its store: lit-align label {{{','.join(COMMANDS)}}} --help."
+    parser = settings_parser("lit-align label", f"{__doc__.partition(': ')[2]} {commands}")
     parser.add_class_arguments(Campaign)
     _, settings = parse_arguments(parser, arguments, [field.name for field in fields(Campaign)])
     values = settings.as_dict()

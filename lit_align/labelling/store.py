@@ -182,6 +182,31 @@ class Store(People):
                         num_tasks += 1
         return num_tasks
 
+    def add_task(
+        self,
+        group: Group,
+        kind: str,
+        members: tuple[int, ...],
+        gold_answer: dict[str, Any] | None = None,
+    ) -> int:
+        """Add one task about a group, as a row of its own and after all others; within a transaction."""
+        prompt = json.dumps(group.prompt, ensure_ascii=False)
+        responses = json.dumps(group.responses, ensure_ascii=False)
+        content_hash = hash_secret("\n".join([prompt, responses, str(gold_answer is not None)]))
+        query = (
+            "SELECT tasks.id FROM tasks JOIN groups ON groups.id = grp "
+            "WHERE digest = ? AND kind = ? AND members = ?"
+        )
+        task = (kind, json.dumps(members))
+        copy = 1  # the first row of that content that is not asked about in this way
+        while self.fetch_one(query, f"{content_hash}:{copy}", *task):
+            copy += 1
+        digest = f"{content_hash}:{copy}"
+        number = self._add_group(digest, prompt, responses, group)
+        (last_place,) = self.fetch_one("SELECT ifnull(max(place), -1) FROM tasks")
+        self._add_task(number, kind, members, gold_answer, last_place + 1)
+        return int(self.fetch_one(query, digest, *task)[0])
+
     def _add_group(self, digest: str, prompt: str, responses: str, group: Group) -> int:
         """The number of the group, which may be in the store already."""
         extra = json.dumps(group.extra, default=str)
