@@ -175,7 +175,7 @@ def gold_answer(
         group: the row.
         kind: how it is asked about.
         members: the responses that are asked about, by index.
-        with_ties: whether equal places of all are an answer.
+        with_ties: whether equal places in a ranking are an answer.
     """
     first = members[0]
     if kind == "thumbs":
@@ -185,7 +185,8 @@ def gold_answer(
             return None
         return {"rating": round(group.ratings[first]["rating"]), "flags": {}}
     try:
-        ranking = to_ranking(group).ranking
+        is_tied = with_ties and len(set(group.ranking)) == 1
+        ranking = group.ranking if is_tied else to_ranking(group).ranking
     except SetAside:
         return None
     places = [ranking[i] for i in members]
