@@ -282,13 +282,14 @@ def _places(expected_wins: list[float]) -> tuple[int, ...]:
 
 
 def _mean_strength(votes: list[Vote], better: int) -> float:
-    """Mean strength of the preference for ``better``, at least 0; rankings have none."""
+    """Mean strength of the preference for ``better``, at least 0; 0 if no vote says a strength, as in rankings."""
     strengths = []
     for vote in votes:
-        sign = 1 if vote.shown[-1] == better else -1
-        strength = vote.answer.get("preference", 0)
-        strengths.append(strength * sign)
-    return max(0.0, float(np.mean(strengths)))
+        if vote.answer.get("graded", True):
+            sign = 1 if vote.shown[-1] == better else -1
+            strength = vote.answer.get("preference", 0)
+            strengths.append(strength * sign)
+    return max(0.0, float(np.mean(strengths or [0.0])))
 
 
 def _add_ratings(group: Group, items: list[ItemVotes]) -> Group:

@@ -7,10 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import median
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import krippendorff
 import numpy as np
+from scipy.stats import binom
 
 from lit_align.labelling.aggregation import (
     Label,
@@ -18,7 +18,8 @@ from lit_align.labelling.aggregation import (
     gold_accuracy,
     group_by_item,
 )
-from lit_align.labelling.votes import TASK_KINDS, CampaignVotes, Vote
+from lit_align.labelling.alpha import estimate_alpha, krippendorff_alpha
+from lit_align.labelling.votes import RETRACTED, TASK_KINDS, CampaignVotes, Vote
 
 ValuePair = tuple[int, int]
 
@@ -57,7 +58,7 @@ def measure_agreement(labels: Sequence[Label], ordinal: bool = False) -> Agreeme
         raw=_ratio(num_equal, num_compared),
         cohen=_cohen(items),
         fleiss=_fleiss(counts),
-        alpha=_krippendorff(counts, values, ordinal),
+        alpha=krippendorff_alpha(counts, values, ordinal),
     )
 
 
@@ -109,15 +110,6 @@ def _expected_equal(values: list[ValuePair]) -> float:
     return num_equal / len(values)
 
 
-def _krippendorff(counts: Any, values: list[int], ordinal: bool) -> float:
-    num_labels = counts.sum(1)
-    is_used = counts[num_labels > 1].any(0)
-    if is_used.sum() < 2:
-        return math.nan
-    level: Literal["ordinal", "nominal"] = "ordinal" if ordinal else "nominal"
-    return float(krippendorff.alpha(None, counts, values, level))
-
-
 def _fleiss(counts: Any) -> float:
     """Fleiss, 1971, https://doi.org/10.1037/h0031619; ``counts`` is ``[items, values]``."""
     num_labels = counts.sum(1)
@@ -134,25 +126,41 @@ def _fleiss(counts: Any) -> float:
     return _ratio(observed - expected, 1 - expected)
 
 
-def position_bias(data: CampaignVotes) -> tuple[float, float, int]:
-    """Share of comparisons won by the response shown first, its standard error at one half, and their number.
+class PositionBias(NamedTuple):
+    """How often the response shown first was preferred; ties are left out.
 
-    Ties are left out. Without a bias the share is one half, whatever the responses, as the order is random.
+    Args:
+        num_first: comparisons that it won.
+        num_decided: comparisons without a tie.
+        low: fewest wins that are usual (95 %) without a bias: the order is random, so half are expected.
+        high: most wins that are.
     """
+
+    num_first: int
+    num_decided: int
+    low: int
+    high: int
+
+
+def position_bias(data: CampaignVotes) -> PositionBias:
+    """How often the response shown first was preferred, and what chance would do."""
     num_first, num_decided = 0, 0
     for vote in data.votes:
         preference = vote.answer.get("preference")
         if preference:
             num_decided += 1
             num_first += preference < 0
-    standard_error = _ratio(0.5, math.sqrt(num_decided))
-    return _ratio(num_first, num_decided), standard_error, num_decided
+    low, high = binom.interval(0.95, num_decided, 0.5) if num_decided else (0, 0)
+    return PositionBias(num_first, num_decided, int(low), int(high))
 
 
 def annotator_metrics(
     data: CampaignVotes, labels: Mapping[str, Sequence[Label]]
 ) -> list[dict[str, Any]]:
-    """For each annotator: votes, skips, changes, median seconds a task, agreement with others, gold right and seen.
+    """For each annotator: votes, skips, changes, median seconds a task, labels equal to those of others, gold right.
+
+    The last two are two numbers each: how many, and out of how many.
+
 
     Args:
         data: the votes.
@@ -166,15 +174,15 @@ def annotator_metrics(
         history[vote.annotator].append(vote)
     rows = []
     for name, votes in sorted(history.items()):
-        seconds = [vote.seconds for vote in votes if vote.verdict != "undo"]
-        changes = [vote for vote in votes if vote.revision > 1]
+        seconds = [vote.seconds for vote in votes if vote.verdict not in RETRACTED]
+        changes = [vote for vote in votes if vote.revision > 1 and vote.verdict != "removed"]
         row = {
             "annotator": name,
             "vote": verdicts[name, "vote"],
             "skip": verdicts[name, "skip"],
             "changed": len(changes),
             "seconds": median(seconds),
-            "agrees": _ratio(num_equal[name], num_compared[name]),
+            "agrees": (num_equal[name], num_compared[name]),
             "gold": accuracy.get(name, (0, 0)),
         }
         rows.append(row)
@@ -205,11 +213,12 @@ def campaign_metrics(data: CampaignVotes, votes_per_task: int) -> dict[str, Any]
     votes_of_tasks = [num_votes[number] for number in tasks]
     seconds = [vote.seconds for vote in votes]
     kinds = {task.kind for task in data.tasks.values()}
-    agreement = {}
+    agreement, alpha = {}, {}
     for kind in TASK_KINDS:
         if kind in kinds:
-            metrics = measure_agreement(labels[kind], ordinal=kind == "rate")
-            agreement[kind] = metrics._asdict()
+            is_ordinal = kind == "rate"
+            agreement[kind] = measure_agreement(labels[kind], is_ordinal)._asdict()
+            alpha[kind] = estimate_alpha(labels[kind], is_ordinal)
     return {
         "tasks": len(tasks),
         "gold": len(data.tasks) - len(tasks),
@@ -218,6 +227,7 @@ def campaign_metrics(data: CampaignVotes, votes_per_task: int) -> dict[str, Any]
         "complete": sum(count >= votes_per_task for count in votes_of_tasks),
         "started": sum(0 < count < votes_per_task for count in votes_of_tasks),
         "agreement": agreement,
+        "alpha": alpha,
         "position": position_bias(data),
         "seconds": median(seconds or [0.0]),
         "annotators": annotator_metrics(data, labels),

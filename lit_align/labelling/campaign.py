@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -18,6 +19,11 @@ from lit_align.types import Group
 
 ALL_ADDRESSES = ("0.0.0.0", "::", "")
 """Hosts that are no address that others could open."""
+PUBLIC_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*/?")
+OWN_SEGMENTS = frozenset(
+    {"in", "task", "vote", "mine", "guidelines", "examples", "admin", "static"}
+)
+"""First segments of the page's own addresses: under a path that begins so, the two could not be told apart."""
 
 
 def default_flags() -> dict[str, str]:
@@ -36,16 +42,18 @@ class Campaign:
         runs: folders of one run or two; two answers of the one, or one of each, are compared.
         ask: how people answer: which of two is better, the order of all, 1 to 7 for each, or good or bad for each.
         question: heading above the answers; the usual one if empty.
+        guidelines: Markdown file that annotators read before their first task, and can open from each.
+        examples: files of tasks with a known answer to practise on first; the column `explanation` says why.
         flags: problems that a rated response may have, by their name in the export.
         annotators: names of people who get a link; several are given as '[ada, bob]'.
-        votes: people that each task is shown to.
+        votes: people that each task is shown to; null keeps what the store says, 3 for a new one.
         gold: files of tasks with a known answer; they are mixed in, and never exported.
         gold_every: one task in so many is a gold task.
         uncertainty: column with a number that says how uncertain a judge was about a row; the largest come first.
         host: address to listen at; 0.0.0.0 lets other machines reach it.
         port: port to listen at.
-        public_url: address under which others reach the page, such as ``https://labels.example.org``, if that is not
-            host and port; links are made of it, never of what a request says.
+        public_url: address under which others reach the page, such as ``https://label.example.org/team1``, if that is
+            not host and port; links are made of it, never of what a request says.
         session_days: days after which an annotator has to open the link again.
     """
 
@@ -54,9 +62,11 @@ class Campaign:
     runs: str | list[str] = field(default_factory=list)
     ask: Literal["compare", "rank", "rate", "thumbs"] = "compare"
     question: str = ""
+    guidelines: str = ""
+    examples: str | list[str] = field(default_factory=list)
     flags: dict[str, str] = field(default_factory=default_flags)
     annotators: str | list[str] = field(default_factory=list)
-    votes: int = 3
+    votes: int | None = None
     gold: str | list[str] = field(default_factory=list)
     gold_every: int = 10
     uncertainty: str = ""
@@ -66,11 +76,12 @@ class Campaign:
     session_days: float = 30.0
 
     def __post_init__(self) -> None:
-        check_at_least("votes", self.votes, 1)
+        if self.votes is not None:
+            check_at_least("votes", self.votes, 1)
         check_at_least("gold_every", self.gold_every, 2)
         check_positive("session_days", self.session_days)
         _check_public_url(self.public_url)
-        for name in ("tasks", "runs", "annotators", "gold"):
+        for name in ("tasks", "runs", "annotators", "gold", "examples"):
             value = getattr(self, name)
             if isinstance(value, str):
                 object.__setattr__(self, name, [value])  # as a command line gives it
@@ -87,29 +98,51 @@ class Campaign:
         host = socket.gethostname() if self.host in ALL_ADDRESSES else self.host
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
+    @property
+    def base_path(self) -> str:
+        """The path under which others reach the page, without a slash at the end; empty for a site of its own.
+
+        Example:
+            >>> Campaign(public_url="https://label.example.org/team1/").base_path
+            '/team1'
+        """
+        return urlsplit(self.public_url).path.rstrip("/")
+
     def link(self, token: str) -> str:
         """A personal link.
 
         Example:
-            >>> Campaign(public_url="https://labels.example.org").link("secret")
-            'https://labels.example.org/in/secret'
+            >>> Campaign(public_url="https://label.example.org/team1").link("secret")
+            'https://label.example.org/team1/in/secret'
         """
         return f"{self.address}/in/{token}"
 
 
 def _check_public_url(address: str) -> None:
-    """Refuse what is not the address of a whole site.
+    """Refuse what is not the address of a site or of a folder on it.
 
     Raises:
         ConfigError: naming it.
     """
     if not address:
         return
-    parts = urlsplit(address)
-    is_site = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
-    if not is_site or parts.path.strip("/") or parts.query or parts.fragment:
+    example = "such as https://label.example.org/team1"
+    try:
+        parts = urlsplit(address)
+        parts.port  # noqa: B018 - it raises if it is no number
+    except ValueError as error:
         raise ConfigError(
-            f"public_url is {address!r}; it is a scheme and a host, such as https://labels.example.org, without a path"
+            f"public_url is {address!r}: {error}; write an address {example}"
+        ) from error
+    is_site = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
+    if not is_site or parts.query or parts.fragment or not PUBLIC_PATH.fullmatch(parts.path):
+        raise ConfigError(
+            f"public_url is {address!r}; it is a scheme, a host and a path of letters, digits and -._~, {example}"
+        )
+    segment = parts.path.strip("/").partition("/")[0]
+    if segment in OWN_SEGMENTS:
+        raise ConfigError(
+            f"public_url is {address!r}, but addresses of the page itself begin with /{segment}; choose another path"
         )
 
 
@@ -133,8 +166,17 @@ def _are_different(group: Group, members: tuple[int, ...]) -> bool:
     return any(response != responses[0] for response in responses)
 
 
-def gold_answer(group: Group, kind: str, members: tuple[int, ...]) -> dict[str, Any] | None:
-    """The answer that the row's own labels give, with the responses in their own order; None if they give none."""
+def gold_answer(
+    group: Group, kind: str, members: tuple[int, ...], with_ties: bool = False
+) -> dict[str, Any] | None:
+    """The answer that the row's own labels give, with the responses in their own order; None if they give none.
+
+    Args:
+        group: the row.
+        kind: how it is asked about.
+        members: the responses that are asked about, by index.
+        with_ties: whether equal places in a ranking are an answer.
+    """
     first = members[0]
     if kind == "thumbs":
         return {"up": group.desirable[first]} if group.desirable else None
@@ -143,14 +185,18 @@ def gold_answer(group: Group, kind: str, members: tuple[int, ...]) -> dict[str, 
             return None
         return {"rating": round(group.ratings[first]["rating"]), "flags": {}}
     try:
-        ranking = to_ranking(group).ranking
+        is_tied = with_ties and len(set(group.ranking)) == 1
+        ranking = group.ranking if is_tied else to_ranking(group).ranking
     except SetAside:
         return None
     places = [ranking[i] for i in members]
-    if not all(places) or len(set(places)) == 1:
+    is_tie = len(set(places)) == 1
+    if not all(places) or (is_tie and not with_ties):
         return None
     if kind == "rank":
         return {"places": places}
+    if is_tie:
+        return {"preference": 0}
     return {"preference": 1 if places[1] < places[0] else -1}
 
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lit_align.cli.command import check_port_free, parse_arguments, settings_parser
 from lit_align.errors import ConfigError
 from lit_align.labelling.campaign import Campaign
+from lit_align.labelling.store_commands import COMMANDS, run_store_command
 
 if TYPE_CHECKING:
+    from lit_align.labelling.introduction import Introduction
     from lit_align.labelling.store import Store
+    from lit_align.types import Group
+
+
+class TaskGroups(NamedTuple):
+    """What tasks are made of: groups to ask about, and groups with a known answer."""
+
+    tasks: list[Group]
+    gold: list[Group]
 
 
 def run(arguments: list[str]) -> None:
-    """Add the tasks, print the links, and serve the page until it is stopped."""
+    """Add the tasks, print the links, and serve the page until it is stopped; or run a command on a store."""
+    if arguments and not arguments[0].startswith("-"):
+        run_store_command(arguments[0], arguments[1:])
+        return
     campaign = _parse_campaign(arguments)
     try:
         import uvicorn
@@ -25,22 +38,35 @@ def run(arguments: list[str]) -> None:
         raise ConfigError(
             f"{error.name} is not installed; the page needs pip install 'lit-align[label]'"
         ) from error
-    from lit_align.labelling.store import Store
-
     check_port_free(campaign.host, campaign.port)
-    store = Store(campaign.store, campaign.votes, campaign.gold_every, campaign.session_days)
-    _add_tasks(store, campaign, campaign.tasks, gold=False)
-    _add_tasks(store, campaign, campaign.gold, gold=True)
-    if not store.fetch_one("SELECT 1 FROM tasks"):
-        raise ConfigError(f"{campaign.store} has no tasks; give a file of them with --tasks")
+    is_new = not Path(campaign.store).exists()
+    # a store that cannot be used is refused before runs answer, and none is made before the tasks are checked
+    store = None if is_new else _open_store(campaign)
+    introduction = _load_introduction(campaign)
+    groups = _load_groups(campaign, has_tasks=store is not None and store.has_tasks)
+    store = store or _open_store(campaign)
+    _add_tasks(store, campaign, groups)
     _print_links(store, campaign)
     # no access log: the first request of each annotator has the token in its address
     options: dict[str, Any] = {"host": campaign.host, "port": campaign.port, "access_log": False}
-    uvicorn.run(build_app(store, campaign), log_level="warning", server_header=False, **options)
+    app = build_app(store, campaign, introduction)
+    uvicorn.run(app, log_level="warning", server_header=False, **options)
+
+
+def _open_store(campaign: Campaign) -> Store:
+    from lit_align.labelling.store import Store
+
+    store = Store(campaign.store, None, campaign.gold_every, campaign.session_days)
+    if campaign.votes not in (None, store.votes):
+        if store.has_tasks:
+            print(f"{campaign.votes} votes per task instead of {store.votes}")
+        store.votes = campaign.votes
+    return store
 
 
 def _parse_campaign(arguments: list[str]) -> Campaign:
-    parser = settings_parser("lit-align label", __doc__.partition(": ")[2])
+    commands = f"Commands on its store: lit-align label {{{','.join(COMMANDS)}}} --help."
+    parser = settings_parser("lit-align label", f"{__doc__.partition(': ')[2]} {commands}")
     parser.add_class_arguments(Campaign)
     _, settings = parse_arguments(parser, arguments, [field.name for field in fields(Campaign)])
     values = settings.as_dict()
@@ -48,42 +74,68 @@ def _parse_campaign(arguments: list[str]) -> Campaign:
     return Campaign(**values)
 
 
-def _add_tasks(store: Store, campaign: Campaign, paths: Sequence[str], gold: bool) -> None:
-    """Add the tasks of these files, answered by the campaign's runs if it has any."""
-    if not paths:
-        return
-    import lit_align
-    from lit_align.data.column_fates import ColumnSettings
-    from lit_align.data.read_groups import DataSource, load_groups
-    from lit_align.plugins import load_plugins
-    from lit_align.stages.answering import add_responses
-    from lit_align.types import LabelKind
-
-    source = ", ".join(paths)
-    groups = load_groups(
-        DataSource(
-            paths,
-            LabelKind.RESPONSES,
-            formats=load_plugins().formats.default_instances(),
-            max_malformed=1.0,
-            on_ledger=lambda ledger: print(ledger.table()),
-            columns=ColumnSettings(read={campaign.uncertainty}),
-        )
+def _load_introduction(campaign: Campaign) -> Introduction:
+    """What annotators read and try first."""
+    from lit_align.labelling.introduction import (
+        EXPLANATION,
+        Introduction,
+        make_examples,
+        read_guidelines,
     )
-    if campaign.runs and not gold:  # two answers of one run, or one of each of two
-        responders = (lit_align.load(run).responder for run in campaign.runs)
-        groups = add_responses(responders, groups, 3 - len(campaign.runs))
-        source += f", answered by {' and '.join(campaign.runs)}"
-    uncertainty = "" if gold else campaign.uncertainty
-    num_tasks = store.add_tasks(groups, campaign.ask, gold, uncertainty)
-    if not num_tasks:
+    from lit_align.labelling.task_files import load_task_groups
+
+    guidelines = read_guidelines(campaign.guidelines)
+    if not campaign.examples:
+        return Introduction(guidelines)
+    groups = load_task_groups(campaign.examples, [EXPLANATION])
+    return Introduction(guidelines, make_examples(groups, campaign.ask))
+
+
+def _load_groups(campaign: Campaign, has_tasks: bool) -> TaskGroups:
+    """The groups of the tasks and of the gold tasks, answered by the campaign's runs if it has any.
+
+    Raises:
+        ConfigError: if no task can be made of them, and there is none yet.
+    """
+    from lit_align.labelling.task_files import answer_groups, check_tasks, load_task_groups
+
+    if not has_tasks and not campaign.tasks and not campaign.gold:
+        raise ConfigError(f"{campaign.store} has no tasks; give a file of them with --tasks")
+    if not Path(campaign.store).resolve().parent.is_dir():
         raise ConfigError(
-            f"{source} has nothing to {campaign.ask}; give prompts with responses, or --runs"
+            f"{campaign.store} is in a folder that does not exist; make it, or name another file"
         )
-    print(f"{num_tasks} {'gold ' if gold else ''}tasks from {source}")
+    gold = load_task_groups(campaign.gold)
+    if campaign.gold:
+        check_tasks(gold, campaign.ask, ", ".join(campaign.gold), gold=True)
+    groups = load_task_groups(campaign.tasks, [campaign.uncertainty])
+    if campaign.runs:  # two answers of one run, or one of each of two
+        groups = answer_groups(groups, campaign.runs)
+    if campaign.tasks:
+        check_tasks(groups, campaign.ask, _source(campaign), uncertainty=campaign.uncertainty)
+    return TaskGroups(groups, gold)
+
+
+def _source(campaign: Campaign) -> str:
+    """Where the tasks come from, in words."""
+    source = ", ".join(campaign.tasks)
+    return f"{source}, answered by {' and '.join(campaign.runs)}" if campaign.runs else source
+
+
+def _add_tasks(store: Store, campaign: Campaign, groups: TaskGroups) -> None:
+    if campaign.tasks:
+        count = store.add_tasks(groups.tasks, campaign.ask, uncertainty=campaign.uncertainty)
+        print(f"{count} tasks from {_source(campaign)}")
+    if campaign.gold:
+        count = store.add_tasks(groups.gold, campaign.ask, gold=True)
+        print(f"{count} gold tasks from {', '.join(campaign.gold)}")
 
 
 def _print_links(store: Store, campaign: Campaign) -> None:
+    if store.has_ended:
+        print(
+            "The campaign has ended: answers are shown and not recorded until the admin page opens it again."
+        )
     print(f"admin: {campaign.link(store.invite('admin', admin=True))}")
     for name in campaign.annotators:
         token = store.invite_once(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,12 @@ from typing import Any
 from lit_align.errors import ConfigError
 
 SCHEMA = Path(__file__).with_name("schema.sql")
+LATER_COLUMNS = (
+    ("sessions", "opened", "REAL DEFAULT 0"),  # sessions without a time are over
+    ("groups", "rendering", "TEXT DEFAULT '{}'"),
+    ("people", "introduced", "TEXT DEFAULT ''"),
+)
+"""Columns that files of earlier versions lack: table, name and definition."""
 
 
 class Database:
@@ -31,7 +38,7 @@ class Database:
         self._writing = threading.Lock()
         try:
             self.db.executescript(SCHEMA.read_text("utf-8"))
-            self._add_session_times()
+            self._add_later_columns()
         except sqlite3.Error as error:
             raise ConfigError(
                 f"{path} cannot be used as a store: {error}; name another file"
@@ -50,6 +57,18 @@ class Database:
         """The first row of the result; None if there is none."""
         return self.db.execute(query, named or values).fetchone()
 
+    def get_state(self, name: str) -> Any:
+        """What is stored about the campaign itself under that name; None if nothing is."""
+        row = self.fetch_one("SELECT value FROM state WHERE name = ?", name)
+        return row and json.loads(row[0])
+
+    def set_state(self, name: str, value: Any) -> None:
+        """Store something about the campaign itself; None is stored as nothing."""
+        with self.transaction() as db:
+            db.execute("DELETE FROM state WHERE name = ?", (name,))
+            if value is not None:
+                db.execute("INSERT INTO state VALUES (?, ?)", (name, json.dumps(value)))
+
     @contextmanager
     def transaction(self, durable: bool = True) -> Iterator[sqlite3.Connection]:
         """Write all or nothing; synced to disk at the end if ``durable``, else a power cut may lose it."""
@@ -63,8 +82,9 @@ class Database:
                 raise
             self.db.execute("COMMIT")
 
-    def _add_session_times(self) -> None:
-        """Bring a file of an earlier version up to date: its sessions have no time, and are over."""
-        columns = [row[1] for row in self.db.execute("PRAGMA table_info(sessions)")]
-        if "opened" not in columns:
-            self.db.execute("ALTER TABLE sessions ADD COLUMN opened REAL DEFAULT 0")
+    def _add_later_columns(self) -> None:
+        """Bring a file of an earlier version up to date."""
+        for table, column, definition in LATER_COLUMNS:
+            columns = [row[1] for row in self.db.execute(f"PRAGMA table_info({table})")]
+            if column not in columns:
+                self.db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {definition}")

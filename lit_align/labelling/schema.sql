@@ -1,12 +1,15 @@
 -- Tasks, people and votes of a campaign. Votes are only ever added: a replacement has the next revision.
-CREATE TABLE IF NOT EXISTS groups (id INTEGER PRIMARY KEY, digest TEXT UNIQUE, prompt TEXT, responses TEXT, source TEXT, extra TEXT);
+CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS groups (id INTEGER PRIMARY KEY, digest TEXT UNIQUE, prompt TEXT, responses TEXT, source TEXT, extra TEXT,
+    rendering TEXT DEFAULT '{}');
 CREATE TABLE IF NOT EXISTS tasks (id INTEGER PRIMARY KEY, grp INTEGER REFERENCES groups, kind TEXT, members TEXT,
     gold TEXT, place REAL, taken INTEGER DEFAULT 0, UNIQUE (grp, kind, members));
 CREATE INDEX IF NOT EXISTS tasks_by_place ON tasks (place, id);
 CREATE INDEX IF NOT EXISTS tasks_by_taken ON tasks (taken) WHERE gold IS NULL;
 CREATE INDEX IF NOT EXISTS gold_tasks ON tasks (id) WHERE gold IS NOT NULL;
 
-CREATE TABLE IF NOT EXISTS people (id INTEGER PRIMARY KEY, name TEXT, admin INTEGER, token TEXT UNIQUE, UNIQUE (name, admin));
+CREATE TABLE IF NOT EXISTS people (id INTEGER PRIMARY KEY, name TEXT, admin INTEGER, token TEXT UNIQUE,
+    introduced TEXT DEFAULT '', UNIQUE (name, admin));
 CREATE TABLE IF NOT EXISTS sessions (secret TEXT PRIMARY KEY, person INTEGER REFERENCES people, opened REAL DEFAULT 0) WITHOUT ROWID;
 -- a new link ends the sessions of the old one
 CREATE TRIGGER IF NOT EXISTS renewed AFTER UPDATE OF token ON people

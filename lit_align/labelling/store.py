@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
-import secrets
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,9 +13,12 @@ from typing import Any, NamedTuple
 
 from lit_align.errors import DataError, LitAlignError
 from lit_align.labelling.campaign import gold_answer, task_members, uncertainty_of
-from lit_align.labelling.database import Database
+from lit_align.labelling.people import People, hash_secret
+from lit_align.labelling.votes import RETRACTED, rendering_of
 from lit_align.types import Group, Text
 
+DEFAULT_VOTES = 3
+"""Votes per task of a new store."""
 LEASE = 900.0
 """Seconds for which a task that is shown to an annotator counts as if it had that vote already."""
 SHOWN_TO = "SELECT 1 FROM shown WHERE task = tasks.id AND person = :person"
@@ -27,8 +28,8 @@ TASK_QUERY = (
     "JOIN tasks ON tasks.id = task JOIN groups ON groups.id = grp WHERE person = ? AND number = ?"
 )
 RECENT_QUERY = (
-    "SELECT number, revision, verdict, prompt FROM latest JOIN shown USING (person, task) "
-    "JOIN tasks ON tasks.id = task JOIN groups ON groups.id = grp WHERE person = ? AND verdict <> 'undo' "
+    "SELECT number, revision, verdict, note, kind, prompt, answer FROM latest JOIN shown USING (person, task) "
+    f"JOIN tasks ON tasks.id = task JOIN groups ON groups.id = grp WHERE person = ? AND verdict NOT IN {RETRACTED} "
     "ORDER BY latest.id DESC LIMIT ?"
 )
 DONE_QUERY = (
@@ -40,13 +41,15 @@ OWN_UNFINISHED_QUERY = (
     "SELECT count(*) FROM shown JOIN tasks ON id = task "
     "WHERE person = ? AND state <> 'open' AND gold IS NULL AND taken < ?"
 )
-SECONDS_QUERY = (
-    "SELECT seconds FROM votes WHERE person = ? AND verdict <> 'undo' ORDER BY id DESC LIMIT 20"
-)
+SECONDS_QUERY = f"SELECT seconds FROM votes WHERE person = ? AND verdict NOT IN {RETRACTED} ORDER BY id DESC LIMIT 20"
 
 
 class Stale(LitAlignError):
     """Another answer to the task was recorded since the page was made, or the task was never shown."""
+
+
+class Ended(LitAlignError):
+    """The campaign has ended, and takes no more answers."""
 
 
 class AssignedTask(NamedTuple):
@@ -61,7 +64,7 @@ class AssignedTask(NamedTuple):
         order: index in the group of each response.
         since: when it was shown, in seconds since 1970.
         revision: the revision that an answer given now would have.
-        verdict: verdict of the last answer; ``"undo"`` if there is none.
+        verdict: verdict of the last answer; ``"undo"`` if there was none.
         answer: the last answer itself.
         note: its remark.
     """
@@ -79,31 +82,99 @@ class AssignedTask(NamedTuple):
     note: str
 
 
-class Store(Database):
-    """Tasks, people and votes; the settings are those of `Campaign`."""
+class OwnAnswer(NamedTuple):
+    """An answer as its author sees it again.
+
+    Args:
+        number: number of the task for this annotator.
+        revision: which answer to that task it is.
+        verdict: ``"vote"`` or ``"skip"``.
+        note: its remark.
+        kind: how the task is answered.
+        prompt: the prompt.
+        answer: the answer itself, about the responses as shown.
+    """
+
+    number: int
+    revision: int
+    verdict: str
+    note: str
+    kind: str
+    prompt: Text
+    answer: dict[str, Any]
+
+
+class Store(People):
+    """Tasks, people and votes; the settings are those of `Campaign`.
+
+    Args:
+        path: the file, which is made if there is none.
+        votes: people that each task is shown to; None keeps what the file says.
+        gold_every: one task in so many is a gold task.
+        session_days: days after which a session is over.
+    """
 
     def __init__(
-        self, path: str | Path, votes: int = 3, gold_every: int = 10, session_days: float = 30.0
+        self,
+        path: str | Path,
+        votes: int | None = None,
+        gold_every: int = 10,
+        session_days: float = 30.0,
     ) -> None:
-        super().__init__(Path(path))
-        self.votes, self.gold_every = votes, gold_every
-        self.session_seconds = session_days * 86400
+        super().__init__(Path(path), session_days)
+        self.gold_every = gold_every
+        if votes not in (None, self.votes):
+            self.votes = votes
+
+    @property
+    def votes(self) -> int:
+        """People that each task is shown to; kept in the file, so that it can change while the page is open."""
+        return int(self.get_state("votes") or DEFAULT_VOTES)
+
+    @votes.setter
+    def votes(self, votes: int) -> None:
+        self.set_state("votes", votes)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the campaign takes no more answers."""
+        return self.get_state("ended") is not None
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether there is anything to ask about."""
+        return self.fetch_one("SELECT 1 FROM tasks") is not None
 
     def add_tasks(
-        self, groups: Sequence[Group], kind: str, gold: bool = False, uncertainty: str = ""
+        self,
+        groups: Sequence[Group],
+        kind: str,
+        gold: bool = False,
+        uncertainty: str = "",
+        first_place: float = 0.0,
     ) -> int:
-        """Add the tasks of these groups and return how many there are; existing ones keep their votes."""
+        """Add the tasks of these groups and return how many there are; existing ones keep their votes.
+
+        Args:
+            groups: what the tasks are made of.
+            kind: how they are answered.
+            gold: whether their answers are known, and they are there to measure annotators.
+            uncertainty: column by which they are ordered, the largest first.
+            first_place: place of the first one without such a column; smaller places are shown first.
+        """
         num_tasks, num_seen = 0, Counter[str]()
         with self.transaction():
             for position, group in enumerate(groups):
                 prompt = json.dumps(group.prompt, ensure_ascii=False)
                 responses = json.dumps(group.responses, ensure_ascii=False)
                 content = "\n".join([prompt, responses, str(gold)])
-                content_hash = _hash(content)
+                content_hash = hash_secret(content)
                 num_seen[content_hash] += 1  # the same row twice is two groups
                 digest = f"{content_hash}:{num_seen[content_hash]}"
                 number = self._add_group(digest, prompt, responses, group)
-                place = -uncertainty_of(group, uncertainty) if uncertainty else float(position)
+                place = (
+                    -uncertainty_of(group, uncertainty) if uncertainty else first_place + position
+                )
                 for members in task_members(group, kind):
                     answer = gold_answer(group, kind, members) if gold else None
                     if bool(answer) == gold:
@@ -111,10 +182,39 @@ class Store(Database):
                         num_tasks += 1
         return num_tasks
 
+    def add_task(
+        self,
+        group: Group,
+        kind: str,
+        members: tuple[int, ...],
+        gold_answer: dict[str, Any] | None = None,
+    ) -> int:
+        """Add one task about a group, as a row of its own and after all others; within a transaction."""
+        prompt = json.dumps(group.prompt, ensure_ascii=False)
+        responses = json.dumps(group.responses, ensure_ascii=False)
+        content_hash = hash_secret("\n".join([prompt, responses, str(gold_answer is not None)]))
+        query = (
+            "SELECT tasks.id FROM tasks JOIN groups ON groups.id = grp "
+            "WHERE digest = ? AND kind = ? AND members = ?"
+        )
+        task = (kind, json.dumps(members))
+        copy = 1  # the first row of that content that is not asked about in this way
+        while self.fetch_one(query, f"{content_hash}:{copy}", *task):
+            copy += 1
+        digest = f"{content_hash}:{copy}"
+        number = self._add_group(digest, prompt, responses, group)
+        (last_place,) = self.fetch_one("SELECT ifnull(max(place), -1) FROM tasks")
+        self._add_task(number, kind, members, gold_answer, last_place + 1)
+        return int(self.fetch_one(query, digest, *task)[0])
+
     def _add_group(self, digest: str, prompt: str, responses: str, group: Group) -> int:
         """The number of the group, which may be in the store already."""
-        row = (digest, prompt, responses, group.source, json.dumps(group.extra, default=str))
-        insert = "INSERT INTO groups VALUES (NULL, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        extra = json.dumps(group.extra, default=str)
+        row = (digest, prompt, responses, group.source, extra, json.dumps(rendering_of(group)))
+        insert = (
+            "INSERT INTO groups (digest, prompt, responses, source, extra, rendering) "
+            "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        )
         try:
             self.db.execute(insert, row)
         except UnicodeEncodeError as error:
@@ -135,48 +235,6 @@ class Store(Database):
         row = (group, kind, json.dumps(members), answer and json.dumps(answer), place)
         replace = "ON CONFLICT DO UPDATE SET place = excluded.place, gold = excluded.gold"
         self.db.execute(f"INSERT INTO tasks VALUES (NULL, ?, ?, ?, ?, ?, 0) {replace}", row)
-
-    def invite(self, name: str, admin: bool = False) -> str:
-        """A new token for a link, which ends access by the old one."""
-        token = secrets.token_urlsafe(32)
-        self._add_person(name, admin, token, "UPDATE SET token = excluded.token")
-        return token
-
-    def invite_once(self, name: str) -> str | None:
-        """A token for an annotator's link; None if there is one already, which stays."""
-        token = secrets.token_urlsafe(32)
-        is_new = self._add_person(name, False, token, "NOTHING")
-        return token if is_new else None
-
-    def _add_person(self, name: str, admin: bool, token: str, resolution: str) -> bool:
-        insert = (
-            f"INSERT INTO people VALUES (NULL, ?, ?, ?) ON CONFLICT (name, admin) DO {resolution}"
-        )
-        with self.transaction() as db:
-            return bool(db.execute(insert, (name, admin, _hash(token))).rowcount)
-
-    def open_session(self, token: str) -> tuple[str, bool] | None:
-        """The secret of a new session, and whether it is an admin's; None if no link has this token."""
-        row = self.fetch_one("SELECT id, admin FROM people WHERE token = ?", _hash(token))
-        if row is None:
-            return None
-        person, admin = row
-        secret = secrets.token_urlsafe(32)
-        opened = time.time()
-        with self.transaction() as db:
-            db.execute("DELETE FROM sessions WHERE opened < ?", (opened - self.session_seconds,))
-            db.execute("INSERT INTO sessions VALUES (?, ?, ?)", (_hash(secret), person, opened))
-        return secret, bool(admin)
-
-    def session_person(self, secret: str, admin: bool = False) -> int | None:
-        """The person that a session belongs to; None if there is no such session, or it is over."""
-        query = (
-            "SELECT id FROM sessions JOIN people ON id = person "
-            "WHERE secret = ? AND admin = ? AND opened >= ?"
-        )
-        oldest = time.time() - self.session_seconds
-        row = self.fetch_one(query, _hash(secret), admin, oldest)
-        return row and int(row[0])
 
     def next_task(self, person: int) -> AssignedTask | None:
         """The task to answer next: an open one, at times a gold task, else the first with too few votes."""
@@ -273,6 +331,7 @@ class Store(Database):
 
         Raises:
             Stale: if another answer was recorded under that revision, or the revision before it is missing.
+            Ended: if the campaign takes no more answers.
         """
         content = (verdict, json.dumps(answer, sort_keys=True), note)
         recorded_at = time.time()
@@ -282,7 +341,10 @@ class Store(Database):
             recorded = self.fetch_one(query, person, task.id, revision)
             if recorded == content:
                 return
-            if recorded or revision != task.revision or verdict == task.verdict == "undo":
+            if self.has_ended:
+                raise Ended("the campaign has ended")
+            takes_back_nothing = verdict == "undo" and task.verdict in RETRACTED
+            if recorded or revision != task.revision or takes_back_nothing:
                 raise Stale(
                     "this was answered in another window since; go on from the answer that is recorded"
                 )
@@ -292,9 +354,12 @@ class Store(Database):
             row = (person, task.id, revision, *content[:2], order, note, seconds, recorded_at)
             db.execute("INSERT INTO votes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def recent_answers(self, person: int, limit: int = 100) -> list[tuple[int, int, str, str]]:
-        """This person's answers that stand, newest first: number, revision, verdict and prompt."""
-        return self.db.execute(RECENT_QUERY, (person, limit)).fetchall()
+    def recent_answers(self, person: int, limit: int = 100) -> list[OwnAnswer]:
+        """This person's answers that stand, newest first."""
+        answers = []
+        for *columns, prompt, answer in self.db.execute(RECENT_QUERY, (person, limit)):
+            answers.append(OwnAnswer(*columns, json.loads(prompt), json.loads(answer)))
+        return answers
 
     def progress(self, person: int) -> tuple[int, int, float]:
         """Tasks this person has done, tasks left, and the median seconds of the last twenty.
@@ -313,8 +378,3 @@ class Store(Database):
         rows = self.db.execute(SECONDS_QUERY, (person,))
         seconds = [value for (value,) in rows]
         return num_done, num_left, median(seconds or [0.0])
-
-
-def _hash(secret: str) -> str:
-    """The hash that is stored instead of a secret: 256 random bits need no salt."""
-    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()

@@ -18,10 +18,12 @@ from lit_align.errors import DataError
 from lit_align.types import Group
 
 TASK_KINDS = ("compare", "rank", "rate", "thumbs")
+RETRACTED = ("undo", "removed")
+"""Verdicts of a revision that takes an answer back, by its author or by an admin."""
 ContentKey = tuple[str, ...]
 """What identifies a group by its content: the prompt, and its responses in any order."""
 
-GROUPS_QUERY = "SELECT id, prompt, responses, source, extra FROM groups ORDER BY id"
+GROUPS_QUERY = "SELECT * FROM groups ORDER BY id"
 TASKS_QUERY = "SELECT id, kind, grp, members, gold FROM tasks ORDER BY id"
 VOTES_QUERY = (
     "SELECT name, task, revision, verdict, answer, shown, note, seconds, at FROM votes JOIN people "
@@ -52,9 +54,10 @@ class Vote(NamedTuple):
         annotator: name of who answered.
         task: number of the task.
         revision: 1 for the first answer to the task, 2 for what replaces it, and so on.
-        verdict: ``"vote"``, ``"skip"`` or ``"undo"``.
-        answer: ``preference``, from -3 (the first shown is much better) to 3; or ``places`` of the responses as shown;
-            or ``rating`` with ``flags``, each true or false; or ``up``.
+        verdict: ``"vote"``, ``"skip"``, ``"undo"`` or ``"removed"``, the last by an admin.
+        answer: ``preference``, from -3 (the first shown is much better) to 3, with ``graded`` false if only its sign
+            was asked; or ``places`` of the responses as shown; or ``rating`` with ``flags``, each true or false; or
+            ``up``.
         shown: index of each response, in the order in which they were shown.
         note: a remark.
         seconds: time from showing the task to the answer.
@@ -124,12 +127,29 @@ def read_votes(store: str | Path) -> CampaignVotes:
     )
 
 
+def rendering_of(group: Group) -> dict[str, Any]:
+    """What decides how the group is rendered as text, beside its texts: part of its row in the export."""
+    rendering: dict[str, Any] = {}
+    if group.tools:
+        rendering["tools"] = list(group.tools)
+    if group.template_kwargs:
+        rendering["template_kwargs"] = group.template_kwargs
+    if group.continues:
+        rendering["continues"] = True
+    return rendering
+
+
 def _to_group(row: sqlite3.Row) -> Group:
+    # files of earlier versions lack the column
+    rendering = json.loads(row["rendering"]) if "rendering" in row.keys() else {}  # noqa: SIM118
     return Group(
         prompt=json.loads(row["prompt"]),
         responses=json.loads(row["responses"]),
         source=row["source"],
         extra=json.loads(row["extra"]),
+        tools=tuple(rendering.get("tools", ())),
+        template_kwargs=rendering.get("template_kwargs", {}),
+        continues=rendering.get("continues", False),
     )
 
 

@@ -12,6 +12,7 @@ import uvicorn
 
 from lit_align.labelling.app import build_app
 from lit_align.labelling.campaign import Campaign
+from lit_align.labelling.introduction import NO_INTRODUCTION
 from lit_align.labelling.store import Store
 from lit_align.types import Group
 
@@ -32,14 +33,16 @@ def make_campaign(**settings) -> Campaign:
 
 
 @contextmanager
-def serving(path, groups=(), gold=(), **settings):
+def serving(path, groups=(), gold=(), introduction=NO_INTRODUCTION, **settings):
     """The store and port of a page in a thread of its own."""
     campaign = make_campaign(**settings)
     store = Store(path, campaign.votes, campaign.gold_every, campaign.session_days)
     store.add_tasks(groups, campaign.ask, uncertainty=campaign.uncertainty)
     store.add_tasks(gold, campaign.ask, gold=True)
     server = uvicorn.Server(
-        uvicorn.Config(build_app(store, campaign), port=0, log_level="warning", access_log=False)
+        uvicorn.Config(
+            build_app(store, campaign, introduction), port=0, log_level="warning", access_log=False
+        )
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -58,9 +61,11 @@ class Visitor:
     Args:
         port: of the page, on this machine.
         token: of the link to come in by; None comes in by none.
+        prefix: in front of every path.
     """
 
-    def __init__(self, port: int, token: str | None = None) -> None:
+    def __init__(self, port: int, token: str | None = None, prefix: str = "") -> None:
+        self.prefix = prefix
         self.line = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         self.cookie = ""
         if token is not None:
@@ -74,7 +79,7 @@ class Visitor:
             "cookie": self.cookie,
             **{name.replace("_", "-"): value for name, value in headers.items()},
         }
-        self.line.request(method, path, body, sent)
+        self.line.request(method, self.prefix + path, body, sent)
         reply = self.line.getresponse()
         return reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read().decode()
 

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from lit_align.labelling.introduction import Introduction, make_examples
 from lit_align.labelling.votes import read_votes
-from lit_align.types import Group
+from lit_align.types import Group, Pair
 from tests.labelling.serving import make_groups, serving
 
 PHONE = {
@@ -357,3 +358,97 @@ def test_how_it_looks_and_whom_it_shuts_out(browser, tmp_path, artefacts, device
                     page.get_by_role("button", name="Make a link").click()
                     page.wait_for_url("**/admin/link")
                     looks(page, artefacts, f"link-{device}-{scheme}")
+
+
+SCALE = [
+    *("Answer 1 is much better", "Answer 1 is better", "Answer 1 is slightly better"),
+    "Both are about the same",
+    *("Answer 2 is slightly better", "Answer 2 is better", "Answer 2 is much better"),
+]
+
+
+def check_scale(page, keys_shown):
+    """Each circle has its words below it, whole and beside those of the next; screen readers get a sentence."""
+    page.locator(".dot").first.scroll_into_view_if_needed()
+    boxes = page.locator(".dot b").evaluate_all(
+        """labels => labels.map(label => {
+            const box = label.getBoundingClientRect();
+            const texts = document.createRange();
+            texts.selectNodeContents(label.lastChild);
+            const words = texts.getBoundingClientRect();
+            const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+            return [words.left, words.right, words.height, label.parentElement.contains(top)];
+        })"""
+    )
+    assert len(boxes) == 7
+    assert all(height > 10 and is_on_top for _, _, height, is_on_top in boxes)
+    ends = [edge for left, right, _, _ in boxes for edge in (left, right)]
+    assert ends == sorted(ends)
+    assert ends[0] >= 0
+    assert ends[-1] <= page.viewport_size["width"]
+    for sentence in SCALE:
+        assert page.get_by_role("radio", name=sentence, exact=True).count() == 1
+    assert page.locator(".scale .keys").is_visible() == keys_shown
+
+
+@pytest.mark.parametrize(("device", "scheme"), [("desk", "light"), ("phone", "dark")])
+def test_what_surrounds_the_tasks(browser, tmp_path, artefacts, device, scheme):
+    options = {**(PHONE if device == "phone" else DESK), "color_scheme": scheme}
+    right = [Group("Say hello.", ["Hello!", "Bye!"], (Pair(0, 1),), extra={"explanation": BEES})]
+    introduction = Introduction(f"# Look at this\n\n{BEES}", make_examples(right, "compare"))
+    with serving(tmp_path / "l.db", ten(), introduction=introduction, votes=1) as (store, port):
+        with visiting(browser, port, store.invite("ada"), **options) as page:
+            looks(page, artefacts, f"guidelines-{device}-{scheme}")
+            page.get_by_role("link", name="Try the example").click()
+            page.wait_for_selector("#vote")
+            page.wait_for_load_state()
+            for key in "sn2":  # there is nothing to skip and no note
+                page.keyboard.press(key)
+            looks(page, artefacts, f"example-{device}-{scheme}")
+            check_scale(page, keys_shown=device == "desk")
+            page.keyboard.press("Enter")
+            page.wait_for_selector(".verdict")
+            looks(page, artefacts, f"verdict-{device}-{scheme}")
+            page.get_by_role("button", name="Begin").click()
+            settled(page, 0)
+            page.locator("summary").click()
+            page.locator("textarea").fill("A note. " * 20)
+            page.locator(".dot").nth(0).click()
+            page.get_by_role("button", name="Answer").click()
+            settled(page, 1)
+            page.get_by_role("link", name="My answers").click()
+            assert page.locator(".mine .choice").inner_text() == SCALE[0]
+            looks(page, artefacts, f"mine-with-note-{device}-{scheme}")
+            page.get_by_role("link", name="Guidelines").click()
+            page.get_by_role("link", name="Go on with the tasks").click()
+            settled(page, 1)
+        with visiting(browser, port, store.invite("me", admin=True), **options) as page:
+            page.get_by_label("More tasks").set_input_files(
+                files=[
+                    {
+                        "name": "a.csv",
+                        "mimeType": "text/csv",
+                        "buffer": b"prompt,chosen,rejected\nx,y,z\n",
+                    }
+                ]
+            )
+            page.get_by_role("button", name="Add").click()
+            page.get_by_text("1 tasks added").wait_for()
+            page.get_by_role("link", name="Back").click()
+            page.get_by_role("link", name="See the tasks").click()
+            page.get_by_role("link", name="11 · x").wait_for()
+            looks(page, artefacts, f"tasks-{device}-{scheme}")
+            page.get_by_role("link", name="With a note").click()
+            page.locator(".tasks a").click()
+            page.get_by_text("much better").wait_for()
+            looks(page, artefacts, f"votes-{device}-{scheme}")
+            page.get_by_role("link", name="Campaign").click()
+            page.get_by_role("link", name="Remove the votes of ada").click()
+            looks(page, artefacts, f"removal-{device}-{scheme}")
+            page.get_by_role("button", name="Remove").click()
+            page.get_by_text("1 answers of ada no longer count").wait_for()
+            page.get_by_role("link", name="Back").click()
+            page.get_by_role("button", name="End the campaign").click()
+            page.get_by_text("The campaign has ended.").wait_for()
+            looks(page, artefacts, f"ended-{device}-{scheme}")
+    assert [vote.verdict for vote in read_votes(tmp_path / "l.db").history] == ["vote", "removed"]

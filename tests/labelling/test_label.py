@@ -21,7 +21,7 @@ from tests.stages.runs import arguments, folder_of, write_pairs
 def refused(capsys, *arguments):
     with pytest.raises(SystemExit) as stopped:
         main(["label", *arguments])
-    assert stopped.value.code == 2
+    assert stopped.value.code in (1, 2)
     return capsys.readouterr().err
 
 
@@ -43,13 +43,23 @@ def refused(capsys, *arguments):
         (["--votes=0"], "votes must be at least 1, got 0"),
         (["--voters=3"], "'voters'; did you mean votes?"),
         (["--store=pairs.jsonl"], "pairs.jsonl cannot be used as a store"),
+        (["--tasks=pairs.jsonl", "--store=no/l.db"], "no/l.db is in a folder that does not exist"),
+        (
+            ["--tasks=pairs.jsonl", "--gold=alone.jsonl"],
+            "alone.jsonl has nothing to compare; give rows",
+        ),
+        (["--tasks=pairs.jsonl", "--runs=nowhere"], "nowhere"),
+        (["--tasks=half.jsonl"], "half.jsonl:1 has half of a surrogate pair"),
     ],
 )
 def test_a_mistake_is_answered_in_a_sentence(tmp_path, monkeypatch, capsys, arguments, sentence):
     monkeypatch.chdir(tmp_path)
     write_pairs(tmp_path / "pairs.jsonl", 3)
     (tmp_path / "alone.jsonl").write_text('{"prompt": "?", "completion": "!"}\n')
+    (tmp_path / "half.jsonl").write_text('{"prompt": "\\ud83d", "chosen": "!", "rejected": "?"}\n')
+    files = set(tmp_path.iterdir())
     assert sentence in refused(capsys, *arguments)
+    assert set(tmp_path.iterdir()) == files  # no store is left behind
 
 
 def test_the_checklist_is_a_yaml_away(tmp_path, capsys):

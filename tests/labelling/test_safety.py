@@ -13,31 +13,74 @@ from hypothesis.errors import Unsatisfiable
 
 from lit_align.errors import ConfigError
 from lit_align.labelling.app import HEADERS, MAX_BODY, build_app
-from lit_align.labelling.campaign import Campaign
+from lit_align.labelling.campaign import OWN_SEGMENTS, Campaign
+from lit_align.labelling.introduction import Introduction, make_examples
 from lit_align.labelling.store import Store
 from lit_align.labelling.votes import read_votes
 from lit_align.types import Group, Pair
 from tests.labelling.serving import Visitor, make_campaign, make_groups, serving
 
 EVIL = "'; DROP TABLE votes; -- <script>alert(1)</script> \" \\ %00 ../../etc/passwd"
-INSIDE = [
-    "/",
-    "/task/1",
-    "/mine",
+ANNOTATORS_PAGES = ["/", "/task/1", "/mine", "/guidelines", "/examples/1"]
+ADMINS_PAGES = [
     "/admin",
+    "/admin/tasks",
+    "/admin/tasks?show=disagreements&page=1",
+    "/admin/tasks/1",
+    "/admin/removal?name=ada",
     "/admin/votes.jsonl",
+    "/admin/votes.csv",
+    "/admin/argilla.json",
+    "/admin/label_studio.json",
     "/admin/groups.jsonl",
     "/admin/groups.jsonl?how=share",
 ]
+VOTE = {"task": 1, "revision": 1, "preference": 1}
+ANNOTATORS_FORMS = {"/vote": VOTE, "/guidelines": {}, "/examples/1": VOTE}
+ADMINS_FORMS = {
+    "/admin/link": {"name": "eve"},
+    "/admin/state": {"action": "end"},
+    "/admin/tasks": {},
+    "/admin/removal": {"name": "ada"},
+}
+INTRODUCTION = Introduction(
+    "# Read this", make_examples([Group("?", ["a", "b"], (Pair(0, 1),))], "compare")
+)
 FORM = {"content_type": "application/x-www-form-urlencoded"}
 
 
 @pytest.fixture
 def page(tmp_path):
     """A page, and a visitor of each sort."""
-    with serving(tmp_path / "labels.db", make_groups(5)) as (store, port):
+    with serving(tmp_path / "labels.db", make_groups(5), introduction=INTRODUCTION) as (
+        store,
+        port,
+    ):
         ada, bob = (Visitor(port, store.invite(name)) for name in ("ada", "bob"))
+        for visitor in (ada, bob):
+            csrf = csrf_of(visitor.get("/guidelines") + visitor.get("/examples/1"))
+            assert visitor.send("/guidelines", csrf=csrf) == 303
         yield store, port, ada, bob, Visitor(port, store.invite("boss", admin=True))
+
+
+def csrf_of(text):
+    return re.search(r'name="csrf" value="(\w+)"', text)[1]
+
+
+def test_the_lists_of_pages_and_forms_are_complete(page):
+    """Each route of the application is in a list above, which the other tests go through."""
+    store, _, _, _, _ = page
+    described = build_app(Store(store.path), make_campaign(), INTRODUCTION).openapi()["paths"]
+    got, posted = set(), set()
+    for path, methods in described.items():
+        path = path.replace("{number}", "1")
+        got.update([path] if "get" in methods else [])
+        posted.update([path] if "post" in methods else [])
+    pages = {path.partition("?")[0] for path in ANNOTATORS_PAGES + ADMINS_PAGES}
+    assert got - {"/in/{token}"} == pages
+    assert posted == ANNOTATORS_FORMS.keys() | ADMINS_FORMS.keys()
+    segments = {path.split("/")[1] for path in pages | posted} - {""}
+    assert segments | {"in", "static"} == OWN_SEGMENTS
 
 
 def test_without_a_link_nobody_sees_anything(page):
@@ -52,17 +95,22 @@ def test_without_a_link_nobody_sees_anything(page):
     for cookie in ("", name, f"{name}%00; {other}'", forged):
         visitor = Visitor(port)
         visitor.cookie = cookie
-        assert {visitor.ask("GET", path)[0] for path in INSIDE} == {401}
-        assert visitor.send("/vote", csrf="", task=1, revision=1, preference=1) == 401
-        assert visitor.send("/admin/link", csrf="", name="eve") == 401
+        pages = ANNOTATORS_PAGES + ADMINS_PAGES
+        assert {visitor.ask("GET", path)[0] for path in pages} == {401}
+        for path, fields in {**ANNOTATORS_FORMS, **ADMINS_FORMS}.items():
+            assert visitor.send(path, csrf="", **fields) == 401
     for cookie in (ada.cookie, swapped[0]):
         visitor = Visitor(port)
         visitor.cookie = cookie
-        assert {visitor.ask("GET", path)[0] for path in INSIDE[3:]} == {401}
+        assert {visitor.ask("GET", path)[0] for path in ADMINS_PAGES} == {401}
+        for path, fields in ADMINS_FORMS.items():
+            assert visitor.send(path, csrf="", **fields) == 401
     for cookie in (boss.cookie, swapped[1]):
         visitor = Visitor(port)
         visitor.cookie = cookie
-        assert {visitor.ask("GET", path)[0] for path in INSIDE[:3]} == {401}
+        assert {visitor.ask("GET", path)[0] for path in ANNOTATORS_PAGES} == {401}
+        for path, fields in ANNOTATORS_FORMS.items():
+            assert visitor.send(path, csrf="", **fields) == 401
     for token in ("", "x", "A" * 43, quote(EVIL, safe=""), "%00", "%ff"):
         assert Visitor(port).ask("GET", f"/in/{token}")[0] == 404
     for path in ("/docs", "/redoc", "/openapi.json"):
@@ -144,10 +192,39 @@ def test_cookies_of_a_site_with_https_are_sent_over_https_only(tmp_path):
         assert "Secure" in headers["set-cookie"].split("; ")
 
 
-@pytest.mark.parametrize("address", ["labels.example.org", "ftp://a", "https://u@a", "http://a/b"])
-def test_a_public_url_is_a_whole_site(address):
-    with pytest.raises(ConfigError, match="public_url"):
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            "labels.example.org",
+            "ftp://a",
+            "https://u@a",
+            "http://a/b?c",
+            "http://a/b#c",
+            "http://",
+        ),
+        *(
+            "http://a/b c",
+            "http://a/%2e",
+            "http://a/../b",
+            "http://a/b/..",
+            "http://a//b",
+            "http://a:x",
+        ),
+        *("http://a/admin", "http://a/task/team1", 'http://a/"'),
+    ],
+)
+def test_a_public_url_is_a_site_or_a_folder_on_it(address):
+    with pytest.raises(ConfigError, match="public_url is"):
         Campaign(public_url=address)
+
+
+@pytest.mark.parametrize("path", ["/mine/", "/admin/", "/admin/tasks/", "/guidelines/"])
+def test_no_redirect_goes_where_a_request_says(page, path):
+    _, _, ada, _, boss = page
+    for visitor in (ada, boss):
+        _, headers, text = visitor.ask("GET", path, host="elsewhere.example")
+        assert "elsewhere" not in f"{headers}{text}"
 
 
 def test_a_form_from_elsewhere_is_refused(page):
@@ -156,8 +233,12 @@ def test_a_form_from_elsewhere_is_refused(page):
     for csrf in ("x", "é", "0" * 64, bob.task()["csrf"]):
         assert ada.send(**{**form, "csrf": csrf}, preference=1) == 403
     assert ada.send(task=form["task"], revision=1, preference=1) == 422
-    assert boss.send("/admin/link", csrf=form["csrf"], name="eve") == 403
+    for path, fields in ADMINS_FORMS.items():
+        assert boss.send(path, csrf=form["csrf"], **fields) == 403
+    for path, fields in ANNOTATORS_FORMS.items():
+        assert ada.send(path, csrf=csrf_of(boss.get("/admin")), **fields) == 403
     assert read_votes(store.path).history == []
+    assert not store.has_ended
     assert ada.ask("GET", f"/vote?csrf={form['csrf']}&task=1&revision=1&preference=1")[0] == 405
     assert ada.send(**form, preference=1) == 303
 
@@ -168,8 +249,9 @@ def test_every_reply_tells_the_browser_to_be_strict(page):
         (ada, "/"),
         (ada, "/nowhere"),
         (Visitor(port), "/"),
-        (boss, "/admin"),
         (ada, "/static/label.js"),
+        *((ada, path) for path in ANNOTATORS_PAGES),
+        *((boss, path) for path in ADMINS_PAGES),
     ):
         _, headers, text = visitor.ask("GET", path)
         assert HEADERS.items() <= headers.items()
@@ -186,15 +268,29 @@ def test_what_anybody_writes_is_inert(tmp_path):
     hostile = Group(
         EVIL, [f"{EVIL} one", f"{EVIL} <img src=x onerror=alert(1)> [x](javascript:alert(1))"]
     )
-    with serving(tmp_path / "labels.db", [hostile], question=EVIL) as (store, port):
+    guidelines = f"{EVIL} <img src=x onerror=alert(1)> [x](javascript:alert(1)) ![x](https://x)"
+    example = hostile._replace(pairs=(Pair(0, 1),), extra={"explanation": guidelines})
+    introduction = Introduction(guidelines, make_examples([example], "compare"))
+    with serving(tmp_path / "labels.db", [hostile], introduction=introduction, question=EVIL) as (
+        store,
+        port,
+    ):
         ada, boss = (
             Visitor(port, store.invite(EVIL)),
             Visitor(port, store.invite("boss", admin=True)),
         )
+        guide, example_page = ada.get("/guidelines"), ada.get("/examples/1")
+        csrf = csrf_of(example_page)
+        ballot = urlencode({"csrf": csrf, **VOTE})
+        checked = ada.ask("POST", "/examples/1", ballot, **FORM)[2]
+        assert "right answer" in checked
+        assert ada.send("/guidelines", csrf=csrf) == 303
         form = ada.task()
         assert ada.send(**form, preference=1, note=EVIL) == 303
-        pages = [ada.get("/task/1"), ada.get("/mine"), boss.get("/admin")]
-        csrf = re.search(r'name="csrf" value="(\w+)"', pages[2])[1]
+        pages = [ada.get("/task/1"), ada.get("/mine"), boss.get("/admin"), guide, example_page]
+        pages += [checked, boss.get("/admin/tasks"), boss.get("/admin/tasks/1")]
+        pages.append(boss.get(f"/admin/removal?name={quote(EVIL, safe='')}"))
+        csrf = csrf_of(pages[2])
         body = f"csrf={csrf}&name={quote(EVIL)}"
         pages += [
             boss.ask("POST", "/admin/link", body, **FORM)[2],
@@ -202,7 +298,8 @@ def test_what_anybody_writes_is_inert(tmp_path):
         ]
         for text in pages:
             assert not re.search(r"<script(?! src=\"/static/)|<img|<a [^>]*javascript", text)
-        assert "&lt;script&gt;" in pages[0]
+        # the campaign's own page and that of an address that leads nowhere repeat nothing of it
+        assert sum("&lt;script&gt;" not in text for text in pages) <= 2
         (vote,) = read_votes(store.path).votes
         assert (vote.annotator, vote.note) == (EVIL, EVIL)
 
@@ -268,7 +365,7 @@ def test_a_body_has_an_end(page):
             except TimeoutError:
                 continue
     assert reply.startswith(b"HTTP/1.1 413")
-    assert Visitor(port, store.invite("carl")).send(**form, preference=1, note="x" * 2001) == 422
+    assert ada.send(**form, preference=1, note="x" * 2001) == 422
     assert read_votes(store.path).history == []
 
 
@@ -336,18 +433,18 @@ def test_no_request_breaks_the_page(tmp_path):
     )
     from schemathesis import GenerationMode
 
-    with serving(tmp_path / "labels.db", make_groups(50), votes=1000) as (store, port):
-        described = build_app(Store(store.path), make_campaign()).openapi()
+    with serving(
+        tmp_path / "labels.db", make_groups(50), introduction=INTRODUCTION, votes=1000
+    ) as (store, port):
+        described = build_app(Store(store.path), make_campaign(), INTRODUCTION).openapi()
         ada, boss = (
             Visitor(port, store.invite("ada")),
             Visitor(port, store.invite("boss", admin=True)),
         )
+        csrf = {"annotator": csrf_of(ada.get("/examples/1")), "admin": csrf_of(boss.get("/admin"))}
+        assert ada.send("/guidelines", csrf=csrf["annotator"]) == 303
         ada.task()
         cookies = dict(one.split("=", 1) for one in (ada.cookie, boss.cookie))
-        csrf = {
-            "annotator": ada.task()["csrf"],
-            "admin": re.search(r'csrf" value="(\w+)"', boss.get("/admin"))[1],
-        }
         seen = {}
 
         def fuzz(operation, mode, right):

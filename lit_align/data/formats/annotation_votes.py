@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from lit_align.data.formats.base import Row
 from lit_align.data.formats.fields import (
@@ -28,6 +28,20 @@ TIES = {"tie", "both", "equal", "same", "neither", "none"}
 
 Places = tuple[float, ...]
 """A vote: the place of each response, lower for a better one; equal places are a tie."""
+
+
+class AnnotatorVote(NamedTuple):
+    """A vote, and who gave it.
+
+    Args:
+        annotator: name or number of who voted; empty if the row does not say.
+        places: the vote.
+        seconds: time that it took; 0 if the row does not say.
+    """
+
+    annotator: str
+    places: Places
+    seconds: float = 0.0
 
 
 def prompt_of(row: Row) -> str:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from lit_align import Register, hookimpl
 from lit_align.data.formats.annotation_votes import (
     RESPONSES,
+    AnnotatorVote,
     group_of_votes,
     is_comparison,
     numbered_responses,
@@ -41,10 +42,11 @@ WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 
 class Vote(NamedTuple):
-    """What an annotator answered, and whether the answer was submitted."""
+    """What an annotator answered, whether the answer was submitted, and who that was."""
 
     value: Any
     status: str
+    user: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,26 @@ class Argilla(Format):
                 votes.append(parse_vote(vote.value, names))
         group = group_of_votes(fields, votes)
         return group._replace(extra=_unread(row, fields, question))
+
+
+def preference_questions(row: Row) -> list[str]:
+    """The questions whose answers in this row prefer a response; none where all answers are ties."""
+    fields = _fields(row)
+    return _questions(row, fields) if is_comparison(fields) else []
+
+
+def annotator_votes(row: Row, question: str) -> list[AnnotatorVote]:
+    """The submitted answers to a question, with who gave them.
+
+    Raises:
+        Malformed: if an answer names no response.
+    """
+    names = numbered_responses(_fields(row))
+    votes = []
+    for vote in _votes(row, question):
+        if vote.status == "submitted":
+            votes.append(AnnotatorVote(vote.user, parse_vote(vote.value, names)))
+    return votes
 
 
 def _fields(row: Row) -> Row:
@@ -155,7 +177,8 @@ def _votes(row: Row, question: str) -> list[Vote]:
         for answer in answers:
             if not isinstance(answer, dict):
                 raise Malformed(f"an answer to '{question}' is no object with 'value'")
-            votes.append(Vote(answer.get("value"), answer.get("status") or "submitted"))
+            user = str(answer.get("user_id") or "")
+            votes.append(Vote(answer.get("value"), answer.get("status") or "submitted", user))
         return votes
     values = row.get(f"{question}{SUFFIX}")
     if not isinstance(values, list):
@@ -163,8 +186,11 @@ def _votes(row: Row, question: str) -> list[Vote]:
     statuses = row.get(f"{question}{SUFFIX}.status") or ["submitted"] * len(values)
     if not isinstance(statuses, list) or len(statuses) != len(values):
         raise Malformed(f"'{question}{SUFFIX}.status' is not one for each response")
-    pairs = zip(values, statuses, strict=True)
-    return [Vote(value, status or "submitted") for value, status in pairs]
+    users = row.get(f"{question}{SUFFIX}.users") or [""] * len(values)
+    if not isinstance(users, list) or len(users) != len(values):
+        raise Malformed(f"'{question}{SUFFIX}.users' is not one for each response")
+    answers = zip(values, statuses, users, strict=True)
+    return [Vote(value, status or "submitted", str(user or "")) for value, status, user in answers]
 
 
 def _unread(row: Row, fields: Row, question: str) -> Row:

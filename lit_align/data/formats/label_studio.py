@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from lit_align import Register, hookimpl
 from lit_align.data.formats.annotation_votes import (
     TIES,
+    AnnotatorVote,
     Places,
     group_of_votes,
     is_comparison,
@@ -116,6 +117,33 @@ class LabelStudioMin(Format):
                 read.add(column)
         extra = other_fields(row, prompt_of(row), *names, *read)
         return group_of_votes(row, votes)._replace(extra=extra)
+
+
+def annotator_votes(row: Row) -> list[AnnotatorVote]:
+    """The votes of a row of either export, with who gave them; one at most of JSON_MIN."""
+    votes: list[AnnotatorVote] = []
+    if LabelStudioMin().recognises(row):
+        names = numbered_responses(row)
+        columns = _vote_columns(row)
+        column = _vote_column(columns, names)
+        for places in _places_of_value(columns[column], names) if column else []:
+            votes.append(_annotator_vote(row, row.get("annotator"), places))
+        return votes
+    names = numbered_responses(row["data"])
+    for annotation in list_field(row, "annotations"):
+        for places in _votes_of_annotation(annotation, names):
+            votes.append(_annotator_vote(annotation, annotation.get("completed_by"), places))
+    return votes
+
+
+def _annotator_vote(about: Row, user: Any, places: Places) -> AnnotatorVote:
+    """The vote of a user, who is a number, a name, or an object with ``email`` or ``id``."""
+    if isinstance(user, dict):
+        user = user.get("email") or user.get("id")
+    seconds = about.get("lead_time")
+    is_time = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    name = "" if user is None else str(user)
+    return AnnotatorVote(name, places, float(seconds) if is_time else 0.0)
 
 
 def _task_of(located: LocatedRow) -> tuple[Any, ...]:

@@ -95,9 +95,10 @@ if (form) {
   }
 
   const keys = {
-    s: () => form.querySelector("button[value=skip]").click(),
+    s: () => form.querySelector("button[value=skip]")?.click(), // an example has neither this nor a note
     n: () => {
       const note = form.querySelector(".note");
+      if (!note) return;
       note.open = true;
       note.querySelector("textarea").focus();
     },

@@ -1,0 +1,73 @@
+"""Answers in words, as annotators and admins read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+STRENGTHS = ("about the same", "slightly better", "better", "much better")
+"""What a preference means by its strength, from 0 to 3."""
+VERDICTS = {"skip": "skipped", "undo": "taken back", "removed": "removed by an admin"}
+
+
+def describe_answer(
+    kind: str,
+    answer: Mapping[str, Any],
+    names: Sequence[str],
+    flags: Mapping[str, str] | None = None,
+) -> str:
+    """An answer in words.
+
+    Args:
+        kind: how the task is answered.
+        answer: the answer, about the responses as shown.
+        names: what the responses are called, in the order in which they were shown.
+        flags: the words of the problems that a rated response may have.
+
+    Example:
+        >>> describe_answer("compare", {"preference": -3}, ["Answer 1", "Answer 2"])
+        'Answer 1 is much better'
+        >>> describe_answer("rank", {"places": [2, 1, 2]}, ["A", "B", "C"])
+        'B, then A and C'
+    """
+    if kind == "compare":
+        return _describe_preference(answer, names)
+    if kind == "rank":
+        return _describe_places(answer["places"], names)
+    if kind == "thumbs":
+        return "good" if answer["up"] else "bad"
+    problems = []
+    for flag, is_raised in answer.get("flags", {}).items():
+        if is_raised:
+            problems.append((flags or {}).get(flag, flag))
+    return "; ".join([f"{answer['rating']} of 7", *problems])
+
+
+def _describe_preference(answer: Mapping[str, Any], names: Sequence[str]) -> str:
+    preference = answer["preference"]
+    if preference == 0:
+        return "both are about the same"
+    better = names[0] if preference < 0 else names[1]
+    if not answer.get("graded", True):
+        return f"{better} is better"
+    return f"{better} is {STRENGTHS[abs(preference)]}"
+
+
+def _describe_places(places: Sequence[int], names: Sequence[str]) -> str:
+    """The names from the best to the worst; equal places stand together."""
+    tiers = []
+    for place in sorted(set(places)):
+        tier = [name for name, its_place in zip(names, places, strict=True) if its_place == place]
+        tiers.append(" and ".join(tier))
+    return ", then ".join(tiers)
+
+
+def format_time(seconds: float) -> str:
+    """A time in seconds since 1970, in UTC.
+
+    Example:
+        >>> format_time(1_700_000_000)
+        '2023-11-14 22:13 UTC'
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
