@@ -7,10 +7,11 @@ module reads it from there. The wording is that of the pinned version, and a tes
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
+from lit_align.cli.command_mistakes import explain_command, explain_missing
 from lit_align.cli.parser_messages import (
     GOT_VALUE,
     describe_value,
@@ -28,24 +29,11 @@ from lit_align.cli.setting_names import (
     parameters_of,
     settings_of_section,
 )
-from lit_align.cli.tasks import TASKS
 from lit_align.errors import AmbiguousName
 from lit_align.plugins import load_plugins
 
 FIRST_SETTINGS = {"base": "path", "lora": "r", "trainer": "accelerator", "schedule": "shape"}
 """The setting of a group that is probably meant where the group is a single value."""
-COMMANDS_ELSEWHERE = {
-    "train": "fit",
-    "finetune": "fit",
-    "fine-tune": "fit",
-    "run": "fit",
-    "eval": "evaluate",
-    "generate": "predict",
-    "sample": "predict",
-    "merge": "export --merge",
-    "annotate": "label",
-    "serve": "chat",
-}
 IN_YAML = "set it in the YAML or on the command line"
 
 
@@ -154,40 +142,8 @@ def _explain_missing(match: re.Match[str]) -> Iterator[str]:
     yield explain_missing([option.rpartition(".")[2] for option in match["options"].split(", ")])
 
 
-def explain_missing(keys: Sequence[str]) -> str:
-    """The sentence for settings that are needed, and nowhere on the command line.
-
-    Example:
-        >>> explain_missing(["data", "model"])
-        'there is no data and model; give a YAML that sets it with -c FILE (lit-align init writes one)'
-    """
-    # else of a command that does not train
-    hint = " (lit-align init writes one)" if "model" in keys else ""
-    return f"there is no {' and '.join(keys)}; give a YAML that sets it with -c FILE{hint}"
-
-
 def _explain_command(match: re.Match[str]) -> Iterator[str]:
     yield explain_command(match["command"], command_names())
-
-
-def explain_command(command: str, names: Sequence[str]) -> str:
-    """The sentence for a command that does not exist.
-
-    Args:
-        command: as it was typed.
-        names: of all commands.
-
-    Example:
-        >>> explain_command("fitt", ["fit", "chat"])
-        "there is no command 'fitt'; did you mean fit?"
-        >>> explain_command("train", ["fit", "chat"])
-        "there is no command 'train'; write lit-align fit"
-    """
-    if command in COMMANDS_ELSEWHERE:
-        return f"there is no command {command!r}; write lit-align {COMMANDS_ELSEWHERE[command]}"
-    if command in (task.name for task in TASKS):
-        return f"there is no command {command!r}; write lit-align fit --task {command} --base MODEL --data FILE"
-    return f"there is no command {command!r}{suggestion(command, names)}"
 
 
 def _explain_no_command(_: re.Match[str]) -> Iterator[str]:

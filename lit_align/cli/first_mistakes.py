@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lit_align.cli.error_messages import explain_command, explain_missing
+from lit_align.cli.command_mistakes import explain_command, explain_missing
 from lit_align.cli.packaged_configs import COMMANDS
 from lit_align.cli.setting_homes import RUN_SETTINGS, advice_without_imports
 from lit_align.cli.sources import read_sources
