@@ -33,7 +33,7 @@ def main() -> None:
         tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False)
         for p in prompts
     ]
-    samples = generate(model, tokenizer, ids, max_new_tokens=64, temperature=0.8, seed=0)
+    samples = generate(model, tokenizer, ids, max_new_tokens=48, temperature=0.8, seed=0)
     made = []
     for row, prompt, sampled in zip(rows, prompts, samples, strict=True):
         own = tokenizer.decode(sampled[0], skip_special_tokens=True).strip()
