@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from importlib import import_module
+from inspect import isabstract
 from typing import Any
 
 from lit_align.cli.setting_names import (
@@ -25,7 +27,16 @@ from lit_align.plugins import load_plugins
 from lit_align.registry import closest_name
 
 SECTIONS = ("trainer", "model", "data", "lora", "base", "optimizer", "lr_scheduler")
-RUN_SETTINGS = ("run", "save_every", "plugin_timeout", "trainer", "model", "data", "ckpt_path")
+RUN_SETTINGS = (
+    "run",
+    "save_every",
+    "samples",
+    "plugin_timeout",
+    "trainer",
+    "model",
+    "data",
+    "ckpt_path",
+)
 MAX_LISTED = 20  # a longer list of names is no help
 SEEDS = ("seed", "random_seed", "data_seed")
 IN_YAML = "set it in the YAML or on the command line"
@@ -148,6 +159,10 @@ def _explain_short_name(match: re.Match[str]) -> Iterator[str]:
     if basic_type:
         yield f"{key} is {name!r}, which is no {basic_type[1]}; correct it"
         return
+    settings = _settings_of_dataclass(types)
+    if settings and name not in all_names():
+        yield f"{key} is {name!r}, and takes settings by name: {', '.join(settings)}"
+        return
     fitting = fitting_names(key, before)
     objectives = load_plugins().objectives
     if name not in all_names():
@@ -158,6 +173,16 @@ def _explain_short_name(match: re.Match[str]) -> Iterator[str]:
     else:
         others = suggestion("", fitting) or "; `lit-align plugins` lists the kinds"
         yield f"{name} is of another kind than what is needed here{others}"
+
+
+def _settings_of_dataclass(types: str) -> list[str]:
+    """The settings of the only class among the types, if it is no base class of others."""
+    paths = re.findall(r"<class '([\w.]+\.\w+)'>", types)
+    if len(paths) != 1:
+        return []
+    cls = import_class(paths[0])
+    is_group = is_dataclass(cls) and not cls.__subclasses__() and not isabstract(cls)
+    return [field.name for field in fields(cls)] if is_group else []
 
 
 def _stage_for(objective: Any) -> str:
