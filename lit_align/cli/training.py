@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lit_align.callbacks.answers_bar import AnswersBar
 from lit_align.callbacks.last_checkpoint import LastCheckpoint
 from lit_align.callbacks.metrics_history import MetricsHistory
 from lit_align.callbacks.predictions import PredictionWriter
@@ -209,14 +210,18 @@ class LitAlignCLI(LightningCLI):
         ]
         if config.samples is not None:
             callbacks.append(SampleLog(config.samples))
+        has_bar = config.trainer.enable_progress_bar is not False
+        gives_answers = self.subcommand == "predict" and "policy" in getattr(
+            self.model, "trained_roles", ()
+        )
+        if has_bar:
+            callbacks.append(AnswersBar() if gives_answers else StepsProgressBar())
         if isinstance(self.model, LanguageModelStage):
             callbacks.append(PredictionWriter(config.answers))
             if not any(
                 isinstance(callback, Report) for callback in _as_list(config.trainer.callbacks)
             ):
                 callbacks.append(Report())
-        if config.trainer.enable_progress_bar is not False:
-            callbacks.append(StepsProgressBar())
         return callbacks
 
 
