@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from importlib import import_module
+from inspect import isabstract
 from typing import Any
 
 from lit_align.cli.command_mistakes import explain_command, explain_missing
@@ -174,6 +176,10 @@ def _explain_short_name(match: re.Match[str]) -> Iterator[str]:
         type_name = basic_type[1] if basic_type else ""
         yield unlisted or f"{path} is {name!r}, which is no {type_name}; {remedy_for(type_name)}"
         return
+    settings = _settings_of_dataclass(types)
+    if settings and name not in all_names():
+        yield f"{key} is {name!r}, and takes settings by name: {', '.join(settings)}"
+        return
     fitting = fitting_names(key, before)
     objectives = load_plugins().objectives
     if name not in all_names():
@@ -185,6 +191,16 @@ def _explain_short_name(match: re.Match[str]) -> Iterator[str]:
     else:
         others = suggestion("", fitting) or "; `lit-align plugins` lists the kinds"
         yield f"{name} is of another kind than what is needed here{others}"
+
+
+def _settings_of_dataclass(types: str) -> list[str]:
+    """The settings of the only class among the types, if it is no base class of others."""
+    paths = re.findall(r"<class '([\w.]+\.\w+)'>", types)
+    if len(paths) != 1:
+        return []
+    cls = import_class(paths[0])
+    is_group = is_dataclass(cls) and not cls.__subclasses__() and not isabstract(cls)
+    return [field.name for field in fields(cls)] if is_group else []
 
 
 def _stage_for(objective: Any) -> str:

@@ -19,6 +19,7 @@ from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.agreement import label_groups, measure_agreement, summarize_results
 from lit_align.feedback.checked_results import check_suitable
 from lit_align.jsonl import write_json, write_rows
+from lit_align.progress import CountedProgress
 from lit_align.types import LabelKind
 
 if TYPE_CHECKING:
@@ -82,15 +83,12 @@ def _label(
     settings: Any, groups: Sequence[Group], folder: Path, console: Console
 ) -> list[FeedbackResult]:
     """Label all groups; results are written to files as they come."""
-    from rich.progress import Progress
-
     cost = 0.0
     with (
-        Progress(console=console) as progress,
+        CountedProgress("judging", len(groups)) as progress,
         (folder / "labelled.jsonl").open("w", encoding="utf-8") as labelled,
         (folder / "records.jsonl").open("w", encoding="utf-8") as records,
     ):
-        task = progress.add_task("judging", total=len(groups))
 
         def write_results(results: Sequence[FeedbackResult]) -> None:
             nonlocal cost
@@ -100,7 +98,7 @@ def _label(
                 if result.group is not None:
                     write_rows(labelled, [as_row(result.group)])
             labelled.flush()
-            progress.update(task, advance=len(results), description=f"judging, cost {cost:.4f}")
+            progress.add(len(results), text=f"cost {cost:.4f}")
 
         return label_groups(
             settings.feedback,

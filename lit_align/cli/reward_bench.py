@@ -21,6 +21,7 @@ from lit_align.feedback.agreement import label_groups, summarize_results
 from lit_align.feedback.checked_results import check_suitable
 from lit_align.feedback.verdicts import verdicts_from_feedback
 from lit_align.jsonl import write_json
+from lit_align.progress import track
 from lit_align.rewards import Reward
 from lit_align.types import LabelKind
 
@@ -70,7 +71,6 @@ def refuse(settings: Any) -> None:
 def run(settings: Any, folder: Path) -> dict[str, Any]:
     """Judge, print the table, and write metrics and plots into ``folder``; returns the metrics."""
     from rich.console import Console
-    from rich.progress import track
 
     from lit_align.evaluation.plots import plot_reliability, plot_scores
 
@@ -78,7 +78,7 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
     groups = load_judged_groups(settings, LabelKind.PAIRS, console, folder, REPORTED_COLUMNS)
 
     def show_progress(starts: Iterable[int]) -> Iterable[int]:
-        return track(starts, "judging", console=console)
+        return track(starts, "batches judged")
 
     header: dict[str, Any]
     if settings.reward is not None:

@@ -12,7 +12,16 @@ from lit_align.package_files import packaged_folder
 from lit_align.plugins import load_plugins
 from lit_align.registry import closest_name
 
-RUN_SETTINGS = ("run", "save_every", "plugin_timeout", "trainer", "model", "data", "ckpt_path")
+RUN_SETTINGS = (
+    "run",
+    "save_every",
+    "samples",
+    "plugin_timeout",
+    "trainer",
+    "model",
+    "data",
+    "ckpt_path",
+)
 RUN_BLOCKS = ("trainer", "model", "data")
 SEEDS = ("seed", "random_seed", "data_seed")
 MAX_LISTED = 20  # a longer list of names is no help

@@ -15,11 +15,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lit_align.callbacks.answers_bar import AnswersBar
 from lit_align.callbacks.last_checkpoint import LastCheckpoint
 from lit_align.callbacks.metrics_history import MetricsHistory
 from lit_align.callbacks.predictions import PredictionWriter
 from lit_align.callbacks.report import Report
 from lit_align.callbacks.run_status import RunStatus
+from lit_align.callbacks.samples import SampleLog, Samples
 from lit_align.cli.error_messages import explain
 from lit_align.cli.loggers import LoggingTrainer, begin_runs, make_loggers, refuse_missing_packages
 from lit_align.cli.refusals import refuse_settings
@@ -83,6 +85,12 @@ class LitAlignCLI(LightningCLI):
             help="Steps between checkpoints of the newest state.",
         )
         parser.add_argument(
+            "--samples",
+            type=Samples | None,
+            default=None,
+            help="Show answers to a few prompts while training, as in {every: 50, prompts: 4}; null shows none.",
+        )
+        parser.add_argument(
             "--plugin_timeout",
             type=float | None,
             default=None,
@@ -141,8 +149,9 @@ class LitAlignCLI(LightningCLI):
             trainer = super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)
         except (MisconfigurationException, TypeError) as error:
             raise ConfigError(f"{str(error).rstrip('.!')}; change it under trainer") from error
-        # The state is saved before the report is written, which may fail. Lightning puts checkpoints last.
-        trainer.callbacks.sort(key=lambda callback: isinstance(callback, Report))  # type: ignore[attr-defined]
+        # The state is saved before samples and report, which may fail. Lightning puts checkpoints last.
+        for kind in (SampleLog, Report):
+            trainer.callbacks.sort(key=lambda callback, kind=kind: isinstance(callback, kind))  # type: ignore[attr-defined]
         return trainer
 
     def fit(self, **options: Any) -> None:
@@ -199,14 +208,20 @@ class LitAlignCLI(LightningCLI):
             LastCheckpoint(config.save_every),
             MetricsHistory(),
         ]
+        if config.samples is not None:
+            callbacks.append(SampleLog(config.samples))
+        has_bar = config.trainer.enable_progress_bar is not False
+        gives_answers = self.subcommand == "predict" and "policy" in getattr(
+            self.model, "trained_roles", ()
+        )
+        if has_bar:
+            callbacks.append(AnswersBar() if gives_answers else StepsProgressBar())
         if isinstance(self.model, LanguageModelStage):
             callbacks.append(PredictionWriter(config.answers))
             if not any(
                 isinstance(callback, Report) for callback in _as_list(config.trainer.callbacks)
             ):
                 callbacks.append(Report())
-        if config.trainer.enable_progress_bar is not False:
-            callbacks.append(StepsProgressBar())
         return callbacks
 
 

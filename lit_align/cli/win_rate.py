@@ -32,6 +32,7 @@ from lit_align.feedback.base import pair_probabilities
 from lit_align.feedback.checked_results import check_suitable
 from lit_align.jsonl import write_json, write_jsonl
 from lit_align.loading import load
+from lit_align.progress import show_answers, track
 from lit_align.rewards.base import as_response, response_text
 from lit_align.types import Group, LabelKind, Text
 
@@ -130,15 +131,13 @@ def _judge_duels(
 
     The same answer twice is a tie. A verdict that could not be read is None.
     """
-    from rich.progress import track
-
     to_judge = [duel for duel, differs in zip(duels, is_different, strict=True) if differs]
     results = label_groups(
         settings.feedback,
         to_judge,
         "pairs",
         settings.batch_size,
-        lambda starts: track(starts, "judging"),
+        lambda starts: track(starts, "batches judged"),
     )
     remaining = iter(results)
     a_wins: list[float | None] = []
@@ -223,13 +222,14 @@ def _answers(model: str, opponent: str, settings: Any, groups: Sequence[Group]) 
             f"{model} was trained on plain text, and its prompts here are turns of a chat",
             stacklevel=2,
         )
-    texts = responder.answer_groups(
-        groups,
-        "reference" if is_base else "policy",
-        as_chat=not is_plain,
-        max_new_tokens=settings.max_new_tokens,
-        temperature=settings.temperature,
-    )
+    with show_answers(f"answers of {model}", len(groups)):
+        texts = responder.answer_groups(
+            groups,
+            "reference" if is_base else "policy",
+            as_chat=not is_plain,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+        )
     del responder
     gc.collect()  # it refers to itself, and the judge needs the memory
     return [as_response(group, text.strip()) for group, (text,) in zip(groups, texts, strict=True)]

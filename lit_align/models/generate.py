@@ -14,6 +14,7 @@ from torch import Tensor
 from lit_align.compat.stopping import stop_if_told
 from lit_align.errors import ModelError
 from lit_align.models.stop_ids import stop_ids
+from lit_align.progress import note_sampled
 from lit_align.seeding import step_seed
 
 if TYPE_CHECKING:
@@ -271,6 +272,7 @@ def _decode(
     logps = torch.zeros(count, max_new_tokens, device=device)
     length = torch.zeros_like(active)
     ended = torch.zeros_like(active, dtype=torch.bool)
+    num_noted = 0  # completions that are done
     for step in range(max_new_tokens):
         stop_if_told()
         logits = logits / (options.temperature or 1.0)
@@ -282,7 +284,11 @@ def _decode(
         token_logps = logits.log_softmax(-1).gather(1, token[:, None])
         logps[running, step] = token_logps[is_running, 0]
         ended[running] = torch.isin(token[is_running], stop)
-        if step == max_new_tokens - 1 or ended.all():
+        is_last = step == max_new_tokens - 1
+        num_done = count if is_last else int(ended.sum())
+        note_sampled(num_done - num_noted, len(running))
+        num_noted = num_done
+        if num_done == count:
             break
         if sequences.has_row_cache and ended[active].any():
             rows = (~ended[active]).nonzero()[:, 0]

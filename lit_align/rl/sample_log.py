@@ -39,7 +39,7 @@ def log_samples(rollouts: RolloutBatch, step: int, folder: Path) -> None:
 
 
 def _print_table(rows: list[dict[str, Any]], step: int) -> None:
-    from rich.console import Console
+    from rich import get_console
     from rich.table import Table
     from rich.text import Text
 
@@ -54,4 +54,4 @@ def _print_table(rows: list[dict[str, Any]], step: int) -> None:
             f"{row['score']:.2f}",
             f"{row['kl']:.2f}",
         )
-    Console().print(table)
+    get_console().print(table)  # that of the progress bar, so that it stays below

@@ -15,6 +15,7 @@ from lit_align.run_report.notices import notices
 from lit_align.run_report.number_text import format_duration, format_figure
 from lit_align.run_report.panels import VALIDATION
 from lit_align.run_report.record import RunRecord, read_run
+from lit_align.run_report.sampled import SAMPLE_ANSWERS, SAMPLE_SCORES, read_sampled
 
 FILE_NAME = "report.html"
 CURVES = "curves.png"
@@ -28,6 +29,8 @@ FILES = (
     ("ledger.json", "counts of the rows"),
     ("ledger_rows.jsonl", "every row that was not kept as it is"),
     ("samples.jsonl", "sampled responses"),
+    (SAMPLE_ANSWERS, "answers to the same prompts while it trained"),
+    (SAMPLE_SCORES, "scores of the same responses while it trained"),
     ("config.yaml", "all settings"),
     (CURVES, "the curves as a picture"),
     ("checkpoints", "from which the run can be resumed"),
@@ -105,6 +108,7 @@ def render(record: RunRecord) -> str:
         plots=draw_panels(record.curves),
         answers=record.summary.get("answers", []),
         held_out=_held_out(record.summary),
+        sampled=read_sampled(record.folder),
         samples=record.samples,
         settings=_settings(record),
         config=yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True),

@@ -1,5 +1,7 @@
 """Two processes learn what one does."""
 
+import json
+
 import pytest
 
 from lit_align.cli.main import main
@@ -18,6 +20,7 @@ def test_two_processes_give_the_trace_of_one(stage, write, tiny, tmp_path):
             *same,
             "--trainer.devices=2",
             "--trainer.strategy=ddp",
+            "--samples={every: 6, prompts: 2, max_new_tokens: 4}",
             stage=stage,
         )
     )
@@ -29,3 +32,5 @@ def test_two_processes_give_the_trace_of_one(stage, write, tiny, tmp_path):
     assert len(one) == 12
     for step, loss in one.items():
         assert float(two[step]) == pytest.approx(float(loss), rel=1e-5), step
+    samples = (tmp_path / "two" / "0" / "sample_answers.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in samples] == [0, 0, 6, 6, 12, 12]  # of one process
