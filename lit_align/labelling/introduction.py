@@ -93,7 +93,7 @@ def make_examples(groups: Sequence[Group], kind: str) -> tuple[Example, ...]:
     Raises:
         ConfigError: if there is none.
     """
-    examples = []
+    examples: list[Example] = []
     for group in groups:
         for members in task_members(group, kind):
             answer = gold_answer(group, kind, members, with_ties=True)

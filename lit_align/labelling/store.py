@@ -357,8 +357,10 @@ class Store(People):
     def recent_answers(self, person: int, limit: int = 100) -> list[OwnAnswer]:
         """This person's answers that stand, newest first."""
         answers = []
-        for *columns, prompt, answer in self.db.execute(RECENT_QUERY, (person, limit)):
-            answers.append(OwnAnswer(*columns, json.loads(prompt), json.loads(answer)))
+        for row in self.db.execute(RECENT_QUERY, (person, limit)):
+            number, revision, verdict, note, kind = row[:5]
+            prompt, answer = map(json.loads, row[5:])
+            answers.append(OwnAnswer(number, revision, verdict, note, kind, prompt, answer))
         return answers
 
     def progress(self, person: int) -> tuple[int, int, float]:

@@ -140,10 +140,9 @@ def _annotator_vote(about: Row, user: Any, places: Places) -> AnnotatorVote:
     """The vote of a user, who is a number, a name, or an object with ``email`` or ``id``."""
     if isinstance(user, dict):
         user = user.get("email") or user.get("id")
-    seconds = about.get("lead_time")
-    is_time = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    name = "" if user is None else str(user)
-    return AnnotatorVote(name, places, float(seconds) if is_time else 0.0)
+    lead_time = about.get("lead_time")
+    seconds = float(lead_time) if isinstance(lead_time, int | float) else 0.0
+    return AnnotatorVote("" if user is None else str(user), places, seconds)
 
 
 def _task_of(located: LocatedRow) -> tuple[Any, ...]:
