@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from lit_align.checks import check_positive
 from lit_align.errors import LitAlignError, PluginError
+from lit_align.plugin_failures import find_place
 
 Result = TypeVar("Result")
 
@@ -80,7 +81,10 @@ def call_plugin(plugin: object, function: Callable[..., Result], *args: Any) -> 
 
 def describe_failure(plugin: object, error: Exception) -> str:
     """A failure in a plugin in words: our own errors say it themselves."""
-    return str(error) if isinstance(error, LitAlignError) else f"{plugin} failed: {error!r}"
+    if isinstance(error, LitAlignError):
+        return str(error)
+    place = find_place(error)
+    return f"{plugin} failed{f' at {place}' if place else ''}: {error!r}"
 
 
 def find_foreign_exit(error: SystemExit) -> str | None:

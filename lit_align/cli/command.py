@@ -21,6 +21,7 @@ from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.errors import ConfigError
 from lit_align.jsonl import write_json
 from lit_align.plugin_calls import set_plugin_timeout
+from lit_align.plugin_signatures import check_signatures
 from lit_align.plugins import load_plugins
 from lit_align.types import Group, LabelKind
 
@@ -99,6 +100,7 @@ def parse_settings(
             "from 0 to 1"
         )
     refuse(values)
+    check_signatures(*vars(values).values())
     if "plugin_timeout" in settings:
         set_plugin_timeout(values.plugin_timeout)
     folder = create_run_folder(Path(values.run))

@@ -251,8 +251,11 @@ def _explain_choice(match: re.Match[str]) -> Iterator[str]:
 
 
 def _explain_class_error(match: re.Match[str]) -> Iterator[str]:
-    """The sentence that a class raised for its own settings."""
-    yield match["sentence"]
+    """The sentence that a class raised for its own settings; ours name them, and others are named here."""
+    path = re.search(r"Given value: \[?Namespace\(class_path='([\w.]+)'", match.string)
+    is_own = path is None or path[1].startswith("lit_align.")
+    sentence = match["sentence"].rstrip(".")
+    yield match["sentence"] if is_own else f"{_short(path[1])}: {sentence}; correct its settings"
 
 
 def _explain_no_class(match: re.Match[str]) -> Iterator[str]:
@@ -354,7 +357,7 @@ RULES: tuple[tuple[str, Callable[[re.Match[str]], Iterator[str]]], ...] = (
     ),
     (r"Unable to load config '(?P<value>[^'\n]*)'", _explain_group),
     (
-        r"Errors:\n *- (?!Expected|Problem|Type |Multiple )(?P<sentence>.+)\n *- Expected a <class 'NoneType'>",
+        r"Errors:\n *- (?!Expected|Problem|Type |Multiple |Not a valid|Parser key)(?P<sentence>.+)\n",
         _explain_class_error,
     ),
     (

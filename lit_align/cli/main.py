@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 import threading
+import traceback
 import warnings
 
 from jsonargparse import ArgumentError, set_parsing_settings
@@ -14,8 +15,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_align.cli import evaluate, inspect, judge
 from lit_align.cli.class_blocks import refuse_misplaced_settings
-from lit_align.cli.disk import explain_disk
 from lit_align.cli.error_messages import explain
+from lit_align.cli.failures import explain_failure, explain_foreign_code
 from lit_align.cli.objective_switch import refuse_inherited
 from lit_align.cli.renamed import refuse_renamed_arguments
 from lit_align.cli.run_folder import forget_run_folder, remove_empty_run_folder
@@ -25,6 +26,7 @@ from lit_align.cli.yaml_files import refuse_broken_files
 from lit_align.disk_errors import disk_error
 from lit_align.errors import AmbiguousName, ConfigError, LitAlignError, UnknownName
 from lit_align.plugin_calls import find_foreign_exit
+from lit_align.plugin_failures import shows_tracebacks
 from lit_align.plugins import load_plugins
 from lit_align.stages.language_model_stage import LanguageModelStage
 
@@ -89,10 +91,15 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _run_command(arguments)
     except (ArgumentError, argparse.ArgumentError) as error:
-        print(f"lit-align: {explain(str(error))}", file=sys.stderr)
+        _show_traceback()
+        sentence = explain_foreign_code(
+            error, passes=ValueError
+        )  # a class's words for its settings
+        print(f"lit-align: {sentence or explain(str(error))}", file=sys.stderr)
         sys.exit(2)
     except LitAlignError as error:
         remove_empty_run_folder()
+        _show_traceback()
         print(f"lit-align: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError | UnknownName | AmbiguousName) else 1)
     except SIGTERMException:
@@ -108,11 +115,18 @@ def main(arguments: list[str] | None = None) -> None:
         )
         sys.exit(1)
     except Exception as error:  # also those that libraries make of a full disk
-        sentence = explain_disk(error)
+        sentence = explain_failure(error)
         if sentence is None:
             raise
+        _show_traceback()
         print(f"lit-align: {sentence}", file=sys.stderr)
         sys.exit(1)
+
+
+def _show_traceback() -> None:
+    """Print the traceback of the exception that is handled, if the user wants it."""
+    if shows_tracebacks():
+        traceback.print_exc()
 
 
 def _run_command(arguments: list[str]) -> None:

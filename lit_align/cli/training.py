@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from lit_align.callbacks.run_status import RunStatus
 from lit_align.callbacks.samples import SampleLog, Samples
 from lit_align.cli.error_messages import explain
 from lit_align.cli.loggers import LoggingTrainer, begin_runs, make_loggers, refuse_missing_packages
+from lit_align.cli.null_values import refuse_nulls
 from lit_align.cli.refusals import refuse_settings
 from lit_align.cli.run_folder import create_run_folder
 from lit_align.compat.lightning import StepsProgressBar, set_root_dir
@@ -110,6 +112,7 @@ class LitAlignCLI(LightningCLI):
         """
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
+        refuse_nulls(config)
         refuse_settings(config)
         refuse_missing_packages(config.trainer.logger)
         config.seed_everything = self.seed_everything_default  # null in saved settings
@@ -135,6 +138,8 @@ class LitAlignCLI(LightningCLI):
             super().instantiate_classes()
             # before the data use attributes that another kind of stage lacks
             self.model.check_data(self.datamodule)
+            if self.subcommand == "fit":
+                self.model.check_before_data(self.trainer, self.datamodule)
         except ValueError as error:
             raise ConfigError(explain(str(error))) from error
 
@@ -148,7 +153,7 @@ class LitAlignCLI(LightningCLI):
         try:
             trainer = super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)
         except (MisconfigurationException, TypeError) as error:
-            raise ConfigError(f"{str(error).rstrip('.!')}; change it under trainer") from error
+            raise ConfigError(_describe_trainer_error(config.trainer, error)) from error
         # The state is saved before samples and report, which may fail. Lightning puts checkpoints last.
         for kind in (SampleLog, Report):
             trainer.callbacks.sort(key=lambda callback, kind=kind: isinstance(callback, kind))  # type: ignore[attr-defined]
@@ -295,6 +300,21 @@ def _run_until_sigterm(run: Callable[..., object], options: dict[str, Any]) -> N
 
 def _raise_sigterm(*_: Any) -> None:
     raise SIGTERMException
+
+
+def _describe_trainer_error(settings: Namespace, error: Exception) -> str:
+    """What Lightning refused, with the settings that its words name."""
+    reason = str(error).rstrip(".!")
+    named = []
+    for name, value in vars(settings).items():
+        is_named = re.search(rf"\b{name}\b", reason) or re.search(
+            rf"\b{re.escape(str(value))}\b", reason
+        )
+        if value not in (None, True, False) and is_named:
+            named.append(f"trainer.{name} is {value}")
+    return (
+        f"{' and '.join(named) or 'trainer cannot be made'}: {reason}; correct it, or leave it out"
+    )
 
 
 def _as_list(value: Any) -> list[Any]:

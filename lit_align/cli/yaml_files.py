@@ -113,12 +113,13 @@ def _hint(
             f"the quotes that open in line {start.line + 1} do not end; close them after the value"
         )
     if "flow" in context and start is not None:
-        bracket = lines[start.line][start.column]
-        return f"the {bracket} of line {start.line + 1} is not closed before this; close it, or separate with commas"
+        place = f"in line {start.line + 1}"
+        return f"a bracket that opens {place} is not closed before this; close it, or separate with commas"
     if "mapping values are not allowed" in problem:
         return _misplaced_value(lines, mark.line, line)
     if "could not find expected ':'" in problem and start is not None:
-        return f"{_shown(lines[start.line])} in line {start.line + 1} has no colon; write a colon after the name"
+        text = "".join(lines[start.line : start.line + 1])
+        return f"{_shown(text)} in line {start.line + 1} has no colon; write a colon after the name"
     if "another document" in problem:
         return "a second document begins with ---; remove that line"
     if "block" in context and start is not None:

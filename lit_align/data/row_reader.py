@@ -25,6 +25,7 @@ from lit_align.data.formats.base import LocatedRow
 from lit_align.data.formats.known_columns import holds_something
 from lit_align.data.readers import is_table
 from lit_align.errors import Malformed, RowError
+from lit_align.plugin_contracts import group_fault, require_contract
 from lit_align.types import Group, LabelKind
 
 
@@ -123,6 +124,7 @@ class RowReader:
     def _convert(self, row: Row) -> Group:
         try:
             group = self.row_format(row)
+            require_contract(group_fault(self.row_format, group))
             if group.continues and group.prompt and self.has_prompts and "prompt" not in row:
                 raise Malformed("missing field 'prompt'")
             return group

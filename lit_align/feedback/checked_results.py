@@ -9,6 +9,7 @@ from typing import Any
 from lit_align.errors import ConfigError, PluginError
 from lit_align.feedback.base import Feedback, FeedbackResult
 from lit_align.plugin_calls import call_plugin, describe_failure
+from lit_align.plugin_contracts import require_contract
 from lit_align.types import Group, LabelKind
 
 
@@ -52,15 +53,7 @@ def checked_results(
         results = call_plugin(feedback, feedback, groups, label_kind)
     except Exception as error:  # the source may be a plugin's
         raise PluginError(describe_failure(feedback, error)) from error
-    is_list = isinstance(results, list | tuple)
-    if not is_list or not all(isinstance(result, FeedbackResult) for result in results):
-        raise PluginError(
-            f"{feedback} returned {_type_name(results)}; it must return a list of FeedbackResult"
-        )
-    if len(results) != len(groups):
-        raise PluginError(
-            f"{feedback} returned {len(results)} results for {len(groups)} groups; each group has one"
-        )
+    require_contract(results_fault(feedback, results, len(groups)))
     for group, result in zip(groups, results, strict=True):
         fault = None if result.group is None else _label_fault(result.group, label_kind)
         if fault:
@@ -68,6 +61,22 @@ def checked_results(
                 f"{feedback} was asked for {label_kind}, and its result for {group.source or 'a group'} has {fault}"
             )
     return list(results)
+
+
+def results_fault(feedback: Feedback, results: Any, count: int) -> str:
+    """What is wrong with the type or the number of a source's results; empty if nothing is.
+
+    Args:
+        feedback: the source.
+        results: its answer.
+        count: how many groups there were.
+    """
+    is_list = isinstance(results, list | tuple) and not isinstance(results, FeedbackResult)
+    if not is_list or not all(isinstance(result, FeedbackResult) for result in results):
+        return f"{feedback} returned {_type_name(results)}; it must return a list of FeedbackResult"
+    if len(results) != count:
+        return f"{feedback} returned {len(results)} results for {count} groups; each group has one"
+    return ""
 
 
 def _label_fault(group: Group, label_kind: str) -> str:

@@ -23,6 +23,7 @@ from lit_align.judges.base import (
     load_template,
     text_hash,
 )
+from lit_align.plugin_contracts import replies_fault, require_contract
 from lit_align.rewards.base import as_response, response_text
 from lit_align.types import Pair
 
@@ -146,6 +147,7 @@ class CritiqueRevise(Feedback):
         template = load_template(template_name)
         questions = [template.render(**values) for values in variables]
         replies = self.model.generate(questions, self.max_tokens)
+        require_contract(replies_fault(self.model, replies, len(questions)))
         for draft, reply in zip(drafts, replies, strict=True):
             record: Record = {
                 "source": f"{type(self.model).__name__} {template_name}",

@@ -21,6 +21,7 @@ from lit_align.feedback.base import (
 )
 from lit_align.feedback.critique_revise import load_principles
 from lit_align.judges.base import JudgeModel, Reply, format_prompt, load_template, text_hash
+from lit_align.plugin_contracts import replies_fault, require_contract
 from lit_align.rewards.base import response_text
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Judge(Feedback):
         if questions:
             texts = [question.text for question in questions]
             replies = self.model.choose_option(texts, ("A", "B"))
+            require_contract(replies_fault(self.model, replies, len(texts), num_options=2))
         records: list[list[Record]] = [[] for _ in groups]
         for question, reply in zip(questions, replies, strict=True):
             record = self._record(groups[question.group], question, reply)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lit_align.errors import ModelError
+from lit_align.errors import ConfigError, ModelError
 from lit_align.models.layers import Layer, model_without_weights, read_layers
+from lit_align.registry import closest_name
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedConfig
@@ -160,7 +161,8 @@ def adapted_layers(layers: Sequence[Layer], lora: Lora) -> list[Layer]:
         chosen = _named(layers, lora.targets)
     if not chosen:
         raise ModelError(
-            f"lora.targets {lora.targets!r} leaves no layer to adapt: {_offer(layers)}; name some of these"
+            f"lora.targets {lora.targets!r} leaves no layer to adapt; {_meant(str(lora.targets), layers)}name some of "
+            f"{_offer(layers)}"
         )
     stacked = [layer.name for layer in chosen if not layer.in_module]
     if stacked and lora.dropout:
@@ -179,14 +181,22 @@ def _all_linear(layers: Sequence[Layer], lora: Lora) -> list[Layer]:
 def _named(layers: Sequence[Layer], targets: str | list[str]) -> list[Layer]:
     """Layers whose name fits a pattern, or ends with one of the names."""
     if isinstance(targets, str):
-        chosen = [layer for layer in layers if re.fullmatch(targets, layer.path)]
+        try:
+            pattern = re.compile(targets)
+        except re.error as error:
+            raise ConfigError(
+                f"lora.targets is {targets!r}, which is no pattern: {error}; write the names of layers as a list, or "
+                f"{ALL_LINEAR}"
+            ) from error
+        chosen = [layer for layer in layers if pattern.fullmatch(layer.path)]
     else:
         chosen = []
         for target in targets:
             matching = [layer for layer in layers if layer.is_called(target)]
             if not matching:
                 raise ModelError(
-                    f"lora.targets names {target!r}, which this model does not have; it has {_offer(layers)}"
+                    f"lora.targets names {target!r}, which this model does not have; {_meant(target, layers)}it has "
+                    f"{_offer(layers)}"
                 )
             chosen += [layer for layer in matching if layer not in chosen]
     for layer in chosen:
@@ -195,6 +205,12 @@ def _named(layers: Sequence[Layer], targets: str | list[str]) -> list[Layer]:
                 f"lora.targets names {layer.path!r}, which cannot have an adapter: {layer.obstacle}; leave it out"
             )
     return chosen
+
+
+def _meant(target: str, layers: Sequence[Layer]) -> str:
+    """A question for the name that was probably meant, before more words; empty if there is none."""
+    closest = closest_name(target, [ALL_LINEAR, *_offer(layers).split()])
+    return f"did you mean {closest}? Or " if closest else ""
 
 
 def _offer(layers: Sequence[Layer]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lit_align.checks import check_between, check_positive
+
 
 @dataclass
 class Lora:
@@ -28,3 +30,8 @@ class Lora:
     targets: str | list[str] = "all-linear"
     adapt_experts: bool = True
     adapt_routers: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive("lora.r", self.r, "8 to 64 are usual")
+        check_positive("lora.alpha", self.alpha, "once or twice r is usual")
+        check_between("lora.dropout", self.dropout, 0, 1, "0 or 0.05 are usual")

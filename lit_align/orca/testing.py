@@ -10,7 +10,8 @@ from torch import Tensor
 from lit_align.orca.embedders import Embedder
 from lit_align.orca.modalities import InputSpec, collate
 from lit_align.orca.types import BackboneSpec, Embedded, TokenStats
-from lit_align.testing.objective_checks import require
+from lit_align.plugin_signatures import signature_fault
+from lit_align.testing.objective_checks import call, hold, require
 
 D_MODEL, MAX_TOKENS = 24, 4096
 
@@ -36,9 +37,10 @@ def check_embedder(embedder: Embedder, kind: str, inputs: Sequence[Tensor]) -> N
     name = type(embedder).__name__
     spec = InputSpec.from_inputs(kind, inputs)
     stats = _random_stats()
-    embedder.attach(spec, BackboneSpec(D_MODEL, MAX_TOKENS, stats))
+    hold(signature_fault(embedder))
+    call(embedder, embedder.attach, spec, BackboneSpec(D_MODEL, MAX_TOKENS, stats))
     x, mask = collate(inputs)
-    embedded = embedder(x, mask)
+    embedded = call(embedder, embedder, x, mask)
     _check_shapes(name, embedded, len(x), embedder.n_tokens(spec))
     for row, values in enumerate(inputs):
         tokens = embedded.tokens[row][embedded.mask[row]]

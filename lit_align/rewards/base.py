@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lit_align.errors import ModelError
 from lit_align.plugin_calls import call_plugin
+from lit_align.plugin_contracts import require_contract, scores_fault
 from lit_align.types import Group, Scores, Text
 
 if TYPE_CHECKING:
@@ -39,14 +40,11 @@ def checked_scores(reward: Reward, groups: Sequence[Group]) -> Scores:
 
     Raises:
         ModelError: naming the response and its score.
-        PluginError: if the reward ends the process or takes too long.
+        PluginError: if the reward ends the process, takes too long, or returns no score for each response.
     """
     scores = call_plugin(reward, reward, groups)
     responses = [(group, response) for group in groups for response in group.responses]
-    if scores.total.shape != (len(responses),):
-        raise ModelError(
-            f"{reward} gave {list(scores.total.shape)} scores for {len(responses)} responses; each has one"
-        )
+    require_contract(scores_fault(reward, scores, len(responses)))
     is_finite = scores.total.isfinite()
     if not bool(is_finite.all()):
         index = int((~is_finite).nonzero()[0, 0])

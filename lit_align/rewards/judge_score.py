@@ -11,6 +11,7 @@ import torch
 from lit_align import Register, hookimpl
 from lit_align.errors import ModelError
 from lit_align.judges.base import JudgeModel, format_prompt, load_template
+from lit_align.plugin_contracts import replies_fault, require_contract
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import response_text
 
@@ -55,7 +56,9 @@ class JudgeScore(Reward):
             for response in group.responses:
                 questions.append(self._question(group, response_text(response)))
         scores = []
-        for reply in self.model.choose_option(questions, [str(rating) for rating in ratings]):
+        replies = self.model.choose_option(questions, [str(rating) for rating in ratings])
+        require_contract(replies_fault(self.model, replies, len(questions), len(ratings)))
+        for reply in replies:
             if reply.probabilities is None:
                 raise ModelError(
                     f"{type(self.model).__name__} gave no rating that can be read ({reply.reason}); use one that "

@@ -15,7 +15,8 @@ from lit_align.advantages import Advantage, Rollouts, masked_whiten
 from lit_align.errors import ModelError, TrainingError
 from lit_align.jsonl import write_jsonl
 from lit_align.models.sample_responses import sample_responses
-from lit_align.plugin_calls import describe_failure
+from lit_align.plugin_calls import call_plugin, describe_failure
+from lit_align.plugin_contracts import advantages_fault, require_contract
 from lit_align.rewards import Reward, Scores
 from lit_align.rewards.base import as_response, checked_scores
 from lit_align.rl.actor_critic import ActorCritic
@@ -144,7 +145,8 @@ class ExperienceBuilder:
         inputs = Rollouts(
             rewards, rollouts.mask, rollouts.prompt, values, baseline=torch.tensor(baseline)
         )
-        advantages = self.advantage(inputs)
+        advantages = call_plugin(self.advantage, self.advantage, inputs)
+        require_contract(advantages_fault(self.advantage, advantages, rewards.shape))
         rollouts.tokens["returns"] = advantages + values
         if self.advantage.whiten:
             advantages = masked_whiten(advantages, rollouts.mask)

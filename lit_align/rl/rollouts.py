@@ -23,6 +23,20 @@ TokenField = Literal[
 
 
 RESPONSE_METRICS = ("objective/scores", "objective/kl", "objective/length", "objective/eos_rate")
+SAMPLE_METRICS = (
+    *RESPONSE_METRICS,
+    "objective/rlhf_reward",
+    "objective/kl_k1",
+    "objective/kl_k2",
+    "objective/kl_k3",
+    "objective/entropy",
+    "objective/scores_std",
+    "objective/frac_scores_zero_std",
+    "objective/kl_coefficient",
+    "policy/sampler_gap",
+    "val/explained_variance",
+)
+"""What `RolloutBatch.metrics` returns; the last is of a run with a critic."""
 """Metrics of each response, which validation logs."""
 
 

@@ -73,7 +73,7 @@ from lit_align.rl.pretraining_mix import (
     load_demonstrations,
 )
 from lit_align.rl.reward_shaping import RewardShaping
-from lit_align.rl.rollouts import RESPONSE_METRICS, RolloutBatch
+from lit_align.rl.rollouts import RESPONSE_METRICS, SAMPLE_METRICS, RolloutBatch
 from lit_align.rl.sample_log import log_samples
 from lit_align.seeding import step_seed
 from lit_align.stages.exact_step import MetricSums
@@ -158,6 +158,10 @@ class RL(LanguageModelStage):
         """Metric names, by the names that dashboards of RLHF use."""
         losses = ("loss/policy", "loss/value", "loss/kl", "loss/ptx")
         return ("policy/clipfrac", "policy/approxkl", "policy/ratio", "val/clipfrac", *losses)
+
+    def training_names(self) -> list[str]:
+        """With the metrics of the samples and of an iteration's updates."""
+        return [*super().training_names(), *SAMPLE_METRICS, "policy/first_ratio", "updates"]
 
     @property
     def trained_roles(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
@@ -18,13 +18,18 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_align.compat.progress import number_logged_step, use_resumable_loop
 from lit_align.errors import ConfigError, TrainingError
+from lit_align.plugin_signatures import check_signatures
 from lit_align.seeding import step_seed
 from lit_align.stages.hparams import plain_hparams
-from lit_align.stages.lr_schedulers import check_scheduler, step_on_plateau
+from lit_align.stages.lr_schedulers import check_scheduler, make_on_trial, step_on_plateau
 from lit_align.stages.resumption import Resumption
 from lit_align.stages.schedule import Schedule, current_step, expected_steps, number_of_steps
 from lit_align.stages.usage import memory_in_use
 from lit_align.types import Step
+
+PARTS = ("objective", "reward", "advantage", "best_of", "embedder")
+DATA_PARTS = ("format", "feedback")
+"""Attributes of a stage and of its data that hold parts of other packages."""
 
 MAX_ROWS = 32
 """Rows of a skipped step that are named."""
@@ -91,11 +96,24 @@ class Stage(LightningModule, ABC):
     def check_data(self, data: Any) -> None:
         """Refuse a data module that the stage cannot learn from."""
 
+    def check_before_data(self, trainer: Trainer, data: Any) -> None:
+        """Refuse settings that training cannot use, as far as that is known before data and weights are loaded.
+
+        Args:
+            trainer: of the run.
+            data: its data module, which may have read nothing yet.
+        """
+        parts = [getattr(self, name, None) for name in PARTS]
+        parts += [getattr(data, name, None) for name in DATA_PARTS]
+        check_signatures(*parts)
+        make_on_trial(self)
+
     def setup(self, stage: str) -> None:
         """Check the data module before any weights are loaded."""
         self.check_data(self.datamodule)
         if stage == "fit":
             use_resumable_loop(self.trainer)
+            self.check_before_data(self.trainer, self.datamodule)
             self._resolve_schedule(expected_steps(self.trainer, self.datamodule))
             check_scheduler(self)
             self.resumption.compare()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -40,6 +41,7 @@ from lit_align.stages.exact_step import (
     sum_gradients_over_ranks,
     without_backward_sync,
 )
+from lit_align.stages.monitors import check_monitors
 from lit_align.stages.provenance import (
     adapter_identity,
     base_and_tokenizer,
@@ -115,6 +117,9 @@ class LanguageModelStage(Stage):
         self.gradient_checkpointing, self.max_new_tokens = gradient_checkpointing, max_new_tokens
         self.temperature, self.best_of = temperature, best_of
         self.tokens_seen = 0
+        self._is_checked = (
+            False  # whether its settings were looked through before the data were read
+        )
         self.num_answered = 0  # prompts that an interrupted predict has answered
         self.validation = ValidationMetrics(self.validation_metrics or ("loss", *self.metric_names))
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -190,10 +195,23 @@ class LanguageModelStage(Stage):
         """Refuse a data module whose labels the objective cannot learn from."""
         check_label_kind(self.objective, data)
 
+    def check_before_data(self, trainer: Trainer, data: Any) -> None:
+        """Check the optimizer, the metrics that callbacks wait for, the adapter to start from and the LoRA targets."""
+        if self._is_checked:
+            return
+        super().check_before_data(trainer, data)
+        has_validation = getattr(data, "paths", {}).get("validation", True)
+        validates = bool(has_validation) and bool(trainer.limit_val_batches)
+        check_monitors(trainer, self.training_names(), self.validation_names(), validates)
+        self.check_init_adapter()
+        self._check_before_loading()
+        self._is_checked = True
+
     def setup(self, stage: str) -> None:
         """Check the adapter to start from, too."""
         super().setup(stage)
-        self.check_init_adapter()
+        if not self._is_checked:
+            self.check_init_adapter()
 
     def check_init_adapter(self) -> None:
         """Refuse an initial adapter that was trained on another base or under another chat template."""
@@ -204,7 +222,8 @@ class LanguageModelStage(Stage):
         """Load the base and put the adapters on it; called again by validate and test, it does nothing."""
         if self._adapters is not None:
             return
-        self._check_before_loading()
+        if not self._is_checked:
+            self._check_before_loading()
         # on the device at once: loading elsewhere first would need the memory twice
         device = None if self._trainer is None else self.trainer.strategy.root_device
         self._adapters = AdapterSet(
@@ -295,6 +314,11 @@ class LanguageModelStage(Stage):
     def validation_names(self) -> list[str]:
         """Names of the metrics of a validation."""
         return [str(name) for name in self.validation]
+
+    def training_names(self) -> list[str]:
+        """Names of the metrics of a step, as far as they are known before the first one."""
+        speed = ("loss", "tokens/s", "memory_gib", "grad_norm", "num_tokens", "skipped_steps")
+        return [*speed, *self.lr_names, *self.metric_names]
 
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end

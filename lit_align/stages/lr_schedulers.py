@@ -1,9 +1,11 @@
-"""Schedulers of torch that a setting names: those that cannot work are refused before any weights are loaded."""
+"""Optimizers and schedulers that a setting names: those that cannot work are refused before any weights are loaded."""
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any, Protocol
 
 import torch
@@ -38,6 +40,29 @@ class Scheduled(Protocol):
         """Metrics of a validation that a scheduler may wait for."""
 
 
+def make_on_trial(stage: Scheduled) -> Any:
+    """The scheduler of a stage on its optimizer over one number; None if it has none.
+
+    Raises:
+        ConfigError: if the optimizer or the scheduler cannot be made.
+    """
+    try:
+        optimizer = stage.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    except Exception as error:  # a class of any package
+        raise ConfigError(
+            f"model.optimizer {_class_name(stage, 'optimizer')}cannot be made: {_reason(error)}; correct its settings"
+        ) from error
+    if stage.lr_scheduler is None:
+        return None
+    try:
+        return stage.lr_scheduler(optimizer)
+    except Exception as error:
+        raise ConfigError(
+            f"model.lr_scheduler {_class_name(stage, 'lr_scheduler')}cannot be made: {_reason(error)}; correct its "
+            "settings, or set model.schedule, which has warmup and decay"
+        ) from error
+
+
 def check_scheduler(stage: Scheduled) -> None:
     """Try the scheduler of a stage on an optimizer of one number, over all updates of the run.
 
@@ -46,16 +71,9 @@ def check_scheduler(stage: Scheduled) -> None:
     """
     if stage.lr_scheduler is None:
         return
-    optimizer = stage.optimizer([torch.nn.Parameter(torch.zeros(1))])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that no step of the optimizer comes between
-        try:
-            scheduler = stage.lr_scheduler(optimizer)
-        except Exception as error:
-            raise ConfigError(
-                f"model.lr_scheduler cannot be made: {error}; correct its settings, or set model.schedule, which has "
-                "warmup and decay"
-            ) from error
+        scheduler = make_on_trial(stage)
         if isinstance(scheduler, ReduceLROnPlateau):
             _check_monitor(stage, scheduler)
             return
@@ -75,6 +93,25 @@ def step_on_plateau(scheduler: Any, metrics: Mapping[str, Tensor]) -> None:
     """Step a ReduceLROnPlateau with the metric that it monitors; leave any other as it is."""
     if isinstance(scheduler, ReduceLROnPlateau):
         scheduler.step(float(metrics[scheduler.monitor]))  # type: ignore[attr-defined]
+
+
+def _class_name(stage: Scheduled, setting: str) -> str:
+    """The class of a setting and its settings, followed by a blank; empty in a stage that was made in Python."""
+    value = getattr(stage, "hparams", {}).get(setting)
+    if not isinstance(value, Mapping) or "class_path" not in value:
+        return ""
+    module, _, name = str(value["class_path"]).rpartition(".")
+    parameters = inspect.signature(getattr(import_module(module), name)).parameters
+    settings = []
+    for key, item in (value.get("init_args") or {}).items():
+        default = parameters[key].default if key in parameters else None
+        if item != default and not (isinstance(item, list) and tuple(item) == default):
+            settings.append(f"{key}={item}")
+    return f"{name}({', '.join(settings)}) "
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or repr(error)
 
 
 def _check_monitor(stage: Scheduled, scheduler: ReduceLROnPlateau) -> None:
@@ -102,5 +139,6 @@ def _check_monitor(stage: Scheduled, scheduler: ReduceLROnPlateau) -> None:
 
 
 def _validates(trainer: Trainer, data: Any) -> bool:
+    """Whether a run whose data are read has a validation."""
     limit = trainer.limit_val_batches
     return bool(limit) and bool(data.val_dataloader())

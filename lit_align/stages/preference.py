@@ -15,7 +15,9 @@ from lit_align.models.fingerprint import adapter_fingerprint
 from lit_align.models.load import tokenizer_fingerprint
 from lit_align.models.reference_cache import ReferenceCache
 from lit_align.objectives import Objective, PairwiseObjective, RankedObjective, UnpairedObjective
+from lit_align.objectives.base import family_name
 from lit_align.plugin_calls import call_plugin
+from lit_align.plugin_contracts import reference_fault, require_contract
 from lit_align.stages.exact_step import MetricSums, StepSums
 from lit_align.stages.kto_baseline import RunningBaseline
 from lit_align.stages.language_model_stage import LanguageModelStage
@@ -90,6 +92,7 @@ class Preference(LanguageModelStage):
         self.baseline = RunningBaseline(baseline_size)
         self._cache: ReferenceCache | None = None
         self._warned_of_shift = False
+        self._is_reference_checked = False
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -141,6 +144,12 @@ class Preference(LanguageModelStage):
             DataError: if the batch has no labels for the objective.
         """
         logps = self.logps(batch, tokens)
+        result = self._losses_of(batch, logps)
+        if not self._is_reference_checked and not self.objective.needs_reference:
+            self._check_reference_unused(batch, logps, result)
+        return result
+
+    def _losses_of(self, batch: Batch, logps: Logps) -> PreferenceLosses:
         match self.objective, batch:
             case PairwiseObjective() as pairwise, Batch(pairs=PairLabels() as labels):
                 _check_targets(pairwise, batch)
@@ -159,6 +168,22 @@ class Preference(LanguageModelStage):
                 raise DataError(
                     f"{batch.source[0].group.source} has no label that {other} learns from; use other data"
                 )
+
+    def _check_reference_unused(self, batch: Batch, logps: Logps, result: PreferenceLosses) -> None:
+        """Refuse an objective that reads the reference and says that it does not: it would be 0 all along.
+
+        Raises:
+            PluginError: naming the objective.
+        """
+        self._is_reference_checked = True
+        missing = logps._replace(reference=torch.full_like(logps.reference, torch.nan))
+        with torch.no_grad():
+            without_reference = self._losses_of(batch, missing)
+        sides = ("rewards/chosen", "rewards/rejected")
+        rewards = [without_reference.sums[side][0] for side in sides]
+        require_contract(
+            reference_fault(self.objective, result.losses, without_reference.losses, rewards)
+        )
 
     def after_step(self, metrics: dict[str, float], sums: StepSums) -> None:
         """Update the running baseline, and log a line when chosen responses become less probable."""
@@ -225,6 +250,10 @@ class Preference(LanguageModelStage):
 
 def _check_objective(objective: Objective) -> None:
     name = type(objective).__name__
+    if not family_name(type(objective)):
+        raise ConfigError(
+            f"{name} belongs to no family of objectives; derive it from PairwiseObjective or a sibling"
+        )
     if objective.label_kind == LabelKind.DEMONSTRATIONS:
         raise ConfigError(f"{name} learns from demonstrations; use the stage SFT")
     if objective.label_kind == LabelKind.PROMPTS:

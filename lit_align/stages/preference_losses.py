@@ -11,11 +11,13 @@ from torch import Tensor
 
 from lit_align.errors import DataError
 from lit_align.objectives import (
+    Objective,
     PairwiseObjective,
     RankedObjective,
     RatedObjective,
     UnpairedObjective,
 )
+from lit_align.plugin_contracts import gradient_fault, losses_fault, require_contract
 from lit_align.stages.exact_step import MetricSums
 from lit_align.types import (
     Logps,
@@ -79,6 +81,7 @@ def pairwise_losses(
         inputs["margin"] = labels.margin
         flipped_inputs["margin"] = -labels.margin
     losses = objective(chosen, rejected, **inputs)
+    _check_losses(objective, losses, chosen.policy, "pairs")
     p = labels.probability
     p = p * (1 - label_noise) + (1 - p) * label_noise
     if (p < 1).any():
@@ -120,6 +123,7 @@ def unpaired_losses(
     desirable = labels.desirable
     responses = logps.take(labels.response)
     losses = objective(responses, desirable, baseline)
+    _check_losses(objective, losses, responses.policy, "responses")
     if label_noise:
         flipped = objective(responses, ~desirable, baseline)
         losses = (1 - label_noise) * losses + label_noise * flipped
@@ -152,7 +156,16 @@ def ranked_losses(objective: RankedObjective, labels: RankLabels, logps: Logps) 
         sums = _side_sums(rewards[first], rewards[last], policy[first], policy[last])
         sums["rewards/margins"] = _sum_and_count(rewards[first] - rewards[last])
         sums["rewards/accuracies"] = _sum_and_count(wins)
-    return PreferenceLosses(objective(logps, order, place), first, last, sums)
+    losses = objective(logps, order, place)
+    require_contract(losses_fault(objective, losses, len(order), "rankings"))
+    require_contract(gradient_fault(objective, losses, logps.policy))
+    return PreferenceLosses(losses, first, last, sums)
+
+
+def _check_losses(objective: Objective, losses: Tensor, inputs: Tensor, items: str) -> None:
+    """Require a loss with a gradient for each item that the objective read."""
+    require_contract(losses_fault(objective, losses, len(inputs), items))
+    require_contract(gradient_fault(objective, losses, inputs))
 
 
 def _wins(first: Tensor, second: Tensor) -> Tensor:
@@ -216,4 +229,6 @@ def rating_losses(
         for name, column_errors, column_is_rated in columns:
             sums[f"errors/{name}"] = (column_errors.sum(), column_is_rated.sum())
     responses = torch.arange(len(scores), device=scores.device)
-    return PreferenceLosses(objective(scores, ratings), responses, responses, sums)
+    losses = objective(scores, ratings)
+    _check_losses(objective, losses, scores, "responses")
+    return PreferenceLosses(losses, responses, responses, sums)

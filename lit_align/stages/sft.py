@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lit_align.objectives import SupervisedObjective
 from lit_align.plugin_calls import call_plugin
+from lit_align.plugin_contracts import gradient_fault, losses_fault, require_contract
 from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.stages.preference_losses import TOKEN_METRICS
@@ -39,7 +40,10 @@ class SFT(LanguageModelStage):
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, MetricSums]:
         """Summed loss of the scored tokens."""
         tokens = self.tree_forward(batch.trees, statistics=statistics)
-        loss = call_plugin(self.objective, self.objective, tokens.logps).sum()
+        losses = call_plugin(self.objective, self.objective, tokens.logps)
+        require_contract(losses_fault(self.objective, losses, len(tokens.logps), "tokens"))
+        require_contract(gradient_fault(self.objective, losses, tokens.logps))
+        loss = losses.sum()
         if tokens.top1 is None or tokens.entropy is None:
             return loss, {}
         count = tokens.logps.new_tensor(float(len(tokens.logps)))

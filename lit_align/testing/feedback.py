@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from lit_align.errors import SetAside
 from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.base import select_labels
+from lit_align.feedback.checked_results import results_fault
+from lit_align.plugin_signatures import signature_fault
 from lit_align.testing.formats import check_pair
-from lit_align.testing.objective_checks import require
+from lit_align.testing.objective_checks import call, hold, require
 from lit_align.testing.rewards import PROMPT, assistant_message
 from lit_align.types import Group, Pair
 
@@ -54,12 +56,10 @@ def check_feedback(
         >>> check_feedback(Recorded())
     """
     name, groups_before = type(feedback).__name__, repr(groups)
+    hold(signature_fault(feedback))
     for label_kind in label_kinds:
-        results = feedback(groups, label_kind)
-        require(
-            len(results) == len(groups),
-            f"{name} returns {len(results)} results for {len(groups)} groups",
-        )
+        results = call(feedback, feedback, groups, label_kind)
+        hold(results_fault(feedback, results, len(groups)))
         for group, result in zip(groups, results, strict=True):
             _check_result(name, group, result, label_kind)
         repetitions = {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from lit_align.data.formats import Format, Row
 from lit_align.errors import RowError
-from lit_align.testing.objective_checks import require
+from lit_align.plugin_contracts import group_fault, kinds_fault, pair_fault
+from lit_align.plugin_signatures import signature_fault
+from lit_align.testing.objective_checks import call, hold, require
 from lit_align.types import Group, Pair
 
 LABEL_KINDS = {"pairs", "demonstrations", "desirable", "ranking", "ratings"}
@@ -26,15 +28,15 @@ def check_format(row_format: Format, row: Row) -> Group:
         [[{'role': 'assistant', 'content': 'Owl.'}]]
     """
     name = type(row_format).__name__
-    kinds = row_format.label_kinds
-    require(
-        bool(kinds) and kinds <= LABEL_KINDS,
-        f"{name}.label_kinds is {sorted(kinds)}; it must be some of {sorted(LABEL_KINDS)}",
-    )
-    require(row_format.recognises(row) is True, f"{name} does not recognise the row")
+    kinds = getattr(row_format, "label_kinds", None)
+    hold(kinds_fault(row_format, kinds, sorted(LABEL_KINDS)))
+    hold(signature_fault(row_format))
+    is_recognised = call(row_format, row_format.recognises, row)
+    require(is_recognised is True, f"{name} does not recognise the row")
     require(row_format.recognises({}) is False, f"{name} recognises a row without columns")
     row_before = repr(row)
-    group = row_format(row)
+    group = call(row_format, row_format, row)
+    hold(group_fault(row_format, group))
     require(repr(row) == row_before, f"{name} changes the row it is given")
     require(
         row_format(row) == group, f"{name} makes another group of the same row in a second call"
@@ -73,19 +75,11 @@ def _check_group(name: str, group: Group) -> None:
     num_responses = len(group.responses)
     for pair in group.pairs:
         check_pair(name, pair, num_responses)
-    require(
-        len(group.desirable) in (0, num_responses),
-        f"{name} returns {len(group.desirable)} binary labels for {num_responses} responses",
-    )
 
 
 def check_pair(name: str, pair: Pair, num_responses: int) -> None:
     """Fail unless ``pair`` compares two of ``num_responses``, the more probable order first; ``name`` returned it."""
-    indices = {pair.better, pair.worse}
-    require(
-        len(indices) == 2 and indices <= set(range(num_responses)),
-        f"{name} returns {pair}, which are not two of {num_responses} responses",
-    )
+    hold(pair_fault(name, pair, num_responses))
     require(
         0.5 < pair.probability <= 1,
         f"{name} returns {pair}, whose probability is not over 0.5 and at most 1",

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from lit_align.errors import LitAlignError, PluginError
 from lit_align.objectives import (
     ImplicitRewardObjective,
     Objective,
     PairwiseObjective,
     SupervisedObjective,
 )
+from lit_align.plugin_contracts import gradient_fault, losses_fault, name_of, reference_fault
+from lit_align.plugin_failures import describe_exception, find_place
+from lit_align.plugin_signatures import signature_fault
 from lit_align.testing.objective_inputs import (
     Harness,
     Labels,
@@ -23,6 +28,8 @@ from lit_align.testing.objective_inputs import (
     make_harness,
 )
 from lit_align.types import Logps, PerTokenLogps
+
+Result = TypeVar("Result")
 
 NUM_ITEMS = 8
 STEP = 1e-6  # of finite differences, in nats
@@ -57,15 +64,15 @@ def check_objective(objective: Objective) -> None:
         >>> from lit_align.objectives.dpo import DPO
         >>> check_objective(DPO(beta=0.5))
     """
+    hold(signature_fault(objective))
     harness = make_harness(objective)
     draws = _draw_responses(harness)
     responses = _to_responses(draws)
     labels = harness.make_labels(NUM_ITEMS)
-    batch = _Batch(responses, labels, harness.compute_losses(responses, labels))
-    require(
-        batch.losses.shape == (NUM_ITEMS,),
-        f"expected a loss for each of {NUM_ITEMS} items, got shape {tuple(batch.losses.shape)}",
-    )
+    batch = _Batch(responses, labels, call(objective, harness.compute_losses, responses, labels))
+    hold(losses_fault(objective, batch.losses, NUM_ITEMS))
+    hold(gradient_fault(objective, batch.losses, responses[0].policy))
+    _check_reward(objective, batch)
     _check_finite(harness)
     _check_order(objective, harness, batch)
     if not objective.has_stop_gradient_weight:
@@ -78,6 +85,33 @@ def check_objective(objective: Objective) -> None:
         _check_padding(harness, batch)
     if isinstance(objective, PairwiseObjective) and objective.margin_only:
         _check_coin_toss(harness)
+
+
+def call(plugin: object, function: Callable[..., Result], *args: Any) -> Result:
+    """``function(*args)``; an exception in the plugin's code fails the check with its file, line and words.
+
+    Args:
+        plugin: whose code runs.
+        function: to call.
+        args: its arguments.
+    """
+    try:
+        return function(*args)
+    except PluginError as error:
+        raise AssertionError(str(error)) from error
+    except LitAlignError:
+        raise
+    except Exception as error:
+        place = find_place(error)
+        at_place = f" at {place}" if place else ""
+        raise AssertionError(
+            f"{name_of(plugin)} failed{at_place}: {describe_exception(error)}"
+        ) from error
+
+
+def hold(fault: str) -> None:
+    """Fail with the sentence of a promise that does not hold; an empty one passes."""
+    require(not fault, fault)
 
 
 def require(condition: bool, message: str) -> None:
@@ -248,22 +282,24 @@ def _draw_near_reference(num_responses: int, num_items: int = 9) -> list[TokenDr
     return draws
 
 
+def _check_reward(objective: Objective, batch: _Batch) -> None:
+    """The implicit reward is a number for each response."""
+    if isinstance(objective, ImplicitRewardObjective):
+        rewards = call(objective, objective.implicit_reward, batch.responses[0])
+        is_one_each = isinstance(rewards, Tensor) and len(rewards) == len(batch.responses[0].policy)
+        require(
+            is_one_each, f"{name_of(objective)}.implicit_reward gives no number for each response"
+        )
+
+
 def _check_reference_unused(objective: Objective, harness: Harness, batch: _Batch) -> None:
     """Neither loss nor implicit reward reads the reference."""
     without_reference = tuple(_drop_reference(logps) for logps in batch.responses)
-    _require_close(
-        harness.compute_losses(without_reference, batch.labels),
-        batch.losses,
-        "needs_reference is False, but the reference changes the loss",
-    )
-    if not isinstance(objective, ImplicitRewardObjective):
-        return
-    for logps, without in zip(batch.responses, without_reference, strict=True):
-        _require_close(
-            objective.implicit_reward(without),
-            objective.implicit_reward(logps),
-            "needs_reference is False, but the reference changes the implicit reward",
-        )
+    rewards = []
+    if isinstance(objective, ImplicitRewardObjective):
+        rewards = [objective.implicit_reward(logps).sum() for logps in without_reference]
+    losses = harness.compute_losses(without_reference, batch.labels)
+    hold(reference_fault(objective, batch.losses, losses, rewards))
 
 
 def _drop_reference(logps: Logps) -> Logps:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lit_align.plugin_contracts import scores_fault
+from lit_align.plugin_signatures import signature_fault
 from lit_align.rewards import Reward
-from lit_align.testing.objective_checks import require
+from lit_align.testing.objective_checks import call, hold, require
 from lit_align.types import Group, Text
 
 PROMPT = [{"role": "user", "content": "Name a bird."}]
@@ -51,11 +53,13 @@ def check_reward(reward: Reward, groups: Sequence[Group] = GROUPS) -> None:
     """
     name = type(reward).__name__
     groups_before = repr(groups)
-    scores = reward(groups)
+    hold(signature_fault(reward))
+    scores = call(reward, reward, groups)
     num_responses = sum(len(group.responses) for group in groups)
-    _check_part(f"{name} returns total", scores.total, num_responses)
+    hold(scores_fault(reward, scores, num_responses))
+    _check_part(f"{name} returns total", scores.total)
     for part, values in scores.parts.items():
-        _check_part(f"{name} returns {part}", values, num_responses)
+        _check_part(f"{name} returns {part}", values)
     require(repr(groups) == groups_before, f"{name} changes the groups it is given")
 
     repeated = reward(groups).total
@@ -67,11 +71,7 @@ def check_reward(reward: Reward, groups: Sequence[Group] = GROUPS) -> None:
     _require_same(name, "one by one", torch.cat(separate), scores.total)
 
 
-def _check_part(returned: str, values: Tensor, num_responses: int) -> None:
-    require(
-        values.shape == (num_responses,),
-        f"{returned} of shape {list(values.shape)} for {num_responses} responses",
-    )
+def _check_part(returned: str, values: Tensor) -> None:
     require(values.dtype == torch.float32, f"{returned} in {values.dtype}, not in float32")
     require(bool(values.isfinite().all()), f"{returned} {values.tolist()}, not all finite")
     require(not values.requires_grad, f"{returned} with a gradient")

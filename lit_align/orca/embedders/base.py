@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lit_align.errors import ConfigError, DataError
 from lit_align.orca.modalities import InputSpec
 from lit_align.orca.types import BackboneSpec, Embedded, TokenStats
+from lit_align.plugin_contracts import embedded_fault, require_contract
 
 
 class Embedder(nn.Module, ABC):
@@ -70,7 +71,7 @@ class Embedder(nn.Module, ABC):
 
     def forward(self, x: Tensor, mask: Tensor) -> Embedded:
         """Tokens for the backbone; arguments as for `embed`."""
-        tokens, token_mask, grid = self.embed(x, mask)
+        tokens, token_mask, grid = self._checked_tokens(x, mask)
         if tokens.shape[1] > self.max_tokens:
             raise DataError(
                 f"an input makes {tokens.shape[1]} tokens, the backbone reads {self.max_tokens}; shorten it"
@@ -79,10 +80,15 @@ class Embedder(nn.Module, ABC):
         masked = scaled * token_mask[..., None]
         return Embedded(masked, token_mask, grid)
 
+    def _checked_tokens(self, x: Tensor, mask: Tensor) -> Embedded:
+        embedded = self.embed(x, mask)
+        require_contract(embedded_fault(self, embedded, len(x), len(self.scale)))
+        return embedded
+
     @torch.no_grad()
     def match_stats(self, stats: TokenStats, x: Tensor, mask: Tensor) -> None:
         """Give the tokens of ``x`` the mean and standard deviation in ``stats``; a constant component gets the mean."""
-        tokens, token_mask, _ = self.embed(x, mask)
+        tokens, token_mask, _ = self._checked_tokens(x, mask)
         std, mean = torch.std_mean(tokens[token_mask], 0, correction=0)
         varies = std > 1e-5 * mean.abs().clamp(min=1e-5)
         self.scale.copy_(stats.std / torch.where(varies, std, 1.0))

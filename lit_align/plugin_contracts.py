@@ -1,0 +1,248 @@
+"""What a run expects of the answers of its parts: one sentence for each promise that does not hold.
+
+``lit_align.testing`` checks the same promises and more. These cost no wait for a GPU: they look at types and shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_align.errors import PluginError
+from lit_align.types import Group, Pair, Scores
+
+MAX_SHOWN = 80  # characters of a value
+
+
+def name_of(plugin: object) -> str:
+    """The name of a plugin's class, or of a plugin that is a class or a function.
+
+    Example:
+        >>> name_of(3), name_of(int)
+        ('int', 'int')
+    """
+    return str(getattr(plugin, "__name__", type(plugin).__name__))
+
+
+def require_contract(fault: str) -> None:
+    """Stop if a promise does not hold.
+
+    Args:
+        fault: the sentence of a function below; empty if the promise holds.
+
+    Raises:
+        PluginError: with the sentence.
+    """
+    if fault:
+        raise PluginError(fault)
+
+
+def losses_fault(objective: object, losses: Any, count: int, items: str = "items") -> str:
+    """What is wrong with the losses of an objective; empty if nothing is.
+
+    Args:
+        objective: that was called.
+        losses: its answer.
+        count: how many items there were.
+        items: what they are called.
+
+    Example:
+        >>> losses_fault("Mine", torch.zeros(3), 3)
+        ''
+        >>> losses_fault(len, torch.tensor(0.5), 6, "pairs")
+        'len returned one number for 6 pairs; return a loss for each, without mean() or sum()'
+    """
+    name = name_of(objective)
+    if not isinstance(losses, Tensor):
+        return f"{name} returned {_kind(losses)} for {count} {items}; return a tensor with a loss for each of them"
+    if losses.shape == (count,):
+        if not losses.is_floating_point():
+            return f"{name} returned losses of {losses.dtype}; return floating-point numbers"
+        return ""
+    if losses.numel() == 1:
+        return f"{name} returned one number for {count} {items}; return a loss for each, without mean() or sum()"
+    return f"{name} returned losses of shape {list(losses.shape)} for {count} {items}; return one for each of them"
+
+
+def gradient_fault(objective: object, losses: Tensor, inputs: Tensor) -> str:
+    """A sentence if the losses have no gradient although what the objective read has one."""
+    if losses.requires_grad or not inputs.requires_grad or not torch.is_grad_enabled():
+        return ""
+    return (
+        f"the loss of {name_of(objective)} has no gradient; compute it from the policy's log-probabilities, without "
+        "detach(), item() or no_grad()"
+    )
+
+
+def reference_fault(
+    objective: object, losses: Tensor, without_reference: Tensor, rewards: Sequence[Tensor]
+) -> str:
+    """A sentence if an objective reads the reference although ``needs_reference`` is False.
+
+    Args:
+        objective: that was called.
+        losses: its losses.
+        without_reference: its losses where the reference is NaN.
+        rewards: sums of its implicit rewards where the reference is NaN.
+    """
+    name = name_of(objective)
+    remedy = "set needs_reference = True"
+    if bool((without_reference.isnan() & ~losses.isnan()).any()):
+        return f"the loss of {name} reads the reference, and its needs_reference is False; {remedy}"
+    if any(bool(reward.isnan()) for reward in rewards):
+        return (
+            f"the implicit reward of {name} reads the reference, and its needs_reference is False; {remedy}, or "
+            "override implicit_reward"
+        )
+    return ""
+
+
+def scores_fault(reward: object, scores: Any, num_responses: int) -> str:
+    """What is wrong with the type or the shapes of a reward's scores; empty if nothing is.
+
+    Example:
+        >>> scores_fault(len, torch.zeros(2), 2)
+        'len returned a Tensor; wrap it in Scores, as in return Scores(tensor)'
+        >>> scores_fault(len, Scores(torch.zeros(2)), 3)
+        'len gave [2] scores for 3 responses; each response of each group has one'
+    """
+    name = name_of(reward)
+    if not isinstance(scores, Scores):
+        example = "tensor" if isinstance(scores, Tensor) else "torch.tensor(numbers)"
+        return f"{name} returned {_kind(scores)}; wrap it in Scores, as in return Scores({example})"
+    for part, values in {"scores": scores.total, **scores.parts}.items():
+        if not isinstance(values, Tensor):
+            return f"{name} gave {part} as {_kind(values)}; give a tensor with a number for each response"
+        if values.shape != (num_responses,):
+            return (
+                f"{name} gave {list(values.shape)} {part} for {num_responses} responses; each response of each group "
+                "has one"
+            )
+        if not values.is_floating_point():
+            return f"{name} gave {part} of {values.dtype}; give floating-point numbers"
+    return ""
+
+
+def group_fault(row_format: object, group: Any) -> str:
+    """What is wrong with what a format made of a row; empty if nothing is.
+
+    Example:
+        >>> group_fault(len, {"prompt": "a"})
+        'len returned a dict; return a Group with prompt, responses and labels'
+        >>> group_fault(len, Group("a", ["b", "c"], (Pair(0, 2),)))
+        'len compares responses 0 and 2 of 2; count them from 0'
+    """
+    name = name_of(row_format)
+    if not isinstance(group, Group):
+        return f"{name} returned {_kind(group)}; return a Group with prompt, responses and labels"
+    if not isinstance(group.prompt, str | list):
+        return f"{name} gave {_kind(group.prompt)} as prompt; give a text or a list of messages"
+    if not isinstance(group.responses, list | tuple):
+        return f"{name} gave {_kind(group.responses)} as responses; give a list"
+    count = len(group.responses)
+    for pair in group.pairs:
+        fault = pair_fault(name, pair, count)
+        if fault:
+            return fault
+    labels = {"binary labels": group.desirable, "places": group.ranking, "ratings": group.ratings}
+    for kind, values in labels.items():
+        if len(values) not in (0, count):
+            return f"{name} returned {len(values)} {kind} for {count} responses; give one for each"
+    return ""
+
+
+def pair_fault(name: str, pair: Any, count: int) -> str:
+    """What is wrong with a comparison of two of ``count`` responses; empty if nothing is."""
+    if not isinstance(pair, Pair):
+        return f"{name} gave {_kind(pair)} as a comparison; give a Pair(better, worse)"
+    if pair.better == pair.worse or not {pair.better, pair.worse} <= set(range(count)):
+        return f"{name} compares responses {pair.better} and {pair.worse} of {count}; count them from 0"
+    return ""
+
+
+def advantages_fault(estimator: object, advantages: Any, shape: Sequence[int]) -> str:
+    """What is wrong with the advantages of an iteration's tokens; empty if nothing is."""
+    name = name_of(estimator)
+    if not isinstance(advantages, Tensor):
+        return (
+            f"{name} returned {_kind(advantages)}; return a tensor with an advantage for each token"
+        )
+    if advantages.shape != tuple(shape):
+        return (
+            f"{name} returned advantages of shape {list(advantages.shape)} for tokens of shape {list(shape)}; return "
+            "one for each token"
+        )
+    if not bool(advantages.isfinite().all()):
+        return f"{name} returned advantages that are not finite; check for a division by zero"
+    return ""
+
+
+def embedded_fault(embedder: object, embedded: Any, num_inputs: int, d_model: int) -> str:
+    """What is wrong with the type or the shapes of an embedder's tokens; empty if nothing is."""
+    name = name_of(embedder)
+    if not isinstance(embedded, tuple) or not hasattr(embedded, "tokens"):
+        return f"{name}.embed returned {_kind(embedded)}; return Embedded(tokens, mask)"
+    tokens, mask = embedded.tokens, embedded.mask
+    if not isinstance(tokens, Tensor) or tokens.dim() != 3:
+        shape = list(tokens.shape) if isinstance(tokens, Tensor) else _kind(tokens)
+        return f"{name}.embed returned tokens of shape {shape}; they are [inputs, tokens, d_model]"
+    if tokens.shape[0] != num_inputs or tokens.shape[2] != d_model:
+        return (
+            f"{name}.embed returned tokens of shape {list(tokens.shape)} for {num_inputs} inputs and a d_model of "
+            f"{d_model}; they are [inputs, tokens, d_model]"
+        )
+    if not isinstance(mask, Tensor) or mask.shape != tokens.shape[:2]:
+        shape = list(mask.shape) if isinstance(mask, Tensor) else _kind(mask)
+        return f"{name}.embed returned a mask of shape {shape} for tokens {list(tokens.shape)}; it is [inputs, tokens]"
+    if mask.dtype != torch.bool:
+        return f"{name}.embed returned a mask of {mask.dtype}; it is boolean"
+    return ""
+
+
+def replies_fault(judge: object, replies: Any, count: int, num_options: int = 0) -> str:
+    """What is wrong with a judge model's replies to ``count`` questions; empty if nothing is.
+
+    Args:
+        judge: the judge model.
+        replies: its answer.
+        count: how many questions there were.
+        num_options: how many options each question had; 0 for a text.
+    """
+    name = name_of(judge)
+    is_list = isinstance(replies, list | tuple) and not hasattr(replies, "_fields")
+    if not is_list or not all(hasattr(reply, "probabilities") for reply in replies):
+        return f"{name} returned {_kind(replies)}; return a list with a Reply for each question"
+    if len(replies) != count:
+        return f"{name} returned {len(replies)} replies to {count} questions; return one for each"
+    for reply in replies:
+        if (
+            num_options
+            and reply.probabilities is not None
+            and len(reply.probabilities) != num_options
+        ):
+            return f"{name} gave {len(reply.probabilities)} probabilities for {num_options} options; give one for each"
+    return ""
+
+
+def kinds_fault(plugin: object, kinds: Any, allowed: Sequence[str]) -> str:
+    """What is wrong with the ``label_kinds`` of a class; empty if nothing is."""
+    is_set = isinstance(kinds, frozenset | set) and bool(kinds)
+    if is_set and set(kinds) <= set(allowed):
+        return ""
+    shown = sorted(map(str, kinds)) if isinstance(kinds, frozenset | set) else repr(kinds)
+    return (
+        f"{name_of(plugin)}.label_kinds is {shown}; it must be some of {sorted(map(str, allowed))}"
+    )
+
+
+def _kind(value: Any) -> str:
+    """A value in words: its type, or the value where it is a plain one."""
+    if value is None:
+        return "None"
+    if isinstance(value, bool | int | float | str):
+        return f"{repr(value)[:MAX_SHOWN]}"
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"

@@ -1,0 +1,99 @@
+"""Whether the methods of a run's parts can be called as they will be: looked up before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lit_align.errors import PluginError
+from lit_align.plugin_contracts import name_of
+
+TRL_REWARD = {"prompts", "completions"}
+"""Parameters of a reward function of TRL."""
+
+
+def check_signatures(*parts: Any) -> None:
+    """Look through parts of a run, and through the parts in their fields.
+
+    Args:
+        parts: objectives, rewards, feedback sources, formats and others; None is passed over.
+
+    Raises:
+        PluginError: naming the class, what its method takes and what it is called with.
+    """
+    for part in _with_fields(parts):
+        fault = signature_fault(part)
+        if fault:
+            raise PluginError(fault)
+
+
+def signature_fault(part: object) -> str:
+    """What is wrong with the parameters of a part's methods; empty if nothing is, or its interface is not known.
+
+    Example:
+        >>> from lit_align.objectives.dpo import DPO
+        >>> signature_fault(DPO()), signature_fault(3)
+        ('', '')
+    """
+    interface = _interface(type(part))
+    if interface is None:
+        return ""
+    for method in sorted(interface.__abstractmethods__):  # type: ignore[attr-defined]
+        own, expected = getattr(type(part), method), getattr(interface, method)
+        if not callable(own) or own is expected:
+            continue
+        parameters = inspect.signature(expected).parameters.values()
+        if any(parameter.kind == parameter.VAR_POSITIONAL for parameter in parameters):
+            continue  # the family says with what
+        names = [parameter.name for parameter in parameters if parameter.name != "self"]
+        extra = _extra_keywords(part, method)
+        try:
+            signature = inspect.signature(own)
+            signature.bind(part, *names, **dict.fromkeys(extra))
+        except TypeError:
+            return _describe(part, interface, method, [*names, *extra])
+        except ValueError:  # a method of an extension module
+            continue
+    return ""
+
+
+def _describe(part: object, interface: type, method: str, names: list[str]) -> str:
+    own = inspect.signature(getattr(type(part), method))
+    taken = [str(parameter) for parameter in own.parameters.values()][1:]
+    hint = ""
+    if set(own.parameters) >= TRL_REWARD:
+        hint = "; that is a reward of TRL: loop over the groups, and over the responses of each"
+    listed = ", ".join(names)
+    return (
+        f"{name_of(part)}.{method} takes ({', '.join(taken)}), and a {interface.__name__} is called with ({listed}); "
+        f"write def {method}(self, {listed}){hint}"
+    )
+
+
+def _extra_keywords(part: object, method: str) -> list[str]:
+    """What an objective is given by name because it says that it needs it."""
+    if method != "__call__":
+        return []
+    return [name for name in ("target", "margin") if getattr(part, f"needs_{name}", False)]
+
+
+def _interface(cls: type) -> type | None:
+    """The nearest abstract parent of a class that is part of lit_align; its abstract methods are what is called."""
+    for parent in cls.__mro__[1:]:
+        is_own = parent.__module__.partition(".")[0] == "lit_align"
+        if is_own and getattr(parent, "__abstractmethods__", None):
+            return parent
+    return None
+
+
+def _with_fields(parts: Iterable[Any]) -> Iterator[Any]:
+    for part in parts:
+        if isinstance(part, list | tuple):
+            yield from _with_fields(part)
+        elif part is not None and not isinstance(part, str | int | float | type):
+            yield part
+            if dataclasses.is_dataclass(part):
+                names = [field.name for field in dataclasses.fields(part)]
+                yield from _with_fields([getattr(part, name, None) for name in names])
