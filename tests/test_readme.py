@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-FENCE = re.compile(r"(<!-- not run in tests: .* -->\n)?```bash\n(.*?)```", re.S)
+FENCE = re.compile(r"(<!-- not run in tests: [^\n]* -->\n)?```bash\n(.*?)```", re.S)
 
 
 def commands(chained: bool) -> list[str]:

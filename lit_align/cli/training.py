@@ -66,6 +66,15 @@ class LitAlignCLI(LightningCLI):
     ckpt_path: str | None
     checkpoint_io: SafeIO
 
+    def __init__(self, *settings: Any, command: str | None, **options: Any) -> None:
+        self.command = command  # first: the parser is built, and the command run, by what follows
+        super().__init__(*settings, **options)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command that is run, of those that Lightning has: the parser of each takes a while to build."""
+        commands = LightningCLI.subcommands()
+        return {self.command: commands[self.command]} if self.command in commands else commands
+
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Hide Lightning's seed_everything: all randomness depends on model.seed and data.seed alone."""
         parser.add_argument(
@@ -260,9 +269,10 @@ class InspectCLI(LitAlignCLI):
 
 def run_cli(cls: type[LitAlignCLI], arguments: list[str]) -> LitAlignCLI:
     """Parse ``arguments`` and run the subcommand in them; errors are raised, not printed under the usage."""
-    subcommands = ("fit", "validate", "test", "predict")
+    names = LightningCLI.subcommands()
+    command = arguments[0] if arguments and arguments[0] in names else None
     parser_options: dict[str, Any] = {"exit_on_error": False}
-    for name in subcommands:
+    for name in [command] if command else names:
         parser_options[name] = {"exit_on_error": False, "epilog": EPILOG}
     return cls(
         Stage,
@@ -277,6 +287,7 @@ def run_cli(cls: type[LitAlignCLI], arguments: list[str]) -> LitAlignCLI:
         save_config_kwargs={"save_to_log_dir": False},
         parser_kwargs=parser_options,
         args=arguments,
+        command=command,
     )
 
 
