@@ -21,7 +21,7 @@ from lit_align.functional.text_metrics import (
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.types import Tree
 
-BATCH_SIZE = 10  # prompts that are answered at once
+BATCH_SIZE = 32  # prompts that are answered at once: the weights of a 4-bit base are unpacked once for all of them
 MIN_BUDGET = 2048  # tokens of a micro-batch
 
 
