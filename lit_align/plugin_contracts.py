@@ -185,7 +185,8 @@ def embedded_fault(embedder: object, embedded: Any, num_inputs: int, d_model: in
     name = name_of(embedder)
     if not isinstance(embedded, tuple) or not hasattr(embedded, "tokens"):
         return f"{name}.embed returned {_kind(embedded)}; return Embedded(tokens, mask)"
-    tokens, mask = embedded.tokens, embedded.mask
+    answer: Any = embedded
+    tokens, mask = answer.tokens, answer.mask
     if not isinstance(tokens, Tensor) or tokens.dim() != 3:
         shape = list(tokens.shape) if isinstance(tokens, Tensor) else _kind(tokens)
         return f"{name}.embed returned tokens of shape {shape}; they are [inputs, tokens, d_model]"

@@ -253,9 +253,10 @@ def _explain_choice(match: re.Match[str]) -> Iterator[str]:
 def _explain_class_error(match: re.Match[str]) -> Iterator[str]:
     """The sentence that a class raised for its own settings; ours name them, and others are named here."""
     path = re.search(r"Given value: \[?Namespace\(class_path='([\w.]+)'", match.string)
-    is_own = path is None or path[1].startswith("lit_align.")
-    sentence = match["sentence"].rstrip(".")
-    yield match["sentence"] if is_own else f"{_short(path[1])}: {sentence}; correct its settings"
+    if path is None or path[1].startswith("lit_align."):
+        yield match["sentence"]
+    else:
+        yield f"{_short(path[1])}: {match['sentence'].rstrip('.')}; correct its settings"
 
 
 def _explain_no_class(match: re.Match[str]) -> Iterator[str]:

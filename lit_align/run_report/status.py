@@ -66,7 +66,8 @@ def _may_run(record: Mapping[str, Any]) -> bool:
         return True
     try:
         process = psutil.Process(record["process"])
-        is_same = abs(process.create_time() - record["process_started"]) < 1  # numbers are reused
-        return is_same and process.status() != psutil.STATUS_ZOMBIE
+        started = float(record["process_started"])
+        is_same = abs(process.create_time() - started) < 1  # numbers are reused
+        return is_same and str(process.status()) != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
