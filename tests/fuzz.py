@@ -314,6 +314,7 @@ FORM_KEYS = (
     "place",
     "rating",
     "up",
+    *("action", "votes"),
     "flag",
     "note",
     "name",
@@ -327,6 +328,10 @@ PATHS = (
     "/admin",
     "/admin/link",
     "/admin/groups.jsonl",
+    "/guidelines",
+    "/examples/1",
+    *("/admin/state", "/admin/tasks", "/admin/tasks/1", "/admin/removal?name=ann"),
+    *("/admin/votes.csv", "/admin/argilla.json", "/admin/label_studio.json"),
 )
 odd_entries = st.sampled_from(("vote", "undo", "0-1", "999-999", "\x00", "x" * 3000))
 form_values = st.one_of(st.text(max_size=8), st.integers(-3, 2**70).map(str), odd_entries)

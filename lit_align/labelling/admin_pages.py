@@ -25,7 +25,6 @@ from lit_align.labelling.aggregation import AGGREGATORS
 from lit_align.labelling.agreement import campaign_metrics
 from lit_align.labelling.alpha import MIN_TASKS
 from lit_align.labelling.store import Store
-from lit_align.labelling.task_files import check_tasks, load_task_groups
 from lit_align.labelling.task_list import (
     FILTERS,
     PAGE_SIZE,
@@ -138,6 +137,8 @@ async def add_tasks(request: Request, person: Admin) -> Response:
 
 def _add_upload(store: Store, content: bytes, suffix: str, kind: str) -> AddedTasks:
     """Add the tasks of what was uploaded, read as a file of that suffix."""
+    from lit_align.labelling.task_files import check_tasks, load_task_groups
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"upload{suffix}")
         path.write_bytes(content)

@@ -382,6 +382,8 @@ def _count_votes(answers: list[Vote], reliable: set[str], num_ties: int) -> dict
     annotators, voters = set(), []
     num_abstentions = 0
     for vote in answers:
+        if vote.verdict == "removed":
+            continue
         annotators.add(vote.annotator)
         if vote.verdict != "vote":
             num_abstentions += 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lit_align.cli.command import check_port_free, parse_arguments, settings_parser
 from lit_align.errors import ConfigError
-from lit_align.labelling.campaign import Campaign
+from lit_align.labelling.campaign import ALL_ADDRESSES, Campaign
 from lit_align.labelling.store_commands import COMMANDS, run_store_command
 
 if TYPE_CHECKING:
@@ -135,6 +135,10 @@ def _print_links(store: Store, campaign: Campaign) -> None:
     if store.has_ended:
         print(
             "The campaign has ended: answers are shown and not recorded until the admin page opens it again."
+        )
+    if campaign.host in ALL_ADDRESSES and not campaign.public_url:
+        print(
+            "The links name this machine; --public_url gives another address that others reach it by."
         )
     print(f"admin: {campaign.link(store.invite('admin', admin=True))}")
     for name in campaign.annotators:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Database:
         # threads of this process queue here: at SQLite's own lock they would sleep and try again
         self._writing = threading.Lock()
         try:
+            _check_is_store(path)
             self.db.executescript(SCHEMA.read_text("utf-8"))
             self._add_later_columns()
         except sqlite3.Error as error:
@@ -88,3 +89,20 @@ class Database:
             columns = [row[1] for row in self.db.execute(f"PRAGMA table_info({table})")]
             if column not in columns:
                 self.db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {definition}")
+
+
+def _check_is_store(path: Path) -> None:
+    """Refuse the database of something else, before anything is written to it.
+
+    Raises:
+        ConfigError: if it has tables, and none of a store.
+    """
+    if not path.is_file():
+        return
+    address = f"{path.resolve().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True, timeout=30)) as db:
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    if tables and tables.isdisjoint(("votes", "sessions")):
+        raise ConfigError(
+            f"{path} cannot be used as a store: it is a database of something else; name another file"
+        )

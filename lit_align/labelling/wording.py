@@ -58,7 +58,7 @@ def _describe_places(places: Sequence[int], names: Sequence[str]) -> str:
     """The names from the best to the worst; equal places stand together."""
     tiers = []
     for place in sorted(set(places)):
-        tier = [name for name, its_place in zip(names, places, strict=True) if its_place == place]
+        tier = [name for name, own_place in zip(names, places, strict=True) if own_place == place]
         tiers.append(" and ".join(tier))
     return ", then ".join(tiers)
 

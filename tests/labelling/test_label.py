@@ -2,6 +2,8 @@
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 
 import pytest
 import yaml
@@ -49,6 +51,13 @@ def refused(capsys, *arguments):
             "alone.jsonl has nothing to compare; give rows",
         ),
         (["--tasks=pairs.jsonl", "--runs=nowhere"], "nowhere"),
+        (
+            ["--tasks=pairs.jsonl", "--guidelines=no.md"],
+            "guidelines is 'no.md', which cannot be read",
+        ),
+        (["--tasks=pairs.jsonl", "--examples=alone.jsonl"], "examples have no row with an answer"),
+        (["--tasks=pairs.jsonl", "--public_url=a"], "public_url is 'a'; it is a scheme"),
+        (["--tasks=pairs.jsonl", "--store=other.db"], "other.db cannot be used as a store"),
         (["--tasks=half.jsonl"], "half.jsonl:1 has half of a surrogate pair"),
     ],
 )
@@ -57,9 +66,12 @@ def test_a_mistake_is_answered_in_a_sentence(tmp_path, monkeypatch, capsys, argu
     write_pairs(tmp_path / "pairs.jsonl", 3)
     (tmp_path / "alone.jsonl").write_text('{"prompt": "?", "completion": "!"}\n')
     (tmp_path / "half.jsonl").write_text('{"prompt": "\\ud83d", "chosen": "!", "rejected": "?"}\n')
-    files = set(tmp_path.iterdir())
+    with closing(sqlite3.connect("other.db")) as other:
+        other.execute("CREATE TABLE mine (x)")
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert sentence in refused(capsys, *arguments)
-    assert set(tmp_path.iterdir()) == files  # no store is left behind
+    # no store is left behind, and nothing in another file
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
 
 
 def test_the_checklist_is_a_yaml_away(tmp_path, capsys):
