@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lit_align.data.formats import Format, Row
 from lit_align.errors import RowError
 from lit_align.plugin_contracts import group_fault, kinds_fault, pair_fault
@@ -28,7 +30,7 @@ def check_format(row_format: Format, row: Row) -> Group:
         [[{'role': 'assistant', 'content': 'Owl.'}]]
     """
     name = type(row_format).__name__
-    kinds = getattr(row_format, "label_kinds", None)
+    kinds: Any = getattr(row_format, "label_kinds", None)
     hold(kinds_fault(row_format, kinds, sorted(LABEL_KINDS)))
     hold(signature_fault(row_format))
     is_recognised = call(row_format, row_format.recognises, row)
