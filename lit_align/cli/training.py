@@ -150,8 +150,7 @@ class LitAlignCLI(LightningCLI):
         except (MisconfigurationException, TypeError) as error:
             raise ConfigError(f"{str(error).rstrip('.!')}; change it under trainer") from error
         # The state is saved before samples and report, which may fail. Lightning puts checkpoints last.
-        for kind in (SampleLog, Report):
-            trainer.callbacks.sort(key=lambda callback, kind=kind: isinstance(callback, kind))  # type: ignore[attr-defined]
+        trainer.callbacks.sort(key=_place_after_checkpoints)  # type: ignore[attr-defined]
         return trainer
 
     def fit(self, **options: Any) -> None:
@@ -295,6 +294,13 @@ def _run_until_sigterm(run: Callable[..., object], options: dict[str, Any]) -> N
 
 def _raise_sigterm(*_: Any) -> None:
     raise SIGTERMException
+
+
+def _place_after_checkpoints(callback: Any) -> int:
+    """0 for a callback that stays where it is, a larger number for one that comes later."""
+    if isinstance(callback, Report):
+        return 2
+    return 1 if isinstance(callback, SampleLog) else 0
 
 
 def _as_list(value: Any) -> list[Any]:

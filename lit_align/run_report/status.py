@@ -67,6 +67,6 @@ def _may_run(record: Mapping[str, Any]) -> bool:
     try:
         process = psutil.Process(record["process"])
         is_same = abs(process.create_time() - record["process_started"]) < 1  # numbers are reused
-        return is_same and process.status() != psutil.STATUS_ZOMBIE
+        return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
