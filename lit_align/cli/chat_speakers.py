@@ -171,7 +171,7 @@ def _adapter_folders(options: argparse.Namespace) -> dict[str, Path]:
     Raises:
         ConfigError: if the options name no model, or nothing to compare with.
     """
-    folders = {}
+    folders: dict[str, Path] = {}
     if options.run or options.adapter:
         folders["adapter"] = _find_adapter(options.run or options.adapter)
     if options.compare and options.compare != UNTRAINED:

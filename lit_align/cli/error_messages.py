@@ -198,7 +198,7 @@ def _settings_of_dataclass(types: str) -> list[str]:
     paths = re.findall(r"<class '([\w.]+\.\w+)'>", types)
     if len(paths) != 1:
         return []
-    cls = import_class(paths[0])
+    cls: Any = import_class(paths[0])
     is_group = is_dataclass(cls) and not cls.__subclasses__() and not isabstract(cls)
     return [field.name for field in fields(cls)] if is_group else []
 

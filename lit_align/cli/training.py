@@ -164,8 +164,7 @@ class LitAlignCLI(LightningCLI):
         except (MisconfigurationException, TypeError) as error:
             raise ConfigError(_describe_trainer_error(config.trainer, error)) from error
         # The state is saved before samples and report, which may fail. Lightning puts checkpoints last.
-        for kind in (SampleLog, Report):
-            trainer.callbacks.sort(key=lambda callback, kind=kind: isinstance(callback, kind))  # type: ignore[attr-defined]
+        trainer.callbacks.sort(key=_place_after_checkpoints)  # type: ignore[attr-defined]
         return trainer
 
     def fit(self, **options: Any) -> None:
@@ -326,6 +325,13 @@ def _describe_trainer_error(settings: Namespace, error: Exception) -> str:
     return (
         f"{' and '.join(named) or 'trainer cannot be made'}: {reason}; correct it, or leave it out"
     )
+
+
+def _place_after_checkpoints(callback: Any) -> int:
+    """0 for a callback that stays where it is, a larger number for one that comes later."""
+    if isinstance(callback, Report):
+        return 2
+    return 1 if isinstance(callback, SampleLog) else 0
 
 
 def _as_list(value: Any) -> list[Any]:
