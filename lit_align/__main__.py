@@ -32,7 +32,7 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align label --tasks FILE a web page where people compare answers (label --help)
   lit-align plugins [KIND]     what is installed: objectives, formats, rewards, advantages, feedback, commands
 
-  lit-align fit --help                     every setting of the trainer
+  lit-align fit --help                     every setting; with -c FILE or --model NAME, of its classes first
   lit-align fit --model.help Preference    ... of a stage
   lit-align fit --data.help Comparisons    ... of data
   lit-align fit --model Preference --model.objective.help DPO    ... of an objective

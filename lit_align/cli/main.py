@@ -135,6 +135,7 @@ def _run_command(arguments: list[str]) -> None:
         judge.run(arguments[1:])
     elif asks_for_help(arguments):
         print_help(arguments)
+        sys.exit()
     else:
         refuse_broken_files(arguments)
         refuse_renamed_arguments(arguments)
