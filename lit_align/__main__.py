@@ -34,7 +34,7 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align plugins [KIND]     what is installed: objectives, formats, rewards, advantages, feedback, commands
   lit-align env                versions and hardware, to paste into a bug report
 
-  lit-align fit --help                     every setting of the trainer
+  lit-align fit --help                     every setting; with -c FILE or --model NAME, of its classes first
   lit-align fit --model.help Preference    ... of a stage
   lit-align fit --data.help Comparisons    ... of data
   lit-align fit --model Preference --model.objective.help DPO    ... of an objective
@@ -75,8 +75,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run_command(arguments: list[str]) -> None:
+    from lit_align.environment import refuse_misspelled_variables
     from lit_align.installed_versions import check_versions
 
+    _call(refuse_misspelled_variables, None)
     _call(
         check_versions, None
     )  # a sentence where a package is too old, rather than where a part of it is missed

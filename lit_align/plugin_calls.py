@@ -84,7 +84,7 @@ def describe_failure(plugin: object, error: Exception) -> str:
     if isinstance(error, LitAlignError):
         return str(error)
     place = find_place(error)
-    return f"{plugin} failed{f' at {place}' if place else ''}: {error!r}"
+    return f"{plugin} failed: {error!r}{f' at {place}' if place else ''}"
 
 
 def find_foreign_exit(error: SystemExit) -> str | None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,11 @@ def require_contract(fault: str) -> None:
     """
     if fault:
         raise PluginError(fault)
+
+
+def shown_name(plugin: object) -> str:
+    """A plugin with its settings where it has some, else the name of its class."""
+    return str(plugin) if dataclasses.is_dataclass(plugin) else name_of(plugin)
 
 
 def losses_fault(objective: object, losses: Any, count: int, items: str = "items") -> str:
@@ -107,9 +113,9 @@ def scores_fault(reward: object, scores: Any, num_responses: int) -> str:
         >>> scores_fault(len, torch.zeros(2), 2)
         'len returned a Tensor; wrap it in Scores, as in return Scores(tensor)'
         >>> scores_fault(len, Scores(torch.zeros(2)), 3)
-        'len gave [2] scores for 3 responses; each response of each group has one'
+        'len gave [2] scores for 3 responses; each has one'
     """
-    name = name_of(reward)
+    name = shown_name(reward)
     if not isinstance(scores, Scores):
         example = "tensor" if isinstance(scores, Tensor) else "torch.tensor(numbers)"
         return f"{name} returned {_kind(scores)}; wrap it in Scores, as in return Scores({example})"
@@ -117,10 +123,7 @@ def scores_fault(reward: object, scores: Any, num_responses: int) -> str:
         if not isinstance(values, Tensor):
             return f"{name} gave {part} as {_kind(values)}; give a tensor with a number for each response"
         if values.shape != (num_responses,):
-            return (
-                f"{name} gave {list(values.shape)} {part} for {num_responses} responses; each response of each group "
-                "has one"
-            )
+            return f"{name} gave {list(values.shape)} {part} for {num_responses} responses; each has one"
         if not values.is_floating_point():
             return f"{name} gave {part} of {values.dtype}; give floating-point numbers"
     return ""

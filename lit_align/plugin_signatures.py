@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lit_align.errors import PluginError
-from lit_align.plugin_contracts import name_of
+from lit_align.plugin_contracts import kinds_fault, name_of
+from lit_align.types import LabelKind
 
 TRL_REWARD = {"prompts", "completions"}
 """Parameters of a reward function of TRL."""
@@ -24,7 +25,7 @@ def check_signatures(*parts: Any) -> None:
         PluginError: naming the class, what its method takes and what it is called with.
     """
     for part in _with_fields(parts):
-        fault = signature_fault(part)
+        fault = signature_fault(part) or label_kinds_fault(part)
         if fault:
             raise PluginError(fault)
 
@@ -57,6 +58,14 @@ def signature_fault(part: object) -> str:
         except ValueError:  # a method of an extension module
             continue
     return ""
+
+
+def label_kinds_fault(part: object) -> str:
+    """What is wrong with the label kinds that a format or a source of feedback says it has; empty if nothing is."""
+    kinds = getattr(type(part), "label_kinds", None)
+    if _interface(type(part)) is None or not isinstance(kinds, frozenset | set):
+        return ""
+    return kinds_fault(part, kinds, [kind.value for kind in LabelKind])
 
 
 def _describe(part: object, interface: type, method: str, names: list[str]) -> str:

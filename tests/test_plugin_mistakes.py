@@ -1,7 +1,7 @@
 """Mistakes of people who write a plugin: a run and the check of its kind both end with the class and the remedy.
 
-The first element of a row is a class of this module, which a run names by its path; then come what the run says and what
-the check says.
+The first element of a row is a class of this module, which a run names by its path; then come what the run and
+what the check say.
 """
 
 from dataclasses import dataclass
@@ -125,10 +125,10 @@ class Unrelated:
 
 
 OBJECTIVES = [
-    (Mean, "Mean returned one number for 4 pairs; return a loss for each, without mean() or sum()", "for 8 items"),
+    (Mean, "Mean returned one number for 2 pairs; return a loss for each, without mean() or sum()", "for 8 items"),
     (Total, "Total returned ", "return a tensor with a loss for each of them"),
-    (Nothing, "Nothing returned None for 4 pairs; return a tensor with a loss for each", "None for 8 items"),
-    (Doubled, "Doubled returned losses of shape [8] for 4 pairs; return one for each of them", "shape [16] for 8"),
+    (Nothing, "Nothing returned None for 2 pairs; return a tensor with a loss for each", "None for 8 items"),
+    (Doubled, "Doubled returned losses of shape [4] for 2 pairs; return one for each of them", "shape [16] for 8"),
     (
         OneSide,
         "OneSide.__call__ takes (logps), and a PairwiseObjective is called with (chosen, rejected); write "
@@ -203,7 +203,9 @@ def test_an_objective(cls, of_run, of_check, refused):
 
 
 def test_a_loss_that_is_not_a_number(refused):
-    sentence = refused(f"--model.objective={name_of(NotANumber)}", loads=True)
+    sentence = refused(
+        f"--model.objective={name_of(NotANumber)}", "--model.max_bad_steps=2", loads=True
+    )
     assert "were not finite in" in sentence
     with pytest.raises(AssertionError, match="a loss is not finite"):
         check_objective(NotANumber())
@@ -255,7 +257,7 @@ REWARDS = [
         "ForTRL.__call__ takes (prompts, completions), and a Reward is called with (groups); write def __call__(self, "
         "groups); that is a reward of TRL: loop over the groups, and over the responses of each",
     ),
-    (ByGroup, "responses; each response of each group has one"),
+    (ByGroup, "responses; each has one"),
     (Whole, "Whole gave scores of torch.int64; give floating-point numbers"),
     (Broken, "tests/test_plugin_mistakes.py:"),
 ]
@@ -347,8 +349,8 @@ class Wrong(Sound):
     [
         (Dictionary, "Dictionary returned a dict; return a Group with prompt, responses and labels"),
         (OutOfRange, "OutOfRange compares responses 0 and 2 of 2; count them from 0"),
-        (UnknownKind, "UnknownKind.label_kinds is ['pair']; it must be some of ['demonstrations', 'desirable', 'pairs'"),
-        (TwoRows, "TwoRows.__call__ takes (row, index), and a Format is called with (row); write def __call__(self, row)"),
+        (UnknownKind, "UnknownKind.label_kinds is ['pair']; it must be some of ['demonstrations', 'des"),
+        (TwoRows, "TwoRows.__call__ takes (row, index), and a Format is called with (row); write def __call__(self"),
         (Wrong, "KeyError: 'promt'"),
     ],
 )  # fmt: skip
@@ -412,9 +414,13 @@ def test_an_embedder(cls, words):
     embedder = cls()
     stats = TokenStats(torch.zeros(24), torch.ones(24))
     embedder.attach(InputSpec.from_inputs("series", INPUTS), BackboneSpec(24, 99, stats))
-    with pytest.raises(PluginError) as stopped:  # as a run calls it
+
+    def run():
         check_signatures(embedder)
         embedder(*collate(INPUTS))
+
+    with pytest.raises(PluginError) as stopped:
+        run()
     assert words in str(stopped.value)
 
 

@@ -11,7 +11,7 @@ from lit_align.errors import ConfigError
 from lit_align.registry import closest_name
 
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
-ELSEWHERE = ("_target_", "class", "clas_path", "class_pth")
+ELSEWHERE = ("class", "cls", "type", "clas_path", "class_pth")
 """What others call ``class_path``, and how it is misspelled."""
 
 
@@ -39,7 +39,7 @@ def _sentences(value: Any, path: str) -> Iterator[str]:
         yield from _misplaced(value, path)
     elif path:
         for key in value:
-            if _means_class_path(str(key)):
+            if _means_class_path(str(key)) or (key in ELSEWHERE and "init_args" in value):
                 yield f"{path} has {key!r}, which is no key of a class; write class_path: {value[key]}"
     for key, item in value.items():
         inner = path if key in CLASS_KEYS else f"{path}.{key}".lstrip(".")
@@ -70,7 +70,7 @@ def _misplaced(value: dict[str, Any], path: str) -> Iterator[str]:
 
 
 def _means_class_path(key: str) -> bool:
-    return key in ELSEWHERE or re.sub(r"[\W_]", "", key).lower() == "classpath"
+    return key == "_target_" or re.sub(r"[\W_]", "", key).lower() == "classpath"
 
 
 def _named(path: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lit_align.cli.class_blocks import refuse_misplaced_settings
-from lit_align.cli.error_messages import explain
+from lit_align.cli.failures import explain_class_error
 from lit_align.cli.renamed import refuse_renamed_arguments
 from lit_align.cli.run_folder import create_run_folder
 from lit_align.cli.yaml_files import refuse_broken_files
@@ -130,7 +130,7 @@ def parse_arguments(
         parsed = parser.parse_args(list(arguments))
         return parser.instantiate(parsed), parsed
     except (ArgumentError, ValueError) as error:  # the latter is raised by a class for its settings
-        raise ConfigError(explain(str(error), names)) from error
+        raise ConfigError(explain_class_error(error, names)) from error
 
 
 def check_port_free(host: str, port: int) -> None:

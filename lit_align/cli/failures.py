@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import traceback
-from pathlib import Path
+from collections.abc import Iterable
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lit_align.cli.disk import explain_disk
+from lit_align.cli.error_messages import explain
+from lit_align.cli.setting_homes import RUN_SETTINGS
 from lit_align.plugin_failures import VARIABLE, describe_exception, find_place, origin
 
 REFUSALS = (MisconfigurationException, ValueError)
 """What Lightning raises for a setting of the trainer."""
+
+PACKAGES = ("lit_align", "lightning", "jsonargparse", "torch", "transformers", "peft")
 
 
 def explain_failure(error: BaseException) -> str | None:
@@ -26,16 +30,10 @@ def explain_failure(error: BaseException) -> str | None:
     sentence = explain_foreign_code(error)
     if sentence is not None:
         return sentence
-    frames = list(traceback.walk_tb(error.__traceback__))
-    module = str(frames[-1][0].f_globals.get("__name__")) if frames else ""
-    package = module.partition(".")[0]
+    package = _raising_package(error)
     reason = " ".join(str(error).split()).rstrip(".!")
     if package == "lightning" and isinstance(error, REFUSALS):
         return f"the trainer refuses its settings: {reason}; correct them under trainer"
-    if package == "lightning" and "_interval" in _text_of(
-        frames[-1][0].f_code.co_filename, frames[-1][1]
-    ):
-        return f"trainer.val_check_interval cannot be used: {reason}; give a number of steps over 0, or a share"
     if package == "jsonargparse":
         return (
             f"the settings cannot be read ({describe_exception(error)}): a list or a mapping stands where a setting "
@@ -59,7 +57,20 @@ def explain_foreign_code(error: BaseException, passes: type | tuple[type, ...] =
     return f"{owner} failed at {place}: {raised}; correct it there ({VARIABLE}=1 shows the whole traceback)"
 
 
-def _text_of(path: str, line: int) -> str:
-    """A line of a file."""
-    lines = Path(path).read_text("utf-8").splitlines()
-    return lines[line - 1] if line <= len(lines) else ""
+def explain_class_error(error: BaseException, settings: Iterable[str] = RUN_SETTINGS) -> str:
+    """A sentence about settings that the parser or a class refuses; a ValueError of a class has its own words.
+
+    Args:
+        error: of the parser.
+        settings: names of the command's own settings.
+    """
+    return explain_foreign_code(error, passes=ValueError) or explain(str(error), settings)
+
+
+def _raising_package(error: BaseException) -> str:
+    """The innermost package that an exception passed, of those that are told apart here."""
+    package = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        name = str(frame.f_globals.get("__name__")).partition(".")[0]
+        package = name if name in PACKAGES else package
+    return package

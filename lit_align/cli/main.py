@@ -15,8 +15,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_align.cli import evaluate, inspect, judge
 from lit_align.cli.class_blocks import refuse_misplaced_settings
-from lit_align.cli.error_messages import explain
-from lit_align.cli.failures import explain_failure, explain_foreign_code
+from lit_align.cli.failures import explain_class_error, explain_failure
+from lit_align.cli.help import asks_for_help, print_help
 from lit_align.cli.objective_switch import refuse_inherited
 from lit_align.cli.renamed import refuse_renamed_arguments
 from lit_align.cli.run_folder import forget_run_folder, remove_empty_run_folder
@@ -92,10 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
         _run_command(arguments)
     except (ArgumentError, argparse.ArgumentError) as error:
         _show_traceback()
-        sentence = explain_foreign_code(
-            error, passes=ValueError
-        )  # a class's words for its settings
-        print(f"lit-align: {sentence or explain(str(error))}", file=sys.stderr)
+        print(f"lit-align: {explain_class_error(error)}", file=sys.stderr)
         sys.exit(2)
     except LitAlignError as error:
         remove_empty_run_folder()
@@ -136,6 +133,9 @@ def _run_command(arguments: list[str]) -> None:
         evaluate.run(arguments[1:])
     elif command == "judge":
         judge.run(arguments[1:])
+    elif asks_for_help(arguments):
+        print_help(arguments)
+        sys.exit()
     else:
         refuse_broken_files(arguments)
         refuse_renamed_arguments(arguments)

@@ -55,6 +55,11 @@ REFUSALS = (
         "{setting} is {value}; it is a number of steps, at least 1",
     ),
     Refusal(
+        "trainer.val_check_interval",
+        lambda value: value == 0,
+        "{setting} is {value}; give a number of steps, or a share of an epoch such as 0.5, or leave it out",
+    ),
+    Refusal(
         "ckpt_path",
         _is_missing_file,
         "there is no checkpoint {value}; give the path of one after --{setting}",

@@ -23,7 +23,7 @@ from lit_align.callbacks.predictions import PredictionWriter
 from lit_align.callbacks.report import Report
 from lit_align.callbacks.run_status import RunStatus
 from lit_align.callbacks.samples import SampleLog, Samples
-from lit_align.cli.error_messages import explain
+from lit_align.cli.failures import explain_class_error
 from lit_align.cli.loggers import LoggingTrainer, begin_runs, make_loggers, refuse_missing_packages
 from lit_align.cli.null_values import refuse_nulls
 from lit_align.cli.refusals import refuse_settings
@@ -150,7 +150,7 @@ class LitAlignCLI(LightningCLI):
             if self.subcommand == "fit":
                 self.model.check_before_data(self.trainer, self.datamodule)
         except ValueError as error:
-            raise ConfigError(explain(str(error))) from error
+            raise ConfigError(explain_class_error(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add loggers, checkpoints and the report to what the YAML sets."""

@@ -168,7 +168,9 @@ class Ledger:
             rows = f"none of the {self.rows:,} rows of {self.name} can"
             if self.rows == 1:
                 rows = f"the only row of {self.name} cannot"
-            raise DataError(f"{rows} be trained on; {self._most_common_loss(FATES[2:])}")
+            loss = self._most_common_loss(FATES[2:])
+            remedy = "; raise max_length" if loss.startswith("overlong") else ""
+            raise DataError(f"{rows} be trained on; {loss}{remedy}")
 
     def _most_common_loss(self, fates: tuple[str, ...]) -> str:
         """The most common reason among ``fates``, with the first row that has it."""
@@ -178,7 +180,7 @@ class Ledger:
                 losses.append((count, fate, reason))
         count, fate, reason = max(losses)
         first = self.examples[fate, reason][0]
-        return f"{fate}: {reason} ({count}), first at {first}"
+        return f"{fate}: {reason} ({count_rows(count)}), first at {first}"
 
     def table(self) -> str:
         """Fates, reasons and token counts as text."""

@@ -9,7 +9,7 @@ from typing import Any
 from lit_align.errors import ConfigError, PluginError
 from lit_align.feedback.base import Feedback, FeedbackResult
 from lit_align.plugin_calls import call_plugin, describe_failure
-from lit_align.plugin_contracts import require_contract
+from lit_align.plugin_contracts import require_contract, shown_name
 from lit_align.types import Group, LabelKind
 
 
@@ -73,9 +73,9 @@ def results_fault(feedback: Feedback, results: Any, count: int) -> str:
     """
     is_list = isinstance(results, list | tuple) and not isinstance(results, FeedbackResult)
     if not is_list or not all(isinstance(result, FeedbackResult) for result in results):
-        return f"{feedback} returned {_type_name(results)}; it must return a list of FeedbackResult"
+        return f"{shown_name(feedback)} returned {_type_name(results)}; it must return a list of FeedbackResult"
     if len(results) != count:
-        return f"{feedback} returned {len(results)} results for {count} groups; each group has one"
+        return f"{shown_name(feedback)} returned {len(results)} results for {count} groups; each group has one"
     return ""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lit_align.errors import ModelError
 from lit_align.plugin_calls import call_plugin
-from lit_align.plugin_contracts import require_contract, scores_fault
+from lit_align.plugin_contracts import scores_fault
 from lit_align.types import Group, Scores, Text
 
 if TYPE_CHECKING:
@@ -39,12 +39,14 @@ def checked_scores(reward: Reward, groups: Sequence[Group]) -> Scores:
     """The scores of ``reward`` for ``groups``: one finite number for each response.
 
     Raises:
-        ModelError: naming the response and its score.
-        PluginError: if the reward ends the process, takes too long, or returns no score for each response.
+        ModelError: if it returns no score for each response, or one that is not finite.
+        PluginError: if the reward ends the process or takes too long.
     """
     scores = call_plugin(reward, reward, groups)
     responses = [(group, response) for group in groups for response in group.responses]
-    require_contract(scores_fault(reward, scores, len(responses)))
+    fault = scores_fault(reward, scores, len(responses))
+    if fault:
+        raise ModelError(fault)
     is_finite = scores.total.isfinite()
     if not bool(is_finite.all()):
         index = int((~is_finite).nonzero()[0, 0])

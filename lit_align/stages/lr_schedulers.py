@@ -41,13 +41,13 @@ class Scheduled(Protocol):
 
 
 def make_on_trial(stage: Scheduled) -> Any:
-    """The scheduler of a stage on its optimizer over one number; None if it has none.
+    """The scheduler of a stage on its optimizer over a small matrix; None if it has none.
 
     Raises:
         ConfigError: if the optimizer or the scheduler cannot be made.
     """
     try:
-        optimizer = stage.optimizer([torch.nn.Parameter(torch.zeros(1))])
+        optimizer = stage.optimizer([torch.nn.Parameter(torch.zeros(2, 2))])
     except Exception as error:  # a class of any package
         raise ConfigError(
             f"model.optimizer {_class_name(stage, 'optimizer')}cannot be made: {_reason(error)}; correct its settings"

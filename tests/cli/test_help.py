@@ -77,3 +77,30 @@ def test_what_the_first_help_leads_to(command, helped):
 
 def test_the_first_help_leads_to_an_objective():
     assert f"{ASKING} DPO" in ADVERTISED
+
+
+def test_settings_of_the_run_come_before_those_of_the_trainer(helped):
+    told = helped(main, ["fit", "--model", "SFT", "--help"])
+    parts = ("usage: lit-align fit", "--save_every", "the stage SFT", "gradient_checkpointing")
+    parts = (
+        *parts,
+        "the objective CrossEntropy",
+        "the data Demonstrations",
+        "--trainer.max_epochs",
+    )
+    places = [told.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+def test_the_help_of_inspect_begins_with_its_own_options(helped):
+    told = helped(main, ["inspect", "--help"])
+    parts = (
+        "usage: lit-align inspect",
+        "--card",
+        "--safe",
+        "--rounds",
+        "the stage Preference",
+        "--trainer.",
+    )
+    places = [told.index(part) for part in parts]
+    assert places == sorted(places)

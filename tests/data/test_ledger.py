@@ -61,7 +61,7 @@ def test_too_many_malformed_rows_stop_the_run(ledger):
     message += "mostly malformed: empty response"
     with pytest.raises(
         DataError,
-        match=message + r" \(4\), first at some/a.jsonl:1; fix them or raise max_malformed",
+        match=message + r" \(4 rows\), first at some/a.jsonl:1; fix them or raise max_malformed",
     ):
         ledger.check(0.49)
 

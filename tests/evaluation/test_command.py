@@ -184,7 +184,7 @@ def test_on_real_comparisons_the_judge_of_length_is_the_baseline(name, shared_da
         ),
         (
             [*SHORTER, "--max_malformed=much"],
-            "max_malformed is 'much', which is no float; correct it",
+            "max_malformed is 'much', which is no float; write a number",
         ),
         (["-c", "nowhere.yaml"], "there is no file "),
         ([], "there is no judge; give --reward or --feedback"),

@@ -48,7 +48,7 @@ class Broken(Reward):
         ("short", r"gave \[15\] scores for 16 responses; each has one"),
         (
             "raises",
-            r"Broken\(how='raises'\) failed: KeyError\('answer'\); the prompts and responses, from .*prompts.jsonl:",
+            r"Broken\(how='raises'\) failed: KeyError\('answer'\) at tests/.*; the prompts and responses, from .*l:",
         ),
         (
             "tokens",
