@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,12 +132,11 @@ def back_up(store: str | Path, copy: str | Path) -> int:
             source.backup(target)
             target.execute("PRAGMA journal_mode = DELETE")  # a single file
             (num_answers,) = target.execute("SELECT count(*) FROM votes").fetchone()
-        os.link(unfinished, copy)  # unlike a rename, it never writes over a file
+        unfinished.rename(copy)
     except (sqlite3.Error, OSError) as error:
         raise ConfigError(
             f"{store} cannot be backed up to {copy}: {error}; name a store, and a file in a folder that exists"
         ) from error
     finally:
-        with suppress(OSError):
-            unfinished.unlink()
+        unfinished.unlink(missing_ok=True)
     return int(num_answers)

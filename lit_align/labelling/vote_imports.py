@@ -87,7 +87,7 @@ def read_vote_file(path: str) -> list[VoteToImport]:
     for number, (place, row) in enumerate(rows):
         try:
             votes += read(place, number, row)
-        except (RowError, KeyError, TypeError, ValueError) as error:
+        except (RowError, LookupError, TypeError, ValueError) as error:
             reason = f"{error!r}" if isinstance(error, KeyError) else str(error)
             raise DataError(
                 f"{place} has no vote that can be imported: {reason}; correct it or leave it out"

@@ -154,7 +154,8 @@ def test_a_flat_export_of_each_tool_is_imported(tmp_path):
         "better.responses.users": ["u1", "u2", "u3"],
         "better.responses.status": ["submitted", "draft", "submitted"],
     }
-    target, _ = imported(tmp_path, write(tmp_path / "flat.jsonl", [flat]))
+    unanswered = texts | {"prompt": "??", "better.responses": None}  # as Argilla writes it
+    target, _ = imported(tmp_path, write(tmp_path / "flat.jsonl", [flat, unanswered]))
     answers = [(v.annotator, v.answer["preference"]) for v in read_votes(target.path).votes]
     assert answers == [("u1", 1), ("u3", 0)]  # a draft is no vote
     (tmp_path / "new.db").unlink()
@@ -194,6 +195,10 @@ PAIR = {"prompt": "?", "response1": "x", "response2": "y"}
         ([OWN | {"revision": 2}], "f.jsonl:1 is revision 2 of ada's answer"),
         ([OWN, OWN | {"answer": {"preference": -1}}], "f.jsonl:2 is revision 1 of ada's answer"),
         ([PAIR | {"better.responses": ["response1"]}], "does not say who voted"),
+        ([PAIR | {"better.responses": ["response7"], "better.responses.users": ["u"]}], "give votes.jsonl"),
+        ([PAIR | {"better.responses": [["x"], "response1"], "better.responses.users": ["u", "v"]}], "names none of"),
+        ([OWN | {"row": None}], "f.jsonl:1 has no vote that can be imported"),
+        ([OWN | {"row": {"prompt": "?"}}], "f.jsonl:1 has no vote that can be imported"),
         ([PAIR | {"a.responses": ["response1"], "b.responses": ["response2"]}], "has a and b, which all ask"),
         ([PAIR | {"rating.responses": [4]}], "give votes.jsonl of the page, or a pairwise export"),
     ],

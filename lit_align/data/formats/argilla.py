@@ -102,11 +102,15 @@ def preference_questions(row: Row) -> list[str]:
 
 
 def annotator_votes(row: Row, question: str) -> list[AnnotatorVote]:
-    """The submitted answers to a question, with who gave them.
+    """The submitted answers to a question, with who gave them; none if nobody has answered it.
 
     Raises:
         Malformed: if an answer names no response.
     """
+    nested = row.get("responses")
+    is_nested = isinstance(nested, dict) and question in nested
+    if not is_nested and row.get(f"{question}{SUFFIX}") is None:
+        return []
     names = numbered_responses(_fields(row))
     votes = []
     for vote in _votes(row, question):
