@@ -57,28 +57,41 @@ def _check_file(path: str) -> None:
         raise ConfigError(
             f"{path} is {kind}, and settings have names; begin with model:, data: and trainer:, without dashes"
         )
-    for sentence in _repeated_keys(root):
+    for sentence in _faults(root, set()):
         raise ConfigError(f"{path}, {sentence}")
 
 
-def _repeated_keys(node: yaml.Node) -> Iterator[str]:
-    """A sentence for each key that is written twice in one block, of which YAML would keep the last."""
+def _faults(node: yaml.Node, visited: set[int]) -> Iterator[str]:
+    """A sentence for each value that is no plain one, and for each name that is written twice in one block."""
+    if id(node) in visited:  # an alias
+        return
+    visited.add(id(node))
+    line = node.start_mark.line + 1
+    if node.tag not in yaml.SafeLoader.yaml_constructors:
+        yield f"line {line}: a value that begins with ! or is = needs quotes; write them around it"
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            yield from _repeated_keys(item)
-    if not isinstance(node, yaml.MappingNode):
-        return
+            yield from _faults(item, visited)
+    elif isinstance(node, yaml.MappingNode):
+        yield from _faults_of_names(node)
+        for _, value in node.value:
+            yield from _faults(value, visited)
+
+
+def _faults_of_names(node: yaml.MappingNode) -> Iterator[str]:
+    """A sentence for each name that is no text, or comes twice, where YAML would keep the last."""
     lines: dict[str, int] = {}
-    for key, value in node.value:
+    for key, _ in node.value:
         line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            yield f"line {line}: a list or a mapping stands where a name is needed; put the brackets after a name"
+            continue
         if key.value in lines and key.value != "<<":
             yield (
                 f"line {line}: {key.value} is set in line {lines[key.value]} already, and only the last would hold; "
                 "remove one of them, or put their settings into one block"
             )
-        if isinstance(key, yaml.ScalarNode):
-            lines[key.value] = line
-        yield from _repeated_keys(value)
+        lines[key.value] = line
 
 
 def _describe(path: str, lines: Sequence[str], error: yaml.MarkedYAMLError) -> str:
@@ -100,14 +113,13 @@ def _hint(
 ) -> str | None:
     """What is wrong with the line and what to write; None if it is not known."""
     problem, context, start = error.problem or "", error.context or "", error.context_mark
-    rest = line[mark.column :]
+    begin = mark if start is None or start.line != mark.line else start
+    rest = line[begin.column :]
     if "\t" in line[: mark.column + 1] and not line[: mark.column].strip():
         return "a tab is no indentation in YAML; use spaces"
     is_special = any(phrase in f"{problem} {context}" for phrase in SPECIAL)
-    if is_special and rest[:1] in NEEDS_QUOTES:
+    if is_special and rest and rest[0] in NEEDS_QUOTES:
         return f"a value that begins with {rest[0]} needs quotes; write {rest.strip()!r}"
-    if "determine a constructor" in problem or "scanning a tag" in context:
-        return f"a value that begins with ! needs quotes; write {rest.strip()!r}"
     if "quoted scalar" in context and start is not None:
         return (
             f"the quotes that open in line {start.line + 1} do not end; close them after the value"

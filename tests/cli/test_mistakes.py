@@ -186,7 +186,10 @@ TEXTS = [
     ("m: {a: 1\nb: 2\n", "a bracket that opens in line 1 is not closed before this; close it"),
     ("m: @a\n", "c.yaml, line 1: a value that begins with @ needs quotes; write '@a'"),
     ("m: *a\n", "c.yaml, line 1: a value that begins with * needs quotes; write '*a'"),
-    ("m: !!python/object:os.system x\n", "c.yaml, line 1: a value that begins with ! needs quotes"),
+    (
+        "m: !!python/object:os.system x\n",
+        "c.yaml, line 1: a value that begins with ! or is = needs quotes",
+    ),
     ("m: 1\n---\nm: 2\n", "c.yaml, line 2: a second document begins with ---; remove that line"),
     ("trainer\nm: 1\n", "'trainer' in line 1 has no colon; write a colon after the name"),
     ("m: caf\xe9\n", "c.yaml, line 1: byte 0xe9 is not UTF-8; save the file as UTF-8"),
