@@ -152,8 +152,8 @@ def _print_table(comparison: Comparison, folders: Sequence[Path], console: Conso
         table = Table(title=title, title_justify="left", show_header=False)
         for _ in rows:
             table.add_column(overflow="fold")
-        for facts in zip(*rows, strict=True):
-            table.add_row(*map(Text, facts))
+        for column in zip(*rows, strict=True):
+            table.add_row(*map(Text, column))
     console.print(table)
 
 
