@@ -75,10 +75,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run_command(arguments: list[str]) -> None:
-    from lit_align.environment import refuse_misspelled_variables
+    from lit_align.environment import warn_of_misspelled_variables
     from lit_align.installed_versions import check_versions
 
-    _call(refuse_misspelled_variables, None)
+    warn_of_misspelled_variables()
     _call(
         check_versions, None
     )  # a sentence where a package is too old, rather than where a part of it is missed

@@ -1,6 +1,7 @@
 """What a run expects of the answers of its parts: one sentence for each promise that does not hold.
 
-``lit_align.testing`` checks the same promises and more. These cost no wait for a GPU: they look at types and shapes.
+``lit_align.testing`` checks the same promises and more. They look at types and shapes, which costs no wait for a GPU;
+two look at values: of advantages, once in an iteration, and of the reference, once in a run.
 """
 
 from __future__ import annotations

@@ -19,6 +19,15 @@ LIBRARIES = tuple(
     Path(sysconfig.get_path(name)).resolve()
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
+LIBRARY_FOLDERS = {"site-packages", "dist-packages"}
+"""Where pip and Debian install, for all users or for one."""
+
+DEPENDENCIES = {
+    *("accelerate", "bitsandbytes", "datasets", "huggingface_hub", "jsonargparse", "lightning"),
+    *("numpy", "peft", "pluggy", "pyarrow", "safetensors", "tokenizers", "torch", "torchmetrics"),
+    "transformers",
+}
+"""Packages that lit_align works with; they may be installed in any folder, from a checkout for example."""
 
 
 class Place(NamedTuple):
@@ -98,10 +107,12 @@ def _is_users(path: str, module: str) -> bool:
     if module == "__main__" or not file.is_file() or file.is_relative_to(OWN_FOLDER):
         return False
     resolved = file.resolve()
-    if not any(resolved.is_relative_to(folder) for folder in LIBRARIES):
+    package = module.partition(".")[0]
+    is_library = not LIBRARY_FOLDERS.isdisjoint(resolved.parts) or package in DEPENDENCIES
+    if not is_library and not any(resolved.is_relative_to(folder) for folder in LIBRARIES):
         return True
     plugins = {plugin.entry_point.module.partition(".")[0] for plugin in installed_plugins()}
-    return module.partition(".")[0] in plugins
+    return package in plugins
 
 
 def _owner(frame: FrameType) -> str:

@@ -51,8 +51,8 @@ def signature_fault(part: object) -> str:
         names = [parameter.name for parameter in parameters if parameter.name != "self"]
         extra = _extra_keywords(part, method)
         try:
-            signature = inspect.signature(own)
-            signature.bind(part, *names, **dict.fromkeys(extra))
+            signature = inspect.signature(getattr(part, method))
+            signature.bind(*names, **dict.fromkeys(extra))
         except TypeError:
             return _describe(part, interface, method, [*names, *extra])
         except ValueError:  # a method of an extension module
@@ -69,8 +69,8 @@ def label_kinds_fault(part: object) -> str:
 
 
 def _describe(part: object, interface: type, method: str, names: list[str]) -> str:
-    own = inspect.signature(getattr(type(part), method))
-    taken = [str(parameter) for parameter in own.parameters.values()][1:]
+    own = inspect.signature(getattr(part, method))
+    taken = [str(parameter) for parameter in own.parameters.values()]
     hint = ""
     if set(own.parameters) >= TRL_REWARD:
         hint = "; that is a reward of TRL: loop over the groups, and over the responses of each"

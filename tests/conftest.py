@@ -10,6 +10,8 @@ from tests.browser import artefacts, browser  # noqa: F401
 
 os.environ["LIT_ALIGN_PLUGINS"] = ""  # the suite must not depend on what else is installed
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# what is computed once on a machine stays apart from what the user's own runs have kept
+os.environ.setdefault("LIT_ALIGN_CACHE", str(Path(__file__).parents[1] / ".cache" / "lit_align"))
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
 
 ROOT = Path(__file__).parent.parent

@@ -29,10 +29,13 @@ def refuse_misplaced_settings(arguments: Sequence[str]) -> None:
             raise ConfigError(sentence)
 
 
-def _sentences(value: Any, path: str) -> Iterator[str]:
+def _sentences(value: Any, path: str, outer: tuple[int, ...] = ()) -> Iterator[str]:
+    if id(value) in outer:
+        yield f"{path} contains itself; write the block out instead of naming it with an asterisk"
+        return
     if isinstance(value, list):
         for item in value:
-            yield from _sentences(item, path)
+            yield from _sentences(item, path, (*outer, id(value)))
     if not isinstance(value, dict):
         return
     if "class_path" in value:
@@ -43,7 +46,7 @@ def _sentences(value: Any, path: str) -> Iterator[str]:
                 yield f"{path} has {key!r}, which is no key of a class; write class_path: {value[key]}"
     for key, item in value.items():
         inner = path if key in CLASS_KEYS else f"{path}.{key}".lstrip(".")
-        yield from _sentences(item, inner)
+        yield from _sentences(item, inner, (*outer, id(value)))
 
 
 def _misplaced(value: dict[str, Any], path: str) -> Iterator[str]:

@@ -23,8 +23,11 @@ from lit_align.models.load import cache_root
 from lit_align.models.tree_check import TreeObstacles
 from lit_align.models.tree_forward import TreeForward
 
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "liger-kernel")
-"""Packages whose code a forward pass runs."""
+PACKAGES = (
+    *("torch", "transformers", "peft", "bitsandbytes", "accelerate", "triton", "kernels"),
+    *("liger-kernel", "flash-attn", "flash-linear-attention", "causal-conv1d", "mamba-ssm"),
+)
+"""Packages whose code a forward pass runs, if they are installed."""
 
 OWN_MODULES = (tree_forward, tree_check, masks, trees, logps)
 NAMES = ("_name_or_path", "name_or_path", "transformers_version")
@@ -99,9 +102,11 @@ def _read(file: Path) -> TreeObstacles | None:
     """What is remembered; None for nothing, or for a file that cannot be read."""
     try:
         content = json.loads(file.read_text("utf-8"))
-        return TreeObstacles(content["head"], content["rows"])
+        obstacles = TreeObstacles(content["head"], content["rows"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    is_text = all(reason is None or isinstance(reason, str) for reason in obstacles)
+    return obstacles if is_text else None
 
 
 def _write(file: Path, obstacles: TreeObstacles) -> None:

@@ -177,7 +177,9 @@ class Preference(LanguageModelStage):
         """
         self._is_reference_checked = True
         missing = logps._replace(reference=torch.full_like(logps.reference, torch.nan))
-        with torch.no_grad():
+        # an objective that draws random numbers draws the same ones in the steps as without this call
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices):
             without_reference = self._losses_of(batch, missing)
         sides = ("rewards/chosen", "rewards/rejected")
         rewards = [without_reference.sums[side][0] for side in sides]
