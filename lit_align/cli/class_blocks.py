@@ -29,13 +29,10 @@ def refuse_misplaced_settings(arguments: Sequence[str]) -> None:
             raise ConfigError(sentence)
 
 
-def _sentences(value: Any, path: str, outer: tuple[int, ...] = ()) -> Iterator[str]:
-    if id(value) in outer:
-        yield f"{path} contains itself; write the block out instead of naming it with an asterisk"
-        return
+def _sentences(value: Any, path: str) -> Iterator[str]:
     if isinstance(value, list):
         for item in value:
-            yield from _sentences(item, path, (*outer, id(value)))
+            yield from _sentences(item, path)
     if not isinstance(value, dict):
         return
     if "class_path" in value:
@@ -46,7 +43,7 @@ def _sentences(value: Any, path: str, outer: tuple[int, ...] = ()) -> Iterator[s
                 yield f"{path} has {key!r}, which is no key of a class; write class_path: {value[key]}"
     for key, item in value.items():
         inner = path if key in CLASS_KEYS else f"{path}.{key}".lstrip(".")
-        yield from _sentences(item, inner, (*outer, id(value)))
+        yield from _sentences(item, inner)
 
 
 def _misplaced(value: dict[str, Any], path: str) -> Iterator[str]:

@@ -36,6 +36,7 @@ from lit_align.plugins import load_plugins
 
 FIRST_SETTINGS = {"base": "path", "lora": "r", "trainer": "accelerator", "schedule": "shape"}
 """The setting of a group that is probably meant where the group is a single value."""
+DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 IN_YAML = "set it in the YAML or on the command line"
 
 
@@ -213,6 +214,12 @@ def _stage_for(objective: Any) -> str:
 
 
 def _explain_no_module(match: re.Match[str]) -> Iterator[str]:
+    if match["path"].endswith(DATA_SUFFIXES):
+        yield (
+            f"{match['path']} is a file, and a class is needed here; write data: {{class_path: Comparisons, init_args: "
+            f"{{train: {match['path']}}}}}"
+        )
+        return
     yield (
         f"{match['path']} cannot be imported: there is no module {match['module']!r}; install it, or put its folder on "
         "PYTHONPATH"

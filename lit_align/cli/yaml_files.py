@@ -57,25 +57,28 @@ def _check_file(path: str) -> None:
         raise ConfigError(
             f"{path} is {kind}, and settings have names; begin with model:, data: and trainer:, without dashes"
         )
-    for sentence in _faults(root, set()):
+    for sentence in _faults(root, set(), ()):
         raise ConfigError(f"{path}, {sentence}")
 
 
-def _faults(node: yaml.Node, visited: set[int]) -> Iterator[str]:
+def _faults(node: yaml.Node, visited: set[int], outer: tuple[int, ...]) -> Iterator[str]:
     """A sentence for each value that is no plain one, and for each name that is written twice in one block."""
+    line = node.start_mark.line + 1
+    if id(node) in outer:
+        yield f"line {line}: the block that begins here contains itself; write out what is meant instead of *"
     if id(node) in visited:  # an alias
         return
     visited.add(id(node))
-    line = node.start_mark.line + 1
+    outer = (*outer, id(node))
     if node.tag not in yaml.SafeLoader.yaml_constructors:
         yield f"line {line}: a value that begins with ! or is = needs quotes; write them around it"
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            yield from _faults(item, visited)
+            yield from _faults(item, visited, outer)
     elif isinstance(node, yaml.MappingNode):
         yield from _faults_of_names(node)
         for _, value in node.value:
-            yield from _faults(value, visited)
+            yield from _faults(value, visited, outer)
 
 
 def _faults_of_names(node: yaml.MappingNode) -> Iterator[str]:
@@ -144,9 +147,17 @@ def _hint(
 
 def _misplaced_value(lines: Sequence[str], number: int, line: str) -> str:
     """Why a name with a colon cannot stand in a line: its own value has a colon, or the line before is wrong."""
-    before = next((text for text in reversed(lines[:number]) if text.strip()), "")
     if len(re.findall(r":\s", line)) > 1:
         return f"{_shown(line)} has two colons; put the value in quotes"
+    before, line_number = "", number
+    while not before.strip() and line_number > 0:
+        line_number -= 1
+        before = lines[line_number]
+    is_inside = len(line) - len(line.lstrip()) > len(before) - len(before.lstrip())
+    if ":" not in before and not is_inside:
+        return (
+            f"{_shown(before)} in line {line_number + 1} has no colon; write a colon after the name"
+        )
     if re.fullmatch(r"\s*(- )?[\w.]+:\S.*", before):
         return f"the line before, {_shown(before)}, has no blank after its colon; write one"
     return (

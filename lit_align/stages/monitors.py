@@ -25,7 +25,7 @@ def check_monitors(
 ) -> None:
     """Look for the metric of each EarlyStopping and ModelCheckpoint among those of the run.
 
-    Nothing is refused beside a callback or in a stage of the user's own, which may log metrics too.
+    Nothing is refused beside a callback of the user's own, which may log metrics too.
 
     Args:
         trainer: with its callbacks.
@@ -37,7 +37,7 @@ def check_monitors(
         ConfigError: naming the callback, its metric and those there are.
     """
     callbacks: Iterable[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    if any(_package(part) not in KNOWN_PACKAGES for part in (*callbacks, trainer.lightning_module)):
+    if any(_package(part) not in KNOWN_PACKAGES for part in callbacks):
         return
     for callback in callbacks:
         if not isinstance(callback, EarlyStopping | ModelCheckpoint) or callback.monitor is None:

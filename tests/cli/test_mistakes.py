@@ -98,10 +98,10 @@ BY_PARSER = [
     ({"trainer": None}, "trainer is null, and is a group of settings; leave it out"),
     ({"trainer": "gpu"}, "trainer is 'gpu', and is a group of settings; write trainer: {accelerator: gpu}"),
     ({"save_every": None}, "save_every is null, which it may not be"),
-    ({"data": "pairs.jsonl"}, "data is pairs.jsonl, which is none of LightningDataModule; write the name of a class,"),
+    ({"data": "pairs.jsonl"}, "pairs.jsonl is a file, and a class is needed here; write data: {class_path"),
     # classes
     ({MODEL + "objective": "dpo"}, "nothing is called 'dpo'; did you mean DPO?"),
-    ({MODEL + "objective": {"beta": 1}}, "model.objective has settings and no class; name one (BCO, "),
+    ({MODEL + "objective": {"beta": 1}}, "model.objective has settings and no class; name one"),
     ({MODEL + "objective": {"class_path": "DPO", "beta": 1}}, "such as beta, stand beside its class_path; indent them"),
     ({MODEL + "optimizer": {"class_path": "AdamW", "lr": 1}}, "indent them under model.optimizer.init_args"),
     ({"model": {"class_path": "SFT", "base": {"path": "x"}}}, "indent them under model.init_args"),
@@ -192,6 +192,10 @@ TEXTS = [
     ),
     ("m: 1\n---\nm: 2\n", "c.yaml, line 2: a second document begins with ---; remove that line"),
     ("trainer\nm: 1\n", "'trainer' in line 1 has no colon; write a colon after the name"),
+    (
+        "model: &block {lora: *block}\n",
+        "c.yaml, line 1: the block that begins here contains itself",
+    ),
     ("m: caf\xe9\n", "c.yaml, line 1: byte 0xe9 is not UTF-8; save the file as UTF-8"),
 ]
 
