@@ -106,6 +106,8 @@ def _explain_group(match: re.Match[str]) -> Iterator[str]:
 def _explain_abstract(match: re.Match[str]) -> Iterator[str]:
     """Settings of a class that has no name."""
     key = key_path(match.string, match.start())
+    if key in ("model", "data"):  # another rule explains them
+        return
     names = fitting_names(key.rpartition(".")[2], match.string[: match.start()])
     example = f"{{class_path: {names[0] if names else 'NAME'}, init_args: {{...}}}}"
     choices = f" ({', '.join(names)})" if 0 < len(names) <= MAX_LISTED else ""

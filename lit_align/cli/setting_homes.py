@@ -78,14 +78,18 @@ def advice(name: str, section: str, names: Iterable[str]) -> str:
     elsewhere = setting_elsewhere(name)
     if elsewhere:
         return f"; {elsewhere}"
-    sections = {} if name in RUN_BLOCKS else setting_homes().get(name, {})
+    sections = {} if name in RUN_BLOCKS else dict(setting_homes().get(name, {}))
+    if section in PARTS:  # a reward's setting is not what an objective lacks
+        sections = {
+            home: sections[home] for home in sections if home == section or home not in PARTS
+        }
     if section in sections:
         return f"; it is a setting of {' and '.join(sections[section][:FAR_AND_WIDE])}"
     if sections and len(sections) <= FAR_AND_WIDE:
         return f"; write {' or '.join(_joined(home, name) for home in sections)} instead"
     if closest_name(name, names) is None:
         misspelled = closest_name(name, setting_homes())
-        if misspelled and len(setting_homes()[misspelled]) == 1:
+        if misspelled and misspelled != name and len(setting_homes()[misspelled]) == 1:
             (home,) = setting_homes()[misspelled]
             return f"; did you mean {_joined(home, misspelled)}?"
     return suggestion(name, names)

@@ -68,6 +68,6 @@ def _may_run(record: Mapping[str, Any]) -> bool:
         process = psutil.Process(record["process"])
         started = float(record["process_started"])
         is_same = abs(process.create_time() - started) < 1  # numbers are reused
-        return is_same and str(process.status()) != psutil.STATUS_ZOMBIE
+        return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
