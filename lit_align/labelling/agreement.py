@@ -161,7 +161,6 @@ def annotator_metrics(
 
     The last two are two numbers each: how many, and out of how many.
 
-
     Args:
         data: the votes.
         labels: `collect_labels` of them.
@@ -174,19 +173,25 @@ def annotator_metrics(
         history[vote.annotator].append(vote)
     rows = []
     for name, votes in sorted(history.items()):
-        seconds = [vote.seconds for vote in votes if vote.verdict not in RETRACTED]
+        answers = [vote for vote in votes if vote.verdict not in RETRACTED]
         changes = [vote for vote in votes if vote.revision > 1 and vote.verdict != "removed"]
         row = {
             "annotator": name,
             "vote": verdicts[name, "vote"],
             "skip": verdicts[name, "skip"],
             "changed": len(changes),
-            "seconds": median(seconds),
+            "seconds": _median_seconds(answers),
             "agrees": (num_equal[name], num_compared[name]),
             "gold": accuracy.get(name, (0, 0)),
         }
         rows.append(row)
     return rows
+
+
+def _median_seconds(votes: Iterable[Vote]) -> float:
+    """The median time of an answer, without those of other tools that do not say how long they took."""
+    seconds = [vote.seconds for vote in votes if vote.seconds > 0]
+    return median(seconds or [0.0])
 
 
 def _compare_with_others(
@@ -211,7 +216,6 @@ def campaign_metrics(data: CampaignVotes, votes_per_task: int) -> dict[str, Any]
     num_votes = Counter(vote.task for vote in votes)
     tasks = [number for number, task in data.tasks.items() if task.gold is None]
     votes_of_tasks = [num_votes[number] for number in tasks]
-    seconds = [vote.seconds for vote in votes]
     kinds = {task.kind for task in data.tasks.values()}
     agreement, alpha = {}, {}
     for kind in TASK_KINDS:
@@ -229,6 +233,6 @@ def campaign_metrics(data: CampaignVotes, votes_per_task: int) -> dict[str, Any]
         "agreement": agreement,
         "alpha": alpha,
         "position": position_bias(data),
-        "seconds": median(seconds or [0.0]),
+        "seconds": _median_seconds(votes),
         "annotators": annotator_metrics(data, labels),
     }

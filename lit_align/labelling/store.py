@@ -41,7 +41,10 @@ OWN_UNFINISHED_QUERY = (
     "SELECT count(*) FROM shown JOIN tasks ON id = task "
     "WHERE person = ? AND state <> 'open' AND gold IS NULL AND taken < ?"
 )
-SECONDS_QUERY = f"SELECT seconds FROM votes WHERE person = ? AND verdict NOT IN {RETRACTED} ORDER BY id DESC LIMIT 20"
+SECONDS_QUERY = (
+    f"SELECT seconds FROM votes WHERE person = ? AND verdict NOT IN {RETRACTED} AND seconds > 0 "
+    "ORDER BY id DESC LIMIT 20"
+)
 
 
 class Stale(LitAlignError):

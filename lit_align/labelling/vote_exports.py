@@ -20,6 +20,8 @@ from lit_align.types import Group, Text
 Row = dict[str, Any]
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """A cell that begins so may be run by a spreadsheet."""
+OWN_ANNOTATORS = "row.annotators"
+"""Where Argilla's metadata have a task's own column ``annotators``: they say by that name who the users are."""
 SIDES = {True: "left", False: "right"}
 
 
@@ -46,10 +48,10 @@ def vote_table(data: CampaignVotes, flags: Mapping[str, str]) -> str:
     for row in rows:
         names.update(dict.fromkeys(row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(names), lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_cell, names))
     for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+        writer.writerow([_cell(row.get(name)) for name in names])
     return text.getvalue()
 
 
@@ -108,7 +110,10 @@ def argilla_records(data: CampaignVotes) -> list[Row]:
             for question, value in _argilla_answers(task, vote).items():
                 answer = {"value": value, "user_id": user, "status": "submitted"}
                 responses[question].append(answer)
-        metadata = {**_scalars(group.extra), "annotators": json.dumps(names, ensure_ascii=False)}
+        metadata = _scalars(group.extra)
+        if "annotators" in metadata:
+            metadata[OWN_ANNOTATORS] = metadata["annotators"]
+        metadata["annotators"] = json.dumps(names, ensure_ascii=False)
         record = {
             "id": str(number),
             "fields": _numbered_fields(group, task, "response"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -25,11 +24,12 @@ from lit_align.data.formats.shared_columns import read_shared
 from lit_align.data.readers import read_rows
 from lit_align.errors import DataError, RowError
 from lit_align.labelling.store import Store
-from lit_align.labelling.votes import RETRACTED, TASK_KINDS, Vote
+from lit_align.labelling.vote_checks import NAME, check_answer, check_members, check_vote
+from lit_align.labelling.vote_exports import OWN_ANNOTATORS
+from lit_align.labelling.votes import Vote
 from lit_align.types import Group
 
 OWN_COLUMNS = frozenset({"annotator", "task", "revision", "verdict", "answer", "shown"})
-NAME = re.compile(r"(?=.*\S)[^\x00-\x1f]{1,100}")
 KEEP_FILES = "votes.jsonl of the page, or a pairwise export of Argilla or Label Studio (JSON)"
 
 
@@ -86,12 +86,15 @@ def read_vote_file(path: str) -> list[VoteToImport]:
     votes: list[VoteToImport] = []
     for number, (place, row) in enumerate(rows):
         try:
-            votes += read(place, number, row)
-        except (RowError, LookupError, TypeError, ValueError) as error:
+            entries = read(place, number, row)
+            for entry in entries:
+                _check_entry(entry)
+        except (RowError, LookupError, TypeError, ValueError, OverflowError) as error:
             reason = f"{error!r}" if isinstance(error, KeyError) else str(error)
             raise DataError(
                 f"{place} has no vote that can be imported: {reason}; correct it or leave it out"
             ) from error
+        votes += entries
     return votes
 
 
@@ -130,22 +133,25 @@ def _find_reader(path: str, rows: Sequence[Row]) -> Reader:
 
 
 def _read_own(place: str, number: int, row: Row) -> list[VoteToImport]:
+    if not isinstance(row["row"], dict) or not isinstance(row["row"]["responses"], list):
+        raise ValueError("'row' has no list of responses")
     group = _to_group(place, row["row"])
     members, shown = tuple(row["members"]), tuple(row["shown"])
-    if sorted(shown) != sorted(members) or not set(members) <= set(range(len(group.responses))):
-        raise ValueError("'shown' and 'members' are not the same responses of the row")
-    if row["kind"] not in TASK_KINDS or row["verdict"] not in ("vote", "skip", *RETRACTED):
-        raise ValueError(f"kind {row['kind']!r} or verdict {row['verdict']!r} is unknown")
     columns = {name: row[name] for name in Vote._fields if name in row}
     vote = Vote(**{**columns, "shown": shown})
-    if vote.verdict == "vote":
-        _check_answer(row["kind"], vote.answer, len(shown))
-    numbers = (vote.task, vote.revision, vote.seconds, vote.at)
-    if not all(isinstance(value, int | float) for value in numbers) or vote.revision < 1:
-        raise ValueError("'task', 'revision', 'seconds' or 'at' is no number")
-    if not isinstance(vote.note, str):
-        raise ValueError("'note' is no text")
     return [VoteToImport(place, vote.task, row["kind"], group, members, row.get("gold"), vote)]
+
+
+def _check_entry(entry: VoteToImport) -> None:
+    """Refuse what the page could not have recorded, from whichever tool it comes.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    check_vote(entry.kind, entry.vote)
+    check_members(entry.kind, entry.group, entry.members, entry.vote.shown)
+    if entry.gold is not None:
+        check_answer(entry.kind, entry.gold, len(entry.members), is_gold=True)
 
 
 def _to_group(place: str, row: Row) -> Group:
@@ -154,21 +160,6 @@ def _to_group(place: str, row: Row) -> Group:
     extra = other_fields(row, "prompt", "responses", *SHARED)
     group = Group(text_or_messages(row, "prompt"), responses, source=place, extra=extra)
     return read_shared(row, group)._replace(continues=row.get("continues") is True)
-
-
-def _check_answer(kind: str, answer: Row, num_shown: int) -> None:
-    """Refuse an answer that the page could not have recorded."""
-    if kind == "rate":
-        is_answer = answer["rating"] in range(1, 8) and isinstance(answer["flags"], dict)
-    elif kind == "thumbs":
-        is_answer = isinstance(answer["up"], bool)
-    elif kind == "rank":
-        places = answer["places"]
-        is_answer = len(places) == num_shown and set(places) <= set(range(1, num_shown + 1))
-    else:
-        is_answer = answer["preference"] in range(-3, 4)
-    if not is_answer:
-        raise ValueError(f"{answer} is no answer to a task of the kind {kind}")
 
 
 def _read_label_studio(place: str, number: int, row: Row) -> list[VoteToImport]:
@@ -182,13 +173,26 @@ def _read_argilla(place: str, number: int, row: Row, question: str) -> list[Vote
     nested = row.get("fields")
     fields = nested if isinstance(nested, dict) else row
     metadata = row.get("metadata")
-    own = metadata if isinstance(metadata, dict) else {}
-    names = json.loads(own.get("annotators") or "{}")
+    columns = dict(metadata) if isinstance(metadata, dict) else {}
+    names = _names_by_user(columns.get("annotators"))
+    if names:
+        del columns["annotators"]
+        if OWN_ANNOTATORS in columns:
+            columns["annotators"] = columns.pop(OWN_ANNOTATORS)
     votes = []
     for vote in annotator_votes(row, question):
         votes.append(vote._replace(annotator=names.get(vote.annotator, vote.annotator)))
-    columns = {name: value for name, value in own.items() if name != "annotators"}
     return _to_imports(place, number, fields, columns, votes)
+
+
+def _names_by_user(value: Any) -> dict[str, str]:
+    """The names in the column that our export adds; empty if it is a column of the user's own."""
+    try:
+        names = json.loads(value) if isinstance(value, str) else None
+    except ValueError:
+        return {}
+    are_names = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
+    return names if are_names else {}
 
 
 def _to_imports(
@@ -298,11 +302,12 @@ class _Importer:
         vote = entry.vote
         if not isinstance(vote.annotator, str) or not NAME.fullmatch(vote.annotator):
             raise DataError(f"{entry.place} is of {vote.annotator!r}, which is no name; correct it")
+        name = vote.annotator.strip()  # as the admin page does, which could make no link otherwise
         db = self.store.db
         insert = "INSERT INTO people (name, admin) VALUES (?, 0) ON CONFLICT DO NOTHING"
-        db.execute(insert, (vote.annotator,))
+        db.execute(insert, (name,))
         query = "SELECT id FROM people WHERE name = ? AND NOT admin"
-        (person,) = self.store.fetch_one(query, vote.annotator)
+        (person,) = self.store.fetch_one(query, name)
         shown = [indices[index] for index in vote.shown]
         answer = json.dumps(vote.answer, sort_keys=True)
         content = (vote.verdict, answer, json.dumps(shown), vote.note)
@@ -315,7 +320,7 @@ class _Importer:
         (next_revision,) = self.store.fetch_one(query, person, task)
         if recorded or vote.revision != next_revision:
             raise DataError(
-                f"{entry.place} is revision {vote.revision} of {vote.annotator}'s answer to task {task}, and the store "
+                f"{entry.place} is revision {vote.revision} of {name}'s answer to task {task}, and the store "
                 f"has another one or not the one before; nothing was imported"
             )
         number = "SELECT ifnull(max(number), 0) + 1 FROM shown WHERE person = :person"

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 
 import pytest
 
@@ -12,6 +13,7 @@ from lit_align.data.formats.label_studio import LabelStudio
 from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.errors import ConfigError, DataError
 from lit_align.labelling.aggregation import labelled_groups
+from lit_align.labelling.agreement import campaign_metrics
 from lit_align.labelling.store import Store
 from lit_align.labelling.vote_exports import (
     argilla_records,
@@ -98,7 +100,7 @@ def test_the_own_export_keeps_gold_equal_rows_and_what_decides_how_a_row_is_rend
     assert (counts.num_new, counts.num_tasks) == (7, 7)
     after = read_votes(target.path)
     assert list(after.tasks.values()) == list(read_votes(path).tasks.values())
-    assert [one[:4] for one in after.history] == [one[:4] for one in read_votes(path).history]
+    assert [vote[:4] for vote in after.history] == [vote[:4] for vote in read_votes(path).history]
     assert after.groups[1].tools == tools
     assert after.groups[1].template_kwargs == {"think": True}
 
@@ -122,9 +124,9 @@ def test_a_tool_s_export_is_read_by_its_reader_and_comes_back(store, tmp_path, t
     target, counts = imported(tmp_path, path)
     assert (counts.num_new, counts.num_tasks) == (10, 4)
     expected = {label: share[:2] for label, share in shares(store.path).items()}
-    found = shares(target.path)
-    assert {label: share[:2] for label, share in found.items()} == expected
-    assert {margin for _, _, margin in found.values()} == {0.0}  # no strength is made up
+    imported_shares = shares(target.path)
+    assert {label: share[:2] for label, share in imported_shares.items()} == expected
+    assert {margin for _, _, margin in imported_shares.values()} == {0.0}  # no strength is made up
     names = {vote.annotator for vote in read_votes(target.path).history}
     assert names == ANSWERS.keys()
     # into a store that asks about the same, in another order: no task is new
@@ -212,6 +214,114 @@ def test_what_is_not_clear_is_refused_and_nothing_is_imported(tmp_path, rows, se
     assert store.fetch_one("SELECT count(*) FROM people") == (0,)
 
 
+RATE = {"kind": "rate", "members": [0], "shown": [0]}
+RANK = {"kind": "rank", "answer": {"places": [1, 2]}}
+STUDIO = {
+    "id": 7,
+    "prompt": "?",
+    "answer1": "x",
+    "answer2": "y",
+    "annotation_id": 1,
+    "annotator": 1,
+}
+HALF = "\ud83d"
+NOT_NUMBERS = (True, "1", None, math.nan, math.inf, -1, 10**400, [1])
+
+
+def wrong_votes():
+    """Votes that the page could not have recorded, or could not show."""
+    for answer in (
+        {"preference": 1.0},
+        {"preference": True},
+        {"preference": 1, "graded": 0},
+        [1],
+        None,
+    ):
+        yield {"answer": answer}
+    yield {"answer": {"preference": 1, "more": 2}}
+    for places in ([1.0, 2], [1], [1, 3], [True, 2], "12", {"1": 1, "2": 2}):
+        yield {**RANK, "answer": {"places": places}}
+    for rating, flags in (
+        (4.0, {}),
+        (8, {}),
+        (True, {}),
+        (4, {"rude": "yes"}),
+        (4, {HALF: True}),
+        (4, []),
+    ):
+        yield {**RATE, "answer": {"rating": rating, "flags": flags}}
+    for column in ("seconds", "at"):
+        for value in NOT_NUMBERS:
+            yield {column: value}
+    yield {"at": 1e18}
+    for value in (*NOT_NUMBERS, 0, 1.0, 2**70):
+        yield {"revision": value}
+    for verdict in ("undo", "removed"):
+        yield {"verdict": verdict, "answer": {}}
+    yield {"verdict": "skip", "answer": {"preference": "x"}}
+    for gold in ("x", {}, [], {"preference": 1.0}, {"rating": 4, "flags": {}}):
+        yield {"gold": gold}
+    for indices in ([0.0, 1], [False, True], [0, 0], [0], [-1, 0], [0, 2]):
+        yield {"shown": indices, "members": indices}
+    for name in ("annotator", "note"):
+        yield {name: HALF}
+    yield {"annotator": 3}
+    yield {"row": {"prompt": "?", "responses": "xy"}}
+    yield {"row": "?"}
+
+
+def test_a_vote_that_the_page_could_not_have_recorded_is_refused(tmp_path):
+    store = Store(tmp_path / "l.db")
+    for change in wrong_votes():
+        path = write(tmp_path / "f.jsonl", [OWN | change])
+        with pytest.raises(DataError, match=r"f\.jsonl:1 "):
+            import_votes(store, read_vote_file(path))
+            pytest.fail(ascii(change))
+    assert read_votes(store.path) == ({}, {}, [])
+
+
+@pytest.mark.parametrize("seconds", [math.nan, -math.inf, -1.0, 10**400])
+def test_a_time_of_another_tool_is_a_number(tmp_path, seconds):
+    row = STUDIO | {"pw": [{"selected": "left"}], "lead_time": seconds}
+    with pytest.raises(DataError, match=r"f\.jsonl:1 has no vote that can be imported"):
+        read_vote_file(write(tmp_path / "f.jsonl", [row]))
+
+
+def test_imported_names_have_no_blanks_around_and_unknown_times_count_for_no_median(tmp_path):
+    path = store_with_votes(tmp_path / "l.db", "compare", make_groups(2), {})
+    store = Store(path)
+    rows = []
+    for number, seconds in enumerate((0, 0, 0, 8.0)):
+        texts = {"prompt": f"{number}?", "responses": ["x", "y"]}
+        rows.append(OWN | {"annotator": " ada ", "task": number, "seconds": seconds, "row": texts})
+    import_votes(store, read_vote_file(write(tmp_path / "f.jsonl", rows)))
+    assert {vote.annotator for vote in read_votes(path).votes} == {"ada"}
+    metrics = campaign_metrics(read_votes(path), 3)
+    assert (metrics["seconds"], metrics["annotators"][0]["seconds"]) == (8.0, 8.0)
+    person = store.session_person(store.open_session(store.invite("ada"))[0])
+    assert store.progress(person)[2] == 8.0
+
+
+@pytest.mark.parametrize(
+    "value", ["3", "[1]", '"ada"', "ada, bob", '{"u": 1}', "", 3, ["ada"], None]
+)
+def test_a_column_annotators_of_the_user_s_own_stays(tmp_path, value):
+    record = {
+        "fields": {"prompt": "?", "response1": "x", "response2": "y"},
+        "metadata": {"annotators": value},
+        "responses": {"better": [{"value": "response1", "user_id": "u", "status": "submitted"}]},
+    }
+    (entry,) = read_vote_file(write(tmp_path / "f.json", [record]))
+    assert (entry.vote.annotator, entry.group.extra) == ("u", {"annotators": value})
+
+
+def test_a_column_annotators_goes_to_argilla_and_back(tmp_path):
+    group = Group("?", ["x", "y"], extra={"annotators": "3"})
+    path = store_with_votes(tmp_path / "l.db", "compare", [group], {"ada": [-1]})
+    (entry,) = read_vote_file(write(tmp_path / "f.json", argilla_records(read_votes(path))))
+    assert (entry.vote.annotator, entry.group.extra) == ("ada", group.extra)
+
+
 def test_other_kinds_are_refused_where_a_tool_has_no_place_for_them(tmp_path):
     path = store_with_votes(tmp_path / "l.db", "thumbs", make_groups(1, 1), {"ada": [True]})
     for to_rows, tool in ((argilla_records, "Argilla"), (label_studio_tasks, "Label Studio")):
@@ -222,7 +332,7 @@ def test_other_kinds_are_refused_where_a_tool_has_no_place_for_them(tmp_path):
 
 
 def test_the_table_has_words_own_columns_and_no_formula(tmp_path):
-    group = Group("=1+1", ["@x", "-y"], extra={"level": 2, "note": "own", "formula": "+3"})
+    group = Group("=1+1", ["@x", "-y"], extra={"level": 2, "note": "own", "=2+2": "+3"})
     path = store_with_votes(tmp_path / "l.db", "compare", [group], {"=ada": [-3], "bob": [None]})
     table = list(csv.DictReader(io.StringIO(vote_table(read_votes(path), {}))))
     assert [row["choice"] for row in table] == ["Response 1 is much better", "skipped"]
@@ -231,7 +341,7 @@ def test_the_table_has_words_own_columns_and_no_formula(tmp_path):
         **{"task": "1", "annotator": "'=ada", "kind": "compare", "note": "", "seconds": "", "time": ""},
         **{"choice": "Response 1 is much better", "strength": "3", "gold": "False"},
         **{"prompt": "'=1+1", "Response 1": "'@x", "Response 2": "'-y"},
-        **{"level": "2", "row.note": "own", "formula": "'+3"},
+        **{"level": "2", "row.note": "own", "'=2+2": "'+3"},
     }  # fmt: skip
 
 
