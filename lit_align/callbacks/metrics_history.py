@@ -42,7 +42,7 @@ class MetricsHistory(Callback):
         """Copy the rows of the run that is resumed."""
         if not trainer.ckpt_path or not self._num_rows:
             return
-        history = Path(trainer.ckpt_path).parents[1] / METRICS
+        history = Path(trainer.ckpt_path).resolve().parents[1] / METRICS
         if not history.is_file():
             return
         rows = read_metrics(history, self._num_rows)

@@ -10,13 +10,16 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_align.checks import check_at_least
-from lit_align.errors import ConfigError
+from lit_align.errors import ConfigError, TrainingError
 from lit_align.jsonl import append_jsonl
 from lit_align.models.load import load_config
 from lit_align.models.out_of_memory import raise_out_of_memory
 from lit_align.rewards.base import response_text
+from lit_align.run_report.page import write_report
+from lit_align.run_report.record import SUMMARY
 from lit_align.run_report.sampled import (
     SAMPLE_ANSWERS,
     SAMPLE_SCORES,
@@ -77,6 +80,7 @@ class SampleLog(Callback):
         self.split = "validation"
         self._last_step: int | None = None  # of which there are samples
         self._is_due = False
+        self._has_failed = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the prompts before the model is loaded.
@@ -109,7 +113,7 @@ class SampleLog(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Copy the samples of the run that is resumed, and sample before the first step."""
         if trainer.ckpt_path:
-            self._copy_history(trainer, Path(trainer.ckpt_path).parents[1])
+            self._copy_history(trainer, Path(trainer.ckpt_path).resolve().parents[1])
         if trainer.global_step % self.settings.every == 0:
             self._take(trainer, pl_module)
 
@@ -125,8 +129,13 @@ class SampleLog(Callback):
             self._take(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sample from the model as it is at the end."""
-        self._take(trainer, pl_module)
+        """Sample from the model as it is at the end, when all else is saved, and write the page again to show it."""
+        try:
+            self._take(trainer, pl_module)
+            if trainer.is_global_zero and (Path(trainer.default_root_dir) / SUMMARY).is_file():
+                write_report(Path(trainer.default_root_dir))
+        except Exception as error:  # the run itself is complete, whatever becomes of its samples
+            rank_zero_warn(f"the last samples are not on the page of the run: {error}")
 
     def _room_for_prompt(self, stage: LanguageModelStage) -> float:
         """The longest prompt to which there is room for an answer, in tokens."""
@@ -138,9 +147,24 @@ class SampleLog(Callback):
         """Sample, unless there are samples of this step; a step that was skipped does not count."""
         self._is_due = False
         step = trainer.global_step
-        if step == self._last_step or not trainer.is_global_zero:
+        if step == self._last_step or self._has_failed or not trainer.is_global_zero:
             return
-        self._last_step = step
+        is_first, self._last_step = self._last_step is None, step
+        try:
+            self._write(trainer, stage)
+        except TrainingError as error:
+            if is_first:
+                raise
+            self._has_failed = True
+            rank_zero_warn(f"{error}; the run goes on without samples")
+
+    def _write(self, trainer: Trainer, stage: Any) -> None:
+        """Write and print samples of this step.
+
+        Raises:
+            TrainingError: if the memory is too small.
+        """
+        step = trainer.global_step
         devices = [stage.device] if stage.device.type == "cuda" else []
         advice = "out of memory while samples were taken; lower samples.prompts or max_new_tokens"
         with torch.random.fork_rng(devices), raise_out_of_memory(lambda: advice):

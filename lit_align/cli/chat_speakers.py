@@ -21,6 +21,7 @@ from lit_align.models.adapters import check_adapter, read_provenance, saved_temp
 from lit_align.models.generate import stream
 from lit_align.models.heads import HEAD_FILE
 from lit_align.models.load import Base, load_model, load_tokenizer
+from lit_align.run_report.number_text import natural_key
 from lit_align.types import Message
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
@@ -205,7 +206,8 @@ def _find_adapter(path: str) -> Path:
             )
         if (candidate / ADAPTER_SETTINGS).is_file():
             return candidate
-    numbered = sorted(file.parent for file in folder.glob(f"*/{RUN_SETTINGS}"))
+    runs = (file.parent for file in folder.glob(f"*/{RUN_SETTINGS}"))
+    numbered = sorted(runs, key=lambda run: natural_key(run.name))
     if numbered:
         hint = f"give one of the runs in it, such as {numbered[-1]}"
     elif (folder / RUN_SETTINGS).is_file():

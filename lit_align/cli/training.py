@@ -163,7 +163,7 @@ class LitAlignCLI(LightningCLI):
             trainer = super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)
         except (MisconfigurationException, TypeError) as error:
             raise ConfigError(_describe_trainer_error(config.trainer, error)) from error
-        # The state is saved before samples and report, which may fail. Lightning puts checkpoints last.
+        # The state is saved before report and samples, which may fail. Lightning puts checkpoints last.
         trainer.callbacks.sort(key=_place_after_checkpoints)  # type: ignore[attr-defined]
         return trainer
 
@@ -329,9 +329,9 @@ def _describe_trainer_error(settings: Namespace, error: Exception) -> str:
 
 def _place_after_checkpoints(callback: Any) -> int:
     """0 for a callback that stays where it is, a larger number for one that comes later."""
-    if isinstance(callback, Report):
+    if isinstance(callback, SampleLog):
         return 2
-    return 1 if isinstance(callback, SampleLog) else 0
+    return 1 if isinstance(callback, Report) else 0
 
 
 def _as_list(value: Any) -> list[Any]:

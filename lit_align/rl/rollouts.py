@@ -23,6 +23,8 @@ TokenField = Literal[
 
 
 RESPONSE_METRICS = ("objective/scores", "objective/kl", "objective/length", "objective/eos_rate")
+"""Metrics of each response, which validation logs."""
+
 SAMPLE_METRICS = (
     *RESPONSE_METRICS,
     "objective/rlhf_reward",
@@ -37,7 +39,6 @@ SAMPLE_METRICS = (
     "val/explained_variance",
 )
 """What `RolloutBatch.metrics` returns; the last is of a run with a critic."""
-"""Metrics of each response, which validation logs."""
 
 
 @dataclass

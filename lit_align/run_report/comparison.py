@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lit_align.errors import ConfigError
+from lit_align.run_report.number_text import natural_key
 from lit_align.run_report.record import (
     CONFIG,
     METRICS,
@@ -25,6 +26,12 @@ from lit_align.run_report.setting_differences import differing_settings
 from lit_align.run_report.status import read_status
 
 MAX_FIGURES = 4
+
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError),
+    *(csv.Error, yaml.YAMLError),
+)
+"""What reading a file may raise that is broken, or is of another program."""
 
 
 class MainFigure(NamedTuple):
@@ -148,26 +155,13 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
         raise ConfigError(
             f"{names} holds no run of fit; give a folder that holds numbered folders, such as runs/dpo"
         )
-    return sorted(runs, key=lambda run: natural_key(str(run.folder)))
+    different = {run.folder.resolve(): run for run in reversed(runs)}  # a folder may be named twice
+    return sorted(different.values(), key=lambda run: natural_key(str(run.folder)))
 
 
 def is_higher_better(name: str) -> bool:
     """Whether the best value of a figure is its largest."""
     return any(word in name for word in HIGHER_IS_BETTER)
-
-
-def natural_key(text: str) -> list[tuple[bool, int, str]]:
-    """A key to sort by, under which 9 is before 10.
-
-    Example:
-        >>> sorted(["dpo/10", "dpo/9"], key=natural_key)
-        ['dpo/9', 'dpo/10']
-    """
-    key = []
-    for part in re.split(r"(\d+)", text):
-        is_number = part.isdecimal()
-        key.append((is_number, int(part) if is_number else 0, part))
-    return key
 
 
 def compare_runs(runs: Sequence[Run]) -> list[Comparison]:
@@ -182,37 +176,51 @@ def _runs_below(folder: Path) -> list[Run]:
     """The training runs in a folder and its subfolders; there are none within a run."""
     runs = []
     for path, subfolders, files in os.walk(folder):
-        if CONFIG in files:
+        run = _read_run(Path(path)) if CONFIG in files else None
+        if run is not None:
             subfolders.clear()
-            run = _read_run(Path(path))
-            if run is not None:
-                runs.append(run)
+            runs.append(run)
     return runs
 
 
 def _read_run(folder: Path) -> Run | None:
-    """What a run has written; None if it did not train."""
+    """What a run has written; None if it did not train.
+
+    Other files may have the names of a run's, and a process that was killed may leave a part of one: any content is
+    read, or the run is unreadable, so that it hides no other.
+    """
     try:
         config = read_config(folder / CONFIG)
-        status = read_status(folder)
-        summary = read_optional(folder / SUMMARY)
-    except (ValueError, yaml.YAMLError):
+        if not isinstance(config, Mapping) or not isinstance(config.get("model"), Mapping):
+            return None
+        run = _read_state(folder, config)
+        _read_figures(run)
+    except UNREADABLE:
         return Run(folder, "unreadable")
-    command = status.get("command", "fit")
-    stage = config.get("model")
-    if not isinstance(stage, Mapping) or command != "fit":
-        return None
-    state = status["state"]
-    if state == "unknown" and summary:
-        state = "complete"
-    run = Run(folder, state, status.get("reason"), command, _stage_name(stage), config)
-    curves = read_curves(folder / METRICS)
-    for name, (steps, values) in curves.items():
+    return run if run.command == "fit" else None
+
+
+def _read_state(folder: Path, config: dict[str, Any]) -> Run:
+    """The run without its figures."""
+    status = read_status(folder)
+    command, state = str(status.get("command", "fit")), str(status["state"])
+    return Run(folder, state, status.get("reason"), command, _stage_name(config["model"]), config)
+
+
+def _read_figures(run: Run) -> None:
+    """Add what the run has logged, and what its summary says."""
+    for name, (steps, values) in read_curves(run.folder / METRICS).items():
         run.figures[name] = values[-1]
         run.steps = max(run.steps or 0, steps[-1] + 1)
-    run.figures |= summary.get("metrics", {})
-    run.steps, run.seconds = summary.get("steps", run.steps), summary.get("seconds")
-    return run
+    summary = read_optional(run.folder / SUMMARY)
+    if summary and run.state == "unknown":
+        run.state = "complete"
+    for name, value in summary.get("metrics", {}).items():
+        run.figures[name] = float(value)
+    if "steps" in summary:
+        run.steps = int(summary["steps"])
+    if "seconds" in summary:
+        run.seconds = float(summary["seconds"])
 
 
 def _stage_name(model: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,6 +15,7 @@ import yaml
 
 from lit_align.errors import ConfigError
 from lit_align.jsonl import read_json
+from lit_align.run_report.number_text import natural_key
 
 SUMMARY, METRICS, LEDGER, CONFIG = "summary.json", "metrics.csv", "ledger.json", "config.yaml"
 PROVENANCE = "adapter/provenance.json"
@@ -72,7 +74,8 @@ def read_run(folder: Path) -> RunRecord:
         ConfigError: if the folder holds none of them.
     """
     if not (folder / CONFIG).is_file() and not (folder / SUMMARY).is_file():
-        numbered = sorted(path.name for path in folder.glob("*") if (path / CONFIG).is_file())
+        names = [path.name for path in folder.glob("*") if (path / CONFIG).is_file()]
+        numbered = sorted(names, key=natural_key)
         hint = f", such as {folder / numbered[-1]}" if numbered else ""
         raise ConfigError(
             f"{folder} is not the folder of a run: it has no {CONFIG}; give a numbered folder{hint}"
@@ -102,24 +105,41 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path, limit: int | None = None) -> list[dict[str, str]]:
-    """The first rows of a metrics file, without the cells that are empty."""
+    """The first rows of a metrics file, without the cells that are empty and a last line that is cut."""
     rows = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in islice(csv.DictReader(file), limit):
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        lines = (line for line in file if line.endswith("\n"))  # the last one may be incomplete
+        for row in islice(csv.DictReader(lines), limit):
+            row.pop(None, None)  # cells for which there is no heading
             rows.append({name: value for name, value in row.items() if value})
     return rows
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """For each metric, the steps at which it was logged and its values; none without a file."""
+    """For each metric, the steps at which it was logged and its values; none without a file.
+
+    Cells that are no numbers are left out, and lines whose step is none: a disk that was full may leave such.
+    """
     curves: dict[str, tuple[list[int], list[float]]] = {}
     for row in read_metrics(path) if path.is_file() else ():
-        step = int(float(row.pop("step", 0)))
-        for name, value in row.items():
-            steps, values = curves.setdefault(name, ([], []))
-            steps.append(step)
-            values.append(float(value))
+        step = _number(row.pop("step", "0"))
+        if step is None or not math.isfinite(step):
+            continue
+        for name, cell in row.items():
+            value = _number(cell)
+            if value is not None:
+                steps, values = curves.setdefault(name, ([], []))
+                steps.append(int(step))
+                values.append(value)
     return curves
+
+
+def _number(text: str) -> float | None:
+    """The number that a text is, if it is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _read_samples(path: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,10 @@ IGNORED = {
     "ckpt_path",
     "weights_only",
     "seed_everything",
+    "samples",
+    "save_every",
+    "plugin_timeout",
+    "trainer.logger",
     "trainer.enable_progress_bar",
     "trainer.default_root_dir",
 }

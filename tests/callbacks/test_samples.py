@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.progress import Progress
 
-from lit_align.callbacks.samples import choose_prompts, print_samples
+from lit_align.callbacks.samples import SampleLog, choose_prompts, print_samples
 from lit_align.cli.main import main
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.run_report.page import render
@@ -132,6 +132,7 @@ def test_answers_are_those_of_transformers_and_on_the_page(tiny, tmp_path, capsy
     for step in (0, 4, 5):
         assert f"samples of step {step}, validation prompts" in printed
     page = render(read_run(run))
+    assert (run / "report.html").read_text() == page
     assert "<h2>Samples while it trained</h2>" in page
     assert '<th scope="col">step 0</th><th scope="col">step 5</th>' in page
     assert "sample_answers.jsonl" in page
@@ -160,7 +161,7 @@ def test_scores_are_those_of_predict(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("step", [2, 3])
-def test_a_run_that_was_stopped_goes_on_with_its_samples(step, tiny, tmp_path):
+def test_a_run_that_was_stopped_goes_on_with_its_samples(step, tiny, tmp_path, monkeypatch):
     """The signal comes while samples are taken, or between two samples."""
     more = ("--samples.every=2", "--samples.max_new_tokens=6")
     main(preference(tiny, tmp_path, tmp_path / "whole", *more))
@@ -172,9 +173,55 @@ def test_a_run_that_was_stopped_goes_on_with_its_samples(step, tiny, tmp_path):
         main(preference(tiny, tmp_path, tmp_path / "run", *more, *stop))
     last = tmp_path / "run" / "0" / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] < 5
-    main(preference(tiny, tmp_path, tmp_path / "run", *more, f"--ckpt_path={last}"))
+    monkeypatch.chdir(last.parent)  # from where the name alone is enough
+    main(preference(tiny, tmp_path, tmp_path / "run", *more, "--ckpt_path=last.ckpt"))
     assert sampled(tmp_path / "run" / "1") == sampled(tmp_path / "whole" / "0")
     assert trace(tmp_path / "run") == trace(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("step", [0, 2, 5])
+def test_only_the_first_samples_may_end_a_run(step, tiny, tmp_path, capsys, monkeypatch):
+    """Memory that is too small is seen before the first step; later a run is worth more than its samples."""
+    rows = SampleLog._rows
+
+    def run_out(self, stage):
+        if stage.trainer.global_step == step:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return rows(self, stage)
+
+    monkeypatch.setattr(SampleLog, "_rows", run_out)
+    command = preference(tiny, tmp_path, tmp_path / "run", SAMPLES)
+    run = tmp_path / "run" / "0"
+    advice = "out of memory while samples were taken; lower samples.prompts or max_new_tokens"
+    if step == 0:
+        with pytest.raises(SystemExit) as stopped:
+            main(command)
+        assert stopped.value.code == 1
+        assert f"lit-align: {advice}\n" in capsys.readouterr().err
+        return
+    with pytest.warns(UserWarning, match=advice):
+        main(command)
+    assert {row["step"] for row in sampled(run)} == set(range(0, step, 2))
+    assert read_run(run).summary["steps"] == 5
+    assert (run / "adapter").is_dir()
+
+
+def test_all_else_is_saved_before_the_last_samples(tiny, tmp_path, monkeypatch):
+    """Whatever ends the process then; the page is written again when they are taken."""
+    rows = SampleLog._rows
+
+    def be_killed(self, stage):
+        if stage.trainer.global_step == 5:
+            raise SystemExit(9)
+        return rows(self, stage)
+
+    monkeypatch.setattr(SampleLog, "_rows", be_killed)
+    with pytest.raises(SystemExit):
+        main(preference(tiny, tmp_path, tmp_path / "run", SAMPLES))
+    run = tmp_path / "run" / "0"
+    assert read_run(run).summary["steps"] == 5
+    assert (run / "adapter" / "adapter_config.json").is_file()
+    assert '<th scope="col">step 4</th>' in (run / "report.html").read_text()
 
 
 def test_what_cannot_be_sampled_is_refused(tiny, tmp_path, capsys):
