@@ -201,9 +201,9 @@ def _settings_of_dataclass(types: str) -> list[str]:
     paths = re.findall(r"<class '([\w.]+\.\w+)'>", types)
     if len(paths) != 1:
         return []
-    cls: Any = import_class(paths[0])
-    is_group = is_dataclass(cls) and not cls.__subclasses__() and not isabstract(cls)
-    return [field.name for field in fields(cls)] if is_group else []
+    cls: type = import_class(paths[0])
+    is_base = bool(cls.__subclasses__()) or isabstract(cls)
+    return [field.name for field in fields(cls)] if is_dataclass(cls) and not is_base else []
 
 
 def _stage_for(objective: Any) -> str:
