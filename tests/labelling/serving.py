@@ -37,8 +37,9 @@ def serving(path, groups=(), gold=(), introduction=NO_INTRODUCTION, **settings):
     """The store and port of a page in a thread of its own."""
     campaign = make_campaign(**settings)
     store = Store(path, campaign.votes, campaign.gold_every, campaign.session_days)
-    store.add_tasks(groups, campaign.ask, uncertainty=campaign.uncertainty)
-    store.add_tasks(gold, campaign.ask, gold=True)
+    kind = campaign.ask or "compare"
+    store.add_tasks(groups, kind, uncertainty=campaign.uncertainty)
+    store.add_tasks(gold, kind, gold=True)
     server = uvicorn.Server(
         uvicorn.Config(
             build_app(store, campaign, introduction), port=0, log_level="warning", access_log=False
@@ -53,6 +54,11 @@ def serving(path, groups=(), gold=(), introduction=NO_INTRODUCTION, **settings):
     finally:
         server.should_exit = True
         thread.join()
+
+
+def csrf_of(text: str) -> str:
+    """The token in the forms of a page."""
+    return re.search(r'name="csrf" value="(\w+)"', text)[1]
 
 
 class Visitor:

@@ -18,7 +18,7 @@ from lit_align.labelling.introduction import Introduction, make_examples
 from lit_align.labelling.store import Store
 from lit_align.labelling.votes import read_votes
 from lit_align.types import Group, Pair
-from tests.labelling.serving import Visitor, make_campaign, make_groups, serving
+from tests.labelling.serving import Visitor, csrf_of, make_campaign, make_groups, serving
 
 EVIL = "'; DROP TABLE votes; -- <script>alert(1)</script> \" \\ %00 ../../etc/passwd"
 ANNOTATORS_PAGES = ["/", "/task/1", "/mine", "/guidelines", "/examples/1"]
@@ -63,21 +63,17 @@ def page(tmp_path):
         yield store, port, ada, bob, Visitor(port, store.invite("boss", admin=True))
 
 
-def csrf_of(text):
-    return re.search(r'name="csrf" value="(\w+)"', text)[1]
-
-
 def test_the_lists_of_pages_and_forms_are_complete(page):
     """Each route of the application is in a list above, which the other tests go through."""
     store, _, _, _, _ = page
     described = build_app(Store(store.path), make_campaign(), INTRODUCTION).openapi()["paths"]
-    got, posted = set(), set()
+    readable, posted = set(), set()
     for path, methods in described.items():
         path = path.replace("{number}", "1")
-        got.update([path] if "get" in methods else [])
+        readable.update([path] if "get" in methods else [])
         posted.update([path] if "post" in methods else [])
     pages = {path.partition("?")[0] for path in ANNOTATORS_PAGES + ADMINS_PAGES}
-    assert got - {"/in/{token}"} == pages
+    assert readable - {"/in/{token}"} == pages
     assert posted == ANNOTATORS_FORMS.keys() | ADMINS_FORMS.keys()
     segments = {path.split("/")[1] for path in pages | posted} - {""}
     assert segments | {"in", "static"} == OWN_SEGMENTS
@@ -156,10 +152,9 @@ def test_a_session_ends_after_its_days(tmp_path):
 
 def test_sessions_of_an_older_file_are_over(tmp_path):
     path = tmp_path / "labels.db"
+    Store(path).invite("ada")
     with closing(sqlite3.connect(path)) as older:
-        older.execute(
-            "CREATE TABLE sessions (secret TEXT PRIMARY KEY, person INTEGER) WITHOUT ROWID"
-        )
+        older.execute("ALTER TABLE sessions DROP COLUMN opened")
         older.execute("INSERT INTO sessions VALUES (?, 1)", (hashlib.sha256(b"s").hexdigest(),))
         older.commit()
     store = Store(path)
@@ -176,7 +171,7 @@ def test_links_do_not_say_what_a_request_says(tmp_path):
     ):
         with serving(tmp_path / f"{len(address)}.db", make_groups(1), **options) as (store, port):
             boss = Visitor(port, store.invite("admin", admin=True))
-            csrf = re.search(r'name="csrf" value="(\w+)"', boss.get("/admin"))[1]
+            csrf = csrf_of(boss.get("/admin"))
             body = urlencode({"csrf": csrf, "name": "ada"})
             text = boss.ask("POST", "/admin/link", body, host="elsewhere.example", **FORM)[2]
             assert address in text
@@ -235,6 +230,11 @@ def test_a_form_from_elsewhere_is_refused(page):
     assert ada.send(task=form["task"], revision=1, preference=1) == 422
     for path, fields in ADMINS_FORMS.items():
         assert boss.send(path, csrf=form["csrf"], **fields) == 403
+    for visitor, home in ((ada, "/"), (boss, "/admin")):  # each in the words of what they do
+        body = urlencode({"csrf": "x", "name": "eve", **VOTE})
+        text = visitor.ask("POST", "/vote" if home == "/" else "/admin/link", body, **FORM)[2]
+        assert f'href="{home}">Go on' in text
+        assert ("repeat your answer" in text) == (visitor is ada)
     for path, fields in ANNOTATORS_FORMS.items():
         assert ada.send(path, csrf=csrf_of(boss.get("/admin")), **fields) == 403
     assert read_votes(store.path).history == []
