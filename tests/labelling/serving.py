@@ -40,11 +40,10 @@ def serving(path, groups=(), gold=(), introduction=NO_INTRODUCTION, **settings):
     kind = campaign.ask or "compare"
     store.add_tasks(groups, kind, uncertainty=campaign.uncertainty)
     store.add_tasks(gold, kind, gold=True)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            build_app(store, campaign, introduction), port=0, log_level="warning", access_log=False
-        )
-    )
+    app = build_app(store, campaign, introduction)
+    # a visitor's connection outlives the work of others, however slow the machine
+    options = {"access_log": False, "timeout_keep_alive": 60}
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
