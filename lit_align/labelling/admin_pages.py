@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +17,7 @@ from lit_align.errors import DataError, LitAlignError
 from lit_align.labelling.administration import (
     AddedTasks,
     add_new_tasks,
+    choose_kind,
     describe_added,
     end_campaign,
     remove_votes,
@@ -34,7 +36,7 @@ from lit_align.labelling.task_list import (
     task_responses,
     vote_lines,
 )
-from lit_align.labelling.votes import read_votes
+from lit_align.labelling.votes import RETRACTED, read_votes
 from lit_align.labelling.web import (
     Admin,
     CsrfToken,
@@ -127,18 +129,19 @@ async def add_tasks(request: Request, person: Admin) -> Response:
         if suffix not in UPLOAD_SUFFIXES:
             return _notice(request, f"Tasks are read from {', '.join(UPLOAD_SUFFIXES)} files.", 422)
         content = await upload.read()
-    store, kind = store_of(request), campaign_of(request).ask
+    ask = campaign_of(request).ask
     try:
-        tasks = await run_in_threadpool(_add_upload, store, content, suffix, kind)
+        tasks = await run_in_threadpool(_add_upload, store_of(request), content, suffix, ask)
     except LitAlignError as error:
         return _notice(request, f"{error}.", 422)
     return _notice(request, describe_added(tasks))
 
 
-def _add_upload(store: Store, content: bytes, suffix: str, kind: str) -> AddedTasks:
+def _add_upload(store: Store, content: bytes, suffix: str, ask: str | None) -> AddedTasks:
     """Add the tasks of what was uploaded, read as a file of that suffix."""
     from lit_align.labelling.task_files import check_tasks, load_task_groups
 
+    kind = choose_kind(store, ask)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"upload{suffix}")
         path.write_bytes(content)
@@ -166,7 +169,9 @@ def change_state(
         end_campaign(store)
     elif action == "reopen":
         reopen_campaign(store)
-    elif votes is not None:
+    elif votes is None:
+        raise RequestValidationError([])
+    else:
         store.votes = votes
     return redirect(request, "/admin")
 
@@ -188,8 +193,10 @@ def confirm_removal(
     name: Annotated[PersonName, Query()], request: Request, person: Admin
 ) -> Response:
     """Ask before the votes of an annotator are removed."""
-    answers = [vote for vote in read_votes(store_of(request).path).votes if vote.annotator == name]
-    return _admin_page(request, "removal", name=name, num_votes=len(answers))
+    num_answers = 0
+    for vote in read_votes(store_of(request).path).latest:
+        num_answers += vote.annotator == name and vote.verdict not in RETRACTED
+    return _admin_page(request, "removal", name=name, num_answers=num_answers)
 
 
 @router.post("/removal")

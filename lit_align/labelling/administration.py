@@ -8,16 +8,25 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from lit_align.errors import ConfigError
+from lit_align.labelling.people import ENDED_LINK
 from lit_align.labelling.store import Store
-from lit_align.labelling.votes import RETRACTED, content_key, read_votes
+from lit_align.labelling.votes import (
+    RETRACTED,
+    TASK_KINDS,
+    check_store_exists,
+    content_key,
+    read_votes,
+)
 from lit_align.types import Group
 
 STANDING_QUERY = (
     f"SELECT task, revision, shown FROM latest WHERE person = ? AND verdict NOT IN {RETRACTED}"
 )
+COPY_EXISTS = "is there already; name a file that is not"
 
 
 class AddedTasks(NamedTuple):
@@ -77,13 +86,37 @@ def task_kind(store: Store) -> str:
     Raises:
         ConfigError: if there is none, or there are several kinds.
     """
-    rows = store.db.execute("SELECT DISTINCT kind FROM tasks ORDER BY kind").fetchall()
-    kinds = [kind for (kind,) in rows]
+    kinds = _task_kinds(store)
     if len(kinds) != 1:
         raise ConfigError(
             f"{store.path} has {' and '.join(kinds) or 'no'} tasks; say with --ask how to answer these"
         )
-    return str(kinds[0])
+    return kinds[0]
+
+
+def choose_kind(store: Store, ask: str | None) -> str:
+    """How tasks that the page adds are answered.
+
+    Args:
+        store: where they are added.
+        ask: how, by the settings; None as the others, and those of a new store by comparing.
+
+    Raises:
+        ConfigError: if the others are answered in another way, or in several and the settings do not say.
+    """
+    kinds = _task_kinds(store)
+    if kinds and ask is None:
+        return task_kind(store)
+    if len(kinds) == 1 and ask != kinds[0]:
+        raise ConfigError(
+            f"ask is {ask!r}, but {store.path} has {kinds[0]} tasks; leave ask out, or name another store"
+        )
+    return ask or TASK_KINDS[0]
+
+
+def _task_kinds(store: Store) -> list[str]:
+    rows = store.db.execute("SELECT DISTINCT kind FROM tasks ORDER BY kind")
+    return [str(kind) for (kind,) in rows]
 
 
 def remove_votes(store: Store, name: str) -> int:
@@ -107,8 +140,8 @@ def remove_votes(store: Store, name: str) -> int:
             db.execute(insert, (person, task, revision + 1, shown, removed_at))
         # nobody waits for the annotator to answer what is open
         db.execute("UPDATE shown SET at = 0 WHERE person = ? AND state = 'open'", (person,))
-        unknown = secrets.token_hex(32)
-        db.execute("UPDATE people SET token = ? WHERE id = ?", (unknown, person))
+        no_token = f"{ENDED_LINK}{secrets.token_hex(32)}"  # tokens are unique
+        db.execute("UPDATE people SET token = ? WHERE id = ?", (no_token, person))
     return len(answers)
 
 
@@ -121,22 +154,31 @@ def back_up(store: str | Path, copy: str | Path) -> int:
         ConfigError: if the store cannot be read, or the copy cannot be written or is there already.
     """
     store, copy = Path(store), Path(copy)
-    if not store.is_file():
-        raise ConfigError(f"there is no store {store}; name the file of lit-align label")
+    check_store_exists(store)
     if copy.exists():
-        raise ConfigError(f"{copy} is there already; name a file that is not")
-    unfinished = copy.with_name(f"{copy.name}.unfinished")
+        raise ConfigError(f"{copy} {COPY_EXISTS}")
     try:
-        source = sqlite3.connect(f"{store.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
-        with closing(source), closing(sqlite3.connect(unfinished)) as target:
-            source.backup(target)
-            target.execute("PRAGMA journal_mode = DELETE")  # a single file
-            (num_answers,) = target.execute("SELECT count(*) FROM votes").fetchone()
-        unfinished.rename(copy)
+        with TemporaryDirectory(
+            prefix=f".{copy.name}.", dir=copy.parent, ignore_cleanup_errors=True
+        ) as folder:
+            unfinished = Path(folder, copy.name)
+            num_answers = _copy_database(store, unfinished)
+            copy.touch(exist_ok=False)  # nobody else's from here on
+            unfinished.replace(copy)
+    except FileExistsError as error:
+        raise ConfigError(f"{copy} {COPY_EXISTS}") from error
     except (sqlite3.Error, OSError) as error:
         raise ConfigError(
             f"{store} cannot be backed up to {copy}: {error}; name a store, and a file in a folder that exists"
         ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    return num_answers
+
+
+def _copy_database(store: Path, copy: Path) -> int:
+    """Write a store as it is at one moment to a single file; return how many answers it has."""
+    source = sqlite3.connect(f"{store.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
+    with closing(source), closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")  # without a log beside it
+        (num_answers,) = target.execute("SELECT count(*) FROM votes").fetchone()
     return int(num_answers)

@@ -40,7 +40,8 @@ class Campaign:
         store: file with tasks, people and votes; created if there is none.
         tasks: files or hub data sets of prompts with responses, or of prompts alone if `runs` answer them.
         runs: folders of one run or two; two answers of the one, or one of each, are compared.
-        ask: how people answer: which of two is better, the order of all, 1 to 7 for each, or good or bad for each.
+        ask: how people answer: which of two is better, the order of all, 1 to 7 for each, or good or bad for each;
+            null as the tasks of the store, compare for a new one.
         question: heading above the answers; the usual one if empty.
         guidelines: Markdown file that annotators read before their first task, and can open from each.
         examples: files of tasks with a known answer to practise on first; the column `explanation` says why.
@@ -60,7 +61,7 @@ class Campaign:
     store: str = "labels.db"
     tasks: str | list[str] = field(default_factory=list)
     runs: str | list[str] = field(default_factory=list)
-    ask: Literal["compare", "rank", "rate", "thumbs"] = "compare"
+    ask: Literal["compare", "rank", "rate", "thumbs"] | None = None
     question: str = ""
     guidelines: str = ""
     examples: str | list[str] = field(default_factory=list)
@@ -85,6 +86,8 @@ class Campaign:
             value = getattr(self, name)
             if isinstance(value, str):
                 object.__setattr__(self, name, [value])  # as a command line gives it
+        # as the admin page names people, which could make no other link otherwise
+        object.__setattr__(self, "annotators", [name.strip() for name in self.annotators])
         if len(self.runs) > 2:
             raise ConfigError(
                 f"runs must be one, or two to compare, got {len(self.runs)}; leave some out"

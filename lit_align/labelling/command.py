@@ -10,6 +10,7 @@ from lit_align.cli.command import check_port_free, parse_arguments, settings_par
 from lit_align.errors import ConfigError
 from lit_align.labelling.campaign import ALL_ADDRESSES, Campaign
 from lit_align.labelling.store_commands import COMMANDS, run_store_command
+from lit_align.labelling.votes import TASK_KINDS
 
 if TYPE_CHECKING:
     from lit_align.labelling.introduction import Introduction
@@ -42,10 +43,12 @@ def run(arguments: list[str]) -> None:
     is_new = not Path(campaign.store).exists()
     # a store that cannot be used is refused before runs answer, and none is made before the tasks are checked
     store = None if is_new else _open_store(campaign)
-    introduction = _load_introduction(campaign)
-    groups = _load_groups(campaign, has_tasks=store is not None and store.has_tasks)
+    kind = _choose_kind(store, campaign)
+    introduction = _load_introduction(campaign, kind)
+    groups = _load_groups(campaign, kind, has_tasks=store is not None and store.has_tasks)
     store = store or _open_store(campaign)
-    _add_tasks(store, campaign, groups)
+    _add_tasks(store, campaign, kind, groups)
+    store.set_state("flags", campaign.flags)  # for exports while no page is open
     _print_links(store, campaign)
     # no access log: the first request of each annotator has the token in its address
     options: dict[str, Any] = {"host": campaign.host, "port": campaign.port, "access_log": False}
@@ -53,10 +56,25 @@ def run(arguments: list[str]) -> None:
     uvicorn.run(app, log_level="warning", server_header=False, **options)
 
 
+def _choose_kind(store: Store | None, campaign: Campaign) -> str:
+    """How tasks and examples of the settings are answered.
+
+    Raises:
+        ConfigError: if the store says otherwise, or does not say and the settings neither.
+    """
+    from lit_align.labelling.administration import choose_kind
+
+    has_own = campaign.tasks or campaign.gold or campaign.examples
+    if store is None or (campaign.ask is None and not has_own):
+        return campaign.ask or TASK_KINDS[0]
+    return choose_kind(store, campaign.ask)
+
+
 def _open_store(campaign: Campaign) -> Store:
     from lit_align.labelling.store import Store
 
     store = Store(campaign.store, None, campaign.gold_every, campaign.session_days)
+    _choose_kind(store, campaign)  # refused before anything is written
     if campaign.votes not in (None, store.votes):
         if store.has_tasks:
             print(f"{campaign.votes} votes per task instead of {store.votes}")
@@ -74,7 +92,7 @@ def _parse_campaign(arguments: list[str]) -> Campaign:
     return Campaign(**values)
 
 
-def _load_introduction(campaign: Campaign) -> Introduction:
+def _load_introduction(campaign: Campaign, kind: str) -> Introduction:
     """What annotators read and try first."""
     from lit_align.labelling.introduction import (
         EXPLANATION,
@@ -88,10 +106,10 @@ def _load_introduction(campaign: Campaign) -> Introduction:
     if not campaign.examples:
         return Introduction(guidelines)
     groups = load_task_groups(campaign.examples, [EXPLANATION])
-    return Introduction(guidelines, make_examples(groups, campaign.ask))
+    return Introduction(guidelines, make_examples(groups, kind))
 
 
-def _load_groups(campaign: Campaign, has_tasks: bool) -> TaskGroups:
+def _load_groups(campaign: Campaign, kind: str, has_tasks: bool) -> TaskGroups:
     """The groups of the tasks and of the gold tasks, answered by the campaign's runs if it has any.
 
     Raises:
@@ -107,12 +125,12 @@ def _load_groups(campaign: Campaign, has_tasks: bool) -> TaskGroups:
         )
     gold = load_task_groups(campaign.gold)
     if campaign.gold:
-        check_tasks(gold, campaign.ask, ", ".join(campaign.gold), gold=True)
+        check_tasks(gold, kind, ", ".join(campaign.gold), gold=True)
     groups = load_task_groups(campaign.tasks, [campaign.uncertainty])
     if campaign.runs:  # two answers of one run, or one of each of two
         groups = answer_groups(groups, campaign.runs)
     if campaign.tasks:
-        check_tasks(groups, campaign.ask, _source(campaign), uncertainty=campaign.uncertainty)
+        check_tasks(groups, kind, _source(campaign), uncertainty=campaign.uncertainty)
     return TaskGroups(groups, gold)
 
 
@@ -122,12 +140,12 @@ def _source(campaign: Campaign) -> str:
     return f"{source}, answered by {' and '.join(campaign.runs)}" if campaign.runs else source
 
 
-def _add_tasks(store: Store, campaign: Campaign, groups: TaskGroups) -> None:
+def _add_tasks(store: Store, campaign: Campaign, kind: str, groups: TaskGroups) -> None:
     if campaign.tasks:
-        count = store.add_tasks(groups.tasks, campaign.ask, uncertainty=campaign.uncertainty)
+        count = store.add_tasks(groups.tasks, kind, uncertainty=campaign.uncertainty)
         print(f"{count} tasks from {_source(campaign)}")
     if campaign.gold:
-        count = store.add_tasks(groups.gold, campaign.ask, gold=True)
+        count = store.add_tasks(groups.gold, kind, gold=True)
         print(f"{count} gold tasks from {', '.join(campaign.gold)}")
 
 
@@ -145,6 +163,8 @@ def _print_links(store: Store, campaign: Campaign) -> None:
         token = store.invite_once(name)
         if token:
             print(f"{name}: {campaign.link(token)}")
+        elif store.has_ended_link(name):
+            print(f"{name}: the link was ended; the admin page makes another")
         else:
             print(f"{name}: has a link; the admin page makes another")
     print(

@@ -19,6 +19,8 @@ LATER_COLUMNS = (
     ("people", "introduced", "TEXT DEFAULT ''"),
 )
 """Columns that files of earlier versions lack: table, name and definition."""
+LATER_TABLES = ("state",)
+"""Tables that they lack."""
 
 
 class Database:
@@ -38,7 +40,8 @@ class Database:
         self._writing = threading.Lock()
         try:
             _check_is_store(path)
-            self.db.executescript(SCHEMA.read_text("utf-8"))
+            # at once: a part of a schema is no store
+            self.db.executescript(f"BEGIN IMMEDIATE; {SCHEMA.read_text('utf-8')} COMMIT")
             self._add_later_columns()
         except sqlite3.Error as error:
             raise ConfigError(
@@ -95,14 +98,35 @@ def _check_is_store(path: Path) -> None:
     """Refuse the database of something else, before anything is written to it.
 
     Raises:
-        ConfigError: if it has tables, and none of a store.
+        ConfigError: if it has tables, and not those of a store.
     """
     if not path.is_file():
         return
     address = f"{path.resolve().as_uri()}?mode=ro"
     with closing(sqlite3.connect(address, uri=True, timeout=30)) as db:
-        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-    if tables and tables.isdisjoint(("votes", "sessions")):
+        tables = _columns_by_table(db)
+    if not tables:
+        return
+    with closing(sqlite3.connect(":memory:")) as empty_store:
+        empty_store.executescript(SCHEMA.read_text("utf-8"))
+        expected = _columns_by_table(empty_store)
+    for table in LATER_TABLES:
+        del expected[table]
+    for table, column, _ in LATER_COLUMNS:
+        expected[table].remove(column)
+    if any(not columns <= tables.get(table, set()) for table, columns in expected.items()):
         raise ConfigError(
             f"{path} cannot be used as a store: it is a database of something else; name another file"
         )
+
+
+def _columns_by_table(db: sqlite3.Connection) -> dict[str, set[str]]:
+    """The names of the columns of each table."""
+    query = (
+        "SELECT tables.name, columns.name FROM sqlite_master tables, "
+        "pragma_table_info(tables.name) columns WHERE tables.type = 'table'"
+    )
+    columns: dict[str, set[str]] = {}
+    for table, column in db.execute(query):
+        columns.setdefault(table, set()).add(column)
+    return columns

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from lit_align.labelling.database import Database
 
+ENDED_LINK = "ended "
+"""How the token of a person begins whose link was ended: no hash of a token does."""
+
 
 class People(Database):
     """The people of a store, with a link each.
@@ -35,6 +38,12 @@ class People(Database):
             name, False, token, "UPDATE SET token = excluded.token WHERE token IS NULL"
         )
         return token if is_new else None
+
+    def has_ended_link(self, name: str) -> bool:
+        """Whether an admin has ended the link of an annotator, who has no other."""
+        query = "SELECT token FROM people WHERE name = ? AND NOT admin"
+        row = self.fetch_one(query, name)
+        return bool(row and str(row[0]).startswith(ENDED_LINK))
 
     def _add_person(self, name: str, admin: bool, token: str, resolution: str) -> bool:
         insert = (

@@ -14,10 +14,17 @@ from lit_align.checks import check_at_least, check_fraction
 from lit_align.cli.command import Settings, parse_arguments
 from lit_align.errors import ConfigError
 from lit_align.jsonl import to_line
+from lit_align.labelling.aggregation import AGGREGATORS, drop_unreliable, labelled_groups
+from lit_align.labelling.votes import (
+    TASK_KINDS,
+    CampaignVotes,
+    check_store_exists,
+    read_flags,
+    read_votes,
+)
 
 if TYPE_CHECKING:
     from lit_align.labelling.store import Store
-    from lit_align.labelling.votes import CampaignVotes
 
 MISSING = "the following arguments are required: "
 FORMATS = ("labels", "votes", "csv", "argilla", "label_studio")
@@ -70,10 +77,7 @@ def run_store_command(name: str, arguments: Sequence[str]) -> None:
 
 def _check_store(path: str) -> None:
     """Refuse what is no store, before anything is written to it."""
-    from lit_align.labelling.votes import read_votes
-
-    if not Path(path).is_file():
-        raise ConfigError(f"there is no store {path}; name the file of lit-align label")
+    check_store_exists(path)
     read_votes(path)
 
 
@@ -139,8 +143,6 @@ def _import(settings: Any) -> None:
 
 
 def _export(settings: Any) -> None:
-    from lit_align.labelling.votes import read_votes
-
     check_fraction(
         "min_gold_accuracy", settings.min_gold_accuracy, "it is a share of the gold tasks"
     )
@@ -160,13 +162,14 @@ def _export_text(data: CampaignVotes, settings: Any) -> str:
     """What the file holds."""
     from lit_align.data.formats.groups import as_row
     from lit_align.labelling import vote_exports
-    from lit_align.labelling.aggregation import drop_unreliable, labelled_groups
     from lit_align.labelling.campaign import default_flags
 
     if settings.format == "votes":
         return "".join(map(to_line, vote_exports.vote_rows(data)))
     if settings.format == "csv":
-        return "\ufeff" + vote_exports.vote_table(data, default_flags())
+        return "\ufeff" + vote_exports.vote_table(
+            data, read_flags(settings.store) or default_flags()
+        )
     if settings.format == "labels":
         reliable = drop_unreliable(data, settings.min_gold_accuracy)
         groups = labelled_groups(reliable, settings.aggregation)
@@ -192,7 +195,7 @@ COMMANDS = {
             "tasks": {"type": str, "nargs": "+", "help": "Files of prompts with responses."},
             "--ask": {
                 "type": str,
-                "choices": ["compare", "rank", "rate", "thumbs"],
+                "choices": list(TASK_KINDS),
                 "help": "How people answer; as the other tasks if not given.",
             },
         },
@@ -217,7 +220,7 @@ COMMANDS = {
             },
             "--aggregation": {
                 "type": str,
-                "choices": ["majority", "share", "dawid_skene"],
+                "choices": list(AGGREGATORS),
                 "default": "share",
                 "help": "How several votes become a label.",
             },

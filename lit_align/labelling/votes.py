@@ -14,7 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lit_align.errors import DataError
+from lit_align.errors import ConfigError, DataError
 from lit_align.types import Group
 
 TASK_KINDS = ("compare", "rank", "rate", "thumbs")
@@ -100,6 +100,27 @@ class CampaignVotes(NamedTuple):
     def votes(self) -> list[Vote]:
         """The answers that count."""
         return [vote for vote in self.latest if vote.verdict == "vote"]
+
+
+def check_store_exists(path: str | Path) -> None:
+    """Refuse the name of a file that is not there.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"there is no store {path}; name the file of lit-align label")
+
+
+def read_flags(store: str | Path) -> dict[str, str] | None:
+    """The words of the problems that a rated response may have, as the page had them; None if it never said."""
+    address = f"{Path(store).resolve().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(address, uri=True)) as db:
+            row = db.execute("SELECT value FROM state WHERE name = 'flags'").fetchone()
+    except sqlite3.Error:  # files of earlier versions have no such table
+        return None
+    return dict(json.loads(row[0])) if row else None
 
 
 def read_votes(store: str | Path) -> CampaignVotes:

@@ -37,13 +37,13 @@ def serving(path, groups=(), gold=(), introduction=NO_INTRODUCTION, **settings):
     """The store and port of a page in a thread of its own."""
     campaign = make_campaign(**settings)
     store = Store(path, campaign.votes, campaign.gold_every, campaign.session_days)
-    store.add_tasks(groups, campaign.ask, uncertainty=campaign.uncertainty)
-    store.add_tasks(gold, campaign.ask, gold=True)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            build_app(store, campaign, introduction), port=0, log_level="warning", access_log=False
-        )
-    )
+    kind = campaign.ask or "compare"
+    store.add_tasks(groups, kind, uncertainty=campaign.uncertainty)
+    store.add_tasks(gold, kind, gold=True)
+    app = build_app(store, campaign, introduction)
+    # a visitor's connection outlives the work of others, however slow the machine
+    options = {"access_log": False, "timeout_keep_alive": 60}
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -53,6 +53,11 @@ def serving(path, groups=(), gold=(), introduction=NO_INTRODUCTION, **settings):
     finally:
         server.should_exit = True
         thread.join()
+
+
+def csrf_of(text: str) -> str:
+    """The token in the forms of a page."""
+    return re.search(r'name="csrf" value="(\w+)"', text)[1]
 
 
 class Visitor:

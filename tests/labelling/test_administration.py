@@ -1,28 +1,31 @@
 """A campaign ends, goes on, grows, loses an annotator and is backed up: on the page, by the command, and at once."""
 
 import json
-import re
 import socket
 import sqlite3
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
 from lit_align.__main__ import main
 from lit_align.errors import ConfigError
-from lit_align.labelling.administration import add_new_tasks, back_up, remove_votes, task_kind
+from lit_align.labelling.administration import (
+    add_new_tasks,
+    back_up,
+    choose_kind,
+    remove_votes,
+    task_kind,
+)
 from lit_align.labelling.store import Ended, Store
 from lit_align.labelling.votes import read_votes
 from lit_align.types import Group
-from tests.labelling.serving import Visitor, make_groups, serving
+from tests.labelling.serving import Visitor, csrf_of, make_groups, serving
 from tests.labelling.test_store import answer, people
 
 FORM = "application/x-www-form-urlencoded"
-
-
-def csrf_of(visitor, path="/admin"):
-    return re.search(r'name="csrf" value="(\w+)"', visitor.get(path))[1]
 
 
 def verdicts(path):
@@ -38,7 +41,7 @@ def test_an_ended_campaign_takes_no_answer_and_can_go_on(tmp_path):
         boss = Visitor(port, store.invite("boss", admin=True))
         first = ada.task()
         assert ada.send(**first, preference=1) == 303
-        form, csrf = ada.task(), csrf_of(boss)
+        form, csrf = ada.task(), csrf_of(boss.get("/admin"))
         assert boss.send("/admin/state", csrf=csrf, action="end") == 303
         assert ada.send(**first, preference=1) == 303  # sent again, and recorded before the end
         assert ada.send(**form, preference=1) == 409
@@ -59,6 +62,7 @@ def test_an_ended_campaign_takes_no_answer_and_can_go_on(tmp_path):
         assert boss.send("/admin/state", csrf=csrf, action="extend", votes=2) == 303
         assert bob.task()
         assert "of 6" not in boss.get("/admin")
+        assert boss.send("/admin/state", csrf=csrf, action="extend") == 422
         for votes in ("0", "x", "1001"):
             assert boss.send("/admin/state", csrf=csrf, action="extend", votes=votes) == 422
         assert Store(store.path).votes == 2
@@ -86,7 +90,7 @@ def test_tasks_are_uploaded_and_duplicates_left_out(tmp_path):
     with serving(tmp_path / "l.db", make_groups(3)) as (store, port):
         boss = Visitor(port, store.invite("boss", admin=True))
         ada = Visitor(port, store.invite("ada"))
-        csrf = csrf_of(boss)
+        csrf = csrf_of(boss.get("/admin"))
         status, _, text = upload(boss, csrf, "../../more.jsonl", content)
         assert (status, "1 tasks added; 4 rows are asked about already" in text) == (200, True)
         big = json.dumps({"prompt": "?", "responses": ["x" * 100_000, "y"]})
@@ -145,8 +149,8 @@ def test_removed_votes_stay_in_the_history_and_their_tasks_go_to_others(tmp_path
         for _ in range(2):
             assert ada.send(**ada.task(), preference=-3, note="n") == 303
         assert ada.send(**{**ada.task("/task/2")}, verdict="skip") == 303
-        assert "1 votes would no longer count" in boss.get("/admin/removal?name=ada")
-        body = f"csrf={csrf_of(boss)}&name=ada"
+        assert "2 answers would no longer count" in boss.get("/admin/removal?name=ada")
+        body = f"csrf={csrf_of(boss.get('/admin'))}&name=ada"
         status, _, text = boss.ask("POST", "/admin/removal", body, content_type=FORM)
         assert (status, "2 answers of ada no longer count" in text) == (200, True)
         assert ada.ask("GET", "/")[0] == 401
@@ -167,6 +171,7 @@ def test_removed_votes_stay_in_the_history_and_their_tasks_go_to_others(tmp_path
         assert (
             store.invite_once("ada") is None
         )  # a start with the same --annotators lets nobody in again
+        assert store.has_ended_link("ada")
         bob = Visitor(port, store.invite("bob"))
         assert bob.send(**bob.task(), preference=1) == 303
         again = Visitor(port, store.invite("ada"))  # on purpose, with a new link
@@ -174,6 +179,7 @@ def test_removed_votes_stay_in_the_history_and_their_tasks_go_to_others(tmp_path
         assert form["revision"] == {"1": "3", "2": "4"}[form["task"]]
         assert again.send(**form, preference=1) == 303
         assert "None yet" not in again.get("/mine")
+        assert not store.has_ended_link("ada")
         assert remove_votes(store, "ada") == 1
     with pytest.raises(ConfigError, match="has no annotator 'boss'"):
         remove_votes(store, "boss")
@@ -191,12 +197,13 @@ def test_a_backup_has_every_vote_that_was_acknowledged_before(tmp_path):
             answer(store, person, task)
             acknowledged.append((f"w{person - 1}", task.id))
 
-    threads = [threading.Thread(target=vote, args=(person,)) for person in who]
-    for thread in threads:
-        thread.start()
+    executor = ThreadPoolExecutor(len(who))
+    voting = [executor.submit(vote, person) for person in who]
     sizes = []
+    deadline = time.monotonic() + 120
     for number in range(3):
-        while len(acknowledged) < 10 * (number + 1):
+        while len(acknowledged) < 10 * (number + 1) and not all(map(Future.done, voting)):
+            assert time.monotonic() < deadline
             time.sleep(0.001)
         before = set(acknowledged)
         copy = tmp_path / f"copy{number}.db"
@@ -206,8 +213,8 @@ def test_a_backup_has_every_vote_that_was_acknowledged_before(tmp_path):
         assert len(votes) == sizes[-1]
         assert sqlite3.connect(copy).execute("PRAGMA integrity_check").fetchone() == ("ok",)
     stop.set()
-    for thread in threads:
-        thread.join()
+    for future in voting:
+        future.result()  # raises what ended it
     assert sizes == sorted(sizes)
     assert sorted(path.name for path in tmp_path.glob("copy*")) == [f"copy{k}.db" for k in range(3)]
     plain = tmp_path / "plain.db"
@@ -217,6 +224,59 @@ def test_a_backup_has_every_vote_that_was_acknowledged_before(tmp_path):
     restored = Store(tmp_path / "copy2.db")
     restored.invite("eve")
     assert restored.next_task(5)
+
+
+def test_a_backup_leaves_other_files_alone(tmp_path):
+    store = Store(tmp_path / "l.db")
+    copy, other = tmp_path / "copy.db", tmp_path / "copy.db.unfinished"
+    other.write_text("of the user")
+    assert back_up(store.path, copy) == 0
+    assert other.read_text() == "of the user"
+    link = tmp_path / "link.db"
+    link.symlink_to(
+        "nowhere"
+    )  # seen only when the copy is put there, as a file that came meanwhile
+    with pytest.raises(ConfigError, match=r"link\.db is there already"):
+        back_up(store.path, link)
+    assert link.is_symlink()
+    names = [path.name for path in tmp_path.iterdir() if not path.name.startswith("l.db")]
+    assert sorted(names) == ["copy.db", "copy.db.unfinished", "link.db"]
+
+
+def test_tasks_are_answered_as_those_of_the_store(tmp_path):
+    rows = json.dumps({"prompt": "more?", "responses": ["x", "y"]})
+    with serving(tmp_path / "l.db", make_groups(1), ask="rate") as (store, port):
+        assert choose_kind(store, None) == choose_kind(store, "rate") == "rate"
+        with pytest.raises(ConfigError, match=r"ask is 'compare', but .* has rate tasks"):
+            choose_kind(store, "compare")
+    with serving(tmp_path / "l.db") as (store, port):  # started again without ask
+        boss = Visitor(port, store.invite("boss", admin=True))
+        text = upload(boss, csrf_of(boss.get("/admin")), "a.jsonl", rows)[2]
+        assert "2 tasks added" in text
+        assert {task.kind for task in read_votes(store.path).tasks.values()} == {"rate"}
+        store.add_tasks(make_groups(1), "rank")
+        status, _, text = upload(boss, csrf_of(boss.get("/admin")), "a.jsonl", rows)
+        assert (status, "has rank and rate tasks; say with --ask" in text) == (422, True)
+    assert choose_kind(Store(tmp_path / "empty.db"), None) == "compare"
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        ["sessions (secret, person, opened)"],
+        ["votes (id, person, task)", "sessions (id)"],
+        ["votes (x)", "sessions (x)", "people (x)", "groups (x)", "tasks (x)", "shown (x)"],
+    ],
+)
+def test_a_database_of_something_else_is_no_store(tmp_path, tables):
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as other:
+        for table in tables:
+            other.execute(f"CREATE TABLE {table}")
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="is a database of something else"):
+        Store(path)
+    assert path.read_bytes() == before
 
 
 def contents(folder):
@@ -247,6 +307,7 @@ def contents(folder):
         ("backup l.db l.db", "l.db is there already"),
         ("backup l.db no/copy.db", "l.db cannot be backed up to no/copy.db"),
         ("backup text.db copy.db", "text.db cannot be backed up to copy.db"),
+        ("backup l.db text.db/copy.db", "l.db cannot be backed up to text.db/copy.db"),
         ("labels.db", "label has no command 'labels.db'; there are add, "),
     ],
 )

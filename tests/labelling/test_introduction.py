@@ -9,8 +9,8 @@ from lit_align.errors import ConfigError
 from lit_align.labelling.introduction import Introduction, make_examples, read_guidelines
 from lit_align.labelling.votes import read_votes
 from lit_align.types import Group, Pair
-from tests.labelling.serving import Visitor, make_groups, serving
-from tests.labelling.test_safety import FORM, csrf_of
+from tests.labelling.serving import Visitor, csrf_of, make_groups, serving
+from tests.labelling.test_safety import FORM
 
 EXAMPLES = [
     Group("2 + 2?", ["5", "4"], (Pair(1, 0),), extra={"explanation": "It is **four**."}),

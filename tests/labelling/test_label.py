@@ -12,9 +12,12 @@ import lit_align
 from lit_align.__main__ import main
 from lit_align.data.formats import built_in
 from lit_align.data.read_groups import DataSource, load_groups
+from lit_align.labelling.administration import remove_votes
 from lit_align.labelling.campaign import default_flags
-from lit_align.labelling.votes import read_votes
+from lit_align.labelling.store import Store
+from lit_align.labelling.votes import read_flags, read_votes
 from lit_align.stages.answering import add_responses
+from lit_align.types import Group
 from tests.labelling.serving import Visitor
 from tests.labelling.test_crash import Page
 from tests.stages.runs import arguments, folder_of, write_pairs
@@ -74,6 +77,29 @@ def test_a_mistake_is_answered_in_a_sentence(tmp_path, monkeypatch, capsys, argu
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
 
 
+def test_another_kind_than_that_of_the_store_is_refused_before_anything_is_written(
+    tmp_path, capsys
+):
+    store = Store(tmp_path / "rates.db")
+    store.add_tasks([Group("?", ["x"])], "rate")
+    sentence = refused(capsys, f"--store={store.path}", "--ask=rank", "--votes=7")
+    assert f"ask is 'rank', but {store.path} has rate tasks; leave ask out" in sentence
+    assert store.votes == 3
+    assert len(read_votes(store.path).tasks) == 1
+
+
+def test_a_table_of_the_command_has_the_words_of_the_page(tmp_path):
+    store = Store(tmp_path / "l.db")
+    store.add_tasks([Group("?", ["x"])], "rate")
+    person = store.session_person(store.open_session(store.invite("ada"))[0])
+    task = store.next_task(person)
+    answer = {"rating": 2, "flags": {"rude": True, "short": False}}
+    store.record_vote(person, task.number, 1, "vote", answer)
+    store.set_state("flags", {"rude": "It is rude", "short": "It is short"})
+    main(["label", "export", str(store.path), str(tmp_path / "votes.csv"), "--format=csv"])
+    assert "2 of 7; It is rude" in (tmp_path / "votes.csv").read_text("utf-8-sig")
+
+
 def test_the_checklist_is_a_yaml_away(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["label", "--print_config"])
@@ -91,8 +117,11 @@ def test_the_command_serves_and_goes_on(tmp_path):
     page.kill()
     visitor.line.close()
     old = page.tokens["admin"]
+    assert remove_votes(Store(page.store), "w1") == 0
     page.start()
     assert "w0: has a link" in page.output
+    assert "w1: the link was ended; the admin page makes another" in page.output
+    assert read_flags(page.store) == default_flags()
     assert visitor.task()["revision"] == "1"
     assert len(read_votes(page.store).votes) == 1
     assert (
