@@ -33,6 +33,7 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align label --tasks FILE a web page where people compare answers (label --help)
   lit-align plugins [KIND]     what is installed: objectives, formats, rewards, advantages, feedback, commands
   lit-align env                versions and hardware, to paste into a bug report
+  lit-align completion bash    a script by which bash or zsh completes commands, tasks and configs
 
   lit-align fit --help                     every setting; with -c FILE or --model NAME, of its classes first
   lit-align fit --model.help Preference    ... of a stage
@@ -128,6 +129,10 @@ def _command_without_trainer(arguments: list[str]) -> Callable[[list[str]], obje
         from lit_align.cli import plugins
 
         return plugins.run
+    if command == "completion":
+        from lit_align.cli import completion
+
+        return completion.run
     if arguments[:2] == ["inspect", "--rounds"]:
         from lit_align.cli import inspect_rounds
 

@@ -39,6 +39,7 @@ CORE_COMMANDS = (
     "runs",
     "plugins",
     "env",
+    "completion",
 )
 
 CORE_STAGES = "lit_align.core_stages"

@@ -260,6 +260,15 @@ def test_a_run_is_listed_once(tmp_path, monkeypatch):
     assert [run.folder for run in find_runs(folders)] == [Path("runs/9"), Path("runs/10")]
 
 
+@pytest.mark.parametrize("command", [["chat"], ["report"]])
+def test_of_runs_in_a_folder_the_newest_is_suggested(command, tmp_path, capsys):
+    for number in (9, 10):
+        write_run(tmp_path / str(number), config())
+    with pytest.raises(SystemExit):
+        main([*command, str(tmp_path)])
+    assert f"such as {tmp_path / '10'}\n" in capsys.readouterr().err
+
+
 def test_what_a_run_shows_and_saves_is_no_difference(tmp_path):
     shown = {"samples": {"every": 5}, "save_every": 9, "plugin_timeout": 3.0}
     others = {**shown, "trainer": {"logger": {"class_path": "WandbLogger", "init_args": {}}}}
