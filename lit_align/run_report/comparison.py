@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -10,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from lit_align.errors import ConfigError
 from lit_align.run_report.number_text import natural_key
 from lit_align.run_report.record import (
     CONFIG,
     METRICS,
     SUMMARY,
+    UNREADABLE,
     read_config,
     read_curves,
     read_optional,
@@ -26,12 +24,6 @@ from lit_align.run_report.setting_differences import differing_settings
 from lit_align.run_report.status import read_status
 
 MAX_FIGURES = 4
-
-UNREADABLE = (
-    *(OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError),
-    *(csv.Error, yaml.YAMLError),
-)
-"""What reading a file may raise that is broken, or is of another program."""
 
 
 class MainFigure(NamedTuple):

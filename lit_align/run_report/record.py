@@ -22,6 +22,12 @@ PROVENANCE = "adapter/provenance.json"
 SAMPLES = "samples.jsonl"
 MAX_SAMPLES = 8
 
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError),
+    *(csv.Error, yaml.YAMLError),
+)
+"""What reading a file may raise that is broken, or is of another program."""
+
 
 @dataclass
 class RunRecord:
@@ -71,7 +77,7 @@ def read_run(folder: Path) -> RunRecord:
     """Read the files of a run.
 
     Raises:
-        ConfigError: if the folder holds none of them.
+        ConfigError: if the folder holds none of them, or one that cannot be read.
     """
     if not (folder / CONFIG).is_file() and not (folder / SUMMARY).is_file():
         names = [path.name for path in folder.glob("*") if (path / CONFIG).is_file()]
@@ -80,6 +86,15 @@ def read_run(folder: Path) -> RunRecord:
         raise ConfigError(
             f"{folder} is not the folder of a run: it has no {CONFIG}; give a numbered folder{hint}"
         )
+    try:
+        return _read_files(folder)
+    except UNREADABLE as error:
+        raise ConfigError(
+            f"a file of the run in {folder} cannot be read ({type(error).__name__}: {error}); remove or correct it"
+        ) from error
+
+
+def _read_files(folder: Path) -> RunRecord:
     return RunRecord(
         folder,
         summary=read_optional(folder / SUMMARY),

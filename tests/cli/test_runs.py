@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_align.__main__ import HELP, main
 from lit_align.cli.main import main as run_with_lightning
+from lit_align.errors import ConfigError
 from lit_align.run_report.comparison import compare_runs, find_runs
-from lit_align.run_report.record import read_curves
+from lit_align.run_report.record import read_curves, read_run
 from lit_align.run_report.setting_differences import differing_settings
 from lit_align.run_report.status import read_status, write_status
 from tests.stages.runs import arguments, write_pairs
@@ -226,6 +228,8 @@ def test_a_run_whose_files_are_broken_hides_no_other(name, content, tmp_path, ca
     is_run = name != "config.yaml" or "{" in content or "[" in content
     assert list(states) == ([str(tmp_path / "0")] if is_run else [])
     main(["runs", str(tmp_path)])
+    with suppress(ConfigError):  # its page may be refused, in a sentence
+        read_run(tmp_path / "0")
 
 
 def test_a_file_that_is_a_folder_makes_a_run_unreadable(tmp_path, capsys):
