@@ -191,8 +191,9 @@ def _names_by_user(value: Any) -> dict[str, str]:
         names = json.loads(value) if isinstance(value, str) else None
     except ValueError:
         return {}
-    are_names = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
-    return names if are_names else {}
+    if not isinstance(names, dict):
+        return {}
+    return names if all(isinstance(name, str) for name in names.values()) else {}
 
 
 def _to_imports(
