@@ -73,7 +73,7 @@ def test_the_progress_bar_counts_to_no_negative_epoch(limit, shown, tiny, tmp_pa
 
 
 def test_a_run_that_is_refused_leaves_no_folder_without_a_ledger(tiny, tmp_path, capsys):
-    """Of data that cannot be read there is none; a model that cannot be loaded comes after the rows are counted."""
+    """Of data that cannot be read there is none, nor where a setting is refused before the rows are counted."""
     missing = arguments(tiny, tmp_path / "none.jsonl", tmp_path / "run")
     judge = ("--reward=Length", "--reward.max_words=1", "--data", str(tmp_path / "none.jsonl"))
     for args in (missing, ["evaluate", "reward-bench", f"--run={tmp_path / 'run'}", *judge]):
@@ -86,4 +86,4 @@ def test_a_run_that_is_refused_leaves_no_folder_without_a_ledger(tiny, tmp_path,
         main(
             arguments(tiny, data, tmp_path / "run", f"--model.init_adapter={tmp_path / 'nowhere'}")
         )
-    assert (tmp_path / "run" / "0" / "ledger.json").exists()
+    assert list((tmp_path / "run").iterdir()) == []
