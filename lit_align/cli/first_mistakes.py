@@ -10,7 +10,7 @@ from lit_align.cli.setting_homes import RUN_SETTINGS, advice_without_imports
 from lit_align.cli.sources import read_sources
 from lit_align.errors import ConfigError
 from lit_align.installed_plugins import installed_plugins
-from lit_align.plugins import CORE_COMMANDS, EXTENSION_COMMANDS
+from lit_align.plugins import CORE_COMMANDS, EXTENSION_COMMANDS, load_plugins
 
 ACCEPTED = (*RUN_SETTINGS, "answers", "card", "seed_everything")
 """Keys at the top level of a YAML that the parser of some command knows, those without a description included."""
@@ -34,9 +34,10 @@ def refuse_first_mistakes(arguments: Sequence[str]) -> None:
 
 
 def _refuse_command(command: str) -> None:
-    """An installed plugin may add commands, which are known once it is imported: then the parser refuses."""
+    """A plugin may add commands, which are known once it is imported: then the parser refuses."""
     names = [*CORE_COMMANDS, *EXTENSION_COMMANDS]
-    if command not in names and not command.startswith("-") and not installed_plugins():
+    has_plugins = bool(load_plugins.cache_info().currsize or installed_plugins())
+    if command not in names and not command.startswith("-") and not has_plugins:
         raise ConfigError(explain_command(command, names))
 
 

@@ -71,3 +71,5 @@ def _may_run(record: Mapping[str, Any]) -> bool:
         return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:  # of another user: it exists
+        return True
