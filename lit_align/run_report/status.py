@@ -39,8 +39,12 @@ def write_status(folder: Path, command: str, state: State, reason: str | None = 
     }
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{STATUS}.{os.getpid()}.tmp"
-    write_json(temporary, record)
-    temporary.replace(folder / STATUS)
+    try:
+        write_json(temporary, record)
+        temporary.replace(folder / STATUS)
+    except OSError:  # such as a full disk, which the part of a file would not make emptier
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_status(folder: Path) -> dict[str, Any]:
