@@ -20,13 +20,20 @@ def command_names() -> list[str]:
 
 
 def fitting_names(key: str, before: str) -> list[str]:
-    """Names of the classes that a setting may be."""
+    """Names of the classes that a setting may be: of a kind that plugins provide, those that are registered."""
     names = set()
+    registered = dict(_registered_classes())
     for base in _base_classes(key, before):
-        for cls in _subclasses(base):
+        for cls in registered.get(base, []) or _subclasses(base):
             if not inspect.isabstract(cls) and not cls.__name__.startswith("_"):
                 names.add(cls.__name__)
     return sorted(names)
+
+
+def _registered_classes() -> Iterator[tuple[type, list[type]]]:
+    """The base class of each kind that plugins provide, and its registered classes."""
+    for registry in load_plugins().registries.values():
+        yield registry.base, registry.classes()
 
 
 def _base_classes(key: str, before: str) -> list[type]:

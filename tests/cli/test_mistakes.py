@@ -108,7 +108,7 @@ BY_PARSER = [
     ({"model": {"class_path": "SFT", "init_arg": {}}}, "model has 'init_arg' beside class_path; did you mean init_arg"),
     ({"model": {"classpath": "SFT", "init_args": {}}}, "model has 'classpath', which is no key of a class; write clas"),
     ({"model/init_args": None}, "model.init_args is null, and holds settings by name; indent lines"),
-    ({MODEL + "optimizer": 3}, "model.optimizer is 3, and names a class; there are "),
+    ({MODEL + "optimizer": 3}, "model.optimizer is 3, and names a class"),
     # loggers
     ({"trainer/logger": {"class_path": LOGGERS + "WandbLogger"}}, "the package wandb is not installed; run `pip insta"),
     ({"trainer/logger": {"class_path": LOGGERS + "MLFlowLogger"}}, "the package mlflow is not installed; run `pip ins"),
