@@ -43,7 +43,7 @@ def refused(capsys, *arguments):
             ["--tasks=pairs.jsonl", "--uncertainty=doubt"],
             "'doubt'; uncertainty needs a number there",
         ),
-        (["--ask=guess"], "ask is 'guess'; choose from 'compare'"),
+        (["--ask=guess"], "ask is guess, which is none of 'compare', 'rank', 'rate', 'thumbs'"),
         (["--port=99999"], "nothing can listen at port 99999 of 127.0.0.1"),
         (["--votes=0"], "votes must be at least 1, got 0"),
         (["--voters=3"], "'voters'; did you mean votes?"),
