@@ -245,7 +245,7 @@ ONE_CYCLE = "--model.lr_scheduler={class_path: OneCycleLR, init_args: {max_lr: 1
         ([PLATEAU, "--model.lr_scheduler.monitor=val_loss"], "model.lr_scheduler waits for the metric 'val_loss', "),
         ([PLATEAU, "--model.lr_scheduler.monitor=eval_loss"], "model.lr_scheduler waits for eval_loss, and the run "),
         ([ONE_CYCLE % 4], "model.lr_scheduler OneCycleLR fails after 4 of 6 updates: "),
-        ([ONE_CYCLE % "10, pct_start: 0.1"], "model.lr_scheduler OneCycleLR(max_lr=1.0, total_steps=10, pct_start=0.1) cannot "),
+        ([ONE_CYCLE % "10, pct_start: 0.1"], "model.lr_scheduler OneCycleLR(max_lr=1.0, total_steps=10, "),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_before_weights_load(
