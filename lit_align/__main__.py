@@ -80,9 +80,8 @@ def _run_command(arguments: list[str]) -> None:
     from lit_align.installed_versions import check_versions
 
     warn_of_misspelled_variables()
-    _call(
-        check_versions, None
-    )  # a sentence where a package is too old, rather than where a part of it is missed
+    # a sentence where a package is too old, rather than where a part of it is missed
+    _call(check_versions, None)
     run = _command_without_trainer(arguments)
     if run:
         _call(run, arguments[1:])

@@ -37,6 +37,16 @@ def last_checkpoint(run: Path) -> Path:
     return run / "checkpoints" / "last.ckpt"
 
 
+def run_of_checkpoint(checkpoint: Path) -> Path:
+    """The numbered folder of the run that saved a checkpoint.
+
+    Example:
+        >>> run_of_checkpoint(Path("/runs/0/checkpoints/last.ckpt")).as_posix()
+        '/runs/0'
+    """
+    return checkpoint.resolve().parents[1]
+
+
 def previous_checkpoint(checkpoint: Path) -> Path:
     """The path of the checkpoint that another one replaced.
 

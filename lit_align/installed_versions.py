@@ -55,6 +55,19 @@ class Package(NamedTuple):
     is_old: bool
 
 
+def installed_version(package: str) -> str | None:
+    """The version of a package; None if it is not installed.
+
+    Example:
+        >>> installed_version("a-package-that-nobody-has") is None
+        True
+    """
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def own_requirements() -> list[str]:
     """What lit_align needs, as its metadata say; nothing in a source tree that is not installed."""
     try:
@@ -76,10 +89,10 @@ def unfitting_packages(requirements: Iterable[str]) -> Iterator[Package]:
         wanted = Requirement(line)
         if wanted.marker is not None:  # of an extra
             continue
-        try:
-            installed = Version(version(wanted.name))
-        except PackageNotFoundError:
+        installed_text = installed_version(wanted.name)
+        if installed_text is None:
             continue  # importing it says so
+        installed = Version(installed_text)
         if wanted.specifier.contains(installed, prereleases=True):
             continue
         lower = [part for part in wanted.specifier if part.operator in LOWER]

@@ -60,10 +60,38 @@ def read_jsonl(path: Path) -> list[Any]:
         return [json.loads(line) for line in file if line.strip()]
 
 
+def read_jsonl_so_far(path: Path, last: int | None = None) -> list[Any]:
+    """The rows of a file that is still written, or whose process was killed; none without a file.
+
+    Args:
+        path: of the file; a line that is no JSON, as one that is written in part, is left out.
+        last: how many of the last lines to read; all if left out.
+    """
+    if not path.is_file():
+        return []
+    lines = [line for line in path.read_text("utf-8").split("\n") if line.strip()]
+    rows = []
+    for line in lines if last is None else lines[-last:]:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
 def write_json(path: Path, value: Any, *, ascii_only: bool = False) -> None:
     """Write one value, indented and with a line end."""
-    text = json.dumps(value, indent=2, ensure_ascii=ascii_only, default=str)
-    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+    path.write_text(json_text(value, ascii_only=ascii_only), encoding="utf-8", newline="\n")
+
+
+def json_text(value: Any, *, ascii_only: bool = False) -> str:
+    r"""What `write_json` writes.
+
+    Example:
+        >>> json_text([1])
+        '[\n  1\n]\n'
+    """
+    return json.dumps(value, indent=2, ensure_ascii=ascii_only, default=str) + "\n"
 
 
 def parse_json(text: str) -> Any:

@@ -84,6 +84,25 @@ def gradient_fault(objective: object, losses: Tensor, inputs: Tensor) -> str:
     )
 
 
+def require_losses(
+    objective: object, losses: Any, inputs: Tensor, count: int, items: str = "items"
+) -> None:
+    """Require a loss with a gradient for each item that an objective read.
+
+    Args:
+        objective: that was called.
+        losses: its answer.
+        inputs: what it read of the model that is trained.
+        count: how many items there were.
+        items: what they are called.
+
+    Raises:
+        PluginError: naming the objective and what is wrong.
+    """
+    require_contract(losses_fault(objective, losses, count, items))
+    require_contract(gradient_fault(objective, losses, inputs))
+
+
 def reference_fault(
     objective: object, losses: Tensor, without_reference: Tensor, rewards: Sequence[Tensor]
 ) -> str:

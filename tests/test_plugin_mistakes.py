@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import pytest
 import torch
-from torch import nn
 from torch.nn.functional import logsigmoid
 
 from lit_align.cli.main import main
@@ -18,7 +17,7 @@ from lit_align.errors import PluginError
 from lit_align.feedback import Feedback
 from lit_align.objectives import PairwiseObjective
 from lit_align.objectives.dpo import DPO
-from lit_align.orca.embedders import Embedded, Embedder
+from lit_align.orca.embedders import Embedded
 from lit_align.orca.modalities import InputSpec, collate
 from lit_align.orca.testing import check_embedder
 from lit_align.orca.types import BackboneSpec, TokenStats
@@ -27,6 +26,7 @@ from lit_align.plugin_signatures import check_signatures
 from lit_align.rewards import Reward, Scores
 from lit_align.testing import check_feedback, check_format, check_objective, check_reward
 from lit_align.types import Group, Pair
+from tests.orca.test_embedders import Plain
 from tests.stages.runs import arguments, write_pairs
 
 
@@ -361,36 +361,23 @@ def test_a_format(cls, words, refused):
     assert words in str(failure.value)
 
 
-class Steps(Embedder):
-    input_kinds = frozenset({"series"})
-
-    def build(self, inputs, d_model):
-        self.project = nn.Linear(inputs.channels, d_model)
-
-    def n_tokens(self, inputs):
-        return inputs.shape[0]
-
-    def embed(self, x, mask):
-        return Embedded(self.project(x.transpose(1, 2)), mask.any(1))
-
-
-class BareTokens(Steps):
+class BareTokens(Plain):
     def embed(self, x, mask):
         return super().embed(x, mask).tokens
 
 
-class Wide(Steps):
+class Wide(Plain):
     def build(self, inputs, d_model):
         super().build(inputs, d_model + 1)
 
 
-class NumberMask(Steps):
+class NumberMask(Plain):
     def embed(self, x, mask):
         tokens, token_mask, _ = super().embed(x, mask)
         return Embedded(tokens, token_mask.float())
 
 
-class NoMask(Steps):
+class NoMask(Plain):
     def embed(self, x):
         return Embedded(x, x)
 

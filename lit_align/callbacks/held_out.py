@@ -18,6 +18,7 @@ from lit_align.functional.text_metrics import (
     is_short,
     true_share,
 )
+from lit_align.run_report.sampled import last_message
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.types import Tree
 
@@ -99,8 +100,7 @@ def prefers_chosen(
 
 def question_text(tree: Tree) -> str:
     """The prompt, or its last message."""
-    prompt = tree.group.prompt
-    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+    return last_message(tree.group.prompt)
 
 
 @rank_zero_only

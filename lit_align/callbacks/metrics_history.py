@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit_align.checkpoint_files import run_of_checkpoint
 from lit_align.models.atomic_folder import sync_to_disk
 from lit_align.run_report.record import METRICS, read_metrics
 
@@ -42,7 +43,7 @@ class MetricsHistory(Callback):
         """Copy the rows of the run that is resumed."""
         if not trainer.ckpt_path or not self._num_rows:
             return
-        history = Path(trainer.ckpt_path).resolve().parents[1] / METRICS
+        history = run_of_checkpoint(Path(trainer.ckpt_path)) / METRICS
         if not history.is_file():
             return
         rows = read_metrics(history, self._num_rows)

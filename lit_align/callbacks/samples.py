@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lit_align.checkpoint_files import run_of_checkpoint
 from lit_align.checks import check_at_least
 from lit_align.errors import ConfigError, TrainingError
-from lit_align.jsonl import append_jsonl
+from lit_align.jsonl import append_jsonl, read_jsonl_so_far
 from lit_align.models.load import load_config
 from lit_align.models.out_of_memory import raise_out_of_memory
 from lit_align.rewards.base import response_text
@@ -24,7 +25,6 @@ from lit_align.run_report.sampled import (
     SAMPLE_ANSWERS,
     SAMPLE_SCORES,
     last_message,
-    read_rows,
     scored_responses,
 )
 from lit_align.stages.language_model_stage import LanguageModelStage
@@ -113,7 +113,7 @@ class SampleLog(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Copy the samples of the run that is resumed, and sample before the first step."""
         if trainer.ckpt_path:
-            self._copy_history(trainer, Path(trainer.ckpt_path).resolve().parents[1])
+            self._copy_history(trainer, run_of_checkpoint(Path(trainer.ckpt_path)))
         if trainer.global_step % self.settings.every == 0:
             self._take(trainer, pl_module)
 
@@ -193,7 +193,7 @@ class SampleLog(Callback):
         file = folder / _file_name(trainer.lightning_module)
         if not trainer.is_global_zero or not file.is_file():
             return
-        rows = [row for row in read_rows(file) if row["step"] <= trainer.global_step]
+        rows = [row for row in read_jsonl_so_far(file) if row["step"] <= trainer.global_step]
         append_jsonl(Path(trainer.default_root_dir) / file.name, rows)
         self._last_step = max((row["step"] for row in rows), default=None)
 

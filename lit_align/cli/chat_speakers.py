@@ -15,7 +15,7 @@ import yaml
 
 from lit_align.chat.plain_text import is_plain_text_adapter
 from lit_align.chat.spelled_tokens import TurnTokenizer
-from lit_align.checkpoint_files import adapter_folder, last_checkpoint
+from lit_align.checkpoint_files import adapter_folder, last_checkpoint, run_of_checkpoint
 from lit_align.errors import ConfigError, ModelError, RowError
 from lit_align.models.adapters import check_adapter, read_provenance, saved_template
 from lit_align.models.generate import stream
@@ -220,7 +220,7 @@ def _find_adapter(path: str) -> Path:
 def _run_folder(path: str) -> Path:
     """The folder of a run, of which a checkpoint may be named."""
     folder = Path(path).expanduser()
-    return folder.parent.parent if folder.suffix == CHECKPOINT else folder
+    return run_of_checkpoint(folder) if folder.suffix == CHECKPOINT else folder
 
 
 def _base(options: argparse.Namespace, saved: dict[str, Any], adapter: Path | None) -> Base:

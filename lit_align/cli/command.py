@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from lit_align.cli.class_blocks import refuse_misplaced_settings
 from lit_align.cli.failures import explain_class_error
-from lit_align.cli.renamed import refuse_renamed_arguments
 from lit_align.cli.run_folder import create_run_folder
-from lit_align.cli.yaml_files import refuse_broken_files
+from lit_align.cli.written_settings import refuse_written_mistakes
 from lit_align.data.column_fates import ColumnSettings, columns_read_by
 from lit_align.data.formats import Format
 from lit_align.data.ledger import Ledger, write_ledger_rows
@@ -123,9 +121,7 @@ def parse_arguments(
     Raises:
         ConfigError: if they are not valid.
     """
-    refuse_broken_files(arguments)
-    refuse_renamed_arguments(arguments, parser.prog)
-    refuse_misplaced_settings(arguments)
+    refuse_written_mistakes(arguments, parser.prog)
     try:
         parsed = parser.parse_args(list(arguments))
         return parser.instantiate(parsed), parsed

@@ -9,13 +9,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from lit_align._version import __version__
 from lit_align.installed_plugins import installed_plugins
-from lit_align.installed_versions import own_requirements, unfitting_packages
+from lit_align.installed_versions import installed_version, own_requirements, unfitting_packages
 
 GIB = 1024**3
 MAIN_PACKAGES = ("torch", "lightning", "transformers", "peft", "bitsandbytes", "datasets")
@@ -110,17 +109,10 @@ def _disk() -> str:
 
 def _version_of(package: str) -> Callable[[], str]:
     def describe() -> str:
-        text = _installed(package) or "not installed"
+        text = installed_version(package) or "not installed"
         return f"{text}{torch_build()}" if package == "torch" else text
 
     return describe
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def torch_build() -> str:
@@ -140,7 +132,7 @@ def _other_versions() -> str:
     for requirement in own_requirements():
         name = re.split(r"[^\w.-]", requirement)[0]
         if ";" not in requirement and name not in MAIN_PACKAGES:  # ; is of an extra
-            texts.append(f"{name} {_installed(name) or 'not installed'}")
+            texts.append(f"{name} {installed_version(name) or 'not installed'}")
     return ", ".join(sorted(texts))
 
 

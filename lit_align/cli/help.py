@@ -6,14 +6,14 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from lit_align.cli.sources import read_sources
+from lit_align.cli.objective_switch import objective_of
+from lit_align.cli.packaged_configs import COMMANDS
+from lit_align.cli.sources import class_in, read_sources
 from lit_align.cli.training import InspectCLI, LitAlignCLI, run_cli
-from lit_align.renamed_settings import flatten_block
 
 HELP_OPTIONS = ("-h", "--help")
-COMMANDS = ("fit", "validate", "test", "predict", "inspect")
 
 OBJECTIVES = {
     "SFT": "CrossEntropy",
@@ -87,20 +87,12 @@ def find_classes(arguments: Sequence[str]) -> Named:
     """
     stage = objective = data = ""
     for _, settings in read_sources([word for word in arguments if word not in HELP_OPTIONS]):
-        model = settings.get("model")
-        stage = _class_of(model) or stage
-        data = _class_of(settings.get("data")) or data
-        if isinstance(model, dict):
-            objective = _class_of(dict(flatten_block(model)).get("objective")) or objective
+        stage = class_in(settings.get("model")) or stage
+        data = class_in(settings.get("data")) or data
+        objective = objective_of(settings)[0] or objective
     stage = stage or "Preference"
     name = stage.rpartition(".")[2]
     return Named(stage, objective or OBJECTIVES.get(name, ""), data or DATA.get(name, ""))
-
-
-def _class_of(value: Any) -> str:
-    if isinstance(value, dict):
-        value = value.get("class_path")
-    return value if isinstance(value, str) else ""
 
 
 def _sections(command: str, named: Named) -> list[str]:

@@ -14,15 +14,13 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_align.cli import evaluate, inspect, judge
-from lit_align.cli.class_blocks import refuse_misplaced_settings
 from lit_align.cli.failures import explain_class_error, explain_failure
 from lit_align.cli.help import asks_for_help, print_help
 from lit_align.cli.objective_switch import refuse_inherited
-from lit_align.cli.renamed import refuse_renamed_arguments
 from lit_align.cli.run_folder import forget_run_folder, remove_empty_run_folder
 from lit_align.cli.schedule_settings import refuse_schedules
 from lit_align.cli.training import InspectCLI, LitAlignCLI, run_cli
-from lit_align.cli.yaml_files import refuse_broken_files
+from lit_align.cli.written_settings import refuse_written_mistakes
 from lit_align.disk_errors import disk_error
 from lit_align.errors import AmbiguousName, ConfigError, LitAlignError, UnknownName
 from lit_align.plugin_calls import find_foreign_exit
@@ -137,9 +135,7 @@ def _run_command(arguments: list[str]) -> None:
         print_help(arguments)
         sys.exit()
     else:
-        refuse_broken_files(arguments)
-        refuse_renamed_arguments(arguments)
-        refuse_misplaced_settings(arguments)
+        refuse_written_mistakes(arguments)
         refuse_schedules(arguments)
         refuse_inherited(arguments)
         if command == "inspect":

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from lit_align.cli.sources import read_sources
+from lit_align.cli.sources import class_in, read_sources
 from lit_align.errors import ConfigError
 from lit_align.plugins import load_plugins
 from lit_align.renamed_settings import flatten_block
@@ -25,7 +25,7 @@ def refuse_inherited(arguments: Sequence[str]) -> None:
     objective = ""
     written: dict[str, tuple[str, str, Any]] = {}  # setting -> (source, objective, value)
     for source, settings in read_sources(arguments):
-        name, init_args = _objective_of(settings)
+        name, init_args = objective_of(settings)
         objective = (name or objective).rpartition(".")[2]
         for key, value in init_args.items():
             written[key] = (source, objective, value)
@@ -40,12 +40,11 @@ def refuse_inherited(arguments: Sequence[str]) -> None:
             )
 
 
-def _objective_of(settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def objective_of(settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The class of ``model.objective`` and its settings, as far as they are written in one source."""
     model = settings.get("model")
     if not isinstance(model, dict):
         return "", {}
     objective = dict(flatten_block(model)).get("objective")
-    if isinstance(objective, dict):
-        return str(objective.get("class_path", "")), dict(flatten_block(objective))
-    return str(objective or ""), {}
+    init_args = dict(flatten_block(objective)) if isinstance(objective, dict) else {}
+    return class_in(objective), init_args

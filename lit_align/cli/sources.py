@@ -37,6 +37,18 @@ def config_values(arguments: Sequence[str]) -> Iterator[str]:
             yield value
 
 
+def class_in(value: Any) -> str:
+    """The class that a setting names, alone or as the ``class_path`` of a block; empty if it names none.
+
+    Example:
+        >>> class_in("DPO"), class_in({"class_path": "DPO", "init_args": {}}), class_in(None)
+        ('DPO', 'DPO', '')
+    """
+    if isinstance(value, dict):
+        value = value.get("class_path")
+    return value if isinstance(value, str) else ""
+
+
 def _split_options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Pairs of an option and its value, joined by ``=`` or apart; an option with several values comes several times."""
     option = ""

@@ -18,7 +18,7 @@ from lit_align.labelling.aggregation import (
     gold_accuracy,
     group_by_item,
 )
-from lit_align.labelling.alpha import estimate_alpha, krippendorff_alpha
+from lit_align.labelling.alpha import count_values, estimate_alpha, krippendorff_alpha
 from lit_align.labelling.votes import RETRACTED, TASK_KINDS, CampaignVotes, Vote
 
 ValuePair = tuple[int, int]
@@ -50,7 +50,8 @@ def measure_agreement(labels: Sequence[Label], ordinal: bool = False) -> Agreeme
     """
     items = list(group_by_item(labels).values())
     values = sorted({label.value for label in labels})
-    counts = _count_values(items, values)
+    rows = [count_values(item_labels, values) for item_labels in items]
+    counts = np.array(rows).reshape(len(rows), len(values))
     num_labels = counts.sum(1)
     num_equal = (counts * (counts - 1)).sum()
     num_compared = (num_labels * (num_labels - 1)).sum()
@@ -60,16 +61,6 @@ def measure_agreement(labels: Sequence[Label], ordinal: bool = False) -> Agreeme
         fleiss=_fleiss(counts),
         alpha=krippendorff_alpha(counts, values, ordinal),
     )
-
-
-def _count_values(items: Iterable[list[Label]], values: Sequence[int]) -> Any:
-    """How many labels of each item have each value, ``[items, values]``."""
-    rows = []
-    for item_labels in items:
-        counter = Counter(label.value for label in item_labels)
-        row = [counter[value] for value in values]
-        rows.append(row)
-    return np.array(rows).reshape(len(rows), len(values))
 
 
 def _ratio(part: float, total: float) -> float:

@@ -64,10 +64,9 @@ def estimate_alpha(labels: Sequence[Label], ordinal: bool = False, seed: int = 0
     values = sorted({label.value for label in labels})
     tables: dict[Hashable, list[Any]] = defaultdict(list)
     for item, item_labels in group_by_item(labels).items():
-        counter = Counter(label.value for label in item_labels)
         if len(item_labels) > 1:
             task = item if item_labels[0].vote is None else item_labels[0].vote.task
-            tables[task].append([counter[value] for value in values])
+            tables[task].append(count_values(item_labels, values))
     num_tasks = len(tables)
     if not num_tasks:
         return AlphaEstimate(math.nan, math.nan, math.nan, 0)
@@ -76,6 +75,12 @@ def estimate_alpha(labels: Sequence[Label], ordinal: bool = False, seed: int = 0
     matrices = [_coincidences(np.array(rows)) for rows in tables.values()]
     low, high = _interval(np.array(matrices), ordinal, seed)
     return AlphaEstimate(alpha, low, high, num_tasks)
+
+
+def count_values(labels: Sequence[Label], values: Sequence[int]) -> list[int]:
+    """How many of the labels of an item have each value."""
+    counter = Counter(label.value for label in labels)
+    return [counter[value] for value in values]
 
 
 def _coincidences(counts: Any) -> Any:

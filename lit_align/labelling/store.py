@@ -11,10 +11,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from lit_align.data.formats.groups import rendering_columns
 from lit_align.errors import DataError, LitAlignError
 from lit_align.labelling.campaign import gold_answer, task_members, uncertainty_of
 from lit_align.labelling.people import People, hash_secret
-from lit_align.labelling.votes import RETRACTED, rendering_of
+from lit_align.labelling.votes import RETRACTED
 from lit_align.types import Group, Text
 
 DEFAULT_VOTES = 3
@@ -213,7 +214,7 @@ class Store(People):
     def _add_group(self, digest: str, prompt: str, responses: str, group: Group) -> int:
         """The number of the group, which may be in the store already."""
         extra = json.dumps(group.extra, default=str)
-        row = (digest, prompt, responses, group.source, extra, json.dumps(rendering_of(group)))
+        row = (digest, prompt, responses, group.source, extra, json.dumps(rendering_columns(group)))
         insert = (
             "INSERT INTO groups (digest, prompt, responses, source, extra, rendering) "
             "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"

@@ -148,18 +148,6 @@ def read_votes(store: str | Path) -> CampaignVotes:
     )
 
 
-def rendering_of(group: Group) -> dict[str, Any]:
-    """What decides how the group is rendered as text, beside its texts: part of its row in the export."""
-    rendering: dict[str, Any] = {}
-    if group.tools:
-        rendering["tools"] = list(group.tools)
-    if group.template_kwargs:
-        rendering["template_kwargs"] = group.template_kwargs
-    if group.continues:
-        rendering["continues"] = True
-    return rendering
-
-
 def _to_group(row: sqlite3.Row) -> Group:
     # files of earlier versions lack the column
     rendering = json.loads(row["rendering"]) if "rendering" in row.keys() else {}  # noqa: SIM118
@@ -169,7 +157,7 @@ def _to_group(row: sqlite3.Row) -> Group:
         source=row["source"],
         extra=json.loads(row["extra"]),
         tools=tuple(rendering.get("tools", ())),
-        template_kwargs=rendering.get("template_kwargs", {}),
+        template_kwargs=rendering.get("chat_template_kwargs", {}),
         continues=rendering.get("continues", False),
     )
 

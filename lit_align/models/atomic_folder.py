@@ -1,4 +1,4 @@
-"""A folder on disk that is either complete or absent, whenever the process dies."""
+"""Folders and files on disk that are either complete or as they were before, whenever the process dies."""
 
 from __future__ import annotations
 
@@ -48,6 +48,28 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     finally:
         # the incomplete one, or the older one after an exchange
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a text file; who reads it sees the one before or this one, never a part.
+
+    Args:
+        path: of the file, in a folder that exists.
+        text: its content.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     replace_file(Path(parent, "page"), "new")
+        ...     os.listdir(parent), Path(parent, "page").read_text()
+        (['page'], 'new')
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        temporary.write_text(text, "utf-8", newline="\n")
+        sync_to_disk(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def remove_abandoned(parent: Path, pattern: str) -> None:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
-import tempfile
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lit_align.functional import logps, trees
+from lit_align.installed_versions import installed_version
+from lit_align.jsonl import json_text
 from lit_align.models import masks, tree_check, tree_forward
+from lit_align.models.atomic_folder import replace_file
 from lit_align.models.load import cache_root
 from lit_align.models.tree_check import TreeObstacles
 from lit_align.models.tree_forward import TreeForward
@@ -61,7 +61,7 @@ def check_key(model: Any) -> str:
     is_cuda = device.type == "cuda"
     config = {key: value for key, value in model.config.to_dict().items() if key not in NAMES}
     identity = {
-        "versions": {package: _version(package) for package in PACKAGES},
+        "versions": {package: installed_version(package) for package in PACKAGES},
         "sources": [_digest(inspect.getfile(module)) for module in (*OWN_MODULES, type(model))],
         "config": config,
         "attention": model.config._attn_implementation,
@@ -87,13 +87,6 @@ def _path(part: Any) -> str:
     return f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', type(part).__name__)}"
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _digest(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
@@ -113,9 +106,6 @@ def _write(file: Path, obstacles: TreeObstacles) -> None:
     """Keep what was shown; a disk that refuses costs the next start a check."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(obstacles._asdict(), stream)
-        Path(name).replace(file)
+        replace_file(file, json_text(obstacles._asdict()))
     except OSError:
         return

@@ -13,7 +13,7 @@ from torch import Tensor
 from lit_align.functional.kl import kl_estimates
 from lit_align.objectives import PolicyObjective
 from lit_align.plugin_calls import call_plugin
-from lit_align.plugin_contracts import gradient_fault, losses_fault, require_contract
+from lit_align.plugin_contracts import require_losses
 from lit_align.rl.actor_critic import ActorCritic
 from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
@@ -101,8 +101,7 @@ class PolicyUpdate:
         token_losses = call_plugin(
             self.objective, self.objective, tokens, self._stored("advantages", batch)
         )
-        require_contract(losses_fault(self.objective, token_losses, len(new_logps), "tokens"))
-        require_contract(gradient_fault(self.objective, token_losses, new_logps))
+        require_losses(self.objective, token_losses, new_logps, len(new_logps), "tokens")
         policy_loss = (token_losses * weight).sum()
         kl = kl_estimates(new_logps, ref_logps)[self.kl.estimator]
         kl_loss = (kl * weight).sum()

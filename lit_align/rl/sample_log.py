@@ -8,6 +8,7 @@ from typing import Any
 from lit_align.jsonl import append_jsonl
 from lit_align.rewards.base import response_text
 from lit_align.rl.rollouts import RolloutBatch
+from lit_align.run_report.sampled import last_message
 
 TABLE_ROWS = 3
 MAX_CELL_LENGTH = 300  # characters
@@ -47,7 +48,7 @@ def _print_table(rows: list[dict[str, Any]], step: int) -> None:
     table = Table("prompt", "response", "score", "KL", title=title, show_lines=True)
     stride = max(1, len(rows) // TABLE_ROWS)
     for row in rows[::stride][:TABLE_ROWS]:
-        prompt = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
+        prompt = last_message(row["prompt"])
         table.add_row(
             Text(prompt[-MAX_CELL_LENGTH:]),  # as Text, brackets are not markup
             Text(row["response"][:MAX_CELL_LENGTH]),

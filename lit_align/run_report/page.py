@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lit_align.functional.statistics import wilson_interval
-from lit_align.models.atomic_folder import sync_to_disk
+from lit_align.models.atomic_folder import replace_file
 from lit_align.run_report.curves import draw_panels
 from lit_align.run_report.notices import notices
 from lit_align.run_report.number_text import format_duration, format_figure
@@ -80,10 +80,7 @@ def write_report(folder: Path, file: Path | None = None) -> Path:
         ConfigError: if the folder is not that of a run.
     """
     file = file or folder / FILE_NAME
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(render(read_run(folder)), "utf-8")
-    sync_to_disk(temporary)
-    temporary.replace(file)
+    replace_file(file, render(read_run(folder)))
     return file
 
 

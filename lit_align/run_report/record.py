@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 import yaml
 
 from lit_align.errors import ConfigError
-from lit_align.jsonl import read_json
+from lit_align.jsonl import read_json, read_jsonl_so_far
 from lit_align.run_report.number_text import natural_key
 
 SUMMARY, METRICS, LEDGER, CONFIG = "summary.json", "metrics.csv", "ledger.json", "config.yaml"
@@ -102,7 +101,7 @@ def _read_files(folder: Path) -> RunRecord:
         ledgers=read_optional(folder / LEDGER),
         config=read_config(folder / CONFIG),
         provenance=read_optional(folder / PROVENANCE),
-        samples=_read_samples(folder / SAMPLES),
+        samples=read_jsonl_so_far(folder / SAMPLES, last=MAX_SAMPLES),
     )
 
 
@@ -155,16 +154,3 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
-
-
-def _read_samples(path: Path) -> list[dict[str, Any]]:
-    """The newest samples; the last line of a run that was killed may be incomplete."""
-    if not path.is_file():
-        return []
-    samples = []
-    for line in path.read_text("utf-8").splitlines()[-MAX_SAMPLES:]:
-        try:
-            samples.append(json.loads(line))
-        except ValueError:
-            continue
-    return samples

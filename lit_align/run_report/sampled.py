@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from lit_align.jsonl import read_jsonl_so_far
 
 SAMPLE_ANSWERS, SAMPLE_SCORES = "sample_answers.jsonl", "sample_scores.jsonl"
 
@@ -28,23 +29,10 @@ class Sampled(NamedTuple):
 def read_sampled(folder: Path) -> Sampled | None:
     """The samples in the folder of a run; None if it took none."""
     for name in (SAMPLE_ANSWERS, SAMPLE_SCORES):
-        rows = read_rows(folder / name)
+        rows = read_jsonl_so_far(folder / name)
         if rows:
             return first_and_last(rows)
     return None
-
-
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file; the last one of a process that was killed may be incomplete, and is left out."""
-    if not file.is_file():
-        return []
-    rows = []
-    for line in file.read_text("utf-8").split("\n"):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
 
 
 def first_and_last(rows: list[dict[str, Any]]) -> Sampled:

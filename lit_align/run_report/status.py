@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from lit_align.jsonl import read_json, write_json
+from lit_align.jsonl import json_text, read_json
+from lit_align.models.atomic_folder import replace_file
 
 STATUS = "status.json"
 MAX_REASON = 200  # characters
@@ -38,13 +39,7 @@ def write_status(folder: Path, command: str, state: State, reason: str | None = 
         "written": time.time(),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{STATUS}.{os.getpid()}.tmp"
-    try:
-        write_json(temporary, record)
-        temporary.replace(folder / STATUS)
-    except OSError:  # such as a full disk, which the part of a file would not make emptier
-        temporary.unlink(missing_ok=True)
-        raise
+    replace_file(folder / STATUS, json_text(record))
 
 
 def read_status(folder: Path) -> dict[str, Any]:

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from lit_align.errors import DataError
 from lit_align.objectives import (
-    Objective,
     PairwiseObjective,
     RankedObjective,
     RatedObjective,
     UnpairedObjective,
 )
-from lit_align.plugin_contracts import gradient_fault, losses_fault, require_contract
+from lit_align.plugin_contracts import require_losses
 from lit_align.stages.exact_step import MetricSums
 from lit_align.types import (
     Logps,
@@ -81,7 +80,7 @@ def pairwise_losses(
         inputs["margin"] = labels.margin
         flipped_inputs["margin"] = -labels.margin
     losses = objective(chosen, rejected, **inputs)
-    _check_losses(objective, losses, chosen.policy, "pairs")
+    require_losses(objective, losses, chosen.policy, len(chosen.policy), "pairs")
     p = labels.probability
     p = p * (1 - label_noise) + (1 - p) * label_noise
     if (p < 1).any():
@@ -123,7 +122,7 @@ def unpaired_losses(
     desirable = labels.desirable
     responses = logps.take(labels.response)
     losses = objective(responses, desirable, baseline)
-    _check_losses(objective, losses, responses.policy, "responses")
+    require_losses(objective, losses, responses.policy, len(responses.policy), "responses")
     if label_noise:
         flipped = objective(responses, ~desirable, baseline)
         losses = (1 - label_noise) * losses + label_noise * flipped
@@ -157,15 +156,8 @@ def ranked_losses(objective: RankedObjective, labels: RankLabels, logps: Logps) 
         sums["rewards/margins"] = _sum_and_count(rewards[first] - rewards[last])
         sums["rewards/accuracies"] = _sum_and_count(wins)
     losses = objective(logps, order, place)
-    require_contract(losses_fault(objective, losses, len(order), "rankings"))
-    require_contract(gradient_fault(objective, losses, logps.policy))
+    require_losses(objective, losses, logps.policy, len(order), "rankings")
     return PreferenceLosses(losses, first, last, sums)
-
-
-def _check_losses(objective: Objective, losses: Tensor, inputs: Tensor, items: str) -> None:
-    """Require a loss with a gradient for each item that the objective read."""
-    require_contract(losses_fault(objective, losses, len(inputs), items))
-    require_contract(gradient_fault(objective, losses, inputs))
 
 
 def _wins(first: Tensor, second: Tensor) -> Tensor:
@@ -230,5 +222,5 @@ def rating_losses(
             sums[f"errors/{name}"] = (column_errors.sum(), column_is_rated.sum())
     responses = torch.arange(len(scores), device=scores.device)
     losses = objective(scores, ratings)
-    _check_losses(objective, losses, scores, "responses")
+    require_losses(objective, losses, scores, len(scores), "responses")
     return PreferenceLosses(losses, responses, responses, sums)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lit_align.objectives import SupervisedObjective
 from lit_align.plugin_calls import call_plugin
-from lit_align.plugin_contracts import gradient_fault, losses_fault, require_contract
+from lit_align.plugin_contracts import require_losses
 from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.stages.preference_losses import TOKEN_METRICS
@@ -41,8 +41,7 @@ class SFT(LanguageModelStage):
         """Summed loss of the scored tokens."""
         tokens = self.tree_forward(batch.trees, statistics=statistics)
         losses = call_plugin(self.objective, self.objective, tokens.logps)
-        require_contract(losses_fault(self.objective, losses, len(tokens.logps), "tokens"))
-        require_contract(gradient_fault(self.objective, losses, tokens.logps))
+        require_losses(self.objective, losses, tokens.logps, len(tokens.logps), "tokens")
         loss = losses.sum()
         if tokens.top1 is None or tokens.entropy is None:
             return loss, {}

@@ -68,7 +68,7 @@ def test_a_setting_of_a_class_without_the_compiler_and_models(tmp_path):
 
 @pytest.mark.parametrize("key", ["batch_size", "train", "xyzzy", "lora"])
 def test_what_needs_the_classes_is_left_to_the_parser(tmp_path, key):
-    refuse_first_mistakes(["fit", "-c", written(tmp_path, f"{key}: 1\n")])
+    assert refuse_first_mistakes(["fit", "-c", written(tmp_path, f"{key}: 1\n")]) is None
 
 
 @pytest.mark.parametrize("key", ["seed", "model_name_or_path", "learning_rate", "trainr", "datas"])
@@ -84,7 +84,7 @@ def test_the_sentence_is_the_one_of_the_parser(tmp_path, key):
 def test_settings_pass(tmp_path, key):
     path = written(tmp_path, f"{key}: x\n")
     for command in COMMANDS:
-        refuse_first_mistakes([command, "-c", path, "--anything", "1"])
+        assert refuse_first_mistakes([command, "-c", path, "--anything", "1"]) is None
 
 
 def test_every_setting_of_the_parsers_is_accepted():

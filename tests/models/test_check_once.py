@@ -69,7 +69,7 @@ def test_what_changes_the_check_changes_the_key(tiny):
 
 def test_another_version_checks_again(tiny, monkeypatch):
     passes(load(tiny))
-    monkeypatch.setattr(module, "_version", lambda package: f"another {package}")
+    monkeypatch.setattr(module, "installed_version", lambda package: f"another {package}")
     assert passes(load(tiny))[0] > 0
 
 

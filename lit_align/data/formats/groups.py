@@ -104,13 +104,24 @@ def as_row(group: Group) -> Row:
             row[name] = list(labels)
     if group.target is not None:
         row["target"] = group.target
+    return row | rendering_columns(group)
+
+
+def rendering_columns(group: Group) -> Row:
+    """The columns of `as_row` that decide how the texts are rendered.
+
+    Example:
+        >>> rendering_columns(Group("a", ["b"])), rendering_columns(Group("a", ["b"], continues=True))
+        ({}, {'continues': True})
+    """
+    columns: Row = {}
     if group.tools:
-        row["tools"] = list(group.tools)
+        columns["tools"] = list(group.tools)
     if group.template_kwargs:
-        row["chat_template_kwargs"] = group.template_kwargs
+        columns["chat_template_kwargs"] = group.template_kwargs
     if group.continues:
-        row["continues"] = True
-    return row
+        columns["continues"] = True
+    return columns
 
 
 def _responses(row: Row) -> list[Text]:
