@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,9 +82,13 @@ def show_page(request: Request, template: str, status_code: int = 200, **values:
 
 def cookie_name(request: Request, role: str) -> str:
     """A name for this store: browsers share cookies between all ports of a host."""
-    path = store_of(request).path.resolve()
-    digest = hashlib.sha256(bytes(path)).hexdigest()
-    return f"{role}-{digest[:8]}"
+    return f"{role}-{_path_digest(store_of(request).path)}"
+
+
+@lru_cache(maxsize=8)
+def _path_digest(path: Path) -> str:
+    """Once a store: to resolve a path costs as much as a query."""
+    return hashlib.sha256(bytes(path.resolve())).hexdigest()[:8]
 
 
 def csrf_token(request: Request, role: str) -> str:

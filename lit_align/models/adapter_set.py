@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from lit_align.compat.packed_experts import packed_weights
 from lit_align.compat.peft import adapter_layers, parameter_belongs_to, switch_adapter
 from lit_align.errors import ModelError
 from lit_align.models.adapters import adapter_state, set_adapter_state
@@ -108,7 +109,7 @@ class AdapterSet(nn.Module):
             for number, role in enumerate(self.trained_roles):
                 torch.manual_seed(seed + number)
                 if number == 0:
-                    with adapting(self.base, config, self._base_layers):
+                    with adapting(self.base, config, self._base_layers, base_model):
                         self.peft = get_peft_model(base_model, config, adapter_name=role)
                 else:
                     self._add_adapter(role, copy.deepcopy(config))
@@ -121,7 +122,7 @@ class AdapterSet(nn.Module):
                 self._add_adapter("reference", frozen)
 
     def _add_adapter(self, role: str, config: LoraConfig) -> None:
-        with adapting(self.base, config, self._base_layers):
+        with adapting(self.base, config, self._base_layers, self.peft):
             self.peft.add_adapter(role, config)
 
     @property
@@ -235,6 +236,8 @@ class AdapterSet(nn.Module):
     def inventory(self) -> Inventory:
         """What became of each layer of the base: read from the layers as they are."""
         four_bit = []
+        for packed in packed_weights(self.model):
+            four_bit.append(f"{unwrapped_name(packed.path)}.{packed.name}")
         for name, module in self.model.named_modules():
             if getattr(getattr(module, "weight", None), "quant_state", None) is not None:
                 four_bit.append(unwrapped_name(name))

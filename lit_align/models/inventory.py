@@ -82,9 +82,15 @@ class Inventory:
 
     @property
     def unpacked_bytes(self) -> int:
-        """Bytes of the largest 4-bit weight while it is dequantized for its product."""
-        largest = max((layer.numbers for layer in self._four_bit_layers()), default=0)
-        return largest * self.itemsize
+        """Bytes of the largest 4-bit weight while it is dequantized for its product.
+
+        Experts without an adapter are their own copy, which `merged_bytes` counts.
+        """
+        sizes = []
+        for layer in self._four_bit_layers():
+            if layer.in_module or layer.name in self.adapted:
+                sizes.append(layer.numbers)
+        return max(sizes, default=0) * self.itemsize
 
     @property
     def adapter_bytes(self) -> int:
@@ -93,10 +99,10 @@ class Inventory:
 
     @property
     def merged_bytes(self) -> list[int]:
-        """Bytes of a copy of each block's stacked weights, to which their adapters are added in a forward pass."""
+        """Bytes of a copy of each block's stacked weights, dequantized and with their adapters, in a forward pass."""
         blocks: dict[str, int] = {}
         for layer in self.layers:
-            if layer.name in self.adapted and not layer.in_module:
+            if layer.name in self.adapted | self.four_bit and not layer.in_module:
                 block = re.sub(r"(.*\.\d+)\..*", r"\1", layer.name)
                 blocks[block] = blocks.get(block, 0) + layer.numbers * self.itemsize
         return list(blocks.values())
@@ -129,8 +135,8 @@ class Inventory:
             return []
         stored, packed = numbers * self.itemsize / GIB, numbers * NF4 / GIB
         return [
-            f"The experts stay in {8 * self.itemsize} bits and take {stored:.2f} GiB instead of {packed:.2f}: only "
-            "weights of linear layers are stored in 4 bits."
+            f"Experts that stay in {8 * self.itemsize} bits take {stored:.2f} GiB instead of {packed:.2f}: only linear "
+            "layers and stacks of their weights are stored in 4 bits."
         ]
 
     def _four_bit_layers(self) -> list[Layer]:

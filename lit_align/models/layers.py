@@ -193,7 +193,7 @@ class _Reader:
         """A weight that is no layer of its own."""
         shape = tuple(weight.shape)
         if self._is_expert_stack(name, weight):
-            return Layer(name, "experts", shape, in_module=False, whole="no linear layer")
+            return Layer(name, "experts", shape, in_module=False)
         module_name, _, attribute = name.rpartition(".")
         if attribute == "weight" and self._is_router(module_name):
             return Layer(name, "router", shape, in_module=False, whole="a router")

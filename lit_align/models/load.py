@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lit_align.chat.template import set_template_defaults
+from lit_align.compat.packed_experts import pack, packing_while_loading
 from lit_align.errors import DataError, ModelError
 from lit_align.models.atomic_folder import atomic_folder
 from lit_align.models.layers import Layer, model_without_weights, read_layers
@@ -99,11 +100,18 @@ def load_model(
     with _loading_errors(base.path):
         config = _config(base, place, causal)
         is_quantized = hasattr(config, "quantization_config")  # stored in 4 bits
-        if base.quantization == "nf4" and not is_quantized:
+        experts: list[str] = []
+        if base.quantization == "nf4":
             layers = read_layers(model_without_weights(config, is_causal(config)))
-            options["quantization_config"] = _nf4_config(dtype, layers)
+            nf4 = _nf4_config(dtype, layers)
+            experts = [layer.name for layer in layers if not (layer.whole or layer.in_module)]
+            if not is_quantized:
+                options["quantization_config"] = nf4
         auto_class = AutoModelForCausalLM if is_causal(config) else AutoModel
-        model: Any = auto_class.from_pretrained(place, **options)
+        with packing_while_loading(experts):
+            model: Any = auto_class.from_pretrained(place, **options)
+        if is_quantized:
+            pack(model, experts, nf4)
     # An adapter records this as its base, so it must not be the path of a cache.
     model.name_or_path = model.config._name_or_path = base.path
     model.loaded_as = base

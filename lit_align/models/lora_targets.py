@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from lit_align.compat.packed_experts import whole_for_peft
 from lit_align.compat.peft import exact_targets, rewritten_targets
 from lit_align.errors import ModelError
 from lit_align.models.layers import Layer
@@ -100,8 +101,16 @@ def adapted_names(model: nn.Module, role: str) -> list[str]:
 
 
 @contextmanager
-def adapting(base: str, config: LoraConfig, layers: Sequence[Layer]) -> Iterator[None]:
-    """While PEFT puts an adapter on ``base``: its targets are taken as they are if the model has such layers.
+def adapting(
+    base: str, config: LoraConfig, layers: Sequence[Layer], model: nn.Module
+) -> Iterator[None]:
+    """While PEFT puts an adapter on ``model``: its targets are taken as they are if the model has such layers.
+
+    Args:
+        base: name of the model.
+        config: of the adapter.
+        layers: of the model.
+        model: whose weights may be in 4 bits.
 
     Raises:
         ModelError: instead of PEFT's errors.
@@ -109,7 +118,7 @@ def adapting(base: str, config: LoraConfig, layers: Sequence[Layer]) -> Iterator
     sort_targets(config, layers)
     conversion = exact_targets() if _has_targets(config, layers) else nullcontext()
     try:
-        with conversion:
+        with conversion, whole_for_peft(model):
             yield
     except ValueError as error:
         raise ModelError(

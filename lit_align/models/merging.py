@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from lit_align.compat.packed_experts import unpack
 from lit_align.compat.peft import merge_layer
 from lit_align.errors import ModelError
 from lit_align.models.layers import copy_without_weights
@@ -51,6 +52,7 @@ def merge_weights(adapters: AdapterSet, role: str) -> PreTrainedModel:
 
 
 def _dequantize(model: Any, base: str) -> None:
+    unpack(model)
     if getattr(model, "hf_quantizer", None) is None:
         return
     try:

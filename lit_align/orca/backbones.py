@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lit_align.compat.packed_experts import whole_for_peft
 from lit_align.errors import ConfigError, ModelError
 from lit_align.models.inventory import adapted_layers
 from lit_align.models.layers import read_layers
@@ -116,12 +117,13 @@ class Backbone(nn.Module, ABC):
         from peft import LoraConfig, inject_adapter_in_model
 
         config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout)
-        layers = read_layers(self.model)
+        with whole_for_peft(self.model):
+            layers = read_layers(self.model)
         set_targets(config, layers, adapted_layers(layers, lora))
         devices = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(seed)
-            with adapting(self.name, config, layers):
+            with adapting(self.name, config, layers, self.model):
                 inject_adapter_in_model(config, self.model)
 
     def _hidden_states(self, tokens: Tensor, **inputs: Any) -> Tensor:
