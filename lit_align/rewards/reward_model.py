@@ -157,7 +157,7 @@ class RewardModelScore(Reward):
         trees, tokens_cut = tokenize_groups(
             groups, self.loaded.tokenizer, max_length, self.reads_chat
         )
-        scores = score_trees(trees, self._member_scores, self.token_budget, dense=True)
+        scores = score_trees(trees, self._member_scores, self.token_budget, dense=True).cpu()
         mean = scores.mean(1)
         parts = {"tokens_cut": tokens_cut}
         if scores.shape[1] == 1:
@@ -175,7 +175,7 @@ class RewardModelScore(Reward):
             with adapters.activate(member, training=False):
                 head = adapters.head(member)
                 raw_scores = head(self.loaded.tree_forward.last_hidden(trees))
-                scores.append(head.normalize(raw_scores).cpu())
+                scores.append(head.normalize(raw_scores))
         return torch.stack(scores, 1)
 
 

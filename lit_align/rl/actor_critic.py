@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,18 @@ from lit_align.data.packing import pack
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.tree_forward import TreeForward
 from lit_align.types import Batch, Step, TokenLogps, Tree
+
+
+class ForwardPass(NamedTuple):
+    """What policy and critic give for the response tokens of a micro-batch, with gradient.
+
+    Args:
+        policy: log-probabilities of the tokens, and their entropy where it was asked for.
+        values: the critic's value before each token, ``[n]``; None without a critic.
+    """
+
+    policy: TokenLogps
+    values: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,7 @@ class ActorCritic:
 
     def pack(self, trees: list[Tree]) -> Iterator[Batch]:
         """Micro-batches of at most ``token_budget`` tokens, or of one larger tree, on the device."""
-        budget = max(self.token_budget, *(tree.tokens for tree in trees))
+        budget = max([self.token_budget, *(tree.tokens for tree in trees)])
         for batch in pack(trees, budget, dense=not self.block_sparse):
             yield to_device(batch, self.device)
 
@@ -57,9 +69,13 @@ class ActorCritic:
         with self.out_of_memory_advice(batch), self.adapters.activate(role, training=False):
             return self.tree_forward(batch.trees, with_entropy, self.temperature)
 
-    def new_logps(self, batch: Batch) -> Tensor:
-        """Log-probabilities under the policy that is being trained, ``[n]``, with gradient."""
-        return self.tree_forward(batch.trees, temperature=self.temperature).logps
+    def forward(self, batch: Batch, with_critic: bool, with_entropy: bool = False) -> ForwardPass:
+        """Policy and critic that are being trained on a micro-batch, with gradient."""
+        policy = self.tree_forward(batch.trees, with_entropy, self.temperature)
+        values = None
+        if with_critic:
+            values = self.values(batch, training=self.adapters.peft.training)
+        return ForwardPass(policy, values)
 
     def values(self, batch: Batch, training: bool) -> Tensor:
         """The critic's value before each response token of a micro-batch, ``[n]``."""

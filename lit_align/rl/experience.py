@@ -19,12 +19,13 @@ from lit_align.plugin_calls import call_plugin, describe_failure
 from lit_align.plugin_contracts import advantages_fault, require_contract
 from lit_align.rewards import Reward, Scores
 from lit_align.rewards.base import as_response, checked_scores
-from lit_align.rl.actor_critic import ActorCritic
+from lit_align.rl.actor_critic import ActorCritic, ForwardPass
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.reward_shaping import RewardShaping
 from lit_align.rl.rollouts import RolloutBatch
+from lit_align.rl.scoring import score_rollouts
 from lit_align.seeding import step_seed
-from lit_align.types import Group, Tree
+from lit_align.types import Group, Step, Tree
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
@@ -96,28 +97,21 @@ class ExperienceBuilder:
             scores=_score_responses(self.reward, groups, num_tokens, self.folder),
         )
 
-    @torch.no_grad()
-    def add_logps(self, rollouts: RolloutBatch) -> None:
-        """Compute log-probabilities under policy and reference, entropy, and KL estimates."""
-        for batch in self.models.pack(rollouts.trees):
-            policy = self.models.token_logps(batch, "policy", with_entropy=True)
-            reference = self.models.token_logps(batch, "reference")
-            rollouts.set_tokens("old_logps", batch, policy.logps)
-            rollouts.set_tokens("ref_logps", batch, reference.logps)
-            if policy.entropy is not None:
-                rollouts.set_tokens("entropy", batch, policy.entropy)
-        rollouts.estimate_kl()
+    def score(self, rollouts: RolloutBatch, first: Step | None = None) -> ForwardPass | None:
+        """Compute log-probabilities and values, as far as they are needed before the first update (`score_rollouts`).
 
-    @torch.no_grad()
-    def add_values(self, rollouts: RolloutBatch) -> None:
-        """Compute the critic's value before each token; zero without a critic."""
+        Args:
+            rollouts: of an iteration.
+            first: its first update; None if none follows.
+        """
         rollouts.tokens["values"] = torch.zeros(rollouts.mask.shape)
-        if not self.advantage.needs_critic:
-            return
-        for batch in self.models.pack(rollouts.trees):
-            with self.models.out_of_memory_advice(batch):
-                values = self.models.values(batch, training=False)
-            rollouts.set_tokens("values", batch, values)
+        return score_rollouts(
+            self.models,
+            rollouts,
+            first,
+            with_critic=self.advantage.needs_critic,
+            needs_policy=self.kl.where == "reward",
+        )
 
     def add_advantages(
         self, rollouts: RolloutBatch, kl_coefficient: float, baseline: float
@@ -125,7 +119,7 @@ class ExperienceBuilder:
         """Compute rewards, returns and advantages of all tokens.
 
         Args:
-            rollouts: with log-probabilities and values.
+            rollouts: with values, and with log-probabilities where the KL penalty is part of the reward.
             kl_coefficient: β of this iteration.
             baseline: mean total reward of earlier iterations.
 

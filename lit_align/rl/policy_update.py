@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal
 
@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from lit_align.functional.kl import kl_estimates
+from lit_align.functional.logps import sum_by_response
 from lit_align.objectives import PolicyObjective
 from lit_align.plugin_calls import call_plugin
 from lit_align.plugin_contracts import require_losses
-from lit_align.rl.actor_critic import ActorCritic
+from lit_align.rl.actor_critic import ActorCritic, ForwardPass
 from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
-from lit_align.rl.rollouts import RolloutBatch, TokenField
+from lit_align.rl.rollouts import RolloutBatch, TokenField, TokenValues
+from lit_align.rl.scoring import policy_values
 from lit_align.stages.exact_step import MetricSums
 from lit_align.types import Batch, PolicyTokens, Step, Tree
 
@@ -74,6 +76,12 @@ class PolicyUpdate:
         critic: value loss; None without a critic.
         loss_aggregation: whether each token has the same weight, or each sequence.
         ptx_weight: weight of each token of demonstrations.
+        forward_pass: over its only micro-batch of rollouts, if `score_rollouts` has made it.
+        scores_policy: whether old log-probabilities are those of its own pass: the policy is still the one that
+            sampled, and was not evaluated before.
+
+    Attributes:
+        scored: old log-probabilities and entropy of its own pass.
     """
 
     models: ActorCritic
@@ -84,6 +92,9 @@ class PolicyUpdate:
     critic: Critic | None
     loss_aggregation: LossAggregation
     ptx_weight: float = 0.0
+    forward_pass: ForwardPass | None = None
+    scores_policy: bool = False
+    scored: list[TokenValues] = field(default_factory=list, init=False)
 
     def losses(self, batch: Batch) -> tuple[Tensor, MetricSums]:
         """Summed loss of a micro-batch of rollouts or of demonstrations, and sums of its metrics."""
@@ -92,15 +103,33 @@ class PolicyUpdate:
         return self._ptx_losses(batch)
 
     def _rollout_losses(self, batch: Batch) -> tuple[Tensor, MetricSums]:
-        training = self.models.adapters.peft.training
-        old_logps = self._stored("old_logps", batch)
-        ref_logps = self._stored("ref_logps", batch)
-        weight = self._token_weights(batch, old_logps)
-        new_logps = self.models.new_logps(batch)
-        tokens = PolicyTokens(new_logps, old_logps, ref_logps, batch.trees.owner)
-        token_losses = call_plugin(
-            self.objective, self.objective, tokens, self._stored("advantages", batch)
+        forward_pass = self.forward_pass or self.models.forward(
+            batch, with_critic=self.critic is not None, with_entropy=self.scores_policy
         )
+        stored = self.rollouts.get_tokens(self._stored_names, batch, self.models.device)
+        if self.scores_policy:
+            self.scored.extend(policy_values(forward_pass.policy, batch))
+            stored["old_logps"] = forward_pass.policy.logps.detach()
+        weight = self._token_weights(batch, stored["ref_logps"])
+        loss, sums = self._policy_loss(batch, forward_pass.policy.logps, stored, weight)
+        if self.critic is not None and forward_pass.values is not None:
+            old_values, returns = stored["values"], stored["returns"]
+            value_losses, value_clipped = self.critic.losses(
+                forward_pass.values, old_values, returns
+            )
+            value_loss = (value_losses * weight).sum()
+            loss = loss + self.critic.vf_coef * value_loss
+            sums["loss/value"] = (value_loss, weight.sum())
+            sums["val/clipfrac"] = _sum_and_count(value_clipped.float())
+        return loss, sums
+
+    def _policy_loss(
+        self, batch: Batch, new_logps: Tensor, stored: Mapping[TokenField, Tensor], weight: Tensor
+    ) -> tuple[Tensor, MetricSums]:
+        """The objective's loss and the KL penalty, with their metrics."""
+        old_logps, ref_logps = stored["old_logps"], stored["ref_logps"]
+        tokens = PolicyTokens(new_logps, old_logps, ref_logps, batch.trees.owner)
+        token_losses = call_plugin(self.objective, self.objective, tokens, stored["advantages"])
         require_losses(self.objective, token_losses, new_logps, len(new_logps), "tokens")
         policy_loss = (token_losses * weight).sum()
         kl = kl_estimates(new_logps, ref_logps)[self.kl.estimator]
@@ -108,41 +137,44 @@ class PolicyUpdate:
         loss = policy_loss
         if self.kl.where == "loss":
             loss = loss + self.kl_coefficient * kl_loss
-        num_tokens = weight.new_tensor(float(len(weight)))
-        total_weight = weight.sum()
-        sums: MetricSums = {
-            "loss/policy": (policy_loss, total_weight),
-            "loss/kl": (kl_loss, total_weight),
-        }
-        if self.critic is not None:
-            old_values, returns = self._stored("values", batch), self._stored("returns", batch)
-            values = self.models.values(batch, training)
-            value_losses, value_clipped = self.critic.losses(values, old_values, returns)
-            value_loss = (value_losses * weight).sum()
-            loss = loss + self.critic.vf_coef * value_loss
-            sums["loss/value"] = (value_loss, total_weight)
-            sums["val/clipfrac"] = (value_clipped.float().sum(), num_tokens)
         with torch.no_grad():
             ratio = (new_logps - old_logps).exp()
             approx_kl = kl_estimates(old_logps, new_logps)["k3"]
             clipped = self.objective.clip_mask(tokens).float()
-        sums["policy/ratio"] = (ratio.sum(), num_tokens)
-        sums["policy/approxkl"] = (approx_kl.sum(), num_tokens)
-        sums["policy/clipfrac"] = (clipped.sum(), num_tokens)
+        total_weight = weight.sum()
+        sums: MetricSums = {
+            "loss/policy": (policy_loss, total_weight),
+            "loss/kl": (kl_loss, total_weight),
+            "policy/ratio": _sum_and_count(ratio),
+            "policy/approxkl": _sum_and_count(approx_kl),
+            "policy/clipfrac": _sum_and_count(clipped),
+        }
         return loss, sums
 
     def _ptx_losses(self, batch: Batch) -> tuple[Tensor, MetricSums]:
         """Cross-entropy of demonstrations, at temperature 1: they were not sampled at the policy's temperature."""
         losses = -self.models.tree_forward(batch.trees).logps
-        num_tokens = losses.new_tensor(float(len(losses)))
-        return self.ptx_weight * losses.sum(), {"loss/ptx": (losses.sum(), num_tokens)}
+        return self.ptx_weight * losses.sum(), {"loss/ptx": _sum_and_count(losses)}
 
-    def _stored(self, name: TokenField, batch: Batch) -> Tensor:
-        return self.rollouts.get_tokens(name, batch, self.models.device)
+    @property
+    def _stored_names(self) -> list[TokenField]:
+        """What it reads of the rollouts."""
+        names: list[TokenField] = ["ref_logps", "advantages"]
+        if not self.scores_policy:
+            names.append("old_logps")
+        if self.critic is not None:
+            names += ["values", "returns"]
+        return names
 
-    def _token_weights(self, batch: Batch, old_logps: Tensor) -> Tensor:
+    def _token_weights(self, batch: Batch, like: Tensor) -> Tensor:
         """Weight of each token, ``[n]``; the tokens of a sequence share a weight of 1 under ``sequence``."""
+        weight = torch.ones_like(like)
         if self.loss_aggregation != "sequence":
-            return torch.ones_like(old_logps)
+            return weight
         owner = batch.trees.owner
-        return 1 / torch.bincount(owner)[owner].float()
+        return 1 / sum_by_response(weight, owner, batch.trees.responses)[owner]
+
+
+def _sum_and_count(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum and number of values; the number is not copied from the host, for which a GPU would wait."""
+    return values.sum(), values.new_full((), len(values))

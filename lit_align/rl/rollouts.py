@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +21,20 @@ TokenField = Literal[
     "returns",
     "advantages",
 ]
+
+
+class TokenValues(NamedTuple):
+    """Numbers of the response tokens of a micro-batch, on its device.
+
+    Args:
+        name: what they are.
+        batch: the micro-batch.
+        values: ``[n]``, in its order.
+    """
+
+    name: TokenField
+    batch: Batch
+    values: Tensor
 
 
 RESPONSE_METRICS = ("objective/scores", "objective/kl", "objective/length", "objective/eos_rate")
@@ -57,7 +72,6 @@ class RolloutBatch:
         length: tokens of each response, ``[responses]``.
         mask: true at tokens, false at padding, ``[responses, longest]``.
         prompt: index of the prompt of each response, ``[responses]``.
-        kl: by estimator, KL divergence from the reference at each token, ``[responses, longest]``.
     """
 
     trees: list[Tree]
@@ -71,7 +85,6 @@ class RolloutBatch:
         lengths: list[int] = []
         prompts: list[int] = []
         self._first_row: dict[int, int] = {}
-        self.kl: dict[str, Tensor] = {}
         for index, tree in enumerate(self.trees):
             self._first_row[id(tree)] = len(lengths)
             lengths += [len(response) for response in tree.responses]
@@ -92,26 +105,38 @@ class RolloutBatch:
         batch = step.batches[0]._replace(source=tuple(self.trees))
         return step._replace(batches=(batch,), tokens=int(self.length.sum()))
 
-    def set_tokens(self, name: TokenField, batch: Batch, values: Tensor) -> None:
-        """Store ``values``, ``[n]``, of the response tokens of a micro-batch."""
-        table = self.tokens.setdefault(name, torch.zeros(self.mask.shape))
-        values, start = values.detach().float().cpu(), 0
+    def set_tokens(self, computed: Sequence[TokenValues]) -> None:
+        """Store numbers of tokens; those of all micro-batches cross to the CPU together."""
+        if not computed:
+            return
+        flat = torch.cat([each.values.detach().float() for each in computed]).cpu()
+        lengths = [len(each.values) for each in computed]
+        for each, values in zip(computed, flat.split(lengths), strict=True):
+            table = self.tokens.setdefault(each.name, torch.zeros(self.mask.shape))
+            table.view(-1)[self._places(each.batch)] = values
+
+    def get_tokens(
+        self, names: Sequence[TokenField], batch: Batch, device: torch.device
+    ) -> dict[TokenField, Tensor]:
+        """Stored numbers of the response tokens of a micro-batch, ``[n]`` each, in its order; they cross together."""
+        places = self._places(batch)
+        stored = torch.stack([self.tokens[name].view(-1)[places] for name in names])
+        return dict(zip(names, stored.to(device), strict=True))
+
+    def _places(self, batch: Batch) -> Tensor:
+        """Places of the response tokens of a micro-batch in a flattened table, ``[n]``, in its order."""
+        columns = torch.arange(self.mask.shape[1])
+        places = []
         for tree in batch.source:
             for row in self.rows(tree):
-                length = int(self.length[row])
-                table[row, :length] = values[start : start + length]
-                start += length
+                places.append(row * len(columns) + columns[: self.length[row]])
+        return torch.cat(places)
 
-    def get_tokens(self, name: TokenField, batch: Batch, device: torch.device) -> Tensor:
-        """Stored values of the response tokens of a micro-batch, ``[n]``, in its order."""
-        table = self.tokens[name]
-        rows = [row for tree in batch.source for row in self.rows(tree)]
-        return torch.cat([table[row, : self.length[row]] for row in rows]).to(device)
-
-    def estimate_kl(self) -> None:
-        """Estimate the KL divergence from the reference at each token, by all three estimators."""
+    @property
+    def kl(self) -> dict[str, Tensor]:
+        """By estimator, KL divergence from the reference at each token, ``[responses, longest]``."""
         estimates = kl_estimates(self.tokens["old_logps"], self.tokens["ref_logps"])
-        self.kl = {name: estimate * self.mask for name, estimate in estimates.items()}
+        return {name: estimate * self.mask for name, estimate in estimates.items()}
 
     def response_metrics(self) -> dict[str, Tensor]:
         """Metrics of each response, ``[responses]``, as validation logs their means."""

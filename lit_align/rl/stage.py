@@ -23,6 +23,7 @@ the value is that before a token                    ``ActorCritic.values``      
 value loss is clipped and halved                    ``Critic.losses``              test_the_value_loss_is_the_larger
 ratio clipping, also higher and dual                ``objectives.ppo``             test_a_ratio_is_clipped_on_its_side
 shuffled minibatches; the first ratio is 1          ``shuffled_minibatches``       test_minibatches_are_other_ones_in
+the policy that sampled is not evaluated again      ``rl.scoring``                 test_passes_of_an_iteration
 micro-batches change nothing                        ``LanguageModelStage.update``  test_minibatches_and_budgets_do
 early stop at a target KL                           ``RL.target_kl``               test_an_iteration_ends_where_the
 epsilon of Adam is configurable                     ``RL.optimizer``               test_rates_fall_with_each_update
@@ -38,8 +39,9 @@ a resumed run is bit for bit the same               ``StepLoader``, ``step_seed`
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from statistics import fmean
 from typing import Any, cast
 
@@ -53,7 +55,7 @@ from lit_align.models.generate import check_context_length
 from lit_align.models.load import disable_dropout, load_config
 from lit_align.objectives import PolicyObjective
 from lit_align.rewards import Reward
-from lit_align.rl.actor_critic import ActorCritic
+from lit_align.rl.actor_critic import ActorCritic, ForwardPass
 from lit_align.rl.checks import check_settings, check_world_size
 from lit_align.rl.critic import Critic
 from lit_align.rl.diagnostics import RunDiagnostics
@@ -224,33 +226,53 @@ class RL(LanguageModelStage):
         """One iteration: sample, score, estimate advantages, update the policy, adapt the KL coefficient, log."""
         experience = self.experience_builder()
         rollouts = experience.sample(step.trees, self.global_step)
-        experience.add_logps(rollouts)
-        experience.add_values(rollouts)
+        minibatches = self.minibatches(rollouts)
+        first = next(minibatches)
+        forward_pass = experience.score(rollouts, first[0])
         baseline = fmean(self.recent_rewards) if self.recent_rewards else 0.0
         mean_reward = experience.add_advantages(rollouts, self.kl_coefficient, baseline)
         self.recent_rewards = [*self.recent_rewards, mean_reward][-BASELINE_ITERATIONS:]
+        update_metrics = self.update_policy(rollouts, chain([first], minibatches), forward_pass)
+        rollout_metrics = rollouts.metrics(self.kl_coefficient, self.advantage.needs_critic)
         if self.log_samples_every and self.global_step % self.log_samples_every == 0:
             log_samples(rollouts, self.global_step, self.run_folder)
-        rollout_metrics = rollouts.metrics(self.kl_coefficient, self.advantage.needs_critic)
-
-        update_metrics: dict[str, list[float]] = defaultdict(list)
-        for minibatch, ptx_weight in self.minibatches(rollouts):
-            self._policy_update = self.policy_update(rollouts, ptx_weight)
-            values, norm = self.update(minibatch, statistics=True)
-            for name, value in {**values, "grad_norm": float(norm)}.items():
-                update_metrics[name].append(value)
-            if self.target_kl is not None and values["policy/approxkl"] > self.target_kl:
-                break
-        self._policy_update = None
         count_global_step(self.trainer)
 
         self.kl_coefficient = self.kl.adapt(
             self.kl_coefficient, rollout_metrics["objective/kl"], len(rollouts.length)
         )
         self.diagnostics.observe(rollout_metrics, self.global_step)
-        metrics = {**rollout_metrics, **mean_update_metrics(update_metrics)}
+        metrics = {**rollout_metrics, **update_metrics}
         grad_norm = torch.tensor(metrics.pop("grad_norm"))
         self.log_step(rollouts.logged_step(step), metrics, grad_norm)
+
+    def update_policy(
+        self,
+        rollouts: RolloutBatch,
+        minibatches: Iterable[tuple[Step, float]],
+        forward_pass: ForwardPass | None,
+    ) -> dict[str, float]:
+        """All updates of an iteration; their mean metrics.
+
+        Args:
+            rollouts: with advantages.
+            minibatches: of each update, with the weight of a demonstration's token.
+            forward_pass: over the only micro-batch of the first one; None if it has several.
+        """
+        metrics: dict[str, list[float]] = defaultdict(list)
+        scores_policy = forward_pass is None and self.kl.where == "loss"
+        for minibatch, ptx_weight in minibatches:
+            update = self.policy_update(rollouts, ptx_weight, forward_pass, scores_policy)
+            forward_pass, scores_policy = None, False  # the policy moves with each update
+            self._policy_update = update
+            values, norm = self.update(minibatch, statistics=True)
+            rollouts.set_tokens(update.scored)
+            for name, value in {**values, "grad_norm": float(norm)}.items():
+                metrics[name].append(value)
+            if self.target_kl is not None and values["policy/approxkl"] > self.target_kl:
+                break
+        self._policy_update = None
+        return mean_update_metrics(metrics)
 
     def experience_builder(self) -> ExperienceBuilder:
         """Samples and scores with the current settings and models."""
@@ -295,7 +317,13 @@ class RL(LanguageModelStage):
                 step = add_demonstrations(step, demonstrations, self.device)
             yield step, ptx_weight
 
-    def policy_update(self, rollouts: RolloutBatch, ptx_weight: float = 0.0) -> PolicyUpdate:
+    def policy_update(
+        self,
+        rollouts: RolloutBatch,
+        ptx_weight: float = 0.0,
+        forward_pass: ForwardPass | None = None,
+        scores_policy: bool = False,
+    ) -> PolicyUpdate:
         """Losses of an update with the current settings and models."""
         return PolicyUpdate(
             models=self.actor_critic(),
@@ -306,6 +334,8 @@ class RL(LanguageModelStage):
             critic=self.critic if self.advantage.needs_critic else None,
             loss_aggregation=self.loss_aggregation,
             ptx_weight=ptx_weight,
+            forward_pass=forward_pass,
+            scores_policy=scores_policy,
         )
 
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, MetricSums]:
@@ -322,7 +352,7 @@ class RL(LanguageModelStage):
         """Metrics of fresh responses to held-out prompts, with the same random numbers each time."""
         experience = self.experience_builder()
         rollouts = experience.sample(step.trees, -1 - batch_idx)
-        experience.add_logps(rollouts)
+        experience.score(rollouts)
         self.validation.add_values(rollouts.response_metrics(), self.device)
 
     def on_train_end(self) -> None:

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean
 from types import SimpleNamespace
 
@@ -73,7 +73,10 @@ class OfflineRL(RL):
     """The same stage, outside of Lightning's loop."""
 
     trainer = property(lambda self: FakeTrainer())
-    datamodule = property(lambda self: self.trainer.datamodule)
+    datamodule = property(
+        lambda self: SimpleNamespace(batch_size=1, token_budget=self.token_budget)
+    )
+    token_budget = 100_000
     global_step = 0
 
     def make_rollouts(self, trees: list[Tree], number: int = 0) -> RolloutBatch:
@@ -85,8 +88,7 @@ class OfflineRL(RL):
 
     def estimate_advantages(self, rollouts: RolloutBatch) -> None:
         experience = self.experience_builder()
-        experience.add_logps(rollouts)
-        experience.add_values(rollouts)
+        experience.score(rollouts)
         baseline = fmean(self.recent_rewards) if self.recent_rewards else 0.0
         mean_reward = experience.add_advantages(rollouts, self.kl_coefficient, baseline)
         self.recent_rewards = [*self.recent_rewards, mean_reward][-BASELINE_ITERATIONS:]
@@ -115,6 +117,3 @@ class FakeTrainer:
     """As much of a trainer as sampling needs."""
 
     default_root_dir: str = "/nowhere"
-    datamodule: object = field(
-        default_factory=lambda: SimpleNamespace(batch_size=1, token_budget=100_000)
-    )
