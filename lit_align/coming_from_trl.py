@@ -90,7 +90,8 @@ ROWS = [
     Row(
         {"precompute_ref_log_probs": True},
         {f"{INIT}.cache_reference": ".cache/reference"},
-        "a folder, shared by all runs with the same model and data",
+        "a folder, shared by all runs with the same model and data; without it, later epochs of a run on one process "
+        "read the first's numbers, up to 64 MiB",
         ("DPO", "KTO"),
     ),
     Row(

@@ -121,7 +121,7 @@ def test_four_ways_to_spend_as_many_gold_labels():
 def test_an_update_on_policy_costs_less_than_in_trl_and_is_the_same():
     found = json.loads((PROOF.parent / "rl_vs_trl.json").read_text())
     assert max(value for name, value in found["gate"].items() if "differ" in name) < 1e-4
-    assert found["ratio"] >= found["aim"] == 1.8
+    assert found["ratio"] >= 1.8
 
 
 def test_ppo_takes_less_memory_than_in_trl():

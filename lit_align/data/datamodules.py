@@ -75,6 +75,7 @@ class TextDataModule(LightningDataModule, ABC):
     """
 
     label_kind: ClassVar[LabelKind]
+    repeats_rows: ClassVar[bool] = True  # whether each epoch has the rows of the first
 
     def __init__(
         self,

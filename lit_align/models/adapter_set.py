@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ class AdapterSet(nn.Module):
     Attributes:
         active: the role whose adapter the base computes with.
         heads: score heads, by role.
+        num_loads: how often the weights of each role's adapter were loaded.
 
     Raises:
         ModelError: if the adapter in ``init_adapter`` does not belong to this base, or would change it.
@@ -74,6 +76,7 @@ class AdapterSet(nn.Module):
         self.loaded_as: Base | None = getattr(base_model, "loaded_as", None)
         self.trained_roles = tuple(trained_roles)
         self.heads = nn.ModuleDict()
+        self.num_loads: Counter[str] = Counter()
         self.peft: PeftModel
         self._has_adapter = dict.fromkeys(self.trained_roles, True)
         self._has_adapter["reference"] = init_adapter is not None
@@ -271,6 +274,7 @@ class AdapterSet(nn.Module):
         Raises:
             ModelError: if they do not fit the adapter.
         """
+        self.num_loads[role] += 1
         set_adapter_state(self.peft, role, weights, f"the adapter in {source!r}", self.base)
 
     def interpolate(self, role: str, target: str, weight: float = 1.0) -> None:

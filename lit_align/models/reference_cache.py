@@ -13,6 +13,9 @@ from torch import Tensor
 
 from lit_align.types import Tree
 
+KEY_BYTES = 32
+"""Length of a `tree_key`."""
+
 
 class ReferenceCache:
     """Log-probabilities of responses under one reference model, keyed by their tokens.
@@ -46,7 +49,7 @@ class ReferenceCache:
 
     def get_or_compute(self, trees: Sequence[Tree], compute: Callable[[], Tensor]) -> Tensor:
         """Log-probability of each response of ``trees``, ``[responses]``; calls ``compute`` unless all are cached."""
-        keys = [_key(tree) for tree in trees]
+        keys = [tree_key(tree).hex() for tree in trees]
         if any(key not in self._logps for key in keys):
             self._add(keys, trees, compute().tolist())
         logps = []
@@ -64,8 +67,8 @@ class ReferenceCache:
                 start = end
 
 
-def _key(tree: Tree) -> str:
+def tree_key(tree: Tree) -> bytes:
     """Hash of what a tree's log-probabilities depend on: its ids, and which of them are scored."""
     tokens = [tree.prompt, tree.responses, tree.scored, *tree.branches]
     text = json.dumps(tokens)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode()).digest()

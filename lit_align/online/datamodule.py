@@ -59,6 +59,7 @@ class Online(TextDataModule):
 
     label_kind = LabelKind.RESPONSES
     read_columns = (IDS_COLUMN, *ROUND_COLUMNS)
+    repeats_rows = False
 
     def __init__(
         self,

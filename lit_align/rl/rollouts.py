@@ -111,7 +111,7 @@ class RolloutBatch:
             return
         flat = torch.cat([each.values.detach().float() for each in computed]).cpu()
         lengths = [len(each.values) for each in computed]
-        for each, values in zip(computed, flat.split(lengths), strict=True):
+        for each, values in zip(computed, torch.split(flat, lengths), strict=True):
             table = self.tokens.setdefault(each.name, torch.zeros(self.mask.shape))
             table.view(-1)[self._places(each.batch)] = values
 

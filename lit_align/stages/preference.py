@@ -32,6 +32,7 @@ from lit_align.stages.preference_losses import (
     token_metrics,
     unpaired_losses,
 )
+from lit_align.stages.remembered_reference import RememberedReference
 from lit_align.types import (
     Batch,
     LabelKind,
@@ -44,6 +45,8 @@ from lit_align.types import (
     UnpairedLabels,
 )
 
+OF_REFERENCE = ("model.base", "model.init_adapter", "model.objective")
+"""Settings that what is remembered of the reference depends on."""
 SHIFT_WARNING = -1.0  # nats that chosen responses may lose before a line is logged
 
 
@@ -57,8 +60,9 @@ class Preference(LanguageModelStage):
     Args:
         objective: the loss, such as DPO over pairs, KTO over binary labels or PlackettLuceDPO over rankings.
         label_noise: chance that any label is flipped; folded into every label's probability.
-        cache_reference: folder for the reference's log-probabilities, which the next epoch or run then reads instead of
-            computing them.
+        cache_reference: folder for the reference's log-probabilities, which the next run then reads instead of
+            computing them. Without it, epochs after the first read them from memory and checkpoints, in a run of one
+            process whose rows stay the same, for as many rows as 64 MiB hold.
         baseline_size: newest responses that the baseline of KTO or BCO is the mean of, by whole steps. Those of earlier
             steps come from earlier policies, so it lags behind; a single step's is noisy.
         settings: settings that all stages share.
@@ -91,6 +95,7 @@ class Preference(LanguageModelStage):
         self.label_noise, self.cache_reference = label_noise, cache_reference
         self.baseline = RunningBaseline(baseline_size)
         self._cache: ReferenceCache | None = None
+        self._reference = RememberedReference(self)
         self._warned_of_shift = False
         self._is_reference_checked = False
 
@@ -205,13 +210,16 @@ class Preference(LanguageModelStage):
                 self.baseline.add({kind: sums[kind] for kind in kinds})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the running baseline too."""
+        """Save the running baseline and what is remembered of the reference, too."""
         super().on_save_checkpoint(checkpoint)
+        checkpoint["reference"] = self._reference.state()
         checkpoint["baseline"] = self.baseline.steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the running baseline too."""
+        """Restore them."""
         super().on_load_checkpoint(checkpoint)
+        if not self.resumption.has_changed(*OF_REFERENCE):
+            self._reference.restore(checkpoint.get("reference", {}))
         self.baseline.steps = list(checkpoint["baseline"])
 
     # ------------------------------------------------------------------ log-probabilities
@@ -221,7 +229,7 @@ class Preference(LanguageModelStage):
         trees, objective = batch.trees, self.objective
         reference_tokens = None
         if "reference" in objective.token_fields:
-            reference_tokens = self._reference_tokens(trees)
+            reference_tokens = self.reference_tokens(batch)
             reference = sum_by_response(reference_tokens, trees.owner, trees.responses)
         elif objective.needs_reference:
             reference = self.reference(batch)
@@ -234,18 +242,26 @@ class Preference(LanguageModelStage):
         trees = batch.trees
 
         def compute() -> Tensor:
-            return sum_by_response(self._reference_tokens(trees), trees.owner, trees.responses)
+            tokens = self._compute_reference(trees)
+            return sum_by_response(tokens, trees.owner, trees.responses)
 
         if self.cache_reference is None:
-            return compute()
+            sizes = [len(tree.responses) for tree in batch.source]
+            return self._reference.get_or_compute(batch.source, sizes, compute)
         if self._cache is None:
             adapter = adapter_fingerprint(self.adapters, "reference")
             fingerprint = f"{adapter}-{tokenizer_fingerprint(self.tokenizer)}"
             self._cache = ReferenceCache(Path(self.cache_reference), fingerprint, self.global_rank)
         return self._cache.get_or_compute(batch.source, compute).to(self.device)
 
-    def _reference_tokens(self, trees: PackedTrees) -> Tensor:
+    def reference_tokens(self, batch: Batch) -> Tensor:
         """Log-probabilities of the scored tokens under the reference, ``[n]``."""
+        sizes = [tree.num_scored for tree in batch.source]
+        return self._reference.get_or_compute(
+            batch.source, sizes, lambda: self._compute_reference(batch.trees)
+        )
+
+    def _compute_reference(self, trees: PackedTrees) -> Tensor:
         with torch.no_grad(), self.adapters.activate("reference", training=False):
             return self.tree_forward(trees).logps
 

@@ -102,6 +102,16 @@ def random_model(shape: str, folder: Path) -> str:
     return str(folder)
 
 
+def first_layers(count: int, folder: Path) -> str:
+    """Save SmolLM2 with its first layers alone, in float32, and its tokenizer."""
+    model = load_model(Base(SMOL, quantization="none", dtype="float32"))
+    model.model.layers = model.model.layers[:count]
+    model.config.num_hidden_layers = count
+    model.save_pretrained(folder)
+    load_tokenizer(Base(SMOL)).save_pretrained(folder)
+    return str(folder)
+
+
 def pads():
     """A tokenizer for rows that are ids already: it only has to know how to pad."""
     from transformers import PreTrainedTokenizerFast
