@@ -9,6 +9,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from lit_align.batch_labels import PairLabels, RankLabels, UnpairedLabels
+from lit_align.data.transfer import numbers_to_device
 from lit_align.errors import ConfigError, DataError, TrainingError
 from lit_align.functional.logps import response_logps, sum_by_response
 from lit_align.models.fingerprint import adapter_fingerprint
@@ -32,17 +34,7 @@ from lit_align.stages.preference_losses import (
     token_metrics,
     unpaired_losses,
 )
-from lit_align.types import (
-    Batch,
-    LabelKind,
-    Logps,
-    PackedTrees,
-    PairLabels,
-    RankLabels,
-    Step,
-    TokenLogps,
-    UnpairedLabels,
-)
+from lit_align.types import Batch, LabelKind, Logps, PackedTrees, Step, TokenLogps
 
 SHIFT_WARNING = -1.0  # nats that chosen responses may lose before a line is logged
 
@@ -134,7 +126,7 @@ class Preference(LanguageModelStage):
         result = self.label_losses(batch, tokens)
         sums = result.sums
         if statistics:
-            sums = {**sums, **token_metrics(batch.trees, tokens, result)}
+            sums = {**sums, **token_metrics(tokens, result)}
         return result.losses.sum(), sums
 
     def label_losses(self, batch: Batch, tokens: TokenLogps) -> PreferenceLosses:
@@ -157,7 +149,8 @@ class Preference(LanguageModelStage):
                     pairwise, pairwise_losses, pairwise, labels, logps, self.label_noise
                 )
             case UnpairedObjective() as unpaired, Batch(unpaired=UnpairedLabels() as labels):
-                baseline = self.baseline().to(logps.policy)
+                baseline = numbers_to_device(self.baseline(), logps.policy.device)
+                baseline = baseline.to(logps.policy.dtype)
                 noise = self.label_noise
                 return call_plugin(
                     unpaired, unpaired_losses, unpaired, labels, logps, noise, baseline
@@ -242,7 +235,9 @@ class Preference(LanguageModelStage):
             adapter = adapter_fingerprint(self.adapters, "reference")
             fingerprint = f"{adapter}-{tokenizer_fingerprint(self.tokenizer)}"
             self._cache = ReferenceCache(Path(self.cache_reference), fingerprint, self.global_rank)
-        return self._cache.get_or_compute(batch.source, compute).to(self.device)
+        return numbers_to_device(
+            self._cache.get_or_compute(batch.source, compute), trees.input_ids.device
+        )
 
     def _reference_tokens(self, trees: PackedTrees) -> Tensor:
         """Log-probabilities of the scored tokens under the reference, ``[n]``."""
