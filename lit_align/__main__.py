@@ -11,6 +11,9 @@ Result = TypeVar("Result")
 BARS_OFF = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
 """Variables that switch off the bars of huggingface_hub and transformers, and of datasets; read when imported."""
 
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Variables of CUDA's allocator, read when torch is imported; the second is an older name."""
+
 HELP = """\
 lit-align: align language models with feedback, on one GPU, from one YAML and one command.
 
@@ -56,6 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     _hide_bars_in_files()
+    _let_segments_grow()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
     elif arguments[0] == "--version":
@@ -99,6 +103,12 @@ def _hide_bars_in_files() -> None:
     if not sys.stderr.isatty():
         for name in BARS_OFF:
             os.environ.setdefault(name, "1")
+
+
+def _let_segments_grow() -> None:
+    """Let CUDA's allocator extend its blocks, unless the user has set it: steps of many lengths leave gaps else."""
+    if not any(name in os.environ for name in ALLOCATOR):
+        os.environ[ALLOCATOR[0]] = "expandable_segments:True"
 
 
 def _command_without_trainer(arguments: list[str]) -> Callable[[list[str]], object] | None:

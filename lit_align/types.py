@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lit_align.batch_labels import PairLabels, RankLabels, UnpairedLabels
+
 Message = dict[str, Any]
 """One turn of a conversation: ``{"role": "user", "content": "..."}``, with what else a chat template reads."""
 
@@ -168,6 +170,7 @@ class PackedTrees(NamedTuple):
         target: ``[n]``, the id of each scored token.
         owner: ``[n]``, the response each scored token belongs to.
         responses: number of responses.
+        longest: scored tokens of the response that has most; None if only ``owner`` tells.
     """
 
     input_ids: Tensor
@@ -178,12 +181,13 @@ class PackedTrees(NamedTuple):
     target: Tensor
     owner: Tensor
     responses: int
+    longest: int | None = None
 
     def to(self, device: torch.device) -> PackedTrees:
         """The same on ``device``."""
         fields = self._asdict().items()
         moved = {name: value.to(device) for name, value in fields if isinstance(value, Tensor)}
-        return PackedTrees(**moved, responses=self.responses)
+        return self._replace(**moved)
 
 
 class TokenLogps(NamedTuple):
@@ -298,54 +302,6 @@ class Scores(NamedTuple):
     total: Tensor
     parts: dict[str, Tensor] = {}  # noqa: RUF012 - never written to
     tokens: Tensor | None = None
-
-
-class PairLabels(NamedTuple):
-    """The comparisons of a batch; every field is ``[pairs]``.
-
-    Args:
-        chosen: index in the batch of the response that was preferred.
-        rejected: index of the other one.
-        probability: that the preference is right.
-        margin: by how much it is better, in the annotator's units.
-        target: index of the reference answer; -1 if there is none.
-    """
-
-    chosen: Tensor
-    rejected: Tensor
-    probability: Tensor
-    margin: Tensor
-    target: Tensor
-
-
-class UnpairedLabels(NamedTuple):
-    """Responses of a batch that have binary labels.
-
-    Args:
-        response: ``[n]``, index of the response in the batch.
-        desirable: ``[n]``, its binary label.
-        mismatched: ``[m]``, indices of responses that belong to another prompt.
-    """
-
-    response: Tensor
-    desirable: Tensor
-    mismatched: Tensor
-
-
-class RankLabels(NamedTuple):
-    """The rankings of a batch; both fields are ``[rankings, longest]``.
-
-    Args:
-        order: indices of responses in the batch from best to worst; -1 is padding.
-        place: their places, ascending; equal ones are a tie, and `UNRANKED` is worse than all others.
-    """
-
-    order: Tensor
-    place: Tensor
-
-
-UNRANKED = 2**31 - 1
-"""The place of an unplaced response."""
 
 
 class Batch(NamedTuple):

@@ -13,12 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lit_align.batch_labels import PairLabels
 from lit_align.data.datamodules import to_device
 from lit_align.data.packing import pack
 from lit_align.functional.logps import sum_by_response
 from lit_align.objectives import PairwiseObjective
 from lit_align.stages.preference import Preference
-from lit_align.types import Batch, PairLabels, Tree
+from lit_align.types import Batch, Tree
 
 MIN_FALL = -0.1  # nats a response; a smaller fall is not explained
 MIN_BUDGET = 2048  # tokens of a micro-batch

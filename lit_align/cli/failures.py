@@ -10,6 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lit_align.cli.disk import explain_disk
 from lit_align.cli.error_messages import explain
 from lit_align.cli.setting_homes import RUN_SETTINGS
+from lit_align.compat.flex_attention import explain_unfused
 from lit_align.plugin_failures import VARIABLE, describe_exception, find_place, origin
 
 REFUSALS = (MisconfigurationException, ValueError)
@@ -27,7 +28,7 @@ def explain_failure(error: BaseException) -> str | None:
     sentence = explain_disk(error) if isinstance(error, Exception) else None
     if sentence is not None:
         return sentence
-    sentence = explain_foreign_code(error)
+    sentence = explain_foreign_code(error) or explain_unfused(error)
     if sentence is not None:
         return sentence
     package = _raising_package(error)

@@ -15,6 +15,11 @@ PRECISIONS = ("None", "32", "32-true", "bf16", "bf16-mixed")
 before their norm is measured."""
 
 
+STRATEGIES = ("auto", "single_device", "SingleDeviceStrategy", "DDPStrategy")
+"""And all whose name begins with ddp. The others give each process a share of the weights and their gradients, which
+are summed here as if each had them all."""
+
+
 class Refusal(NamedTuple):
     """One setting that may be refused.
 
@@ -43,6 +48,12 @@ def _is_seed(value: Any) -> bool:
 
 def _is_other_precision(value: Any) -> bool:
     return str(value) not in PRECISIONS
+
+
+def _is_other_strategy(value: Any) -> bool:
+    """Whether each process would hold less than the whole model, by the strategy's name or its class."""
+    name = str(getattr(value, "class_path", value)).rpartition(".")[2]
+    return name not in STRATEGIES and name.partition("_")[0] != "ddp"
 
 
 REFUSALS = (
@@ -82,6 +93,12 @@ REFUSALS = (
         "{setting} is {value}; set max_grad_norm of the model instead, which clips the gradient of the whole step",
     ),
     Refusal(
+        "trainer.strategy",
+        _is_other_strategy,
+        "{setting} is {value}; leave it out for one GPU, or set ddp: a step's gradient is the sum over whole copies of "
+        "the adapters, which other strategies divide among processes",
+    ),
+    Refusal(
         "trainer.precision",
         _is_other_precision,
         "{setting} is {value}; leave it out: model.base.dtype is the precision of the computation, and the adapter "
@@ -99,4 +116,5 @@ def refuse_settings(config: Namespace) -> None:
     for setting, refuses, sentence in REFUSALS:
         value = config[setting]
         if refuses(value):
-            raise ConfigError(sentence.format(setting=setting, value=value))
+            shown = getattr(value, "class_path", value)
+            raise ConfigError(sentence.format(setting=setting, value=shown))

@@ -16,6 +16,7 @@ RUN_SETTINGS = (
     "run",
     "save_every",
     "samples",
+    "float32_matmul_precision",
     "plugin_timeout",
     "trainer",
     "model",

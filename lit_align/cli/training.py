@@ -30,6 +30,7 @@ from lit_align.cli.refusals import refuse_settings
 from lit_align.cli.run_folder import create_run_folder
 from lit_align.compat.lightning import StepsProgressBar, set_root_dir
 from lit_align.errors import ConfigError
+from lit_align.models.cuda_settings import MatmulPrecision, set_matmul_precision
 from lit_align.plugin_calls import set_plugin_timeout
 from lit_align.stages.base import Stage
 from lit_align.stages.checkpoints import SafeIO
@@ -102,6 +103,13 @@ class LitAlignCLI(LightningCLI):
             help="Show answers to a few prompts while training, as in {every: 50, prompts: 4}; null shows none.",
         )
         parser.add_argument(
+            "--float32_matmul_precision",
+            type=MatmulPrecision | None,
+            default=None,
+            help="Products of float32 matrices on a GPU, such as an adapter's: highest, high (TF32) or medium; null is "
+            "high, and highest where model.base.dtype is float32. On a CPU they are exact.",
+        )
+        parser.add_argument(
             "--plugin_timeout",
             type=float | None,
             default=None,
@@ -163,6 +171,8 @@ class LitAlignCLI(LightningCLI):
             trainer = super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)
         except (MisconfigurationException, TypeError) as error:
             raise ConfigError(_describe_trainer_error(config.trainer, error)) from error
+        precision = config.float32_matmul_precision
+        set_matmul_precision(self.model.base, trainer.strategy.root_device, precision)
         # The state is saved before report and samples, which may fail. Lightning puts checkpoints last.
         trainer.callbacks.sort(key=_place_after_checkpoints)  # type: ignore[attr-defined]
         return trainer

@@ -6,7 +6,7 @@ import warnings
 from abc import ABC
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning import LightningDataModule, Trainer
@@ -25,22 +25,13 @@ from lit_align.data.prepare import prepare
 from lit_align.data.read_groups import DataSource
 from lit_align.data.text_module import TextModule
 from lit_align.data.tokenize import ChatTokenizer
+from lit_align.data.transfer import batches_to_device, step_to_device
 from lit_align.data.tree_store import digest_of
 from lit_align.errors import ConfigError
 from lit_align.functional.trees import FLEX_BLOCK_SIZE
-from lit_align.types import (
-    Batch,
-    LabelKind,
-    PairLabels,
-    RankLabels,
-    Step,
-    Tree,
-    UnpairedLabels,
-)
+from lit_align.types import Batch, LabelKind, Step, Tree
 
 PREDICT_BATCH_SIZE = 32  # responses that predict samples at once
-
-Labels = TypeVar("Labels", PairLabels, UnpairedLabels, RankLabels)
 
 
 class TextDataModule(LightningDataModule, ABC):
@@ -276,14 +267,17 @@ class TextDataModule(LightningDataModule, ABC):
         }
 
     def packing_settings(self) -> dict[str, Any]:
-        """Arguments of `StepLoader` that depend on the settings and on the attention of the model."""
+        """Arguments of `StepLoader` that depend on the settings, the attention of the model and the device."""
         block_sparse = self._text_module.block_sparse
+        # a CPU gains nothing from equal shapes, and computes the padding
+        is_cuda = self._running.strategy.root_device.type == "cuda"
         return {
             "batch_size": self.batch_size,
             "token_budget": self.token_budget,
             "seed": self.seed,
             "multiple": FLEX_BLOCK_SIZE if block_sparse else 1,
             "dense": not block_sparse,
+            "few_shapes": is_cuda,
         }
 
     def transfer_batch_to_device(
@@ -292,8 +286,7 @@ class TextDataModule(LightningDataModule, ABC):
         """Move the tensors of a step; Lightning's default would walk through every token of every tree."""
         if isinstance(batch, list):
             return batch
-        micro_batches = tuple(to_device(micro_batch, device) for micro_batch in batch.batches)
-        return batch._replace(batches=micro_batches)
+        return step_to_device(batch, device)
 
 
 class Demonstrations(TextDataModule):
@@ -359,18 +352,8 @@ class PromptBatches:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The micro-batch with its tensors on ``device``."""
-    return batch._replace(
-        trees=batch.trees.to(device),
-        pairs=_labels_to_device(batch.pairs, device),
-        unpaired=_labels_to_device(batch.unpaired, device),
-        rankings=_labels_to_device(batch.rankings, device),
-    )
-
-
-def _labels_to_device(labels: Labels | None, device: torch.device) -> Labels | None:
-    if labels is None:
-        return None
-    return labels._replace(**{name: tensor.to(device) for name, tensor in labels._asdict().items()})
+    (moved,) = batches_to_device([batch], device)
+    return moved
 
 
 def _as_list(paths: str | list[str] | None) -> list[str]:

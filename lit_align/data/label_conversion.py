@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
+from lit_align.batch_labels import UNRANKED
 from lit_align.errors import SetAside
-from lit_align.types import UNRANKED, Group, LabelKind, Pair, Text
+from lit_align.types import Group, LabelKind, Pair, Text
 
 Label = TypeVar("Label")
 

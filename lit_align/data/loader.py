@@ -33,6 +33,7 @@ class StepLoader:
         seed: of that order.
         multiple: rows are padded to a multiple of this many tokens.
         dense: whether micro-batches are packed for attention that computes every pair of columns.
+        few_shapes: whether those are padded to few shapes, as a GPU wants them.
         resumes: whether iterating continues where it stopped, as training does; validation starts over.
 
     Raises:
@@ -53,6 +54,7 @@ class StepLoader:
         seed: int = 0,
         multiple: int = 1,
         dense: bool = False,
+        few_shapes: bool = False,
         resumes: bool = True,
     ) -> None:
         check_at_least("batch_size", batch_size, 1)
@@ -69,6 +71,7 @@ class StepLoader:
         self.seed = seed
         self.multiple = multiple
         self.dense = dense
+        self.few_shapes = few_shapes
         self.resumes = resumes
         self.epoch = self.next = 0
 
@@ -112,7 +115,7 @@ class StepLoader:
 
     def _make_step(self, trees: Sequence[Tree]) -> Step:
         share = balance_by_tokens(separate_branches(trees), self.world)[self.rank]
-        batches = pack(share, self.token_budget, self.multiple, self.dense)
+        batches = pack(share, self.token_budget, self.multiple, self.dense, self.few_shapes)
         return Step(
             tuple(batches),
             tokens=sum(tree.num_scored for tree in trees),

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from lit_align.batch_labels import UNRANKED, PairLabels, RankLabels, Sides, UnpairedLabels
+from lit_align.data.row_shapes import RowShape, micro_batch_shapes, row_lengths, total_cost
 from lit_align.errors import DataError
-from lit_align.types import (
-    UNRANKED,
-    Batch,
-    Group,
-    PackedTrees,
-    PairLabels,
-    RankLabels,
-    Tree,
-    UnpairedLabels,
-)
+from lit_align.types import Batch, Group, PackedTrees, Tree
 
 Item = TypeVar("Item")
 
 
-def pack(trees: Sequence[Tree], budget: int, multiple: int = 1, dense: bool = False) -> list[Batch]:
+def pack(
+    trees: Sequence[Tree],
+    budget: int,
+    multiple: int = 1,
+    dense: bool = False,
+    few_shapes: bool = False,
+) -> list[Batch]:
     """Fill micro-batches under a token budget, the largest trees first, each where it fits tightest.
 
     Args:
@@ -34,6 +34,7 @@ def pack(trees: Sequence[Tree], budget: int, multiple: int = 1, dense: bool = Fa
         dense: lay a micro-batch out in several rows as long as the largest tree instead of in one. Attention that
             computes every pair of columns costs the square of a row; block-sparse attention skips what is masked,
             and one row needs no padding.
+        few_shapes: of ``dense`` micro-batches; they are padded to those of `row_shapes`.
 
     Raises:
         DataError: if a tree alone is larger than the budget.
@@ -44,6 +45,8 @@ def pack(trees: Sequence[Tree], budget: int, multiple: int = 1, dense: bool = Fa
         >>> [batch.trees.input_ids.tolist() for batch in pack([tree] * 3, budget=7)]
         [[[1, 2, 3, 1, 2, 3]], [[1, 2, 3]]]
     """
+    if dense and few_shapes:
+        return _pack_to_grid(trees, budget)
     length = _longest(trees) if dense else budget
     rows = _best_fit(trees, min(length, budget))
     rows_per_batch = max(budget // max(length, 1), 1)
@@ -53,15 +56,37 @@ def pack(trees: Sequence[Tree], budget: int, multiple: int = 1, dense: bool = Fa
     return batches
 
 
-def pack_rows(rows: Sequence[Sequence[Tree]], multiple: int = 1) -> Batch:
+def _pack_to_grid(trees: Sequence[Tree], budget: int) -> list[Batch]:
+    """Micro-batches of the shapes of `row_shapes`, those that cost least for these trees."""
+    longest = _longest(trees)
+    cheapest: tuple[list[list[Tree]], list[RowShape]] | None = None
+    for length in row_lengths(max(budget, 1)):
+        is_last = length >= budget
+        if length >= longest or is_last:
+            rows = _best_fit(trees, min(length, budget))
+            shapes = micro_batch_shapes(len(rows), length, budget)
+            if cheapest is None or total_cost(shapes) < total_cost(cheapest[1]):
+                cheapest = rows, shapes
+    assert cheapest is not None  # the last length is always tried
+    rows, shapes = cheapest
+    parts = split_every(rows, max(budget // shapes[0].length, 1)) if rows else []
+    return [pack_rows(part, shape=shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def pack_rows(
+    rows: Sequence[Sequence[Tree]], multiple: int = 1, shape: RowShape | None = None
+) -> Batch:
     """Lay out each row's trees in order, ``[rows, length]``; shorter rows end in padding.
 
     Args:
         rows: the trees of each row.
         multiple: ``length`` is rounded up to a multiple of this.
+        shape: number and length of the rows; None takes no more of either than needed.
     """
-    longest = max(map(_total_tokens, rows), default=0)
-    length = -(-longest // multiple) * multiple
+    if shape is None:
+        longest = max(map(_total_tokens, rows), default=0)
+        shape = RowShape(len(rows), -(-longest // multiple) * multiple)
+    length = shape.length
     packer = _Packer(length)
     labels = _LabelCollector()
     source: list[Tree] = []
@@ -71,7 +96,10 @@ def pack_rows(rows: Sequence[Sequence[Tree]], multiple: int = 1) -> Batch:
             packer.add_tree(tree)
             source.append(tree)
         packer.end_row()
-    return Batch(packer.packed(), tuple(source), *labels.tensors())
+    for _ in range(shape.rows - len(rows)):
+        packer.end_row()
+    trees = packer.packed()
+    return Batch(trees, tuple(source), *labels.tensors(trees.owner))
 
 
 def separate_branches(trees: Sequence[Tree]) -> list[Tree]:
@@ -193,6 +221,7 @@ class _Packer:
             target=_to_tensor(self.target),
             owner=_to_tensor(self.owner),
             responses=self.num_responses,
+            longest=max(Counter(self.owner).values(), default=0),
         )
 
 
@@ -224,26 +253,34 @@ class _LabelCollector:
             rejected = first + pair.worse
             self.pairs.append((chosen, rejected, pair.probability, pair.margin, target))
 
-    def tensors(self) -> tuple[PairLabels | None, UnpairedLabels | None, RankLabels | None]:
-        """Labels of each kind; None where there are none."""
-        return self._pair_labels(), self._unpaired_labels(), self._rank_labels()
+    def tensors(
+        self, owner: Tensor
+    ) -> tuple[PairLabels | None, UnpairedLabels | None, RankLabels | None]:
+        """Labels of each kind; None where there are none.
 
-    def _pair_labels(self) -> PairLabels | None:
+        Args:
+            owner: ``[n]``, the response that each scored token belongs to.
+        """
+        return self._pair_labels(owner), self._unpaired_labels(owner), self._rank_labels(owner)
+
+    def _pair_labels(self, owner: Tensor) -> PairLabels | None:
         if not self.pairs:
             return None
-        columns = zip(*self.pairs, strict=True)
-        return PairLabels(*map(torch.tensor, columns))
+        columns = [torch.tensor(column) for column in zip(*self.pairs, strict=True)]
+        chosen, rejected, probability, _margin, _target = columns
+        are_certain = not bool((probability < 1).any())
+        return PairLabels(*columns, are_certain, _tokens_of(owner, chosen, rejected))
 
-    def _unpaired_labels(self) -> UnpairedLabels | None:
+    def _unpaired_labels(self, owner: Tensor) -> UnpairedLabels | None:
         if not self.desirable:
             return None
-        return UnpairedLabels(
-            _to_tensor(self.judged_responses),
-            torch.tensor(self.desirable),
-            _to_tensor(self.mismatched),
-        )
+        response = _to_tensor(self.judged_responses)
+        desirable = torch.tensor(self.desirable)
+        places = Sides(_places(desirable), _places(~desirable))
+        tokens = _tokens_of(owner, response[places.chosen], response[places.rejected])
+        return UnpairedLabels(response, desirable, _to_tensor(self.mismatched), places, tokens)
 
-    def _rank_labels(self) -> RankLabels | None:
+    def _rank_labels(self, owner: Tensor) -> RankLabels | None:
         if not self.rankings:
             return None
         longest = max(map(len, self.rankings))
@@ -252,7 +289,9 @@ class _LabelCollector:
             padding = [(UNRANKED, -1)] * (longest - len(ranking))
             padded.append(ranking + padding)
         place, order = torch.tensor(padded).permute(2, 0, 1).contiguous()
-        return RankLabels(order, place)
+        best = _to_tensor([ranking[0][1] for ranking in self.rankings])
+        last = _to_tensor([ranking[-1][1] for ranking in self.rankings])
+        return RankLabels(order, place, _tokens_of(owner, best, last))
 
 
 def _sort_ranking(ranking: Sequence[int], first: int) -> list[tuple[int, int]]:
@@ -261,6 +300,16 @@ def _sort_ranking(ranking: Sequence[int], first: int) -> list[tuple[int, int]]:
     for response, place in enumerate(ranking, first):
         places.append((place or UNRANKED, response))
     return sorted(places)
+
+
+def _tokens_of(owner: Tensor, chosen: Tensor, rejected: Tensor) -> Sides:
+    """Scored tokens of the responses of each side, whose owners are in ``owner``."""
+    return Sides(_places(torch.isin(owner, chosen)), _places(torch.isin(owner, rejected)))
+
+
+def _places(flags: Tensor) -> Tensor:
+    """Where ``flags`` is true, ascending."""
+    return flags.nonzero()[:, 0]
 
 
 def largest_first(trees: Sequence[Tree]) -> list[int]:

@@ -117,24 +117,37 @@ def sum_by_response(values: Tensor, owner: Tensor, responses: int) -> Tensor:
     return values.new_zeros(responses).index_add(0, owner, values)
 
 
-def pad_by_response(values: Tensor, owner: Tensor, responses: int) -> Tensor:
+def tokens_by_response(owner: Tensor, responses: int) -> Tensor:
+    """Number of scored tokens of each response, ``[responses]``; ``bincount`` would make the host wait for a GPU.
+
+    Example:
+        >>> tokens_by_response(torch.tensor([0, 2, 2]), 3)
+        tensor([1, 0, 2])
+    """
+    return sum_by_response(torch.ones_like(owner), owner, responses)
+
+
+def pad_by_response(
+    values: Tensor, owner: Tensor, responses: int, longest: int | None = None
+) -> Tensor:
     """Values of scored tokens with one response a row, ``[responses, longest]``, padded with zeros.
 
     Args:
         values: ``[n]``, one for each scored token.
         owner: ``[n]``, the response it belongs to, ascending.
         responses: how many there are.
+        longest: scored tokens of the response that has most; None reads it from ``owner``.
 
     Example:
         >>> pad_by_response(torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([0, 1, 1]), 2)
         tensor([[-1.,  0.],
                 [-2., -4.]])
     """
-    length = torch.bincount(owner, minlength=responses)
+    length = tokens_by_response(owner, responses)
     start = length.cumsum(0) - length
     number = torch.arange(len(owner), device=owner.device)
     column = number - start[owner]
-    padded = values.new_zeros(responses, int(length.max()))
+    padded = values.new_zeros(responses, int(length.max()) if longest is None else longest)
     return padded.index_put((owner, column), values)
 
 
@@ -180,7 +193,7 @@ def response_logps(
         reference_tokens: of each scored token, ``[n]``; None unless ``token_fields`` names it.
         token_fields: fields of `PerTokenLogps` to fill in; none if empty.
     """
-    length = torch.bincount(trees.owner, minlength=trees.responses)
+    length = tokens_by_response(trees.owner, trees.responses)
     policy = sum_by_response(tokens.logps, trees.owner, trees.responses)
     if not token_fields:
         return Logps(policy, reference, length)
@@ -192,7 +205,7 @@ def response_logps(
     padded = {}
     for name, value in values.items():
         if value is not None:
-            padded[name] = pad_by_response(value, trees.owner, trees.responses)
+            padded[name] = pad_by_response(value, trees.owner, trees.responses, trees.longest)
     return Logps(policy, reference, length, PerTokenLogps(**padded))
 
 

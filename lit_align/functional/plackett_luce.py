@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_align.types import UNRANKED
+from lit_align.batch_labels import UNRANKED
 
 
 def plackett_luce(scores: Tensor, order: Tensor, place: Tensor) -> Tensor:

@@ -56,11 +56,12 @@ def last_tokens(trees: PackedTrees) -> PackedTrees:
     response = trees.response.flatten()
     ids = trees.input_ids.flatten()
     column = torch.arange(len(ids), device=ids.device)
-    in_response = response >= 0
-    last = column.new_zeros(trees.responses)
-    last = last.scatter_reduce(0, response[in_response], column[in_response], "amax")
+    # prompts and padding have a place of their own behind the responses: to leave them out, the host would wait
+    place = torch.where(response >= 0, response, trees.responses)
+    last = column.new_zeros(trees.responses + 1)
+    last = last.scatter_reduce(0, place, column, "amax")[: trees.responses]
     owner = torch.arange(trees.responses, device=ids.device)
-    return trees._replace(predictor=last, target=ids[last], owner=owner)
+    return trees._replace(predictor=last, target=ids[last], owner=owner, longest=1)
 
 
 def unroll(trees: PackedTrees) -> PackedTrees:
@@ -109,6 +110,7 @@ def unroll(trees: PackedTrees) -> PackedTrees:
         target=trees.target,
         owner=trees.owner,
         responses=trees.responses,
+        longest=trees.longest,
     )
 
 

@@ -59,7 +59,7 @@ class Base:
         path: hub id, local folder, GGUF file, or ``package:name/file`` for a file inside an installed Python package.
             Weights are read from safetensors or GGUF only, and no code that comes with a model is run.
         quantization: nf4 stores the weights in 4 bits (QLoRA, with double quantization); none leaves them as they are.
-        dtype: of the computation; auto is bfloat16 on a GPU and float32 on a CPU.
+        dtype: of the computation; auto is bfloat16 on a GPU, which needs units for it, and float32 on a CPU.
         revision: branch, tag or commit on the hub.
         attention: attention implementation as transformers names them; null lets it choose.
     """
@@ -82,12 +82,14 @@ def load_model(
         causal: False also accepts other models, without their head.
 
     Raises:
-        ModelError: if there is no such model, or it is not a causal language model, or it cannot be loaded this way.
+        ModelError: if there is no such model, or it is not a causal language model, or it cannot be loaded this way, or
+            the card does not suit it.
     """
     from transformers import AutoModel, AutoModelForCausalLM
 
     if device is None:
         device = _default_device()
+    check_card(base, device)
     dtype = compute_dtype(base, device)
     place = _place(base.path)
     if place.endswith(".gguf"):
@@ -153,6 +155,35 @@ def compute_dtype(base: Base, device: torch.device) -> torch.dtype:
     """The dtype that ``base.dtype`` means on ``device``."""
     is_half = base.dtype == "bfloat16" or (base.dtype == "auto" and device.type == "cuda")
     return torch.bfloat16 if is_half else torch.float32
+
+
+def check_card(base: Base, device: torch.device) -> None:
+    """Refuse a card that the dtype does not suit, before anything is read.
+
+    Raises:
+        ModelError: if ``dtype`` is auto and the card computes in bfloat16 only by emulation.
+    """
+    if device.type == "cuda":
+        has_units = torch.cuda.is_bf16_supported(including_emulation=False)
+        require_bfloat16(base, torch.cuda.get_device_name(device), has_units)
+
+
+def require_bfloat16(base: Base, card: str, has_units: bool) -> None:
+    """Refuse ``dtype: auto``, which means bfloat16 on a GPU, on a card without units for it.
+
+    Args:
+        base: the model that is computed with.
+        card: its name.
+        has_units: whether it has units for bfloat16.
+
+    Raises:
+        ModelError: naming the card and what to set.
+    """
+    if base.dtype == "auto" and not has_units:
+        raise ModelError(
+            f"model.base.dtype is auto, which is bfloat16 on a GPU, and {card} has no units for bfloat16; set "
+            "model.base.dtype to float32 (4-bit weights stay in 4 bits), or to bfloat16 to emulate it slowly"
+        )
 
 
 def load_config(base: Base) -> PreTrainedConfig:

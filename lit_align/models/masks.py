@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lit_align.compat.flex_attention import compiled_create_block_mask
 from lit_align.functional.trees import FLEX_BLOCK_SIZE, attention_mask
 from lit_align.types import PackedTrees
 
@@ -75,6 +76,7 @@ def _block_mask(trees: PackedTrees, window: int | None) -> BlockMask:
     """`attention_mask` for FlexAttention, which evaluates it pair by pair and skips empty blocks."""
     from torch.nn.attention.flex_attention import create_block_mask
 
+    create = compiled_create_block_mask() if trees.tree.is_cuda else create_block_mask
     tree, response = trees.tree, trees.response
     position = trees.position_ids
 
@@ -90,7 +92,7 @@ def _block_mask(trees: PackedTrees, window: int | None) -> BlockMask:
         return allowed & (distance < window)
 
     rows, length = tree.shape
-    return create_block_mask(
+    block_mask: BlockMask = create(
         attends,
         rows,
         None,
@@ -98,5 +100,5 @@ def _block_mask(trees: PackedTrees, window: int | None) -> BlockMask:
         length,
         device=str(tree.device),
         BLOCK_SIZE=FLEX_BLOCK_SIZE,
-        _compile=tree.is_cuda,
     )
+    return block_mask

@@ -228,10 +228,12 @@ class CrossModal(Stage):
             loss = task_loss + self.alignment.joint * distance.to(task_loss)
             self.log("distance", distance.detach().float())
         self.manual_backward(loss)
-        norm, _ = self.take_step(float(loss.detach()))
-        self.log("loss", task_loss.detach(), prog_bar=True)
+        numbers = [loss.detach(), task_loss.detach(), self.gradient_norm()]
+        loss_value, task_loss_value, norm = torch.stack(numbers).tolist()
+        self.take_step(loss_value, norm)
+        self.log_numbers({"loss": task_loss_value}, prog_bar=True)
         self.log_rates()
-        self.log_dict({"grad_norm": norm, "skipped_steps": float(self.skipped)})
+        self.log_numbers({"grad_norm": norm, "skipped_steps": float(self.skipped)})
 
     def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
         """Add a batch to the metrics."""

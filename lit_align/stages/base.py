@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from lit_align.compat.progress import number_logged_step, use_resumable_loop
 from lit_align.errors import ConfigError, TrainingError
 from lit_align.plugin_signatures import check_signatures
 from lit_align.seeding import step_seed
+from lit_align.stages.exact_step import require_whole_copies
 from lit_align.stages.hparams import plain_hparams
 from lit_align.stages.lr_schedulers import check_scheduler, make_on_trial, step_on_plateau
 from lit_align.stages.resumption import Resumption
@@ -102,7 +104,11 @@ class Stage(LightningModule, ABC):
         Args:
             trainer: of the run.
             data: its data module, which may have read nothing yet.
+
+        Raises:
+            ConfigError: naming the setting.
         """
+        require_whole_copies(trainer)
         parts = [getattr(self, name, None) for name in PARTS]
         parts += [getattr(data, name, None) for name in DATA_PARTS]
         check_signatures(*parts)
@@ -199,16 +205,23 @@ class Stage(LightningModule, ABC):
                 "was not finite: nothing was learned from their rows; lower the learning rate or look at the rows"
             )
 
-    def take_step(self, loss: float) -> tuple[Tensor, bool]:
-        """Update the parameters once from their gradients, unless loss or gradient is not finite.
-
-        Returns:
-            The gradient norm before clipping, and whether the update was made.
-        """
-        scheduler = cast(Any, self.lr_schedulers())
+    def gradient_norm(self) -> Tensor:
+        """The norm of the whole gradient before clipping, ``[]``, on the stage's device."""
         parameters = self.trained_parameters().values()
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        return torch.nn.utils.get_total_norm(gradients).to(self.device)
+
+    def take_step(self, loss: float, norm: float) -> bool:
+        """Update the parameters once from their gradients, unless loss or gradient is not finite.
+
+        Args:
+            loss: of the step.
+            norm: of its gradient, see `gradient_norm`; read together with the loss, a GPU makes the host wait once.
+
+        Returns:
+            Whether the update was made.
+        """
+        scheduler = cast(Any, self.lr_schedulers())
         is_finite = self._check_finite(loss, norm)
         self._set_learning_rates()
         if is_finite:
@@ -220,7 +233,7 @@ class Stage(LightningModule, ABC):
             if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
         cast(Any, self.optimizers()).zero_grad()
-        return norm, is_finite
+        return is_finite
 
     def step_optimizer(self) -> None:
         """Run the optimizer; Lightning counts it as one global step."""
@@ -230,7 +243,19 @@ class Stage(LightningModule, ABC):
         """Log the learning rates of the step, in double precision, and the memory in use."""
         rates = dict(zip(self.lr_names, self.learning_rates, strict=False))
         exact = {name: torch.tensor(rate, dtype=torch.float64) for name, rate in rates.items()}
-        self.log_dict({**exact, "memory_gib": memory_in_use(self.device)}, prog_bar=True)
+        self.log_numbers({**exact, "memory_gib": memory_in_use(self.device)}, prog_bar=True)
+
+    def log_numbers(self, numbers: Mapping[str, float | Tensor], *, prog_bar: bool = False) -> None:
+        """Log numbers that the host knows; Lightning would send each of them to a GPU and read it back.
+
+        Args:
+            numbers: by name.
+            prog_bar: whether the progress bar shows them.
+        """
+        on_host = {}
+        for name, number in numbers.items():
+            on_host[name] = number if isinstance(number, Tensor) else torch.tensor(float(number))
+        self.log_dict(on_host, prog_bar=prog_bar)
 
     def step_on_plateau(self, metrics: Mapping[str, Tensor]) -> None:
         """Give a scheduler that waits for a metric the metrics of a validation."""
@@ -263,23 +288,23 @@ class Stage(LightningModule, ABC):
                 group["lr"] = options["lr"] * multiplier
         self.learning_rates = [float(group["lr"]) for group in groups]
 
-    def _check_finite(self, loss: float, norm: Tensor) -> bool:
+    def _check_finite(self, loss: float, norm: float) -> bool:
         """Whether the step can be taken; counts the others, and stops the run after too many in a row."""
-        if bool(torch.isfinite(norm)) and abs(loss) < float("inf"):
+        if math.isfinite(norm) and math.isfinite(loss):
             self.bad_steps = 0
             return True
         self.bad_steps += 1
         self.skipped += 1
         if self.skipped == 1:
             rank_zero_warn(
-                f"step {self.global_step}: its loss {loss} or gradient norm {norm.item()} is not finite, it is skipped"
+                f"step {self.global_step}: its loss {loss} or gradient norm {norm} is not finite, it is skipped"
                 f"{_describe_rows(self._batch)}; more of them are counted in skipped_steps"
             )
         if self.bad_steps >= self.max_bad_steps:
             path = self.run_folder / "checkpoints" / "stopped.ckpt"
             self.trainer.save_checkpoint(path)
             raise TrainingError(
-                f"loss {loss} and gradient norm {norm.item()} were not finite in {self.bad_steps} steps in a row; the "
+                f"loss {loss} and gradient norm {norm} were not finite in {self.bad_steps} steps in a row; the "
                 f"state before them is in {path}; lower the learning rate or look at the rows with `lit-align inspect`"
             )
         return False

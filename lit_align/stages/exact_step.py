@@ -12,14 +12,43 @@ from typing import cast
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+)
 from torch import Tensor
 
-MetricSums = dict[str, tuple[Tensor, Tensor]]
-"""Metrics of one micro-batch: name → (sum, count), so that micro-batches and ranks add up."""
+from lit_align.data.transfer import numbers_to_device
+from lit_align.errors import ConfigError
+
+MetricSums = dict[str, tuple[Tensor, Tensor | float]]
+"""Metrics of one micro-batch: name → (sum, count), so that micro-batches and ranks add up.
+
+A count that the host knows is a float: as a tensor it would have to be sent to a GPU, and read back from there.
+"""
 
 StepSums = dict[str, tuple[float, float]]
 """Metrics of a whole step: name → (sum, count) over all its micro-batches and ranks."""
+
+
+def require_whole_copies(trainer: Trainer) -> None:
+    """Refuse a strategy by which a process holds a share of the weights: sums over ranks would be wrong silently.
+
+    Args:
+        trainer: of the run.
+
+    Raises:
+        ConfigError: naming the strategy.
+    """
+    strategy = trainer.strategy
+    is_whole = isinstance(strategy, SingleDeviceStrategy | DDPStrategy)
+    if not is_whole or isinstance(strategy, DeepSpeedStrategy):
+        raise ConfigError(
+            f"trainer.strategy is {type(strategy).__name__}, by which no process holds all adapters; leave it out for "
+            "one GPU, or set ddp"
+        )
 
 
 def without_backward_sync(strategy: Strategy) -> AbstractContextManager[None]:
@@ -28,33 +57,60 @@ def without_backward_sync(strategy: Strategy) -> AbstractContextManager[None]:
     return cast(AbstractContextManager[None], block_sync())
 
 
-def add_sums(totals: MetricSums, sums: MetricSums) -> None:
-    """Add the metrics of one micro-batch to the step's totals, in float32 and without gradient."""
-    for name, (total, count) in sums.items():
-        zero = torch.zeros((), device=total.device)
-        step_total, step_count = totals.get(name, (zero, zero))
-        step_total = step_total + total.detach().float()
-        totals[name] = (step_total, step_count + count)
-
-
-def reduce_sums(
-    totals: MetricSums, names: Sequence[str], strategy: Strategy, device: torch.device
-) -> StepSums:
-    """Sums and counts over all ranks.
+class MetricTotals:
+    """Sums and counts of a step's metrics over its micro-batches; on a GPU nothing of them is read before the end.
 
     Args:
-        totals: of this rank.
         names: metrics in the order in which all ranks send them; those that a rank lacks count as 0.
-        strategy: reduces over ranks.
-        device: where zeros for lacking metrics are made.
+        device: of the sums.
+
+    Example:
+        >>> totals = MetricTotals(["loss", "kl"], torch.device("cpu"))
+        >>> for loss in (1.0, 2.0):
+        ...     totals.add({"loss": (torch.tensor(loss), 3.0)})
+        >>> totals.step_sums([3.0, 0.0, 0.0, 0.0])
+        {'loss': (3.0, 6.0), 'kl': (0.0, 0.0)}
     """
-    zero = torch.zeros((), device=device)
-    values: list[Tensor] = []
-    for name in names:
-        values += totals.get(name, (zero, zero))
-    reduced = strategy.reduce(torch.stack(values), reduce_op="sum").tolist()
-    pairs = zip(reduced[::2], reduced[1::2], strict=True)
-    return dict(zip(names, pairs, strict=True))
+
+    def __init__(self, names: Sequence[str], device: torch.device) -> None:
+        self.names = tuple(names)
+        self.numbers = torch.zeros(2 * len(self.names), device=device)  # sums, then counts
+        self.known_counts = dict.fromkeys(self.names, 0.0)
+
+    def add(self, sums: MetricSums) -> None:
+        """Add the metrics of one micro-batch, in float32 and without gradient."""
+        zero = torch.zeros((), device=self.numbers.device)
+        totals, counts = [], []
+        for name in self.names:
+            total, count = sums.get(name, (zero, 0.0))
+            totals.append(total.detach().float())
+            if isinstance(count, Tensor):
+                counts.append(count.detach().float())
+            else:
+                counts.append(zero)
+                self.known_counts[name] += count
+        self.numbers = self.numbers + torch.stack(totals + counts)
+
+    def reduced(self, strategy: Strategy, world_size: int) -> Tensor:
+        """Sums and counts over all ranks, ``[2 * metrics]``, as `step_sums` takes them once the host has them."""
+        if world_size > 1:
+            known = [0.0] * len(self.names) + list(self.known_counts.values())
+            self.numbers = self.numbers + numbers_to_device(known, self.numbers.device)
+            self.known_counts = dict.fromkeys(self.names, 0.0)
+            self.numbers = strategy.reduce(self.numbers, reduce_op="sum")
+        return self.numbers
+
+    def step_sums(self, numbers: Sequence[float]) -> StepSums:
+        """The sum and the count of each metric.
+
+        Args:
+            numbers: what `reduced` returned.
+        """
+        sums: StepSums = {}
+        for place, name in enumerate(self.names):
+            count = numbers[len(self.names) + place] + self.known_counts[name]
+            sums[name] = (numbers[place], count)
+        return sums
 
 
 def sum_gradients_over_ranks(parameters: Sequence[torch.nn.Parameter], trainer: Trainer) -> None:

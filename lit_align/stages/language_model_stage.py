@@ -23,7 +23,7 @@ from lit_align.models.adapter_set import AdapterSet, require_checkpointing
 from lit_align.models.check_once import check_once
 from lit_align.models.inventory import adapted_layers
 from lit_align.models.layers import model_without_weights, read_layers
-from lit_align.models.load import Base, load_config, load_model, load_tokenizer
+from lit_align.models.load import Base, check_card, load_config, load_model, load_tokenizer
 from lit_align.models.lora import Lora
 from lit_align.models.tree_forward import TreeForward
 from lit_align.objectives import Objective
@@ -35,9 +35,8 @@ from lit_align.stages.checkpoints import save_adapter_beside_checkpoints
 from lit_align.stages.data_checks import check_label_kind
 from lit_align.stages.exact_step import (
     MetricSums,
+    MetricTotals,
     StepSums,
-    add_sums,
-    reduce_sums,
     sum_gradients_over_ranks,
     without_backward_sync,
 )
@@ -200,6 +199,7 @@ class LanguageModelStage(Stage):
         if self._is_checked:
             return
         super().check_before_data(trainer, data)
+        check_card(self.base, trainer.strategy.root_device)
         has_validation = getattr(data, "paths", {}).get("validation", True)
         validates = bool(has_validation) and bool(trainer.limit_val_batches)
         if type(self).__module__.startswith("lit_align."):  # a stage of a plugin may log more
@@ -259,25 +259,28 @@ class LanguageModelStage(Stage):
             metrics, norm = self.update(step, is_logging_step(self.trainer))
             self.log_step(step, metrics, norm)
 
-    def update(self, step: Step, statistics: bool) -> tuple[dict[str, float], Tensor]:
+    def update(self, step: Step, statistics: bool) -> tuple[dict[str, float], float]:
         """Sum over the micro-batches, divide by the global count, update once.
+
+        A GPU makes the host wait once, for the metrics and the gradient norm together.
 
         Returns:
             The metrics of the step over all ranks, and the gradient norm.
         """
         strategy, count = self.trainer.strategy, self.loss_denominator(step)
-        totals: MetricSums = {}
+        totals = MetricTotals(("loss", *self.metric_names), self.device)
         for batch in step.batches:
             with without_backward_sync(strategy), self.out_of_memory_advice(batch):
                 loss, sums = self.losses(batch, statistics)
                 self.manual_backward(loss / count)
-            add_sums(totals, {"loss": (loss, torch.zeros_like(loss)), **sums})
-        step_sums = reduce_sums(totals, ("loss", *self.metric_names), strategy, self.device)
+            totals.add({"loss": (loss, 0.0), **sums})
+        numbers = totals.reduced(strategy, self.trainer.world_size)
+        sum_gradients_over_ranks(list(self.trained_parameters().values()), self.trainer)
+        *reduced, norm = torch.cat([numbers, self.gradient_norm()[None]]).tolist()
+        step_sums = totals.step_sums(reduced)
         step_sums["loss"] = (step_sums["loss"][0], count)  # the same mean on every rank
         metrics = {name: total / n for name, (total, n) in step_sums.items() if n}
-        sum_gradients_over_ranks(list(self.trained_parameters().values()), self.trainer)
-        norm, is_updated = self.take_step(metrics["loss"])
-        if is_updated:
+        if self.take_step(metrics["loss"], norm):
             self.after_step(metrics, step_sums)
         return metrics, norm
 
@@ -287,15 +290,15 @@ class LanguageModelStage(Stage):
             self.adapters, self.base, self.lora, batch.trees, self.gradient_checkpointing
         )
 
-    def log_step(self, step: Step, metrics: dict[str, float], norm: Tensor) -> None:
+    def log_step(self, step: Step, metrics: dict[str, float], norm: Tensor | float) -> None:
         """Log one step's metrics and its speed."""
         self.tokens_seen += step.tokens
         num_tokens = sum(tree.tokens for tree in step.trees)
         speed = num_tokens * self.trainer.world_size / (time.perf_counter() - self._started)
-        self.log_dict({"loss": metrics.pop("loss"), "tokens/s": speed}, prog_bar=True)
+        self.log_numbers({"loss": metrics.pop("loss"), "tokens/s": speed}, prog_bar=True)
         self.log_rates()
         counts = {"num_tokens": float(self.tokens_seen), "skipped_steps": float(self.skipped)}
-        self.log_dict({**metrics, "grad_norm": norm, **counts})
+        self.log_numbers({**metrics, "grad_norm": norm, **counts})
 
     def validation_step(self, step: Step, batch_idx: int) -> None:
         """Add one step to the validation metrics."""

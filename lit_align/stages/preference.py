@@ -9,6 +9,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from lit_align.batch_labels import PairLabels, RankLabels, UnpairedLabels
+from lit_align.data.transfer import numbers_to_device
 from lit_align.errors import ConfigError, DataError, TrainingError
 from lit_align.functional.logps import response_logps, sum_by_response
 from lit_align.models.fingerprint import adapter_fingerprint
@@ -33,17 +35,7 @@ from lit_align.stages.preference_losses import (
     unpaired_losses,
 )
 from lit_align.stages.remembered_reference import RememberedReference
-from lit_align.types import (
-    Batch,
-    LabelKind,
-    Logps,
-    PackedTrees,
-    PairLabels,
-    RankLabels,
-    Step,
-    TokenLogps,
-    UnpairedLabels,
-)
+from lit_align.types import Batch, LabelKind, Logps, PackedTrees, Step, TokenLogps
 
 OF_REFERENCE = ("model.base", "model.init_adapter", "model.objective")
 """Settings that what is remembered of the reference depends on."""
@@ -139,7 +131,7 @@ class Preference(LanguageModelStage):
         result = self.label_losses(batch, tokens)
         sums = result.sums
         if statistics:
-            sums = {**sums, **token_metrics(batch.trees, tokens, result)}
+            sums = {**sums, **token_metrics(tokens, result)}
         return result.losses.sum(), sums
 
     def label_losses(self, batch: Batch, tokens: TokenLogps) -> PreferenceLosses:
@@ -162,7 +154,8 @@ class Preference(LanguageModelStage):
                     pairwise, pairwise_losses, pairwise, labels, logps, self.label_noise
                 )
             case UnpairedObjective() as unpaired, Batch(unpaired=UnpairedLabels() as labels):
-                baseline = self.baseline().to(logps.policy)
+                baseline = numbers_to_device(self.baseline(), logps.policy.device)
+                baseline = baseline.to(logps.policy.dtype)
                 noise = self.label_noise
                 return call_plugin(
                     unpaired, unpaired_losses, unpaired, labels, logps, noise, baseline
@@ -252,7 +245,9 @@ class Preference(LanguageModelStage):
             adapter = adapter_fingerprint(self.adapters, "reference")
             fingerprint = f"{adapter}-{tokenizer_fingerprint(self.tokenizer)}"
             self._cache = ReferenceCache(Path(self.cache_reference), fingerprint, self.global_rank)
-        return self._cache.get_or_compute(batch.source, compute).to(self.device)
+        return numbers_to_device(
+            self._cache.get_or_compute(batch.source, compute), trees.input_ids.device
+        )
 
     def reference_tokens(self, batch: Batch) -> Tensor:
         """Log-probabilities of the scored tokens under the reference, ``[n]``."""

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lit_align.batch_labels import PairLabels, RankLabels, Sides, UnpairedLabels
+from lit_align.data.transfer import numbers_to_device
 from lit_align.errors import DataError
 from lit_align.objectives import (
     PairwiseObjective,
@@ -18,15 +20,7 @@ from lit_align.objectives import (
 )
 from lit_align.plugin_contracts import require_losses
 from lit_align.stages.exact_step import MetricSums
-from lit_align.types import (
-    Logps,
-    PackedTrees,
-    PairLabels,
-    RankLabels,
-    TokenLogps,
-    Tree,
-    UnpairedLabels,
-)
+from lit_align.types import Logps, TokenLogps, Tree
 
 SIDE_METRICS = (
     "rewards/chosen",
@@ -46,15 +40,13 @@ class PreferenceLosses(NamedTuple):
 
     Args:
         losses: ``[items]``.
-        chosen: indices of the preferred responses, for metrics.
-        rejected: indices of the others.
         sums: metrics.
+        tokens: scored tokens of the preferred responses and of the others; None if there are no metrics of tokens.
     """
 
     losses: Tensor
-    chosen: Tensor
-    rejected: Tensor
     sums: MetricSums
+    tokens: Sides | None = None
 
 
 def pairwise_losses(
@@ -83,7 +75,7 @@ def pairwise_losses(
     require_losses(objective, losses, chosen.policy, len(chosen.policy), "pairs")
     p = labels.probability
     p = p * (1 - label_noise) + (1 - p) * label_noise
-    if (p < 1).any():
+    if label_noise or not _are_certain(labels):
         if objective.couples_batch:
             raise DataError(
                 f"{objective} cannot use labels with a probability below 1; use another loss, or other data"
@@ -100,7 +92,14 @@ def pairwise_losses(
         if objective.needs_reference:
             sums["shift/chosen"] = _sum_and_count(chosen.policy - chosen.reference)
             sums["shift/rejected"] = _sum_and_count(rejected.policy - rejected.reference)
-    return PreferenceLosses(losses, labels.chosen, labels.rejected, sums)
+    return PreferenceLosses(losses, sums, labels.tokens)
+
+
+def _are_certain(labels: PairLabels) -> bool:
+    """Whether every probability is 1; only labels that were not packed have to be read."""
+    if labels.are_certain is None:
+        return not bool((labels.probability < 1).any())
+    return labels.are_certain
 
 
 def unpaired_losses(
@@ -126,22 +125,19 @@ def unpaired_losses(
     if label_noise:
         flipped = objective(responses, ~desirable, baseline)
         losses = (1 - label_noise) * losses + label_noise * flipped
+    chosen, rejected = labels.places
     with torch.no_grad():
         policy = responses.policy
         rewards = objective.implicit_reward(responses)
-        sums = _side_sums(
-            rewards[desirable], rewards[~desirable], policy[desirable], policy[~desirable]
-        )
+        sums = _side_sums(rewards[chosen], rewards[rejected], policy[chosen], policy[rejected])
         mismatched = logps.take(labels.mismatched)
         sums["kl"] = _sum_and_count(mismatched.policy - mismatched.reference)
-    chosen = labels.response[desirable]
-    rejected = labels.response[~desirable]
-    return PreferenceLosses(losses, chosen, rejected, sums)
+    return PreferenceLosses(losses, sums, labels.tokens)
 
 
 def ranked_losses(objective: RankedObjective, labels: RankLabels, logps: Logps) -> PreferenceLosses:
     """Loss of each ranking; for metrics its best response counts as chosen and its last one as rejected."""
-    order, place = labels
+    order, place = labels.order, labels.place
     is_ranked = order >= 0
     last_index = is_ranked.sum(1, keepdim=True) - 1
     first = order[:, 0]
@@ -151,13 +147,13 @@ def ranked_losses(objective: RankedObjective, labels: RankLabels, logps: Logps) 
         rewards = objective.implicit_reward(logps)
         ranked_rewards = rewards[order.clamp(min=0)]
         wins = _wins(ranked_rewards[:, :, None], ranked_rewards[:, None])
-        wins = wins[_is_comparison(is_ranked, place)]
+        is_comparison = _is_comparison(is_ranked, place).float()
         sums = _side_sums(rewards[first], rewards[last], policy[first], policy[last])
         sums["rewards/margins"] = _sum_and_count(rewards[first] - rewards[last])
-        sums["rewards/accuracies"] = _sum_and_count(wins)
+        sums["rewards/accuracies"] = ((wins * is_comparison).sum(), is_comparison.sum())
     losses = objective(logps, order, place)
     require_losses(objective, losses, logps.policy, len(order), "rankings")
-    return PreferenceLosses(losses, first, last, sums)
+    return PreferenceLosses(losses, sums, labels.tokens)
 
 
 def _wins(first: Tensor, second: Tensor) -> Tensor:
@@ -165,18 +161,18 @@ def _wins(first: Tensor, second: Tensor) -> Tensor:
     return (first > second).float() + 0.5 * (first == second).float()
 
 
-def token_metrics(trees: PackedTrees, tokens: TokenLogps, result: PreferenceLosses) -> MetricSums:
+def token_metrics(tokens: TokenLogps, result: PreferenceLosses) -> MetricSums:
     """Metrics over tokens; ``tokens`` must have the policy's statistics."""
     assert tokens.entropy is not None
     assert tokens.mean_logit is not None
     assert tokens.top1 is not None
-    is_chosen = torch.isin(trees.owner, result.chosen)
-    is_rejected = torch.isin(trees.owner, result.rejected)
+    assert result.tokens is not None
+    chosen, rejected = result.tokens
     return {
         "entropy": _sum_and_count(tokens.entropy),
-        "logits/chosen": _sum_and_count(tokens.mean_logit[is_chosen]),
-        "mean_token_accuracy": _sum_and_count(tokens.top1[is_chosen].float()),
-        "logits/rejected": _sum_and_count(tokens.mean_logit[is_rejected]),
+        "logits/chosen": _sum_and_count(tokens.mean_logit[chosen]),
+        "mean_token_accuracy": _sum_and_count(tokens.top1[chosen].float()),
+        "logits/rejected": _sum_and_count(tokens.mean_logit[rejected]),
     }
 
 
@@ -186,8 +182,8 @@ def _is_comparison(is_ranked: Tensor, place: Tensor) -> Tensor:
     return is_better & is_ranked[:, :, None] & is_ranked[:, None]
 
 
-def _sum_and_count(values: Tensor) -> tuple[Tensor, Tensor]:
-    return values.sum(), values.new_tensor(float(values.numel()))
+def _sum_and_count(values: Tensor) -> tuple[Tensor, float]:
+    return values.sum(), float(values.numel())
 
 
 def _side_sums(
@@ -212,7 +208,7 @@ def rating_losses(
     for tree in trees:
         for rating in tree.group.ratings:
             rows.append([rating.get(name, math.nan) for name in objective.attributes])
-    ratings = scores.new_tensor(rows)
+    ratings = numbers_to_device(torch.tensor(rows, dtype=scores.dtype), scores.device)
     sums: MetricSums = {}
     with torch.no_grad():
         errors = (scores - ratings).abs().nan_to_num()
@@ -220,7 +216,6 @@ def rating_losses(
         columns = zip(objective.attributes, errors.T, is_rated.T, strict=True)
         for name, column_errors, column_is_rated in columns:
             sums[f"errors/{name}"] = (column_errors.sum(), column_is_rated.sum())
-    responses = torch.arange(len(scores), device=scores.device)
     losses = objective(scores, ratings)
     require_losses(objective, losses, scores, len(scores), "responses")
-    return PreferenceLosses(losses, responses, responses, sums)
+    return PreferenceLosses(losses, sums)

@@ -10,8 +10,10 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lit_align.batch_labels import PairLabels, RankLabels
 from lit_align.data.label_conversion import ordered_pairs
 from lit_align.data.scoring import score_trees
+from lit_align.data.transfer import numbers_to_device
 from lit_align.errors import ConfigError, DataError
 from lit_align.models.adapter_files import save_adapter
 from lit_align.models.heads import ScoreHead
@@ -27,7 +29,7 @@ from lit_align.stages.preference_losses import (
     ranked_losses,
     rating_losses,
 )
-from lit_align.types import Batch, Logps, PackedTrees, PairLabels, RankLabels, Step, Tree
+from lit_align.types import Batch, Logps, PackedTrees, Step, Tree
 
 NORMALIZATION_GROUPS = 256  # groups over whose responses mean and scale are measured
 SMALLEST_SCALE = 1e-4  # a smaller standard deviation of scores is noise
@@ -116,7 +118,7 @@ class RewardModel(LanguageModelStage):
             member_losses.append(result.losses.sum())
         losses = torch.stack(member_losses)
         mean = losses.detach().mean()
-        sums: MetricSums = {"loss": (mean, torch.zeros_like(mean))}
+        sums: MetricSums = {"loss": (mean, 0.0)}
         if not statistics:
             return losses.sum(), sums
         scores = torch.stack(outputs).detach()
@@ -126,8 +128,7 @@ class RewardModel(LanguageModelStage):
                 sums[name] = metrics[name]
         if len(self.members) > 1:
             spread = scores.std(0).flatten()
-            count = spread.new_tensor(float(len(spread)))
-            sums["rewards/std"] = (spread.sum(), count)
+            sums["rewards/std"] = (spread.sum(), float(len(spread)))
         return losses.sum(), sums
 
     def member_scores(self, member: str, trees: PackedTrees, training: bool) -> Tensor:
@@ -147,7 +148,8 @@ class RewardModel(LanguageModelStage):
         match self.objective, batch:
             case PairwiseObjective() as pairwise, Batch(pairs=PairLabels() as labels):
                 result = call_plugin(pairwise, pairwise_losses, pairwise, labels, logps, 0.0)
-                weights = result.losses.new_tensor(_pair_weights(batch.source))
+                weights = torch.tensor(_pair_weights(batch.source), dtype=result.losses.dtype)
+                weights = numbers_to_device(weights, result.losses.device)
                 return result._replace(losses=result.losses * weights)
             case RankedObjective() as ranked, Batch(rankings=RankLabels() as labels):
                 return call_plugin(ranked, ranked_losses, ranked, labels, logps)

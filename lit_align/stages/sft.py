@@ -45,7 +45,7 @@ class SFT(LanguageModelStage):
         loss = losses.sum()
         if tokens.top1 is None or tokens.entropy is None:
             return loss, {}
-        count = tokens.logps.new_tensor(float(len(tokens.logps)))
+        count = float(len(tokens.logps))
         return loss, {
             "mean_token_accuracy": (tokens.top1.float().sum(), count),
             "entropy": (tokens.entropy.sum(), count),

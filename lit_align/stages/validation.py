@@ -32,7 +32,8 @@ class ValidationMetrics(MetricCollection):
 
     def add_sums(self, sums: MetricSums, loss: torch.Tensor, count: int) -> None:
         """Add the sums of one micro-batch, its loss as a mean over ``count`` labels."""
-        total, _ = sums.get("loss", (loss, loss))
-        for name, (value, n) in {**sums, "loss": (total, loss.new_tensor(float(count)))}.items():
+        total, _ = sums.get("loss", (loss, 0.0))
+        for name, (value, n) in {**sums, "loss": (total, float(count))}.items():
             if n:  # update() overwrites the weight where the value is NaN
-                self[name].update(value / n, weight=n.clone())
+                weight = n.clone() if isinstance(n, torch.Tensor) else loss.new_tensor(n)
+                self[name].update(value / n, weight=weight)

@@ -46,13 +46,17 @@ def data(job: dict, rows: list[dict]) -> Comparisons:
     return made
 
 
+def base(job: dict) -> Base:
+    """The model of a job, as both systems load it."""
+    quantization = job.get("quantization", "none")
+    return Base(job["model"], quantization, job["dtype"], attention=job["attention"])
+
+
 def stage(job: dict) -> Preference:
     """The stage with its model loaded and the given adapter on it."""
     made = Preference(
         objective=DPO(beta=job["beta"]),
-        base=Base(
-            job["model"], quantization="none", dtype=job["dtype"], attention=job["attention"]
-        ),
+        base=base(job),
         lora=Lora(r=16, alpha=32, dropout=0.0),
         optimizer=partial(
             torch.optim.AdamW, lr=job["lr"], weight_decay=0.0, fused=job["device"] == "cuda"
@@ -89,7 +93,6 @@ def run(job: dict, rows: list[dict]) -> tuple[dict, dict[str, torch.Tensor]]:
     trainer = Trainer(
         accelerator="gpu" if cuda else "cpu",
         devices=1,
-        precision="bf16-true" if job["dtype"] == "bfloat16" else "32-true",
         max_epochs=1,
         log_every_n_steps=1,  # TRL works out its dashboard in every step, so here we do too
         logger=False,

@@ -19,12 +19,12 @@ def main(file: str) -> None:
     job["adapter"] = load_file(job["adapter"])
     weights: dict[str, torch.Tensor] = {}
     if job["system"] == "trl":
-        from lit_align.models.load import Base, load_model
+        from lit_align.models.load import load_model
 
-        from . import trl_side
+        from . import our_side, trl_side
 
-        base = Base(job["model"], quantization="none", dtype=job["dtype"])
-        figures, weights = trl_side.run(load_model(base, torch.device(job["device"])), job, rows)
+        model = load_model(our_side.base(job), torch.device(job["device"]))
+        figures, weights = trl_side.run(model, job, rows)
     elif job["system"] == "ours":
         from . import our_side
 

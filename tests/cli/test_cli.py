@@ -1,6 +1,7 @@
 """What the command answers: at once where nothing is asked for, in one sentence where something is wrong."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lit_align.__main__ import main
+from lit_align.__main__ import ALLOCATOR, main
 from tests.stages.runs import arguments
 
 ROOT = Path(__file__).parents[2]
@@ -212,6 +213,17 @@ def test_help_and_version_import_nothing_heavy():
     assert "lit-align fit -c FILE" in out
     assert "lit-align 0.1.0" in out
     assert out.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", [None, *ALLOCATOR])
+def test_the_allocator_is_set_unless_the_user_has(name, monkeypatch, capsys):
+    for variable in ALLOCATOR:
+        monkeypatch.delenv(variable, raising=False)
+    if name is not None:
+        monkeypatch.setenv(name, "max_split_size_mb:64")
+    main(["--version"])
+    values = {os.environ[variable] for variable in ALLOCATOR if variable in os.environ}
+    assert values == {"max_split_size_mb:64" if name else "expandable_segments:True"}
 
 
 def test_the_parser_imports_no_more_than_lightning_does():

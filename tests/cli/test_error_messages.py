@@ -45,6 +45,10 @@ FIT = [
         # what the trainer itself refuses
         ("--trainer.max_epochs=-7", "trainer.max_epochs is -7: `max_epochs` must be a non-negative integer or -1. You"),
         ("--trainer.devices=some", "trainer.devices is some: `devices` selected with `CPUAccelerator` should be an in"),
+        # strategies that give each process a share of the weights
+        ("--trainer.strategy=fsdp", "trainer.strategy is fsdp; leave it out for one GPU, or set ddp: a step's grad"),
+        ("--trainer.strategy=deepspeed_stage_2", "trainer.strategy is deepspeed_stage_2; leave it out for one GPU, o"),
+        ("--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy", "trainer.strategy is lightning"),
         # what no setting may name, whoever wrote it
         ("--model.objective=os.system", "os.system may not be named in settings, since it can run anything"),
         ("--model.optimizer=subprocess.run", "subprocess.run may not be named in settings, since it can run anything"),

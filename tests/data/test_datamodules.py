@@ -226,4 +226,5 @@ def test_only_tensors_are_moved(tmp_path, pairs, tokenizer):
     for before, after in zip(step.batches, moved.batches, strict=True):
         assert after.source is before.source
         assert after.trees.responses == before.trees.responses
-        assert {t.device.type for t in (*after.trees[:-1], *after.pairs)} == {"meta"}
+        moved_tensors = (*after.trees[:7], *after.pairs[:5], *after.pairs.tokens)
+        assert {tensor.device.type for tensor in moved_tensors} == {"meta"}

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer
 
 from lit_align.errors import ModelError
-from lit_align.models.load import Base, load_model, load_tokenizer
+from lit_align.models.load import Base, load_model, load_tokenizer, require_bfloat16
 
 CPU = torch.device("cpu")
 TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "good"}]
@@ -236,6 +236,17 @@ def test_code_that_comes_with_a_model_is_not_run(tiny, tmp_path):
 def test_an_attention_that_cannot_run_here_is_refused(tiny):
     with pytest.raises(ModelError, match=r"cannot load .*no_such_attention"):
         load_model(Base(tiny, "none", attention="no_such_attention"), CPU)
+
+
+def test_a_card_without_bfloat16_is_named_with_the_remedy():
+    with pytest.raises(
+        ModelError,
+        match=r"bfloat16 on a GPU, and Tesla T4 has no units for bfloat16; set model.base.",
+    ):
+        require_bfloat16(Base("model"), "Tesla T4", has_units=False)
+    for dtype in ("float32", "bfloat16"):  # what is asked for by name is computed
+        require_bfloat16(Base("model", dtype=dtype), "Tesla T4", has_units=False)
+    require_bfloat16(Base("model"), "NVIDIA H100", has_units=True)
 
 
 def test_chatml_ends_turns_with_a_token_that_is_learned(tiny, tmp_path):

@@ -185,7 +185,7 @@ def test_plackett_luce_with_ties_and_responses_without_a_place(places):
     scores = torch.tensor([0.3, -1.2, 2.0, 0.7], dtype=torch.float64)
     tree = Tree([1], [[2]] * 4, [[True]] * 4, Group("", [""] * 4, ranking=places))
     ((batch),) = pack([tree], 100)
-    found = PlackettLuce()(Logps(scores, scores, torch.ones(4)), *batch.rankings)
+    found = PlackettLuce()(Logps(scores, scores, torch.ones(4)), *batch.rankings[:2])
     assert found.item() == pytest.approx(plackett_luce_by_hand(scores.tolist(), places), rel=1e-12)
 
 

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lit_align.batch_labels import PairLabels
 from lit_align.objectives.bradley_terry import BradleyTerry
 from lit_align.stages.preference_losses import pairwise_losses
-from lit_align.types import Logps, PairLabels
+from lit_align.types import Logps
 
 pytest.importorskip("trl", reason="needs TRL: pip install -e .[peers]")
 PAIRS = 6

@@ -10,10 +10,12 @@ from lit_align.models.adapter_files import save_adapter
 from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
 from lit_align.models.reference_cache import ReferenceCache
+from lit_align.objectives.bradley_terry import BradleyTerry
 from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.objectives.dpo import DPO
 from lit_align.objectives.ipo import IPO
 from lit_align.stages.preference import Preference
+from lit_align.stages.reward_model import RewardModel
 from lit_align.stages.sft import SFT
 from lit_align.types import Group, Pair, Step, Tree
 
@@ -187,3 +189,23 @@ def test_another_adapter_has_another_cache(tiny, tmp_path):
         )
         gradient(module, one)
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("cls", "objective"),
+    [(Preference, DPO()), (RewardModel, BradleyTerry()), (SFT, CrossEntropy())],
+)
+def test_padding_to_few_shapes_changes_neither_loss_nor_gradient(cls, objective, tiny):
+    module = stage(cls, objective, tiny)
+    rows = trees(7, responses=3)
+    tight = Step.from_batches(tuple(pack(rows, 128, dense=True)))
+    padded = Step.from_batches(tuple(pack(rows, 128, dense=True, few_shapes=True)))
+    assert {batch.trees.input_ids.shape for batch in padded.batches} <= {
+        (1, 64),
+        (2, 64),
+        (1, 128),
+        (1, 96),
+    }
+    (loss, grad), (loss_, grad_) = gradient(module, tight), gradient(module, padded)
+    assert loss_ == pytest.approx(loss, rel=1e-6)
+    assert torch.dist(grad, grad_) < 2e-6 * grad.norm()

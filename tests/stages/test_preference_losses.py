@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from lit_align.batch_labels import PairLabels, RankLabels
 from lit_align.cli.main import main
 from lit_align.data.kto_mismatched import add_mismatched_responses
 from lit_align.data.packing import pack
@@ -24,7 +25,7 @@ from lit_align.stages.preference import Preference
 from lit_align.stages.preference_losses import pairwise_losses, ranked_losses
 from lit_align.stages.reward_model import RewardModel
 from lit_align.stages.sft import SFT
-from lit_align.types import Group, Pair, PairLabels, RankLabels, Step, Tree
+from lit_align.types import Group, Pair, Step, Tree
 from tests import objective_registry
 from tests.stages.runs import arguments, folder_of, trace, write_pairs
 from tests.stages.test_exact import gradient, stage, trees

@@ -4,14 +4,18 @@ import csv
 import datetime
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from safetensors.torch import load_file
 
 from lit_align.cli.main import main
+from lit_align.errors import ConfigError
 from lit_align.stages.answering import prediction_record
+from lit_align.stages.exact_step import require_whole_copies
 from lit_align.stages.sft import SFT
 from lit_align.types import Group
 from tests import tiny as make
@@ -282,6 +286,17 @@ def test_a_column_of_the_data_is_never_taken_for_the_models_answer():
         "score": 0.5,
         "data.score": 9,
     }
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy])
+def test_shares_of_the_weights_are_refused_in_python_too(strategy):
+    with pytest.raises(ConfigError, match=f"trainer.strategy is {strategy.__name__}, by which no"):
+        require_whole_copies(SimpleNamespace(strategy=object.__new__(strategy)))
+
+
+def test_whole_copies_are_not_refused():
+    require_whole_copies(Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False))
+    require_whole_copies(Trainer(accelerator="cpu", devices=1, logger=False))
 
 
 def test_the_figures_of_a_logged_step_are_its_own(tiny, tmp_path):

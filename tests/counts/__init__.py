@@ -1,0 +1,1 @@
+"""Counts of what a step asks of a GPU, on a CPU: gates that no clock decides."""
