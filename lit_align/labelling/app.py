@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lit_align.labelling import admin_pages, annotator_pages, export_pages
 from lit_align.labelling.campaign import Campaign
 from lit_align.labelling.introduction import NO_INTRODUCTION, Introduction
-from lit_align.labelling.store import Stale, Store
+from lit_align.labelling.store import NeverShown, Stale, Store
 from lit_align.labelling.web import (
     FOLDER,
     campaign_of,
@@ -117,7 +117,8 @@ def _show_error(request: Request, error: Exception) -> Response:
         status = 404 if request.method == "GET" else 409  # a task that was never shown is not there
     else:
         status = 422
-    return show_page(request, "refused", status, status=status, message=str(error))
+    stale = "refused_never_shown" if isinstance(error, NeverShown) else "refused_other_window"
+    return show_page(request, "refused", status, status=status, stale=stale)
 
 
 @router.get("/in/{token}")

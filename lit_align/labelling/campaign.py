@@ -6,15 +6,18 @@ import re
 import socket
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
-
-import yaml
 
 from lit_align.checks import check_at_least, check_positive
 from lit_align.data.label_conversion import to_ranking
 from lit_align.errors import ConfigError, SetAside
+from lit_align.labelling.languages import (
+    Words,
+    built_in_languages,
+    read_language,
+    usual_flags,
+)
 from lit_align.types import Group
 
 ALL_ADDRESSES = ("0.0.0.0", "::", "")
@@ -24,12 +27,6 @@ OWN_SEGMENTS = frozenset(
     {"in", "task", "vote", "mine", "guidelines", "examples", "admin", "static"}
 )
 """First segments of the page's own addresses: under a path that begins so, the two could not be told apart."""
-
-
-def default_flags() -> dict[str, str]:
-    """Problems that a rated response may have, unless the settings name others."""
-    text = Path(__file__).with_name("checklist.yaml").read_text("utf-8")
-    return dict(yaml.safe_load(text))
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,8 @@ class Campaign:
         ask: how people answer: which of two is better, the order of all, 1 to 7 for each, or good or bad for each;
             null as the tasks of the store, compare for a new one.
         question: heading above the answers; the usual one if empty.
+        languages: of the annotators' pages: en, de, es, or a YAML file of words such as fr.yaml. Of several, the
+            browser's preference decides, and the first is for those who prefer none; if empty, all that are built in.
         guidelines: Markdown file that annotators read before their first task, and can open from each.
         examples: files of tasks with a known answer to practise on first; the column `explanation` says why.
         flags: problems that a rated response may have, by their name in the export.
@@ -63,9 +62,10 @@ class Campaign:
     runs: str | list[str] = field(default_factory=list)
     ask: Literal["compare", "rank", "rate", "thumbs"] | None = None
     question: str = ""
+    languages: str | list[str] = field(default_factory=list)
     guidelines: str = ""
     examples: str | list[str] = field(default_factory=list)
-    flags: dict[str, str] = field(default_factory=default_flags)
+    flags: dict[str, str] = field(default_factory=usual_flags)
     annotators: str | list[str] = field(default_factory=list)
     votes: int | None = None
     gold: str | list[str] = field(default_factory=list)
@@ -82,16 +82,23 @@ class Campaign:
         check_at_least("gold_every", self.gold_every, 2)
         check_positive("session_days", self.session_days)
         _check_public_url(self.public_url)
-        for name in ("tasks", "runs", "annotators", "gold", "examples"):
+        for name in ("tasks", "runs", "annotators", "gold", "examples", "languages"):
             value = getattr(self, name)
             if isinstance(value, str):
                 object.__setattr__(self, name, [value])  # as a command line gives it
         # as the admin page names people, which could make no other link otherwise
         object.__setattr__(self, "annotators", [name.strip() for name in self.annotators])
+        for language in self.languages:
+            read_language(language)  # refused before anything is served
         if len(self.runs) > 2:
             raise ConfigError(
                 f"runs must be one, or two to compare, got {len(self.runs)}; leave some out"
             )
+
+    @property
+    def words(self) -> list[Words]:
+        """The words of the languages that annotators may get."""
+        return [read_language(language) for language in self.languages or built_in_languages()]
 
     @property
     def address(self) -> str:

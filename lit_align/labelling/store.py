@@ -52,6 +52,10 @@ class Stale(LitAlignError):
     """Another answer to the task was recorded since the page was made, or the task was never shown."""
 
 
+class NeverShown(Stale):
+    """The task was never shown to this person."""
+
+
 class Ended(LitAlignError):
     """The campaign has ended, and takes no more answers."""
 
@@ -291,11 +295,11 @@ class Store(People):
         """The ``number``-th task that this person was shown.
 
         Raises:
-            Stale: if there is none.
+            NeverShown: if there is none.
         """
         row = self.fetch_one(TASK_QUERY, person, number)
         if row is None:
-            raise Stale("you were never shown that task; go on with the next one")
+            raise NeverShown("you were never shown that task; go on with the next one")
         task, kind, since, revision, verdict, note = row[:6]
         prompt, responses, members, answer = map(json.loads, row[6:])
         generator = random.Random(f"{person}:{task}")  # the same order each time

@@ -162,14 +162,12 @@ def _export_text(data: CampaignVotes, settings: Any) -> str:
     """What the file holds."""
     from lit_align.data.formats.groups import as_row
     from lit_align.labelling import vote_exports
-    from lit_align.labelling.campaign import default_flags
+    from lit_align.labelling.languages import usual_flags
 
     if settings.format == "votes":
         return "".join(map(to_line, vote_exports.vote_rows(data)))
     if settings.format == "csv":
-        return "\ufeff" + vote_exports.vote_table(
-            data, read_flags(settings.store) or default_flags()
-        )
+        return "\ufeff" + vote_exports.vote_table(data, read_flags(settings.store) or usual_flags())
     if settings.format == "labels":
         reliable = drop_unreliable(data, settings.min_gold_accuracy)
         groups = labelled_groups(reliable, settings.aggregation)

@@ -13,12 +13,14 @@ from typing import Annotated, Any
 from fastapi import Depends, Form, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 from fastapi.templating import Jinja2Templates
+from markupsafe import Markup
 
 from lit_align.labelling.campaign import Campaign
 from lit_align.labelling.introduction import Introduction
+from lit_align.labelling.languages import Words, choose_language, read_language
 from lit_align.labelling.rendering import to_paragraphs, to_plain_text
 from lit_align.labelling.store import Store
-from lit_align.labelling.wording import STRENGTHS, VERDICTS, describe_answer, format_time
+from lit_align.labelling.wording import VERDICTS, describe_answer, format_time
 
 FOLDER = Path(__file__).parent
 TEMPLATES = Jinja2Templates(directory=FOLDER / "templates")
@@ -26,8 +28,8 @@ TEMPLATES.env.filters["paragraphs"] = to_paragraphs
 TEMPLATES.env.filters["plain_text"] = to_plain_text
 TEMPLATES.env.filters["time"] = format_time
 TEMPLATES.env.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+TEMPLATES.env.filters["strong"] = lambda text: Markup("<strong>{}</strong>").format(text)
 TEMPLATES.env.globals["describe_answer"] = describe_answer
-TEMPLATES.env.globals["strengths"] = STRENGTHS
 TEMPLATES.env.globals["verdicts"] = VERDICTS
 
 CsrfToken = Annotated[str, Form(max_length=100)]
@@ -73,10 +75,31 @@ def redirect(request: Request, path: str) -> RedirectResponse:
     return RedirectResponse(f"{campaign_of(request).base_path}{path}", 303)
 
 
+def is_admin_page(request: Request) -> bool:
+    """Whether the address is one of the admin's."""
+    home = f"{campaign_of(request).base_path}/admin"
+    path: str = request.scope["path"]
+    return path == home or path.startswith(f"{home}/")
+
+
+def words_of(request: Request) -> Words:
+    """The words of the language that the browser prefers; English for the admin."""
+    if is_admin_page(request):
+        return read_language("en")
+    return choose_language(request.headers.get("accept-language", ""), campaign_of(request).words)
+
+
 def show_page(request: Request, template: str, status_code: int = 200, **values: Any) -> Response:
-    """A page of that template."""
-    campaign = campaign_of(request)
-    context = {"campaign": campaign, "base": campaign.base_path, **values}
+    """A page of that template, in the words of the request."""
+    campaign, words = campaign_of(request), words_of(request)
+    context = {
+        "campaign": campaign,
+        "base": campaign.base_path,
+        "is_admin": is_admin_page(request),
+        "words": words,
+        "flags": words.flag_texts(campaign.flags),
+        **values,
+    }
     return TEMPLATES.TemplateResponse(request, f"{template}.html", context, status_code)
 
 

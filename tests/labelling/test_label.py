@@ -13,7 +13,7 @@ from lit_align.__main__ import main
 from lit_align.data.formats import built_in
 from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.labelling.administration import remove_votes
-from lit_align.labelling.campaign import default_flags
+from lit_align.labelling.languages import usual_flags
 from lit_align.labelling.store import Store
 from lit_align.labelling.votes import read_flags, read_votes
 from lit_align.stages.answering import add_responses
@@ -104,7 +104,7 @@ def test_the_checklist_is_a_yaml_away(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["label", "--print_config"])
     written = yaml.safe_load(capsys.readouterr().out)
-    assert written["flags"] == default_flags()
+    assert written["flags"] == usual_flags()
     assert written["host"] == "127.0.0.1"
 
 
@@ -121,7 +121,7 @@ def test_the_command_serves_and_goes_on(tmp_path):
     page.start()
     assert "w0: has a link" in page.output
     assert "w1: the link was ended; the admin page makes another" in page.output
-    assert read_flags(page.store) == default_flags()
+    assert read_flags(page.store) == usual_flags()
     assert visitor.task()["revision"] == "1"
     assert len(read_votes(page.store).votes) == 1
     assert (

@@ -58,7 +58,8 @@ if (form) {
   const move = (card, by) => {
     swap(card, by);
     renumber();
-    output.textContent = `Answer ${Number(card.dataset.answer) + 1} is in place ${cards().indexOf(card) + 1}`;
+    const numbers = { "{number}": Number(card.dataset.answer) + 1, "{place}": cards().indexOf(card) + 1 };
+    output.textContent = form.dataset.moved.replace(/{\w+}/g, (name) => numbers[name]);
     card.scrollIntoView({ block: "nearest" });
   };
   if (form.dataset.kind === "rank") {
