@@ -76,7 +76,7 @@ def test_before_the_first_step_the_kl_is_exactly_zero(
     apart = (
         policy - bare
     ).norm() / bare.norm()  # by roundings: layers are computed in another order
-    assert (apart < (1e-6 if dtype == "float32" else 1e-2)) == (start == "base")
+    assert (apart < (1e-6 if dtype == "float32" else 3e-2)) == (start == "base")
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])

@@ -34,6 +34,10 @@ FAMILIES = {
 TOLERANCE = {torch.float32: 5e-6, torch.float64: 5e-7}
 """Relative; transformers computes norms in float32 even in a model of float64."""
 
+KINDS = [(family, torch.float32) for family in FAMILIES]
+KINDS += [(family, torch.float64) for family in FAMILIES if "ParamWrapper" not in FAMILIES[family]]
+"""Experts have no product in float64."""
+
 few = settings(max_examples=3, deadline=None, derandomize=True)
 
 
@@ -68,8 +72,7 @@ def assert_close(found, expected, dtype):
     assert error < TOLERANCE[dtype], f"relative error {error:.2g}"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "dtype"), KINDS)
 @few
 @given(rows=st.integers(1, 3), length=st.integers(1, 20), seed=st.integers(0, 99))
 def test_outputs_and_gradients_are_those_of_the_own_code(family, dtype, rows, length, seed):
