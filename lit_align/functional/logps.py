@@ -168,13 +168,15 @@ class _Statistics(NamedTuple):
             collision=torch.empty_like(logps),
         )
 
-    def fill(self, rows: slice, logits: Tensor, normalizer: Tensor, target: Tensor) -> None:
+    def fill(self, rows: slice, logits: Tensor, normalizer: Tensor, target: Tensor) -> Tensor:
+        """Fill in ``rows``; returns the probabilities, ``[rows, V]``."""
         self.mean_logit[rows] = logits.mean(-1)
         self.top1[rows] = logits.argmax(-1) == target
         probabilities = (logits - normalizer[:, None]).exp_()
         self.entropy[rows] = normalizer - torch.einsum("nv,nv->n", probabilities, logits)
         collision = torch.einsum("nv,nv->n", probabilities, probabilities)
         self.collision[rows] = collision.log_()
+        return probabilities
 
 
 def response_logps(
@@ -236,13 +238,14 @@ class _TokenLogps(torch.autograd.Function):
             normalizer = logits.logsumexp(-1)
             target_logits = logits.gather(1, target[rows, None])
             logps[rows] = target_logits[:, 0] - normalizer
+            probabilities = None
             if stats is not None:
-                stats.fill(rows, logits, normalizer, target[rows])
+                probabilities = stats.fill(rows, logits, normalizer, target[rows])
             if jacobian is not None:
-                score = _score(logits, normalizer, target[rows], transform).to(weight.dtype)
-                jacobian[rows] = (score @ weight).to(hidden.dtype)
+                score = _score(logits, normalizer, target[rows], transform, probabilities)
+                jacobian[rows] = (score.to(weight.dtype) @ weight).to(hidden.dtype)
                 del score
-            del logits  # before the next chunk is computed
+            del logits, probabilities  # before the next chunk is computed
         ctx.transform = transform
         if jacobian is not None:
             ctx.save_for_backward(jacobian)
@@ -296,10 +299,18 @@ def _project(hidden: Tensor, weight: Tensor, bias: Tensor | None, exact: torch.d
     return logits if bias is None else logits.add_(bias)
 
 
-def _score(logits: Tensor, normalizer: Tensor, target: Tensor, transform: LogitTransform) -> Tensor:
-    """Derivative of each target's log-probability by the raw logits, ``[n, V]``; overwrites ``logits``."""
+def _score(
+    logits: Tensor,
+    normalizer: Tensor,
+    target: Tensor,
+    transform: LogitTransform,
+    probabilities: Tensor | None = None,
+) -> Tensor:
+    """Derivative of each target's log-probability by the raw logits, ``[n, V]``; overwrites probabilities or logits."""
     derivative = transform.derivative(logits)
-    score = logits.sub_(normalizer[:, None]).exp_().neg_()
+    if probabilities is None:
+        probabilities = logits.sub_(normalizer[:, None]).exp_()
+    score = probabilities.neg_()
     ones = torch.ones_like(score[:, :1])
     score.scatter_add_(1, target[:, None], ones)
     if isinstance(derivative, float) and derivative == 1.0:

@@ -20,14 +20,17 @@ if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedConfig
 
 
-# Counts of tensors in one layer, from the implementation of Llama in transformers and of LoRA in PEFT.
-NORMS = 2
+# Counts of tensors in one layer, from the implementation of Llama in transformers with the layers of `models.fused`.
 PROJECTIONS = 7
 """Linear layers with an adapter: query, key, value, output; gate, up, down."""
+RESIDUAL_SAVED = 4
+"""Tensors of the hidden width saved for the backward pass: the inputs and outputs of both norms."""
 ATTENTION_SAVED = 4
 """Tensors of the heads' width saved for the backward pass: query, key, value, output."""
-FEED_FORWARD_SAVED = 3
-"""Tensors of the intermediate width saved for the backward pass: gate before and after its SiLU, up."""
+FEED_FORWARD_SAVED = 2
+"""Tensors of the intermediate width saved for the backward pass: gate and up."""
+FEED_FORWARD_BACKWARD = 3
+"""Tensors of the intermediate width in the backward pass: the gradients of gate and up, and of their product."""
 ATTENTION_FORWARD = 7
 """Tensors of the heads' width at the peak of attention without gradient: query and key before and after the rotary
 embedding, key and value repeated for grouped heads, output."""
@@ -259,16 +262,17 @@ class ModelShape:
             frozen: bytes of adapters that are not trained.
             statistics: whether the head also computes entropy, which needs the logits twice.
         """
-        saved_by_layer = self._saved_by_layer(longest or tokens)
+        saved_by_layer = self._saved_by_layer()
         if gradient_checkpointing:
             saved = self.layers * self.hidden * self.itemsize
             layer = saved_by_layer
         else:
             saved = self.layers * saved_by_layer
             layer = 0
-        # Norms compute in float32 and keep a copy in the compute dtype; so do gradients inside the feed-forward layer.
-        saved += self.hidden * (FLOAT32 + self.itemsize)
-        layer += self.intermediate * (FLOAT32 + self.itemsize)
+        saved += 2 * self.hidden * self.itemsize  # the last norm, and the gradient of its output
+        if self.has_mask:
+            saved += (longest or tokens) * self.itemsize  # one for all layers
+        layer += FEED_FORWARD_BACKWARD * self.intermediate * self.itemsize
         # copies of experts with their adapters are saved for the backward pass, and there the gradient of one
         copies = max(self.merged, default=0)
         merged = 0 if gradient_checkpointing else sum(self.merged)
@@ -288,17 +292,11 @@ class ModelShape:
             head=max(0, head - other_roles),
         )
 
-    def _saved_by_layer(self, longest: int) -> int:
+    def _saved_by_layer(self) -> int:
         """Bytes that one layer saves for the backward pass, for each token."""
-        numbers = ATTENTION_SAVED * self.query + FEED_FORWARD_SAVED * self.intermediate
-        if self.has_mask:
-            numbers += longest
-        if self.itemsize == FLOAT32:  # projections of one input share its copy
-            adapter_inputs = 2 * self.hidden + self.intermediate
-        else:  # each projection converts its input: query, key, value, gate, up; output; down
-            adapter_inputs = 5 * self.hidden + self.query + self.intermediate
-        in_float32 = NORMS * self.hidden + adapter_inputs + PROJECTIONS * self.rank
-        return numbers * self.itemsize + in_float32 * FLOAT32
+        numbers = RESIDUAL_SAVED * self.hidden + ATTENTION_SAVED * self.query
+        numbers += FEED_FORWARD_SAVED * self.intermediate + PROJECTIONS * self.rank
+        return numbers * self.itemsize
 
     def forward_memory(
         self,
@@ -322,12 +320,6 @@ class ModelShape:
         residual = RESIDUAL_FORWARD * self.hidden * itemsize
         feed_forward = residual + self.hidden * itemsize
         feed_forward += FEED_FORWARD_FORWARD * self.intermediate * itemsize
-        if (
-            adapted
-        ):  # in float32: the adapter's output before and after its scale, and a converted input
-            feed_forward += 2 * self.intermediate * FLOAT32
-            if itemsize != FLOAT32:
-                feed_forward += self.hidden * FLOAT32
         attention = residual + ATTENTION_FORWARD * self.query * itemsize
         if self.has_mask:
             attention += longest * itemsize

@@ -18,6 +18,7 @@ from lit_align.compat.packed_experts import packed_weights
 from lit_align.compat.peft import adapter_layers, parameter_belongs_to, switch_adapter
 from lit_align.errors import ModelError
 from lit_align.models.adapters import adapter_state, set_adapter_state
+from lit_align.models.fused import Fusion, fuse
 from lit_align.models.heads import ScoreHead
 from lit_align.models.initial_adapter import initial_adapter
 from lit_align.models.inventory import Inventory
@@ -53,6 +54,7 @@ class AdapterSet(nn.Module):
 
     Attributes:
         active: the role whose adapter the base computes with.
+        fusion: which layers compute in a fused form.
         heads: score heads, by role.
         num_loads: how often the weights of each role's adapter were loaded.
 
@@ -78,6 +80,7 @@ class AdapterSet(nn.Module):
         self.heads = nn.ModuleDict()
         self.num_loads: Counter[str] = Counter()
         self.peft: PeftModel
+        self.fusion: Fusion
         self._has_adapter = dict.fromkeys(self.trained_roles, True)
         self._has_adapter["reference"] = init_adapter is not None
         whole_model = copy_without_weights(base_model)
@@ -317,8 +320,9 @@ class AdapterSet(nn.Module):
             raise ModelError(f"no role is called {role!r}; there are {' and '.join(self.names)}")
 
     def _update_layers(self) -> None:
-        """Find the layers with adapters and set which parameters are trained; PEFT decides otherwise."""
+        """Find the layers with adapters, fuse them, and set which parameters are trained; PEFT decides otherwise."""
         self._layers = adapter_layers(self.peft)
+        self.fusion = fuse(self.peft, self.names)
         for name, parameter in self.peft.named_parameters():
             trained = any(parameter_belongs_to(name, role) for role in self.trained_roles)
             parameter.requires_grad_(trained)

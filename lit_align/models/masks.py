@@ -64,12 +64,12 @@ def build_mask(model: Any, trees: PackedTrees, window: int | None) -> Tensor | B
     if attention == "flex_attention":
         return _block_mask(trees, window)
     mask = attention_mask(trees, window)[:, None]
-    if attention == "sdpa":
-        return mask
-    # Eager attention adds its mask to the scores; it would add a boolean one too, without an error.
+    # Both implementations add the mask to the scores. Of a boolean one sdpa makes such a bias in each layer and keeps
+    # it for the backward pass; eager attention would add it as it is, without an error.
     dtype: torch.dtype = model.get_input_embeddings().weight.dtype
+    lowest = -torch.inf if attention == "sdpa" else torch.finfo(dtype).min
     bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-    return bias.masked_fill_(~mask, torch.finfo(dtype).min)
+    return bias.masked_fill_(~mask, lowest)
 
 
 def _block_mask(trees: PackedTrees, window: int | None) -> BlockMask:

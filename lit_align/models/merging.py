@@ -11,6 +11,7 @@ from torch import nn
 from lit_align.compat.packed_experts import unpack
 from lit_align.compat.peft import merge_layer
 from lit_align.errors import ModelError
+from lit_align.models.fused import unfuse
 from lit_align.models.layers import copy_without_weights
 from lit_align.models.lora_targets import unwrapped_name
 
@@ -38,6 +39,7 @@ def merge_weights(adapters: AdapterSet, role: str) -> PreTrainedModel:
 
     with adapters.activate(role, training=False) as base:
         model: Any = base
+    unfuse(model)
     structure = copy_without_weights(model)
     _dequantize(model, adapters.base)
     shared = _shared_weights(model)

@@ -256,6 +256,8 @@ class LanguageModelStage(Stage):
         """Put the model in train mode: Lightning leaves it in eval mode, where checkpointing is off."""
         self.adapters.peft.train()
         rank_zero_info(self.adapters.inventory().table())
+        if self.adapters.fusion.obstacles:
+            rank_zero_info(str(self.adapters.fusion))
         save_adapter_beside_checkpoints(self.trainer, self.save_adapter)
 
     def training_step(self, step: Step, batch_idx: int) -> None:

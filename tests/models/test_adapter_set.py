@@ -73,7 +73,10 @@ def test_before_the_first_step_the_kl_is_exactly_zero(
         with adapters.activate("reference") as model:
             reference = model(ids).logits
     assert torch.equal(policy, reference)
-    assert torch.equal(policy, bare) == (start == "base")
+    apart = (
+        policy - bare
+    ).norm() / bare.norm()  # by roundings: layers are computed in another order
+    assert (apart < (1e-6 if dtype == "float32" else 3e-2)) == (start == "base")
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
@@ -238,7 +241,7 @@ def test_a_saved_policy_is_what_peft_loads(tiny, ids, tmp_path, quantization):
     assert record == {"rows": 7, "base": tiny, "role": "policy", "lit_align": __version__}
     peer = PeftModel.from_pretrained(base(tiny, quantization), tmp_path / "policy").eval()
     with torch.no_grad():
-        assert torch.equal(peer(ids).logits, adapters.model(ids).logits)
+        torch.testing.assert_close(peer(ids).logits, adapters.model(ids).logits)
 
 
 def test_load_brings_weights_back(tiny, tmp_path):
