@@ -15,7 +15,9 @@ from lit_align.data.tree_store import totals_of
 from lit_align.memory.model import ModelShape
 from lit_align.memory.planner import MemoryPlanner, Plan
 from lit_align.models.adapters import same_base
+from lit_align.models.fused import expected_fusion
 from lit_align.models.inventory import GIB, Inventory
+from lit_align.models.layers import model_without_weights
 from lit_align.models.load import Base, compute_dtype, load_config
 from lit_align.models.lora import Lora
 from lit_align.rewards import Reward
@@ -40,6 +42,9 @@ def print_memory(console: Console, stage: LanguageModelStage, plan: Plan, card: 
     is_nf4 = stage.base.quantization == "nf4"
     inventory = Inventory.from_config(config, plan.lora, nf4=is_nf4, dtype=dtype)
     console.print(inventory.table(), highlight=False, markup=False)
+    fusion = expected_fusion(model_without_weights(config), plan.lora)
+    if fusion.obstacles:
+        console.print(str(fusion), highlight=False, markup=False)
     planner = MemoryPlanner(config)
     table = Table(title="GiB at the peak of each phase, predicted for a GPU")
     table.add_column("phase")

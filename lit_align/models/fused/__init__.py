@@ -13,6 +13,6 @@ a situation that its fused form does not cover, such as dropout on an adapter in
 on the instances of one model, and `unfuse` takes them off.
 """
 
-from lit_align.models.fused.model import Fusion, fuse, unfuse
+from lit_align.models.fused.model import Fusion, expected_fusion, fuse, unfuse
 
-__all__ = ["Fusion", "fuse", "unfuse"]
+__all__ = ["Fusion", "expected_fusion", "fuse", "unfuse"]

@@ -93,6 +93,7 @@ class LoraForward(FusedForward):
     shared: SharedInput | None = None
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The output for ``x``; further arguments are PEFT's."""
         if args or kwargs:
             return self.own(x, *args, **kwargs)
         computed = None if self.shared is None else self.shared.take(self.module, x)
@@ -119,6 +120,7 @@ class MlpForward(FusedForward):
         self.activation = activation
 
     def __call__(self, x: Tensor) -> Any:
+        """The output for ``x``."""
         module = self.module
         layers = (module.gate_proj, module.up_proj, module.down_proj)
         if any(has_hooks(part) for part in (*layers, module.act_fn)):
@@ -133,6 +135,7 @@ class NormForward(FusedForward):
     """A root mean square normalization."""
 
     def __call__(self, x: Tensor) -> Any:
+        """The output for ``x``."""
         module, weight = self.module, self.module.weight
         is_gemma = norm_kind(type(module)) == "gemma"
         if weight.requires_grad or x.dtype not in (weight.dtype, torch.float32):
@@ -157,6 +160,7 @@ class AttentionForward(FusedForward):
         self.shared = shared
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the layer's class returns for these arguments."""
         if self.shared is None:
             return self.own(*args, **kwargs)
         with self.shared:

@@ -25,6 +25,7 @@ from lit_align.models.fused.recognition import (
     norm_kind,
     rotates_halves,
 )
+from lit_align.models.lora import Lora
 
 PROJECTIONS_OF_ONE_INPUT = ("q_proj", "k_proj", "v_proj")
 
@@ -87,6 +88,20 @@ def fuse(model: nn.Module, roles: Sequence[str]) -> Fusion:
             fusion.add(module, "another feed-forward layer than Llama's")
     for module in attention:  # when the forward passes of their projections are set
         _fuse_attention(module, fusion)
+    return fusion
+
+
+def expected_fusion(model: nn.Module, lora: Lora) -> Fusion:
+    """What would become of a model's layers, as far as they tell before they have adapters.
+
+    Args:
+        model: without adapters, with or without weights.
+        lora: settings of its adapters.
+    """
+    fusion = fuse(model, ())
+    unfuse(model)
+    if lora.dropout:
+        fusion.obstacles["adapters"] = f"lora.dropout is {lora.dropout}"
     return fusion
 
 

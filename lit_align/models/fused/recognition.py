@@ -82,9 +82,7 @@ def rotates_halves(module_class: type[nn.Module]) -> bool:
 
 def is_lora_linear(layer: nn.Module) -> bool:
     """Whether a layer is PEFT's for a linear layer, in 4 bits or not, and no other tuner's or parameter's."""
-    from peft.tuners import lora
-
-    return type(layer) in (lora.Linear, _linear_4bit())
+    return type(layer) in _lora_classes()
 
 
 def adapter_obstacle(layer: nn.Module, role: str) -> str | None:
@@ -161,7 +159,8 @@ def _linear_classes() -> tuple[type[nn.Module], ...]:
 
 
 @lru_cache(maxsize=1)
-def _linear_4bit() -> type[nn.Module]:
+def _lora_classes() -> tuple[type[nn.Module], ...]:
+    from peft.tuners.lora import Linear
     from peft.tuners.lora.bnb import Linear4bit
 
-    return Linear4bit
+    return Linear, Linear4bit

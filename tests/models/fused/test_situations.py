@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from lit_align.models.adapter_set import AdapterSet
-from lit_align.models.fused import fuse, unfuse
+from lit_align.models.fused import expected_fusion, fuse, unfuse
+from lit_align.models.layers import model_without_weights
 from lit_align.models.load import Base, load_model
 from lit_align.models.lora import Lora
 from tests.models.fused.test_families import step
@@ -84,6 +85,8 @@ def test_half_precision_is_as_close_to_the_truth_as_peft(tiny, ids):
 
 def test_dropout_on_an_adapter(tiny, ids):
     fused = adapted(tiny, dropout=0.3)
+    expected = expected_fusion(model_without_weights(fused.model.config), Lora(dropout=0.3))
+    assert "adapters (lora.dropout is 0.3)" in str(expected)
     assert "its adapter has dropout" in str(fused.fusion)
     own = own_copy(fused)
     assert_same_step(fused, own, ids)
