@@ -186,7 +186,9 @@ class PackedTrees(NamedTuple):
     def to(self, device: torch.device) -> PackedTrees:
         """The same on ``device``."""
         fields = self._asdict().items()
-        moved = {name: value.to(device) for name, value in fields if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in fields if isinstance(value, Tensor)
+        }
         return self._replace(**moved)
 
 

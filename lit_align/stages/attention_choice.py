@@ -140,18 +140,23 @@ def choose_attention(
     return name
 
 
-def remembered_choice(probe: AttentionProbe, seconds: Callable[[str], float]) -> str:
+def remembered_choice(
+    probe: AttentionProbe,
+    seconds: Callable[[str], float],
+    candidates: Sequence[str] = CANDIDATES,
+) -> str:
     """The fastest attention that reads packed trees right, timed once for such a model on a machine.
 
     Args:
         probe: of the model, which has its usual attention.
         seconds: times an implementation.
+        candidates: names of implementations, the usual one first.
     """
     key = check_key(probe.adapters.model)
     file = cache_root() / "attention" / f"{key}-{probe.token_budget}.json"
-    name = _read(file.read_text("utf-8")) if file.exists() else None
+    name = _read(file.read_text("utf-8"), candidates) if file.exists() else None
     if name is None:
-        name = fastest(CANDIDATES, partial(_seconds_if_right, probe, seconds))
+        name = fastest(candidates, partial(_seconds_if_right, probe, seconds))
         with suppress(OSError):  # a disk that refuses costs the next start a timing
             file.parent.mkdir(parents=True, exist_ok=True)
             replace_file(file, json_text({"attention": name}))
@@ -174,10 +179,10 @@ def _seconds_if_right(
     return seconds(attention)
 
 
-def _read(text: str) -> str | None:
-    """What is remembered; None for a file that cannot be read."""
+def _read(text: str, candidates: Sequence[str]) -> str | None:
+    """What is remembered; None for a file that cannot be read, or names something else."""
     try:
         name = json.loads(text)["attention"]
     except (ValueError, KeyError, TypeError):
         return None
-    return name if name in CANDIDATES else None
+    return name if name in candidates else None

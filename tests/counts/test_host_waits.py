@@ -6,7 +6,8 @@ from lightning.pytorch import Trainer
 
 from lit_align.data.datamodules import TextDataModule
 from lit_align.models.adapter_set import Lora
-from lit_align.models.load import Base
+from lit_align.models.generate import sample
+from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.objectives.bradley_terry import BradleyTerry
 from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.objectives.dpo import DPO
@@ -24,6 +25,8 @@ from .host_waits import GPU, HostWaits, pretend_on_gpu
 WAITS_PER_STEP = 1
 """All metrics, the loss and the gradient norm are read together."""
 WAITS_PER_FURTHER_MICRO_BATCH = 0
+WAITS_PER_TOKEN = 7
+"""Of responses that are sampled together; lower it with whatever waits less often."""
 
 
 @pytest.mark.parametrize(
@@ -121,3 +124,17 @@ def test_a_step_makes_the_host_wait_once(name, tiny, tmp_path):
         assert micro_batches > 1
         further = (micro_batches - 1) * WAITS_PER_FURTHER_MICRO_BATCH
         assert waits.total <= WAITS_PER_STEP + further, waits.found
+
+
+def test_a_sampled_token_makes_the_host_wait_a_few_times(tiny):
+    base = Base(str(tiny), "none", "float32")
+    model, tokenizer = load_model(base), load_tokenizer(base)
+    pretend_on_gpu(model)
+
+    def waits_of(tokens: int) -> int:
+        with HostWaits() as waits:
+            responses = sample(model, tokenizer, [[5, 6, 7], [8]], max_new_tokens=tokens, seed=3)
+        assert all(len(response[0].ids) == tokens for response in responses)  # none has ended
+        return waits.total
+
+    assert waits_of(9) - waits_of(4) <= 5 * WAITS_PER_TOKEN

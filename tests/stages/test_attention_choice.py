@@ -4,9 +4,14 @@ import pytest
 import torch
 
 from lit_align.models.adapter_set import AdapterSet, Lora
-from lit_align.models.load import Base, load_model
+from lit_align.models.load import Base, cache_root, load_model
 from lit_align.models.tree_forward import TreeForward
-from lit_align.stages.attention_choice import CANDIDATES, AttentionProbe, fastest, remembered_choice
+from lit_align.stages.attention_choice import AttentionProbe, fastest, remembered_choice
+
+BOTH = (
+    "sdpa",
+    "eager",
+)  # a CPU compiles FlexAttention for a minute, and has no backward pass of it
 
 
 @pytest.fixture
@@ -20,8 +25,9 @@ def test_timing_leaves_weights_gradients_modes_and_random_numbers_alone(probe):
     weights = probe.adapters.trainable()
     before = {name: weight.detach().clone() for name, weight in weights.items()}
     state, training = torch.get_rng_state(), probe.adapters.peft.training
-    assert probe.seconds("sdpa") > 0
-    assert probe.adapters.model.config._attn_implementation == "sdpa"
+    for attention in BOTH:
+        assert probe.seconds(attention) > 0
+        assert probe.adapters.model.config._attn_implementation == attention
     assert all(weight.grad is None for weight in weights.values())
     assert all(torch.equal(weight, before[name]) for name, weight in weights.items())
     assert torch.equal(torch.get_rng_state(), state)
@@ -29,34 +35,31 @@ def test_timing_leaves_weights_gradients_modes_and_random_numbers_alone(probe):
 
 
 def test_the_faster_one_is_chosen_and_remembered(probe):
-    times = {"sdpa": 2.0, "flex_attention": 1.0}
-    tried = []
-
-    def seconds(name):
-        tried.append(name)
-        return times[name]
-
-    chosen = remembered_choice(probe, seconds)
-    assert chosen == fastest(tried, times.__getitem__)
-    assert tried[0] == "sdpa"
+    times = {"sdpa": 2.0, "eager": 1.0}
+    assert remembered_choice(probe, times.__getitem__, BOTH) == "eager"
     probe.adapters.model.set_attn_implementation("sdpa")
-    assert remembered_choice(probe, {}.__getitem__) == chosen
-    (file,) = (path for path in _cache(probe).iterdir() if path.suffix == ".json")
-    file.write_text("{")
-    assert remembered_choice(probe, {"sdpa": 1.0}.__getitem__) == "sdpa"
+    assert remembered_choice(probe, {}.__getitem__, BOTH) == "eager"
+    (file,) = (cache_root() / "attention").glob("*.json")
+    for broken in ("{", '{"attention": "another"}'):
+        file.write_text(broken)
+        probe.adapters.model.set_attn_implementation("sdpa")
+        assert remembered_choice(probe, {"sdpa": 1.0, "eager": 3.0}.__getitem__, BOTH) == "sdpa"
 
 
-def test_one_that_cannot_run_is_left_out(probe):
+def test_one_that_reads_trees_wrong_is_left_out(probe, monkeypatch):
+    def is_wrong(self, forward):
+        attention = probe.adapters.model.config._attn_implementation
+        return "log-probabilities are off by 1" if attention == "eager" else None
+
+    monkeypatch.setattr("lit_align.models.tree_check.TreeCheck.find_error", is_wrong)
+    assert remembered_choice(probe, {"sdpa": 2.0, "eager": 1.0}.__getitem__, BOTH) == "sdpa"
+
+
+def test_one_that_cannot_run_is_left_out():
     def seconds(name):
         if name == "sdpa":
             return 1.0
         raise NotImplementedError("no backward pass on this device")
 
-    assert remembered_choice(probe, seconds) == "sdpa"
-    assert fastest(CANDIDATES, {}.__getitem__) == "sdpa"
-
-
-def _cache(probe):
-    from lit_align.models.load import cache_root
-
-    return cache_root() / "attention"
+    assert fastest(BOTH, seconds) == "sdpa"
+    assert fastest(BOTH, {}.__getitem__) == "sdpa"
