@@ -1,4 +1,4 @@
-"""Score an iteration's rollouts with reference, policy and critic: no model reads a response twice before it learns."""
+"""Score an iteration's rollouts with reference, policy and critic, in as few forward passes as they need."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from lit_align.advantages.grpo import GRPO
 from lit_align.objectives.ppo import PPO
 from lit_align.rewards.length import Length
 from lit_align.rl.kl_control import KLControl
+from lit_align.rl.rollouts import TokenValues
 from tests.rl.on_policy import OfflineRL, stage
 from tests.rl.test_rl_edges import sampled
 
@@ -81,7 +82,8 @@ def test_a_minibatch_has_the_loss_that_trl_gives_it(aggregation, loss_type, rati
         (batch,) = step.batches
         loss, _ = module.losses(batch, statistics=True)
         with torch.no_grad():
-            rollouts.set_tokens("entropy", batch, module.actor_critic().new_logps(batch))
+            forward_pass = module.actor_critic().forward(batch, with_critic=False)
+        rollouts.set_tokens([TokenValues("entropy", batch, forward_pass.policy.logps)])
         rows = [row for tree in batch.source for row in rollouts.rows(tree)]
         tokens = {name: table[rows] for name, table in rollouts.tokens.items()}
         mask = rollouts.mask[rows].long()
