@@ -85,11 +85,10 @@ def is_lora_linear(layer: nn.Module) -> bool:
     return type(layer) in _lora_classes()
 
 
-def adapter_obstacle(layer: nn.Module, role: str) -> str | None:
+def adapter_obstacle(layer: Any, role: str) -> str | None:
     """Why the adapter of a role is left to PEFT, as far as the layer tells before it runs; None if it is fused."""
     if not is_lora_linear(layer):
         return f"{type(layer).__name__} is no linear layer with an adapter"
-    layer: Any = layer
     if role in layer.lora_variant:
         return f"{type(layer.lora_variant[role]).__name__} is a variant of LoRA"
     if layer.lora_bias.get(role):

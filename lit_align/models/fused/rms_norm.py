@@ -38,28 +38,28 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, rounds_last: bool = False) -
 
 
 def _forward(x: Tensor, weight: Tensor, eps: float, rounds_last: bool) -> tuple[Tensor, Tensor]:
-    wide = x.float()
-    inverse = wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
-    normalized = wide * inverse
+    x_float32 = x.float()
+    inverse_rms = x_float32.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+    normalized = x_float32 * inverse_rms
     if rounds_last:
-        return normalized.mul_(weight.float()).to(x.dtype), inverse
-    return normalized.to(x.dtype).mul_(weight.to(x.dtype)), inverse
+        return normalized.mul_(weight.float()).to(x.dtype), inverse_rms
+    return normalized.to(x.dtype).mul_(weight.to(x.dtype)), inverse_rms
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, rounds_last: bool) -> Tensor:
-        output, inverse = _forward(x, weight, eps, rounds_last)
-        ctx.save_for_backward(x, inverse, weight)
+        output, inverse_rms = _forward(x, weight, eps, rounds_last)
+        ctx.save_for_backward(x, inverse_rms, weight)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, inverse, weight = ctx.saved_tensors
-        wide = x.float()
+        x, inverse_rms, weight = ctx.saved_tensors
+        x_float32 = x.float()
         weighted = grad.float() * weight.float()
-        projection = torch.mul(weighted, wide).mean(-1, keepdim=True)
-        projection.mul_(inverse.pow(3)).neg_()
-        x_grad = weighted.mul_(inverse).addcmul_(wide, projection)
+        projection = torch.mul(weighted, x_float32).mean(-1, keepdim=True)
+        projection.mul_(inverse_rms.pow(3)).neg_()
+        x_grad = weighted.mul_(inverse_rms).addcmul_(x_float32, projection)
         return x_grad.to(x.dtype), None, None, None

@@ -65,10 +65,10 @@ def step(adapters, ids, direction):
     return logits.detach(), [p.grad for p in parameters if p.grad is not None]
 
 
-def assert_close(found, expected, dtype):
+def assert_close(actual, expected, dtype):
     """Relative to the whole: roundings of a large part reach the small ones."""
-    assert found.isfinite().all()
-    error = (found - expected).norm() / expected.norm()
+    assert actual.isfinite().all()
+    error = (actual - expected).norm() / expected.norm()
     assert error < TOLERANCE[dtype], f"relative error {error:.2g}"
 
 

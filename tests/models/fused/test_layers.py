@@ -44,9 +44,9 @@ def gradients(outputs, inputs, seed=1):
     return torch.autograd.grad(outputs, inputs, directions)
 
 
-def assert_same(found, expected, **tolerance):
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, **tolerance)
+def assert_same(actual, expected):
+    for result, right in zip(actual, expected, strict=True):
+        torch.testing.assert_close(result, right)
 
 
 @few
@@ -61,17 +61,17 @@ def test_projections_are_what_they_are_defined_as(shape, ranks, width, seed):
     x = torch.randn(*shape, width, dtype=torch.float64, requires_grad=True)
     group = [projection(width, 2 + number, rank) for number, rank in enumerate(ranks)]
     weights = [w for p in group for w in (p.lora_a, p.lora_b) if w is not None]
-    found, expected = project(x, group), [defined(x, p) for p in group]
-    assert_same(found, expected)
-    assert_same(gradients(found, [x, *weights]), gradients(expected, [x, *weights]))
+    actual, expected = project(x, group), [defined(x, p) for p in group]
+    assert_same(actual, expected)
+    assert_same(gradients(actual, [x, *weights]), gradients(expected, [x, *weights]))
     with torch.no_grad():
         assert_same(project(x, group), expected)
     if weights:  # the first layer's input needs no gradient
-        found = project(x.detach(), group)[: len(ranks)]
+        actual = project(x.detach(), group)[: len(ranks)]
         expected = [defined(x.detach(), p) for p in group]
         adapted = [number for number, rank in enumerate(ranks) if rank]
         assert_same(
-            gradients([found[i] for i in adapted], weights),
+            gradients([actual[i] for i in adapted], weights),
             gradients([expected[i] for i in adapted], weights),
         )
 
@@ -80,10 +80,12 @@ def test_an_output_that_is_not_used_has_no_part_in_the_gradients():
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     group = [projection(4, 2, 2), projection(4, 3, 1)]
     query, _ = project(x, group)
-    found = torch.autograd.grad(query.sum(), [x, *group[0][1:3], *group[1][1:3]], allow_unused=True)
+    actual = torch.autograd.grad(
+        query.sum(), [x, *group[0][1:3], *group[1][1:3]], allow_unused=True
+    )
     expected = torch.autograd.grad(defined(x, group[0]).sum(), [x, *group[0][1:3]])
-    assert_same(found[:3], expected)
-    assert found[3:] == (None, None)
+    assert_same(actual[:3], expected)
+    assert actual[3:] == (None, None)
 
 
 @few
@@ -107,10 +109,10 @@ def test_a_gated_mlp_is_what_it_is_defined_as(ranks, activation, rows, seed):
         projection(5, 4, ranks[2]),
     )
     weights = [w for p in (gate, up, down) for w in (p.lora_a, p.lora_b) if w is not None]
-    found = GatedMlp(gate, up, down, ACTIVATIONS[activation])(x)
+    actual = GatedMlp(gate, up, down, ACTIVATIONS[activation])(x)
     expected = defined(definition(defined(x, gate)) * defined(x, up), down)
-    assert_same([found], [expected])
-    assert_same(gradients([found], [x, *weights]), gradients([expected], [x, *weights]))
+    assert_same([actual], [expected])
+    assert_same(gradients([actual], [x, *weights]), gradients([expected], [x, *weights]))
     with torch.no_grad():
         without_gradient = GatedMlp(gate, up, down, ACTIVATIONS[activation])(x)
     assert_same([without_gradient], [expected])
@@ -125,18 +127,18 @@ def test_a_norm_is_what_it_is_defined_as(rows, width, size):
     x[0, 0] *= 100
     x.requires_grad_()
     weight, eps = torch.rand(width) + 0.5, 1e-6
-    wide = x.double()
-    inverse = (wide.square().mean(-1, keepdim=True) + eps).rsqrt()
-    expected = weight * wide * inverse
+    exact = x.double()
+    inverse = (exact.square().mean(-1, keepdim=True) + eps).rsqrt()
+    expected = weight * exact * inverse
     direction = torch.randn(rows, width)
     (gradient,) = torch.autograd.grad(expected, x, direction.double(), retain_graph=True)
     # the part along x nearly cancels, so roundings are those of the parts and not of their difference
     scale = (inverse * weight * direction).norm(dim=-1).detach()
     for rounds_last in (False, True):
-        found = rms_norm(x, weight, eps, rounds_last)
-        torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
-        (found_gradient,) = torch.autograd.grad(found, x, direction)
-        assert ((found_gradient - gradient).norm(dim=-1) / scale).max() < 1e-6
+        actual = rms_norm(x, weight, eps, rounds_last)
+        torch.testing.assert_close(actual.double(), expected, rtol=1e-6, atol=1e-6)
+        (actual_gradient,) = torch.autograd.grad(actual, x, direction)
+        assert ((actual_gradient - gradient).norm(dim=-1) / scale).max() < 1e-6
 
 
 def test_a_rotary_embedding_is_what_it_is_defined_as():
@@ -146,10 +148,10 @@ def test_a_rotary_embedding_is_what_it_is_defined_as():
     query = torch.randn(2, 5, 3, 8, dtype=torch.float64).transpose(1, 2).requires_grad_()
     key = torch.randn(2, 5, 1, 8, dtype=torch.float64).transpose(1, 2).requires_grad_()
     cos, sin = torch.randn(2, 2, 5, 8, dtype=torch.float64)
-    found = apply_rotary(query, key, cos, sin)
+    actual = apply_rotary(query, key, cos, sin)
     expected = apply_rotary_pos_emb(query, key, cos, sin)
-    assert_same(found, expected)
-    assert_same(gradients(found, [query, key]), gradients(expected, [query, key]))
+    assert_same(actual, expected)
+    assert_same(gradients(actual, [query, key]), gradients(expected, [query, key]))
     with torch.no_grad():
         assert_same(apply_rotary(query, key, cos, sin), expected)
 

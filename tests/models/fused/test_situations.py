@@ -35,8 +35,8 @@ def assert_same_step(fused, own, ids, tolerance=5e-6):
         logits, gradients = step(adapters, ids, torch.linspace(-1, 1, 128))
         results.append([logits, *gradients])
     assert len(results[0]) == len(results[1]) > 1
-    for found, expected in zip(*results, strict=True):
-        error = (found - expected).norm() / expected.norm().clamp(min=1e-6)
+    for actual, expected in zip(*results, strict=True):
+        error = (actual - expected).norm() / expected.norm().clamp(min=1e-6)
         assert error < tolerance, f"relative error {error:.2g}"
 
 
@@ -79,7 +79,7 @@ def test_half_precision_is_as_close_to_the_truth_as_peft(tiny, ids):
         _, gradients = step(adapters, ids, direction)
         assert all(gradient.dtype == torch.float32 for gradient in gradients)
         pairs = zip(gradients, expected, strict=True)
-        errors.append(sum((found - right).square().sum() for found, right in pairs).sqrt())
+        errors.append(sum((actual - right).square().sum() for actual, right in pairs).sqrt())
     assert errors[0] < 1.25 * errors[1]
 
 
@@ -113,8 +113,8 @@ def test_other_kinds_of_adapters(tiny, ids, change):
         logits = peft(ids, use_cache=False).logits
         (logits * torch.linspace(-1, 1, 128)).sum().backward()
         results.append([logits, *(p.grad for p in peft.parameters() if p.grad is not None)])
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_several_adapters_at_once_and_merged_ones(tiny, ids):
