@@ -62,7 +62,7 @@ def fit(tiny, folder, data, objective=DPO(0.1), stop=-1, checkpoint=None, **sett
     seen, write = [], module.log_step
 
     def note(step, metrics, norm):
-        seen.append((metrics["loss"], norm.item()))
+        seen.append((metrics["loss"], norm))
         write(step, metrics, norm)
 
     module.log_step = note
