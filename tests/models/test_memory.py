@@ -364,9 +364,8 @@ def test_demonstrations_beside_it_may_be_what_needs_most():
     preview, short = MemoryPlanner(llama_8b()), ppo(batch_size=1)
     before = preview.phases(short)["update"]
     beside = preview.phases(replace(short, ptx_batch=2, ptx_tree=1024))["update"]
-    assert beside.saved == 2048 * (
-        32 * 4096 * 2 + 4096 * 6
-    )  # two conversations in each layer's input, and the norm
+    # two conversations: each layer's input, the last norm with its gradient, and one mask
+    assert beside.saved == 2048 * (32 * 4096 * 2 + 2 * 4096 * 2 + 1024 * 2)
     assert (beside.adapters, beside.optimiser) == (before.adapters, before.optimiser)
     assert beside.total > before.total
     assert preview.phases(replace(short, ptx_batch=2, ptx_tree=8))["update"] == before
