@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lit_align.memory.model import Memory, ModelShape
+from lit_align.models.decoding.buffer_length import buffer_length
 from lit_align.models.inventory import FLOAT32, GIB
 from lit_align.models.load import Base
 from lit_align.models.lora import Lora
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
 CUDA_OVERHEAD = 1.5  # GiB that CUDA takes for itself and loses to fragmentation
 MAX_HALVINGS = 3  # of one setting, before it is proposed no further
-SAMPLING_BYTES = 20
-"""Bytes for each logit while a token is sampled: probabilities in float32, their copy and cumulative sum in float64."""
+SAMPLING_BYTES = 24
+"""Bytes for each logit while a token is sampled: itself and its probability in float32, and in float64 a copy of that
+and the cumulative sum."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,8 @@ class MemoryPlanner:
         layer, head = shape.forward_memory(prompts * plan.tree, prompts, plan.tree)
         # logits of the prompts that were read before
         logits = FLOAT32 * (plan.batch_size - prompts) * shape.vocabulary
-        cache = shape.cache(plan.batch_size * plan.tree)
+        length = buffer_length(plan.tree, plan.tree + plan.max_new_tokens)
+        cache = shape.cache(plan.batch_size * plan.num_generations * length)
         return replace(static, saved=cache, layer=layer + logits, head=head + logits)
 
     def _decode(self, plan: Plan, static: Memory) -> Memory:
@@ -203,10 +206,11 @@ class MemoryPlanner:
         rows = plan.batch_size * plan.num_generations
         length = plan.tree + plan.max_new_tokens
         logits = rows * shape.vocabulary
-        cache = shape.cache(rows * length)
+        cache = shape.cache(rows * buffer_length(length, length))
         layer, _ = shape.forward_memory(rows, 0, length)
         layer += FLOAT32 * logits
-        layer += cache // shape.layers // 2  # a layer's keys are copied to append one
+        if buffer_length(plan.tree, length) < length:  # a layer's keys are copied when they grow
+            layer = max(layer, cache // shape.layers // 2)
         return replace(static, saved=cache, layer=layer, head=SAMPLING_BYTES * logits)
 
     def peak(self, plan: Plan) -> int:

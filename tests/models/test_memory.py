@@ -141,9 +141,10 @@ def packed(prompt, responses, groups=1):
     [("none", "float32", True), ("nf4", "float32", False), ("nf4", "bfloat16", True)],
 )
 def test_phases_of_sampling_within_8_percent_of_what_they_take(
-    path, quantization, dtype, gradient_checkpointing
+    path, quantization, dtype, gradient_checkpointing, monkeypatch
 ):
-    """Four prompts of 16 tokens, four responses of 48 each, and a critic: what RL does in an iteration."""
+    """Four prompts of 16 tokens, four responses of 48 each, and a critic: what RL does in an iteration on a GPU."""
+    monkeypatch.setattr("lit_align.models.decoding.dense_base.free_memory", lambda: 0)
     base, lora, prompts, samples, new = Base(path, quantization, dtype), Lora(r=16), 4, 4, 48
     options = {
         "trained_roles": ("policy", "critic"),
@@ -161,7 +162,7 @@ def test_phases_of_sampling_within_8_percent_of_what_they_take(
         loss.backward()
         optimizer.step()
 
-    def ask(new, samples):
+    def ask():
         asked = [list(range(5, 21))] * prompts
         with adapters.activate("policy", training=False) as model:
             sample(
@@ -173,6 +174,18 @@ def test_phases_of_sampling_within_8_percent_of_what_they_take(
                 batch_size=prompts * samples,
             )
 
+    def read_prompts():
+        class Enough(Exception):
+            pass
+
+        def choose(*_):
+            raise Enough
+
+        with monkeypatch.context() as patch:
+            patch.setattr("lit_align.models.decoding.batch.choose_tokens", choose)
+            with pytest.raises(Enough):
+                ask()
+
     @torch.no_grad()
     def score():
         with adapters.activate("policy", training=False):
@@ -183,8 +196,8 @@ def test_phases_of_sampling_within_8_percent_of_what_they_take(
     moments = [value for state in optimizer.state.values() for value in state.values()]
     measured = {}
     for phase, run in {
-        "prefill": lambda: ask(1, 1),
-        "decode": lambda: ask(new, samples),
+        "prefill": read_prompts,
+        "decode": ask,
         "score": score,
         "update": learn,
     }.items():
@@ -223,7 +236,8 @@ def test_prompts_that_are_read_in_parts_take_what_was_predicted(
     def draw(*_):
         raise Enough
 
-    monkeypatch.setattr("lit_align.models.generate._sample_token", draw)
+    monkeypatch.setattr("lit_align.models.decoding.batch.choose_tokens", draw)
+    monkeypatch.setattr("lit_align.models.decoding.dense_base.free_memory", lambda: 0)
     base, lora = Base(path, quantization, dtype), Lora(r=16)
     adapters = AdapterSet(load_model(base, CPU), lora)
     with (

@@ -1,0 +1,1 @@
+"""Decoding: how prompts are read, keys and values kept, tokens chosen, and finished completions dropped."""
