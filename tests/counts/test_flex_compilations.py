@@ -15,7 +15,7 @@ from lit_align.functional.trees import FLEX_BLOCK_SIZE
 from lit_align.models.masks import build_mask
 from lit_align.types import Group, Tree
 
-MOST_MASKS = 3
+MOST_MASKS = 4
 MOST_ATTENTIONS = 4
 """One with the first length and one with any length, in training and outside of it."""
 LENGTHS = (100, 300, 500, 200, 640, 900, 128, 400)
