@@ -122,7 +122,13 @@ class Preference(LanguageModelStage):
                 f"{len(step.batches)} micro-batches on {self.trainer.world_size} processes; raise data.token_budget or "
                 "lower data.batch_size until one holds it, on one process"
             )
-        super().training_step(step, batch_idx)
+        with self._reference.during("training"):
+            super().training_step(step, batch_idx)
+
+    def validation_step(self, step: Step, batch_idx: int) -> None:
+        """Add one step to the validation metrics."""
+        with self._reference.during("validation"):
+            super().validation_step(step, batch_idx)
 
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, MetricSums]:
         """Summed loss of the labels."""

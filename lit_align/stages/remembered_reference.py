@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol
 
 import torch
 from lightning.pytorch import Trainer
@@ -53,18 +54,28 @@ class RememberedReference:
         self._training, self._validation = ReferenceMemory(), ReferenceMemory()
         self._restored: dict[str, Tensor] = {}
         self._num_loads: int | None = None  # of the reference's weights, when it was read last
+        self._phase: Literal["training", "validation"] | None = None
+
+    @contextmanager
+    def during(self, phase: Literal["training", "validation"]) -> Iterator[None]:
+        """A context in which numbers are remembered: a step. A report, for one, has other micro-batches."""
+        self._phase = phase
+        try:
+            yield
+        finally:
+            self._phase = None
 
     def get_or_compute(
         self, trees: Sequence[Tree], sizes: Sequence[int], compute: Callable[[], Tensor]
     ) -> Tensor:
         """Numbers of ``trees`` one after the other, ``sizes`` of each; computed unless they are remembered."""
         stage = self.stage
-        if not stage.is_fitting or stage.trainer.world_size > 1:
+        if self._phase is None or not stage.is_fitting or stage.trainer.world_size > 1:
             return compute()
         if not getattr(stage.datamodule, "repeats_rows", False):
             return compute()
         self._refresh()
-        memory = self._training if stage.trainer.training else self._validation
+        memory = self._training if self._phase == "training" else self._validation
         return memory.get_or_compute(trees, sizes, compute)
 
     def state(self) -> dict[str, Tensor]:

@@ -51,6 +51,15 @@ class Trace(lightning.Callback):
     def on_train_batch_end(self, trainer, module, *_):
         self.losses.append(trainer.callback_metrics["loss"].item())
 
+    def on_train_epoch_start(self, trainer, module):
+        """Before the first step, read some rows as a report does, in micro-batches of its own."""
+        if trainer.current_epoch == 0:
+            loader = trainer.datamodule.step_loader("train", shuffle=False, resumes=False)
+            (batch,) = next(iter(loader)).batches
+            module.label_losses(batch, module.tree_forward(batch.trees))
+            module.tree_forward.read.clear()
+            assert module._reference.state() == {}
+
     def on_train_epoch_end(self, trainer, module):
         self.read.append(module.tree_forward.read["reference"])
         if self.moving:
