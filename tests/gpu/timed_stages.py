@@ -52,21 +52,19 @@ class TimedPreference(Timed, Preference):
 
 
 class TimedExperience(ExperienceBuilder):
-    """Measures sampling and scoring."""
+    """Measures sampling, and scoring: whatever is between sampling and the advantages."""
 
     recorder: PhaseRecorder
 
     def sample(self, prompts: list[Tree], number: int) -> RolloutBatch:
         with self.recorder.measure("sampling"):
-            return super().sample(prompts, number)
+            rollouts = super().sample(prompts, number)
+        self.recorder.begin("score")
+        return rollouts
 
-    def add_logps(self, rollouts: RolloutBatch) -> None:
-        with self.recorder.measure("score"):
-            super().add_logps(rollouts)
-
-    def add_values(self, rollouts: RolloutBatch) -> None:
-        with self.recorder.measure("values"):
-            super().add_values(rollouts)
+    def add_advantages(self, *inputs: Any) -> float:
+        self.recorder.end("score")
+        return super().add_advantages(*inputs)
 
 
 class TimedRL(Timed, RL):

@@ -19,7 +19,6 @@ WARMUP_STEPS = 2
 PREDICTED_PHASES = {
     "sampling": ("prefill", "decode"),
     "score": ("score",),
-    "values": ("score",),
     "update": ("update",),
 }
 """Measured phases, with the planner's phases of which each is the largest."""
