@@ -19,7 +19,7 @@ from lit_align.types import Step, Tree
 from tests.gpu.options import PhaseRecorder
 
 FIGURES = "phases.json"
-"""File in the run folder: seconds and peaks of each phase, and predicted bytes by the planner's names."""
+"""File in the run folder: attention, seconds and peaks of each phase, and predicted bytes by the planner's names."""
 
 
 class Timed(LanguageModelStage):
@@ -33,7 +33,11 @@ class Timed(LanguageModelStage):
 
     def on_train_end(self) -> None:
         super().on_train_end()
-        figures = {"phases": self.recorder.phases, "predicted_bytes": self.predicted_bytes()}
+        figures = {
+            "attention": self.adapters.model.config._attn_implementation,
+            "phases": self.recorder.phases,
+            "predicted_bytes": self.predicted_bytes(),
+        }
         (self.run_folder / FIGURES).write_text(json.dumps(figures))
 
     def predicted_bytes(self) -> dict[str, int]:
