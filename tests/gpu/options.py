@@ -44,21 +44,31 @@ class PhaseRecorder:
 
     device: torch.device
     phases: dict[str, list[dict]] = field(default_factory=dict)
+    _starts: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    @contextmanager
-    def measure(self, phase: str) -> Iterator[None]:
-        """Add what the block takes; it starts and ends with the device at rest."""
+    def begin(self, phase: str) -> None:
+        """Measure from here to `end`; the device is at rest at either."""
         reset_peak(self.device)
         synchronize(self.device)
-        start, host_start = time.perf_counter(), time.process_time()
-        yield
+        self._starts[phase] = (time.perf_counter(), time.process_time())
+
+    def end(self, phase: str) -> None:
+        """Add what was taken since `begin`."""
         synchronize(self.device)
+        start, host_start = self._starts.pop(phase)
         figures = {
             "seconds": time.perf_counter() - start,
             "host_seconds": time.process_time() - host_start,
             "peak_bytes": peak_bytes(self.device),
         }
         self.phases.setdefault(phase, []).append(figures)
+
+    @contextmanager
+    def measure(self, phase: str) -> Iterator[None]:
+        """Add what the block takes."""
+        self.begin(phase)
+        yield
+        self.end(phase)
 
     def median_seconds(self, phase: str, warmups: int = 0) -> float:
         """Of the times after the first ``warmups``."""

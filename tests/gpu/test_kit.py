@@ -38,6 +38,7 @@ def test_a_row_runs_in_a_process_of_its_own_and_what_needs_cuda_says_so(tmp_path
     assert result["machine"]["card"] == "CPU"
     figures = result["sections"]["dpo-8b"]
     assert figures["ok"]
+    assert figures["attention"] == "sdpa"
     assert figures["pairs_per_second"] == pytest.approx(2 / figures["seconds_per_step"])
     assert figures["tree_tokens_per_step"] == 2 * (12 + 2 * 6)
     assert figures["predicted_bytes"]["update"] > 0
@@ -52,7 +53,7 @@ def test_a_row_runs_in_a_process_of_its_own_and_what_needs_cuda_says_so(tmp_path
 
 def test_phases_of_ppo_and_decoded_tokens_are_measured():
     figures = find_section("ppo-1.5b").run(TINY)
-    phases = {"sampling", "score", "values", "update"}
+    phases = {"sampling", "score", "update"}
     assert figures["seconds"].keys() == figures["predicted_bytes"].keys() == phases
     assert min(figures["seconds"].values()) > 0
     runs = find_section("decode-8b").run(TINY)["runs"]

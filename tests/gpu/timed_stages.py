@@ -19,7 +19,7 @@ from lit_align.types import Step, Tree
 from tests.gpu.options import PhaseRecorder
 
 FIGURES = "phases.json"
-"""File in the run folder: seconds and peaks of each phase, and predicted bytes by the planner's names."""
+"""File in the run folder: attention, seconds and peaks of each phase, and predicted bytes by the planner's names."""
 
 
 class Timed(LanguageModelStage):
@@ -33,7 +33,11 @@ class Timed(LanguageModelStage):
 
     def on_train_end(self) -> None:
         super().on_train_end()
-        figures = {"phases": self.recorder.phases, "predicted_bytes": self.predicted_bytes()}
+        figures = {
+            "attention": self.adapters.model.config._attn_implementation,
+            "phases": self.recorder.phases,
+            "predicted_bytes": self.predicted_bytes(),
+        }
         (self.run_folder / FIGURES).write_text(json.dumps(figures))
 
     def predicted_bytes(self) -> dict[str, int]:
@@ -52,21 +56,19 @@ class TimedPreference(Timed, Preference):
 
 
 class TimedExperience(ExperienceBuilder):
-    """Measures sampling and scoring."""
+    """Measures sampling, and scoring: whatever is between sampling and the advantages."""
 
     recorder: PhaseRecorder
 
     def sample(self, prompts: list[Tree], number: int) -> RolloutBatch:
         with self.recorder.measure("sampling"):
-            return super().sample(prompts, number)
+            rollouts = super().sample(prompts, number)
+        self.recorder.begin("score")
+        return rollouts
 
-    def add_logps(self, rollouts: RolloutBatch) -> None:
-        with self.recorder.measure("score"):
-            super().add_logps(rollouts)
-
-    def add_values(self, rollouts: RolloutBatch) -> None:
-        with self.recorder.measure("values"):
-            super().add_values(rollouts)
+    def add_advantages(self, *inputs: Any) -> float:
+        self.recorder.end("score")
+        return super().add_advantages(*inputs)
 
 
 class TimedRL(Timed, RL):

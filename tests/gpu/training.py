@@ -19,7 +19,6 @@ WARMUP_STEPS = 2
 PREDICTED_PHASES = {
     "sampling": ("prefill", "decode"),
     "score": ("score",),
-    "values": ("score",),
     "update": ("update",),
 }
 """Measured phases, with the planner's phases of which each is the largest."""
@@ -60,7 +59,7 @@ def dpo(
     seconds = run.recorder.median_seconds("update", WARMUP_STEPS)
     return {
         "ok": True,
-        "attention": attention or "default",
+        "attention": run.attention,
         "gradient_checkpointing": gradient_checkpointing,
         "seconds_per_step": seconds,
         "pairs_per_second": work.pairs / seconds,
@@ -86,7 +85,12 @@ def ppo(options: KitOptions, shape: str) -> dict:
     data = {"batch_size": work.prompts}
     run = _fit(options, shape, None, "TimedRL", model, "Prompts", data, work.iterations)
     seconds = {phase: run.recorder.median_seconds(phase) for phase in PREDICTED_PHASES}
-    return {"ok": True, "seconds": seconds, **run.memory(PREDICTED_PHASES)}
+    return {
+        "ok": True,
+        "attention": run.attention,
+        "seconds": seconds,
+        **run.memory(PREDICTED_PHASES),
+    }
 
 
 class FinishedRun:
@@ -100,6 +104,7 @@ class FinishedRun:
     def __init__(self, options: KitOptions, figures: dict) -> None:
         self.recorder = PhaseRecorder(options.device, figures["phases"])
         self.predicted = figures["predicted_bytes"]
+        self.attention = figures["attention"]
 
     def memory(self, phases: dict[str, tuple[str, ...]]) -> dict:
         """Peak of each measured phase, the predicted one, and their largest relative difference."""
@@ -130,48 +135,49 @@ def _fit(
     work, shape = Workload(options.tiny), "tiny" if options.tiny else shape
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        base = save_without_weights(shape, folder / "base")
+        save_without_weights(shape, folder / "base")
         rows = _write_rows(folder / "rows.jsonl", work, SHAPES[shape]["vocab_size"])
+        data = {**data, "train": str(rows), "token_budget": work.token_budget, "max_length": 2048}
         settings = {
             "run": str(folder / "runs"),
-            "trainer": {
-                "accelerator": "cpu" if options.tiny else "gpu",
-                "devices": 1,
-                "max_steps": max_steps,
-                "max_epochs": -1,
-                "log_every_n_steps": 1000,
-                "enable_progress_bar": False,
-                "logger": False,
-            },
+            "trainer": _trainer_settings(options, max_steps),
             "model": {
                 "class_path": f"tests.gpu.timed_stages.{stage}",
-                "init_args": {
-                    **model,
-                    "base": {
-                        "path": str(base),
-                        "quantization": "nf4",
-                        "dtype": "bfloat16",
-                        "attention": attention,
-                    },
-                    "lora": {"r": 16, "alpha": 32},
-                    "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-5}},
-                },
+                "init_args": {**model, **_model_settings(folder / "base", attention)},
             },
-            "data": {
-                "class_path": data_class,
-                "init_args": {
-                    **data,
-                    "train": str(rows),
-                    "token_budget": work.token_budget,
-                    "max_length": 2048,
-                },
-            },
+            "data": {"class_path": data_class, "init_args": data},
         }
         (folder / "run.yaml").write_text(yaml.safe_dump(settings))
         with random_base_weights():
             lit_align(["fit", "-c", str(folder / "run.yaml")])
         (figures,) = (folder / "runs").rglob(FIGURES)
         return FinishedRun(options, json.loads(figures.read_text()))
+
+
+def _trainer_settings(options: KitOptions, max_steps: int) -> dict:
+    return {
+        "accelerator": "cpu" if options.tiny else "gpu",
+        "devices": 1,
+        "max_steps": max_steps,
+        "max_epochs": -1,
+        "log_every_n_steps": 1000,
+        "enable_progress_bar": False,
+        "logger": False,
+    }
+
+
+def _model_settings(base: Path, attention: str | None) -> dict:
+    """Settings that all stages share: QLoRA with AdamW."""
+    return {
+        "base": {
+            "path": str(base),
+            "quantization": "nf4",
+            "dtype": "bfloat16",
+            "attention": attention,
+        },
+        "lora": {"r": 16, "alpha": 32},
+        "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-5}},
+    }
 
 
 def _write_rows(path: Path, work: Workload, vocab_size: int) -> Path:

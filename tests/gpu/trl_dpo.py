@@ -24,11 +24,10 @@ class StepClock(TrainerCallback):
         self.recorder = recorder
 
     def on_step_begin(self, *_, **__) -> None:
-        self.step = self.recorder.measure("update")
-        self.step.__enter__()
+        self.recorder.begin("update")
 
     def on_step_end(self, *_, **__) -> None:
-        self.step.__exit__(None, None, None)
+        self.recorder.end("update")
 
 
 def dpo(options: KitOptions, shape: str, gradient_checkpointing: bool = True) -> dict:
