@@ -365,7 +365,7 @@ def test_ppo_of_an_8b_model_fits_in_12_gib_with_all_its_roles():
     found = MemoryPlanner(llama_8b()).phases(ppo())
     assert list(found) == ["load", "prefill", "decode", "reward", "score", "update"]
     assert found["decode"].saved == 4 * GIB
-    assert found["prefill"].saved == 2 * GIB
+    assert found["prefill"].saved == 2.25 * GIB  # with room for the next 64 of 512 tokens
     static = found["load"].weights + found["load"].adapters
     assert found["update"].optimiser == 2 * found["load"].adapters  # of the two in three that learn
     assert all(static < memory.total < 12 * GIB for memory in found.values())
