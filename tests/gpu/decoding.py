@@ -100,8 +100,6 @@ class Decoder:
                 weights += parameter.numel() * parameter.element_size()
                 weights += scale_bytes(parameter)
         config = model.config
-        if config.tie_word_embeddings:
-            weights += model.lm_head.weight.numel() * BFLOAT16_BYTES
         head_dim = config.hidden_size // config.num_attention_heads
         values = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim
         length = self.prompt + self.new_tokens / 2

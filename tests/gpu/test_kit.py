@@ -13,10 +13,10 @@ from tests.gpu.__main__ import main, run_section
 from tests.gpu.decoding import Decoder
 from tests.gpu.gates import gates, whole_weight_gates
 from tests.gpu.options import GIB, KitOptions
-from tests.gpu.random_weights import load_random
+from tests.gpu.random_weights import load_random, random_model
 from tests.gpu.results import record, table
 from tests.gpu.sections import CALLS, SECTIONS, find_section
-from tests.gpu.shapes import save_without_weights
+from tests.gpu.shapes import llama_config, save_without_weights
 from tests.gpu.targets import TARGETS, rows
 
 TINY = KitOptions(tiny=True)
@@ -97,6 +97,14 @@ def test_random_weights_are_laid_out_as_loaded_ones(tmp_path):
     assert (made.name_or_path, made.loaded_as) == (loaded.name_or_path, loaded.loaded_as)
     frequencies = made.model.rotary_emb.inv_freq
     torch.testing.assert_close(frequencies, loaded.model.rotary_emb.inv_freq)
+
+
+def test_tied_embeddings_are_made_once():
+    config = llama_config("tiny")
+    config.tie_word_embeddings = True
+    model = random_model(config, torch.device("cpu"))
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert not any(parameter.is_meta for parameter in model.parameters())
 
 
 def layout(model) -> dict:
