@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         PreTrainedTokenizerBase,
     )
 
+__all__ = ["Completion", "check_context_length", "generate", "sample", "stream"]
+
 
 def generate(
     model: PreTrainedModel,

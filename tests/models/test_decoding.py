@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lit_align.models.decoding import dense_base as dense_module
@@ -98,7 +98,7 @@ def test_prompts_of_one_length_need_no_mask(name):
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @given(data=st.data())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_batch_is_what_plain_passes_say(attention, data):
     model = build("Llama", attention)
     token = st.integers(0, VOCABULARY - 1)

@@ -94,7 +94,7 @@ def decode_batch(
         chosen[1, :, step % interval] = logp
         is_last = step + 1 == max_new_tokens
         if is_last or (step + 1) % interval == 0:
-            log.add(chosen[:, :, : step % interval + 1])
+            log.add(chosen[:, :, : step % interval + 1], is_last)
             if is_last or log.all_ended:
                 break
             if sequences.can_drop and log.some_ended:
@@ -123,14 +123,19 @@ class _CompletionLog:
         self.logps: list[list[float]] = [[] for _ in range(count)]
         self.ended = [False] * count
 
-    def add(self, chosen: Tensor) -> None:
-        """Add the tokens and log-probabilities of some steps, ``[2, rows, steps]``; those after an end are dropped."""
-        num_ended, num_tokens = sum(self.ended), 0
+    def add(self, chosen: Tensor, is_last: bool = False) -> None:
+        """Add the tokens and log-probabilities of some steps, ``[2, rows, steps]``; those after an end are dropped.
+
+        Args:
+            chosen: both as floating-point numbers.
+            is_last: whether all completions end here, at their limit.
+        """
+        num_done, num_tokens = sum(self.ended), 0
         tokens, logps = chosen.tolist()
         for row, completion in enumerate(self.active):
             if not self.ended[completion]:
                 num_tokens += self._extend(completion, tokens[row], logps[row])
-        note_sampled(sum(self.ended) - num_ended, num_tokens)
+        note_sampled((len(self.ended) if is_last else sum(self.ended)) - num_done, num_tokens)
 
     def _extend(self, completion: int, tokens: list[float], logps: list[float]) -> int:
         """Add to one completion until it ends; how many tokens."""

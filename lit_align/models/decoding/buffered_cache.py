@@ -44,11 +44,12 @@ class Room:
 
     def write_prompts(self, buffer: Tensor, states: Tensor) -> None:
         """Write states of the prompts that are being read to the rows of each of their completions."""
-        rows, width = buffer[self.prompts], states.shape[2]
-        rows[:, :, :width].unflatten(0, (len(states), -1)).copy_(states[:, None])
+        num_prompts, *shape = states.shape
+        rows = buffer[self.prompts, :, : states.shape[2]]
+        rows.view(num_prompts, -1, *shape).copy_(states[:, None])
 
 
-class BufferedLayer(CacheLayerMixin):
+class BufferedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """Keys and values of one attention layer in buffers that have room for more.
 
     Args:
@@ -56,7 +57,7 @@ class BufferedLayer(CacheLayerMixin):
     """
 
     def __init__(self, room: Room) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.room = room
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
@@ -144,7 +145,8 @@ class BufferedCache(Cache):
         self, num_layers: int, rows: int, width: int, limit: int, is_aligned: bool
     ) -> None:
         self.room = Room(rows, limit, buffer_length(width, limit), is_aligned)
-        super().__init__(layers=[BufferedLayer(self.room) for _ in range(num_layers)])
+        self.buffers = [BufferedLayer(self.room) for _ in range(num_layers)]
+        super().__init__(layers=list(self.buffers))
 
     def read_prompts(self, rows: slice) -> None:
         """What is written next are prompts, whose completions have these rows."""
@@ -153,7 +155,7 @@ class BufferedCache(Cache):
     def finish_prompts(self, width: int) -> None:
         """All prompts are read; from now on tokens are appended."""
         self.room.prompts = None
-        for layer in self.layers:
+        for layer in self.buffers:
             layer.length = width
 
     def reserve(self, length: int) -> None:
@@ -162,13 +164,13 @@ class BufferedCache(Cache):
         length = min(length, room.limit)
         if length > room.capacity:
             room.capacity = buffer_length(length, room.limit)
-            for layer in self.layers:
+            for layer in self.buffers:
                 layer.grow()
 
     def keep_rows(self, order: Sequence[int]) -> None:
         """Drop all rows that are not in ``order``; see `move_rows`."""
         self.room.rows = len(order)
-        for layer in self.layers:
+        for layer in self.buffers:
             layer.keep_rows(order)
 
 

@@ -54,7 +54,7 @@ def dense_base(model: PreTrainedModel) -> Iterator[None]:
 
 def free_memory() -> int:
     """Bytes of memory that this process can still take, in a container too."""
-    free = psutil.virtual_memory().available
+    free = int(psutil.virtual_memory().available)
     for limit_file, usage_file in CGROUP_FILES:
         try:
             limit, usage = Path(limit_file).read_text(), Path(usage_file).read_text()

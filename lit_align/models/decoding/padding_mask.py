@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_align.models.decoding.buffer_length import round_up
 from lit_align.models.decoding.row_order import move_rows
@@ -61,14 +61,15 @@ def takes_prepared_mask(model: Any) -> bool:
     """
     if model.config.get_text_config()._attn_implementation not in PREPARED_ATTENTION:
         return False
-    return _only_makes_masks(type(backbone(model)))
+    module_class: type[nn.Module] = type(backbone(model))
+    return _only_makes_masks(module_class)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=256)
-def _only_makes_masks(module_class: type) -> bool:
+def _only_makes_masks(module_class: type[nn.Module]) -> bool:
     """Whether a forward pass does nothing with ``attention_mask`` but hand it to functions that make masks."""
     try:
-        source = textwrap.dedent(inspect.getsource(module_class.forward))  # type: ignore[attr-defined]
+        source = textwrap.dedent(inspect.getsource(module_class.forward))
     except (OSError, TypeError):
         return False
     tree = ast.parse(source)
