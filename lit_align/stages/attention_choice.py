@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
 from lit_align.data.packing import pack
 from lit_align.data.transfer import batches_to_device
@@ -24,7 +25,7 @@ from lit_align.models.check_once import check_key
 from lit_align.models.load import cache_root
 from lit_align.models.tree_check import MODEL_ERRORS, TreeCheck
 from lit_align.models.tree_forward import TreeForward
-from lit_align.types import Group, Tree
+from lit_align.types import Batch, Group, Tree
 
 CANDIDATES = ("sdpa", "flex_attention")
 """Implementations that read packed trees, the usual one first."""
@@ -87,13 +88,24 @@ class AttentionProbe:
         self._passes(attention, PASSES)
         return time.perf_counter() - start
 
+    def gradient(self, attention: str) -> Tensor:
+        """The gradient of a sum over packed trees by all adapter weights, ``[weights]``, without dropout.
+
+        Args:
+            attention: as transformers names it; the model keeps it.
+        """
+        self.adapters.model.set_attn_implementation(attention)
+        weights = list(self.adapters.trainable().values())
+        total = torch.zeros(sum(weight.numel() for weight in weights), device=self.device)
+        with self.adapters.activate(self.adapters.trained_roles[0], training=False):
+            for batch in self._batches(attention):
+                loss = self.forward.hidden(batch.trees).float().sum()
+                gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+                total += torch.cat([gradient.float().flatten() for gradient in gradients])
+        return total
+
     def _passes(self, attention: str, number: int) -> None:
-        is_sparse = attention == "flex_attention"
-        multiple = FLEX_BLOCK_SIZE if is_sparse else 1
-        trees = self._trees()
-        budget = max(self.token_budget, trees[0].tokens)
-        packed = pack(trees, budget, multiple, dense=not is_sparse, few_shapes=True)
-        batches = batches_to_device(packed, self.device)
+        batches = self._batches(attention)
         weights = list(self.adapters.trainable().values())
         gpus = [self.device] if self.device.type == "cuda" else []
         role = self.adapters.trained_roles[0]
@@ -104,6 +116,14 @@ class AttentionProbe:
                     torch.autograd.grad(loss, weights, allow_unused=True)
         if gpus:
             torch.cuda.synchronize(self.device)
+
+    def _batches(self, attention: str) -> tuple[Batch, ...]:
+        is_sparse = attention == "flex_attention"
+        multiple = FLEX_BLOCK_SIZE if is_sparse else 1
+        trees = self._trees()
+        budget = max(self.token_budget, trees[0].tokens)
+        packed = pack(trees, budget, multiple, dense=not is_sparse, few_shapes=True)
+        return batches_to_device(packed, self.device)
 
     def _trees(self) -> list[Tree]:
         vocabulary = self.adapters.model.get_input_embeddings().weight.shape[0]
@@ -169,14 +189,31 @@ def _seconds_if_right(
     """Time of an implementation.
 
     Raises:
-        ValueError: if it reads packed trees wrong.
+        ValueError: if it reads packed trees wrong, or its gradient is another one than by the usual implementation.
     """
     probe.adapters.model.set_attn_implementation(attention)
     with TreeCheck(probe.adapters.model) as check:
         error = check.find_error(lambda: probe.forward(check.trees))
     if error is not None:
         raise ValueError(error)
+    if attention != CANDIDATES[0]:
+        expected, gradient = probe.gradient(CANDIDATES[0]), probe.gradient(attention)
+        difference = float((gradient - expected).norm() / expected.norm())
+        if not difference <= tolerance(probe.adapters.model.dtype):
+            raise ValueError(
+                f"its gradient differs by {difference:.1e} from that of {CANDIDATES[0]}"
+            )
     return seconds(attention)
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Largest relative difference of two right gradients.
+
+    Example:
+        >>> tolerance(torch.bfloat16), tolerance(torch.float32)
+        (0.03, 0.001)
+    """
+    return 1e-3 if dtype == torch.float32 else 0.03
 
 
 def _read(text: str, candidates: Sequence[str]) -> str | None:

@@ -55,6 +55,15 @@ def test_one_that_reads_trees_wrong_is_left_out(probe, monkeypatch):
     assert remembered_choice(probe, {"sdpa": 2.0, "eager": 1.0}.__getitem__, BOTH) == "sdpa"
 
 
+def test_one_with_another_gradient_is_left_out(probe, monkeypatch):
+    usual, other = probe.gradient("sdpa"), probe.gradient("eager")
+    assert usual.norm() > 0
+    assert (other - usual).norm() < 1e-5 * usual.norm()
+    gradients = {"sdpa": usual, "eager": usual * 1.01}
+    monkeypatch.setattr(AttentionProbe, "gradient", lambda self, name: gradients[name])
+    assert remembered_choice(probe, {"sdpa": 2.0, "eager": 1.0}.__getitem__, BOTH) == "sdpa"
+
+
 def test_one_that_cannot_run_is_left_out():
     def seconds(name):
         if name == "sdpa":
