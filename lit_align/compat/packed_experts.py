@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-
-if TYPE_CHECKING:
-    from peft.tuners.lora import ParamWrapper
 
 
 class PackedWeight(NamedTuple):
@@ -35,7 +32,7 @@ class PackedWeight(NamedTuple):
     @property
     def dequantize(self) -> Any:
         """Bitsandbytes' parametrization, which holds shape, dtype and scales."""
-        return self.module.parametrizations[self.name][0]  # type: ignore[union-attr, index]
+        return self._parametrizations[0]
 
     def value(self) -> Tensor:
         """The weight, dequantized."""
@@ -51,7 +48,8 @@ class PackedWeight(NamedTuple):
 
     @property
     def _parametrizations(self) -> Any:
-        return self.module.parametrizations[self.name]  # type: ignore[union-attr, index]
+        module: Any = self.module
+        return module.parametrizations[self.name]
 
 
 def packed_weights(model: nn.Module) -> list[PackedWeight]:
@@ -71,13 +69,14 @@ def packing_while_loading(names: Collection[str]) -> Iterator[None]:
     """Inside, transformers' quantizer also packs the parameters called ``names`` as it reads them."""
     from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
+    quantizers: dict[str, Any] = AUTO_QUANTIZER_MAPPING
     kind = "bitsandbytes_4bit"
-    usual = AUTO_QUANTIZER_MAPPING[kind]
-    AUTO_QUANTIZER_MAPPING[kind] = _quantizer_for(frozenset(names))
+    usual = quantizers[kind]
+    quantizers[kind] = _quantizer_for(frozenset(names))
     try:
         yield
     finally:
-        AUTO_QUANTIZER_MAPPING[kind] = usual
+        quantizers[kind] = usual
 
 
 def _quantizer_for(names: frozenset[str]) -> type:
@@ -87,11 +86,13 @@ def _quantizer_for(names: frozenset[str]) -> type:
 
     states: dict[str, Any] = {}
 
-    class Pack(Bnb4bitQuantize):  # type: ignore[misc]
-        def convert(self, input_dict: dict[str, Any], **options: Any) -> dict[str, Tensor]:
+    class Pack(Bnb4bitQuantize):
+        def convert(self, input_dict: Any, *args: Any, **options: Any) -> Any:
             stacked = names & input_dict.keys()
             others = {name: value for name, value in input_dict.items() if name not in stacked}
-            converted: dict[str, Tensor] = super().convert(others, **options) if others else {}
+            converted: dict[str, Tensor] = {}
+            if others:
+                converted = super().convert(others, *args, **options)
             for name in stacked:
                 value = input_dict[name]
                 weight = value[0] if isinstance(value, list) else value
@@ -99,14 +100,14 @@ def _quantizer_for(names: frozenset[str]) -> type:
                 converted[name], states[name] = _pack(weight, settings)
             return converted
 
-    class ExpertsQuantizer(Bnb4BitHfQuantizer):  # type: ignore[misc]
+    class ExpertsQuantizer(Bnb4BitHfQuantizer):
         def param_needs_quantization(self, model: Any, param_name: str, **options: Any) -> bool:
             if param_name in names:
                 return True
             return bool(super().param_needs_quantization(model, param_name, **options))
 
         def get_quantize_ops(self) -> Any:
-            return Pack(self)
+            return Pack(self)  # type: ignore[no-untyped-call]
 
         def _process_model_after_weight_loading(self, model: Any, **options: Any) -> Any:
             # in the order of the module, in which PEFT nests its layers and names their weights
@@ -183,12 +184,12 @@ class _AddFactors(nn.Module):
             return torch.baddbmm(weight, self.left, self.right, alpha=self.scaling)
 
 
-def _add_while_packed(layer: ParamWrapper, placeholder: nn.Parameter) -> None:
+def _add_while_packed(layer: Any, placeholder: nn.Parameter) -> None:
     """Let one layer of PEFT add its adapter behind what dequantizes the weight, for the time of a forward pass.
 
     PEFT's own way leaves the adapter there for good if the weight has a parametrization already.
     """
-    base: Any = layer.get_base_layer()
+    base = layer.get_base_layer()
 
     @contextmanager
     def activate(active_adapters: list[str]) -> Iterator[None]:
@@ -197,14 +198,13 @@ def _add_while_packed(layer: ParamWrapper, placeholder: nn.Parameter) -> None:
         length = len(chain)
         chain.extend(_AddFactors(*layer.get_delta_factors(adapter)) for adapter in active)
         try:
-            with parametrize.cached():  # type: ignore[no-untyped-call]
+            with parametrize.cached():
                 yield
         finally:
             del chain[length:]
 
-    replacements: Any = layer
-    replacements.get_param = lambda: placeholder
-    replacements._activate_lora = activate
+    layer.get_param = lambda: placeholder
+    layer._activate_lora = activate
 
 
 def unpack(model: nn.Module) -> None:

@@ -98,8 +98,8 @@ def pack_rows(
         packer.end_row()
     for _ in range(shape.rows - len(rows)):
         packer.end_row()
-    trees = packer.packed()
-    return Batch(trees, tuple(source), *labels.tensors(trees.owner))
+    packed = packer.packed()
+    return Batch(packed, tuple(source), *labels.tensors(packed.owner))
 
 
 def separate_branches(trees: Sequence[Tree]) -> list[Tree]:
@@ -267,9 +267,10 @@ class _LabelCollector:
         if not self.pairs:
             return None
         columns = [torch.tensor(column) for column in zip(*self.pairs, strict=True)]
-        chosen, rejected, probability, _margin, _target = columns
+        chosen, rejected, probability, margin, target = columns
         are_certain = not bool((probability < 1).any())
-        return PairLabels(*columns, are_certain, _tokens_of(owner, chosen, rejected))
+        tokens = _tokens_of(owner, chosen, rejected)
+        return PairLabels(chosen, rejected, probability, margin, target, are_certain, tokens)
 
     def _unpaired_labels(self, owner: Tensor) -> UnpairedLabels | None:
         if not self.desirable:

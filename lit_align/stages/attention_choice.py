@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from lightning.pytorch.strategies import Strategy
@@ -126,7 +127,8 @@ class AttentionProbe:
         return batches_to_device(packed, self.device)
 
     def _trees(self) -> list[Tree]:
-        vocabulary = self.adapters.model.get_input_embeddings().weight.shape[0]
+        embeddings: Any = self.adapters.model.get_input_embeddings()
+        vocabulary = len(embeddings.weight)
         draw = random.Random(0)
         trees = []
         for _ in range(max(min(self.token_budget // (PROMPT + 2 * RESPONSE), MOST_TREES), 1)):

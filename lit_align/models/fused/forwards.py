@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -137,7 +137,7 @@ class NormForward(FusedForward):
     def __call__(self, x: Tensor) -> Any:
         """The output for ``x``."""
         module, weight = self.module, self.module.weight
-        is_gemma = norm_kind(type(module)) == "gemma"
+        is_gemma = norm_kind(type(module)) == "gemma"  # type: ignore[arg-type]
         if weight.requires_grad or x.dtype not in (weight.dtype, torch.float32):
             return self.own(x)
         if is_gemma:
@@ -168,15 +168,16 @@ class AttentionForward(FusedForward):
 
     def own(self, *args: Any, **kwargs: Any) -> Any:
         """The result by the code of the layer's class, with `apply_rotary` where that computes the same."""
-        return _forward_with_rotary(type(self.module))(self.module, *args, **kwargs)
+        forward = _forward_with_rotary(type(self.module))  # type: ignore[arg-type]
+        return forward(self.module, *args, **kwargs)
 
 
 @lru_cache(maxsize=256)
 def _forward_with_rotary(module_class: type[nn.Module]) -> Callable[..., Any]:
     """The forward pass of an attention class, in which the name of the rotary embedding means `apply_rotary`."""
     forward: Any = module_class.forward
-    if not rotates_halves(module_class):
-        return forward
+    if not rotates_halves(module_class):  # type: ignore[arg-type]
+        return cast("Callable[..., Any]", forward)
     names = {**forward.__globals__, "apply_rotary_pos_emb": apply_rotary}
     copy = FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__)
     copy.__kwdefaults__ = forward.__kwdefaults__

@@ -76,9 +76,9 @@ def fuse(model: nn.Module, roles: Sequence[str]) -> Fusion:
             fusion.add(module, "its forward pass is replaced")
         elif isinstance(module, BaseTunerLayer):
             _fuse_adapter(module, roles, fusion)
-        elif norm_kind(type(module)) is not None:
+        elif norm_kind(type(module)) is not None:  # type: ignore[arg-type]
             _set_forward(module, NormForward(module), fusion)
-        elif is_gated_mlp(type(module)):
+        elif is_gated_mlp(type(module)):  # type: ignore[arg-type]
             _fuse_mlp(module, fusion)
         elif "Attention" in type(module).__name__:
             attention.append(module)
@@ -113,14 +113,14 @@ def unfuse(model: nn.Module) -> None:
 
 
 def _set_forward(module: nn.Module, forward: FusedForward, fusion: Fusion) -> None:
-    module.forward = forward  # type: ignore[method-assign,assignment]
+    module.forward = forward  # type: ignore[assignment]
     fusion.add(module)
 
 
 def _fuse_adapter(layer: nn.Module, roles: Sequence[str], fusion: Fusion) -> None:
     """Whether its fused form applies depends on the adapter that is active and on the mode, in each pass anew."""
     if is_lora_linear(layer):
-        layer.forward = LoraForward(layer)  # type: ignore[method-assign,assignment]
+        layer.forward = LoraForward(layer)
     adapters: Any = getattr(layer, "lora_A", ())
     obstacles = [adapter_obstacle(layer, role) for role in roles if role in adapters]
     fusion.add(layer, next((obstacle for obstacle in obstacles if obstacle), None))
@@ -144,7 +144,7 @@ def _fuse_attention(module: nn.Module, fusion: Fusion) -> None:
     shared = SharedInput([forward.module for forward in siblings]) if len(siblings) > 1 else None
     for forward in siblings:
         forward.shared = shared
-    is_known = rotates_halves(type(module))
+    is_known = rotates_halves(type(module))  # type: ignore[arg-type]
     if is_known or shared is not None:
-        module.forward = AttentionForward(module, shared)  # type: ignore[method-assign,assignment]
+        module.forward = AttentionForward(module, shared)
     fusion.add(module, None if is_known else "another rotary embedding than Llama's, or none")

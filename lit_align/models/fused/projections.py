@@ -232,5 +232,5 @@ def dense_weight(base: nn.Module, dtype: torch.dtype) -> Tensor:
     if quant_state is not None:
         from bitsandbytes.functional import dequantize_4bit
 
-        return cast(Tensor, dequantize_4bit(weight.view(-1, 1), quant_state)).to(dtype)
+        return dequantize_4bit(weight.view(-1, 1), quant_state).to(dtype)
     return cast(Tensor, weight if isinstance(base, nn.Linear) else weight.T)

@@ -29,7 +29,7 @@ def same_code(function: Callable[..., Any], known: Callable[..., Any]) -> bool:
         >>> same_code(double, twice), same_code(double, abs)
         (True, False)
     """
-    return _code_key(function) == _code_key(known)
+    return bool(_code_key(function) == _code_key(known))
 
 
 def _code_key(function: Callable[..., Any]) -> Any:
@@ -93,12 +93,18 @@ def adapter_obstacle(layer: Any, role: str) -> str | None:
         return f"{type(layer.lora_variant[role]).__name__} is a variant of LoRA"
     if layer.lora_bias.get(role):
         return "its adapter has a bias"
-    if role in layer.lora_dropout and getattr(layer.lora_dropout[role], "p", 0.0):
+    if role in layer.lora_dropout and _rate(layer.lora_dropout[role]):
         return "its adapter has dropout"
     base: Any = layer.get_base_layer()
     if not is_plain_linear(base):
         return f"its base is a {type(base).__name__}"
     return None
+
+
+def _rate(dropout: nn.Module) -> float:
+    """The rate of a dropout layer; 0 of a layer that stands in its place."""
+    rate: float = vars(dropout).get("p", 0.0)
+    return rate
 
 
 def read_projection(layer: nn.Module, x: Tensor) -> Projection | None:
@@ -124,7 +130,7 @@ def read_projection(layer: nn.Module, x: Tensor) -> Projection | None:
     if others or name in lora_layer.lora_variant or lora_layer.lora_bias.get(name):
         return None
     dropout = lora_layer.lora_dropout[name]
-    if layer.training and getattr(dropout, "p", 0.0):
+    if layer.training and _rate(dropout):
         return None
     parts = (lora_layer.lora_A[name], lora_layer.lora_B[name], dropout)
     if any(has_hooks(part) for part in parts):
