@@ -46,7 +46,7 @@ def test_the_adapter_is_one_for_peft(run, tiny, tmp_path, capsys):
         for theirs, ours in zip(
             said(model, stage.tokenizer), said(stage.adapters.model, stage.tokenizer), strict=True
         ):
-            torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-4)
 
 
 def test_the_merged_model_says_what_was_trained_and_how_nearly(run, tmp_path, capsys):

@@ -106,7 +106,8 @@ def test_what_is_too_long_loses_its_end_and_is_counted(run):
         [group]
     )  # 2 + 5 of 6 letters and the token that ends it; "c" fits
     assert scores.parts["tokens_cut"].tolist() == [2, 2, 0]
-    assert scores.total[0] == scores.total[1] != scores.total[2]
+    assert scores.total[0] == pytest.approx(float(scores.total[1]), rel=1e-5)
+    assert abs(scores.total[0] - scores.total[2]) > 1e-3
     # a prompt that leaves no room loses its beginning: 1 + 6, 1 + 6 and 1 + 1
     assert Implicit(run, max_length=2)([group]).parts["tokens_cut"].tolist() == [7, 7, 2]
 
