@@ -171,8 +171,10 @@ class LitAlignCLI(LightningCLI):
             trainer = super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)
         except (MisconfigurationException, TypeError) as error:
             raise ConfigError(_describe_trainer_error(config.trainer, error)) from error
-        precision = config.float32_matmul_precision
-        set_matmul_precision(self.model.base, trainer.strategy.root_device, precision)
+        base = getattr(self.model, "base", None)  # a stage of a plugin may have none
+        if base is not None:
+            device, precision = trainer.strategy.root_device, config.float32_matmul_precision
+            set_matmul_precision(base, device, precision)
         # The state is saved before report and samples, which may fail. Lightning puts checkpoints last.
         trainer.callbacks.sort(key=_place_after_checkpoints)  # type: ignore[attr-defined]
         return trainer

@@ -277,7 +277,8 @@ class TextDataModule(LightningDataModule, ABC):
             "seed": self.seed,
             "multiple": FLEX_BLOCK_SIZE if block_sparse else 1,
             "dense": not block_sparse,
-            "few_shapes": is_cuda,
+            # which may cut a step that fits into one micro-batch
+            "few_shapes": is_cuda and not self._text_module.needs_whole_steps,
         }
 
     def transfer_batch_to_device(

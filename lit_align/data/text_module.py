@@ -28,6 +28,7 @@ class TextModule(Protocol):
         attributes: which ratings are trained on; any if empty.
         mismatched: whether each prompt also needs a response to another prompt (KTO's KL term).
         block_sparse: whether attention is block-sparse, so that trees are packed into one row.
+        needs_whole_steps: whether a step that fits into one micro-batch must not be cut.
         best_of: sampling of several answers to each prompt in predict, or None.
         num_answered: prompts that an interrupted predict has answered.
     """
@@ -53,6 +54,10 @@ class TextModule(Protocol):
     @property
     def block_sparse(self) -> bool:
         """Whether attention is block-sparse."""
+
+    @property
+    def needs_whole_steps(self) -> bool:
+        """Whether steps are not cut without need."""
 
     def formats(self) -> list[Format]:
         """The formats to choose from where the YAML names none."""

@@ -195,7 +195,9 @@ def choose_language(accepted: str, languages: Sequence[Words]) -> Words:
         exact = [words for words in related if words.code.lower() == wanted]
         if related:
             return (exact or related)[0]
-    return languages[0]
+    refused = _refused(accepted)
+    welcome = [words for words in languages if words.code.lower() not in refused]
+    return (welcome or list(languages))[0]
 
 
 def _are_related(code: str, other: str) -> bool:
@@ -204,15 +206,27 @@ def _are_related(code: str, other: str) -> bool:
 
 
 def _by_preference(accepted: str) -> list[str]:
-    """Codes in lower case, the preferred one first; those of quality 0 are left out."""
+    """Codes in lower case, the preferred one first and any other behind those of its quality; none of quality 0."""
+    qualities = _qualities(accepted)
+    wanted = [code for code, quality in qualities.items() if quality > 0]
+    return sorted(wanted, key=lambda code: (-qualities[code], code == "*"))
+
+
+def _refused(accepted: str) -> set[str]:
+    """Codes of quality 0."""
+    return {code for code, quality in _qualities(accepted).items() if quality == 0}
+
+
+def _qualities(accepted: str) -> dict[str, float]:
     qualities: dict[str, float] = {}
     for entry in accepted.lower().split(","):
-        code, _, parameter = entry.partition(";")
-        name, _, number = parameter.partition("=")
+        code, *parameters = (part.strip() for part in entry.split(";"))
         quality = 1.0
-        if name.strip() == "q":
-            is_number = re.fullmatch(r"[01](\.\d{0,3})?", number.strip())
-            quality = float(number) if is_number else 0.0
-        if code.strip() and quality > 0:
-            qualities.setdefault(code.strip(), quality)
-    return sorted(qualities, key=lambda code: -qualities[code])
+        for parameter in parameters:
+            name, _, number = parameter.partition("=")
+            if name.strip() == "q":
+                is_number = re.fullmatch(r"[01](\.\d{0,3})?", number.strip())
+                quality = float(number) if is_number else 0.0
+        if code:
+            qualities.setdefault(code, quality)
+    return qualities

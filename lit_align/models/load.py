@@ -61,8 +61,8 @@ class Base:
         quantization: nf4 stores the weights in 4 bits (QLoRA, with double quantization); none leaves them as they are.
         dtype: of the computation; auto is bfloat16 on a GPU, which needs units for it, and float32 on a CPU.
         revision: branch, tag or commit on the hub.
-        attention: attention implementation as transformers names them; null takes the faster of sdpa and flex_attention
-            in training on a GPU, and else what transformers takes.
+        attention: attention implementation as transformers names them; null lets it choose. ``fastest`` times sdpa and
+            flex_attention when training starts on a GPU; a run that is resumed on another machine may take another.
     """
 
     path: str
@@ -98,7 +98,7 @@ def load_model(
     options: dict[str, Any] = {"device_map": {"": device}, "dtype": dtype}
     options["use_safetensors"] = True
     options.update(_hub_options(base))
-    if base.attention:
+    if base.attention not in (None, "fastest"):
         options["attn_implementation"] = base.attention
     with _loading_errors(base.path):
         config = _config(base, place, causal)

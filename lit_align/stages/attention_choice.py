@@ -28,12 +28,16 @@ from lit_align.models.tree_check import MODEL_ERRORS, TreeCheck
 from lit_align.models.tree_forward import TreeForward
 from lit_align.types import Batch, Group, Tree
 
+FASTEST = "fastest"
+"""The value of ``base.attention`` that lets a run choose."""
 CANDIDATES = ("sdpa", "flex_attention")
-"""Implementations that read packed trees, the usual one first."""
+"""Implementations that read packed trees, beside the one that a model has."""
 
 PASSES = 3
 PROMPT, RESPONSE = 192, 160
 """Tokens of the trees that are timed, each with two responses."""
+SHORT_PROMPT, SHORT_RESPONSE = 24, 20
+"""Tokens of the tree whose gradient is compared, which is not checkpointed."""
 MOST_TREES = 4
 
 
@@ -54,9 +58,10 @@ def fastest(candidates: Sequence[str], seconds: Callable[[str], float]) -> str:
     for name in candidates:
         try:
             times[name] = seconds(name)
-        except torch.OutOfMemoryError:
-            raise
-        except MODEL_ERRORS:
+        except (
+            *MODEL_ERRORS,
+            UserWarning,
+        ):  # the last is torch's when FlexAttention is not compiled
             continue
     return min(times, key=times.__getitem__) if times else candidates[0]
 
@@ -77,13 +82,30 @@ class AttentionProbe:
     token_budget: int
     device: torch.device
 
+    @property
+    def attention(self) -> str:
+        """What the model has."""
+        name: str = self.adapters.model.config.get_text_config()._attn_implementation
+        return name
+
+    def set_attention(self, attention: str) -> None:
+        """Let the model compute with another implementation.
+
+        Raises:
+            ValueError: if it does not have that one.
+        """
+        if attention != self.attention:
+            self.adapters.model.set_attn_implementation(attention)
+            if attention != self.attention:  # older models only log that they cannot
+                raise ValueError(f"the model keeps {self.attention}")
+
     def seconds(self, attention: str) -> float:
         """Time of a few passes, once everything is compiled; the model keeps this attention.
 
         Args:
             attention: as transformers names it.
         """
-        self.adapters.model.set_attn_implementation(attention)
+        self.set_attention(attention)
         self._passes(attention, 1)
         start = time.perf_counter()
         self._passes(attention, PASSES)
@@ -95,18 +117,20 @@ class AttentionProbe:
         Args:
             attention: as transformers names it; the model keeps it.
         """
-        self.adapters.model.set_attn_implementation(attention)
+        self.set_attention(attention)
         weights = list(self.adapters.trainable().values())
         total = torch.zeros(sum(weight.numel() for weight in weights), device=self.device)
         with self.adapters.activate(self.adapters.trained_roles[0], training=False):
-            for batch in self._batches(attention):
+            for batch in self._batches(attention, [self._tree(SHORT_PROMPT, SHORT_RESPONSE)]):
                 loss = self.forward.hidden(batch.trees).float().sum()
                 gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
                 total += torch.cat([gradient.float().flatten() for gradient in gradients])
         return total
 
     def _passes(self, attention: str, number: int) -> None:
-        batches = self._batches(attention)
+        count = max(min(self.token_budget // (PROMPT + 2 * RESPONSE), MOST_TREES), 1)
+        trees = [self._tree(PROMPT, RESPONSE, seed) for seed in range(count)]
+        batches = self._batches(attention, trees)
         weights = list(self.adapters.trainable().values())
         gpus = [self.device] if self.device.type == "cuda" else []
         role = self.adapters.trained_roles[0]
@@ -118,25 +142,20 @@ class AttentionProbe:
         if gpus:
             torch.cuda.synchronize(self.device)
 
-    def _batches(self, attention: str) -> tuple[Batch, ...]:
+    def _batches(self, attention: str, trees: list[Tree]) -> tuple[Batch, ...]:
         is_sparse = attention == "flex_attention"
         multiple = FLEX_BLOCK_SIZE if is_sparse else 1
-        trees = self._trees()
         budget = max(self.token_budget, trees[0].tokens)
         packed = pack(trees, budget, multiple, dense=not is_sparse, few_shapes=True)
         return batches_to_device(packed, self.device)
 
-    def _trees(self) -> list[Tree]:
+    def _tree(self, prompt: int, response: int, seed: int = 0) -> Tree:
+        """Random tokens with two responses."""
         embeddings: Any = self.adapters.model.get_input_embeddings()
-        vocabulary = len(embeddings.weight)
-        draw = random.Random(0)
-        trees = []
-        for _ in range(max(min(self.token_budget // (PROMPT + 2 * RESPONSE), MOST_TREES), 1)):
-            ids = [draw.randrange(vocabulary) for _ in range(PROMPT + RESPONSE)]
-            prompt, response = ids[:PROMPT], ids[PROMPT:]
-            scored = [[True] * RESPONSE] * 2
-            trees.append(Tree(prompt, [response, response], scored, Group("", ["", ""])))
-        return trees
+        draw = random.Random(seed)
+        ids = [draw.randrange(len(embeddings.weight)) for _ in range(prompt + response)]
+        scored = [[True] * response] * 2
+        return Tree(ids[:prompt], [ids[prompt:], ids[prompt:]], scored, Group("", ["", ""]))
 
 
 def choose_attention(
@@ -154,18 +173,18 @@ def choose_attention(
     if device.type != "cuda" or forward.layout == "rows":
         return None
     probe = AttentionProbe(adapters, forward, token_budget, device)
-    name: str = strategy.broadcast(remembered_choice(probe, probe.seconds))
-    adapters.model.set_attn_implementation(name)
-    rank_zero_info(
-        f"attention: {name}, the fastest on this card; model.base.attention sets another"
-    )
+    others = [name for name in CANDIDATES if name != probe.attention]
+    choice = remembered_choice(probe, probe.seconds, [probe.attention, *others])
+    name: str = strategy.broadcast(choice)
+    probe.set_attention(name)
+    rank_zero_info(f"attention: {name}, the fastest on this card")
     return name
 
 
 def remembered_choice(
     probe: AttentionProbe,
     seconds: Callable[[str], float],
-    candidates: Sequence[str] = CANDIDATES,
+    candidates: Sequence[str],
 ) -> str:
     """The fastest attention that reads packed trees right, timed once for such a model on a machine.
 
@@ -178,7 +197,7 @@ def remembered_choice(
     file = cache_root() / "attention" / f"{key}-{probe.token_budget}.json"
     name = _read(file.read_text("utf-8"), candidates) if file.exists() else None
     if name is None:
-        name = fastest(candidates, partial(_seconds_if_right, probe, seconds))
+        name = fastest(candidates, partial(_seconds_if_right, probe, seconds, candidates[0]))
         with suppress(OSError):  # a disk that refuses costs the next start a timing
             file.parent.mkdir(parents=True, exist_ok=True)
             replace_file(file, json_text({"attention": name}))
@@ -186,20 +205,20 @@ def remembered_choice(
 
 
 def _seconds_if_right(
-    probe: AttentionProbe, seconds: Callable[[str], float], attention: str
+    probe: AttentionProbe, seconds: Callable[[str], float], usual: str, attention: str
 ) -> float:
     """Time of an implementation.
 
     Raises:
         ValueError: if it reads packed trees wrong, or its gradient is another one than by the usual implementation.
     """
-    probe.adapters.model.set_attn_implementation(attention)
+    probe.set_attention(attention)
     with TreeCheck(probe.adapters.model) as check:
         error = check.find_error(lambda: probe.forward(check.trees))
     if error is not None:
         raise ValueError(error)
-    if attention != CANDIDATES[0]:
-        expected, gradient = probe.gradient(CANDIDATES[0]), probe.gradient(attention)
+    if attention != usual:
+        expected, gradient = probe.gradient(usual), probe.gradient(attention)
         difference = float((gradient - expected).norm() / expected.norm())
         if not difference <= tolerance(probe.adapters.model.dtype):
             raise ValueError(

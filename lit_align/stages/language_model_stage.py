@@ -29,7 +29,7 @@ from lit_align.models.tree_forward import TreeForward
 from lit_align.objectives import Objective
 from lit_align.plugins import load_plugins
 from lit_align.stages.answering import Responder, predict_answers
-from lit_align.stages.attention_choice import choose_attention
+from lit_align.stages.attention_choice import FASTEST, choose_attention
 from lit_align.stages.base import Stage
 from lit_align.stages.best_of import BestOf
 from lit_align.stages.checkpoints import save_adapter_beside_checkpoints
@@ -188,6 +188,11 @@ class LanguageModelStage(Stage):
         """Whether attention is block-sparse (FlexAttention), so that trees are packed into one row."""
         return self._attention == "flex_attention"
 
+    @property
+    def needs_whole_steps(self) -> bool:
+        """Whether a step that fits into one micro-batch must not be cut."""
+        return False
+
     def formats(self) -> list[Format]:
         """Formats of rows to choose from, plugins' included; those that need settings must be named in the YAML."""
         return load_plugins().formats.default_instances()
@@ -239,7 +244,7 @@ class LanguageModelStage(Stage):
             head_sizes=self.head_sizes,
         )
         self._tree_forward = TreeForward(self._adapters.model)
-        if self.base.attention is None and self.is_fitting:
+        if self.base.attention == FASTEST and self.is_fitting:
             budget, strategy = self.datamodule.token_budget, self.trainer.strategy
             self._attention = choose_attention(self._adapters, self._tree_forward, budget, strategy)
         check_once(self._tree_forward)
@@ -304,7 +309,12 @@ class LanguageModelStage(Stage):
         speed = num_tokens * self.trainer.world_size / (time.perf_counter() - self._started)
         self.log_numbers({"loss": metrics.pop("loss"), "tokens/s": speed}, prog_bar=True)
         self.log_rates()
-        counts = {"num_tokens": float(self.tokens_seen), "skipped_steps": float(self.skipped)}
+        # in double precision: tokens pass the integers of single precision
+        num_tokens_seen = torch.tensor(self.tokens_seen, dtype=torch.float64)
+        counts: dict[str, float | Tensor] = {
+            "num_tokens": num_tokens_seen,
+            "skipped_steps": float(self.skipped),
+        }
         self.log_numbers({**metrics, "grad_norm": norm, **counts})
 
     def validation_step(self, step: Step, batch_idx: int) -> None:

@@ -106,6 +106,11 @@ class Preference(LanguageModelStage):
         """Whether trees need a response to another prompt: KTO's baseline is measured on it."""
         return isinstance(self.objective, UnpairedObjective) and self.objective.baseline == "kl"
 
+    @property
+    def needs_whole_steps(self) -> bool:
+        """Whether the objective looks at all items of a step together."""
+        return self.objective.couples_batch
+
     def loss_denominator(self, step: Step) -> int:
         """Pairs, binary labels or rankings."""
         return step.items
@@ -212,14 +217,21 @@ class Preference(LanguageModelStage):
         """Save the running baseline and what is remembered of the reference, too."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["reference"] = self._reference.state()
+        if checkpoint["reference"]:
+            checkpoint["reference_fingerprint"] = self._reference_fingerprint()
         checkpoint["baseline"] = self.baseline.steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore them."""
         super().on_load_checkpoint(checkpoint)
-        if not self.resumption.has_changed(*OF_REFERENCE):
-            self._reference.restore(checkpoint.get("reference", {}))
+        remembered = checkpoint.get("reference")
+        if remembered and not self.resumption.has_changed(*OF_REFERENCE):
+            is_same = checkpoint.get("reference_fingerprint") == self._reference_fingerprint()
+            self._reference.restore(remembered if is_same else {})
         self.baseline.steps = list(checkpoint["baseline"])
+
+    def _reference_fingerprint(self) -> str:
+        return adapter_fingerprint(self.adapters, "reference")
 
     # ------------------------------------------------------------------ log-probabilities
 

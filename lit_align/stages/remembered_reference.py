@@ -74,8 +74,11 @@ class RememberedReference:
             return compute()
         if not getattr(stage.datamodule, "repeats_rows", False):
             return compute()
+        is_training = self._phase == "training"
+        if is_training and stage.trainer.max_epochs == 1:  # no row comes again
+            return compute()
         self._refresh()
-        memory = self._training if self._phase == "training" else self._validation
+        memory = self._training if is_training else self._validation
         return memory.get_or_compute(trees, sizes, compute)
 
     def state(self) -> dict[str, Tensor]:

@@ -77,7 +77,7 @@ def notes(found: dict) -> list[str]:
         trl, trees = (gate["peak"][rung] / 2**20 for rung in ("trl", "trees"))
         notes.append(
             f"* Over {gate['steps']} steps of one pair of A the losses of the two agree to {gate['loss']:.0e} and the "
-            f"adapters to {gate['weights']:.0e}, where training moved them by up to {gate['moved']:.0e}. Peak "
+            f"adapters to {gate['relative']:.0e} of the distance that training moved them. Peak "
             f"memory of one pair at a time: {trl:.0f} MiB TRL, {trees:.0f} MiB ours."
         )
     if flops := found.get("flops"):

@@ -3,7 +3,9 @@
 Run as ``python -m tests.benchmarks.vs_trl``: about twelve minutes on a CPU, two with ``--quick``. Every run is a
 process of its own. On a CPU its cost is the time the process computed (one thread), and the peak of its resident memory
 above what it held before the first step. No figure is printed unless both systems, over twenty steps of one pair,
-report the same losses and end with the same adapter, to 1e-4, and report the same losses in every measured run.
+report the same losses and end with the same adapter, and report the same losses in every measured run: losses to 1e-4,
+and the adapters to 2e-4 of the distance that training has moved them. Single weights may be a step of Adam apart: it
+divides a gradient that is nearly zero by its own size, so that a rounding decides its sign.
 
 ``--device cuda --dtype bfloat16 --shape 1.5b`` takes random weights in the shape of Qwen2.5-1.5B, in 4 bits with
 adapters in float32 as the product trains them, with CUDA events and PyTorch's own count of memory. That path has not
@@ -28,7 +30,7 @@ from . import inputs, report
 
 ROOT = Path(__file__).parents[2]
 PROOF = ROOT / "tests/proofs/vs_trl.json"
-TOLERANCE = 1e-4
+TOLERANCE, OF_MOVEMENT = 1e-4, 2e-4
 
 RUNGS = {
     "trl": {"system": "trl", "reference": "each"},
@@ -202,7 +204,7 @@ def main() -> None:
         ):  # in bfloat16 one rounding is larger than what the gate allows
             found["gate"] = gate(bench, files["A"], 5 if arguments.quick else 20)
             print(found["gate"], file=sys.stderr, flush=True)
-            if max(found["gate"]["loss"], found["gate"]["weights"]) > TOLERANCE:
+            if found["gate"]["loss"] > TOLERANCE or found["gate"]["relative"] > OF_MOVEMENT:
                 sys.exit(f"the two systems do not learn the same: {found['gate']}; no figures")
         if arguments.device == "cpu":
             count = bench.run(system="flops", reference="each", rows=files["A"], pairs=1, steps=1)

@@ -227,3 +227,18 @@ def test_a_language_that_is_none_is_refused(tmp_path, monkeypatch, name, content
     read_language.cache_clear()
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         Campaign(languages=[name])
+
+
+@pytest.mark.parametrize(
+    ("accepted", "code"),
+    [
+        ("en;q=0, fr", "de"),
+        ("*, es", "es"),
+        ("es;q=0.8;level=1, fr", "es"),
+        ("fr", "en"),
+        ("en;q=0, de;q=0, es;q=0", "en"),
+    ],
+)
+def test_a_language_that_is_refused_is_the_last_resort(accepted, code):
+    languages = [read_language(name) for name in ("en", "de", "es")]
+    assert choose_language(accepted, languages).code == code
