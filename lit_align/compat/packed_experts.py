@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+SCALES = ("scale_inv", "scale", "scales", "blocks")
+"""Ends of the names of what stands beside a weight that another method has quantized."""
 
 
 class PackedWeight(NamedTuple):
@@ -67,6 +71,9 @@ def packed_weights(model: nn.Module) -> list[PackedWeight]:
 @contextmanager
 def packing_while_loading(names: Collection[str]) -> Iterator[None]:
     """Inside, transformers' quantizer also packs the parameters called ``names`` as it reads them."""
+    if not names:
+        yield
+        return
     from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
     quantizers: dict[str, Any] = AUTO_QUANTIZER_MAPPING
@@ -113,7 +120,10 @@ def _quantizer_for(names: frozenset[str]) -> type:
             # in the order of the module, in which PEFT nests its layers and names their weights
             for name in [name for name, _ in model.named_parameters() if name in states]:
                 _parametrize(model, name, states.pop(name))
-            return super()._process_model_after_weight_loading(model, **options)
+            result = super()._process_model_after_weight_loading(model, **options)
+            quantizer: Any = self
+            quantizer.__class__ = Bnb4BitHfQuantizer  # which can be pickled
+            return result
 
     return ExpertsQuantizer
 
@@ -137,6 +147,27 @@ def _parametrize(model: nn.Module, name: str, state: Any) -> None:
     module.get_parameter(parameter).requires_grad_(False)
     device = module.get_parameter(parameter).device
     replace_parameter_4bit_prequantized(module, parameter, state.as_dict(packed=True), device)
+    parametrizations: Any = module.parametrizations
+    dequantize = parametrizations[parameter][0]
+    dequantize._apply = partial(_apply_with_scales, dequantize)
+
+
+def _apply_with_scales(dequantize: Any, function: Any, recurse: bool = True) -> Any:
+    """Let the scales of a packed weight follow it to another device, which bitsandbytes leaves out."""
+    nn.Module._apply(dequantize, function, recurse)  # type: ignore[no-untyped-call]
+    state = dequantize.quant_state
+    state.to(function(state.code).device)
+    return dequantize
+
+
+def is_whole(model: nn.Module, name: str) -> bool:
+    """Whether a parameter holds plain numbers: neither packed in another way nor beside scales of its own."""
+    path, _, parameter = name.rpartition(".")
+    module = model.get_submodule(path)
+    weight = module._parameters.get(parameter)
+    has_scales = any(hasattr(module, f"{parameter}_{end}") for end in SCALES)
+    is_float = weight is not None and weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return is_float and not has_scales
 
 
 @contextmanager
@@ -189,12 +220,31 @@ def _add_while_packed(layer: Any, placeholder: nn.Parameter) -> None:
 
     PEFT's own way leaves the adapter there for good if the weight has a parametrization already.
     """
-    base = layer.get_base_layer()
+    layer.get_param = _Placeholder(placeholder)
+    layer._activate_lora = _Activation(layer)
+
+
+class _Placeholder:
+    """Gives PEFT a parameter of the weight's shape, dtype and device; unlike a closure it can be copied."""
+
+    def __init__(self, parameter: nn.Parameter) -> None:
+        self.parameter = parameter
+
+    def __call__(self) -> nn.Parameter:
+        return self.parameter
+
+
+class _Activation:
+    """Adds the active adapters of one layer of PEFT behind what dequantizes its weight, in a context."""
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
 
     @contextmanager
-    def activate(active_adapters: list[str]) -> Iterator[None]:
+    def __call__(self, active_adapters: list[str]) -> Iterator[None]:
+        layer = self.layer
         active = [adapter for adapter in active_adapters if adapter in layer.lora_A]
-        chain = base.parametrizations[layer.parameter_name]
+        chain = layer.get_base_layer().parametrizations[layer.parameter_name]
         length = len(chain)
         chain.extend(_AddFactors(*layer.get_delta_factors(adapter)) for adapter in active)
         try:
@@ -202,9 +252,6 @@ def _add_while_packed(layer: Any, placeholder: nn.Parameter) -> None:
                 yield
         finally:
             del chain[length:]
-
-    layer.get_param = lambda: placeholder
-    layer._activate_lora = activate
 
 
 def unpack(model: nn.Module) -> None:

@@ -195,6 +195,7 @@ class ModelShape:
         vocabulary: logits of a token.
         has_mask: whether attention takes a mask with a number for each pair of tokens.
         merged: bytes of a copy of the experts with their adapters, in each layer that adapts experts.
+        has_dropout: whether adapters have dropout, with which layers are not fused in training.
     """
 
     weights: int
@@ -210,6 +211,7 @@ class ModelShape:
     vocabulary: int
     has_mask: bool
     merged: tuple[int, ...] = ()
+    has_dropout: bool = False
 
     @classmethod
     def from_config(
@@ -238,6 +240,7 @@ class ModelShape:
             vocabulary=text.vocab_size,
             has_mask=base.attention != "flex_attention",
             merged=tuple(inventory.merged_bytes),
+            has_dropout=lora.dropout > 0,
         )
 
     def training_memory(
@@ -296,7 +299,13 @@ class ModelShape:
         """Bytes that one layer saves for the backward pass, for each token."""
         numbers = RESIDUAL_SAVED * self.hidden + ATTENTION_SAVED * self.query
         numbers += FEED_FORWARD_SAVED * self.intermediate + PROJECTIONS * self.rank
-        return numbers * self.itemsize
+        unfused = 0
+        if (
+            self.has_dropout
+        ):  # each projection keeps its input in float32 after dropout, and which numbers it dropped
+            inputs = 5 * self.hidden + self.query + self.intermediate
+            unfused = inputs * (FLOAT32 + 1) + self.intermediate * self.itemsize
+        return numbers * self.itemsize + unfused
 
     def forward_memory(
         self,

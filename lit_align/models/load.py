@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lit_align.chat.template import set_template_defaults
-from lit_align.compat.packed_experts import pack, packing_while_loading
+from lit_align.compat.packed_experts import is_whole, pack, packing_while_loading
 from lit_align.errors import DataError, ModelError
 from lit_align.models.atomic_folder import atomic_folder
 from lit_align.models.layers import Layer, model_without_weights, read_layers
@@ -102,7 +102,7 @@ def load_model(
         options["attn_implementation"] = base.attention
     with _loading_errors(base.path):
         config = _config(base, place, causal)
-        is_quantized = hasattr(config, "quantization_config")  # stored in 4 bits
+        is_quantized = hasattr(config, "quantization_config")  # stored in fewer bits
         experts: list[str] = []
         if base.quantization == "nf4":
             layers = read_layers(model_without_weights(config, is_causal(config)))
@@ -114,7 +114,7 @@ def load_model(
         with packing_while_loading(experts):
             model: Any = auto_class.from_pretrained(place, **options)
         if is_quantized:
-            pack(model, experts, nf4)
+            pack(model, [name for name in experts if is_whole(model, name)], nf4)
     # An adapter records this as its base, so it must not be the path of a cache.
     model.name_or_path = model.config._name_or_path = base.path
     model.loaded_as = base

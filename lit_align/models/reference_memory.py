@@ -67,7 +67,7 @@ class ReferenceMemory:
         if key in self._values or size > self._numbers_left:
             return
         self._numbers_left -= size
-        self._values[key] = values.detach()
+        self._values[key] = values.detach().clone()  # not a view that keeps all of its micro-batch
 
     def state(self) -> dict[str, Tensor]:
         """All that is remembered, as tensors on the CPU."""

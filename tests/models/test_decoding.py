@@ -132,8 +132,25 @@ def test_which_architectures_are_decoded_in_buffers():
         )
     assert buffered == set(ARCHITECTURES) - set(DYNAMIC)
     assert {"GPT-2", "OPT", "Bloom", "Mamba"}.isdisjoint(prepared)
-    assert {"Llama", "Qwen3", "Gemma2", "Gemma3", "Mistral", "Phi, biased head"} <= prepared
+    assert {"Llama", "Qwen3", "Gemma3", "Mistral", "Phi, biased head"} <= prepared
+    assert "Gemma2" not in prepared  # it has eager attention, whose code is each model's own
     assert not takes_prepared_mask(build("Llama", "flex_attention"))
+
+
+def test_a_window_that_a_model_takes_from_the_end_of_its_mask_is_read_right():
+    """GPT-Neo's, which its configuration tells in no way that others do; with prompts of several lengths."""
+    sizes = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "intermediate_size": 64}
+    config = transformers.GPTNeoConfig(
+        **sizes,
+        attention_types=[[["global", "local"], 1]],
+        window_size=4,
+        vocab_size=264,
+        max_position_embeddings=64,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
+    torch.manual_seed(0)
+    check(transformers.GPTNeoForCausalLM(config).eval(), PROMPTS, samples=2, tokens=12, interval=4)
 
 
 def test_buffers_grow_with_the_completions():

@@ -1,5 +1,7 @@
 """Experts in 4 bits: the same numbers as with weights that were packed and dequantized by bitsandbytes."""
 
+import copy
+
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
@@ -88,6 +90,15 @@ def test_an_adapter_is_added_once_however_often_the_model_is_called(folder):
     assert not torch.equal(first, logits(adapters, "reference"))
     for _ in range(3):
         assert torch.equal(logits(adapters, "policy"), first)
+
+
+def test_a_copy_has_adapters_of_its_own(folder):
+    adapters = trained(base(folder))
+    expected = logits(adapters, "policy")
+    copied = copy.deepcopy(adapters)
+    for weight in adapters.trainable().values():
+        weight.data.zero_()
+    assert torch.equal(logits(copied, "policy"), expected)
 
 
 def test_merged_experts_are_whole_again(folder):

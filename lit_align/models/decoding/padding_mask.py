@@ -16,8 +16,11 @@ from lit_align.models.decoding.buffer_length import round_up
 from lit_align.models.decoding.row_order import move_rows
 from lit_align.models.tree_check import backbone
 
-PREPARED_ATTENTION = ("sdpa", "eager")
-"""Attention implementations that add a mask of floating-point numbers to the scores."""
+PREPARED_ATTENTION = "sdpa"
+"""The attention implementation that adds a mask to the scores and does nothing else with its length.
+
+Eager attention has code of its own in each model; that of GPT-Neo takes a window from the end of the mask.
+"""
 MASK_FUNCTIONS = ("create_causal_mask", "create_sliding_window_causal_mask", "mask_function")
 """What models of transformers call to make the masks of their layers; the last is a choice of the first two."""
 
@@ -59,7 +62,7 @@ def takes_prepared_mask(model: Any) -> bool:
 
     Others count positions in the mask or make a bias of it, and get zeros and ones.
     """
-    if model.config.get_text_config()._attn_implementation not in PREPARED_ATTENTION:
+    if model.config.get_text_config()._attn_implementation != PREPARED_ATTENTION:
         return False
     module_class: type[nn.Module] = type(backbone(model))
     return _only_makes_masks(module_class)  # type: ignore[arg-type]

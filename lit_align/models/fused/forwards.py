@@ -72,7 +72,8 @@ class SharedInput:
         if self._is_open and self._input is not x:
             for other in self.layers:
                 other_projection = None if other is layer else read_projection(other, x)
-                if other_projection is not None and other_projection.lora_a is not None:
+                lora_a = None if other_projection is None else other_projection.lora_a
+                if other_projection is not None and lora_a is not None and _fits(lora_a, x):
                     members.append(other)
                     projections.append(other_projection)
         first, *outputs = project(x, projections)
@@ -81,6 +82,11 @@ class SharedInput:
             numbers = [id(member) for member in members[1:]]
             self._outputs = dict(zip(numbers, outputs, strict=True))
         return first
+
+
+def _fits(lora_a: Tensor, x: Tensor) -> bool:
+    """Whether a layer can read this input: one of another attention may read something else."""
+    return lora_a.shape[1] == x.shape[-1]
 
 
 class LoraForward(FusedForward):
@@ -107,6 +113,12 @@ class LoraForward(FusedForward):
         return self.shared.compute(self.module, projection, x)
 
 
+def _is_replaced_since(module: nn.Module) -> bool:
+    """Whether somebody has put another forward pass on a layer than the fused one."""
+    forward = vars(module).get("forward")
+    return forward is not None and not isinstance(forward, FusedForward)
+
+
 class MlpForward(FusedForward):
     """A gated feed-forward layer.
 
@@ -123,7 +135,7 @@ class MlpForward(FusedForward):
         """The output for ``x``."""
         module = self.module
         layers = (module.gate_proj, module.up_proj, module.down_proj)
-        if any(has_hooks(part) for part in (*layers, module.act_fn)):
+        if any(has_hooks(part) or _is_replaced_since(part) for part in (*layers, module.act_fn)):
             return self.own(x)
         gate, up, down = (read_projection(layer, x) for layer in layers)
         if gate is None or up is None or down is None:
@@ -138,7 +150,7 @@ class NormForward(FusedForward):
         """The output for ``x``."""
         module, weight = self.module, self.module.weight
         is_gemma = norm_kind(type(module)) == "gemma"  # type: ignore[arg-type]
-        if weight.requires_grad or x.dtype not in (weight.dtype, torch.float32):
+        if weight.requires_grad or weight.dim() > 1 or x.dtype not in (weight.dtype, torch.float32):
             return self.own(x)
         if is_gemma:
             return rms_norm(x, 1.0 + weight.float(), module.eps, rounds_last=True)

@@ -56,7 +56,7 @@ def find_activation(module: nn.Module) -> str | None:
     """
     if any(True for _ in module.parameters()):
         return None
-    points = torch.linspace(-6, 6, 97)
+    points = torch.cat([torch.linspace(-6, 6, 97), torch.tensor([-1e4, -50.0, 50.0, 1e4])])
     with torch.no_grad():
         values = module(points.clone())
     for name, activation in ACTIVATIONS.items():

@@ -39,7 +39,8 @@ def _code_key(function: Callable[..., Any]) -> Any:
     constants = list(code.co_consts)
     if constants and constants[0] == function.__doc__:
         constants[0] = None  # a function without a docstring has None there
-    return code.co_code, code.co_names, code.co_varnames, repr(constants)
+    defaults = function.__defaults__, function.__kwdefaults__
+    return code.co_code, code.co_names, code.co_varnames, repr(constants), repr(defaults)
 
 
 @lru_cache(maxsize=256)
@@ -147,7 +148,7 @@ def _can_compute(base: nn.Module, x: Tensor) -> bool:
     if not is_plain_linear(base) or has_hooks(base):
         return False
     weight: Any = base.weight
-    if weight.requires_grad:
+    if any(parameter.requires_grad for parameter in base.parameters(recurse=False)):
         return False
     if getattr(weight, "quant_state", None) is not None:
         is_repacked = getattr(base, "support_avx512bf16_for_cpu", False)  # without a gradient
