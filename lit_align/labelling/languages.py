@@ -188,15 +188,15 @@ def choose_language(accepted: str, languages: Sequence[Words]) -> Words:
         >>> choose_language("fr, de-AT;q=0.8, en;q=0.5", languages).code
         'de'
     """
-    for wanted in _by_preference(accepted):
+    qualities = _qualities(accepted)
+    for wanted in _by_preference(qualities):
         if wanted == "*":
             break
         related = [words for words in languages if _are_related(wanted, words.code.lower())]
         exact = [words for words in related if words.code.lower() == wanted]
         if related:
             return (exact or related)[0]
-    refused = _refused(accepted)
-    welcome = [words for words in languages if words.code.lower() not in refused]
+    welcome = [words for words in languages if qualities.get(words.code.lower()) != 0]
     return (welcome or list(languages))[0]
 
 
@@ -205,19 +205,14 @@ def _are_related(code: str, other: str) -> bool:
     return code == other or code.startswith(f"{other}-") or other.startswith(f"{code}-")
 
 
-def _by_preference(accepted: str) -> list[str]:
-    """Codes in lower case, the preferred one first and any other behind those of its quality; none of quality 0."""
-    qualities = _qualities(accepted)
+def _by_preference(qualities: Mapping[str, float]) -> list[str]:
+    """The preferred code first, and ``*`` behind others of its quality; none of quality 0."""
     wanted = [code for code, quality in qualities.items() if quality > 0]
     return sorted(wanted, key=lambda code: (-qualities[code], code == "*"))
 
 
-def _refused(accepted: str) -> set[str]:
-    """Codes of quality 0."""
-    return {code for code, quality in _qualities(accepted).items() if quality == 0}
-
-
 def _qualities(accepted: str) -> dict[str, float]:
+    """Codes in lower case with their qualities; 0 refuses a language."""
     qualities: dict[str, float] = {}
     for entry in accepted.lower().split(","):
         code, *parameters = (part.strip() for part in entry.split(";"))

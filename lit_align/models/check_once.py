@@ -16,10 +16,9 @@ import torch
 
 from lit_align.functional import logps, trees
 from lit_align.installed_versions import installed_version
-from lit_align.jsonl import json_text
-from lit_align.models import masks, tree_check, tree_forward
-from lit_align.models.atomic_folder import replace_file
+from lit_align.models import fused, masks, tree_check, tree_forward
 from lit_align.models.load import cache_root
+from lit_align.models.remembered import recall, remember
 from lit_align.models.tree_check import TreeObstacles
 from lit_align.models.tree_forward import TreeForward
 
@@ -30,6 +29,7 @@ PACKAGES = (
 """Packages whose code a forward pass runs, if they are installed."""
 
 OWN_MODULES = (tree_forward, tree_check, masks, trees, logps)
+FUSED_FILES = sorted(Path(inspect.getfile(fused)).parent.glob("*.py"))
 NAMES = ("_name_or_path", "name_or_path", "transformers_version")
 """Parts of a configuration that change nothing that is computed."""
 
@@ -44,9 +44,9 @@ def check_once(forward: TreeForward) -> None:
         ModelError: if log-probabilities are wrong even with one response a row; this is never remembered.
     """
     file = cache_root() / "tree_checks" / f"{check_key(forward.model)}.json"
-    known = _read(file)
+    known = _obstacles_in(recall(file))
     if known is None:
-        _write(file, forward.check())
+        remember(file, forward.check()._asdict())
     else:
         forward.respect(known)
 
@@ -59,10 +59,12 @@ def check_key(model: Any) -> str:
     """
     device = next(model.parameters()).device
     is_cuda = device.type == "cuda"
+    files = [inspect.getfile(module) for module in (*OWN_MODULES, type(model))]
+    files += map(str, FUSED_FILES)
     config = {key: value for key, value in model.config.to_dict().items() if key not in NAMES}
     identity = {
         "versions": {package: installed_version(package) for package in PACKAGES},
-        "sources": [_digest(inspect.getfile(module)) for module in (*OWN_MODULES, type(model))],
+        "sources": [_digest(file) for file in files],
         "config": config,
         "attention": model.config._attn_implementation,
         "dtype": str(model.dtype),
@@ -91,21 +93,11 @@ def _digest(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _read(file: Path) -> TreeObstacles | None:
-    """What is remembered; None for nothing, or for a file that cannot be read."""
+def _obstacles_in(content: dict[str, Any]) -> TreeObstacles | None:
+    """What is remembered; None for nothing, or for something else."""
     try:
-        content = json.loads(file.read_text("utf-8"))
         obstacles = TreeObstacles(content["head"], content["rows"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except KeyError:
         return None
     is_text = all(reason is None or isinstance(reason, str) for reason in obstacles)
     return obstacles if is_text else None
-
-
-def _write(file: Path, obstacles: TreeObstacles) -> None:
-    """Keep what was shown; a disk that refuses costs the next start a check."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, json_text(obstacles._asdict()))
-    except OSError:
-        return

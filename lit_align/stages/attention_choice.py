@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,11 +17,10 @@ from torch import Tensor
 from lit_align.data.packing import pack
 from lit_align.data.transfer import batches_to_device
 from lit_align.functional.trees import FLEX_BLOCK_SIZE
-from lit_align.jsonl import json_text
 from lit_align.models.adapter_set import AdapterSet
-from lit_align.models.atomic_folder import replace_file
 from lit_align.models.check_once import check_key
 from lit_align.models.load import cache_root
+from lit_align.models.remembered import recall, remember
 from lit_align.models.tree_check import MODEL_ERRORS, TreeCheck
 from lit_align.models.tree_forward import TreeForward
 from lit_align.types import Batch, Group, Tree
@@ -195,12 +192,11 @@ def remembered_choice(
     """
     key = check_key(probe.adapters.model)
     file = cache_root() / "attention" / f"{key}-{probe.token_budget}.json"
-    name = _read(file.read_text("utf-8"), candidates) if file.exists() else None
-    if name is None:
-        name = fastest(candidates, partial(_seconds_if_right, probe, seconds, candidates[0]))
-        with suppress(OSError):  # a disk that refuses costs the next start a timing
-            file.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(file, json_text({"attention": name}))
+    known = recall(file).get("attention")
+    if known in candidates:
+        return str(known)
+    name = fastest(candidates, partial(_seconds_if_right, probe, seconds, candidates[0]))
+    remember(file, {"attention": name})
     return name
 
 
@@ -235,12 +231,3 @@ def tolerance(dtype: torch.dtype) -> float:
         (0.03, 0.001)
     """
     return 1e-3 if dtype == torch.float32 else 0.03
-
-
-def _read(text: str, candidates: Sequence[str]) -> str | None:
-    """What is remembered; None for a file that cannot be read, or names something else."""
-    try:
-        name = json.loads(text)["attention"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return name if name in candidates else None

@@ -13,7 +13,6 @@ from lit_align.batch_labels import PairLabels, RankLabels, UnpairedLabels
 from lit_align.data.transfer import numbers_to_device
 from lit_align.errors import ConfigError, DataError, TrainingError
 from lit_align.functional.logps import response_logps, sum_by_response
-from lit_align.models.fingerprint import adapter_fingerprint
 from lit_align.models.load import tokenizer_fingerprint
 from lit_align.models.reference_cache import ReferenceCache
 from lit_align.objectives import Objective, PairwiseObjective, RankedObjective, UnpairedObjective
@@ -217,21 +216,14 @@ class Preference(LanguageModelStage):
         """Save the running baseline and what is remembered of the reference, too."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["reference"] = self._reference.state()
-        if checkpoint["reference"]:
-            checkpoint["reference_fingerprint"] = self._reference_fingerprint()
         checkpoint["baseline"] = self.baseline.steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore them."""
         super().on_load_checkpoint(checkpoint)
-        remembered = checkpoint.get("reference")
-        if remembered and not self.resumption.has_changed(*OF_REFERENCE):
-            is_same = checkpoint.get("reference_fingerprint") == self._reference_fingerprint()
-            self._reference.restore(remembered if is_same else {})
+        if not self.resumption.has_changed(*OF_REFERENCE):
+            self._reference.restore(checkpoint.get("reference", {}))
         self.baseline.steps = list(checkpoint["baseline"])
-
-    def _reference_fingerprint(self) -> str:
-        return adapter_fingerprint(self.adapters, "reference")
 
     # ------------------------------------------------------------------ log-probabilities
 
@@ -260,8 +252,7 @@ class Preference(LanguageModelStage):
             sizes = [len(tree.responses) for tree in batch.source]
             return self._reference.get_or_compute(batch.source, sizes, compute)
         if self._cache is None:
-            adapter = adapter_fingerprint(self.adapters, "reference")
-            fingerprint = f"{adapter}-{tokenizer_fingerprint(self.tokenizer)}"
+            fingerprint = f"{self._reference.fingerprint()}-{tokenizer_fingerprint(self.tokenizer)}"
             self._cache = ReferenceCache(Path(self.cache_reference), fingerprint, self.global_rank)
         return numbers_to_device(
             self._cache.get_or_compute(batch.source, compute), trees.input_ids.device

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lit_align.models.adapter_set import AdapterSet
+from lit_align.models.fingerprint import adapter_fingerprint
 from lit_align.models.reference_memory import ReferenceMemory
 from lit_align.types import Tree
 
@@ -52,8 +53,9 @@ class RememberedReference:
     def __init__(self, stage: Remembering) -> None:
         self.stage = stage
         self._training, self._validation = ReferenceMemory(), ReferenceMemory()
-        self._restored: dict[str, Tensor] = {}
+        self._restored: dict[str, Any] = {}
         self._num_loads: int | None = None  # of the reference's weights, when it was read last
+        self._fingerprint: tuple[int, str] | None = None  # of the reference, after so many loads
         self._phase: Literal["training", "validation"] | None = None
 
     @contextmanager
@@ -81,14 +83,23 @@ class RememberedReference:
         memory = self._training if is_training else self._validation
         return memory.get_or_compute(trees, sizes, compute)
 
-    def state(self) -> dict[str, Tensor]:
-        """Numbers of the training rows, for a checkpoint."""
+    def state(self) -> dict[str, Any]:
+        """Numbers of the training rows and the fingerprint of their reference, for a checkpoint; empty without any."""
         self._refresh()
-        return self._training.state()
+        numbers = self._training.state()
+        return {"fingerprint": self.fingerprint(), **numbers} if numbers else {}
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Numbers of the training rows from a checkpoint."""
-        self._restored = state  # put on the device when that is known
+    def restore(self, state: dict[str, Any]) -> None:
+        """Numbers of the training rows from a checkpoint, unless they belong to another reference."""
+        if state and state.get("fingerprint") == self.fingerprint():
+            self._restored = state  # put on the device when that is known
+
+    def fingerprint(self) -> str:
+        """Of the reference; all of its weights are read once for as long as they stay."""
+        num_loads = self.stage.adapters.num_loads["reference"]
+        if self._fingerprint is None or self._fingerprint[0] != num_loads:
+            self._fingerprint = num_loads, adapter_fingerprint(self.stage.adapters, "reference")
+        return self._fingerprint[1]
 
     def _refresh(self) -> None:
         """Take over what was restored; forget everything if the reference has moved."""

@@ -51,6 +51,13 @@ class HostWaits(TorchFunctionMode):
         """All waits so far."""
         return self.found.total()
 
+    def by_kind(self) -> Counter[str]:
+        """Number of waits by kind, whichever line made them."""
+        kinds: Counter[str] = Counter()
+        for (kind, _), number in self.found.items():
+            kinds[kind] += number
+        return kinds
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
@@ -95,6 +102,11 @@ def pretend_on_gpu(module: nn.Module) -> None:
     """Mark the weights of ``module`` as tensors on a GPU."""
     for weight in [*module.parameters(), *module.buffers()]:
         _mark(weight)
+
+
+def pretend_tensor_on_gpu(tensor: Tensor) -> None:
+    """Mark a tensor likewise."""
+    _mark(tensor)
 
 
 def _index_wait(index: Any) -> str:

@@ -47,10 +47,13 @@ VIEWS = set(
         "_reshape_alias",
         "chunk",
         "diagonal",
+        "unfold",
         "is_same_size",
+        "new_empty",
+        "new_empty_strided",
     ]
 )
-"""Operations that start no kernel."""
+"""Operations that start no kernel, beside those whose name begins with empty."""
 
 
 class Kernels(TorchDispatchMode):
@@ -69,6 +72,24 @@ class Kernels(TorchDispatchMode):
         if name not in VIEWS and not name.startswith("empty"):
             self.counts[name] += 1
         return func(*args, **(kwargs or {}))
+
+
+class _FusedNorm(torch.autograd.Function):
+    """One kernel in each direction, as CUDA has them for the norm; without data torch takes it apart."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return x * weight
+
+    @staticmethod
+    def backward(ctx, grad):
+        _, weight = ctx.saved_tensors
+        return grad * weight, None
+
+
+def _fused_norm(x: Tensor, shape, weight: Tensor, eps: float) -> Tensor:
+    return _FusedNorm.apply(x, weight)
 
 
 def dpo_step_kernels(trees: int, prompt: int, response: int) -> int:
@@ -92,7 +113,8 @@ def _counted_step(layers: int, batch: PackedTrees) -> int:
     attention = (
         "transformers.integrations.sdpa_attention.torch.nn.functional.scaled_dot_product_attention"
     )
-    with patch(attention, _efficient_attention), Kernels() as kernels:
+    norm = patch("torch.nn.functional.rms_norm", _fused_norm)
+    with patch(attention, _efficient_attention), norm, Kernels() as kernels:
         policy = forward(batch).logps
         with torch.no_grad(), adapters.activate("reference", training=False):
             reference = forward(batch).logps
@@ -147,11 +169,11 @@ def _efficient_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p=0.0, is_causal=False,
     scale=None, enable_gqa=False,
 ) -> Tensor:  # fmt: skip
-    """What CUDA makes of attention with a boolean mask: a bias in each layer, and its memory-efficient kernel."""
-    bias = None
-    if attn_mask is not None:
-        bias = torch.zeros(attn_mask.shape, dtype=query.dtype, device="meta")
-        bias = bias.masked_fill_(attn_mask, 0.0)
+    """What CUDA makes of attention: a bias of a boolean mask in each layer, and its memory-efficient kernel."""
+    bias = attn_mask
+    if bias is not None and bias.dtype == torch.bool:
+        bias = torch.zeros(bias.shape, dtype=query.dtype, device="meta").masked_fill_(bias, 0.0)
+    if bias is not None:
         bias = bias.expand(*query.shape[:3], key.shape[2])
     with_gradient = torch.is_grad_enabled() and query.requires_grad
     return torch.ops.aten._scaled_dot_product_efficient_attention(

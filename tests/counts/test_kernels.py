@@ -2,7 +2,7 @@
 
 from .kernels import dpo_step_kernels
 
-MOST_KERNELS = 11_689
+MOST_KERNELS = 6_283
 """For two pairs of 512 + 2 * 256 tokens in 8 billion 4-bit weights. Lower it with whatever needs fewer."""
 
 

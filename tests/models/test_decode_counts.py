@@ -12,7 +12,9 @@ from lit_align.compat.bitsandbytes import packed_product_rule
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.decoding.batch_rows import fastest_rows, rows_at_once
 from lit_align.models.load import Base, load_model
-from tests.counts_decode import CountHostWaits, CountKernels, count_decoding
+from tests.counts.decoding import count_decoding
+from tests.counts.host_waits import HostWaits, pretend_on_gpu
+from tests.counts.kernels import Kernels
 
 CPU = torch.device("cpu")
 BFLOAT16 = torch.bfloat16
@@ -23,7 +25,8 @@ RTX_3090, RTX_4090, H100 = Card(82, 8, 6), Card(128, 8, 9), Card(132, 9, 0)
 
 def test_what_counts_as_a_kernel_and_as_a_wait():
     layer, x = torch.nn.Linear(3, 2), torch.ones(4, 3)
-    with CountHostWaits(layer) as waits, CountKernels() as kernels, torch.no_grad():
+    pretend_on_gpu(layer)
+    with HostWaits() as waits, Kernels() as kernels, torch.no_grad():
         y = layer(x)  # one product
         y.view(-1).T[None]
         bool(y.sum() > 0)  # two kernels, and the host reads
@@ -31,8 +34,12 @@ def test_what_counts_as_a_kernel_and_as_a_wait():
         y[0] = 1
         x.tolist()
         torch.ones(2).to(y.device)
-    assert waits.waits == {"__bool__": 1, "__getitem__": 1, "to": 1}
-    assert kernels.kernels["addmm"] == kernels.kernels["sum"] == 1
+    assert waits.by_kind() == {
+        "reads a value: __bool__": 1,
+        "has a size that depends on values: a boolean index": 1,
+        "copies a host tensor": 1,
+    }
+    assert kernels.counts["addmm"] == kernels.counts["sum"] == 1
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +60,7 @@ def counts(tiny, tmp_path_factory):
 
 def test_the_host_waits_once_in_sixteen_tokens(counts):
     for measured in counts:
-        assert measured.host_waits == {"tolist": 1 / 16}
+        assert measured.host_waits == {"reads a value: tolist": 1 / 16}
 
 
 def test_a_token_of_32_layers_takes_a_known_number_of_kernels(counts):
@@ -63,7 +70,6 @@ def test_a_token_of_32_layers_takes_a_known_number_of_kernels(counts):
     assert whole.kernels.get("cat", 0) <= 2 * 32 + 1  # halves of rotated queries and keys
     assert "index" not in whole.kernels
     assert "where" not in whole.kernels
-    print(whole.num_kernels, dict(whole.kernels))
     assert whole.num_kernels <= 3300
 
 

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from lit_align.compat.bitsandbytes import UsesPacked, packed_product_rule
+from lit_align.models.inventory import NF4
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedModel
 
-PACKED_BYTES = 0.516
-"""Bytes of a 4-bit number with its share of the doubly quantized scales."""
 LAUNCH_SECONDS = 8e-6
 """Time of the host for a kernel; a step is never faster than its launches."""
 KERNELS_PER_WEIGHT = 9
@@ -88,7 +87,7 @@ def _step_seconds(
 ) -> float:
     num_bytes = 0.0
     for (outputs, inputs), count in weights.items():
-        each = PACKED_BYTES
+        each = NF4
         if not uses_packed(rows, outputs, inputs):
             each += 2 * itemsize
         num_bytes += each * outputs * inputs * count

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lit_align.compat.modules import has_hooks, is_replaced
+from lit_align.models.fused.projections import dense_weight
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedModel
@@ -94,10 +95,8 @@ def _dense_bytes(layer: Any) -> int:
 
 
 def _dense_layer(layer: Any) -> nn.Linear:
-    from bitsandbytes.functional import dequantize_4bit
-
     state = layer.weight.quant_state
-    weight = dequantize_4bit(layer.weight.data.view(-1, 1), state)
+    weight = dense_weight(layer, state.dtype)
     outputs, inputs = state.shape
     dense = nn.Linear(inputs, outputs, bias=False, device="meta")
     dense.weight = nn.Parameter(weight, requires_grad=False)

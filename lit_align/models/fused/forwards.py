@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lit_align.compat.modules import has_hooks
+from lit_align.compat.modules import has_hooks, is_replaced
 from lit_align.models.fused.gated_mlp import ACTIVATIONS, GatedMlp
 from lit_align.models.fused.projections import Projection, project
 from lit_align.models.fused.recognition import norm_kind, read_projection, rotates_halves
@@ -115,8 +115,7 @@ class LoraForward(FusedForward):
 
 def _is_replaced_since(module: nn.Module) -> bool:
     """Whether somebody has put another forward pass on a layer than the fused one."""
-    forward = vars(module).get("forward")
-    return forward is not None and not isinstance(forward, FusedForward)
+    return is_replaced(module) and not isinstance(module.forward, FusedForward)
 
 
 class MlpForward(FusedForward):
