@@ -25,6 +25,7 @@ def sample_responses(
     seed: int,
     prompts_at_once: int,
     token_budget: int,
+    prompt_indices: Sequence[int] | None = None,
 ) -> tuple[list[list[Completion]], list[list[str]]]:
     """Sample responses to each prompt from the policy.
 
@@ -38,6 +39,8 @@ def sample_responses(
         seed: seed of the random numbers.
         prompts_at_once: prompts whose responses are decoded together.
         token_budget: tokens of prompts that are read at once.
+        prompt_indices: of the prompts among those of all processes, which seed their random numbers; None if these are
+            all.
 
     Returns:
         Completions and their texts, both ``[prompt][generation]``.
@@ -58,6 +61,7 @@ def sample_responses(
             num_generations=num_generations,
             temperature=temperature,
             seed=seed,
+            prompt_indices=prompt_indices,
             batch_size=num_responses,
             token_budget=token_budget,
         )
