@@ -15,6 +15,7 @@ from lit_align.advantages import Advantage, Rollouts, masked_whiten
 from lit_align.errors import ModelError, TrainingError
 from lit_align.jsonl import write_jsonl
 from lit_align.models.sample_responses import sample_responses
+from lit_align.models.samplers import Sampler, SamplingRequest
 from lit_align.plugin_calls import call_plugin, describe_failure
 from lit_align.plugin_contracts import advantages_fault, require_contract
 from lit_align.rewards import Reward, Scores
@@ -47,6 +48,7 @@ class ExperienceBuilder:
         prompts_at_once: prompts whose responses are decoded together.
         seed: seed of the run.
         folder: run folder, for the record of a reward that failed.
+        sampler: what samples.
     """
 
     models: ActorCritic
@@ -60,6 +62,7 @@ class ExperienceBuilder:
     prompts_at_once: int
     seed: int
     folder: Path
+    sampler: Sampler
 
     def sample(self, prompts: list[Tree], number: int) -> RolloutBatch:
         """Sample and score responses; the random numbers depend on the seed and ``number`` alone.
@@ -68,16 +71,9 @@ class ExperienceBuilder:
             TrainingError: if the reward fails or does not give each response one number. The prompts and responses are
                 then in ``bad_reward.jsonl`` in the run folder.
         """
+        request = self.sampling_request(prompts, number)
         completions, texts = sample_responses(
-            self.models.adapters,
-            self.tokenizer,
-            [tree.prompt for tree in prompts],
-            num_generations=self.num_generations,
-            max_new_tokens=self.shaping.max_new_tokens,
-            temperature=self.models.temperature,
-            seed=step_seed(self.seed, number),
-            prompts_at_once=self.prompts_at_once,
-            token_budget=self.models.token_budget,
+            self.sampler, self.models.adapters, self.tokenizer, request
         )
         trees, groups = [], []
         for tree, generations, answers in zip(prompts, completions, texts, strict=True):
@@ -95,6 +91,19 @@ class ExperienceBuilder:
             ended=torch.tensor([completion.ended for completion in flat]),
             sampler_logps=pad_sequence([torch.tensor(c.logps) for c in flat], batch_first=True),
             scores=_score_responses(self.reward, groups, num_tokens, self.folder),
+        )
+
+    def sampling_request(self, prompts: Sequence[Tree], number: int) -> SamplingRequest:
+        """How responses to the prompts of an iteration are sampled."""
+        return SamplingRequest(
+            [tree.prompt for tree in prompts],
+            max_new_tokens=self.shaping.max_new_tokens,
+            temperature=self.models.temperature,
+            num_generations=self.num_generations,
+            seed=step_seed(self.seed, number),
+            batch_size=min(self.prompts_at_once, len(prompts)) * self.num_generations,
+            token_budget=self.models.token_budget,
+            step=max(number, 0),
         )
 
     def score(self, rollouts: RolloutBatch, first: Step | None = None) -> ForwardPass | None:

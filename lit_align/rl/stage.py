@@ -179,6 +179,8 @@ class RL(LanguageModelStage):
         """Check world size and prompt lengths before any weights are loaded."""
         check_world_size(self.trainer.world_size)
         super().setup(stage)
+        if stage != "predict":
+            self.check_sampler()
         for trees in self.datamodule.trees.values():
             self.check_prompt_lengths(trees)
         if stage == "fit" and self.ptx is not None:
@@ -288,6 +290,7 @@ class RL(LanguageModelStage):
             prompts_at_once=self.datamodule.batch_size,
             seed=self.seed,
             folder=self.run_folder,
+            sampler=self.sampler,
         )
 
     def actor_critic(self) -> ActorCritic:
