@@ -80,6 +80,9 @@ class LocalModel(JudgeModel):
         tokenizer = load_tokenizer(self.base, self.chat_template, self.template_kwargs)
         return _load_judge(load_model(self.base), tokenizer, nullcontext)
 
+    def can_split(self) -> bool:
+        return True
+
     @torch.no_grad()
     def choose_option(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
         start = perf_counter()
