@@ -262,7 +262,7 @@ def completions_fault(
         return f"{name} returned {count} for {num_prompts} prompts; return a list with the completions of each"
     for number, generations in enumerate(completions):
         if len(generations) != num_generations:
-            return f"{name} returned {len(generations)} completions of prompt {number}; {num_generations} were requested"
+            return f"{name} returned {len(generations)} completions of prompt {number}, not {num_generations}"
         for completion in generations:
             fault = _completion_fault(completion, max_new_tokens)
             if fault:

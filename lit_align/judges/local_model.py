@@ -91,6 +91,9 @@ class LocalModel(JudgeModel):
         sampled = SampledModel(self.base.path, tokenizer, partial(nullcontext, model))
         return _load_judge(model, sampled)
 
+    def can_split(self) -> bool:
+        return True
+
     @torch.no_grad()
     def choose_option(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
         start = perf_counter()

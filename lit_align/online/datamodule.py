@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_align.checks import check_fraction
 from lit_align.data.datamodules import TextDataModule
@@ -30,6 +31,7 @@ from lit_align.online.records import (
 )
 from lit_align.online.responses import fresh_group, recorded_groups, replayed_groups
 from lit_align.online.round_loader import RoundLoader, RoundState
+from lit_align.processes import Processes
 from lit_align.seeding import step_seed
 from lit_align.types import Group, LabelKind, Tree
 
@@ -37,8 +39,9 @@ from lit_align.types import Group, LabelKind, Tree
 class Online(TextDataModule):
     """Rounds: responses to each prompt, labels for them, one pass of training over both.
 
-    Lightning sees an epoch per round. Checkpoints fall between steps and hold the rows of the round. Every round writes
-    its records to ``rounds/`` in the run folder.
+    Lightning sees an epoch per round. Several processes share the sampling of a round, and its labelling where a label
+    costs nothing; then each has the whole round. Checkpoints fall between steps and hold the rows of the round. Every
+    round writes its records to ``rounds/`` in the run folder.
 
     Args:
         train: prompts, with recorded responses where they are used.
@@ -135,6 +138,7 @@ class Online(TextDataModule):
             save_past=self.responses == "replay",
             state=self._rounds,
             shuffle=self.shuffle,
+            **self.dealing_settings(),
             **self.packing_settings(),
         )
 
@@ -183,7 +187,7 @@ class Online(TextDataModule):
         # as JSON has them: a checkpoint cannot restore a column of dates, which Parquet may have
         records = json.loads(json.dumps(records, default=str))
         folder = Path(self._running.default_root_dir) / "rounds"
-        write_records(folder / f"{number}.jsonl", records)
+        rank_zero_only(write_records)(folder / f"{number}.jsonl", records)
         outcomes = Counter(record.get("set_aside", "labelled") for record in records)
         counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
         rank_zero_info(f"round {number} at step {step}: {len(records)} prompts, {counts}")
@@ -193,14 +197,20 @@ class Online(TextDataModule):
         """Prompts with fresh responses from the policy."""
         if not prompts:  # a reward model has no policy to sample from
             return []
+        processes = Processes.of(self._running)
+        return processes.share(len(prompts), partial(self._sample_some, number, prompts))
+
+    def _sample_some(self, number: int, prompts: list[Tree], places: list[int]) -> list[Group]:
+        """Prompts at some places with fresh responses."""
         stage = self._stage
         request = SamplingRequest(
-            [tree.prompt for tree in prompts],
+            [prompts[place].prompt for place in places],
             max_new_tokens=stage.max_new_tokens,
             temperature=self.temperature,
             num_generations=self.num_generations,
             seed=step_seed(stage.seed, number),
-            batch_size=min(self.batch_size, len(prompts)) * self.num_generations,
+            prompt_indices=places,
+            batch_size=min(self.batch_size, len(places)) * self.num_generations,
             token_budget=self.token_budget,
             step=self._running.global_step,
         )
@@ -208,15 +218,16 @@ class Online(TextDataModule):
             stage.sampler, stage.adapters, stage.tokenizer, request
         )
         groups = []
-        for tree, generations, answers in zip(prompts, completions, texts, strict=True):
-            group = fresh_group(tree.group, generations, answers, self.include_reference_answer)
-            groups.append(group)
+        for place, generations, answers in zip(places, completions, texts, strict=True):
+            group = prompts[place].group
+            groups.append(fresh_group(group, generations, answers, self.include_reference_answer))
         return groups
 
     def _label_records(self, groups: list[Group], num_queried: int) -> list[Record]:
         """Records of all groups; those that cannot be trained on carry the reason as ``set_aside``."""
         label_kind = self._stage.objective.label_kind
-        results = label_groups(groups, num_queried, self.feedback, label_kind)
+        processes = Processes.of(self._running)
+        results = label_groups(groups, num_queried, self.feedback, label_kind, processes)
         records = []
         for group, result in zip(groups, results, strict=True):
             record = make_record(group, result)
