@@ -61,3 +61,7 @@ class Overlong(RowError):
 
 class TrainingError(LitAlignError):
     """Training cannot go on; the state was saved where the message says."""
+
+
+class OtherProcessFailed(LitAlignError):
+    """Another process of the run failed; that one says why."""

@@ -67,6 +67,9 @@ class TextDataModule(LightningDataModule, ABC):
 
     label_kind: ClassVar[LabelKind]
     repeats_rows: ClassVar[bool] = True  # whether each epoch has the rows of the first
+    deals_steps: ClassVar[bool] = (
+        True  # whether each process gets its share of a step; if not, all of it
+    )
 
     def __init__(
         self,
@@ -245,15 +248,19 @@ class TextDataModule(LightningDataModule, ABC):
 
     def step_loader(self, split: str, *, shuffle: bool, resumes: bool = True) -> StepLoader:
         """A loader of a split that is prepared."""
-        trainer = self._running
+        dealing: dict[str, Any] = self.dealing_settings() if self.deals_steps else {}
         return StepLoader(
             self.trees[split],
-            rank=trainer.global_rank,
-            world=trainer.world_size,
             shuffle=shuffle,
             resumes=resumes,
+            **dealing,
             **self.packing_settings(),
         )
+
+    def dealing_settings(self) -> dict[str, int]:
+        """Arguments of `StepLoader` by which each process gets its share of a step."""
+        trainer = self._running
+        return {"rank": trainer.global_rank, "world": trainer.world_size}
 
     def data_identity(self) -> dict[str, str | int]:
         """What the steps of an epoch depend on; a run resumes only with the same."""
@@ -324,6 +331,9 @@ class Prompts(TextDataModule):
     """Prompts to sample responses to; responses and labels of the rows are ignored."""
 
     label_kind = LabelKind.PROMPTS
+    deals_steps = (
+        False  # a stage that samples deals prompts and updates in the order of the whole step
+    )
 
 
 class PromptBatches:

@@ -74,6 +74,13 @@ class Feedback(ABC):
             tokenizer: the base's, with its chat template.
         """
 
+    def can_split(self) -> bool:
+        """Whether processes may each label their share of the groups: a label depends on its group alone, for free.
+
+        Otherwise the first process labels all of them, so that calls and costs are those of a single process.
+        """
+        return False
+
     def state(self) -> dict[str, Any]:
         """What it has learned since the run began, for the checkpoint: tensors, numbers and text."""
         return {}

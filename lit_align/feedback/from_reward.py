@@ -46,6 +46,9 @@ class FromReward(Feedback):
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         self.reward.attach(adapters, tokenizer)
 
+    def can_split(self) -> bool:
+        return self.reward.can_split()
+
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
         if not groups:
             return []

@@ -76,6 +76,9 @@ class Judge(Feedback):
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model.attach(adapters, tokenizer)
 
+    def can_split(self) -> bool:
+        return self.model.can_split()
+
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
         questions: list[Question] = []
         for k, group in enumerate(groups):

@@ -47,6 +47,13 @@ class JudgeModel(ABC):
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most need nothing
         """Get access to the model in memory; arguments as for a source of feedback."""
 
+    def can_split(self) -> bool:
+        """Whether processes may each ask a share of the questions: a reply depends on its question alone, for free.
+
+        Otherwise the first process asks all of them, so that calls and costs are those of a single process.
+        """
+        return False
+
     @abstractmethod
     def choose_option(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
         """The probability of each of ``options`` as the whole answer, for each question."""

@@ -81,15 +81,11 @@ def check_stage(data: OnlineSettings, stage: Any) -> None:
 
 
 def check_trainer(data: OnlineSettings, trainer: Any, stage: str) -> None:
-    """Refuse several processes and, for fit, limits that do not fit to rounds.
+    """Refuse limits of a fit that do not fit to rounds.
 
     Raises:
         ConfigError: naming the setting of the trainer.
     """
-    if trainer.world_size > 1:
-        raise ConfigError(
-            f"Online runs on one process, and there are {trainer.world_size}; set trainer.devices to 1"
-        )
     if stage != "fit":
         return
     limit = trainer.limit_train_batches

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_align.checks import check_fraction
 from lit_align.data.datamodules import TextDataModule
 from lit_align.data.kto_mismatched import add_mismatched_responses
 from lit_align.feedback import Feedback
 from lit_align.models.sample_responses import sample_responses
+from lit_align.models.samplers import SamplingRequest
 from lit_align.online.checks import check_lengths, check_settings, check_stage, check_trainer
 from lit_align.online.labels import label_groups, reason_to_set_aside, tree_from_record
 from lit_align.online.records import (
@@ -29,6 +31,7 @@ from lit_align.online.records import (
 )
 from lit_align.online.responses import fresh_group, recorded_groups, replayed_groups
 from lit_align.online.round_loader import RoundLoader, RoundState
+from lit_align.processes import Processes
 from lit_align.seeding import step_seed
 from lit_align.types import Group, LabelKind, Tree
 
@@ -36,8 +39,9 @@ from lit_align.types import Group, LabelKind, Tree
 class Online(TextDataModule):
     """Rounds: responses to each prompt, labels for them, one pass of training over both.
 
-    Lightning sees an epoch per round. Checkpoints fall between steps and hold the rows of the round. Every round writes
-    its records to ``rounds/`` in the run folder.
+    Lightning sees an epoch per round. Several processes share the sampling of a round, and its labelling where a label
+    costs nothing; then each has the whole round. Checkpoints fall between steps and hold the rows of the round. Every
+    round writes its records to ``rounds/`` in the run folder.
 
     Args:
         train: prompts, with recorded responses where they are used.
@@ -51,7 +55,7 @@ class Online(TextDataModule):
         round_size: prompts in a round; null takes all.
         num_generations: responses to each prompt.
         include_reference_answer: put the answer in the data beside fresh responses, as the target.
-        temperature: sampling temperature; the model's max_new_tokens is the limit of a response.
+        temperature: sampling temperature; sampler and limit of a response, max_new_tokens, are the model's.
         reference_update: ``fixed``, the policy at the start of each ``round``, or moved towards that (``average``).
         reference_ema: how far ``average`` moves the reference each round, from 0 to 1.
         settings: settings that all data modules share.
@@ -102,6 +106,8 @@ class Online(TextDataModule):
         trainer = self._running
         check_stage(self, self._stage)
         check_trainer(self, trainer, stage)
+        if self.fresh_fraction:
+            self._stage.check_sampler()
         if stage == "fit":
             trainer.fit_loop.max_epochs = self.rounds
         super().setup(stage)
@@ -132,6 +138,7 @@ class Online(TextDataModule):
             save_past=self.responses == "replay",
             state=self._rounds,
             shuffle=self.shuffle,
+            **self.dealing_settings(),
             **self.packing_settings(),
         )
 
@@ -180,7 +187,7 @@ class Online(TextDataModule):
         # as JSON has them: a checkpoint cannot restore a column of dates, which Parquet may have
         records = json.loads(json.dumps(records, default=str))
         folder = Path(self._running.default_root_dir) / "rounds"
-        write_records(folder / f"{number}.jsonl", records)
+        rank_zero_only(write_records)(folder / f"{number}.jsonl", records)
         outcomes = Counter(record.get("set_aside", "labelled") for record in records)
         counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
         rank_zero_info(f"round {number} at step {step}: {len(records)} prompts, {counts}")
@@ -190,27 +197,37 @@ class Online(TextDataModule):
         """Prompts with fresh responses from the policy."""
         if not prompts:  # a reward model has no policy to sample from
             return []
-        completions, texts = sample_responses(
-            self._stage.adapters,
-            self._stage.tokenizer,
-            [tree.prompt for tree in prompts],
-            num_generations=self.num_generations,
-            max_new_tokens=self._stage.max_new_tokens,
+        processes = Processes.of(self._running)
+        return processes.share(len(prompts), partial(self._sample_some, number, prompts))
+
+    def _sample_some(self, number: int, prompts: list[Tree], places: list[int]) -> list[Group]:
+        """Prompts at some places with fresh responses."""
+        stage = self._stage
+        request = SamplingRequest(
+            [prompts[place].prompt for place in places],
+            max_new_tokens=stage.max_new_tokens,
             temperature=self.temperature,
-            seed=step_seed(self._stage.seed, number),
-            prompts_at_once=self.batch_size,
+            num_generations=self.num_generations,
+            seed=step_seed(stage.seed, number),
+            prompt_indices=places,
+            batch_size=min(self.batch_size, len(places)) * self.num_generations,
             token_budget=self.token_budget,
+            step=self._running.global_step,
+        )
+        completions, texts = sample_responses(
+            stage.sampler, stage.adapters, stage.tokenizer, request
         )
         groups = []
-        for tree, generations, answers in zip(prompts, completions, texts, strict=True):
-            group = fresh_group(tree.group, generations, answers, self.include_reference_answer)
-            groups.append(group)
+        for place, generations, answers in zip(places, completions, texts, strict=True):
+            group = prompts[place].group
+            groups.append(fresh_group(group, generations, answers, self.include_reference_answer))
         return groups
 
     def _label_records(self, groups: list[Group], num_queried: int) -> list[Record]:
         """Records of all groups; those that cannot be trained on carry the reason as ``set_aside``."""
         label_kind = self._stage.objective.label_kind
-        results = label_groups(groups, num_queried, self.feedback, label_kind)
+        processes = Processes.of(self._running)
+        results = label_groups(groups, num_queried, self.feedback, label_kind, processes)
         records = []
         for group, result in zip(groups, results, strict=True):
             record = make_record(group, result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from lit_align.data.label_conversion import convert_labels
 from lit_align.data.tokenize import ChatTokenizer
@@ -10,11 +11,16 @@ from lit_align.errors import Malformed, Overlong, SetAside
 from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.checked_results import checked_results
 from lit_align.online.records import IDS_COLUMN, Record, group_from_record, match_ids
+from lit_align.processes import Processes
 from lit_align.types import Group, LabelKind, Tree
 
 
 def label_groups(
-    groups: Sequence[Group], num_queried: int, feedback: Feedback | None, label_kind: LabelKind
+    groups: Sequence[Group],
+    num_queried: int,
+    feedback: Feedback | None,
+    label_kind: LabelKind,
+    processes: Processes,
 ) -> list[FeedbackResult]:
     """Labels of all groups: the first ``num_queried`` from the feedback, the others as recorded."""
     recorded = []
@@ -22,7 +28,16 @@ def label_groups(
         recorded.append(FeedbackResult(group, reason=group.extra.get("set_aside", "")))
     if feedback is None:
         return recorded
-    return [*checked_results(feedback, groups[:num_queried], label_kind), *recorded]
+    queried = groups[:num_queried]
+
+    def query(places: list[int]) -> list[FeedbackResult]:
+        return checked_results(feedback, [queried[place] for place in places], label_kind)
+
+    if feedback.can_split():
+        results = processes.share(len(queried), query)
+    else:
+        results = processes.from_first(partial(query, [*range(len(queried))]))
+    return [*results, *recorded]
 
 
 def tree_from_record(record: Record, tokenizer: ChatTokenizer, label_kind: LabelKind) -> Tree:

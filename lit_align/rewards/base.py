@@ -30,6 +30,13 @@ class Reward(ABC):
             tokenizer: the base's, with its chat template.
         """
 
+    def can_split(self) -> bool:
+        """Whether processes may each score their share of the groups: a score depends on its group alone, for free.
+
+        Otherwise the first process scores all of them, so that calls and costs are those of a single process.
+        """
+        return False
+
     @abstractmethod
     def __call__(self, groups: Sequence[Group]) -> Scores:
         """Score every response of every group, in order; a group's other columns are in ``extra``."""

@@ -50,6 +50,9 @@ class Classifier(Reward):
         check_at_least("batch_size", self.batch_size, 1)
         check_at_least("max_length", self.max_length, 1)
 
+    def can_split(self) -> bool:
+        return True
+
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
         conversations = []

@@ -73,6 +73,9 @@ class Implicit(Reward):
     max_length: int = 2048
     token_budget: int = 8192
 
+    def can_split(self) -> bool:
+        return True
+
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
         policy = self._policy

@@ -49,6 +49,9 @@ class JudgeScore(Reward):
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model.attach(adapters, tokenizer)
 
+    def can_split(self) -> bool:
+        return self.model.can_split()
+
     def __call__(self, groups: Sequence[Group]) -> Scores:
         ratings = range(self.low, self.high + 1)
         questions = []

@@ -151,6 +151,9 @@ class RewardModelScore(Reward):
         check_once(tree_forward)
         return LoadedRewardModel(adapters, tokenizer, tree_forward, members)
 
+    def can_split(self) -> bool:
+        return True
+
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
         max_length = limit_to_positions(self.loaded.adapters.model, self.max_length)

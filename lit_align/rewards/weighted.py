@@ -63,6 +63,9 @@ class Weighted(Reward):
         for reward in self.rewards:
             reward.attach(adapters, tokenizer)
 
+    def can_split(self) -> bool:
+        return all(reward.can_split() for reward in self.rewards)
+
     def __call__(self, groups: Sequence[Group]) -> Scores:
         total = torch.zeros(())
         parts: dict[str, torch.Tensor] = {}

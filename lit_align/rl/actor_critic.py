@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from lit_align.data.datamodules import to_device
+from lit_align.data.loader import balance_by_tokens
 from lit_align.data.packing import pack
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.tree_forward import TreeForward
+from lit_align.processes import Processes
 from lit_align.types import Batch, Step, TokenLogps, Tree
 
 
@@ -41,6 +43,7 @@ class ActorCritic:
         block_sparse: whether attention is block-sparse; micro-batches are then packed into one row.
         device: of the model.
         out_of_memory_advice: context manager that explains which settings to lower when memory runs out.
+        processes: that share the passes over the responses.
     """
 
     adapters: AdapterSet
@@ -50,6 +53,11 @@ class ActorCritic:
     block_sparse: bool
     device: torch.device
     out_of_memory_advice: Callable[[Batch], AbstractContextManager[None]]
+    processes: Processes
+
+    def share(self, trees: list[Tree]) -> list[Tree]:
+        """The trees that this process reads, of all that are read at once."""
+        return balance_by_tokens(trees, self.processes.world)[self.processes.rank]
 
     def pack(self, trees: list[Tree]) -> Iterator[Batch]:
         """Micro-batches of at most ``token_budget`` tokens, or of one larger tree, on the device."""
@@ -58,9 +66,13 @@ class ActorCritic:
             yield to_device(batch, self.device)
 
     def pack_step(self, trees: list[Tree]) -> Step:
-        """One step of the responses of ``trees``; its items are responses."""
-        num_responses = sum(len(tree.responses) for tree in trees)
-        return Step.from_batches(tuple(self.pack(trees)))._replace(items=num_responses)
+        """One step of the responses of ``trees``, of which this process reads its share; its items are responses."""
+        return Step(
+            tuple(self.pack(self.share(trees))),
+            tokens=sum(tree.num_scored for tree in trees),
+            items=sum(len(tree.responses) for tree in trees),
+            groups=len(trees),
+        )
 
     def token_logps(
         self, batch: Batch, role: Literal["policy", "reference"], with_entropy: bool = False

@@ -1,4 +1,4 @@
-"""Checks of RL's settings, and of the stage's place among processes."""
+"""Checks of RL's settings."""
 
 from __future__ import annotations
 
@@ -50,16 +50,4 @@ def check_settings(stage: RLSettings) -> None:
     if stage.lora.dropout:
         raise ConfigError(
             f"lora.dropout is {stage.lora.dropout}, which would make ratios noise; set it to 0"
-        )
-
-
-def check_world_size(world_size: int) -> None:
-    """Refuse several processes.
-
-    Raises:
-        ConfigError: naming their number.
-    """
-    if world_size > 1:
-        raise ConfigError(
-            f"RL runs on one process, and there are {world_size}; set trainer.devices to 1"
         )

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lit_align.advantages import Advantage, Rollouts, masked_whiten
-from lit_align.errors import ModelError, TrainingError
+from lit_align.errors import OtherProcessFailed, TrainingError
 from lit_align.jsonl import write_jsonl
+from lit_align.models.generate import Completion
 from lit_align.models.sample_responses import sample_responses
+from lit_align.models.samplers import Sampler, SamplingRequest
 from lit_align.plugin_calls import call_plugin, describe_failure
 from lit_align.plugin_contracts import advantages_fault, require_contract
 from lit_align.rewards import Reward, Scores
-from lit_align.rewards.base import as_response, checked_scores
+from lit_align.rewards.base import as_response
 from lit_align.rl.actor_critic import ActorCritic, ForwardPass
 from lit_align.rl.kl_control import KLControl
+from lit_align.rl.minibatches import Minibatch
+from lit_align.rl.response_scores import join_scores, score_share, score_trees
 from lit_align.rl.reward_shaping import RewardShaping
 from lit_align.rl.rollouts import RolloutBatch
 from lit_align.rl.scoring import score_rollouts
 from lit_align.seeding import step_seed
-from lit_align.types import Group, Step, Tree
+from lit_align.types import Group, Tree
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
@@ -47,6 +51,7 @@ class ExperienceBuilder:
         prompts_at_once: prompts whose responses are decoded together.
         seed: seed of the run.
         folder: run folder, for the record of a reward that failed.
+        sampler: what samples.
     """
 
     models: ActorCritic
@@ -60,49 +65,84 @@ class ExperienceBuilder:
     prompts_at_once: int
     seed: int
     folder: Path
+    sampler: Sampler
 
     def sample(self, prompts: list[Tree], number: int) -> RolloutBatch:
-        """Sample and score responses; the random numbers depend on the seed and ``number`` alone.
+        """Sample and score responses; the random numbers depend on the seed, ``number`` and the prompts' places alone.
 
         Raises:
             TrainingError: if the reward fails or does not give each response one number. The prompts and responses are
                 then in ``bad_reward.jsonl`` in the run folder.
         """
-        completions, texts = sample_responses(
-            self.models.adapters,
-            self.tokenizer,
-            [tree.prompt for tree in prompts],
-            num_generations=self.num_generations,
-            max_new_tokens=self.shaping.max_new_tokens,
-            temperature=self.models.temperature,
-            seed=step_seed(self.seed, number),
-            prompts_at_once=self.prompts_at_once,
-            token_budget=self.models.token_budget,
-        )
+        processes = self.models.processes
+        sampled = processes.share(len(prompts), partial(self._sample_some, prompts, number))
         trees, groups = [], []
-        for tree, generations, answers in zip(prompts, completions, texts, strict=True):
+        for tree, (generations, answers) in zip(prompts, sampled, strict=True):
             responses = [as_response(tree.group, answer) for answer in answers]
             group = tree.group._replace(responses=responses)
             ids = [completion.ids for completion in generations]
             scored = [[True] * len(response) for response in ids]
             trees.append(tree._replace(responses=ids, scored=scored, group=group))
             groups.append(group)
-        flat = [completion for generations in completions for completion in generations]
-        num_tokens = sum(len(completion.ids) for completion in flat)
+        flat = [completion for generations, _ in sampled for completion in generations]
         return RolloutBatch(
             trees=trees,
             groups=groups,
             ended=torch.tensor([completion.ended for completion in flat]),
             sampler_logps=pad_sequence([torch.tensor(c.logps) for c in flat], batch_first=True),
-            scores=_score_responses(self.reward, groups, num_tokens, self.folder),
+            scores=self._score_responses(trees),
         )
 
-    def score(self, rollouts: RolloutBatch, first: Step | None = None) -> ForwardPass | None:
+    def sampling_request(
+        self, prompts: Sequence[Tree], number: int, places: Sequence[int]
+    ) -> SamplingRequest:
+        """How responses to the prompts at some places of an iteration are sampled."""
+        return SamplingRequest(
+            [prompts[place].prompt for place in places],
+            max_new_tokens=self.shaping.max_new_tokens,
+            temperature=self.models.temperature,
+            num_generations=self.num_generations,
+            seed=step_seed(self.seed, number),
+            prompt_indices=places,
+            batch_size=min(self.prompts_at_once, len(places)) * self.num_generations,
+            token_budget=self.models.token_budget,
+            step=max(number, 0),
+        )
+
+    def _sample_some(
+        self, prompts: Sequence[Tree], number: int, places: list[int]
+    ) -> list[tuple[list[Completion], list[str]]]:
+        """Responses to the prompts at some places, as completions and as texts."""
+        request = self.sampling_request(prompts, number, places)
+        completions, texts = sample_responses(
+            self.sampler, self.models.adapters, self.tokenizer, request
+        )
+        return list(zip(completions, texts, strict=True))
+
+    def _score_responses(self, trees: Sequence[Tree]) -> Scores:
+        """Scores of all responses on the CPU, checked before anything is learned from them."""
+        processes = self.models.processes
+        try:
+            if not self.reward.can_split():
+                return processes.from_first(partial(score_trees, self.reward, trees))
+            scores = processes.gather(partial(score_share, self.reward, trees, processes))
+            return join_scores(scores, trees)
+        except OtherProcessFailed:  # that one keeps the record
+            raise
+        except Exception as error:  # the reward may be a plugin's
+            groups = [tree.group for tree in trees]
+            path = _write_bad_reward(groups, self.folder)
+            reason = describe_failure(self.reward, error)
+            raise TrainingError(
+                f"{reason}; the prompts and responses, from {groups[0].source} on, are in {path}"
+            ) from error
+
+    def score(self, rollouts: RolloutBatch, first: Minibatch | None = None) -> ForwardPass | None:
         """Compute log-probabilities and values, as far as they are needed before the first update (`score_rollouts`).
 
         Args:
             rollouts: of an iteration.
-            first: its first update; None if none follows.
+            first: that of its first update; None if none follows.
         """
         rollouts.tokens["values"] = torch.zeros(rollouts.mask.shape)
         return score_rollouts(
@@ -146,32 +186,6 @@ class ExperienceBuilder:
             advantages = masked_whiten(advantages, rollouts.mask)
         rollouts.tokens["advantages"] = advantages
         return inputs.totals.mean().item()
-
-
-def _score_responses(reward: Reward, groups: list[Group], num_tokens: int, folder: Path) -> Scores:
-    """Scores of all responses on the CPU, checked before anything is learned from them."""
-    try:
-        scores = checked_scores(reward, groups)
-        token_scores = None if scores.tokens is None else scores.tokens.float().cpu()
-        if token_scores is not None:
-            _check_token_scores(reward, token_scores, num_tokens)
-    except Exception as error:  # the reward may be a plugin's
-        path = _write_bad_reward(groups, folder)
-        reason = describe_failure(reward, error)
-        raise TrainingError(
-            f"{reason}; the prompts and responses, from {groups[0].source} on, are in {path}"
-        ) from error
-    parts = {name: part.float().cpu() for name, part in scores.parts.items()}
-    return Scores(scores.total.float().cpu(), parts, token_scores)
-
-
-def _check_token_scores(reward: Reward, token_scores: Tensor, num_tokens: int) -> None:
-    finite = token_scores.isfinite()
-    if token_scores.shape != (num_tokens,) or not finite.all():
-        raise ModelError(
-            f"{reward} gave {list(token_scores.shape)} scores by token, {int(finite.sum())} of them finite, for "
-            f"responses of {num_tokens} tokens; each token has one"
-        )
 
 
 def _write_bad_reward(groups: Sequence[Group], folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal
@@ -21,7 +21,7 @@ from lit_align.rl.kl_control import KLControl
 from lit_align.rl.rollouts import RolloutBatch, TokenField, TokenValues
 from lit_align.rl.scoring import policy_values
 from lit_align.stages.exact_step import MetricSums
-from lit_align.types import Batch, PolicyTokens, Step, Tree
+from lit_align.types import Batch, PolicyTokens, Step
 
 LossAggregation = Literal["token", "sequence", "constant"]
 
@@ -42,17 +42,6 @@ def loss_denominator(aggregation: LossAggregation, step: Step, max_new_tokens: i
     if aggregation == "token":
         return step.tokens
     return step.items if aggregation == "sequence" else step.items * max_new_tokens
-
-
-def shuffled_minibatches(
-    trees: list[Tree], num_iterations: int, num_minibatches: int, seed: int
-) -> Iterator[list[Tree]]:
-    """Minibatches of whole prompts, ``num_minibatches`` in each of ``num_iterations`` shuffled passes."""
-    generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(len(trees), generator=generator) for _ in range(num_iterations)]
-    for order in orders:
-        for indices in order.tensor_split(min(num_minibatches, len(trees))):
-            yield [trees[index] for index in indices.tolist()]
 
 
 def mean_update_metrics(values: Mapping[str, Sequence[float]]) -> dict[str, float]:

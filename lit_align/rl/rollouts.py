@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_align.functional.kl import kl_estimates
+from lit_align.processes import Processes
 from lit_align.types import Batch, Group, Scores, Step, Tree
 
 TokenField = Literal[
@@ -114,6 +115,14 @@ class RolloutBatch:
         for each, values in zip(computed, torch.split(flat, lengths), strict=True):
             table = self.tokens.setdefault(each.name, torch.zeros(self.mask.shape))
             table.view(-1)[self._places(each.batch)] = values
+
+    def gather_tokens(self, names: Sequence[TokenField], processes: Processes) -> None:
+        """Let every process have the numbers of all tokens, each of which one of them has stored; once for a name."""
+        if processes.world == 1:
+            return
+        missing = torch.zeros(self.mask.shape)
+        tables = processes.sum(torch.stack([self.tokens.get(name, missing) for name in names]))
+        self.tokens.update(zip(names, tables, strict=True))
 
     def get_tokens(
         self, names: Sequence[TokenField], batch: Batch, device: torch.device

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 import torch
 
 from lit_align.rl.actor_critic import ActorCritic, ForwardPass
-from lit_align.rl.rollouts import RolloutBatch, TokenValues
-from lit_align.types import Batch, Step, TokenLogps
+from lit_align.rl.minibatches import Minibatch
+from lit_align.rl.rollouts import RolloutBatch, TokenField, TokenValues
+from lit_align.types import Batch, TokenLogps
+
+OF_POLICY: tuple[TokenField, ...] = ("old_logps", "entropy")
+"""What is stored of the policy's numbers."""
 
 
 def score_rollouts(
     models: ActorCritic,
     rollouts: RolloutBatch,
-    first: Step | None = None,
+    first: Minibatch | None = None,
     *,
     with_critic: bool,
     needs_policy: bool,
@@ -25,21 +29,24 @@ def score_rollouts(
     with. So the update's own forward pass gives their numbers for its minibatch, and they read it in no other. Where
     the minibatch is one micro-batch, that pass is made here. The graphs of several would all be in memory until the
     advantages are known: those are read here without gradient, the policy's only if it is needed before the update,
-    and otherwise `PolicyUpdate` stores its numbers.
+    and otherwise `PolicyUpdate` stores its numbers. Each process reads its share of the minibatch and of the rest; then
+    all have the numbers of all, but for those of the policy that the update stores.
 
     Args:
         models: policy, reference and critic.
         rollouts: of an iteration.
-        first: the first update; None if none follows.
+        first: that of the first update; None if none follows.
         with_critic: whether there is a critic.
         needs_policy: whether rewards depend on the policy's log-probabilities.
 
     Returns:
         The pass over the only micro-batch of the first update, with gradient; None if there are several.
     """
-    own = [] if first is None else [batch for batch in first.batches if batch.source[0] in rollouts]
-    trees_of_first = {id(tree) for batch in own for tree in batch.source}
-    others = list(models.pack([tree for tree in rollouts.trees if id(tree) not in trees_of_first]))
+    batches = [] if first is None else first.step.batches
+    own = [batch for batch in batches if batch.source[0] in rollouts]
+    trees_of_first = [] if first is None else [id(tree) for tree in first.trees]
+    rest = [tree for tree in rollouts.trees if id(tree) not in trees_of_first]
+    others = list(models.pack(models.share(rest)))
     is_single = len(own) == 1
     computed = _reference_values(models, [*own, *others])
     without_gradient = others if is_single else [*own, *others]
@@ -55,11 +62,14 @@ def score_rollouts(
         if forward_pass.values is not None:
             computed.append(TokenValues("values", batch, forward_pass.values))
     rollouts.set_tokens(computed)
+    rollouts.gather_tokens(("ref_logps", "values"), models.processes)
+    if needs_policy or first is None:
+        rollouts.gather_tokens(OF_POLICY, models.processes)
     return forward_pass
 
 
 def policy_values(tokens: TokenLogps, batch: Batch) -> list[TokenValues]:
-    """What is stored of the policy's numbers for a micro-batch."""
+    """What is stored of the policy's numbers for a micro-batch, `OF_POLICY`."""
     assert tokens.entropy is not None
     return [
         TokenValues("old_logps", batch, tokens.logps),

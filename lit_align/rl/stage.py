@@ -54,19 +54,20 @@ from lit_align.data.loader import StepLoader
 from lit_align.models.generate import check_context_length
 from lit_align.models.load import disable_dropout, load_config
 from lit_align.objectives import PolicyObjective
+from lit_align.processes import Processes
 from lit_align.rewards import Reward
 from lit_align.rl.actor_critic import ActorCritic, ForwardPass
-from lit_align.rl.checks import check_settings, check_world_size
+from lit_align.rl.checks import check_settings
 from lit_align.rl.critic import Critic
 from lit_align.rl.diagnostics import RunDiagnostics
 from lit_align.rl.experience import ExperienceBuilder
 from lit_align.rl.kl_control import KLControl
+from lit_align.rl.minibatches import Minibatch, shuffled_minibatches
 from lit_align.rl.policy_update import (
     LossAggregation,
     PolicyUpdate,
     loss_denominator,
     mean_update_metrics,
-    shuffled_minibatches,
 )
 from lit_align.rl.pretraining_mix import (
     PretrainingMix,
@@ -77,6 +78,7 @@ from lit_align.rl.pretraining_mix import (
 from lit_align.rl.reward_shaping import RewardShaping
 from lit_align.rl.rollouts import RESPONSE_METRICS, SAMPLE_METRICS, RolloutBatch
 from lit_align.rl.sample_log import log_samples
+from lit_align.rl.scoring import OF_POLICY
 from lit_align.seeding import step_seed
 from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.language_model_stage import LanguageModelStage
@@ -92,6 +94,9 @@ class RL(LanguageModelStage):
     A training step is one iteration: responses to the step's prompts are sampled and scored, and learned from in
     ``num_iterations`` passes of ``num_minibatches`` updates each. Checkpoints fall between iterations, so a resumed run
     samples what the uninterrupted one would have.
+
+    Several processes share sampling, the passes over the responses and the updates; all of them have all numbers of an
+    iteration, so that each decides what a single process would.
 
     Args:
         objective: PPO or PolicyGradient.
@@ -176,9 +181,10 @@ class RL(LanguageModelStage):
         return {"critic": 1} if self.advantage.needs_critic else {}
 
     def setup(self, stage: str) -> None:
-        """Check world size and prompt lengths before any weights are loaded."""
-        check_world_size(self.trainer.world_size)
+        """Check prompt lengths before any weights are loaded."""
         super().setup(stage)
+        if stage != "predict":
+            self.check_sampler()
         for trees in self.datamodule.trees.values():
             self.check_prompt_lengths(trees)
         if stage == "fit" and self.ptx is not None:
@@ -228,13 +234,14 @@ class RL(LanguageModelStage):
         rollouts = experience.sample(step.trees, self.global_step)
         minibatches = self.minibatches(rollouts)
         first = next(minibatches)
-        forward_pass = experience.score(rollouts, first[0])
+        forward_pass = experience.score(rollouts, first)
         baseline = fmean(self.recent_rewards) if self.recent_rewards else 0.0
         mean_reward = experience.add_advantages(rollouts, self.kl_coefficient, baseline)
         self.recent_rewards = [*self.recent_rewards, mean_reward][-BASELINE_ITERATIONS:]
         update_metrics = self.update_policy(rollouts, chain([first], minibatches), forward_pass)
         rollout_metrics = rollouts.metrics(self.kl_coefficient, self.advantage.needs_critic)
-        if self.log_samples_every and self.global_step % self.log_samples_every == 0:
+        is_logged = self.log_samples_every and self.global_step % self.log_samples_every == 0
+        if is_logged and self.trainer.is_global_zero:
             log_samples(rollouts, self.global_step, self.run_folder)
         count_global_step(self.trainer)
 
@@ -249,24 +256,27 @@ class RL(LanguageModelStage):
     def update_policy(
         self,
         rollouts: RolloutBatch,
-        minibatches: Iterable[tuple[Step, float]],
+        minibatches: Iterable[Minibatch],
         forward_pass: ForwardPass | None,
     ) -> dict[str, float]:
         """All updates of an iteration; their mean metrics.
 
         Args:
             rollouts: with advantages.
-            minibatches: of each update, with the weight of a demonstration's token.
+            minibatches: of each update.
             forward_pass: over the only micro-batch of the first one; None if it has several.
         """
         metrics: dict[str, list[float]] = defaultdict(list)
-        scores_policy = forward_pass is None and self.kl.where == "loss"
-        for minibatch, ptx_weight in minibatches:
-            update = self.policy_update(rollouts, ptx_weight, forward_pass, scores_policy)
-            forward_pass, scores_policy = None, False  # the policy moves with each update
+        lacks_policy = self.kl.where == "loss"
+        for minibatch in minibatches:
+            scores_policy = lacks_policy and forward_pass is None
+            update = self.policy_update(rollouts, minibatch.ptx_weight, forward_pass, scores_policy)
             self._policy_update = update
-            values, norm = self.update(minibatch, statistics=True)
-            rollouts.set_tokens(update.scored)
+            values, norm = self.update(minibatch.step, statistics=True)
+            if lacks_policy:
+                rollouts.set_tokens(update.scored)
+                rollouts.gather_tokens(OF_POLICY, Processes.of(self.trainer))
+            forward_pass, lacks_policy = None, False  # the policy moves with each update
             for name, value in {**values, "grad_norm": float(norm)}.items():
                 metrics[name].append(value)
             if self.target_kl is not None and values["policy/approxkl"] > self.target_kl:
@@ -288,6 +298,7 @@ class RL(LanguageModelStage):
             prompts_at_once=self.datamodule.batch_size,
             seed=self.seed,
             folder=self.run_folder,
+            sampler=self.sampler,
         )
 
     def actor_critic(self) -> ActorCritic:
@@ -300,10 +311,11 @@ class RL(LanguageModelStage):
             block_sparse=self.block_sparse,
             device=self.device,
             out_of_memory_advice=self.out_of_memory_advice,
+            processes=Processes.of(self.trainer),
         )
 
-    def minibatches(self, rollouts: RolloutBatch) -> Iterator[tuple[Step, float]]:
-        """Steps of rollouts and demonstrations, and the weight of a demonstration's token; seeded by the iteration."""
+    def minibatches(self, rollouts: RolloutBatch) -> Iterator[Minibatch]:
+        """Rollouts and demonstrations of each update; seeded by the iteration."""
         seed = step_seed(self.seed, self.global_step)
         first_number = self.global_step * self.num_iterations * self.num_minibatches
         shuffled = shuffled_minibatches(
@@ -315,7 +327,7 @@ class RL(LanguageModelStage):
                 demonstrations = demonstrations_of_update(self._demonstrations, number)
                 ptx_weight = self.ptx.token_weight(self.loss_denominator(step), demonstrations)
                 step = add_demonstrations(step, demonstrations, self.device)
-            yield step, ptx_weight
+            yield Minibatch(step, ptx_weight, trees)
 
     def policy_update(
         self,
@@ -343,6 +355,10 @@ class RL(LanguageModelStage):
         assert self._policy_update is not None
         return self._policy_update.losses(batch)
 
+    def num_computed(self, step: Step) -> int:
+        """Tokens of all samples, which every process knows."""
+        return sum(tree.tokens for tree in step.trees)
+
     def step_optimizer(self) -> None:
         """Run the optimizer; `training_step` counts the iteration as one global step."""
         step_optimizer_uncounted(self)
@@ -357,7 +373,8 @@ class RL(LanguageModelStage):
 
     def on_train_end(self) -> None:
         """Draw the reward against the KL divergence of the run."""
-        self.diagnostics.draw_reward_kl(self.run_folder / "reward_kl.png")
+        if self.trainer.is_global_zero:
+            self.diagnostics.draw_reward_kl(self.run_folder / "reward_kl.png")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the KL coefficient, the baseline and the diagnostics too."""

@@ -228,7 +228,7 @@ class Ours:
 
     def update(self) -> float:
         """The loss of stored numbers, after its backward passes."""
-        (step, _) = next(self.stage.minibatches(self.rollouts))
+        step = next(self.stage.minibatches(self.rollouts)).step
         self.stage._policy_update = self.stage.policy_update(self.rollouts)
         return self._backward(step)
 
@@ -236,14 +236,14 @@ class Ours:
         """All that an iteration does after it has sampled, but for the optimizer's step; the loss."""
         self.rollouts = self.sampled()
         experience = self.stage.experience_builder()
-        (step, _) = next(self.stage.minibatches(self.rollouts))
-        forward_pass = experience.score(self.rollouts, step)
+        first = next(self.stage.minibatches(self.rollouts))
+        forward_pass = experience.score(self.rollouts, first)
         experience.add_advantages(self.rollouts, self.stage.kl_coefficient, baseline=0.0)
         update = self.stage.policy_update(
             self.rollouts, forward_pass=forward_pass, scores_policy=forward_pass is None
         )
         self.stage._policy_update = update
-        loss = self._backward(step)
+        loss = self._backward(first.step)
         self.rollouts.set_tokens(update.scored)
         self.rollouts.metrics(self.stage.kl_coefficient, with_critic=False)
         return loss

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
 from types import SimpleNamespace
+from typing import ClassVar
 
 import torch
 
@@ -96,9 +97,9 @@ class OfflineRL(RL):
 
     def steps(self, rollouts: RolloutBatch) -> Iterator[Step]:
         """Minibatches; `losses` then belongs to the newest."""
-        for step, ptx_weight in self.minibatches(rollouts):
-            self._policy_update = self.policy_update(rollouts, ptx_weight)
-            yield step
+        for minibatch in self.minibatches(rollouts):
+            self._policy_update = self.policy_update(rollouts, minibatch.ptx_weight)
+            yield minibatch.step
 
     def learn(self, trees: list[Tree], iterations: int, lr: float) -> None:
         optimizer = torch.optim.Adam(self.adapters.trainable().values(), lr=lr)
@@ -117,3 +118,6 @@ class FakeTrainer:
     """As much of a trainer as sampling needs."""
 
     default_root_dir: str = "/nowhere"
+    global_rank: int = 0
+    world_size: int = 1
+    strategy: ClassVar = SimpleNamespace(root_device=torch.device("cpu"))

@@ -119,7 +119,7 @@ def test_shared_passes_teach_what_separate_ones_do(budget, num_minibatches, move
     module, rollouts = moved
     module.token_budget, module.num_minibatches = budget, num_minibatches
     experience = module.experience_builder()
-    (first, _), *_ = module.minibatches(rollouts)
+    first, *_ = module.minibatches(rollouts)
 
     def gradient(shared):
         rollouts.tokens.clear()
@@ -128,8 +128,8 @@ def test_shared_passes_teach_what_separate_ones_do(budget, num_minibatches, move
         scores_policy = shared and forward_pass is None and module.kl.where == "loss"
         update = module.policy_update(rollouts, 0.0, forward_pass, scores_policy)
         module.zero_grad()
-        for batch in first.batches:
-            (update.losses(batch)[0] / module.loss_denominator(first)).backward()
+        for batch in first.step.batches:
+            (update.losses(batch)[0] / module.loss_denominator(first.step)).backward()
         rollouts.set_tokens(update.scored)
         weights = module.adapters.trainable().values()
         return torch.cat([weight.grad.flatten() for weight in weights]), dict(rollouts.tokens)

@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import lightning.pytorch as lightning
 import pytest
@@ -15,7 +14,6 @@ from lit_align.errors import ConfigError, TrainingError
 from lit_align.rewards.base import Reward
 from lit_align.rewards.pattern import Pattern
 from lit_align.rl.critic import Critic
-from lit_align.rl.stage import RL
 from lit_align.types import Scores
 from tests.rl.on_policy import rl_arguments, stage, write_prompts
 from tests.stages.runs import folder_of
@@ -90,14 +88,6 @@ def test_a_broken_reward_is_named_and_what_it_was_asked_is_kept(how, says, tiny,
 def test_settings_that_would_mislead_are_refused(settings, says, tiny):
     with pytest.raises(ConfigError, match=says):
         stage(tiny, Pattern("a"), **settings)
-
-
-def test_several_processes_are_refused(tiny, monkeypatch):
-    monkeypatch.setattr(RL, "trainer", SimpleNamespace(world_size=2, datamodule=None))
-    with pytest.raises(
-        ConfigError, match=r"RL runs on one process, and there are 2; set trainer.devices"
-    ):
-        stage(tiny, Pattern("a")).setup("fit")
 
 
 def test_a_prompt_that_is_too_long_is_on_record(tiny, tmp_path, capsys):
