@@ -92,6 +92,7 @@ def _fork(rank: int, world: int, port: int, work: Callable[[], object], output: 
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, 1)
         os.dup2(file, 2)
+        sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - not pytest's
         if world > 1:
             _environment.update(
                 MASTER_ADDR="127.0.0.1",

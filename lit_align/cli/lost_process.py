@@ -26,6 +26,9 @@ TOLD = "lost_process.txt"
 SAME_EVERYWHERE = (ConfigError, UnknownName, AmbiguousName, DataError)
 """Errors that all processes on a machine find in the same settings and data."""
 
+EXCHANGES = ("torch.distributed", "torch.nn.parallel.distributed")
+"""Modules that raise when an exchange with other processes fails."""
+
 MAX_SECONDS_LEFT = 20.0
 """Seconds after which a process that has lost the others ends, even if a library waits for them."""
 
@@ -45,7 +48,7 @@ def lost_connection(error: BaseException) -> bool:
     modules = [
         frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)
     ]
-    return bool(modules) and str(modules[-1]).startswith("torch.distributed")
+    return bool(modules) and str(modules[-1]).startswith(EXCHANGES)
 
 
 def end_without_others(error: BaseException) -> NoReturn:
@@ -68,7 +71,7 @@ def end_without_others(error: BaseException) -> NoReturn:
 
 
 def _describe(error: BaseException, folder: Path | None) -> str:
-    reason = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split()).partition(". ")[0][:200]
     sentence = (
         f"another process of the run is gone or does not answer ({reason}), so the run has ended"
     )

@@ -94,7 +94,7 @@ def learn(tiny, folder, world):
     """Every algorithm in turn, in this process of ``world``; what each rank has in the end."""
     for name, make in ALGORITHMS.items():
         module = make(tiny, folder)
-        module.optimizer = partial(torch.optim.AdamW, lr=0.01)
+        module.optimizer = partial(torch.optim.AdamW, lr=0.003)
         module.max_new_tokens = 6
         module.shaping = module.shaping.__class__(6)
         module.log_samples_every = 1
