@@ -19,6 +19,7 @@ import torch
 
 from lit_align.cli.main import main
 from tests import tiny
+from tests.processes import run_processes
 from tests.stages.runs import write_pairs
 
 EPOCHS = "--trainer.max_epochs=3"
@@ -141,13 +142,19 @@ class Runs:
         folder: for all runs, their data and the tiny model.
         stage: a key of ``STAGES``.
         more: settings of all runs.
-        processes: how many a run has; more than one are commands of their own rather than forks.
+        processes: how many a run has; more than one are commands of their own.
+        forked: whether several are forks all the same, as a launcher would start them.
     """
 
     def __init__(
-        self, folder: Path, stage: str, more: Sequence[str] = (), processes: int = 1
+        self,
+        folder: Path,
+        stage: str,
+        more: Sequence[str] = (),
+        processes: int = 1,
+        forked: bool = False,
     ) -> None:
-        self.folder, self.stage, self.processes = folder, stage, processes
+        self.folder, self.stage, self.processes, self.forked = folder, stage, processes, forked
         self.more = (*more, f"--trainer.devices={processes}", *(DDP if processes > 1 else ()))
         folder.mkdir(parents=True, exist_ok=True)
         self.paths = {"pairs": folder / "pairs.jsonl", "reward": folder / "reward/0/adapter"}
@@ -169,8 +176,12 @@ class Runs:
     ) -> int:
         """Run the command; the status as of ``waitstatus_to_exitcode``."""
         arguments = self.arguments(runs, *more, checkpoint=checkpoint, limits=limits)
+        output = self.folder / "output.txt"
+        if self.forked:
+            output.unlink(missing_ok=True)
+            return max(run_processes(self.processes, lambda: main(arguments), output), key=abs)
         run = _in_fork if self.processes == 1 else _as_command
-        return run(arguments, self.folder / "output.txt")
+        return run(arguments, output)
 
     def arguments(
         self,

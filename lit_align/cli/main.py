@@ -17,6 +17,7 @@ from lit_align.cli import evaluate, inspect, judge
 from lit_align.cli.closed_pipe import reader_is_gone
 from lit_align.cli.failures import explain_class_error, explain_failure
 from lit_align.cli.help import asks_for_help, print_help
+from lit_align.cli.lost_process import end_without_others, is_told_elsewhere, lost_connection
 from lit_align.cli.objective_switch import refuse_inherited
 from lit_align.cli.run_folder import forget_run_folder, remove_empty_run_folder
 from lit_align.cli.schedule_settings import refuse_schedules
@@ -96,7 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
     except LitAlignError as error:
         remove_empty_run_folder()
         _show_traceback()
-        print(f"lit-align: {error}", file=sys.stderr)
+        if not is_told_elsewhere(error):
+            print(f"lit-align: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError | UnknownName | AmbiguousName) else 1)
     except SIGTERMException:
         sys.exit(143)  # Lightning alone would exit with 0
@@ -111,6 +113,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
         sys.exit(1)
     except Exception as error:  # also those that libraries make of a full disk
+        if lost_connection(error):
+            end_without_others(error)
         sentence = None if reader_is_gone(error) else explain_failure(error)
         if sentence is None:
             raise

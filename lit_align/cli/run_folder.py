@@ -40,6 +40,12 @@ def current_run_folder() -> Path | None:
     return Path(folder) if folder else None
 
 
+def set_run_folder(folder: Path) -> None:
+    """Let this process know the folder of its run, which another process has chosen."""
+    if current_run_folder() is None:
+        os.environ[VARIABLE] = str(folder)
+
+
 def forget_run_folder() -> None:
     """Forget the folder of an earlier run in this process; a process that a run started keeps its own."""
     if "LOCAL_RANK" not in os.environ:
