@@ -46,6 +46,11 @@ def register_feedback(register: Register) -> None:
 
 
 @hookspec
+def register_samplers(register: Register) -> None:
+    """What draws completions from a model: in this process, or an engine elsewhere."""
+
+
+@hookspec
 def register_commands(register: RegisterCommand) -> None:
     """Commands of ``lit-align``: a name such as ``label`` or ``evaluate cross-modal``, a function, one line of help.
 

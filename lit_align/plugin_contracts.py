@@ -7,6 +7,7 @@ two look at values: of advantages, once in an iteration, and of the reference, o
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -248,6 +249,41 @@ def replies_fault(judge: object, replies: Any, count: int, num_options: int = 0)
             and len(reply.probabilities) != num_options
         ):
             return f"{name} gave {len(reply.probabilities)} probabilities for {num_options} options; give one for each"
+    return ""
+
+
+def completions_fault(
+    sampler: object, completions: Any, num_prompts: int, num_generations: int, max_new_tokens: int
+) -> str:
+    """What is wrong with a sampler's completions of ``num_prompts`` prompts; empty if nothing is."""
+    name = name_of(sampler)
+    if not isinstance(completions, list) or len(completions) != num_prompts:
+        count = len(completions) if isinstance(completions, list) else _kind(completions)
+        return f"{name} returned {count} for {num_prompts} prompts; return a list with the completions of each"
+    for number, generations in enumerate(completions):
+        if len(generations) != num_generations:
+            return f"{name} returned {len(generations)} completions of prompt {number}, not {num_generations}"
+        for completion in generations:
+            fault = _completion_fault(completion, max_new_tokens)
+            if fault:
+                return f"{name} returned a completion of prompt {number} {fault}"
+    return ""
+
+
+def _completion_fault(completion: Any, max_new_tokens: int) -> str:
+    if not all(hasattr(completion, part) for part in ("ids", "logps", "ended")):
+        return f"that is {_kind(completion)}; return a Completion(ids, logps, ended)"
+    num_tokens = len(completion.ids)
+    if not 1 <= num_tokens <= max_new_tokens:
+        return (
+            f"of {num_tokens} tokens; it has 1 to {max_new_tokens}, the token that ends it included"
+        )
+    if num_tokens != len(completion.logps):
+        return f"with {len(completion.logps)} log-probabilities of {num_tokens} tokens; give each token its own"
+    if not all(math.isfinite(logp) for logp in completion.logps):
+        return "with a log-probability that is not finite; a sampled token has a finite one"
+    if not completion.ended and num_tokens < max_new_tokens:
+        return f"that is cut off after {num_tokens} of {max_new_tokens} tokens; sample to the limit or to an end"
     return ""
 
 

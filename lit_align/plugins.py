@@ -73,6 +73,7 @@ PLUGIN_KINDS = {
     "register_rewards": PluginKind("reward", "lit_align.rewards", "Reward"),
     "register_advantages": PluginKind("advantage", "lit_align.advantages", "Advantage"),
     "register_feedback": PluginKind("feedback", "lit_align.feedback", "Feedback"),
+    "register_samplers": PluginKind("sampler", "lit_align.models.samplers", "Sampler"),
 }
 """Kinds of the core, by hook. An extension adds its own: ``PLUGIN_KINDS`` and the ``hookspecs`` module of its hooks."""
 

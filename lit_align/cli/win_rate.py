@@ -7,6 +7,7 @@ import json
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from lit_align.feedback.base import pair_probabilities
 from lit_align.feedback.checked_results import check_suitable
 from lit_align.jsonl import write_json, write_jsonl
 from lit_align.loading import load
+from lit_align.models.samplers import Sampler, in_process
 from lit_align.progress import show_answers, track
 from lit_align.rewards.base import as_response, response_text
 from lit_align.types import Group, LabelKind, Text
@@ -60,6 +62,11 @@ SETTINGS: Settings = {
         "type": float,
         "default": 0.0,
         "help": "Sampling temperature of a run; 0 is greedy.",
+    },
+    "sampler": {
+        "type": Sampler | None,
+        "default": None,
+        "help": "What samples the answers of a run, by its name; null is InProcess, whatever sampled in training.",
     },
     **run_setting("runs/evaluate"),
 }
@@ -214,7 +221,9 @@ def _answers(model: str, opponent: str, settings: Any, groups: Sequence[Group]) 
     if Path(model).is_file() and not model.endswith(".ckpt"):
         return _read_answers(model, groups)
     is_base = model == "base"
-    responder = load(opponent if is_base else model).responder
+    responder = replace(
+        load(opponent if is_base else model).responder, sampler=settings.sampler or in_process()
+    )
     checkpoint = find_checkpoint(opponent if is_base else model)
     is_plain = is_plain_text_adapter(checkpoint.with_suffix(".adapter"))
     if is_plain and not all(isinstance(group.prompt, str) for group in groups):

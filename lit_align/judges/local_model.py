@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from time import perf_counter
@@ -17,8 +17,14 @@ from lit_align.data.scoring import limit_to_positions, score_trees
 from lit_align.errors import ModelError
 from lit_align.judges.base import JudgeModel, Reply
 from lit_align.models.check_once import check_once
-from lit_align.models.generate import Completion, sample
 from lit_align.models.load import Base, load_model, load_tokenizer
+from lit_align.models.samplers import (
+    Completion,
+    SampledModel,
+    Sampler,
+    SamplingRequest,
+    in_process,
+)
 from lit_align.models.tree_forward import TreeForward
 from lit_align.types import Batch, Group, Tree
 
@@ -30,12 +36,12 @@ TOO_LONG = "a question longer than the judge reads"
 
 
 class LoadedJudge(NamedTuple):
-    """A judge in memory: model, tokenizer, tree forward, and the context that activates its adapter."""
+    """A judge in memory: model, tokenizer, tree forward, and what is sampled, with the context of its adapter."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     tree_forward: TreeForward
-    activate: Callable[[], AbstractContextManager[Any]]
+    sampled: SampledModel
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class LocalModel(JudgeModel):
         template_kwargs: of a model that is loaded, as for a stage; the judge does not think, unless they say so.
         max_length: tokens of a question; a longer one is not answered.
         token_budget: tokens in one forward pass.
+        sampler: what samples answers in text, by its name; null is InProcess. Probabilities of options are always read
+            from the model in memory.
 
     Raises:
         ModelError: at the first question, if there is no model, or it has no chat template.
@@ -64,11 +72,12 @@ class LocalModel(JudgeModel):
     template_kwargs: dict[str, Any] | None = None
     max_length: int = 4096
     token_budget: int = 8192
+    sampler: Sampler | None = None
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         if self.base is None:
-            activate = partial(adapters.activate, self.role, training=False)
-            self.__dict__["_judge"] = _load_judge(adapters.model, tokenizer, activate)
+            sampled = SampledModel.of_role(adapters, tokenizer, self.role)
+            self.__dict__["_judge"] = _load_judge(adapters.model, sampled)
 
     @cached_property
     def _judge(self) -> LoadedJudge:
@@ -78,7 +87,9 @@ class LocalModel(JudgeModel):
                 "the judge has no model: there is none in memory here; set base.path of LocalModel"
             )
         tokenizer = load_tokenizer(self.base, self.chat_template, self.template_kwargs)
-        return _load_judge(load_model(self.base), tokenizer, nullcontext)
+        model = load_model(self.base)
+        sampled = SampledModel(self.base.path, tokenizer, partial(nullcontext, model))
+        return _load_judge(model, sampled)
 
     def can_split(self) -> bool:
         return True
@@ -114,15 +125,14 @@ class LocalModel(JudgeModel):
         start, judge = perf_counter(), self._judge
         prompts = [self._prompt_ids(question) for question in questions]
         max_prompt = limit_to_positions(judge.model, self.max_length + max_tokens) - max_tokens
-        with judge.activate():
-            rows = sample(
-                judge.model,
-                judge.tokenizer,
-                [ids for ids in prompts if len(ids) <= max_prompt],
-                max_new_tokens=max_tokens,
-                temperature=0.0,
-                batch_size=8,
-            )
+        request = SamplingRequest(
+            [ids for ids in prompts if len(ids) <= max_prompt],
+            max_new_tokens=max_tokens,
+            temperature=0.0,
+            batch_size=8,
+        )
+        sampler = self.sampler or in_process()
+        rows = sampler.sample(judge.sampled, request) if request.prompts else []
         completions = iter(rows)
         seconds = (perf_counter() - start) / max(len(questions), 1)
         replies = []
@@ -141,7 +151,7 @@ class LocalModel(JudgeModel):
         """Log-probability of each option as a whole, ``[responses]``."""
         judge = self._judge
         trees = batch.trees.to(judge.model.device)
-        with judge.activate():
+        with judge.sampled.activate():
             logps = judge.tree_forward(trees).logps.float()
         return logps.new_zeros(trees.responses).index_add(0, trees.owner, logps).cpu()
 
@@ -168,14 +178,10 @@ class LocalModel(JudgeModel):
         return list(self._judge.tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def _load_judge(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    activate: Callable[[], AbstractContextManager[Any]],
-) -> LoadedJudge:
+def _load_judge(model: PreTrainedModel, sampled: SampledModel) -> LoadedJudge:
     tree_forward = TreeForward(model)
     check_once(tree_forward)
-    return LoadedJudge(model, tokenizer, tree_forward, activate)
+    return LoadedJudge(model, sampled.tokenizer, tree_forward, sampled)
 
 
 def _option_reply(probabilities: Tensor, option_ids: list[list[int]], seconds: float) -> Reply:

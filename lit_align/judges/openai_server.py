@@ -6,53 +6,32 @@ import hashlib
 import json
 import math
 import os
-import random
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Event, Lock
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from lit_align.errors import ModelError
 from lit_align.judges.answer_cache import AnswerCache, ServerAnswer
 from lit_align.judges.base import JudgeModel, Reply, parse_verdict
-from lit_align.judges.http_client import AnswerTooLarge, BoundedClient, check_url
-from lit_align.judges.server_reply import UnreadableReply, parse_completion
+from lit_align.judges.server_reply import parse_completion
+from lit_align.servers.http_client import AnswerTooLarge, BoundedClient, check_url
+from lit_align.servers.reply_checks import UnreadableReply
+from lit_align.servers.retries import Failure, is_retryable, redirect_target, status_failure
 
 if TYPE_CHECKING:
     from openai import APIStatusError
 
-RETRYABLE_STATUS = (
-    408,
-    409,
-    425,
-    429,
-)  # and everything from 500: the same request may succeed later
 QUESTION_STATUS = (
     400,
     413,
     422,
 )  # the question is too long or not allowed, or the settings are wrong
 MAX_FAILURES = 10  # questions in a row without an answer, after all retries
-MAX_BACKOFF = 30.0  # seconds between two attempts, unless the server names a delay
-MAX_RETRY_AFTER = (
-    300.0  # the longest delay in seconds that a server may name; after a longer one we give up
-)
 UNREADABLE = "a verdict that cannot be read"
-
-
-class Failure(NamedTuple):
-    """A failed attempt.
-
-    Args:
-        reason: what went wrong.
-        delay: seconds to wait before the next attempt, 0 for the usual backoff; None if retrying cannot help.
-    """
-
-    reason: str
-    delay: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -238,8 +217,7 @@ class OpenAIServer(JudgeModel):
             if result.delay is None:
                 break
             if attempt < self.retries:
-                backoff = min(0.5 * 2**attempt, MAX_BACKOFF)
-                self._state.pause(result.delay or backoff * random.uniform(0.75, 1.0))
+                self._state.pause(result.wait_before(attempt))
         self._state.add_failure(reason)
         return f"no answer ({reason})"
 
@@ -268,18 +246,15 @@ class OpenAIServer(JudgeModel):
             message = str(body["message"] if has_message else error.message)
             self._state.rejection = str(error)
             return Failure(f"status {status}: {message.partition('. ')[0]}", delay=None)
-        if 300 <= status < 400:
-            target = error.response.headers.get("location", "an address that it does not name")
+        target = redirect_target(error)
+        if target is not None:
             raise ModelError(
                 f"the server at {self.url} redirects to {target}, where prompts are not sent; if that server is meant, "
                 "set its address as the url of OpenAIServer"
             ) from error
-        if status not in RETRYABLE_STATUS and status < 500:
+        if not is_retryable(status):
             raise self._refusal(error) from error
-        retry_after = error.response.headers.get("retry-after", "")
-        is_number = retry_after.isascii() and retry_after.isdecimal()
-        delay = float(retry_after) if is_number else 0.0
-        return Failure(f"status {status}", delay if delay <= MAX_RETRY_AFTER else None)
+        return status_failure(error)
 
     def _refusal(self, error: object) -> ModelError:
         return ModelError(

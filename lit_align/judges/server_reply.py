@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from lit_align.judges.answer_cache import ServerAnswer
+from lit_align.servers.reply_checks import UnreadableReply, is_count, is_logp
 
 MAX_CHARACTERS_PER_TOKEN = (
     64  # on average over an answer; text has about 4, long runs of blanks more
 )
-MAX_TOKENS_COUNTED = 10**9
-LOGP_TOLERANCE = 1e-3  # rounding may put a certain token a little above 0
-
-
-class UnreadableReply(Exception):
-    """The reply is no chat completion, or what it states cannot be true.
-
-    Args:
-        reason: in a few words.
-        retryable: whether the same request may get another reply; a complete answer was paid for and would only come
-            again.
-    """
-
-    def __init__(self, reason: str, *, retryable: bool = False) -> None:
-        super().__init__(reason)
-        self.retryable = retryable
 
 
 def parse_completion(completion: Any, max_tokens: int) -> ServerAnswer:
@@ -52,18 +36,8 @@ def parse_completion(completion: Any, max_tokens: int) -> ServerAnswer:
         raise UnreadableReply("a reply whose content is not text")
     if len(text) > MAX_CHARACTERS_PER_TOKEN * max_tokens:
         raise UnreadableReply(f"a reply far longer than max_tokens {max_tokens}")
-    if not all(_is_count(count) for count in counts):
+    if not all(is_count(count) for count in counts):
         raise UnreadableReply("a reply with impossible token counts")
-    if not all(_is_logp(logp) for _, logp in top_logprobs or ()):
+    if not all(is_logp(logp) for _, logp in top_logprobs or ()):
         raise UnreadableReply("a reply with impossible log-probabilities")
     return ServerAnswer(text, top_logprobs, counts, truncated=choice.finish_reason == "length")
-
-
-def _is_count(value: Any) -> bool:
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    return is_integer and 0 <= value <= MAX_TOKENS_COUNTED
-
-
-def _is_logp(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not math.isnan(value)
-    return is_number and value <= LOGP_TOLERANCE

@@ -32,7 +32,14 @@ if TYPE_CHECKING:
         PreTrainedTokenizerBase,
     )
 
-__all__ = ["Completion", "check_context_length", "generate", "sample", "stream"]
+__all__ = [
+    "Completion",
+    "check_context_length",
+    "check_prompts",
+    "generate",
+    "sample",
+    "stream",
+]
 
 
 def generate(
@@ -98,7 +105,7 @@ def sample(
     Raises:
         ModelError: if a prompt is empty, or leaves no positions for a completion.
     """
-    _check_prompts(model.config, prompts, max_new_tokens)
+    check_prompts(model.config, prompts, max_new_tokens)
     indices = range(len(prompts)) if prompt_indices is None else prompt_indices
     stop_tokens = frozenset(stop_ids(model, tokenizer))
     choice = Choice(temperature, stop_tokens, steps_between_checks(model.device))
@@ -150,9 +157,14 @@ def stream(
         yield int(token)
 
 
-def _check_prompts(
+def check_prompts(
     config: PreTrainedConfig, prompts: Sequence[Sequence[int]], max_new_tokens: int
 ) -> None:
+    """Refuse empty prompts, and those that need more positions than the model has.
+
+    Raises:
+        ModelError: naming the prompt or the numbers.
+    """
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise ModelError(f"prompt {number} is empty; a response must follow something")

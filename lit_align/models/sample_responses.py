@@ -7,40 +7,28 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lit_align.models.adapter_set import AdapterSet
-from lit_align.models.generate import Completion, sample
 from lit_align.models.out_of_memory import raise_out_of_memory
+from lit_align.models.samplers import Completion, SampledModel, Sampler, SamplingRequest
+from lit_align.models.samplers.base import Finish
+from lit_align.plugin_contracts import completions_fault, require_contract
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 
 def sample_responses(
+    sampler: Sampler,
     adapters: AdapterSet,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    *,
-    num_generations: int,
-    max_new_tokens: int,
-    temperature: float,
-    seed: int,
-    prompts_at_once: int,
-    token_budget: int,
-    prompt_indices: Sequence[int] | None = None,
+    request: SamplingRequest,
 ) -> tuple[list[list[Completion]], list[list[str]]]:
     """Sample responses to each prompt from the policy.
 
     Args:
+        sampler: what samples.
         adapters: the base model with the adapter ``policy``.
         tokenizer: decodes the responses, without special tokens.
-        prompts: token ids of each prompt.
-        num_generations: responses to each prompt.
-        max_new_tokens: limit of a response, in tokens.
-        temperature: sampling temperature.
-        seed: seed of the random numbers.
-        prompts_at_once: prompts whose responses are decoded together.
-        token_budget: tokens of prompts that are read at once.
-        prompt_indices: of the prompts among those of all processes, which seed their random numbers; None if these are
-            all.
+        request: the prompts and how to sample.
 
     Returns:
         Completions and their texts, both ``[prompt][generation]``.
@@ -48,24 +36,25 @@ def sample_responses(
     Raises:
         TrainingError: if memory runs out; it names the settings to lower.
     """
-    num_responses = min(prompts_at_once, len(prompts)) * num_generations
-    with (
-        raise_out_of_memory(partial(_advice, num_responses, max_new_tokens)),
-        adapters.activate("policy", training=False) as model,
-    ):
-        completions = sample(
-            model,
-            tokenizer,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            num_generations=num_generations,
-            temperature=temperature,
-            seed=seed,
-            prompt_indices=prompt_indices,
-            batch_size=num_responses,
-            token_budget=token_budget,
-        )
+    with raise_out_of_memory(partial(_advice, request)):
+        finish = sampler.start(SampledModel.of_role(adapters, tokenizer), request)
+        completions = checked_completions(sampler, request, finish)
     return completions, [_texts(tokenizer, generations) for generations in completions]
+
+
+def checked_completions(
+    sampler: Sampler, request: SamplingRequest, finish: Finish
+) -> list[list[Completion]]:
+    """Wait for completions, and look whether they are what was requested.
+
+    Raises:
+        PluginError: if they are not.
+    """
+    completions = finish()
+    count, limit = request.num_generations, request.max_new_tokens
+    fault = completions_fault(sampler, completions, len(request.prompts), count, limit)
+    require_contract(fault)
+    return completions
 
 
 def _texts(tokenizer: PreTrainedTokenizerBase, completions: Sequence[Completion]) -> list[str]:
@@ -75,8 +64,8 @@ def _texts(tokenizer: PreTrainedTokenizerBase, completions: Sequence[Completion]
     return texts
 
 
-def _advice(num_responses: int, max_new_tokens: int) -> str:
+def _advice(request: SamplingRequest) -> str:
     return (
-        f"out of memory while {num_responses} responses of up to {max_new_tokens} tokens were sampled at once; "
-        "lower data.batch_size, num_generations or model.max_new_tokens (`lit-align inspect` predicts the memory)"
+        f"out of memory while {request.batch_size} responses of up to {request.max_new_tokens} tokens were sampled at "
+        "once; lower data.batch_size, num_generations or model.max_new_tokens (`lit-align inspect` predicts the memory)"
     )

@@ -19,6 +19,7 @@ from lit_align.data.datamodules import TextDataModule
 from lit_align.data.kto_mismatched import add_mismatched_responses
 from lit_align.feedback import Feedback
 from lit_align.models.sample_responses import sample_responses
+from lit_align.models.samplers import SamplingRequest
 from lit_align.online.checks import check_lengths, check_settings, check_stage, check_trainer
 from lit_align.online.labels import label_groups, reason_to_set_aside, tree_from_record
 from lit_align.online.records import (
@@ -54,7 +55,7 @@ class Online(TextDataModule):
         round_size: prompts in a round; null takes all.
         num_generations: responses to each prompt.
         include_reference_answer: put the answer in the data beside fresh responses, as the target.
-        temperature: sampling temperature; the model's max_new_tokens is the limit of a response.
+        temperature: sampling temperature; sampler and limit of a response, max_new_tokens, are the model's.
         reference_update: ``fixed``, the policy at the start of each ``round``, or moved towards that (``average``).
         reference_ema: how far ``average`` moves the reference each round, from 0 to 1.
         settings: settings that all data modules share.
@@ -105,6 +106,8 @@ class Online(TextDataModule):
         trainer = self._running
         check_stage(self, self._stage)
         check_trainer(self, trainer, stage)
+        if self.fresh_fraction:
+            self._stage.check_sampler()
         if stage == "fit":
             trainer.fit_loop.max_epochs = self.rounds
         super().setup(stage)
@@ -199,17 +202,20 @@ class Online(TextDataModule):
 
     def _sample_some(self, number: int, prompts: list[Tree], places: list[int]) -> list[Group]:
         """Prompts at some places with fresh responses."""
-        completions, texts = sample_responses(
-            self._stage.adapters,
-            self._stage.tokenizer,
+        stage = self._stage
+        request = SamplingRequest(
             [prompts[place].prompt for place in places],
-            num_generations=self.num_generations,
-            max_new_tokens=self._stage.max_new_tokens,
+            max_new_tokens=stage.max_new_tokens,
             temperature=self.temperature,
-            seed=step_seed(self._stage.seed, number),
-            prompts_at_once=self.batch_size,
-            token_budget=self.token_budget,
+            num_generations=self.num_generations,
+            seed=step_seed(stage.seed, number),
             prompt_indices=places,
+            batch_size=min(self.batch_size, len(places)) * self.num_generations,
+            token_budget=self.token_budget,
+            step=self._running.global_step,
+        )
+        completions, texts = sample_responses(
+            stage.sampler, stage.adapters, stage.tokenizer, request
         )
         groups = []
         for place, generations, answers in zip(places, completions, texts, strict=True):

@@ -16,6 +16,7 @@ from lit_align.errors import OtherProcessFailed, TrainingError
 from lit_align.jsonl import write_jsonl
 from lit_align.models.generate import Completion
 from lit_align.models.sample_responses import sample_responses
+from lit_align.models.samplers import Sampler, SamplingRequest
 from lit_align.plugin_calls import call_plugin, describe_failure
 from lit_align.plugin_contracts import advantages_fault, require_contract
 from lit_align.rewards import Reward, Scores
@@ -50,6 +51,7 @@ class ExperienceBuilder:
         prompts_at_once: prompts whose responses are decoded together.
         seed: seed of the run.
         folder: run folder, for the record of a reward that failed.
+        sampler: what samples.
     """
 
     models: ActorCritic
@@ -63,6 +65,7 @@ class ExperienceBuilder:
     prompts_at_once: int
     seed: int
     folder: Path
+    sampler: Sampler
 
     def sample(self, prompts: list[Tree], number: int) -> RolloutBatch:
         """Sample and score responses; the random numbers depend on the seed, ``number`` and the prompts' places alone.
@@ -90,21 +93,29 @@ class ExperienceBuilder:
             scores=self._score_responses(trees),
         )
 
+    def sampling_request(
+        self, prompts: Sequence[Tree], number: int, places: Sequence[int]
+    ) -> SamplingRequest:
+        """How responses to the prompts at some places of an iteration are sampled."""
+        return SamplingRequest(
+            [prompts[place].prompt for place in places],
+            max_new_tokens=self.shaping.max_new_tokens,
+            temperature=self.models.temperature,
+            num_generations=self.num_generations,
+            seed=step_seed(self.seed, number),
+            prompt_indices=places,
+            batch_size=min(self.prompts_at_once, len(places)) * self.num_generations,
+            token_budget=self.models.token_budget,
+            step=max(number, 0),
+        )
+
     def _sample_some(
         self, prompts: Sequence[Tree], number: int, places: list[int]
     ) -> list[tuple[list[Completion], list[str]]]:
         """Responses to the prompts at some places, as completions and as texts."""
+        request = self.sampling_request(prompts, number, places)
         completions, texts = sample_responses(
-            self.models.adapters,
-            self.tokenizer,
-            [prompts[place].prompt for place in places],
-            num_generations=self.num_generations,
-            max_new_tokens=self.shaping.max_new_tokens,
-            temperature=self.models.temperature,
-            seed=step_seed(self.seed, number),
-            prompts_at_once=self.prompts_at_once,
-            token_budget=self.models.token_budget,
-            prompt_indices=places,
+            self.sampler, self.models.adapters, self.tokenizer, request
         )
         return list(zip(completions, texts, strict=True))
 

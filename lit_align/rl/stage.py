@@ -183,6 +183,8 @@ class RL(LanguageModelStage):
     def setup(self, stage: str) -> None:
         """Check prompt lengths before any weights are loaded."""
         super().setup(stage)
+        if stage != "predict":
+            self.check_sampler()
         for trees in self.datamodule.trees.values():
             self.check_prompt_lengths(trees)
         if stage == "fit" and self.ptx is not None:
@@ -296,6 +298,7 @@ class RL(LanguageModelStage):
             prompts_at_once=self.datamodule.batch_size,
             seed=self.seed,
             folder=self.run_folder,
+            sampler=self.sampler,
         )
 
     def actor_critic(self) -> ActorCritic:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lit_align.data.label_conversion import to_prompt
@@ -12,7 +12,14 @@ from lit_align.data.scoring import UNLIMITED
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import ConfigError
 from lit_align.models.adapter_set import AdapterSet
-from lit_align.models.generate import Completion, sample
+from lit_align.models.sample_responses import checked_completions
+from lit_align.models.samplers import (
+    Completion,
+    SampledModel,
+    Sampler,
+    SamplingRequest,
+    in_process,
+)
 from lit_align.rewards.base import as_response
 from lit_align.stages.best_of import Answer, BestOf
 from lit_align.types import Group, Tree
@@ -31,6 +38,7 @@ class Responder:
         max_new_tokens: longest answer.
         temperature: of sampling; 0 is greedy.
         seed: of sampling.
+        sampler: what samples.
     """
 
     adapters: AdapterSet
@@ -38,6 +46,7 @@ class Responder:
     max_new_tokens: int
     temperature: float
     seed: int
+    sampler: Sampler = field(default_factory=in_process)
 
     def sample(
         self, prompts: Sequence[Sequence[int]], role: str = "policy", **overrides: Any
@@ -47,7 +56,7 @@ class Responder:
         Args:
             prompts: token ids of each prompt.
             role: the adapter that answers.
-            overrides: settings of `lit_align.models.generate.sample`.
+            overrides: settings of `SamplingRequest`.
 
         Raises:
             ConfigError: if the policy should answer and the run has none.
@@ -62,8 +71,9 @@ class Responder:
             "temperature": self.temperature,
             "seed": self.seed,
         }
-        with self.adapters.activate(role, training=False) as model:
-            rows = sample(model, self.tokenizer, prompts, **{**settings, **overrides})
+        request = SamplingRequest(prompts, **{**settings, **overrides})
+        model = SampledModel.of_role(self.adapters, self.tokenizer, role)
+        rows = checked_completions(self.sampler, request, self.sampler.start(model, request))
         return [[self._decode(completion) for completion in row] for row in rows]
 
     def _decode(self, completion: Completion) -> Answer:
@@ -86,7 +96,7 @@ class Responder:
             groups: with the prompts.
             role: the adapter that answers.
             as_chat: whether a plain prompt is a user's turn, if there is a chat template.
-            overrides: settings of `lit_align.models.generate.sample`.
+            overrides: settings of `SamplingRequest`.
         """
         chat = ChatTokenizer(self.tokenizer, max_length=UNLIMITED, as_chat=as_chat)
         prompts = [chat.encode(to_prompt(group)).tree.prompt for group in groups]

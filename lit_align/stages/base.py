@@ -29,7 +29,7 @@ from lit_align.stages.schedule import Schedule, current_step, expected_steps, nu
 from lit_align.stages.usage import memory_in_use
 from lit_align.types import Step
 
-PARTS = ("objective", "reward", "advantage", "best_of", "embedder")
+PARTS = ("objective", "reward", "advantage", "best_of", "embedder", "sampler")
 DATA_PARTS = ("format", "feedback")
 """Attributes of a stage and of its data that hold parts of other packages."""
 

@@ -25,6 +25,7 @@ from lit_align.models.inventory import adapted_layers
 from lit_align.models.layers import model_without_weights, read_layers
 from lit_align.models.load import Base, check_card, load_config, load_model, load_tokenizer
 from lit_align.models.lora import Lora
+from lit_align.models.samplers import Sampler, in_process
 from lit_align.models.tree_forward import TreeForward
 from lit_align.objectives import Objective
 from lit_align.plugins import load_plugins
@@ -83,6 +84,7 @@ class LanguageModelStage(Stage):
         max_new_tokens: longest answer that ``predict`` writes.
         temperature: of ``predict``'s sampling; 0 is greedy.
         best_of: sample several answers to each prompt, and choose the one with the highest reward.
+        sampler: what samples, in training and in ``predict``, by its name; null is InProcess.
         seed: of the adapter's initial weights, dropout and sampling.
     """
 
@@ -106,6 +108,7 @@ class LanguageModelStage(Stage):
         max_new_tokens: int = 256,
         temperature: float = 0.0,
         best_of: BestOf | None = None,
+        sampler: Sampler | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, max_grad_norm, max_bad_steps, seed, schedule)
@@ -116,6 +119,7 @@ class LanguageModelStage(Stage):
         self.chat_template, self.template_kwargs = chat_template, template_kwargs
         self.gradient_checkpointing, self.max_new_tokens = gradient_checkpointing, max_new_tokens
         self.temperature, self.best_of = temperature, best_of
+        self.sampler = sampler or in_process()
         self.tokens_seen = 0
         self._is_checked = (
             False  # whether its settings were looked through before the data were read
@@ -216,10 +220,16 @@ class LanguageModelStage(Stage):
         self._is_checked = True
 
     def setup(self, stage: str) -> None:
-        """Check the adapter to start from, too."""
+        """Check the adapter to start from, too, and the sampler that ``predict`` needs."""
         super().setup(stage)
+        if stage == "predict":
+            self.check_sampler()
         if not self._is_checked:
             self.check_init_adapter()
+
+    def check_sampler(self) -> None:
+        """Refuse a model that the sampler cannot sample."""
+        self.sampler.check(self.base, self.lora, self.tokenizer)
 
     def check_init_adapter(self) -> None:
         """Refuse an initial adapter that was trained on another base or under another chat template."""
@@ -351,7 +361,12 @@ class LanguageModelStage(Stage):
     def responder(self) -> Responder:
         """Answers prompts with the stage's adapters and sampling settings."""
         return Responder(
-            self.adapters, self.tokenizer, self.max_new_tokens, self.temperature, self.seed
+            self.adapters,
+            self.tokenizer,
+            self.max_new_tokens,
+            self.temperature,
+            self.seed,
+            self.sampler,
         )
 
     def on_predict_start(self) -> None:

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from lit_align.errors import ModelError
-from lit_align.judges.http_client import check_url
 from lit_align.judges.openai_server import OpenAIServer
+from lit_align.servers.http_client import check_url
 from tests.judges.servers import SHORT, serving
 
 

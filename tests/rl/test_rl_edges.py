@@ -355,7 +355,7 @@ def test_running_out_of_memory_while_sampling_names_what_would_help(tiny, monkey
     def no_room(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("lit_align.models.sample_responses.sample", no_room)
+    monkeypatch.setattr("lit_align.models.samplers.in_process.sample", no_room)
     module = stage(tiny, Pattern("a"), cls=OfflineRL, num_generations=3, max_new_tokens=7)
     module.configure_model()
     with pytest.raises(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -17,7 +19,7 @@ MAX_ANSWER_BYTES = 8 * 2**20  # a judge's answer has some kilobytes; log-probabi
 
 
 class AnswerTooLarge(Exception):
-    """The server sends more than `MAX_ANSWER_BYTES`, or bytes that would unpack to an unknown number."""
+    """The server sends more than it may, or bytes that would unpack to an unknown number."""
 
 
 def check_url(url: str) -> None:
@@ -44,7 +46,7 @@ def check_url(url: str) -> None:
 
 
 class BoundedClient:
-    """Chat completions of an OpenAI-compatible server, for use from several threads.
+    """Requests to an OpenAI-compatible server, from several threads.
 
     The timeouts of HTTP libraries hold between two bytes. This one holds for the whole answer, so a server that sends a
     byte now and then cannot stop a run.
@@ -53,34 +55,58 @@ class BoundedClient:
         url: of the API.
         api_key: sent with every request.
         timeout: seconds from the start of a request to the end of its answer.
+        max_bytes: of an answer.
     """
 
-    def __init__(self, url: str, api_key: str, timeout: float) -> None:
+    def __init__(
+        self, url: str, api_key: str, timeout: float, max_bytes: int = MAX_ANSWER_BYTES
+    ) -> None:
         self.timeout = timeout
+        self._client = _open_client(url, api_key, timeout, max_bytes)
         # the first access imports modules for some tenths of a second, which are not the server's
-        self._completions = _open_client(url, api_key, timeout).chat.completions
+        self._completions = self._client.chat.completions
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True, name="judge-http").start()
+        threading.Thread(target=self._loop.run_forever, daemon=True, name="http-client").start()
 
     def complete(self, **request: Any) -> Any:
-        """The completion, as the server sent it.
+        """The completion of a chat, as the server sent it.
 
         Raises:
             TimeoutError: if it is not complete after ``timeout`` seconds.
             openai.APIError: if the server refuses or sends no completion.
         """
-        future = asyncio.run_coroutine_threadsafe(self._complete(request), self._loop)
+        return self._wait(self._completions.create(**request))
+
+    def get(self, path: str) -> Any:
+        """The JSON at a path below the address of the API, or at a whole address.
+
+        Raises:
+            TimeoutError: if it is not complete after ``timeout`` seconds.
+            openai.APIError: if the server refuses.
+            ValueError: if it is no JSON.
+        """
+        return json.loads(self._wait(self._client.get(path, cast_to=Response)).text)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON that is sent back for ``body``, or its text if it is no JSON; errors as of `get`."""
+        response = self._wait(self._client.post(path, cast_to=Response, body=body))
+        if response.headers.get("content-type", "").startswith("text/plain"):
+            return response.text
+        return json.loads(response.text)
+
+    def _wait(self, request: Awaitable[Any]) -> Any:
+        future = asyncio.run_coroutine_threadsafe(self._bounded(request), self._loop)
         try:
             return future.result()
         finally:
             future.cancel()  # if this thread was interrupted
 
-    async def _complete(self, request: dict[str, Any]) -> Any:
+    async def _bounded(self, request: Awaitable[Any]) -> Any:
         async with asyncio.timeout(self.timeout):
-            return await self._completions.create(**request)
+            return await request
 
 
-def _open_client(url: str, api_key: str, timeout: float) -> AsyncOpenAI:
+def _open_client(url: str, api_key: str, timeout: float, max_bytes: int) -> AsyncOpenAI:
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
     return AsyncOpenAI(
@@ -93,30 +119,30 @@ def _open_client(url: str, api_key: str, timeout: float) -> AsyncOpenAI:
         http_client=DefaultAsyncHttpxClient(
             follow_redirects=False,  # the prompts are for the named server only
             timeout=timeout,
-            event_hooks={"response": [_limit_size]},
+            event_hooks={"response": [partial(_limit_size, max_bytes)]},
         ),
     )
 
 
-async def _limit_size(response: Response) -> None:
+async def _limit_size(max_bytes: int, response: Response) -> None:
     """Let the body of a response end in an error once it is too large."""
     encoding = response.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise AnswerTooLarge(f"an answer packed as {encoding}, which was not accepted")
     if isinstance(response.stream, AsyncByteStream):
-        response.stream = _LimitedStream(response.stream)
+        response.stream = _LimitedStream(response.stream, max_bytes)
 
 
 class _LimitedStream(AsyncByteStream):
-    def __init__(self, stream: AsyncByteStream) -> None:
-        self._stream = stream
+    def __init__(self, stream: AsyncByteStream, max_bytes: int) -> None:
+        self._stream, self._max_bytes = stream, max_bytes
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         num_bytes = 0
         async for chunk in self._stream:
             num_bytes += len(chunk)
-            if num_bytes > MAX_ANSWER_BYTES:
-                raise AnswerTooLarge(f"an answer of more than {MAX_ANSWER_BYTES // 2**20} MiB")
+            if num_bytes > self._max_bytes:
+                raise AnswerTooLarge(f"an answer of more than {self._max_bytes // 2**20} MiB")
             yield chunk
 
     async def aclose(self) -> None:

@@ -1,0 +1,11 @@
+"""Samplers: what draws completions from a model; one file each."""
+
+from lit_align.models.decoding.batch import Completion
+from lit_align.models.samplers.base import (
+    SampledModel,
+    Sampler,
+    SamplingRequest,
+    in_process,
+)
+
+__all__ = ["Completion", "SampledModel", "Sampler", "SamplingRequest", "in_process"]

@@ -1,0 +1,1 @@
+"""HTTP to servers that are not trusted: deadlines, limits of size, retries; judges and samplers use it."""
