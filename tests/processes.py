@@ -1,14 +1,16 @@
 """Runs on several processes: forks of this one, which has imported everything, that find each other as ddp does."""
 
+import ctypes
 import os
 import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -16,23 +18,50 @@ from lightning.pytorch.utilities import rank_zero_only
 
 MAX_SECONDS = 400  # for all processes of a run
 
+CLONE_NEWNET = 0x40000000  # of setns(2)
 MACHINE = {"tokens/s", "memory_gib"}  # metrics that may differ
 
 _environment: dict[str, str] = {}  # of this process, if it is one of several
 
 
-def run_processes(world: int, work: Callable[[], object], output: Path) -> list[int]:
+class Host(NamedTuple):
+    """A machine of its own as far as its network goes: a namespace that has one interface.
+
+    Args:
+        namespace: its name.
+        interface: of the network to the other hosts.
+        address: there.
+    """
+
+    namespace: str
+    interface: str
+    address: str
+
+
+def run_processes(
+    world: int, work: Callable[[], object], output: Path, hosts: Sequence[Host] = ()
+) -> list[int]:
     """Do ``work`` in ``world`` processes; the exit status of each.
 
     Args:
         world: how many; a single one is no process group.
         work: what each process does.
         output: file of what they print.
+        hosts: one for each process, as its first; without any, all are on this machine.
     """
     torch.set_num_threads(1)  # a fork would wait for the threads of this process, which it has not
     port = _free_port()
     sys.stdout.flush()
-    children = [_fork(rank, world, port, work, output) for rank in range(world)]
+    children = []
+    for rank in range(world):
+        variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        if hosts:
+            variables |= {"MASTER_ADDR": hosts[0].address, "NODE_RANK": str(rank)}
+            variables |= {"GLOO_SOCKET_IFNAME": hosts[rank].interface}
+        elif world > 1:
+            variables |= {"WORLD_SIZE": str(world), "NODE_RANK": "0", "LOCAL_RANK": str(rank)}
+        namespace = hosts[rank].namespace if hosts else None
+        children.append(_fork(variables if world > 1 else {}, namespace, work, output))
     end = time.monotonic() + MAX_SECONDS
     status: dict[int, int] = {}
     while len(status) < world:
@@ -83,7 +112,9 @@ def _numbers(metrics):
     return {name: float(value) for name, value in metrics.items() if name not in MACHINE}
 
 
-def _fork(rank: int, world: int, port: int, work: Callable[[], object], output: Path) -> int:
+def _fork(
+    variables: dict[str, str], namespace: str | None, work: Callable[[], object], output: Path
+) -> int:
     child = os.fork()
     if child:
         return child
@@ -93,17 +124,12 @@ def _fork(rank: int, world: int, port: int, work: Callable[[], object], output: 
         os.dup2(file, 1)
         os.dup2(file, 2)
         sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - not pytest's
-        if world > 1:
-            _environment.update(
-                MASTER_ADDR="127.0.0.1",
-                MASTER_PORT=str(port),
-                WORLD_SIZE=str(world),
-                NODE_RANK="0",
-                LOCAL_RANK=str(rank),
-            )
-            os.environ |= _environment
+        if namespace is not None:
+            _enter(namespace)
+        _environment.update(variables)
+        os.environ |= _environment
         os.environ.pop("LIT_ALIGN_RUN", None)  # of an earlier run
-        rank_zero_only.rank = rank
+        rank_zero_only.rank = int(variables.get("LOCAL_RANK", 0))
         work()
         status = 0
     except SystemExit as exit:
@@ -114,6 +140,13 @@ def _fork(rank: int, world: int, port: int, work: Callable[[], object], output: 
         with suppress(OSError):
             sys.stdout.flush()
         os._exit(status)
+
+
+def _enter(namespace: str) -> None:
+    """Let this process have the network of a namespace."""
+    with open(f"/run/netns/{namespace}") as file:
+        if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"no way into {namespace}")
 
 
 def _free_port() -> int:
