@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 
 from lit_align.cli.main import main
 from tests import tiny
+from tests.processes import Host, run_processes
 from tests.stages.runs import write_pairs
 
 EPOCHS = "--trainer.max_epochs=3"
@@ -141,14 +143,26 @@ class Runs:
         folder: for all runs, their data and the tiny model.
         stage: a key of ``STAGES``.
         more: settings of all runs.
-        processes: how many a run has; more than one are commands of their own rather than forks.
+        processes: how many a run has; more than one are commands of their own.
+        forked: whether several are forks all the same, as a launcher would start them.
+        hosts: of the forks, if each is on one of its own.
     """
 
     def __init__(
-        self, folder: Path, stage: str, more: Sequence[str] = (), processes: int = 1
+        self,
+        folder: Path,
+        stage: str,
+        more: Sequence[str] = (),
+        processes: int = 1,
+        forked: bool = False,
+        hosts: Sequence[Host] = (),
     ) -> None:
-        self.folder, self.stage, self.processes = folder, stage, processes
-        self.more = (*more, f"--trainer.devices={processes}", *(DDP if processes > 1 else ()))
+        self.folder, self.stage, self.processes, self.forked = folder, stage, processes, forked
+        self.hosts = hosts
+        places = (f"--trainer.devices={processes}",)
+        if hosts:
+            places = ("--trainer.devices=1", f"--trainer.num_nodes={len(hosts)}")
+        self.more = (*places, *(DDP if processes > 1 else ()), *more)
         folder.mkdir(parents=True, exist_ok=True)
         self.paths = {"pairs": folder / "pairs.jsonl", "reward": folder / "reward/0/adapter"}
         if not (folder / "tiny").exists():
@@ -169,8 +183,13 @@ class Runs:
     ) -> int:
         """Run the command; the status as of ``waitstatus_to_exitcode``."""
         arguments = self.arguments(runs, *more, checkpoint=checkpoint, limits=limits)
+        output = self.folder / "output.txt"
+        if self.forked:
+            output.unlink(missing_ok=True)
+            work = partial(main, arguments)
+            return max(run_processes(self.processes, work, output, self.hosts), key=abs)
         run = _in_fork if self.processes == 1 else _as_command
-        return run(arguments, self.folder / "output.txt")
+        return run(arguments, output)
 
     def arguments(
         self,

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lit_align.cli import evaluate, inspect, judge
 from lit_align.cli.failures import explain_class_error, explain_failure
 from lit_align.cli.help import asks_for_help, print_help
+from lit_align.cli.lost_process import end_without_others, is_told_elsewhere, lost_connection
 from lit_align.cli.objective_switch import refuse_inherited
 from lit_align.cli.run_folder import forget_run_folder, remove_empty_run_folder
 from lit_align.cli.schedule_settings import refuse_schedules
@@ -95,7 +96,8 @@ def main(arguments: list[str] | None = None) -> None:
     except LitAlignError as error:
         remove_empty_run_folder()
         _show_traceback()
-        print(f"lit-align: {error}", file=sys.stderr)
+        if not is_told_elsewhere(error):
+            print(f"lit-align: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError | UnknownName | AmbiguousName) else 1)
     except SIGTERMException:
         sys.exit(143)  # Lightning alone would exit with 0
@@ -110,6 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
         sys.exit(1)
     except Exception as error:  # also those that libraries make of a full disk
+        if lost_connection(error):
+            end_without_others(error)
         sentence = explain_failure(error)
         if sentence is None:
             raise

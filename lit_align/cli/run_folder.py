@@ -18,8 +18,8 @@ def create_run_folder(runs: Path) -> Path:
 
     if "LOCAL_RANK" in os.environ and VARIABLE in os.environ:
         return Path(os.environ[VARIABLE])
-    # processes of another launcher share no environment: they get the folder of rank 0 when training starts
-    if getattr(rank_zero_only, "rank", 0):
+    # processes of another launcher or machine share no environment: they get the folder of rank 0 when training starts
+    if getattr(rank_zero_only, "rank", 0) or int(os.environ.get("NODE_RANK", 0)):
         return runs
     numbers = [int(path.name) for path in runs.glob("*") if path.name.isdigit()]
     number = max(numbers, default=-1) + 1
@@ -38,6 +38,12 @@ def current_run_folder() -> Path | None:
     """The numbered folder of the run in this process; None before it is created."""
     folder = os.environ.get(VARIABLE)
     return Path(folder) if folder else None
+
+
+def set_run_folder(folder: Path) -> None:
+    """Let this process know the folder of its run, which another process has chosen."""
+    if current_run_folder() is None:
+        os.environ[VARIABLE] = str(folder)
 
 
 def forget_run_folder() -> None:

@@ -27,7 +27,7 @@ from lit_align.cli.failures import explain_class_error
 from lit_align.cli.loggers import LoggingTrainer, begin_runs, make_loggers, refuse_missing_packages
 from lit_align.cli.null_values import refuse_nulls
 from lit_align.cli.refusals import refuse_settings
-from lit_align.cli.run_folder import create_run_folder
+from lit_align.cli.run_folder import create_run_folder, set_run_folder
 from lit_align.compat.lightning import StepsProgressBar, set_root_dir
 from lit_align.errors import ConfigError
 from lit_align.models.cuda_settings import MatmulPrecision, set_matmul_precision
@@ -51,6 +51,7 @@ class SaveConfig(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Use the folder of rank 0 first: processes of another launcher may each have chosen one."""
         set_root_dir(trainer, trainer.strategy.broadcast(trainer.default_root_dir))
+        set_run_folder(Path(trainer.default_root_dir))
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

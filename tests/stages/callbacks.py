@@ -97,6 +97,24 @@ class KillAt(Callback):
             os.kill(os.getpid(), self.by)
 
 
+class CutOff(Callback):
+    """Take a process's network away, once so many steps are done.
+
+    Args:
+        step: how many.
+        rank: the process.
+        interface: of its network.
+    """
+
+    def __init__(self, step: int, rank: int, interface: str) -> None:
+        self.step, self.rank, self.interface = step, rank, interface
+
+    def on_train_batch_start(self, trainer, *args) -> None:
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        if (done, trainer.global_rank) == (self.step, self.rank):
+            subprocess.run(["ip", "link", "set", self.interface, "down"], check=True)
+
+
 class CopyStates(Callback):
     """Copy the newest checkpoint and the trace into ``states/N``, N steps being done.
 

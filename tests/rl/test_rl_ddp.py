@@ -1,0 +1,161 @@
+"""Several processes sample, score and learn what one does, by every algorithm."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+
+from lit_align.advantages.gae import GAE
+from lit_align.advantages.grpo import GRPO
+from lit_align.advantages.reinforce import Reinforce
+from lit_align.advantages.rloo import RLOO
+from lit_align.data.datamodules import Prompts
+from lit_align.judges.local_model import LocalModel
+from lit_align.rewards.judge_score import JudgeScore
+from lit_align.rewards.length import Length
+from lit_align.rewards.pattern import Pattern
+from lit_align.rewards.weighted import Weighted
+from lit_align.rl.kl_control import KLControl
+from lit_align.rl.pretraining_mix import PretrainingMix
+from tests.processes import Trace, make_trainer, run_processes
+from tests.rl.on_policy import stage, write_prompts
+from tests.stages.runs import write_chats
+
+WORLDS = (1, 2, 4)
+MARK = "{{ prompt }}\n{{ response | quoted }}\n{{ low }}-{{ high }}:"
+
+
+def ppo(tiny, folder):
+    """A critic, demonstrations, whitening, an adaptive coefficient, two rewards, several passes and minibatches."""
+    module = stage(
+        tiny,
+        Weighted([Length(max_words=1), Pattern("a|e|i")], [1.0, 0.5]),
+        GAE(whiten=True),
+        ptx=PretrainingMix(str(folder / "chats.jsonl"), batch_size=3),
+        num_generations=2,
+        num_iterations=2,
+        num_minibatches=2,
+        whiten_rewards=True,
+    )
+    module.kl = KLControl(0.1, target=0.001, horizon=20)
+    return module
+
+
+def early_stop(tiny, folder):
+    """Several updates, of which some are left out once the policy has moved."""
+    return stage(
+        tiny,
+        Pattern("a|e|i"),
+        RLOO(whiten=True),
+        num_generations=2,
+        num_iterations=6,
+        target_kl=1e-4,
+    )
+
+
+def grpo(tiny, folder):
+    """A judge in memory marks, each process some; KL in the loss; one sequence weighs as another."""
+    module = stage(
+        tiny,
+        JudgeScore(LocalModel(), template=str(folder / "mark.j2"), high=3),
+        GRPO(),
+        num_generations=3,
+        num_minibatches=2,
+        loss_aggregation="sequence",
+    )
+    module.kl = KLControl(0.1, where="loss", estimator="k3")
+    return module
+
+
+def reinforce(tiny, folder):
+    """The baseline is a mean over iterations; KL in the loss, of one minibatch."""
+    module = stage(
+        tiny,
+        Pattern("a|e|i"),
+        Reinforce(whiten=True),
+        num_generations=1,
+        loss_aggregation="constant",
+    )
+    module.kl = KLControl(0.1, where="loss", estimator="k2")
+    return module
+
+
+ALGORITHMS: dict[str, Callable] = {
+    "ppo": ppo,
+    "early_stop": early_stop,
+    "grpo": grpo,
+    "reinforce": reinforce,
+}
+
+
+def learn(tiny, folder, world):
+    """Every algorithm in turn, in this process of ``world``; what each rank has in the end."""
+    for name, make in ALGORITHMS.items():
+        module = make(tiny, folder)
+        module.optimizer = partial(torch.optim.AdamW, lr=0.003)
+        module.max_new_tokens = 6
+        module.shaping = module.shaping.__class__(6)
+        module.log_samples_every = 1
+        trace = Trace()
+        run = folder / str(world) / name
+        trainer = make_trainer(run, max_steps=3, callbacks=[trace], limit_val_batches=1)
+        data = Prompts(
+            str(folder / "prompts.jsonl"),
+            str(folder / "prompts.jsonl"),
+            batch_size=3,
+            token_budget=130,
+            max_length=128,
+            prepared_cache=None,
+        )
+        trainer.fit(module, data)
+        weights = {key: value.detach() for key, value in module.trained_parameters().items()}
+        torch.save((trace.steps, weights), run / f"{trainer.global_rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def learned(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ddp")
+    write_prompts(folder / "prompts.jsonl", rows=5)
+    write_chats(folder / "chats.jsonl", rows=5)
+    (folder / "mark.j2").write_text(MARK)
+    for world in WORLDS:
+        output = folder / f"{world}.txt"
+        status = run_processes(world, partial(learn, tiny, folder, world), output)
+        assert status == [0] * world, output.read_text()[-5000:]
+    return folder
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("world", WORLDS[1:])
+def test_processes_learn_what_one_does(learned, name, world):
+    """Samples, every column of the trace, and the weights on each process."""
+    runs = learned / "1" / name, learned / str(world) / name
+    one, several = ([json.loads(line) for line in (run / "samples.jsonl").open()] for run in runs)
+    assert [row["response"] for row in several] == [row["response"] for row in one]
+    assert len({row["response"] for row in one}) > len(one) // 2
+    expected, weights = torch.load(runs[0] / "0.pt")
+    assert len(expected) > 3
+    for rank in range(world):
+        steps, own = torch.load(runs[1] / f"{rank}.pt")
+        assert own.keys() == weights.keys()
+        for key, value in weights.items():
+            torch.testing.assert_close(own[key], value, rtol=1e-4, atol=1e-5, msg=key)
+        if rank == 0:
+            assert len(steps) == len(expected)
+            for step, metrics in zip(expected, steps, strict=True):
+                assert metrics == pytest.approx(step, rel=1e-5, abs=1e-5, nan_ok=True)
+
+
+def test_the_runs_show_what_they_are_meant_to(learned):
+    """Early stops come in mid-iteration, the coefficient moves, demonstrations are learned, runs differ."""
+    updates = [
+        step["updates"]
+        for step in torch.load(learned / "1/early_stop/0.pt")[0]
+        if "updates" in step
+    ]
+    assert any(1 <= number < 6 for number in updates), updates
+    steps = torch.load(learned / "1/ppo/0.pt")[0]
+    coefficients = {step["objective/kl_coefficient"] for step in steps if "loss/ptx" in step}
+    assert len(coefficients) > 1
