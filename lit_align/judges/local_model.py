@@ -23,7 +23,7 @@ from lit_align.models.samplers import (
     SampledModel,
     Sampler,
     SamplingRequest,
-    in_process,
+    default_sampler,
 )
 from lit_align.models.tree_forward import TreeForward
 from lit_align.types import Batch, Group, Tree
@@ -131,7 +131,7 @@ class LocalModel(JudgeModel):
             temperature=0.0,
             batch_size=8,
         )
-        sampler = self.sampler or in_process()
+        sampler = self.sampler or default_sampler()
         rows = sampler.sample(judge.sampled, request) if request.prompts else []
         completions = iter(rows)
         seconds = (perf_counter() - start) / max(len(questions), 1)

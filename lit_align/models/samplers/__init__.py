@@ -5,7 +5,7 @@ from lit_align.models.samplers.base import (
     SampledModel,
     Sampler,
     SamplingRequest,
-    in_process,
+    default_sampler,
 )
 
-__all__ = ["Completion", "SampledModel", "Sampler", "SamplingRequest", "in_process"]
+__all__ = ["Completion", "SampledModel", "Sampler", "SamplingRequest", "default_sampler"]

@@ -122,7 +122,7 @@ class Sampler(ABC):
         return lambda: completions
 
 
-def in_process() -> Sampler:
+def default_sampler() -> Sampler:
     """The sampler that is used where none is set."""
     from lit_align.models.samplers.in_process import InProcess
 
