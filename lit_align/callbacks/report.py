@@ -27,6 +27,7 @@ from lit_align.run_report.page import CURVES, write_report
 from lit_align.run_report.record import METRICS, SAMPLES, read_curves
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.stages.preference import Preference
+from lit_align.stages.sharded_base import is_sharded
 from lit_align.types import Tree
 
 DISPLACEMENT_GROUPS = 64  # groups over whose pairs displacement is measured
@@ -122,7 +123,7 @@ class Report(Callback):
         print_next_steps(folder, has_policy, _drawn_files(stage, folder), has_tensorboard)
 
     def _held_out_trees(self, stage: LanguageModelStage) -> list[Tree]:
-        if not self.questions:
+        if not self.questions or is_sharded(stage.trainer):
             return []
         trees: list[Tree] = stage.datamodule.trees.get("validation", [])
         return trees[: self.questions]

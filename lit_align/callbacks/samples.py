@@ -29,6 +29,7 @@ from lit_align.run_report.sampled import (
 )
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.stages.reward_model import RewardModel, unbeaten_responses
+from lit_align.stages.sharded_base import is_sharded
 from lit_align.types import Tree
 
 MAX_CELL_LENGTH = 300  # characters
@@ -90,6 +91,11 @@ class SampleLog(Callback):
         """
         if stage != "fit":
             return
+        if is_sharded(trainer):
+            raise ConfigError(
+                "samples is set, and trainer.strategy is sharded_base, by which no process has a whole model to sample "
+                "from; remove samples, and ask the saved adapter with `lit-align predict`"
+            )
         name = type(pl_module).__name__
         if not isinstance(pl_module, LanguageModelStage):
             raise ConfigError(f"samples is set, and {name} neither answers nor scores; remove it")

@@ -15,8 +15,11 @@ PRECISIONS = ("None", "32", "32-true", "bf16", "bf16-mixed")
 before their norm is measured."""
 
 
-STRATEGIES = ("auto", "single_device", "SingleDeviceStrategy", "DDPStrategy")
-"""And all whose name begins with ddp. The others give each process a share of the weights and their gradients, which
+STRATEGIES = (
+    *("auto", "single_device", "SingleDeviceStrategy", "DDPStrategy"),
+    *("sharded_base", "ShardedBase"),
+)
+"""And all whose name begins with ddp. The others give each process a share of what is trained and its gradients, which
 are summed here as if each had them all."""
 
 
@@ -51,7 +54,7 @@ def _is_other_precision(value: Any) -> bool:
 
 
 def _is_other_strategy(value: Any) -> bool:
-    """Whether each process would hold less than the whole model, by the strategy's name or its class."""
+    """Whether each process would hold less than all adapters, by the strategy's name or its class."""
     name = str(getattr(value, "class_path", value)).rpartition(".")[2]
     return name not in STRATEGIES and name.partition("_")[0] != "ddp"
 
@@ -96,7 +99,8 @@ REFUSALS = (
         "trainer.strategy",
         _is_other_strategy,
         "{setting} is {value}; leave it out for one GPU, or set ddp: a step's gradient is the sum over whole copies of "
-        "the adapters, which other strategies divide among processes",
+        "the adapters, which other strategies divide among processes; sharded_base divides the base alone, which may "
+        "then be larger than a card",
     ),
     Refusal(
         "trainer.precision",

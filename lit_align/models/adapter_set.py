@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lit_align.compat.packed_experts import packed_weights
 from lit_align.compat.peft import adapter_layers, parameter_belongs_to, switch_adapter
+from lit_align.compat.quant_states import quant_state
 from lit_align.errors import ModelError
 from lit_align.models.adapters import adapter_state, set_adapter_state
 from lit_align.models.fused import Fusion, fuse
@@ -245,7 +246,7 @@ class AdapterSet(nn.Module):
         for packed in packed_weights(self.model):
             four_bit.append(f"{unwrapped_name(packed.path)}.{packed.name}")
         for name, module in self.model.named_modules():
-            if getattr(getattr(module, "weight", None), "quant_state", None) is not None:
+            if quant_state(module) is not None:
                 four_bit.append(unwrapped_name(name))
         return Inventory(
             self._base_layers,

@@ -74,14 +74,18 @@ class Base:
 
 
 def load_model(
-    base: Base, device: torch.device | None = None, causal: bool = True
+    base: Base,
+    device: torch.device | None = None,
+    causal: bool = True,
+    memory: torch.device | None = None,
 ) -> PreTrainedModel:
     """Load the causal language model, frozen, in eval mode; its ``name_or_path`` is ``base.path``.
 
     Args:
         base: which model, and how.
-        device: where to; the current GPU, or the CPU without one.
+        device: that will compute with it; the current GPU, or the CPU without one.
         causal: False also accepts other models, without their head.
+        memory: where to load it; ``device`` if None.
 
     Raises:
         ModelError: if there is no such model, or it is not a causal language model, or it cannot be loaded this way, or
@@ -97,7 +101,7 @@ def load_model(
     place = _place(base.path)
     if place.endswith(".gguf"):
         place = _converted(Path(place), base.path, dtype)
-    options: dict[str, Any] = {"device_map": {"": device}, "dtype": dtype}
+    options: dict[str, Any] = {"device_map": {"": memory or device}, "dtype": dtype}
     options["use_safetensors"] = True
     options.update(_hub_options(base))
     if base.attention not in (None, "fastest"):

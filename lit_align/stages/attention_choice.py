@@ -23,6 +23,7 @@ from lit_align.models.load import cache_root
 from lit_align.models.remembered import recall, remember
 from lit_align.models.tree_check import MODEL_ERRORS, TreeCheck
 from lit_align.models.tree_forward import TreeForward
+from lit_align.stages.sharded_base import ShardedBase
 from lit_align.types import Batch, Group, Tree
 
 FASTEST = "fastest"
@@ -167,8 +168,8 @@ def choose_attention(
         strategy: of the run; all its processes take the choice of the first.
     """
     device = strategy.root_device
-    if device.type != "cuda" or forward.layout == "rows":
-        return None
+    if device.type != "cuda" or forward.layout == "rows" or isinstance(strategy, ShardedBase):
+        return None  # a base that will be divided is not on the GPU yet
     probe = AttentionProbe(adapters, forward, token_budget, device)
     others = [name for name in CANDIDATES if name != probe.attention]
     choice = remembered_choice(probe, probe.seconds, [probe.attention, *others])

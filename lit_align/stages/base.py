@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -26,6 +26,7 @@ from lit_align.stages.hparams import plain_hparams
 from lit_align.stages.lr_schedulers import check_scheduler, make_on_trial, step_on_plateau
 from lit_align.stages.resumption import Resumption
 from lit_align.stages.schedule import Schedule, current_step, expected_steps, number_of_steps
+from lit_align.stages.sharded_base import require_fitting, require_sharding
 from lit_align.stages.usage import memory_in_use
 from lit_align.types import Step
 
@@ -86,6 +87,9 @@ class Stage(LightningModule, ABC):
         self.has_trained = False
         self._batch: Any = None  # of the step that is under way
 
+    can_shard_base: ClassVar[bool] = False
+    """Whether all processes make the same passes in a step, as a base that is divided among them needs."""
+
     @abstractmethod
     def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
         """The trained parameters by their names in ``state_dict``."""
@@ -109,6 +113,7 @@ class Stage(LightningModule, ABC):
             ConfigError: naming the setting.
         """
         require_whole_copies(trainer)
+        require_sharding(self, trainer, data)
         parts = [getattr(self, name, None) for name in PARTS]
         parts += [getattr(data, name, None) for name in DATA_PARTS]
         check_signatures(*parts)
@@ -117,6 +122,7 @@ class Stage(LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Check the data module before any weights are loaded."""
         self.check_data(self.datamodule)
+        require_fitting(stage, self.trainer)
         if stage == "fit":
             use_resumable_loop(self.trainer)
             self.check_before_data(self.trainer, self.datamodule)

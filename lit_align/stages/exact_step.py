@@ -47,7 +47,7 @@ def require_whole_copies(trainer: Trainer) -> None:
     if not is_whole or isinstance(strategy, DeepSpeedStrategy):
         raise ConfigError(
             f"trainer.strategy is {type(strategy).__name__}, by which no process holds all adapters; leave it out for "
-            "one GPU, or set ddp"
+            "one GPU, or set ddp, or sharded_base for a base that is larger than one card"
         )
 
 

@@ -19,11 +19,9 @@ from lit_align.compat.lightning import is_logging_step
 from lit_align.errors import ModelError
 from lit_align.memory.model import explain_out_of_memory
 from lit_align.models.adapter_files import save_adapter
-from lit_align.models.adapter_set import AdapterSet, require_checkpointing
+from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.check_once import check_once
-from lit_align.models.inventory import adapted_layers
-from lit_align.models.layers import model_without_weights, read_layers
-from lit_align.models.load import Base, check_card, load_config, load_model, load_tokenizer
+from lit_align.models.load import Base, check_card, load_model, load_tokenizer
 from lit_align.models.lora import Lora
 from lit_align.models.samplers import Sampler, default_sampler
 from lit_align.models.tree_forward import TreeForward
@@ -53,6 +51,8 @@ from lit_align.stages.provenance import (
     software_versions,
 )
 from lit_align.stages.schedule import Schedule
+from lit_align.stages.sharded_base import divide_base, equal_passes, loading_memory
+from lit_align.stages.structure_checks import check_structure
 from lit_align.stages.validation import ValidationMetrics
 from lit_align.types import Batch, Step, Tree
 
@@ -241,7 +241,7 @@ class LanguageModelStage(Stage):
         # on the device at once: loading elsewhere first would need the memory twice
         device = None if self._trainer is None else self.trainer.strategy.root_device
         self._adapters = AdapterSet(
-            load_model(self.base, device),
+            load_model(self.base, device, memory=loading_memory(self._trainer)),
             self.lora,
             init_adapter=self.init_adapter,
             seed=self.seed,
@@ -254,14 +254,12 @@ class LanguageModelStage(Stage):
             budget, strategy = self.datamodule.token_budget, self.trainer.strategy
             self._attention = choose_attention(self._adapters, self._tree_forward, budget, strategy)
         check_once(self._tree_forward)
+        divide_base(self._adapters, self._trainer)
 
     def _check_before_loading(self) -> None:
         """Refuse settings that do not fit the model, from its configuration alone."""
-        model = model_without_weights(load_config(self.base))
-        if self.gradient_checkpointing:
-            require_checkpointing(model, self.base.path)
-        if self.init_adapter is None:
-            adapted_layers(read_layers(model), self.lora)
+        adapted = self.lora if self.init_adapter is None else None
+        check_structure(self.base, adapted, self.gradient_checkpointing, self._trainer)
 
     def on_fit_start(self) -> None:
         """Put the model in train mode: Lightning leaves it in eval mode, where checkpointing is off."""
@@ -287,11 +285,12 @@ class LanguageModelStage(Stage):
         """
         strategy, count = self.trainer.strategy, self.loss_denominator(step)
         totals = MetricTotals(("loss", *self.metric_names), self.device)
-        for batch in step.batches:
+        for batch, is_own in equal_passes(step, strategy):
             with without_backward_sync(strategy), self.out_of_memory_advice(batch):
                 loss, sums = self.losses(batch, statistics)
-                self.manual_backward(loss / count)
-            totals.add({"loss": (loss, 0.0), **sums})
+                self.manual_backward((loss if is_own else 0 * loss) / count)
+            if is_own:
+                totals.add({"loss": (loss, 0.0), **sums})
         numbers = totals.reduced(strategy, self.trainer.world_size)
         sum_gradients_over_ranks(list(self.trained_parameters().values()), self.trainer)
         *reduced, norm = torch.cat([numbers, self.gradient_norm()[None]]).tolist()
@@ -328,11 +327,12 @@ class LanguageModelStage(Stage):
 
     def validation_step(self, step: Step, batch_idx: int) -> None:
         """Add one step to the validation metrics."""
-        for batch in step.batches:
+        for batch, is_own in equal_passes(step, self.trainer.strategy):
             with self.adapters.activate(self.adapters.trained_roles[0], training=False):
                 loss, sums = self.losses(batch, statistics=True)
-            count = self.loss_denominator(Step.from_batches((batch,)))
-            self.validation.add_sums(sums, loss, count)
+            if is_own:
+                count = self.loss_denominator(Step.from_batches((batch,)))
+                self.validation.add_sums(sums, loss, count)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over the whole validation set, all ranks together."""

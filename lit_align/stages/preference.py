@@ -59,6 +59,8 @@ class Preference(LanguageModelStage):
         settings: settings that all stages share.
     """
 
+    can_shard_base = True
+
     def __init__(
         self,
         objective: Objective,

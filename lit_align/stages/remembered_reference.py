@@ -13,6 +13,7 @@ from torch import Tensor
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.fingerprint import adapter_fingerprint
 from lit_align.models.reference_memory import ReferenceMemory
+from lit_align.stages.sharded_base import is_sharded
 from lit_align.types import Tree
 
 
@@ -91,6 +92,8 @@ class RememberedReference:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Numbers of the training rows from a checkpoint, unless they belong to another reference."""
+        if self.stage.is_fitting and is_sharded(self.stage.trainer):
+            return  # no process has whole weights to compare, and all numbers are computed anew
         if state and state.get("fingerprint") == self.fingerprint():
             self._restored = state  # put on the device when that is known
 

@@ -25,6 +25,8 @@ class SFT(LanguageModelStage):
         settings: settings that all stages share.
     """
 
+    can_shard_base = True
+
     def __init__(self, objective: SupervisedObjective, **settings: Any) -> None:
         super().__init__(objective, **settings)
 

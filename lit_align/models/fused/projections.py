@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lit_align.compat.quant_states import quant_state
+
 
 class Projection(NamedTuple):
     """A linear layer as it computes at the moment.
@@ -228,9 +230,9 @@ def dense_weight(base: nn.Module, dtype: torch.dtype) -> Tensor:
         torch.Size([2, 3])
     """
     weight: Any = base.weight
-    quant_state = getattr(weight, "quant_state", None)
-    if quant_state is not None:
+    state = quant_state(base)
+    if state is not None:
         from bitsandbytes.functional import dequantize_4bit
 
-        return dequantize_4bit(weight.view(-1, 1), quant_state).to(dtype)
+        return dequantize_4bit(weight.view(-1, 1), state).to(dtype)
     return cast(Tensor, weight if isinstance(base, nn.Linear) else weight.T)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_align.compat.modules import has_hooks, is_replaced
+from lit_align.compat.quant_states import quant_state
 from lit_align.models.fused.projections import Projection
 
 
@@ -150,7 +151,7 @@ def _can_compute(base: nn.Module, x: Tensor) -> bool:
     weight: Any = base.weight
     if any(parameter.requires_grad for parameter in base.parameters(recurse=False)):
         return False
-    if getattr(weight, "quant_state", None) is not None:
+    if quant_state(base) is not None:
         is_repacked = getattr(base, "support_avx512bf16_for_cpu", False)  # without a gradient
         return not is_repacked and getattr(base, "compute_dtype", None) in (None, x.dtype)
     return bool(weight.dtype == x.dtype)
