@@ -122,13 +122,6 @@ class Sampler(ABC):
         return lambda: completions
 
 
-def default_sampler() -> Sampler:
-    """The sampler that is used where none is set."""
-    from lit_align.models.samplers.in_process import InProcess
-
-    return InProcess()
-
-
 def request_settings(request: SamplingRequest) -> dict[str, Any]:
     """Arguments of `lit_align.models.generate.sample` after the prompts."""
     names = ("max_new_tokens", "temperature", "num_generations", "seed")
