@@ -60,6 +60,18 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     _hide_bars_in_files()
     _let_segments_grow()
+    try:
+        _run(arguments)
+        sys.stdout.flush()
+    except (OSError, SystemExit) as error:
+        from lit_align.cli.closed_pipe import leave_quietly, reader_is_gone
+
+        if reader_is_gone(error):  # such as head, which has seen enough
+            leave_quietly()
+        raise
+
+
+def _run(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
     elif arguments[0] == "--version":

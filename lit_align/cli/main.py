@@ -14,6 +14,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_align.cli import evaluate, inspect, judge
+from lit_align.cli.closed_pipe import reader_is_gone
 from lit_align.cli.failures import explain_class_error, explain_failure
 from lit_align.cli.help import asks_for_help, print_help
 from lit_align.cli.lost_process import end_without_others, is_told_elsewhere, lost_connection
@@ -103,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(143)  # Lightning alone would exit with 0
     except SystemExit as error:
         place = find_foreign_exit(error)
-        if place is None:
+        if place is None or reader_is_gone(error):
             raise
         print(
             f"lit-align: {place} ended the process ({error!r}), so the run is not complete; a plugin reports a failure "
@@ -114,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:  # also those that libraries make of a full disk
         if lost_connection(error):
             end_without_others(error)
-        sentence = explain_failure(error)
+        sentence = None if reader_is_gone(error) else explain_failure(error)
         if sentence is None:
             raise
         _show_traceback()

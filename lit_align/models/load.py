@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lit_align.chat.template import set_template_defaults
+from lit_align.compat.light_bitsandbytes import import_bitsandbytes
 from lit_align.compat.packed_experts import is_whole, pack, packing_while_loading
 from lit_align.errors import DataError, ModelError
 from lit_align.models.atomic_folder import atomic_folder
@@ -88,6 +89,7 @@ def load_model(
     """
     from transformers import AutoModel, AutoModelForCausalLM
 
+    import_bitsandbytes()
     if device is None:
         device = _default_device()
     check_card(base, device)

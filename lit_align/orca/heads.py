@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
-from torchmetrics import MeanMetric, MeanSquaredError, Metric
-from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
+from torchmetrics.aggregation import MeanMetric
+from torchmetrics.metric import Metric
 
 from lit_align.errors import ConfigError
 from lit_align.orca.embedders import Embedder
@@ -134,10 +134,12 @@ class RelativeL2(MeanMetric):
 
 def build_metric(target: TargetSpec) -> Metric:
     """A new metric of the kind that ``METRIC_NAMES`` names, to update with predictions and targets."""
+    import torchmetrics  # all of it takes seconds to import, and this is where a stage is built
+
     if target.kind == "class":
-        return MulticlassAccuracy(target.outputs, average="micro")
+        return torchmetrics.classification.MulticlassAccuracy(target.outputs, average="micro")
     if target.kind == "multilabel":
-        return MultilabelAveragePrecision(target.outputs)
+        return torchmetrics.classification.MultilabelAveragePrecision(target.outputs)
     if target.kind == "regression":
-        return MeanSquaredError(squared=False)
+        return torchmetrics.MeanSquaredError(squared=False)
     return RelativeL2()

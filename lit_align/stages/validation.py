@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics.aggregation import MeanMetric
+from torchmetrics.collections import MetricCollection
+from torchmetrics.metric import Metric
 
 from lit_align.stages.exact_step import MetricSums
 

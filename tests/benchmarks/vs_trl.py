@@ -157,7 +157,11 @@ def settings(arguments: argparse.Namespace) -> dict[str, dict]:
     made["B"] = {
         "title": "prompts of 48 tokens, responses of 96",
         "rows": ids(48, 96, pairs * steps),
-        "passes": [["trl", "trl_precomputed", "trees", "trees_precomputed"]],
+        "passes": [
+            ["trl", "trl_precomputed", "trees", "trees_precomputed"],
+            ["trees", "trl"],
+            ["trl", "trees"],
+        ],
         **small,
     }
     real = (
@@ -193,6 +197,9 @@ def main() -> None:
         "--shape", choices=["1.5b"], help="random weights in this shape instead of SmolLM2-135M"
     )
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--only", nargs="+", help="settings to measure again; the figures of the others stay"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(arguments, Path(folder))
@@ -210,7 +217,10 @@ def main() -> None:
             count = bench.run(system="flops", reference="each", rows=files["A"], pairs=1, steps=1)
             found["flops"] = {what: count[what] for what in ("trl", "counted", "expected")}
         found["settings"] = {}
-        for name, setting in todo.items():
+        if arguments.only:
+            found["settings"] = json.loads(PROOF.read_text())["settings"]
+        for name in arguments.only or todo:
+            setting = todo[name]
             print(name, setting, file=sys.stderr, flush=True)
             title, passes = setting.pop("title"), setting.pop("passes")
             figures = measure(bench, files[name], passes, **setting)

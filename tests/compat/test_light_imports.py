@@ -1,22 +1,25 @@
-"""Lightning without the compiler: it recognises compiled modules all the same, and no placeholder is left."""
+"""Lightning, torchmetrics and bitsandbytes without the compiler and plots: nothing is lost when they are needed."""
 
 import subprocess
 import sys
 
-SCRIPT = """
+import pytest
+
+WITHOUT_THE_COMPILER = """
 import sys
-from lit_align.compat.light_imports import disable_compiling, import_lightning
+import torch
+from torch.utils.checkpoint import checkpoint
+from lit_align.compat.lazy_package import is_imported
+from lit_align.compat.light_dynamo import disable_compiling
+from lit_align.compat.light_imports import import_lightning
 
 import_lightning()
-assert "torch._dynamo" not in sys.modules and "scipy.signal" not in sys.modules
+assert not is_imported("torch._dynamo") and "scipy.signal" not in sys.modules
 
-import torch
 from lightning.fabric.wrappers import OptimizedModule
 
 plain = torch.nn.Linear(2, 2)
 assert not isinstance(plain, OptimizedModule)
-assert "torch._dynamo" not in sys.modules
-
 calls = []
 
 @disable_compiling
@@ -24,25 +27,108 @@ def seen(value):
     calls.append(torch.compiler.is_compiling())
     return value + 1
 
-assert seen(1) == 2
+@torch.compiler.disable(recursive=False)
+def seen_alone(value):
+    calls.append(torch.compiler.is_compiling())
+    return value + 2
+
+@torch._dynamo.allow_in_graph
+def marked(value):
+    return value + 4
+
+@torch._dynamo.assume_constant_result
+def constant():
+    return 8
+
+assert seen(1) == 2 and seen_alone(1) == 3
+optimizer = torch.optim.AdamW(plain.parameters())
+checkpoint(plain, torch.ones(2), use_reentrant=False).sum().backward()
+before = plain.bias.detach().clone()
+optimizer.step()
+assert (plain.bias != before).all()
+assert not is_imported("torch._dynamo")
+
+graphs = []
+
+def backend(graph, inputs):
+    graphs.append([node.target for node in graph.graph.nodes if node.op == "call_function"])
+    return graph.forward
+
+def both(value):
+    return seen_alone(seen(value)) * 2
+
+assert torch.compile(both, backend="eager")(torch.zeros(1)).item() == 6
+assert is_imported("torch._dynamo") and calls == [False] * 4
+assert torch.compile(lambda x: marked(x) + constant(), backend=backend)(torch.zeros(1)).item() == 12
+assert marked in graphs[0]  # as it was marked before the compiler was there
 compiled = torch.compile(plain)
 assert isinstance(compiled, OptimizedModule) and not isinstance(plain, OptimizedModule)
 assert isinstance(compiled, torch._dynamo.OptimizedModule)
-assert torch.compile(lambda x: seen(x), backend="eager")(torch.zeros(1)).item() == 1
-assert calls == [False, False]
-
-import scipy.signal
-assert len(scipy.signal.windows.hamming(3)) == 3 and scipy.signal.butter
-import torchmetrics
-metric = torchmetrics.MeanMetric()
-metric.update(torch.tensor(2.0))
-assert metric.compute() == 2
 import_lightning()
 """
 
+TORCHMETRICS = """
+import sys
+import torch
+from lit_align.compat.lazy_package import is_imported
+from lit_align.compat.light_imports import import_lightning
 
-def test_lightning_without_the_compiler():
+import_lightning()
+assert not {"matplotlib", "transformers", "torchmetrics.functional"} & set(sys.modules)
+from lightning.pytorch.core.module import Metric as of_lightning
+from torchmetrics.aggregation import MeanMetric
+from torchmetrics import MetricCollection
+
+mean = MeanMetric()
+mean.update(torch.tensor(2.0))
+assert isinstance(mean, of_lightning) and not is_imported("torchmetrics")
+
+import torchmetrics
+assert torchmetrics.MeanMetric is MeanMetric and torchmetrics.Metric is of_lightning
+assert torchmetrics.MetricCollection is MetricCollection and is_imported("torchmetrics")
+assert torchmetrics.functional.accuracy(torch.tensor([1]), torch.tensor([1]), task="binary") == 1
+import matplotlib
+matplotlib.use("Agg")
+figure, axes = mean.plot()
+assert type(figure) is matplotlib.figure.Figure and isinstance(axes, matplotlib.axes.Axes)
+import scipy.signal
+assert len(scipy.signal.hamming(3)) == 3 and scipy.signal.butter
+"""
+
+SCIPY = """
+from lit_align.compat.lazy_package import is_imported
+from lit_align.compat.light_imports import import_lightning
+
+import_lightning()
+from scipy.optimize import linear_sum_assignment
+assert not is_imported("scipy.optimize")
+assert linear_sum_assignment([[1, 0], [0, 1]])[1].tolist() == [1, 0]
+assert is_imported("scipy.optimize")
+from scipy.optimize import minimize_scalar
+assert abs(minimize_scalar(lambda x: (x - 2) ** 2).x - 2) < 1e-6
+"""
+
+BITSANDBYTES = """
+import sys
+import torch
+from lit_align.compat.light_bitsandbytes import import_bitsandbytes
+
+compile = torch.compile
+import_bitsandbytes()
+assert "torch._inductor.compile_fx" not in sys.modules and torch.compile is compile
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+_, state = quantize_4bit(torch.ones(64, 64), blocksize=64, quant_type="nf4")
+weight = state.code.repeat(256).reshape(64, 64)  # each of the sixteen values of NF4
+packed, state = quantize_4bit(weight, blocksize=64, quant_type="nf4")
+assert torch.equal(dequantize_4bit(packed, state), weight)
+import_bitsandbytes()
+"""
+
+
+@pytest.mark.parametrize("script", [WITHOUT_THE_COMPILER, TORCHMETRICS, SCIPY, BITSANDBYTES])
+def test_what_is_imported_late_is_all_there(script):
     result = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr

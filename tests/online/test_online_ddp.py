@@ -94,6 +94,9 @@ SOURCES: dict[str, Callable] = {
     "replay": replay,
     "served": served,
 }
+RUNS = [(2, name) for name in SOURCES]
+RUNS += [(4, name) for name in ("self_rewarding", "discriminator", "served")]
+"""Numbers of processes, and what they run."""
 
 
 def module_of(tiny, stage=Preference, objective=DPO(0.1)):  # noqa: B008 - frozen
@@ -103,13 +106,15 @@ def module_of(tiny, stage=Preference, objective=DPO(0.1)):  # noqa: B008 - froze
         lora=Lora(r=4),
         max_new_tokens=6,
         gradient_checkpointing=False,
-        optimizer=partial(torch.optim.AdamW, lr=0.01),
+        optimizer=partial(torch.optim.AdamW, lr=0.001),
     )
 
 
 def learn(tiny, folder, world):
     """Rounds with every source in turn, in this process of ``world``; what each rank has in the end."""
     for name, settings in SOURCES.items():
+        if world > 1 and (world, name) not in RUNS:
+            continue
         module, trace = module_of(tiny), Trace()
         usual = {"rounds": 2, "round_size": 5, "num_generations": 2, "batch_size": 3}
         data = Online(
@@ -173,9 +178,8 @@ def same(value, expected):
     return value == (pytest.approx(expected, rel=1e-5) if isinstance(expected, float) else expected)
 
 
-@pytest.mark.parametrize("name", SOURCES)
-@pytest.mark.parametrize("world", WORLDS[1:])
-def test_processes_make_the_rounds_of_one(learned, name, world):
+@pytest.mark.parametrize(("world", "name"), RUNS)
+def test_processes_make_the_rounds_of_one(learned, world, name):
     """Responses, labels and their costs, the trace, and the weights on each process."""
     runs = learned / "1" / name, learned / str(world) / name
     assert same(rounds_of(runs[1]), rounds_of(runs[0]))
@@ -185,7 +189,7 @@ def test_processes_make_the_rounds_of_one(learned, name, world):
         steps, own = torch.load(runs[1] / f"{rank}.pt")
         assert own.keys() == weights.keys()
         for key, value in weights.items():
-            torch.testing.assert_close(own[key], value, rtol=1e-4, atol=1e-5, msg=key)
+            torch.testing.assert_close(own[key], value, rtol=1e-5, atol=1e-5, msg=key)
         if rank == 0:
             for step, metrics in zip(expected, steps, strict=True):
                 assert metrics == pytest.approx(step, rel=1e-5, abs=1e-5, nan_ok=True)
