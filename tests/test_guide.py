@@ -13,6 +13,7 @@ import yaml
 
 from lit_align import feedback, objectives, rewards, testing
 from lit_align.data import formats
+from lit_align.models import samplers
 from lit_align.orca import embedders
 from lit_align.orca.testing import check_embedder
 from tests.stages.runs import trace
@@ -120,6 +121,7 @@ def test_every_check_is_in_the_guide():
         vars(objectives).get(base) for _, _, base, _ in rows
     }
     classes = vars(objectives) | vars(formats) | vars(rewards) | vars(feedback) | vars(embedders)
+    classes |= vars(samplers)
     for name, arguments, base, call_arguments in rows:
         required = [
             parameter.name
@@ -129,6 +131,7 @@ def test_every_check_is_in_the_guide():
         assert arguments.split(", ") == required
         # torch calls a module's forward
         method = getattr(classes[base], "forward", classes[base].__call__)
+        method = getattr(classes[base], "sample", method)
         names = [parameter.name for parameter in parameters(method)]
         assert call_arguments.split(", ") == names[1:]
 

@@ -33,7 +33,7 @@ from lit_align.feedback.base import pair_probabilities
 from lit_align.feedback.checked_results import check_suitable
 from lit_align.jsonl import write_json, write_jsonl
 from lit_align.loading import load
-from lit_align.models.samplers import Sampler, in_process
+from lit_align.models.samplers import Sampler, default_sampler
 from lit_align.progress import show_answers, track
 from lit_align.rewards.base import as_response, response_text
 from lit_align.types import Group, LabelKind, Text
@@ -222,7 +222,8 @@ def _answers(model: str, opponent: str, settings: Any, groups: Sequence[Group]) 
         return _read_answers(model, groups)
     is_base = model == "base"
     responder = replace(
-        load(opponent if is_base else model).responder, sampler=settings.sampler or in_process()
+        load(opponent if is_base else model).responder,
+        sampler=settings.sampler or default_sampler(),
     )
     checkpoint = find_checkpoint(opponent if is_base else model)
     is_plain = is_plain_text_adapter(checkpoint.with_suffix(".adapter"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +23,7 @@ from lit_align.models.samplers import (
     SampledModel,
     Sampler,
     SamplingRequest,
-    in_process,
+    default_sampler,
 )
 from lit_align.models.tree_forward import TreeForward
 from lit_align.types import Batch, Group, Tree
@@ -88,7 +88,7 @@ class LocalModel(JudgeModel):
             )
         tokenizer = load_tokenizer(self.base, self.chat_template, self.template_kwargs)
         model = load_model(self.base)
-        sampled = SampledModel(self.base.path, tokenizer, partial(nullcontext, model))
+        sampled = SampledModel(self.base.path, tokenizer, lambda: nullcontext(model))
         return _load_judge(model, sampled)
 
     def can_split(self) -> bool:
@@ -131,7 +131,7 @@ class LocalModel(JudgeModel):
             temperature=0.0,
             batch_size=8,
         )
-        sampler = self.sampler or in_process()
+        sampler = self.sampler or default_sampler()
         rows = sampler.sample(judge.sampled, request) if request.prompts else []
         completions = iter(rows)
         seconds = (perf_counter() - start) / max(len(questions), 1)

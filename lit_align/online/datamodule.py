@@ -107,7 +107,8 @@ class Online(TextDataModule):
         check_stage(self, self._stage)
         check_trainer(self, trainer, stage)
         if self.fresh_fraction:
-            self._stage.check_sampler()
+            model = self._stage
+            model.sampler.check(model.base, model.lora, model.tokenizer)
         if stage == "fit":
             trainer.fit_loop.max_epochs = self.rounds
         super().setup(stage)

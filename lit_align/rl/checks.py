@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from lit_align.advantages import Advantage
-from lit_align.checks import check_positive
+from lit_align.checks import check_between, check_positive
 from lit_align.errors import ConfigError
 from lit_align.models.lora import Lora
 from lit_align.rl.critic import Critic
@@ -23,6 +23,8 @@ class RLSettings(Protocol):
     max_new_tokens: int
     temperature: float
     target_kl: float | None
+    importance_sampling_cap: float | None
+    staleness: int
 
 
 def check_settings(stage: RLSettings) -> None:
@@ -33,7 +35,7 @@ def check_settings(stage: RLSettings) -> None:
     """
     for name in ("num_generations", "num_iterations", "num_minibatches"):
         check_positive(name, getattr(stage, name))
-    for name in ("max_new_tokens", "temperature", "target_kl"):
+    for name in ("max_new_tokens", "temperature", "target_kl", "importance_sampling_cap"):
         value = getattr(stage, name)
         if value is not None:
             check_positive(name, value)
@@ -47,7 +49,21 @@ def check_settings(stage: RLSettings) -> None:
         raise ConfigError(
             f"critic.init_from is {stage.critic.init_from!r}, and {estimator} needs no critic; set it to null"
         )
+    check_between("staleness", stage.staleness, 0, 1, "steps between sampling and learning")
     if stage.lora.dropout:
         raise ConfigError(
             f"lora.dropout is {stage.lora.dropout}, which would make ratios noise; set it to 0"
+        )
+
+
+def check_staleness(staleness: int, world_size: int) -> None:
+    """Refuse to sample ahead on several processes.
+
+    Raises:
+        ConfigError: naming both settings.
+    """
+    if staleness and world_size > 1:
+        raise ConfigError(
+            f"staleness is {staleness} and there are {world_size} processes, of which only the first could save what "
+            "is sampled ahead; set staleness to 0 or trainer.devices to 1"
         )

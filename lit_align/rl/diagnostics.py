@@ -21,6 +21,9 @@ MIN_EOS_RATE = 0.05
 MIN_EXPLAINED_VARIANCE = -0.5
 """Explained variance below which the critic is worse than none."""
 
+MAX_SAMPLER_KL = 0.1
+"""Nats a token between what samples and the policy, beyond which they are not two computations of one model."""
+
 
 def find_problems(first: Mapping[str, float], current: Mapping[str, float]) -> dict[str, str]:
     """Problems that the metrics of an iteration show, by name, each with its remedy.
@@ -71,6 +74,12 @@ def find_problems(first: Mapping[str, float], current: Mapping[str, float]) -> d
         problems["critic"] = (
             f"the critic explains {explained_variance:.2f} of the variance of returns, worse than none: advantages are "
             "noise; raise critic.lr or num_generations, or use RLOO, which needs no critic"
+        )
+    sampler_kl = current.get("policy/sampler_kl", 0.0)
+    if sampler_kl > MAX_SAMPLER_KL:
+        problems["sampler"] = (
+            f"what samples is {sampler_kl:.2f} nats a token from the policy: a server may have kept an older adapter "
+            "or have other base weights; compare them, or lower the learning rate if staleness is 1"
         )
     return problems
 

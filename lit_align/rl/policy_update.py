@@ -17,6 +17,7 @@ from lit_align.plugin_calls import call_plugin
 from lit_align.plugin_contracts import require_losses
 from lit_align.rl.actor_critic import ActorCritic, ForwardPass
 from lit_align.rl.critic import Critic
+from lit_align.rl.importance import ImportanceWeights, sum_and_count
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.rollouts import RolloutBatch, TokenField, TokenValues
 from lit_align.rl.scoring import policy_values
@@ -68,6 +69,7 @@ class PolicyUpdate:
         forward_pass: over its only micro-batch of rollouts, if `score_rollouts` has made it.
         scores_policy: whether old log-probabilities are those of its own pass: the policy is still the one that
             sampled, and was not evaluated before.
+        importance: weights for what another distribution than the policy's has sampled; None weighs all tokens alike.
 
     Attributes:
         scored: old log-probabilities and entropy of its own pass.
@@ -83,6 +85,7 @@ class PolicyUpdate:
     ptx_weight: float = 0.0
     forward_pass: ForwardPass | None = None
     scores_policy: bool = False
+    importance: ImportanceWeights | None = None
     scored: list[TokenValues] = field(default_factory=list, init=False)
 
     def losses(self, batch: Batch) -> tuple[Tensor, MetricSums]:
@@ -109,7 +112,7 @@ class PolicyUpdate:
             value_loss = (value_losses * weight).sum()
             loss = loss + self.critic.vf_coef * value_loss
             sums["loss/value"] = (value_loss, weight.sum())
-            sums["val/clipfrac"] = _sum_and_count(value_clipped.float())
+            sums["val/clipfrac"] = sum_and_count(value_clipped.float())
         return loss, sums
 
     def _policy_loss(
@@ -120,9 +123,13 @@ class PolicyUpdate:
         tokens = PolicyTokens(new_logps, old_logps, ref_logps, batch.trees.owner)
         token_losses = call_plugin(self.objective, self.objective, tokens, stored["advantages"])
         require_losses(self.objective, token_losses, new_logps, len(new_logps), "tokens")
-        policy_loss = (token_losses * weight).sum()
+        importance, sums = weight, MetricSums()
+        if self.importance is not None:
+            factors = self.importance.of_tokens(old_logps, stored["sampler_logps"])
+            importance, sums = weight * factors, self.importance.metrics(factors)
+        policy_loss = (token_losses * importance).sum()
         kl = kl_estimates(new_logps, ref_logps)[self.kl.estimator]
-        kl_loss = (kl * weight).sum()
+        kl_loss = (kl * importance).sum()
         loss = policy_loss
         if self.kl.where == "loss":
             loss = loss + self.kl_coefficient * kl_loss
@@ -131,19 +138,19 @@ class PolicyUpdate:
             approx_kl = kl_estimates(old_logps, new_logps)["k3"]
             clipped = self.objective.clip_mask(tokens).float()
         total_weight = weight.sum()
-        sums: MetricSums = {
+        sums |= {
             "loss/policy": (policy_loss, total_weight),
             "loss/kl": (kl_loss, total_weight),
-            "policy/ratio": _sum_and_count(ratio),
-            "policy/approxkl": _sum_and_count(approx_kl),
-            "policy/clipfrac": _sum_and_count(clipped),
+            "policy/ratio": sum_and_count(ratio),
+            "policy/approxkl": sum_and_count(approx_kl),
+            "policy/clipfrac": sum_and_count(clipped),
         }
         return loss, sums
 
     def _ptx_losses(self, batch: Batch) -> tuple[Tensor, MetricSums]:
         """Cross-entropy of demonstrations, at temperature 1: they were not sampled at the policy's temperature."""
         losses = -self.models.tree_forward(batch.trees).logps
-        return self.ptx_weight * losses.sum(), {"loss/ptx": _sum_and_count(losses)}
+        return self.ptx_weight * losses.sum(), {"loss/ptx": sum_and_count(losses)}
 
     @property
     def _stored_names(self) -> list[TokenField]:
@@ -151,6 +158,8 @@ class PolicyUpdate:
         names: list[TokenField] = ["ref_logps", "advantages"]
         if not self.scores_policy:
             names.append("old_logps")
+        if self.importance is not None:
+            names.append("sampler_logps")
         if self.critic is not None:
             names += ["values", "returns"]
         return names
@@ -162,8 +171,3 @@ class PolicyUpdate:
             return weight
         owner = batch.trees.owner
         return 1 / sum_by_response(weight, owner, batch.trees.responses)[owner]
-
-
-def _sum_and_count(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum and number of values; the number is not copied from the host, for which a GPU would wait."""
-    return values.sum(), values.new_full((), len(values))

@@ -16,6 +16,7 @@ from lit_align.types import Batch, Group, Scores, Step, Tree
 TokenField = Literal[
     "old_logps",
     "ref_logps",
+    "sampler_logps",
     "entropy",
     "values",
     "rewards",
@@ -52,6 +53,7 @@ SAMPLE_METRICS = (
     "objective/frac_scores_zero_std",
     "objective/kl_coefficient",
     "policy/sampler_gap",
+    "policy/sampler_kl",
     "val/explained_variance",
 )
 """What `RolloutBatch.metrics` returns; the last is of a run with a critic."""
@@ -92,6 +94,7 @@ class RolloutBatch:
             prompts += [index] * len(tree.responses)
         self.length, self.prompt = torch.tensor(lengths), torch.tensor(prompts)
         self.mask = torch.arange(max(lengths)) < self.length[:, None]
+        self.tokens["sampler_logps"] = self.sampler_logps
 
     def __contains__(self, tree: Tree) -> bool:
         return id(tree) in self._first_row
@@ -177,6 +180,8 @@ class RolloutBatch:
         metrics["objective/kl_coefficient"] = kl_coefficient
         sampler_gap = (self.sampler_logps - self.tokens["old_logps"]).abs()
         metrics["policy/sampler_gap"] = sampler_gap[self.mask].max().item()
+        sampler_kl = kl_estimates(self.sampler_logps, self.tokens["old_logps"])["k3"]
+        metrics["policy/sampler_kl"] = sampler_kl[self.mask].mean().item()
         if with_critic:
             metrics["val/explained_variance"] = self._explained_variance()
         return metrics

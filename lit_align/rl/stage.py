@@ -1,39 +1,6 @@
 """Stage 3a: RL from a reward, PPO and its family (Stiennon et al., 2020, https://arxiv.org/abs/2009.01325).
 
-The implementation details that matter (after Huang et al., 2024, https://arxiv.org/abs/2403.17031), where each is, and
-the test that shows it:
-
-==================================================  =============================  ====================================
-dropout is off while learning                       ``models.load``                test_dropout_of_the_base_is_off
-prompts are padded on the left, with position ids   ``models.generate``            test_sampled_logps_are_those_of_the
-one temperature for sampling and log-probabilities  ``RL.temperature``             test_the_first_iteration_starts_at
-no top-k or top-p truncation                        ``generate.sample``            test_tokens_come_as_often_as_they
-a response ends at the first EOS, itself a token    ``models.generate``            test_sampled_logps_are_those_of_the
-missing-EOS reward and overlong penalty             ``RewardShaping``              test_a_missing_eos_and_a_clipped
-reward model scores the last token                  ``rewards.reward_model``       test_the_folder_scores_as_the_run
-reward model is normalized                          ``RewardModel.normalise``      test_zero_is_an_ordinary_preferred
-critic starts from the reward model, or at zero     ``Critic.initialize``          test_the_critic_starts_from_the
-KL penalty on each token, score on the last         ``RewardShaping``              test_token_rewards_and_returns
-k1, k2 and k3 are logged, one of them is penalized  ``functional.kl``              test_what_is_logged
-KL coefficient fixed or adaptive                    ``KLControl.adapt``            test_the_kl_coefficient_moves
-reward whitening keeps the mean                     ``RL.whiten_rewards``          test_token_rewards_and_returns
-advantages are whitened over all tokens             ``advantages.masked_whiten``   test_whitening_is_torchtunes
-GAE, with no value after the last token             ``advantages.gae``             test_gae_is_its_sum
-the value is that before a token                    ``ActorCritic.values``         test_the_critic_starts_from_the
-value loss is clipped and halved                    ``Critic.losses``              test_the_value_loss_is_the_larger
-ratio clipping, also higher and dual                ``objectives.ppo``             test_a_ratio_is_clipped_on_its_side
-shuffled minibatches; the first ratio is 1          ``shuffled_minibatches``       test_minibatches_are_other_ones_in
-the policy that sampled is not evaluated again      ``rl.scoring``                 test_passes_of_an_iteration
-micro-batches change nothing                        ``LanguageModelStage.update``  test_minibatches_and_budgets_do
-early stop at a target KL                           ``RL.target_kl``               test_an_iteration_ends_where_the
-epsilon of Adam is configurable                     ``RL.optimizer``               test_rates_fall_with_each_update
-learning rate is annealed with each update          ``RL.lr_scheduler``            test_rates_fall_with_each_update
-scores are clipped                                  ``RL.reward_clip``             test_a_missing_eos_and_a_clipped
-metrics to watch are logged                         ``RolloutBatch.metrics``       test_what_is_logged
-the reference is the base model; KL starts at 0     ``models.adapter_set``         test_the_first_iteration_starts_at
-gap between sampler and training pass is logged     ``policy/sampler_gap``         test_the_first_iteration_starts_at
-a resumed run is bit for bit the same               ``StepLoader``, ``step_seed``  test_a_killed_run_goes_on_bit_for_bit
-==================================================  =============================  ====================================
+Its implementation details that matter are listed in `lit_align.rl`.
 """
 
 from __future__ import annotations
@@ -53,14 +20,16 @@ from lit_align.compat.lightning import count_global_step, step_optimizer_uncount
 from lit_align.data.loader import StepLoader
 from lit_align.models.generate import check_context_length
 from lit_align.models.load import disable_dropout, load_config
+from lit_align.models.samplers import SampledModel
 from lit_align.objectives import PolicyObjective
 from lit_align.processes import Processes
 from lit_align.rewards import Reward
 from lit_align.rl.actor_critic import ActorCritic, ForwardPass
-from lit_align.rl.checks import check_settings
+from lit_align.rl.checks import check_settings, check_staleness
 from lit_align.rl.critic import Critic
 from lit_align.rl.diagnostics import RunDiagnostics
 from lit_align.rl.experience import ExperienceBuilder
+from lit_align.rl.importance import IMPORTANCE_METRICS, ImportanceWeights
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.minibatches import Minibatch, shuffled_minibatches
 from lit_align.rl.policy_update import (
@@ -78,6 +47,7 @@ from lit_align.rl.pretraining_mix import (
 from lit_align.rl.reward_shaping import RewardShaping
 from lit_align.rl.rollouts import RESPONSE_METRICS, SAMPLE_METRICS, RolloutBatch
 from lit_align.rl.sample_log import log_samples
+from lit_align.rl.sampled_ahead import SampledAhead, is_last_step, next_prompts
 from lit_align.rl.scoring import OF_POLICY
 from lit_align.seeding import step_seed
 from lit_align.stages.exact_step import MetricSums
@@ -116,6 +86,11 @@ class RL(LanguageModelStage):
         whiten_rewards: scale token rewards to standard deviation 1 over an iteration; their mean stays.
         target_kl: end an iteration when the policy has moved this many nats a token since it sampled; null never does.
         temperature: of sampling, and of the policy and the reference when they are compared.
+        importance_sampling_cap: largest importance weight of a token, for responses that were not sampled from the
+            policy as it computes before an update: by another sampler than InProcess, or with staleness; null weighs
+            all tokens alike.
+        staleness: 1 samples the next step's responses before the policy learns from this step's, by a Served sampler
+            while it learns; 0 samples from the newest policy.
         log_samples_every: iterations between two tables of samples, also in ``samples.jsonl``; 0 logs none.
         settings: settings that all stages share; max_new_tokens is the limit of a response.
     """
@@ -140,6 +115,8 @@ class RL(LanguageModelStage):
         whiten_rewards: bool = False,
         target_kl: float | None = None,
         temperature: float = 1.0,
+        importance_sampling_cap: float | None = 2.0,
+        staleness: int = 0,
         log_samples_every: int = 10,
         **settings: Any,
     ) -> None:
@@ -150,6 +127,8 @@ class RL(LanguageModelStage):
         self.num_minibatches, self.loss_aggregation = num_minibatches, loss_aggregation
         self.target_kl, self.log_samples_every = target_kl, log_samples_every
         self.whiten_rewards = whiten_rewards
+        self.importance_sampling_cap, self.staleness = importance_sampling_cap, staleness
+        self.ahead = SampledAhead(self.sampler)
         self.shaping = RewardShaping(
             self.max_new_tokens, missing_eos_reward, overlong_buffer, reward_clip
         )
@@ -164,7 +143,16 @@ class RL(LanguageModelStage):
     def metric_names(self) -> tuple[str, ...]:
         """Metric names, by the names that dashboards of RLHF use."""
         losses = ("loss/policy", "loss/value", "loss/kl", "loss/ptx")
-        return ("policy/clipfrac", "policy/approxkl", "policy/ratio", "val/clipfrac", *losses)
+        names = ("policy/clipfrac", "policy/approxkl", "policy/ratio", "val/clipfrac", *losses)
+        return names if self.importance is None else (*names, *IMPORTANCE_METRICS)
+
+    @property
+    def importance(self) -> ImportanceWeights | None:
+        """Weights of tokens; None where the policy itself samples, or without a cap."""
+        is_exact = self.sampler.is_exact and not self.staleness
+        if is_exact or self.importance_sampling_cap is None:
+            return None
+        return ImportanceWeights(self.importance_sampling_cap)
 
     def training_names(self) -> list[str]:
         """With the metrics of the samples and of an iteration's updates."""
@@ -182,9 +170,10 @@ class RL(LanguageModelStage):
 
     def setup(self, stage: str) -> None:
         """Check prompt lengths before any weights are loaded."""
+        check_staleness(self.staleness, self.trainer.world_size)
         super().setup(stage)
         if stage != "predict":
-            self.check_sampler()
+            self.sampler.check(self.base, self.lora, self.tokenizer)
         for trees in self.datamodule.trees.values():
             self.check_prompt_lengths(trees)
         if stage == "fit" and self.ptx is not None:
@@ -232,6 +221,7 @@ class RL(LanguageModelStage):
         """One iteration: sample, score, estimate advantages, update the policy, adapt the KL coefficient, log."""
         experience = self.experience_builder()
         rollouts = experience.sample(step.trees, self.global_step)
+        self.sample_ahead(experience, batch_idx)
         minibatches = self.minibatches(rollouts)
         first = next(minibatches)
         forward_pass = experience.score(rollouts, first)
@@ -254,6 +244,16 @@ class RL(LanguageModelStage):
         self.log_step(
             rollouts.logged_step(step, experience.models.share(rollouts.trees)), metrics, grad_norm
         )
+
+    def sample_ahead(self, experience: ExperienceBuilder, batch_idx: int) -> None:
+        """Begin to sample the responses of the next step, if the run has one and they may be a step old."""
+        number = self.global_step + 1
+        is_last = is_last_step(self.trainer, self.global_step)
+        prompts = [] if is_last or not self.staleness else next_prompts(self.trainer, batch_idx)
+        if prompts:
+            request = experience.sampling_request(prompts, number, range(len(prompts)))
+            policy = SampledModel.of_role(self.adapters, self.tokenizer)
+            self.ahead.begin(number, policy, request)
 
     def update_policy(
         self,
@@ -300,7 +300,7 @@ class RL(LanguageModelStage):
             prompts_at_once=self.datamodule.batch_size,
             seed=self.seed,
             folder=self.run_folder,
-            sampler=self.sampler,
+            sampler=self.ahead,
         )
 
     def actor_critic(self) -> ActorCritic:
@@ -350,6 +350,7 @@ class RL(LanguageModelStage):
             ptx_weight=ptx_weight,
             forward_pass=forward_pass,
             scores_policy=scores_policy,
+            importance=self.importance,
         )
 
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, MetricSums]:
@@ -375,12 +376,13 @@ class RL(LanguageModelStage):
             self.diagnostics.draw_reward_kl(self.run_folder / "reward_kl.png")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the KL coefficient, the baseline and the diagnostics too."""
+        """Save the KL coefficient, the baseline, the diagnostics, and what is sampled ahead too."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["rl"] = {
             "kl_coefficient": self.kl_coefficient,
             "recent_rewards": self.recent_rewards,
             "diagnostics": asdict(self.diagnostics),
+            "ahead": self.ahead.state(self.global_step),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -390,4 +392,6 @@ class RL(LanguageModelStage):
         if not self.resumption.has_changed("model.kl"):
             self.kl_coefficient = state["kl_coefficient"]
         self.recent_rewards = state["recent_rewards"]
+        if self.staleness:
+            self.ahead.restore(state.get("ahead", []))
         self.diagnostics = RunDiagnostics(**state["diagnostics"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import AsyncIterator, Awaitable
 from functools import partial
@@ -77,22 +76,18 @@ class BoundedClient:
         """
         return self._wait(self._completions.create(**request))
 
-    def get(self, path: str) -> Any:
-        """The JSON at a path below the address of the API, or at a whole address.
+    def get(self, path: str) -> str:
+        """What is at a path below the address of the API, or at a whole address.
 
         Raises:
             TimeoutError: if it is not complete after ``timeout`` seconds.
             openai.APIError: if the server refuses.
-            ValueError: if it is no JSON.
         """
-        return json.loads(self._wait(self._client.get(path, cast_to=Response)).text)
+        return str(self._wait(self._client.get(path, cast_to=Response)).text)
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        """The JSON that is sent back for ``body``, or its text if it is no JSON; errors as of `get`."""
-        response = self._wait(self._client.post(path, cast_to=Response, body=body))
-        if response.headers.get("content-type", "").startswith("text/plain"):
-            return response.text
-        return json.loads(response.text)
+    def post(self, path: str, body: dict[str, Any]) -> str:
+        """What is sent back for the JSON of ``body``; errors as of `get`."""
+        return str(self._wait(self._client.post(path, cast_to=Response, body=body)).text)
 
     def _wait(self, request: Awaitable[Any]) -> Any:
         future = asyncio.run_coroutine_threadsafe(self._bounded(request), self._loop)

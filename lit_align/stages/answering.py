@@ -18,7 +18,7 @@ from lit_align.models.samplers import (
     SampledModel,
     Sampler,
     SamplingRequest,
-    in_process,
+    default_sampler,
 )
 from lit_align.rewards.base import as_response
 from lit_align.stages.best_of import Answer, BestOf
@@ -46,7 +46,7 @@ class Responder:
     max_new_tokens: int
     temperature: float
     seed: int
-    sampler: Sampler = field(default_factory=in_process)
+    sampler: Sampler = field(default_factory=default_sampler)
 
     def sample(
         self, prompts: Sequence[Sequence[int]], role: str = "policy", **overrides: Any

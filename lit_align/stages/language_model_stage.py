@@ -25,7 +25,7 @@ from lit_align.models.inventory import adapted_layers
 from lit_align.models.layers import model_without_weights, read_layers
 from lit_align.models.load import Base, check_card, load_config, load_model, load_tokenizer
 from lit_align.models.lora import Lora
-from lit_align.models.samplers import Sampler, in_process
+from lit_align.models.samplers import Sampler, default_sampler
 from lit_align.models.tree_forward import TreeForward
 from lit_align.objectives import Objective
 from lit_align.plugins import load_plugins
@@ -119,7 +119,7 @@ class LanguageModelStage(Stage):
         self.chat_template, self.template_kwargs = chat_template, template_kwargs
         self.gradient_checkpointing, self.max_new_tokens = gradient_checkpointing, max_new_tokens
         self.temperature, self.best_of = temperature, best_of
-        self.sampler = sampler or in_process()
+        self.sampler = sampler or default_sampler()
         self.tokens_seen = 0
         self._is_checked = (
             False  # whether its settings were looked through before the data were read
@@ -223,13 +223,9 @@ class LanguageModelStage(Stage):
         """Check the adapter to start from, too, and the sampler that ``predict`` needs."""
         super().setup(stage)
         if stage == "predict":
-            self.check_sampler()
+            self.sampler.check(self.base, self.lora, self.tokenizer)
         if not self._is_checked:
             self.check_init_adapter()
-
-    def check_sampler(self) -> None:
-        """Refuse a model that the sampler cannot sample."""
-        self.sampler.check(self.base, self.lora, self.tokenizer)
 
     def check_init_adapter(self) -> None:
         """Refuse an initial adapter that was trained on another base or under another chat template."""
@@ -357,14 +353,8 @@ class LanguageModelStage(Stage):
     @property
     def responder(self) -> Responder:
         """Answers prompts with the stage's adapters and sampling settings."""
-        return Responder(
-            self.adapters,
-            self.tokenizer,
-            self.max_new_tokens,
-            self.temperature,
-            self.seed,
-            self.sampler,
-        )
+        settings = (self.max_new_tokens, self.temperature, self.seed, self.sampler)
+        return Responder(self.adapters, self.tokenizer, *settings)
 
     def on_predict_start(self) -> None:
         """Give the reward of best-of-N the model in memory."""

@@ -13,6 +13,7 @@ import torch
 from lit_align.advantages.rloo import RLOO
 from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
+from lit_align.models.samplers import SampledModel
 from lit_align.objectives.ppo import PPO
 from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
@@ -84,6 +85,10 @@ class OfflineRL(RL):
         """Sampled responses with everything an update learns from; updates then learn from them."""
         experience = self.experience_builder()
         rollouts = experience.sample(trees, number)
+        if self.staleness:
+            request = experience.sampling_request(trees, number + 1, range(len(trees)))
+            policy = SampledModel.of_role(self.adapters, self.tokenizer)
+            self.ahead.begin(number + 1, policy, request)
         self.estimate_advantages(rollouts)
         return rollouts
 
