@@ -15,7 +15,7 @@ from lit_align import processes as module
 from lit_align.errors import DataError, OtherProcessFailed
 from lit_align.processes import Processes
 from lit_align.rewards import Scores
-from lit_align.rl.response_scores import join_scores
+from lit_align.rl.response_scores import join_scores, split_scores
 from tests.processes import run_processes
 
 WORLD = 3
@@ -79,25 +79,24 @@ def _wait(processes):
     assert not any(signs[:-1])
 
 
-@given(st.integers(1, 5), st.lists(st.integers(1, 3), min_size=1, max_size=8))
-def test_scores_are_joined_in_the_order_of_their_prompts(world, sizes):
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=8))
+def test_scores_are_split_by_tree_and_joined(sizes):
     """Responses are numbered through; a token is worth the number of its response."""
-    trees, totals, tokens = [], [], []
+    trees, lengths = [], []
     for size in sizes:
-        first = sum(map(len, totals))
-        numbers = torch.arange(first, first + size).float()
-        lengths = [1 + (first + k) % 3 for k in range(size)]
-        trees.append(SimpleNamespace(responses=[[0] * length for length in lengths]))
-        totals.append(numbers)
-        tokens.append(numbers.repeat_interleave(torch.tensor(lengths)))
-    shares = []
-    for rank in range(world):
-        if rank < len(sizes):
-            total, token = torch.cat(totals[rank::world]), torch.cat(tokens[rank::world])
-            shares.append(Scores(total, {"half": total / 2}, token))
-        else:
-            shares.append(None)
-    joined = join_scores(shares, trees)
-    assert torch.equal(joined.total, torch.cat(totals))
-    assert torch.equal(joined.parts["half"], torch.cat(totals) / 2)
-    assert torch.equal(joined.tokens, torch.cat(tokens))
+        own = [1 + (len(lengths) + k) % 3 for k in range(size)]
+        trees.append(SimpleNamespace(responses=[[0] * length for length in own]))
+        lengths += own
+    numbers = torch.arange(len(lengths)).float()
+    scores = Scores(
+        numbers, {"half": numbers / 2}, numbers.repeat_interleave(torch.tensor(lengths))
+    )
+    split = split_scores(scores, trees)
+    assert [len(own.total) for own in split] == sizes
+    for own in split:
+        assert own.tokens.unique().tolist() == own.total.tolist()
+        assert torch.equal(own.parts["half"], own.total / 2)
+    joined = join_scores(split)
+    assert torch.equal(joined.total, scores.total)
+    assert torch.equal(joined.parts["half"], scores.parts["half"])
+    assert torch.equal(joined.tokens, scores.tokens)
