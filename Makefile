@@ -36,6 +36,8 @@ proofs: .venv/dev  ## long experiments behind the figures in README.md
 	$(BIN)/python -m tests.proofs.on_policy
 	$(BIN)/python -m tests.proofs.samplers
 	$(BIN)/python -m tests.benchmarks.rl_vs_trl
+	$(BIN)/python -m tests.benchmarks.sampling
+	$(BIN)/python -m tests.proofs.first_hour
 	$(BIN)/python -m tests.proofs.targets
 	$(BIN)/python -m tests.proofs.nouns
 	$(BIN)/python -m tests.proofs.judges

@@ -8,8 +8,12 @@ from typing import TypeVar
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
-BARS_OFF = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
-"""Variables that switch off the bars of huggingface_hub and transformers, and of datasets; read when imported."""
+BARS_OFF = (
+    "HF_HUB_DISABLE_PROGRESS_BARS",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS",
+    "TQDM_DISABLE",
+)
+"""Variables that switch off the bars of huggingface_hub and transformers, of datasets, and of whatever uses tqdm."""
 
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 """Variables of CUDA's allocator, read when torch is imported; the second is an older name."""

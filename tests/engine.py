@@ -19,13 +19,18 @@ from lit_align.models.samplers.served import SEEDS_APART
 SLOW = 20.0  # seconds; no test waits as long
 
 
+def token_noise(scale, vocabulary):
+    """What an engine with other numbers adds to the logit of each token: plus or minus ``scale`` nats."""
+    return scale * (1.0 - 2.0 * (torch.arange(vocabulary) // 2 % 2))
+
+
 class Engine(ThreadingHTTPServer):
     """Answers from a base and the adapters that it was told to load.
 
     Args:
         base: folder of the model.
-        settings: ``name``, ``root`` and ``max_lora_rank`` as told to clients; ``noise``, the standard deviation of
-            what is added to the logit of each token; ``raw``, whether log-probabilities are those at temperature 1.
+        settings: ``name``, ``root`` and ``max_lora_rank`` as told to clients; ``noise``, the scale of
+            `token_noise`; ``raw``, whether log-probabilities are those at temperature 1.
     """
 
     daemon_threads = True
@@ -44,11 +49,10 @@ class Engine(ThreadingHTTPServer):
         self.model, self.tokenizer = load_model(base), load_tokenizer(base)
         self.peft, self.paths, self.lock = None, {}, threading.Lock()
         self.faults, self.calls = [], Counter()
-        noise = torch.randn(
-            self.model.config.vocab_size, generator=torch.Generator().manual_seed(0)
-        )
         self.model.get_output_embeddings().register_forward_hook(
-            lambda head, given, logits: logits + self.settings["noise"] * noise
+            lambda head, given, logits: (
+                logits + token_noise(self.settings["noise"], logits.shape[-1])
+            )
         )
 
     def handle_error(self, request, client_address):

@@ -1,6 +1,7 @@
 """The first hour of somebody without a checkout: the wheel in a fresh environment, commands in an empty folder."""
 
 import json
+import re
 import shutil
 import site
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from lit_align.cli.packaged_configs import config_names
 from lit_align.package_files import FOLDERS
 from tests.cli.test_init import write_rows
+from tests.proofs import first_hour
 from tests.test_installed_plugin import OFFLINE_PIP, environment_variables
 
 ROOT = Path(__file__).parents[1]
@@ -161,3 +163,12 @@ def test_new_plugins_pass_their_tests_and_install(installed, tmp_path):
         "my-loss": {"objective": ["MyLoss"]},
         "lit-align-mine": {"reward": ["Mine"]},
     }
+
+
+def test_the_transcript_is_of_these_commands_and_ends_within_fifteen_minutes():
+    text = first_hour.TRANSCRIPT.read_text()
+    commands = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+    assert commands[-len(first_hour.COMMANDS) :] == list(first_hour.COMMANDS)
+    assert "Traceback" not in text
+    (minutes,) = re.findall(r"From nothing to here: ([\d.]+) minutes", text)
+    assert float(minutes) <= 15

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -88,7 +88,7 @@ class LocalModel(JudgeModel):
             )
         tokenizer = load_tokenizer(self.base, self.chat_template, self.template_kwargs)
         model = load_model(self.base)
-        sampled = SampledModel(self.base.path, tokenizer, partial(nullcontext, model))
+        sampled = SampledModel(self.base.path, tokenizer, lambda: nullcontext(model))
         return _load_judge(model, sampled)
 
     def can_split(self) -> bool:

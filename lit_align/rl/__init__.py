@@ -32,7 +32,7 @@ scores are clipped                                  ``RL.reward_clip``          
 metrics to watch are logged                         ``RolloutBatch.metrics``       test_what_is_logged
 the reference is the base model; KL starts at 0     ``models.adapter_set``         test_the_first_iteration_starts_at
 gap between sampler and training pass is logged     ``policy/sampler_gap``         test_the_first_iteration_starts_at
-what another engine samples is weighted             ``rl.importance``              test_weights_make_it_unbiased
+what another engine samples is weighted             ``rl.importance``              test_the_mean_weight_is_one_and
 a resumed run is bit for bit the same               ``StepLoader``, ``step_seed``  test_a_killed_run_goes_on_bit_for_bit
 ==================================================  =============================  ====================================
 """

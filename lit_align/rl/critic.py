@@ -78,7 +78,10 @@ class Critic:
         """
         clipped_values = values
         if self.clip is not None:
-            clipped_values = old_values + (values - old_values).clamp(-self.clip, self.clip)
+            moves = values - old_values
+            limit = old_values + moves.clamp(-self.clip, self.clip)
+            # a value that is not clipped is no sum, whose rounding would count as clipping
+            clipped_values = torch.where(moves.abs() > self.clip, limit, values)
         squared_errors = (values - returns).square()
         clipped_errors = (clipped_values - returns).square()
         return 0.5 * torch.maximum(squared_errors, clipped_errors), clipped_errors > squared_errors

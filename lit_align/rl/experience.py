@@ -24,7 +24,7 @@ from lit_align.rewards.base import as_response
 from lit_align.rl.actor_critic import ActorCritic, ForwardPass
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.minibatches import Minibatch
-from lit_align.rl.response_scores import join_scores, score_share, score_trees
+from lit_align.rl.response_scores import shared_scores
 from lit_align.rl.reward_shaping import RewardShaping
 from lit_align.rl.rollouts import RolloutBatch
 from lit_align.rl.scoring import score_rollouts
@@ -121,12 +121,8 @@ class ExperienceBuilder:
 
     def _score_responses(self, trees: Sequence[Tree]) -> Scores:
         """Scores of all responses on the CPU, checked before anything is learned from them."""
-        processes = self.models.processes
         try:
-            if not self.reward.can_split():
-                return processes.from_first(partial(score_trees, self.reward, trees))
-            scores = processes.gather(partial(score_share, self.reward, trees, processes))
-            return join_scores(scores, trees)
+            return shared_scores(self.reward, trees, self.models.processes)
         except OtherProcessFailed:  # that one keeps the record
             raise
         except Exception as error:  # the reward may be a plugin's

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,12 +14,24 @@ from lit_align.rewards.base import checked_scores
 from lit_align.types import Tree
 
 
-def score_trees(reward: Reward, trees: Sequence[Tree]) -> Scores:
-    """Scores of all responses of ``trees``, in order.
+def shared_scores(reward: Reward, trees: Sequence[Tree], processes: Processes) -> Scores:
+    """Scores of all responses of ``trees``, in order, of which each process scores some where the reward permits it.
 
     Raises:
         ModelError: if the reward does not give each response, or each token, one finite number.
     """
+
+    def score(places: list[int]) -> list[Scores]:
+        share = [trees[place] for place in places]
+        return split_scores(score_trees(reward, share), share)
+
+    if reward.can_split():
+        return join_scores(processes.share(len(trees), score))
+    return processes.from_first(lambda: score_trees(reward, trees))
+
+
+def score_trees(reward: Reward, trees: Sequence[Tree]) -> Scores:
+    """Scores of all responses of ``trees``, in order."""
     scores = checked_scores(reward, [tree.group for tree in trees])
     tokens = None if scores.tokens is None else scores.tokens.float().cpu()
     if tokens is not None:
@@ -28,39 +40,32 @@ def score_trees(reward: Reward, trees: Sequence[Tree]) -> Scores:
     return Scores(scores.total.float().cpu(), parts, tokens)
 
 
-def score_share(reward: Reward, trees: Sequence[Tree], processes: Processes) -> Scores | None:
-    """Scores of the trees of this process, every ``processes.world``-th; None if it has none."""
-    share = trees[processes.rank :: processes.world]
-    return score_trees(reward, share) if share else None
-
-
-def join_scores(shares: Sequence[Scores | None], trees: Sequence[Tree]) -> Scores:
-    """Scores of all responses of ``trees``, in order.
-
-    Args:
-        shares: of `score_share`, by rank.
-        trees: of all processes.
-    """
-    present = [share for share in shares if share is not None]
+def split_scores(scores: Scores, trees: Sequence[Tree]) -> list[Scores]:
+    """The scores of each tree."""
     sizes = [len(tree.responses) for tree in trees]
+    split = []
+    for total in torch.split(scores.total, sizes):
+        split.append(Scores(total, {}))
+    for name, values in scores.parts.items():
+        for index, part in enumerate(torch.split(values, sizes)):
+            split[index] = split[index]._replace(parts={**split[index].parts, name: part})
+    if scores.tokens is not None:
+        for index, tokens in enumerate(torch.split(scores.tokens, _token_counts(trees))):
+            split[index] = split[index]._replace(tokens=tokens)
+    return split
+
+
+def join_scores(split: Sequence[Scores]) -> Scores:
+    """The scores of several trees, in order."""
     parts = {}
-    for name in present[0].parts:
-        parts[name] = _join([share.parts[name] for share in present], sizes)
-    tokens = [share.tokens for share in present if share.tokens is not None]
-    return Scores(
-        _join([share.total for share in present], sizes),
-        parts,
-        _join(tokens, _token_counts(trees)) if tokens else None,
-    )
+    for name in split[0].parts:
+        parts[name] = _join(scores.parts[name] for scores in split)
+    tokens = [scores.tokens for scores in split if scores.tokens is not None]
+    return Scores(_join(scores.total for scores in split), parts, _join(tokens) if tokens else None)
 
 
-def _join(shares: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
-    """One tensor of the pieces that are dealt to ``shares`` in turn, of these sizes."""
-    pieces: list[Tensor] = [torch.zeros(0)] * len(sizes)
-    for rank, share in enumerate(shares):
-        own_sizes = list(sizes[rank :: len(shares)])
-        pieces[rank :: len(shares)] = torch.split(share, own_sizes)
-    return torch.cat(pieces)
+def _join(pieces: Iterable[Tensor]) -> Tensor:
+    return torch.cat([*pieces])
 
 
 def _token_counts(trees: Sequence[Tree]) -> list[int]:

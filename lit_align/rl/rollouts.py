@@ -104,9 +104,9 @@ class RolloutBatch:
         first = self._first_row[id(tree)]
         return range(first, first + len(tree.responses))
 
-    def logged_step(self, step: Step) -> Step:
-        """The step of prompts with the sampled responses as its trees, whose tokens the log counts."""
-        batch = step.batches[0]._replace(source=tuple(self.trees))
+    def logged_step(self, step: Step, share: Sequence[Tree]) -> Step:
+        """The step of prompts with a process's share of the responses as its trees, whose tokens the log counts."""
+        batch = step.batches[0]._replace(source=tuple(share))
         return step._replace(batches=(batch,), tokens=int(self.length.sum()))
 
     def set_tokens(self, computed: Sequence[TokenValues]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer
@@ -88,7 +89,7 @@ class SampledAhead(Sampler):
         self._ahead = []
         for entry in saved:
             rows = [[Completion(*parts) for parts in row] for row in entry["completions"]]
-            self._ahead.append(Ahead(entry["step"], entry["key"], _Once(lambda rows=rows: rows)))
+            self._ahead.append(Ahead(entry["step"], entry["key"], _Once(partial(list, rows))))
 
 
 class _Once:

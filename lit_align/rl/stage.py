@@ -241,7 +241,9 @@ class RL(LanguageModelStage):
         self.diagnostics.observe(rollout_metrics, self.global_step)
         metrics = {**rollout_metrics, **update_metrics}
         grad_norm = torch.tensor(metrics.pop("grad_norm"))
-        self.log_step(rollouts.logged_step(step), metrics, grad_norm)
+        self.log_step(
+            rollouts.logged_step(step, experience.models.share(rollouts.trees)), metrics, grad_norm
+        )
 
     def sample_ahead(self, experience: ExperienceBuilder, batch_idx: int) -> None:
         """Begin to sample the responses of the next step, if the run has one and they may be a step old."""
@@ -355,10 +357,6 @@ class RL(LanguageModelStage):
         """Summed loss of one micro-batch of the current update, and sums of its metrics."""
         assert self._policy_update is not None
         return self._policy_update.losses(batch)
-
-    def num_computed(self, step: Step) -> int:
-        """Tokens of all samples, which every process knows."""
-        return sum(tree.tokens for tree in step.trees)
 
     def step_optimizer(self) -> None:
         """Run the optimizer; `training_step` counts the iteration as one global step."""

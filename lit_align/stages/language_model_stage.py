@@ -310,7 +310,8 @@ class LanguageModelStage(Stage):
     def log_step(self, step: Step, metrics: dict[str, float], norm: Tensor | float) -> None:
         """Log one step's metrics and its speed."""
         self.tokens_seen += step.tokens
-        speed = self.num_computed(step) / (time.perf_counter() - self._started)
+        num_tokens = sum(tree.tokens for tree in step.trees)
+        speed = num_tokens * self.trainer.world_size / (time.perf_counter() - self._started)
         self.log_numbers({"loss": metrics.pop("loss"), "tokens/s": speed}, prog_bar=True)
         self.log_rates()
         # in double precision: tokens pass the integers of single precision
@@ -320,10 +321,6 @@ class LanguageModelStage(Stage):
             "skipped_steps": float(self.skipped),
         }
         self.log_numbers({**metrics, "grad_norm": norm, **counts})
-
-    def num_computed(self, step: Step) -> int:
-        """Tokens of a step, prompts included; an estimate where other processes have shares of it."""
-        return sum(tree.tokens for tree in step.trees) * self.trainer.world_size
 
     def validation_step(self, step: Step, batch_idx: int) -> None:
         """Add one step to the validation metrics."""

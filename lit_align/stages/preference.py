@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
@@ -91,6 +92,15 @@ class Preference(LanguageModelStage):
         self._reference = RememberedReference(self)
         self._warned_of_shift = False
         self._is_reference_checked = False
+
+    def check_before_data(self, trainer: Trainer, data: Any) -> None:
+        """Refuse several processes for an objective that needs a whole step at once, too."""
+        if self.objective.couples_batch and trainer.world_size > 1:
+            raise ConfigError(
+                f"{type(self.objective).__name__} looks at all items of a step together, and {trainer.world_size} "
+                "processes would share them; set trainer.devices and trainer.num_nodes to 1"
+            )
+        super().check_before_data(trainer, data)
 
     @property
     def metric_names(self) -> tuple[str, ...]:

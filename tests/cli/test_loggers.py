@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from lit_align.__main__ import BARS_OFF
 from lit_align.cli.loggers import PACKAGES, make_loggers
 from lit_align.cli.main import main
 from tests.stages.runs import ROOT, arguments, folder_of, write_pairs
@@ -120,8 +121,7 @@ def test_trackio_gets_every_metric(tiny, tmp_path, monkeypatch):
 def test_a_log_file_holds_no_bars_of_other_libraries(tiny, tmp_path):
     """Those of transformers are drawn while weights load."""
     pairs = write_pairs(tmp_path / "pairs.jsonl")
-    bars = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
-    environment = {name: value for name, value in os.environ.items() if name not in bars}
+    environment = {name: value for name, value in os.environ.items() if name not in BARS_OFF}
     process = subprocess.run(
         [
             *(sys.executable, "-m", "lit_align"),
@@ -134,3 +134,12 @@ def test_a_log_file_holds_no_bars_of_other_libraries(tiny, tmp_path):
         check=True,
     )
     assert "it/s" not in process.stdout + process.stderr
+    conversion = "from lit_align.__main__ import main; main(['--version'])\nfrom tqdm.auto import tqdm; list(tqdm([1]))"
+    process = subprocess.run(
+        [sys.executable, "-c", conversion],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert process.stderr == ""

@@ -94,9 +94,9 @@ def main() -> None:
             print(texts[-1], flush=True)
             if done.returncode:
                 raise SystemExit(f"{command!r} ended with {done.returncode}")
-    texts.append(f"From nothing to here: {(time.monotonic() - began) / 60:.1f} minutes.")
-    print(texts[-1])
-    TRANSCRIPT.write_text("\n\n".join(texts).replace(name, "~") + "\n")
+        texts.append(f"From nothing to here: {(time.monotonic() - began) / 60:.1f} minutes.")
+        print(texts[-1])
+        TRANSCRIPT.write_text("\n\n".join(texts).replace(name, "~") + "\n")
 
 
 if __name__ == "__main__":

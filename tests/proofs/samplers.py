@@ -19,8 +19,8 @@ from lit_align.objectives.policy_gradient import PolicyGradient
 from lit_align.objectives.ppo import PPO
 from lit_align.rl.kl_control import KLControl
 from tests import tiny
-from tests.engine import running
-from tests.rl.listable import TREE, biased_optimum, distance, listable, optimum, token_noise
+from tests.engine import running, token_noise
+from tests.rl.listable import TREE, biased_optimum, distance, listable, optimum
 
 RESULTS = Path(__file__).with_suffix(".json")
 CAP = 10.0  # so high that it cuts nothing: what is shown are the weights
@@ -64,7 +64,7 @@ def learn(words: Path, arm: str, noise: float, staleness: int, weighted: bool) -
         module.learn([TREE], ITERATIONS, LR)
     figures = {"before": before, "to the optimum": distance(wanted, module)}
     if kl.where == "loss":
-        biased = biased_optimum(module, token_noise(noise).double())
+        biased = biased_optimum(module, token_noise(noise, 8).double())
         figures["to the biased optimum"] = distance(biased, module)
         figures["between the optima"] = (wanted.exp() * (wanted - biased)).sum().item()
     return {**figures, "cpu_seconds": process_time() - start}

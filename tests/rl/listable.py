@@ -13,6 +13,7 @@ from lit_align.rewards.pattern import Pattern
 from lit_align.rewards.weighted import Weighted
 from lit_align.rl.critic import Critic
 from lit_align.types import Group, Tree
+from tests.engine import token_noise
 from tests.rl.on_policy import OfflineRL
 
 TREE = Tree([3, 5], [], [], Group("", []))
@@ -69,7 +70,7 @@ def biased_optimum(module, noise):
     """
     reference, reward, beta = logps_of(module, "reference"), earned(module), module.kl.coefficient
     logps = optimum(module)
-    for _ in range(20_000):
+    for _ in range(5_000):
         mu, pi = (logps + noise).softmax(-1), logps.exp()
         f = reward - (mu * reward).sum() - beta * (logps - reference)
         logps = (logps + 0.5 * (mu * f - pi * (mu * f).sum())).log_softmax(-1)
@@ -81,17 +82,12 @@ def distance(wanted, module, role="policy"):
     return kl_div(logps_of(module, role), wanted, log_target=True, reduction="sum").item()
 
 
-def token_noise(scale, vocabulary=8):
-    """What an engine with other numbers adds to the logit of each token."""
-    return scale * torch.randn(vocabulary, generator=torch.Generator().manual_seed(0))
-
-
 @dataclass(frozen=True)
 class Noisy(InProcess):
     """The model in memory with other logits, as an engine has them.
 
     Args:
-        scale: standard deviation of what is added, in nats.
+        scale: of `token_noise`.
     """
 
     is_exact: ClassVar[bool] = False

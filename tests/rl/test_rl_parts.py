@@ -252,6 +252,10 @@ def test_the_value_loss_is_the_larger_half_square():
     losses, clipped = Critic(clip=0.2).losses(values, before, right)
     torch.testing.assert_close(losses, torch.tensor([0.5 * 0.8**2, 0.0]))
     assert clipped.tolist() == [True, False]
+    random = torch.Generator().manual_seed(0)
+    before, moves = torch.randn(2, 1000, generator=random)
+    held = Critic(clip=0.2).losses(before + moves.clamp(-0.1, 0.1), before, torch.ones(1000))[1]
+    assert not held.any()  # rounding is no clipping
     torch.testing.assert_close(
         Critic(clip=None).losses(values, before, right)[0], torch.tensor([0.125, 0.0])
     )

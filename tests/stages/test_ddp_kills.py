@@ -4,7 +4,7 @@ import pytest
 
 from tests.kills import Kill, Runs, differences, metrics, warm_up
 
-LIMIT = "--trainer.max_steps=4"
+LIMIT = "--trainer.max_steps=3"
 STAGES = {
     "PPO": (2, 1, ("--save_every=1",)),
     "rounds": (2, 0, ("--save_every=1", "--data.rounds=2", "--data.round_size=8")),
@@ -27,7 +27,7 @@ def test_a_killed_process_ends_the_run_which_goes_on_bit_for_bit(stage, folder):
     limits = runs.limits(LIMIT)
     undisturbed = folder / stage / "undisturbed"
     assert runs.run(undisturbed, limits=limits) == 0, runs.output()
-    assert sum(bool(row["loss"]) for row in metrics(undisturbed / "0")) == 4
+    assert sum(bool(row["loss"]) for row in metrics(undisturbed / "0")) >= 3
     killed = folder / stage / "killed"
     kill = Kill(step, "on_train_batch_start", rank=rank)
     assert runs.run(killed, *kill.options, limits=limits) == -9

@@ -294,6 +294,14 @@ def test_shares_of_the_weights_are_refused_in_python_too(strategy):
         require_whole_copies(SimpleNamespace(strategy=object.__new__(strategy)))
 
 
+def test_an_objective_that_needs_whole_steps_runs_on_one_process(tiny, tmp_path, capsys):
+    several = ("--trainer.devices=2", "--trainer.strategy=ddp", "--model.objective=KTOPair")
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments(tiny, write_pairs(tmp_path / "pairs.jsonl"), tmp_path / "run", *several))
+    said = capsys.readouterr().err
+    assert "KTOPair looks at all items of a step together, and 2 processes would share them" in said
+
+
 def test_whole_copies_are_not_refused():
     require_whole_copies(Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False))
     require_whole_copies(Trainer(accelerator="cpu", devices=1, logger=False))

@@ -122,15 +122,8 @@ class Sampler(ABC):
         return lambda: completions
 
 
-def default_sampler() -> Sampler:
-    """The sampler that is used where none is set."""
-    from lit_align.models.samplers.in_process import InProcess
-
-    return InProcess()
-
-
 def request_settings(request: SamplingRequest) -> dict[str, Any]:
     """Arguments of `lit_align.models.generate.sample` after the prompts."""
-    names = ("max_new_tokens", "temperature", "num_generations", "seed")
-    names += ("prompt_indices", "batch_size", "token_budget")
-    return {name: getattr(request, name) for name in names}
+    settings = dict(vars(request))
+    del settings["prompts"], settings["step"]
+    return settings

@@ -91,10 +91,11 @@ class Continuous(Sampler):
             auto_switch_to_flash=False,  # attention is that of the training pass
         )
         prompts = [list(prompt) for prompt in request.prompts]
-        outputs = base.generate_batch(prompts, generation, batching, warmup=_uses_graphs(base))
+        generate: Any = base.generate_batch
+        outputs = generate(prompts, generation, batching, warmup=base.device.type == "cuda")
         return _completions(outputs, request, frozenset(stop_tokens))
 
-    def _sizes(self, base: PreTrainedModel, request: SamplingRequest) -> dict[str, int | None]:
+    def _sizes(self, base: PreTrainedModel, request: SamplingRequest) -> dict[str, Any]:
         """Sizes of the cache and of a pass; on a CPU those that the request needs, not a share of all memory."""
         if base.device.type != "cpu":
             return {"max_batch_tokens": self.max_batch_tokens}
@@ -128,10 +129,6 @@ def _completions(
         ids = list(output.generated_tokens)
         completions.append(Completion(ids, list(output.logprobs), ids[-1] in stop_tokens))
     return [completions[start : start + count] for start in range(0, num_wanted, count)]
-
-
-def _uses_graphs(base: PreTrainedModel) -> bool:
-    return bool(base.device.type == "cuda")
 
 
 def _check_layers(config: Any) -> None:

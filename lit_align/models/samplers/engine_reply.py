@@ -16,7 +16,7 @@ class Expected(NamedTuple):
     Args:
         model: the name that was asked.
         prompt: token ids that were sent.
-        count: completions.
+        num_completions: of the prompt.
         max_tokens: of a completion.
         stop_tokens: that end one.
         vocabulary: number of tokens there are.
@@ -24,7 +24,7 @@ class Expected(NamedTuple):
 
     model: str
     prompt: Sequence[int]
-    count: int
+    num_completions: int
     max_tokens: int
     stop_tokens: frozenset[int]
     vocabulary: int
@@ -54,9 +54,9 @@ def parse_completions(reply: Any, expected: Expected) -> list[Completion]:
         ) from error
     if model != expected.model:
         raise UnreadableReply(f"an answer of {model!r}, when {expected.model!r} was asked")
-    if len(parsed) != expected.count:
+    if len(parsed) != expected.num_completions:
         raise UnreadableReply(
-            f"{len(parsed)} of {expected.count} completions of a prompt", retryable=True
+            f"{len(parsed)} of {expected.num_completions} completions of a prompt", retryable=True
         )
     completions = []
     for choice, ids, logps, reason in parsed:

@@ -27,6 +27,11 @@ class InProcess(Sampler):
             return sample(base, model.tokenizer, request.prompts, **request_settings(request))
 
 
+def default_sampler() -> Sampler:
+    """The sampler that is used where none is set."""
+    return InProcess()
+
+
 @hookimpl
 def register_samplers(register: Register) -> None:
     register(InProcess)

@@ -42,12 +42,14 @@ SEEDS_APART = 1024
 
 @dataclass(frozen=True)
 class Served(Sampler):
-    """Sample by an engine behind an OpenAI-compatible server, such as vLLM (its API as of 0.33).
+    """Sample by an engine behind an OpenAI-compatible server, such as vLLM.
 
-    Before completions are sampled, the adapter is written as a PEFT folder and loaded into the server under a new name;
-    the one before is unloaded. Nothing is merged into the base. Start the server with the same base, ``--enable-lora``,
-    a ``--max-lora-rank`` of at least model.lora.r and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment; for a
-    temperature other than 1 also with ``--logprobs-mode processed_logprobs``. Token ids go both ways.
+    Its calls are those of vLLM's documentation and source about version 0.33,
+    https://docs.vllm.ai/en/latest/features/lora/. Before completions are sampled, the adapter is written as a PEFT
+    folder and loaded into the server under a new name; the one before is unloaded. Nothing is merged into the base.
+    Token ids go both ways. Start the server with the same base, ``--enable-lora``, a ``--max-lora-rank`` of at least
+    model.lora.r and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment; for a temperature other than 1 also with
+    ``--logprobs-mode processed_logprobs``.
 
     The engine's numbers are not those of the training pass; RL corrects that by importance weights. Each prompt has a
     seed by its place, but an engine does not promise equal answers to equal seeds.

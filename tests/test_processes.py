@@ -1,0 +1,102 @@
+"""Work that processes share: in order, whoever did it; the first that fails says why; who waits gets signs."""
+
+import os
+import time
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lit_align import processes as module
+from lit_align.errors import DataError, OtherProcessFailed
+from lit_align.processes import Processes
+from lit_align.rewards import Scores
+from lit_align.rl.response_scores import join_scores, split_scores
+from tests.processes import run_processes
+
+WORLD = 3
+
+
+def test_processes_share_work(tmp_path):
+    output = tmp_path / "output.txt"
+    assert run_processes(WORLD, _share, output) == [0] * WORLD, output.read_text()
+
+
+def _share():
+    """What each process does and finds."""
+    rank = int(os.environ["LOCAL_RANK"])
+    dist.init_process_group("gloo", rank=rank, world_size=WORLD)
+    processes = Processes(rank, WORLD, torch.device("cpu"))
+    for count in (0, 1, 2, 3, 7):
+        shared = processes.share(count, lambda places: [(place, rank) for place in places])
+        assert shared == [(place, place % WORLD) for place in range(count)]
+    assert processes.gather(lambda: rank) == [0, 1, 2]
+    assert processes.sum(torch.tensor([1.0, rank])).tolist() == [3.0, 3.0]
+    _fail(processes)
+    _wait(processes)
+    dist.destroy_process_group()
+
+
+def _fail(processes):
+    """Two of them fail in their shares, then the first alone in what it does for all."""
+
+    def broken(number):
+        if number:
+            raise DataError(f"row {number} is odd")
+
+    expected = DataError if processes.rank == 1 else OtherProcessFailed
+    with pytest.raises(expected, match="row 1 is odd"):
+        processes.gather(partial(broken, processes.rank))
+    expected = DataError if processes.is_first else OtherProcessFailed
+    with pytest.raises(expected, match="row 5 is odd"):
+        processes.from_first(partial(broken, 5))
+
+
+def _wait(processes):
+    """The first works for longer than a sign takes."""
+    module.SECONDS_BETWEEN_SIGNS = 0.01
+    signs = []
+    send = Processes._send_sign
+
+    def count(self, *, is_done):
+        signs.append(send(self, is_done=is_done))
+        return signs[-1]
+
+    Processes._send_sign = count
+
+    def work():
+        while len(signs) < 3:
+            time.sleep(0.01)
+        return processes.rank
+
+    assert processes.from_first(work) == 0
+    assert len(signs) > 3
+    assert signs[-1]
+    assert not any(signs[:-1])
+
+
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=8))
+def test_scores_are_split_by_tree_and_joined(sizes):
+    """Responses are numbered through; a token is worth the number of its response."""
+    trees, lengths = [], []
+    for size in sizes:
+        own = [1 + (len(lengths) + k) % 3 for k in range(size)]
+        trees.append(SimpleNamespace(responses=[[0] * length for length in own]))
+        lengths += own
+    numbers = torch.arange(len(lengths)).float()
+    scores = Scores(
+        numbers, {"half": numbers / 2}, numbers.repeat_interleave(torch.tensor(lengths))
+    )
+    split = split_scores(scores, trees)
+    assert [len(own.total) for own in split] == sizes
+    for own in split:
+        assert own.tokens.unique().tolist() == own.total.tolist()
+        assert torch.equal(own.parts["half"], own.total / 2)
+    joined = join_scores(split)
+    assert torch.equal(joined.total, scores.total)
+    assert torch.equal(joined.parts["half"], scores.parts["half"])
+    assert torch.equal(joined.tokens, scores.tokens)
