@@ -66,7 +66,8 @@ def main(arguments: list[str] | None = None) -> None:
     _let_segments_grow()
     try:
         _run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is under a launcher that closes it
+            sys.stdout.flush()
     except (OSError, SystemExit) as error:
         from lit_align.cli.closed_pipe import leave_quietly, reader_is_gone
 

@@ -10,6 +10,7 @@ from typing import Any
 from lit_align.checkpoint_files import find_checkpoint, read_checkpoint
 from lit_align.errors import ModelError
 
+DEPRECATED_NAME = "`is_gradient_checkpointing` is deprecated"
 MISSING_KEYS = "Found keys that are in the model state dict but not in the checkpoint"
 
 
@@ -28,6 +29,8 @@ def load(path: str | Path, **settings: Any) -> Any:
     with warnings.catch_warnings():
         # a checkpoint holds the trained weights only, never those of the base
         warnings.filterwarnings("ignore", MISSING_KEYS)
+        # PEFT asks for the attribute
+        warnings.filterwarnings("ignore", DEPRECATED_NAME, FutureWarning)
         return stage_class.load_from_checkpoint(file, weights_only=True, **settings).eval()
 
 

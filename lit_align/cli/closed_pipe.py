@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+import traceback
 from typing import TextIO
 
 READER_GONE = 128 + 13
@@ -20,9 +21,16 @@ def reader_is_gone(error: BaseException) -> bool:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, BrokenPipeError):
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, SystemExit):  # rich's, which has closed the pipe already
-        return cause is not None
-    return cause is not None and any(_is_broken(stream.fileno()) for stream in _streams())
+    if cause is None:
+        return False
+    if isinstance(error, SystemExit) and _is_raised_by_rich(error):  # which has closed the pipe
+        return True
+    return any(_is_broken(stream.fileno()) for stream in _streams())
+
+
+def _is_raised_by_rich(error: BaseException) -> bool:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith("rich.")
 
 
 def leave_quietly() -> None:

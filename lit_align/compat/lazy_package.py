@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
+
+_RUNNING = threading.RLock()
+"""Held while an ``__init__`` runs: another thread waits for the end."""
 
 
 class LazyPackage(ModuleType):
@@ -36,16 +41,29 @@ class LazyPackage(ModuleType):
 
     def import_in_order(self) -> None:
         """From now on run the ``__init__`` before a module is imported, for modules that rely on its order."""
-        self.__path__ = _OrderedPath(self)
+        sys.meta_path.insert(0, _InOrder(self))
 
     def run(self) -> None:
-        """Run the ``__init__``; from here on this is a package as any other."""
-        spec, after = self.__dict__["__spec__"], self.__dict__.pop("_after")
-        self.__class__ = ModuleType  # type: ignore[assignment]
-        self.__path__ = list(spec.submodule_search_locations or [])
-        spec.loader.exec_module(self)
-        if after is not None:
-            after()
+        """Run the ``__init__``; from here on this is a package as any other.
+
+        Raises:
+            Exception: what the ``__init__`` raises; the package is then not imported.
+        """
+        with _RUNNING:
+            if not isinstance(self, LazyPackage):  # its class has changed meanwhile
+                return
+            spec, after = self.__dict__["__spec__"], self.__dict__.pop("_after")
+            self.__class__ = ModuleType  # type: ignore[assignment]
+            spec._initializing = True  # as the import system marks a module that is not complete
+            try:
+                spec.loader.exec_module(self)
+            except BaseException:
+                sys.modules.pop(spec.name, None)
+                raise
+            finally:
+                spec._initializing = False
+            if after is not None:
+                after()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -54,17 +72,35 @@ class LazyPackage(ModuleType):
         return getattr(self, name)
 
 
-class _OrderedPath(list[str]):
-    """Where a package's modules are; they are looked for after its ``__init__`` has run."""
+class _InOrder(MetaPathFinder):
+    """Runs a package's ``__init__`` before one of its modules is imported, which it may import itself."""
 
     def __init__(self, package: LazyPackage) -> None:
-        super().__init__(package.__path__)
-        self.package = package
+        self.package, self.prefix = package, f"{package.__name__}."
 
-    def __iter__(self) -> Iterator[str]:
-        if isinstance(self.package, LazyPackage):  # its class changes
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if not fullname.startswith(self.prefix):
+            return None
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        if isinstance(self.package, LazyPackage):
             self.package.run()
-        return super().__iter__()
+        # taken out, or the import system would follow the module's own spec and execute it again
+        module = sys.modules.pop(fullname, None)
+        return None if module is None else ModuleSpec(fullname, _Imported(module))
+
+
+class _Imported(Loader):
+    """Gives a module that is imported already, so that it is not executed a second time."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module, self.spec = module, module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.spec
 
 
 def put_lazy_package(
@@ -88,6 +124,8 @@ def put_lazy_package(
 
 
 def is_imported(name: str) -> bool:
-    """Whether a module is imported, a package's ``__init__`` included."""
+    """Whether a module is imported, a package's ``__init__`` included and at its end."""
     module = sys.modules.get(name)
-    return module is not None and not isinstance(module, LazyPackage)
+    if module is None or isinstance(module, LazyPackage):
+        return False
+    return not getattr(module.__spec__, "_initializing", False)

@@ -51,3 +51,16 @@ def test_the_broken_pipe_of_something_else_is_told():
     )
     assert done.returncode == 1
     assert "a server went away" in done.stderr
+
+
+def test_output_that_is_closed_from_the_start_is_no_failure():
+    """As under a launcher that gives a program no output."""
+    done = subprocess.run(
+        f"{sys.executable} -m lit_align --version >&-",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment_variables(),
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -108,6 +108,41 @@ from scipy.optimize import minimize_scalar
 assert abs(minimize_scalar(lambda x: (x - 2) ** 2).x - 2) < 1e-6
 """
 
+MODULES = """
+from lit_align.compat.lazy_package import is_imported
+from lit_align.compat.light_imports import import_lightning
+
+import_lightning()
+import torch
+import torch._dynamo.eval_frame as frames  # the first that is asked of either package is a module of it
+assert torch._dynamo.OptimizedModule is frames.OptimizedModule and is_imported("torch._dynamo")
+assert isinstance(torch.compile(torch.nn.Linear(2, 2), backend="eager"), frames.OptimizedModule)
+import torch._dynamo.utils as utils
+assert torch._dynamo.convert_frame.counters is utils.counters
+assert frames.__spec__.origin == frames.__file__
+from scipy.optimize._linesearch import LineSearchWarning
+from scipy.optimize import _optimize
+assert _optimize.LineSearchWarning is LineSearchWarning
+"""
+
+FAILURE = """
+import sys
+from importlib.machinery import ModuleSpec
+from lit_align.compat.lazy_package import LazyPackage, is_imported
+
+class Broken:
+    def exec_module(self, module):
+        assert not is_imported("broken")  # while it runs
+        raise ImportError("a part is missing")
+
+package = sys.modules["broken"] = LazyPackage(ModuleSpec("broken", Broken(), is_package=True), {})
+try:
+    package.anything
+except ImportError as error:
+    assert str(error) == "a part is missing"
+assert "broken" not in sys.modules
+"""
+
 BITSANDBYTES = """
 import sys
 import torch
@@ -126,7 +161,9 @@ import_bitsandbytes()
 """
 
 
-@pytest.mark.parametrize("script", [WITHOUT_THE_COMPILER, TORCHMETRICS, SCIPY, BITSANDBYTES])
+@pytest.mark.parametrize(
+    "script", [WITHOUT_THE_COMPILER, TORCHMETRICS, SCIPY, MODULES, FAILURE, BITSANDBYTES]
+)
 def test_what_is_imported_late_is_all_there(script):
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False

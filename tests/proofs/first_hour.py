@@ -85,7 +85,7 @@ def main() -> None:
                 text=True,
                 check=False,
             )
-            shown = command.replace(str(ROOT), "lit_align").replace(sys.executable, "python3")
+            shown = command.replace(sys.executable, "python3").replace(str(ROOT), "lit_align")
             lines = [] if command in install and not done.returncode else plain(done.stdout)
             if len(lines) > SHOWN:
                 lines = [*lines[: SHOWN // 2], "[...]", *lines[-SHOWN // 2 :]]
