@@ -183,3 +183,16 @@ def test_the_hardware_table_is_what_the_planner_says(task, billions, card):
     key = {"task": task, "billions": billions, "card": card}
     (row,) = [row for row in rows if row.items() >= key.items()]
     assert row["chosen"] == chosen(task, billions, card)
+
+
+def test_sampling_and_rl_are_as_quick_as_the_readme_says():
+    readme = " ".join((PROOF.parents[2] / "README.md").read_text().split())
+    sampling = json.loads((PROOF.parent / "sampling.json").read_text())
+    for name in ("none", "nf4"):
+        assert sampling[name]["gate"]["greedy responses that are the same"] == 8
+        assert sampling[name]["ratio"] > 1
+    whole, packed = (f"{sampling[name]['ratio']:.2f} times" for name in ("none", "nf4"))
+    assert f"{whole} the tokens a CPU-second of transformers' `generate` in float32" in readme
+    assert f"and {packed} in 4 bits" in readme
+    updates = json.loads((PROOF.parent / "rl_vs_trl.json").read_text())["ratio"]
+    assert f"scoring and update take {updates:.2f} times less CPU time" in readme
