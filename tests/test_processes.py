@@ -1,6 +1,8 @@
 """Work that processes share: in order, whoever did it; the first that fails says why; who waits gets signs."""
 
 import os
+import re
+import threading
 import time
 from functools import partial
 from types import SimpleNamespace
@@ -12,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_align import processes as module
-from lit_align.errors import DataError, OtherProcessFailed
+from lit_align.errors import DataError, OtherProcessFailed, PluginError
 from lit_align.processes import Processes
 from lit_align.rewards import Scores
 from lit_align.rl.response_scores import join_scores, split_scores
+from lit_align.types import Group
 from tests.processes import run_processes
 
 WORLD = 3
@@ -37,6 +40,7 @@ def _share():
     assert processes.gather(lambda: rank) == [0, 1, 2]
     assert processes.sum(torch.tensor([1.0, rank])).tolist() == [3.0, 3.0]
     _fail(processes)
+    _refuse_to_send(processes)
     _wait(processes)
     dist.destroy_process_group()
 
@@ -54,6 +58,22 @@ def _fail(processes):
     expected = DataError if processes.is_first else OtherProcessFailed
     with pytest.raises(expected, match="row 5 is odd"):
         processes.from_first(partial(broken, 5))
+
+
+def _refuse_to_send(processes):
+    """A result of a plugin that cannot be sent ends the work on all of them, with its place in the result."""
+    sendable = Group("Say one.", ["one"])
+    secrets = {"locks": threading.Lock(), "rows": (n for n in ()), "check": lambda text: text}
+    for name, secret in secrets.items():
+        group = sendable._replace(extra={name: secret})
+        message = re.escape(f"[1].extra['{name}'] of what a process has computed is a ")
+        expected = PluginError if processes.rank == 2 else OtherProcessFailed
+        with pytest.raises(expected, match=message):
+            processes.gather(lambda own=group: [sendable, own if processes.rank == 2 else sendable])
+        expected = PluginError if processes.is_first else OtherProcessFailed
+        with pytest.raises(expected, match=message):
+            processes.from_first(lambda own=group: [sendable, own])
+    assert processes.gather(lambda: sendable) == [sendable] * WORLD
 
 
 def _wait(processes):
