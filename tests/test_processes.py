@@ -4,6 +4,7 @@ import os
 import re
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 
@@ -14,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_align import processes as module
-from lit_align.errors import DataError, OtherProcessFailed, PluginError
+from lit_align.errors import DataError, ModelError, OtherProcessFailed, PluginError
 from lit_align.processes import Processes
-from lit_align.rewards import Scores
-from lit_align.rl.response_scores import join_scores, split_scores
-from lit_align.types import Group
+from lit_align.rewards import Reward, Scores
+from lit_align.rl.response_scores import join_scores, shared_scores, split_scores
+from lit_align.types import Group, Tree
 from tests.processes import run_processes
 
 WORLD = 3
@@ -41,6 +42,7 @@ def _share():
     assert processes.sum(torch.tensor([1.0, rank])).tolist() == [3.0, 3.0]
     _fail(processes)
     _refuse_to_send(processes)
+    _score(processes)
     _wait(processes)
     dist.destroy_process_group()
 
@@ -74,6 +76,40 @@ def _refuse_to_send(processes):
         with pytest.raises(expected, match=message):
             processes.from_first(lambda own=group: [sendable, own])
     assert processes.gather(lambda: sendable) == [sendable] * WORLD
+
+
+@dataclass(frozen=True)
+class Moody(Reward):
+    """Gives what a prompt asks for."""
+
+    def can_split(self):
+        return True
+
+    def __call__(self, groups):
+        total = torch.zeros(sum(len(group.responses) for group in groups))
+        parts = {
+            word: total for group in groups for word in group.prompt.split() if word != "tokens"
+        }
+        tokens = total if any("tokens" in group.prompt for group in groups) else None
+        return Scores(total, parts, tokens)
+
+
+def _score(processes):
+    """Parts that only the share of some process has are neither dropped nor a KeyError: the first process tells it."""
+    for prompts, kind in (
+        (("a", "a", "a b"), "a part 'b'"),
+        (("a b", "a", "a"), "a part 'b'"),
+        (("a", "a tokens", "a"), "scores by token"),
+    ):
+        trees = [
+            Tree([1], [[2]], [[True]], Group(prompt, ["x"], source=f"row {row}"))
+            for row, prompt in enumerate(prompts)
+        ]
+        expected = ModelError if processes.is_first else OtherProcessFailed
+        with pytest.raises(expected, match=f"gave {kind} to the responses to row .*can_split"):
+            shared_scores(Moody(), trees, processes)
+    scores = shared_scores(Moody(), [trees[0]] * 4, processes)
+    assert (len(scores.total), [*scores.parts], scores.tokens) == (4, ["a"], None)
 
 
 def _wait(processes):
