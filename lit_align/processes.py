@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lit_align.errors import OtherProcessFailed
+from lit_align.exchanged import from_bytes, to_bytes
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -30,11 +31,11 @@ class Outcome(NamedTuple):
     """What a process brings to a meeting.
 
     Args:
-        value: of its work; None if that failed.
+        value: of its work, as bytes; empty if that failed.
         failure: the reason, as a sentence; None if there is none.
     """
 
-    value: Any
+    value: bytes = b""
     failure: str | None = None
 
 
@@ -94,19 +95,19 @@ class Processes:
         outcomes: list[Any] = [None] * self.world
         dist.all_gather_object(outcomes, outcome)
         self._raise_first(outcomes, error)
-        return [other.value for other in outcomes]
+        return [from_bytes(other.value) for other in outcomes]
 
     def from_first(self, compute: Callable[[], T]) -> T:
         """What the first process computes while the others wait, however long it takes."""
         if self.world == 1:
             return compute()
-        outcome, error = self._watched(compute) if self.is_first else (Outcome(None), None)
+        outcome, error = self._watched(compute) if self.is_first else (Outcome(), None)
         while not self.is_first and not self._send_sign(is_done=False):
             pass
         sent = [outcome]
         dist.broadcast_object_list(sent, src=0)
         self._raise_first([sent[0]], error)
-        return sent[0].value  # type: ignore[no-any-return]
+        return from_bytes(sent[0].value)  # type: ignore[no-any-return]
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over all processes, on the CPU."""
@@ -152,7 +153,8 @@ class Processes:
 
 
 def _outcome(compute: Callable[[], Any]) -> tuple[Outcome, Exception | None]:
+    """What work gives, in the form in which it is sent: a value that cannot be is a failure of the work."""
     try:
-        return Outcome(compute()), None
+        return Outcome(to_bytes(compute())), None
     except Exception as error:  # work may call plugins
-        return Outcome(None, str(error) or type(error).__name__), error
+        return Outcome(failure=str(error) or type(error).__name__), error

@@ -1,7 +1,10 @@
 """Work that processes share: in order, whoever did it; the first that fails says why; who waits gets signs."""
 
 import os
+import re
+import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 
@@ -12,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_align import processes as module
-from lit_align.errors import DataError, OtherProcessFailed
+from lit_align.errors import DataError, ModelError, OtherProcessFailed, PluginError
 from lit_align.processes import Processes
-from lit_align.rewards import Scores
-from lit_align.rl.response_scores import join_scores, split_scores
+from lit_align.rewards import Reward, Scores
+from lit_align.rl.response_scores import join_scores, shared_scores, split_scores
+from lit_align.types import Group, Tree
 from tests.processes import run_processes
 
 WORLD = 3
@@ -37,6 +41,8 @@ def _share():
     assert processes.gather(lambda: rank) == [0, 1, 2]
     assert processes.sum(torch.tensor([1.0, rank])).tolist() == [3.0, 3.0]
     _fail(processes)
+    _refuse_to_send(processes)
+    _score(processes)
     _wait(processes)
     dist.destroy_process_group()
 
@@ -54,6 +60,56 @@ def _fail(processes):
     expected = DataError if processes.is_first else OtherProcessFailed
     with pytest.raises(expected, match="row 5 is odd"):
         processes.from_first(partial(broken, 5))
+
+
+def _refuse_to_send(processes):
+    """A result of a plugin that cannot be sent ends the work on all of them, with its place in the result."""
+    sendable = Group("Say one.", ["one"])
+    secrets = {"locks": threading.Lock(), "rows": (n for n in ()), "check": lambda text: text}
+    for name, secret in secrets.items():
+        group = sendable._replace(extra={name: secret})
+        message = re.escape(f"[1].extra['{name}'] of what a process has computed is a ")
+        expected = PluginError if processes.rank == 2 else OtherProcessFailed
+        with pytest.raises(expected, match=message):
+            processes.gather(lambda own=group: [sendable, own if processes.rank == 2 else sendable])
+        expected = PluginError if processes.is_first else OtherProcessFailed
+        with pytest.raises(expected, match=message):
+            processes.from_first(lambda own=group: [sendable, own])
+    assert processes.gather(lambda: sendable) == [sendable] * WORLD
+
+
+@dataclass(frozen=True)
+class Moody(Reward):
+    """Gives what a prompt asks for."""
+
+    def can_split(self):
+        return True
+
+    def __call__(self, groups):
+        total = torch.zeros(sum(len(group.responses) for group in groups))
+        parts = {
+            word: total for group in groups for word in group.prompt.split() if word != "tokens"
+        }
+        tokens = total if any("tokens" in group.prompt for group in groups) else None
+        return Scores(total, parts, tokens)
+
+
+def _score(processes):
+    """Parts that only the share of some process has are neither dropped nor a KeyError: the first process tells it."""
+    for prompts, kind in (
+        (("a", "a", "a b"), "a part 'b'"),
+        (("a b", "a", "a"), "a part 'b'"),
+        (("a", "a tokens", "a"), "scores by token"),
+    ):
+        trees = [
+            Tree([1], [[2]], [[True]], Group(prompt, ["x"], source=f"row {row}"))
+            for row, prompt in enumerate(prompts)
+        ]
+        expected = ModelError if processes.is_first else OtherProcessFailed
+        with pytest.raises(expected, match=f"gave {kind} to the responses to row .*can_split"):
+            shared_scores(Moody(), trees, processes)
+    scores = shared_scores(Moody(), [trees[0]] * 4, processes)
+    assert (len(scores.total), [*scores.parts], scores.tokens) == (4, ["a"], None)
 
 
 def _wait(processes):

@@ -9,6 +9,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lit_align.cli.disk import explain_disk
 from lit_align.cli.error_messages import explain
+from lit_align.cli.lost_process import explain_meeting
 from lit_align.cli.setting_homes import RUN_SETTINGS
 from lit_align.compat.flex_attention import explain_unfused
 from lit_align.plugin_failures import VARIABLE, describe_exception, find_place, origin
@@ -28,7 +29,7 @@ def explain_failure(error: BaseException) -> str | None:
     sentence = explain_disk(error) if isinstance(error, Exception) else None
     if sentence is not None:
         return sentence
-    sentence = explain_foreign_code(error) or explain_unfused(error)
+    sentence = explain_foreign_code(error) or explain_unfused(error) or explain_meeting(error)
     if sentence is not None:
         return sentence
     package = _raising_package(error)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from lit_align.errors import ModelError
+from lit_align.errors import ModelError, OtherProcessFailed
 from lit_align.processes import Processes
 from lit_align.rewards import Reward, Scores
 from lit_align.rewards.base import checked_scores
@@ -18,7 +18,8 @@ def shared_scores(reward: Reward, trees: Sequence[Tree], processes: Processes) -
     """Scores of all responses of ``trees``, in order, of which each process scores some where the reward permits it.
 
     Raises:
-        ModelError: if the reward does not give each response, or each token, one finite number.
+        ModelError: if the reward does not give each response, or each token, one finite number, or gives other parts
+            to some of the trees; on one process, and OtherProcessFailed on the others.
     """
 
     def score(places: list[int]) -> list[Scores]:
@@ -26,7 +27,11 @@ def shared_scores(reward: Reward, trees: Sequence[Tree], processes: Processes) -
         return split_scores(score_trees(reward, share), share)
 
     if reward.can_split():
-        return join_scores(processes.share(len(trees), score))
+        split = processes.share(len(trees), score)
+        fault = kinds_fault(reward, split, trees)
+        if fault:  # all know it, the first tells it
+            raise (ModelError if processes.is_first else OtherProcessFailed)(fault)
+        return join_scores(split)
     return processes.from_first(lambda: score_trees(reward, trees))
 
 
@@ -55,13 +60,41 @@ def split_scores(scores: Scores, trees: Sequence[Tree]) -> list[Scores]:
     return split
 
 
+def kinds_fault(reward: Reward, split: Sequence[Scores], trees: Sequence[Tree]) -> str:
+    """What is wrong with scores that are to be joined, if some trees have a part or token scores that others lack.
+
+    Args:
+        reward: that gave them, in several calls.
+        split: scores of each tree.
+        trees: with the sources of their prompts.
+    """
+    kinds = [_kinds(scores) for scores in split]
+    every, common = set().union(*kinds), set.intersection(*kinds)
+    if every == common:
+        return ""
+    kind = min(every - common)
+    has = next(place for place, own in enumerate(kinds) if kind in own)
+    lacks = next(place for place, own in enumerate(kinds) if kind not in own)
+    return (
+        f"{reward} gave {kind} to the responses to {trees[has].group.source}, and none to those to "
+        f"{trees[lacks].group.source}: processes that score shares of the prompts cannot join that; give it to all "
+        "responses, with 0 where it does not apply, or let can_split return False"
+    )
+
+
 def join_scores(split: Sequence[Scores]) -> Scores:
-    """The scores of several trees, in order."""
+    """The scores of several trees, in order; all have the same parts, see `kinds_fault`."""
     parts = {}
     for name in split[0].parts:
         parts[name] = _join(scores.parts[name] for scores in split)
     tokens = [scores.tokens for scores in split if scores.tokens is not None]
     return Scores(_join(scores.total for scores in split), parts, _join(tokens) if tokens else None)
+
+
+def _kinds(scores: Scores) -> set[str]:
+    """What a reward gave beside totals, in words."""
+    kinds = {f"a part {name!r}" for name in scores.parts}
+    return kinds if scores.tokens is None else kinds | {"scores by token"}
 
 
 def _join(pieces: Iterable[Tensor]) -> Tensor:

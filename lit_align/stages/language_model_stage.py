@@ -51,7 +51,7 @@ from lit_align.stages.provenance import (
     software_versions,
 )
 from lit_align.stages.schedule import Schedule
-from lit_align.stages.sharded_base import divide_base, equal_passes, loading_memory
+from lit_align.stages.sharded_base import check_division, divide_base, equal_passes, loading_memory
 from lit_align.stages.structure_checks import check_structure
 from lit_align.stages.validation import ValidationMetrics
 from lit_align.types import Batch, Step, Tree
@@ -235,6 +235,7 @@ class LanguageModelStage(Stage):
     def configure_model(self) -> None:
         """Load the base and put the adapters on it; called again by validate and test, it does nothing."""
         if self._adapters is not None:
+            check_division(self._adapters, self._trainer)
             return
         if not self._is_checked:
             self._check_before_loading()

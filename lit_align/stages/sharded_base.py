@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, Strategy, StrategyRegistry
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
+from torch.distributed.tensor import DTensor
 
 from lit_align.data.transfer import batches_to_device
 from lit_align.errors import ConfigError
@@ -80,6 +81,30 @@ def divide_base(adapters: AdapterSet, trainer: Trainer | None) -> None:
     rank_zero_info(
         f"{NAME}: each of {trainer.world_size} processes holds a share of the base; no held-out questions are asked "
         "before and after, which a single process does with `lit-align predict`"
+    )
+
+
+def check_division(adapters: AdapterSet, trainer: Trainer | None) -> None:
+    """Refuse a model that was loaded before, whole or divided otherwise than a run has it.
+
+    Args:
+        adapters: on the base.
+        trainer: of the run, if there is one.
+
+    Raises:
+        ConfigError: naming the strategy and what to do.
+    """
+    is_divided = any(isinstance(weight, DTensor) for weight in adapters.model.parameters())
+    if trainer is None or is_divided == is_sharded(trainer):
+        return
+    if is_divided:
+        raise ConfigError(
+            f"the base was divided among processes by an earlier run, and trainer.strategy is not {NAME}: processes "
+            "would wait for each other's shares; make a new stage for this run"
+        )
+    raise ConfigError(
+        f"trainer.strategy is {NAME}, and the base was loaded whole before the run; make a new stage and leave "
+        "configure_model() to the trainer"
     )
 
 

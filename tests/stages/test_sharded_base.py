@@ -5,8 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from transformers import LlamaConfig
 
 from lit_align.data.datamodules import Comparisons, Demonstrations
@@ -163,6 +166,35 @@ def test_only_training_divides_the_base():
     require_fitting("fit", trainer)
     with pytest.raises(ConfigError, match="leave it out to predict, on one process"):
         require_fitting("predict", trainer)
+
+
+@pytest.fixture
+def shared_weight():
+    """A weight that is divided, among one process."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield distribute_tensor(torch.ones(2), init_device_mesh("cpu", (1,)), [Shard(0)])
+    dist.destroy_process_group()
+
+
+def test_a_model_from_before_the_run_is_divided_as_the_run_has_it(shared_weight):
+    whole, shared = (
+        SimpleNamespace(model=nn.ParameterList([nn.Parameter(weight, requires_grad=False)]))
+        for weight in (torch.ones(2), shared_weight)
+    )
+    ddp, sharded = (
+        SimpleNamespace(strategy=object.__new__(strategy))
+        for strategy in (DDPStrategy, ShardedBase)
+    )
+    stage = SFT(CrossEntropy(), base=Base("unread"))
+    for adapters, trainer in ((whole, None), (shared, None), (whole, ddp), (shared, sharded)):
+        stage._adapters, stage._trainer = adapters, trainer
+        stage.configure_model()
+    stage._adapters, stage._trainer = whole, sharded
+    with pytest.raises(ConfigError, match="the base was loaded whole before the run; make a new"):
+        stage.configure_model()
+    stage._adapters, stage._trainer = shared, ddp
+    with pytest.raises(ConfigError, match="divided among processes by an earlier run"):
+        stage.configure_model()
 
 
 def test_stages_that_sample_or_score_do_not_divide_the_base():
