@@ -124,7 +124,7 @@ def is_last_step(trainer: Trainer, step: int) -> bool:
 
 
 def next_prompts(trainer: Trainer, batch_idx: int) -> list[Tree]:
-    """The prompts of the step that comes next; none where the loader does not know them.
+    """The prompts of the step that comes next, in the order of the step; none where the loader does not know them.
 
     Args:
         trainer: of the run.
@@ -136,4 +136,4 @@ def next_prompts(trainer: Trainer, batch_idx: int) -> list[Tree]:
     epoch, step = loader.epoch, loader.next
     if step and batch_idx + 1 >= trainer.num_training_batches:
         epoch, step = epoch + 1, 0  # the trainer ends the epoch before its last step
-    return loader.trees_of(epoch, step)
+    return loader.step_at(epoch, step).trees

@@ -1,5 +1,6 @@
 """Responses that are sampled ahead: from the policy a step before, once each, and saved with the checkpoint."""
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from lit_align.rl.checks import check_staleness
 from lit_align.seeding import step_seed
 from tests.engine import running
 from tests.rl.on_policy import stage, write_prompts
+from tests.stages.runs import say
 
 STEPS = 4  # of two prompts; an epoch has three
 
@@ -62,7 +64,7 @@ def server(tiny):
         yield server
 
 
-def fit(tiny, prompts, folder, sampler, staleness, *, ckpt_path=None, **trainer):
+def fit(tiny, prompts, folder, sampler, staleness, *, ckpt_path=None, data=None, **trainer):
     """A run, its weights at the end, and the largest gap of each step."""
     folder.mkdir(exist_ok=True)
     keep = Keep(folder)
@@ -74,7 +76,8 @@ def fit(tiny, prompts, folder, sampler, staleness, *, ckpt_path=None, **trainer)
         tiny, Pattern("[A-Za-z0-9]"), RLOO(), num_generations=2, max_new_tokens=4, log_samples_every=0,
         sampler=sampler, staleness=staleness, optimizer=partial(torch.optim.AdamW, lr=0.05),
     )  # fmt: skip
-    trainer.fit(module, Prompts(str(prompts), batch_size=2), ckpt_path=ckpt_path)
+    data = {"batch_size": 2, **(data or {})}
+    trainer.fit(module, Prompts(str(prompts), **data), ckpt_path=ckpt_path)
     weights = {
         name: weight.detach().clone() for name, weight in module.adapters.trainable().items()
     }
@@ -101,6 +104,21 @@ def test_a_resumed_run_samples_each_step_once(staleness, tiny, prompts, tmp_path
         )  # fmt: skip
         assert again.seeds == [step_seed(0, n) for n in range(start + staleness, STEPS)]
         assert_equal(weights, rest)
+
+
+@pytest.mark.parametrize("token_budget", [1000, 250], ids=["one micro-batch", "several"])
+def test_a_step_whose_prompts_are_packed_in_another_order_is_sampled_once(
+    token_budget, tiny, tmp_path
+):
+    words = (3, 30, 9, 1, 18, 24, 6, 14)  # of each prompt, so that rows are filled out of turn
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(
+        "".join(json.dumps({"prompt": f"{k} {say(k, n)}?"}) + "\n" for k, n in enumerate(words))
+    )
+    sampler = Counting()
+    data = {"batch_size": 8, "token_budget": token_budget}
+    fit(tiny, prompts, tmp_path / "run", sampler, 1, data=data)
+    assert sampler.seeds == [step_seed(0, number) for number in range(STEPS)]
 
 
 def test_an_epoch_that_the_trainer_cuts_is_not_sampled_past_its_end(tiny, prompts, tmp_path):
