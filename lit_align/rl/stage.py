@@ -382,7 +382,7 @@ class RL(LanguageModelStage):
             "kl_coefficient": self.kl_coefficient,
             "recent_rewards": self.recent_rewards,
             "diagnostics": asdict(self.diagnostics),
-            "ahead": self.ahead.state(self.global_step),
+            "ahead": self.ahead.state(self.global_step, waits=not self.trainer.received_sigterm),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -13,10 +13,12 @@ from lightning.pytorch import Callback
 from lit_align.advantages.rloo import RLOO
 from lit_align.data.datamodules import Prompts
 from lit_align.errors import ConfigError, ModelError
+from lit_align.models.samplers import Completion, Sampler, SamplingRequest
 from lit_align.models.samplers.in_process import InProcess
 from lit_align.models.samplers.served import Served, request_seed
 from lit_align.rewards.pattern import Pattern
 from lit_align.rl.checks import check_staleness
+from lit_align.rl.sampled_ahead import SampledAhead
 from lit_align.seeding import step_seed
 from tests.engine import running
 from tests.rl.on_policy import stage, write_prompts
@@ -51,6 +53,25 @@ class Counting(InProcess):
     def sample(self, model, request):
         self.seeds.append(request.seed)
         return super().sample(model, request)
+
+
+class Pending(Sampler):
+    """Begins to sample, and is done or not.
+
+    Args:
+        is_done: which.
+    """
+
+    def __init__(self, is_done):
+        self.is_done = is_done
+
+    def sample(self, model, request):
+        return [[Completion([2], [-1.0], True)] for _ in request.prompts]
+
+    def start(self, model, request):
+        finish = partial(self.sample, model, request)
+        finish.is_done = self.is_done
+        return finish
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +168,17 @@ def test_a_server_that_fails_loses_nothing(staleness, tiny, prompts, tmp_path, s
             assert drawn[request_seed(step_seed(0, number), place)] == 1
     if not staleness:  # else the responses that failed come from the newest policy
         assert_equal(weights, wanted)
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_what_is_under_way_is_saved_only_by_a_run_that_goes_on(is_done):
+    request = SamplingRequest([[1]], max_new_tokens=1)
+    ahead = SampledAhead(Pending(is_done))
+    ahead.begin(1, None, request)
+    saved = [[[[[2], [-1.0], True]]]]
+    assert [entry["completions"] for entry in ahead.state(1, waits=False)] == saved * is_done
+    assert [entry["completions"] for entry in ahead.state(1)] == saved
+    assert ahead.state(2) == []
 
 
 def seeds_of(server):

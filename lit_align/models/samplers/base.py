@@ -116,10 +116,16 @@ class Sampler(ABC):
     def start(self, model: SampledModel, request: SamplingRequest) -> Finish:
         """Begin to sample the model as it is now; the answer waits for the completions.
 
-        A sampler that computes elsewhere returns at once, and the model may change meanwhile.
+        A sampler that computes elsewhere returns at once, and the model may change meanwhile. If its answer has a
+        property ``is_done``, a run that is stopped does not wait for what is under way.
         """
         completions = self.sample(model, request)
         return lambda: completions
+
+
+def is_done(finish: Finish) -> bool:
+    """Whether an answer of `Sampler.start` has nothing to wait for; one that does not tell has nothing."""
+    return bool(getattr(finish, "is_done", True))
 
 
 def request_settings(request: SamplingRequest) -> dict[str, Any]:

@@ -159,7 +159,7 @@ class _Engine:
         sampling = _Sampling(request, stop_tokens, vocabulary, exported)
         work = partial(self._run, sampling, model.role)
         self._job = job = Job(lambda run: run(), [work])
-        return partial(_finish, job)
+        return _Answer(job)
 
     def _run(self, sampling: _Sampling, role: str) -> list[list[Completion]]:
         """Load the adapter where it is not loaded yet, and sample all prompts."""
@@ -312,12 +312,22 @@ def request_seed(seed: int, place: int) -> int:
     return step_seed(seed, place) * SEEDS_APART % 2**63
 
 
-def _finish(job: Job[Any, list[list[Completion]]]) -> list[list[Completion]]:
-    """Wait for the completions, unless the run is told to stop."""
-    (completions,) = job.wait(stop_if_told)
-    for generations in completions:
-        note_sampled(len(generations), _num_tokens(generations))
-    return completions
+@dataclass(frozen=True)
+class _Answer:
+    """Waits for the completions, unless the run is told to stop."""
+
+    job: Job[Any, list[list[Completion]]]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return self.job.is_done
+
+    def __call__(self) -> list[list[Completion]]:
+        (completions,) = self.job.wait(stop_if_told)
+        for generations in completions:
+            note_sampled(len(generations), _num_tokens(generations))
+        return completions
 
 
 def _num_tokens(completions: Sequence[Completion]) -> int:
