@@ -30,7 +30,8 @@ class Engine(ThreadingHTTPServer):
     Args:
         base: folder of the model.
         settings: ``name``, ``root`` and ``max_lora_rank`` as told to clients; ``noise``, the scale of
-            `token_noise`; ``raw``, whether log-probabilities are those at temperature 1.
+            `token_noise`; ``raw``, whether log-probabilities are those at temperature 1; ``key``, the API key that
+            paths which start with ``key_paths`` need.
     """
 
     daemon_threads = True
@@ -43,6 +44,8 @@ class Engine(ThreadingHTTPServer):
             "max_lora_rank": 16,
             "noise": 0.0,
             "raw": False,
+            "key": "",
+            "key_paths": "/",
         }
         self.settings.update(settings)
         base = Base(base, "none", "float32")
@@ -134,6 +137,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(
                 200, {f"{model} {seed}": n for (model, seed), n in server.calls.items()}
             )
+        if self._lacks_key():
+            return None
+        if self.path != "/v1/models":
+            return self._send(404, "Not Found")
         cards = [
             {
                 "id": server.settings["name"],
@@ -153,6 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
             server.settings.update(asked.get("settings", {}))
             server.faults = list(asked.get("faults", server.faults))
             return self._send(200, {})
+        if self._lacks_key():
+            return None
         if self.path == "/tokenize":
             ids = server.tokenizer(
                 asked["prompt"], add_special_tokens=asked["add_special_tokens"]
@@ -202,6 +211,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def _lacks_key(self):
+        """Whether the call needs a key that it does not have; it is then answered."""
+        key, paths = self.server.settings["key"], self.server.settings["key_paths"]
+        if not key or not self.path.startswith(paths):
+            return False
+        if self.headers["authorization"] == f"Bearer {key}":
+            return False
+        self._send(401, f"no such key: {self.headers['authorization']}")
+        return True
 
     def log_message(self, *_):
         """Silence."""

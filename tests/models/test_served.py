@@ -43,7 +43,7 @@ def server(tiny):
 @pytest.fixture
 def served(server):
     """Quick to give up."""
-    server.plan(noise=0.0, raw=False, max_lora_rank=16, root=server.base)
+    server.plan(noise=0.0, raw=False, key="", max_lora_rank=16, root=server.base)
     sampler = Served([server.url], timeout=60.0, retries=1)
     yield sampler
     sampler._engine.close()
@@ -163,6 +163,22 @@ def test_another_base_tokenizer_or_rank_is_refused(server, base, policy, served)
     server.plan(max_lora_rank=16)
     with pytest.raises(ModelError, match="are over the 200 positions of the server"):
         served.sample(policy, SamplingRequest([[5] * 195], max_new_tokens=6))
+
+
+def test_a_wrong_address_or_key_is_named_with_its_remedy(server, base, policy, monkeypatch):
+    sampler = Served([server.root], retries=0)
+    with pytest.raises(ModelError, match=f"at {server.root}/models .*which ends in /v1"):
+        sampler.check(base, None, policy.tokenizer)
+    monkeypatch.setenv("MY_KEY", "sk-wrong")
+    for paths in ("/v1", "/tokenize"):
+        server.plan(key="sk-right", key_paths=paths)
+        with pytest.raises(ModelError, match=r"\(status 401\); set .* variable MY_KEY") as caught:
+            Served([server.url], retries=0, key="MY_KEY").check(base, None, policy.tokenizer)
+        assert "sk-" not in str(caught.value)
+    monkeypatch.setenv("MY_KEY", "sk-right")
+    server.plan(key_paths="/")
+    Served([server.url], retries=0, key="MY_KEY").check(base, None, policy.tokenizer)
+    server.plan(key="")
 
 
 def test_log_probabilities_at_another_temperature_are_refused(served, policy, server):

@@ -23,6 +23,7 @@ MAX_COMPLETION_BYTES = 256 * 2**20
 """Of an answer; a thousand completions of a thousand tokens with their log-probabilities have about half of that."""
 
 NOT_FOUND = 404
+KEY_REFUSED = (401, 403)
 
 
 class ServedName(NamedTuple):
@@ -86,6 +87,11 @@ class EngineServer:
         try:
             answer = self._json("list its models", partial(self._client.get, "/models"))
             return [_served_name(entry) for entry in answer["data"]]
+        except Refused as error:
+            raise ModelError(
+                f"there is no list of models at {self.url}/models ({error}); give urls of Served the address of the "
+                "API, which ends in /v1, such as http://localhost:8000/v1"
+            ) from error
         except (KeyError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"the server at {self.url} does not list its models as JSON"
@@ -197,6 +203,11 @@ class EngineServer:
                 raise ModelError(
                     f"the server at {self.url} redirects to {target}, where prompts are not sent; if that server is "
                     "meant, set its address in urls of Served"
+                ) from error
+            if error.status_code in KEY_REFUSED:  # its message may repeat a part of the key
+                raise ModelError(
+                    f"the server at {self.url} refuses the API key of this run (status {error.status_code}); set the "
+                    f"environment variable {self.key} to the server's key"
                 ) from error
             message = status_message(error)
             if not (retries_status and is_retryable(error.status_code)):
