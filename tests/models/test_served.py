@@ -7,6 +7,7 @@ from lit_align.errors import ConfigError, ModelError
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.samplers import SampledModel, SamplingRequest
+from lit_align.models.samplers.engine_checks import check_log_probabilities
 from lit_align.models.samplers.in_process import InProcess
 from lit_align.models.samplers.served import Served, request_seed
 from lit_align.testing import check_sampler
@@ -43,7 +44,9 @@ def server(tiny):
 @pytest.fixture
 def served(server):
     """Quick to give up."""
-    server.plan(noise=0.0, raw=False, key="", max_lora_rank=16, root=server.base)
+    server.plan(
+        noise=0.0, raw=False, rounding=0.0, peak=0.0, key="", max_lora_rank=16, root=server.base
+    )
     sampler = Served([server.url], timeout=60.0, retries=1)
     yield sampler
     sampler._engine.close()
@@ -181,7 +184,23 @@ def test_a_wrong_address_or_key_is_named_with_its_remedy(server, base, policy, m
     server.plan(key="")
 
 
-def test_log_probabilities_at_another_temperature_are_refused(served, policy, server):
+@pytest.mark.parametrize("temperature", [0.5, 1.5])
+@pytest.mark.parametrize(("rounding", "peak"), [(0.0, 0.0), (1e-4, 0.0), (1e-4, 80.0)])
+def test_log_probabilities_at_another_temperature_are_refused(
+    rounding, peak, temperature, policy, server
+):
+    server.plan(raw=True, rounding=rounding, peak=peak)
+    sampler = Served([server.url], timeout=60.0, retries=1)
+    sampler.check(Base(server.base, "none", "float32"), None, policy.tokenizer)
+    [engine] = sampler._engine.servers
+    with pytest.raises(ModelError, match="start it with --logprobs-mode processed_logprobs"):
+        check_log_probabilities(engine, temperature)
+    server.plan(raw=False)
+    check_log_probabilities(engine, temperature)
+    server.plan(rounding=0.0, peak=0.0)
+
+
+def test_a_run_asks_for_log_probabilities_at_its_temperature(served, policy, server):
     server.plan(raw=True)
     request = SamplingRequest(PROMPTS, 3, temperature=0.5)
     with pytest.raises(ModelError, match="start it with --logprobs-mode processed_logprobs"):
