@@ -230,3 +230,26 @@ def test_adapters_are_left_neither_in_the_server_nor_on_disk(server, policy, tmp
     sampler._engine.close()
     assert folder.name not in server.adapters
     assert not any(tmp_path.iterdir())
+
+
+def test_an_adapter_that_not_all_servers_loaded_is_left_in_none(server, policy, tmp_path, tiny):
+    with running(tiny) as other:
+        sampler = Served([server.url, other.url], folder=str(tmp_path), timeout=60.0, retries=0)
+        other.plan(max_lora_rank=2)
+        for seed in (8, 9):
+            move(policy.adapters, seed)
+            with pytest.raises(ModelError, match="raise its --max-lora-rank"):
+                sampler.sample(policy, REQUEST)
+        [name] = server.adapters  # that of the first attempt is unloaded by the second
+        other.plan(max_lora_rank=16)
+        move(policy.adapters, 10)
+        sampler.sample(policy, REQUEST)
+        [folder] = tmp_path.iterdir()
+        assert server.adapters == other.adapters == [folder.name] != [name]
+        other.plan(max_lora_rank=2)
+        move(policy.adapters, 11)
+        with pytest.raises(ModelError, match="raise its --max-lora-rank"):
+            sampler.sample(policy, REQUEST)
+        sampler._engine.close()
+        assert server.adapters == other.adapters == []
+        assert not any(tmp_path.iterdir())

@@ -131,6 +131,8 @@ class _Engine:
         self.concurrency = settings.concurrency
         self.exported = ExportedAdapters(settings.folder, settings.server_folder)
         self.loaded: dict[str, str] = {}  # name of the adapter that all servers have, by role
+        # of each adapter that is on disk, and that a server may have
+        self._role_of: dict[str, str] = {}
         self._checked: set[str] = set()
         self._temperatures: set[float] = set()
         self._job: Job[Any, Any] | None = None
@@ -156,6 +158,7 @@ class _Engine:
         if model.adapters is not None and model.has_adapter:
             loaded = self.loaded.get(model.role, "")
             exported = self.exported.write(model.adapters, model.role, request.step, loaded)
+            self._role_of[exported.name] = model.role
         sampling = _Sampling(request, stop_tokens, vocabulary, exported)
         work = partial(self._run, sampling, model.role)
         self._job = job = Job(lambda run: run(), [work])
@@ -182,14 +185,21 @@ class _Engine:
         loaded = self.loaded.get(role)
         if loaded == exported.name:
             return
+        replaced = [name for name, its_role in list(self._role_of.items()) if its_role == role]
+        replaced.remove(exported.name)
         for server in self.servers:
             # first: a server with room for one would drop it by itself, and then could not unload it
-            if loaded is not None:
-                server.unload_adapter(loaded)
+            for name in replaced:
+                server.unload_adapter(name)
             server.load_adapter(exported.name, exported.path)
         self.loaded[role] = exported.name
-        if loaded is not None:
-            self.exported.remove(loaded)
+        for name in replaced:
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        """Forget an adapter that no server has."""
+        self._role_of.pop(name, None)
+        self.exported.remove(name)
 
     def _complete(self, sampling: _Sampling, number: int) -> list[Completion]:
         """The completions of one prompt."""
@@ -230,8 +240,8 @@ class _Engine:
         self._job = None
 
     def close(self) -> None:
-        """Unload what is loaded, as far as the servers answer at once, and remove the temporary folder."""
-        names, self.loaded = list(self.loaded.values()), {}
+        """Unload what the servers may have, as far as the servers answer at once, and remove the temporary folder."""
+        names, self.loaded = list(self._role_of), {}
         for server in self.servers if names else ():
             server.hurry()
             for name in names:
@@ -239,7 +249,7 @@ class _Engine:
                 with suppress(ModelError, RuntimeError):
                     server.unload_adapter(name)
         for name in names:
-            self.exported.remove(name)
+            self._remove(name)
         self.exported.close()
 
 
