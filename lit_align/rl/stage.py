@@ -170,7 +170,7 @@ class RL(LanguageModelStage):
 
     def setup(self, stage: str) -> None:
         """Check prompt lengths before any weights are loaded."""
-        check_staleness(self.staleness, self.trainer.world_size)
+        check_staleness(self.staleness, self.sampler, self.trainer.world_size)
         super().setup(stage)
         if stage != "predict":
             self.sampler.check(self.base, self.lora, self.tokenizer)

@@ -14,6 +14,7 @@ from lit_align.advantages.rloo import RLOO
 from lit_align.data.datamodules import Prompts
 from lit_align.errors import ConfigError, ModelError
 from lit_align.models.samplers import Completion, Sampler, SamplingRequest
+from lit_align.models.samplers.continuous import Continuous
 from lit_align.models.samplers.in_process import InProcess
 from lit_align.models.samplers.served import Served, request_seed
 from lit_align.rewards.pattern import Pattern
@@ -46,13 +47,16 @@ class Keep(Callback):
 
 @dataclass(frozen=True)
 class Counting(InProcess):
-    """Remembers the seeds that it drew by."""
+    """Remembers the seeds that it drew by; begins to sample in its own way, as one that computes elsewhere does."""
 
     seeds: list[int] = field(default_factory=list)
 
     def sample(self, model, request):
         self.seeds.append(request.seed)
         return super().sample(model, request)
+
+    def start(self, model, request):
+        return super().start(model, request)
 
 
 class Pending(Sampler):
@@ -195,4 +199,14 @@ def test_what_cannot_be_meant_is_refused(tiny):
     with pytest.raises(ConfigError, match="importance_sampling_cap must be positive, got 0"):
         stage(tiny, Pattern("a"), importance_sampling_cap=0)
     with pytest.raises(ConfigError, match="staleness is 1 and there are 2 processes"):
-        check_staleness(1, 2)
+        check_staleness(1, Served(["http://localhost:8000/v1"]), 2)
+    for sampler in (InProcess(), Continuous()):
+        with pytest.raises(ConfigError, match=f"{type(sampler).__name__} samples in this process"):
+            check_staleness(1, sampler, 1)
+        check_staleness(0, sampler, 2)
+    check_staleness(1, Served(["http://localhost:8000/v1"]), 1)
+
+
+def test_a_run_refuses_to_sample_ahead_in_its_own_process(tiny, prompts, tmp_path):
+    with pytest.raises(ConfigError, match="set staleness to 0, or sampler to Served"):
+        fit(tiny, prompts, tmp_path, InProcess(), 1)
