@@ -134,13 +134,19 @@ def test_a_fault_that_passes_is_not_noticed(served, policy, server):
     patient._engine.close()
 
 
-def test_a_dead_server_is_one_sentence(tiny, policy):
+def test_a_dead_server_is_one_sentence(tiny, base, policy):
     with running(tiny) as server:
         sampler = Served([server.url], retries=0)
         sampler.sample(policy, REQUEST)
         server.kill()
-        with pytest.raises(ModelError, match=r"did not \w+ an? \w+ .no connection: .*resume"):
+        with pytest.raises(
+            ModelError, match=r"did not \w+ an? \w+ .no connection: .*see that"
+        ) as caught:
             sampler.sample(SampledModel.of_role(policy.adapters, policy.tokenizer), REQUEST)
+        assert "learned" not in str(caught.value)  # there may be no training
+        fresh = Served([server.url], retries=0)
+        with pytest.raises(ModelError, match=r"did not list its models .*; see that it answers$"):
+            fresh.check(base, None, policy.tokenizer)
 
 
 def test_another_base_tokenizer_or_rank_is_refused(server, base, policy, served):

@@ -159,7 +159,7 @@ def test_a_server_that_fails_loses_nothing(staleness, tiny, prompts, tmp_path, s
     wanted, _ = fit(tiny, prompts, tmp_path / "whole", patient(), staleness)
     before = Counter(seeds_of(server))
     server.plan(*[None] * 4, "half", "half")  # while it samples for step 2
-    with pytest.raises(ModelError, match="nothing was learned from this step: resume"):
+    with pytest.raises(ModelError, match=r"nothing was learned from this step: .*resume"):
         fit(tiny, prompts, tmp_path / "cut", patient(retries=0), staleness)
     server.plan()
     newest = max((tmp_path / "cut").glob("*.ckpt"), key=lambda path: int(path.stem))

@@ -10,6 +10,7 @@ from threading import Event
 from typing import Any, NamedTuple
 
 from lit_align.errors import LitAlignError, ModelError
+from lit_align.models.samplers.base import SamplerFailure
 from lit_align.servers.http_client import AnswerTooLarge, BoundedClient
 from lit_align.servers.retries import (
     Failure,
@@ -174,7 +175,7 @@ class EngineServer:
         """Send a request, with retries.
 
         Raises:
-            ModelError: if there is no answer after all attempts.
+            SamplerFailure: if there is no answer after all attempts.
             Refused: if the server would refuse it again.
         """
         failure = Failure("not sent")
@@ -187,9 +188,8 @@ class EngineServer:
                 break
             if attempt < self.retries:
                 self._stopped.wait(failure.wait_before(attempt))
-        raise ModelError(
-            f"the server at {self.url} did not {what} ({failure.reason}); nothing was learned from this step: resume "
-            "from the last checkpoint when the server is back"
+        raise SamplerFailure(
+            f"the server at {self.url} did not {what} ({failure.reason})", "see that it answers"
         )
 
     def _attempt(self, send: Callable[[], Any], retries_status: bool) -> Any:

@@ -17,7 +17,13 @@ from lit_align.models.decoding.batch import Completion
 from lit_align.models.generate import check_prompts
 from lit_align.models.load import Base
 from lit_align.models.lora import Lora
-from lit_align.models.samplers.base import Finish, SampledModel, Sampler, SamplingRequest
+from lit_align.models.samplers.base import (
+    Finish,
+    SampledModel,
+    Sampler,
+    SamplerFailure,
+    SamplingRequest,
+)
 from lit_align.models.samplers.engine_checks import (
     check_log_probabilities,
     check_rank,
@@ -217,10 +223,7 @@ class _Engine:
                     continue
                 break
             return completions * (sampling.request.num_generations // len(completions))
-        raise ModelError(
-            f"the server at {server.url} sent {reason}; nothing was learned from this step: correct the server, and "
-            "resume from the last checkpoint"
-        )
+        raise SamplerFailure(f"the server at {server.url} sent {reason}", "correct the server")
 
     def _check_lengths(self, request: SamplingRequest) -> None:
         longest = max(map(len, request.prompts), default=0)
