@@ -30,7 +30,9 @@ class Engine(ThreadingHTTPServer):
     Args:
         base: folder of the model.
         settings: ``name``, ``root`` and ``max_lora_rank`` as told to clients; ``noise``, the scale of
-            `token_noise`; ``raw``, whether log-probabilities are those at temperature 1.
+            `token_noise`; ``raw``, whether log-probabilities are those at temperature 1; ``rounding`` and ``peak``,
+            what each call changes of logits, and what token 7 has on top; ``key``, the API key that paths which start
+            with ``key_paths`` need.
     """
 
     daemon_threads = True
@@ -43,17 +45,30 @@ class Engine(ThreadingHTTPServer):
             "max_lora_rank": 16,
             "noise": 0.0,
             "raw": False,
+            "rounding": 0.0,
+            "peak": 0.0,
+            "key": "",
+            "key_paths": "/",
         }
         self.settings.update(settings)
         base = Base(base, "none", "float32")
         self.model, self.tokenizer = load_model(base), load_tokenizer(base)
         self.peft, self.paths, self.lock = None, {}, threading.Lock()
-        self.faults, self.calls = [], Counter()
+        self.faults, self.calls, self.num_calls = [], Counter(), 0
         self.model.get_output_embeddings().register_forward_hook(
             lambda head, given, logits: (
-                logits + token_noise(self.settings["noise"], logits.shape[-1])
+                logits
+                + token_noise(self.settings["noise"], logits.shape[-1])
+                + self.jitter(logits.shape[-1])
             )
         )
+
+    def jitter(self, vocabulary):
+        """Rounding that is another in each call, and much on one token."""
+        self.num_calls += 1
+        rounding = self.settings["rounding"] * torch.sin(torch.arange(vocabulary) + self.num_calls)
+        rounding[7] += self.settings["peak"]
+        return rounding
 
     def handle_error(self, request, client_address):
         """A client that has gone is no news."""
@@ -103,11 +118,9 @@ class Engine(ThreadingHTTPServer):
         )  # fmt: skip
         with torch.no_grad():
             logits = self.model(torch.tensor([asked["prompt"]])).logits[0, -1]
-        top = (
-            (logits / (1.0 if self.settings["raw"] or not temperature else temperature))
-            .log_softmax(-1)
-            .max()
-        )
+        scale = 1.0 if self.settings["raw"] or not temperature else temperature
+        top = (logits / scale).log_softmax(-1).topk(asked["logprobs"])
+        shown = dict(zip(map(str, top.indices.tolist()), top.values.tolist(), strict=True))
         choices = [
             {
                 "index": index,
@@ -116,7 +129,7 @@ class Engine(ThreadingHTTPServer):
                 "prompt_token_ids": asked["prompt"],
                 "logprobs": {
                     "token_logprobs": completion.logps,
-                    "top_logprobs": [{"top": top.item()}, *({} for _ in completion.ids[1:])],
+                    "top_logprobs": [shown, *({} for _ in completion.ids[1:])],
                 },
                 "finish_reason": "stop" if completion.ended else "length",
             }
@@ -134,6 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(
                 200, {f"{model} {seed}": n for (model, seed), n in server.calls.items()}
             )
+        if self._lacks_key():
+            return None
+        if self.path != "/v1/models":
+            return self._send(404, "Not Found")
         cards = [
             {
                 "id": server.settings["name"],
@@ -153,6 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
             server.settings.update(asked.get("settings", {}))
             server.faults = list(asked.get("faults", server.faults))
             return self._send(200, {})
+        if self._lacks_key():
+            return None
         if self.path == "/tokenize":
             ids = server.tokenizer(
                 asked["prompt"], add_special_tokens=asked["add_special_tokens"]
@@ -202,6 +221,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def _lacks_key(self):
+        """Whether the call needs a key that it does not have; it is then answered."""
+        key, paths = self.server.settings["key"], self.server.settings["key_paths"]
+        if not key or not self.path.startswith(paths):
+            return False
+        if self.headers["authorization"] == f"Bearer {key}":
+            return False
+        self._send(401, f"no such key: {self.headers['authorization']}")
+        return True
 
     def log_message(self, *_):
         """Silence."""

@@ -92,10 +92,10 @@ class StepLoader:
         """The trees of each step of this epoch, read when their step comes."""
         return _TreesByStep(self.trees, split_every(self._epoch_order(self.epoch), self.batch_size))
 
-    def trees_of(self, epoch: int, step: int) -> list[Tree]:
-        """The trees of one step of an epoch, all ranks together; the position stays as it is."""
+    def step_at(self, epoch: int, step: int) -> Step:
+        """One step of an epoch as it will be yielded; the position stays as it is."""
         order = split_every(self._epoch_order(epoch), self.batch_size)
-        return [self.trees[index] for index in order[step]]
+        return self._make_step([self.trees[index] for index in order[step]])
 
     @property
     def sampler(self) -> StepLoader:

@@ -20,6 +20,7 @@ from lit_align.data.kto_mismatched import add_mismatched_responses
 from lit_align.feedback import Feedback
 from lit_align.models.sample_responses import sample_responses
 from lit_align.models.samplers import SamplingRequest
+from lit_align.models.samplers.base import sampling_to_learn
 from lit_align.online.checks import check_lengths, check_settings, check_stage, check_trainer
 from lit_align.online.labels import label_groups, reason_to_set_aside, tree_from_record
 from lit_align.online.records import (
@@ -215,9 +216,10 @@ class Online(TextDataModule):
             token_budget=self.token_budget,
             step=self._running.global_step,
         )
-        completions, texts = sample_responses(
-            stage.sampler, stage.adapters, stage.tokenizer, request
-        )
+        with sampling_to_learn():
+            completions, texts = sample_responses(
+                stage.sampler, stage.adapters, stage.tokenizer, request
+            )
         groups = []
         for place, generations, answers in zip(places, completions, texts, strict=True):
             group = prompts[place].group

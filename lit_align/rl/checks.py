@@ -8,6 +8,7 @@ from lit_align.advantages import Advantage
 from lit_align.checks import check_between, check_positive
 from lit_align.errors import ConfigError
 from lit_align.models.lora import Lora
+from lit_align.models.samplers import Sampler
 from lit_align.rl.critic import Critic
 
 
@@ -56,12 +57,18 @@ def check_settings(stage: RLSettings) -> None:
         )
 
 
-def check_staleness(staleness: int, world_size: int) -> None:
-    """Refuse to sample ahead on several processes.
+def check_staleness(staleness: int, sampler: Sampler, world_size: int) -> None:
+    """Refuse to sample ahead on several processes, or by a sampler that would keep the policy waiting all the same.
 
     Raises:
         ConfigError: naming both settings.
     """
+    if staleness and type(sampler).start is Sampler.start:
+        raise ConfigError(
+            f"staleness is {staleness}, and {type(sampler).__name__} samples in this process, so that nothing is "
+            "sampled while the policy learns: responses would be older for no gain; set staleness to 0, or sampler to "
+            "Served"
+        )
     if staleness and world_size > 1:
         raise ConfigError(
             f"staleness is {staleness} and there are {world_size} processes, of which only the first could save what "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from lit_align.jsonl import write_jsonl
 from lit_align.models.generate import Completion
 from lit_align.models.sample_responses import sample_responses
 from lit_align.models.samplers import Sampler, SamplingRequest
+from lit_align.models.samplers.base import sampling_to_learn
 from lit_align.plugin_calls import call_plugin, describe_failure
 from lit_align.plugin_contracts import advantages_fault, require_contract
 from lit_align.rewards import Reward, Scores
@@ -112,11 +114,12 @@ class ExperienceBuilder:
     def _sample_some(
         self, prompts: Sequence[Tree], number: int, places: list[int]
     ) -> list[tuple[list[Completion], list[str]]]:
-        """Responses to the prompts at some places, as completions and as texts."""
+        """Responses to the prompts at some places, as completions and as texts; validation has negative numbers."""
         request = self.sampling_request(prompts, number, places)
-        completions, texts = sample_responses(
-            self.sampler, self.models.adapters, self.tokenizer, request
-        )
+        with sampling_to_learn() if number >= 0 else nullcontext():
+            completions, texts = sample_responses(
+                self.sampler, self.models.adapters, self.tokenizer, request
+            )
         return list(zip(completions, texts, strict=True))
 
     def _score_responses(self, trees: Sequence[Tree]) -> Scores:

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lit_align.data.loader import StepLoader
 from lit_align.errors import LitAlignError
 from lit_align.models.samplers import Completion, SampledModel, Sampler, SamplingRequest
-from lit_align.models.samplers.base import Finish
+from lit_align.models.samplers.base import Finish, is_done
 from lit_align.stages.schedule import number_of_steps
 from lit_align.types import Tree
 
@@ -27,7 +27,7 @@ class Ahead(NamedTuple):
 
     step: int
     key: dict[str, Any]
-    finish: Finish
+    finish: _Once
 
 
 class SampledAhead(Sampler):
@@ -67,15 +67,20 @@ class SampledAhead(Sampler):
             finish = _Once(self.sampler.start(model, request))
             self._ahead.append(Ahead(step, key, finish))
 
-    def state(self, step: int) -> list[dict[str, Any]]:
-        """The responses that this step or a later one learns from, as plain values; waits for those under way.
+    def state(self, step: int, *, waits: bool = True) -> list[dict[str, Any]]:
+        """The responses that this step or a later one learns from, as plain values.
 
-        A policy that has moved could not sample them again. Responses that a server failed to send are left out: the
-        step's own request will tell.
+        A policy that has moved could not sample them again, and the next step needs them at once, so a save waits for
+        those under way. Responses that a server failed to send are left out: the step's own request will tell.
+
+        Args:
+            step: the first that is not done.
+            waits: whether to wait; a run that is stopped leaves out what is under way, and the resumed run samples it
+                from the policy as it then is.
         """
         saved = []
         for ahead in self._ahead:
-            if ahead.step >= step:
+            if ahead.step >= step and (waits or ahead.finish.is_done):
                 try:
                     completions = ahead.finish()
                 except LitAlignError:
@@ -98,6 +103,11 @@ class _Once:
     def __init__(self, finish: Finish) -> None:
         self._finish = finish
         self._completions: list[list[Completion]] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return self._completions is not None or is_done(self._finish)
 
     def __call__(self) -> list[list[Completion]]:
         if self._completions is None:
@@ -124,7 +134,7 @@ def is_last_step(trainer: Trainer, step: int) -> bool:
 
 
 def next_prompts(trainer: Trainer, batch_idx: int) -> list[Tree]:
-    """The prompts of the step that comes next; none where the loader does not know them.
+    """The prompts of the step that comes next, in the order of the step; none where the loader does not know them.
 
     Args:
         trainer: of the run.
@@ -136,4 +146,4 @@ def next_prompts(trainer: Trainer, batch_idx: int) -> list[Tree]:
     epoch, step = loader.epoch, loader.next
     if step and batch_idx + 1 >= trainer.num_training_batches:
         epoch, step = epoch + 1, 0  # the trainer ends the epoch before its last step
-    return loader.trees_of(epoch, step)
+    return loader.step_at(epoch, step).trees

@@ -170,7 +170,7 @@ class RL(LanguageModelStage):
 
     def setup(self, stage: str) -> None:
         """Check prompt lengths before any weights are loaded."""
-        check_staleness(self.staleness, self.trainer.world_size)
+        check_staleness(self.staleness, self.sampler, self.trainer.world_size)
         super().setup(stage)
         if stage != "predict":
             self.sampler.check(self.base, self.lora, self.tokenizer)
@@ -382,7 +382,7 @@ class RL(LanguageModelStage):
             "kl_coefficient": self.kl_coefficient,
             "recent_rewards": self.recent_rewards,
             "diagnostics": asdict(self.diagnostics),
-            "ahead": self.ahead.state(self.global_step),
+            "ahead": self.ahead.state(self.global_step, waits=not self.trainer.received_sigterm),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

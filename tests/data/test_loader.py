@@ -74,6 +74,16 @@ def test_resuming_anywhere_gives_the_same_sequence(trees, batch_size, stop):
     assert list(run(resumed, len(whole) - stop - 1)) == whole[stop + 1 :]
 
 
+@given(some_trees, st.integers(1, 9), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_a_later_step_is_known_as_it_will_be_yielded(trees, batch_size, dense):
+    loader = StepLoader(trees, batch_size=batch_size, token_budget=50, seed=5, dense=dense)
+    for epoch in range(2):
+        wanted = [sources(loader.step_at(epoch, step)) for step in range(len(loader))]
+        assert (loader.epoch, loader.next) == (epoch, 0)
+        assert [sources(step) for step in loader] == wanted
+
+
 def test_position_is_known_before_the_last_step_is_given_out():
     steps = StepLoader([tree(0, 1), tree(1, 1)], batch_size=1, token_budget=9)
     once = iter(steps)

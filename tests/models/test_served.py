@@ -7,6 +7,7 @@ from lit_align.errors import ConfigError, ModelError
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.samplers import SampledModel, SamplingRequest
+from lit_align.models.samplers.engine_checks import check_log_probabilities
 from lit_align.models.samplers.in_process import InProcess
 from lit_align.models.samplers.served import Served, request_seed
 from lit_align.testing import check_sampler
@@ -43,7 +44,9 @@ def server(tiny):
 @pytest.fixture
 def served(server):
     """Quick to give up."""
-    server.plan(noise=0.0, raw=False, max_lora_rank=16, root=server.base)
+    server.plan(
+        noise=0.0, raw=False, rounding=0.0, peak=0.0, key="", max_lora_rank=16, root=server.base
+    )
     sampler = Served([server.url], timeout=60.0, retries=1)
     yield sampler
     sampler._engine.close()
@@ -131,13 +134,19 @@ def test_a_fault_that_passes_is_not_noticed(served, policy, server):
     patient._engine.close()
 
 
-def test_a_dead_server_is_one_sentence(tiny, policy):
+def test_a_dead_server_is_one_sentence(tiny, base, policy):
     with running(tiny) as server:
         sampler = Served([server.url], retries=0)
         sampler.sample(policy, REQUEST)
         server.kill()
-        with pytest.raises(ModelError, match=r"did not \w+ an? \w+ .no connection: .*resume"):
+        with pytest.raises(
+            ModelError, match=r"did not \w+ an? \w+ .no connection: .*see that"
+        ) as caught:
             sampler.sample(SampledModel.of_role(policy.adapters, policy.tokenizer), REQUEST)
+        assert "learned" not in str(caught.value)  # there may be no training
+        fresh = Served([server.url], retries=0)
+        with pytest.raises(ModelError, match=r"did not list its models .*; see that it answers$"):
+            fresh.check(base, None, policy.tokenizer)
 
 
 def test_another_base_tokenizer_or_rank_is_refused(server, base, policy, served):
@@ -165,7 +174,39 @@ def test_another_base_tokenizer_or_rank_is_refused(server, base, policy, served)
         served.sample(policy, SamplingRequest([[5] * 195], max_new_tokens=6))
 
 
-def test_log_probabilities_at_another_temperature_are_refused(served, policy, server):
+def test_a_wrong_address_or_key_is_named_with_its_remedy(server, base, policy, monkeypatch):
+    sampler = Served([server.root], retries=0)
+    with pytest.raises(ModelError, match=f"at {server.root}/models .*which ends in /v1"):
+        sampler.check(base, None, policy.tokenizer)
+    monkeypatch.setenv("MY_KEY", "sk-wrong")
+    for paths in ("/v1", "/tokenize"):
+        server.plan(key="sk-right", key_paths=paths)
+        with pytest.raises(ModelError, match=r"\(status 401\); set .* variable MY_KEY") as caught:
+            Served([server.url], retries=0, key="MY_KEY").check(base, None, policy.tokenizer)
+        assert "sk-" not in str(caught.value)
+    monkeypatch.setenv("MY_KEY", "sk-right")
+    server.plan(key_paths="/")
+    Served([server.url], retries=0, key="MY_KEY").check(base, None, policy.tokenizer)
+    server.plan(key="")
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.5])
+@pytest.mark.parametrize(("rounding", "peak"), [(0.0, 0.0), (1e-4, 0.0), (1e-4, 80.0)])
+def test_log_probabilities_at_another_temperature_are_refused(
+    rounding, peak, temperature, policy, server
+):
+    server.plan(raw=True, rounding=rounding, peak=peak)
+    sampler = Served([server.url], timeout=60.0, retries=1)
+    sampler.check(Base(server.base, "none", "float32"), None, policy.tokenizer)
+    [engine] = sampler._engine.servers
+    with pytest.raises(ModelError, match="start it with --logprobs-mode processed_logprobs"):
+        check_log_probabilities(engine, temperature)
+    server.plan(raw=False)
+    check_log_probabilities(engine, temperature)
+    server.plan(rounding=0.0, peak=0.0)
+
+
+def test_a_run_asks_for_log_probabilities_at_its_temperature(served, policy, server):
     server.plan(raw=True)
     request = SamplingRequest(PROMPTS, 3, temperature=0.5)
     with pytest.raises(ModelError, match="start it with --logprobs-mode processed_logprobs"):
@@ -195,3 +236,26 @@ def test_adapters_are_left_neither_in_the_server_nor_on_disk(server, policy, tmp
     sampler._engine.close()
     assert folder.name not in server.adapters
     assert not any(tmp_path.iterdir())
+
+
+def test_an_adapter_that_not_all_servers_loaded_is_left_in_none(server, policy, tmp_path, tiny):
+    with running(tiny) as other:
+        sampler = Served([server.url, other.url], folder=str(tmp_path), timeout=60.0, retries=0)
+        other.plan(max_lora_rank=2)
+        for seed in (8, 9):
+            move(policy.adapters, seed)
+            with pytest.raises(ModelError, match="raise its --max-lora-rank"):
+                sampler.sample(policy, REQUEST)
+        [name] = server.adapters  # that of the first attempt is unloaded by the second
+        other.plan(max_lora_rank=16)
+        move(policy.adapters, 10)
+        sampler.sample(policy, REQUEST)
+        [folder] = tmp_path.iterdir()
+        assert server.adapters == other.adapters == [folder.name] != [name]
+        other.plan(max_lora_rank=2)
+        move(policy.adapters, 11)
+        with pytest.raises(ModelError, match="raise its --max-lora-rank"):
+            sampler.sample(policy, REQUEST)
+        sampler._engine.close()
+        assert server.adapters == other.adapters == []
+        assert not any(tmp_path.iterdir())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lit_align.errors import ModelError
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.decoding.batch import Completion
 from lit_align.models.load import Base
@@ -88,6 +89,34 @@ class SamplingRequest:
         return range(len(self.prompts)) if self.prompt_indices is None else self.prompt_indices
 
 
+class SamplerFailure(ModelError):
+    """A sampler did not sample, and may when it is called again.
+
+    Args:
+        problem: what happened, as half a sentence.
+        remedy: what to do, likewise.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}; {remedy}")
+        self.problem, self.remedy = problem, remedy
+
+
+@contextmanager
+def sampling_to_learn() -> Iterator[None]:
+    """A context of training: what fails in it also says what became of the step.
+
+    Raises:
+        ModelError: in place of a `SamplerFailure`.
+    """
+    try:
+        yield
+    except SamplerFailure as error:
+        raise ModelError(
+            f"{error.problem}; nothing was learned from this step: {error.remedy}, and resume from the last checkpoint"
+        ) from error
+
+
 class Sampler(ABC):
     """Draws completions from a model: a frozen dataclass whose fields are its settings.
 
@@ -116,10 +145,16 @@ class Sampler(ABC):
     def start(self, model: SampledModel, request: SamplingRequest) -> Finish:
         """Begin to sample the model as it is now; the answer waits for the completions.
 
-        A sampler that computes elsewhere returns at once, and the model may change meanwhile.
+        A sampler that computes elsewhere returns at once, and the model may change meanwhile. If its answer has a
+        property ``is_done``, a run that is stopped does not wait for what is under way.
         """
         completions = self.sample(model, request)
         return lambda: completions
+
+
+def is_done(finish: Finish) -> bool:
+    """Whether an answer of `Sampler.start` has nothing to wait for; one that does not tell has nothing."""
+    return bool(getattr(finish, "is_done", True))
 
 
 def request_settings(request: SamplingRequest) -> dict[str, Any]:

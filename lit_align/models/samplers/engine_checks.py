@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 PROBE = "Zoë's 3 naïve owls: 你好 {x} = 1.5e-3;\n\n\tfor i in range(10):  # ¿qué?"
 """A text that few tokenizers read alike."""
 
+PROBE_TOKENS = range(4)
+"""That whose next tokens differ most is used: two of the same probability have it at each temperature."""
+
+NUM_PROBED = 5
+"""Most probable tokens that are requested, to have two: those that are spelled alike are sent as a single entry."""
+
+MIN_CHANGE = 1e-3
+"""Nats; where the temperature changes less, both kinds of log-probabilities are alike, and rounding would decide."""
+
 
 def check_rank(rank: int) -> None:
     """Refuse an adapter of a higher rank than vLLM has room for.
@@ -65,30 +74,47 @@ def _check_tokenizer(server: EngineServer, tokenizer: PreTrainedTokenizerBase) -
 def check_log_probabilities(server: EngineServer, temperature: float) -> None:
     """Refuse a server that sends log-probabilities at temperature 1 whatever it samples at, as vLLM does by default.
 
+    Two tokens' log-probabilities differ by Δ/T at temperature T, where Δ is their difference at 1 (the normalizer
+    cancels), and by Δ where the temperature is not applied; a server whose difference is nearer to Δ is refused. That
+    holds of a token of probability 1 too, and whatever the server's rounding.
+
+    Args:
+        server: to ask.
+        temperature: of sampling, over 0.
+
     Raises:
         ModelError: naming vLLM's option.
     """
-    if _top_logp(server, temperature) == _top_logp(server, 1.0):
+    spreads = {token: _spread(server, token, 1.0) for token in PROBE_TOKENS}
+    token = max(spreads, key=spreads.__getitem__)
+    raw, processed = spreads[token], spreads[token] / temperature
+    if abs(processed - raw) < MIN_CHANGE:
+        return
+    drawn = _spread(server, token, temperature)
+    if abs(drawn - raw) < abs(drawn - processed):
         raise ModelError(
             f"the server at {server.url} sends log-probabilities that do not depend on the temperature, which is "
             f"{temperature:g}; start it with --logprobs-mode processed_logprobs, or set temperature to 1"
         )
 
 
-def _top_logp(server: EngineServer, temperature: float) -> float:
-    """The log-probability of the most probable token after a fixed one."""
+def _spread(server: EngineServer, token: int, temperature: float) -> float:
+    """By how much the log-probabilities of the two most probable tokens after ``token`` differ."""
     body: dict[str, Any] = {
         "model": server.base,
-        "prompt": [0],
+        "prompt": [token],
         "max_tokens": 1,
         "temperature": temperature,
         "seed": 0,
-        "logprobs": 1,
+        "logprobs": NUM_PROBED,
     }
     reply = server.complete(body)
     try:
-        return float(max(reply["choices"][0]["logprobs"]["top_logprobs"][0].values()))
+        top = map(float, reply["choices"][0]["logprobs"]["top_logprobs"][0].values())
+        first, second = sorted(top, reverse=True)[:2]
+        return first - second
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
-            f"the server at {server.url} sent no log-probabilities although they were requested"
+            f"the server at {server.url} did not send the log-probabilities of the {NUM_PROBED} most probable tokens "
+            "although they were requested; start vLLM without --max-logprobs, or with more"
         ) from error

@@ -10,6 +10,7 @@ from threading import Event
 from typing import Any, NamedTuple
 
 from lit_align.errors import LitAlignError, ModelError
+from lit_align.models.samplers.base import SamplerFailure
 from lit_align.servers.http_client import AnswerTooLarge, BoundedClient
 from lit_align.servers.retries import (
     Failure,
@@ -23,6 +24,7 @@ MAX_COMPLETION_BYTES = 256 * 2**20
 """Of an answer; a thousand completions of a thousand tokens with their log-probabilities have about half of that."""
 
 NOT_FOUND = 404
+KEY_REFUSED = (401, 403)
 
 
 class ServedName(NamedTuple):
@@ -86,6 +88,11 @@ class EngineServer:
         try:
             answer = self._json("list its models", partial(self._client.get, "/models"))
             return [_served_name(entry) for entry in answer["data"]]
+        except Refused as error:
+            raise ModelError(
+                f"there is no list of models at {self.url}/models ({error}); give urls of Served the address of the "
+                "API, which ends in /v1, such as http://localhost:8000/v1"
+            ) from error
         except (KeyError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"the server at {self.url} does not list its models as JSON"
@@ -168,7 +175,7 @@ class EngineServer:
         """Send a request, with retries.
 
         Raises:
-            ModelError: if there is no answer after all attempts.
+            SamplerFailure: if there is no answer after all attempts.
             Refused: if the server would refuse it again.
         """
         failure = Failure("not sent")
@@ -181,9 +188,8 @@ class EngineServer:
                 break
             if attempt < self.retries:
                 self._stopped.wait(failure.wait_before(attempt))
-        raise ModelError(
-            f"the server at {self.url} did not {what} ({failure.reason}); nothing was learned from this step: resume "
-            "from the last checkpoint when the server is back"
+        raise SamplerFailure(
+            f"the server at {self.url} did not {what} ({failure.reason})", "see that it answers"
         )
 
     def _attempt(self, send: Callable[[], Any], retries_status: bool) -> Any:
@@ -197,6 +203,11 @@ class EngineServer:
                 raise ModelError(
                     f"the server at {self.url} redirects to {target}, where prompts are not sent; if that server is "
                     "meant, set its address in urls of Served"
+                ) from error
+            if error.status_code in KEY_REFUSED:  # its message may repeat a part of the key
+                raise ModelError(
+                    f"the server at {self.url} refuses the API key of this run (status {error.status_code}); set the "
+                    f"environment variable {self.key} to the server's key"
                 ) from error
             message = status_message(error)
             if not (retries_status and is_retryable(error.status_code)):

@@ -69,6 +69,7 @@ class ExportedAdapters:
         save_adapter(adapters, exported.folder, role)
         problems = vllm_problems(exported.folder)
         if problems:
+            self.remove(exported.name)
             raise ModelError(
                 f"an engine cannot load the adapter of the {role}: {', '.join(problems)}; use InProcess"
             )

@@ -17,7 +17,13 @@ from lit_align.models.decoding.batch import Completion
 from lit_align.models.generate import check_prompts
 from lit_align.models.load import Base
 from lit_align.models.lora import Lora
-from lit_align.models.samplers.base import Finish, SampledModel, Sampler, SamplingRequest
+from lit_align.models.samplers.base import (
+    Finish,
+    SampledModel,
+    Sampler,
+    SamplerFailure,
+    SamplingRequest,
+)
 from lit_align.models.samplers.engine_checks import (
     check_log_probabilities,
     check_rank,
@@ -131,6 +137,8 @@ class _Engine:
         self.concurrency = settings.concurrency
         self.exported = ExportedAdapters(settings.folder, settings.server_folder)
         self.loaded: dict[str, str] = {}  # name of the adapter that all servers have, by role
+        # of each adapter that is on disk, and that a server may have
+        self._role_of: dict[str, str] = {}
         self._checked: set[str] = set()
         self._temperatures: set[float] = set()
         self._job: Job[Any, Any] | None = None
@@ -156,10 +164,11 @@ class _Engine:
         if model.adapters is not None and model.has_adapter:
             loaded = self.loaded.get(model.role, "")
             exported = self.exported.write(model.adapters, model.role, request.step, loaded)
+            self._role_of[exported.name] = model.role
         sampling = _Sampling(request, stop_tokens, vocabulary, exported)
         work = partial(self._run, sampling, model.role)
         self._job = job = Job(lambda run: run(), [work])
-        return partial(_finish, job)
+        return _Answer(job)
 
     def _run(self, sampling: _Sampling, role: str) -> list[list[Completion]]:
         """Load the adapter where it is not loaded yet, and sample all prompts."""
@@ -182,14 +191,21 @@ class _Engine:
         loaded = self.loaded.get(role)
         if loaded == exported.name:
             return
+        replaced = [name for name, its_role in list(self._role_of.items()) if its_role == role]
+        replaced.remove(exported.name)
         for server in self.servers:
             # first: a server with room for one would drop it by itself, and then could not unload it
-            if loaded is not None:
-                server.unload_adapter(loaded)
+            for name in replaced:
+                server.unload_adapter(name)
             server.load_adapter(exported.name, exported.path)
         self.loaded[role] = exported.name
-        if loaded is not None:
-            self.exported.remove(loaded)
+        for name in replaced:
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        """Forget an adapter that no server has."""
+        self._role_of.pop(name, None)
+        self.exported.remove(name)
 
     def _complete(self, sampling: _Sampling, number: int) -> list[Completion]:
         """The completions of one prompt."""
@@ -207,10 +223,7 @@ class _Engine:
                     continue
                 break
             return completions * (sampling.request.num_generations // len(completions))
-        raise ModelError(
-            f"the server at {server.url} sent {reason}; nothing was learned from this step: correct the server, and "
-            "resume from the last checkpoint"
-        )
+        raise SamplerFailure(f"the server at {server.url} sent {reason}", "correct the server")
 
     def _check_lengths(self, request: SamplingRequest) -> None:
         longest = max(map(len, request.prompts), default=0)
@@ -230,8 +243,8 @@ class _Engine:
         self._job = None
 
     def close(self) -> None:
-        """Unload what is loaded, as far as the servers answer at once, and remove the temporary folder."""
-        names, self.loaded = list(self.loaded.values()), {}
+        """Unload what the servers may have, as far as the servers answer at once, and remove the temporary folder."""
+        names, self.loaded = list(self._role_of), {}
         for server in self.servers if names else ():
             server.hurry()
             for name in names:
@@ -239,7 +252,7 @@ class _Engine:
                 with suppress(ModelError, RuntimeError):
                     server.unload_adapter(name)
         for name in names:
-            self.exported.remove(name)
+            self._remove(name)
         self.exported.close()
 
 
@@ -312,12 +325,22 @@ def request_seed(seed: int, place: int) -> int:
     return step_seed(seed, place) * SEEDS_APART % 2**63
 
 
-def _finish(job: Job[Any, list[list[Completion]]]) -> list[list[Completion]]:
-    """Wait for the completions, unless the run is told to stop."""
-    (completions,) = job.wait(stop_if_told)
-    for generations in completions:
-        note_sampled(len(generations), _num_tokens(generations))
-    return completions
+@dataclass(frozen=True)
+class _Answer:
+    """Waits for the completions, unless the run is told to stop."""
+
+    job: Job[Any, list[list[Completion]]]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return self.job.is_done
+
+    def __call__(self) -> list[list[Completion]]:
+        (completions,) = self.job.wait(stop_if_told)
+        for generations in completions:
+            note_sampled(len(generations), _num_tokens(generations))
+        return completions
 
 
 def _num_tokens(completions: Sequence[Completion]) -> int:
