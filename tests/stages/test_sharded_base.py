@@ -185,7 +185,8 @@ def test_a_model_from_before_the_run_is_divided_as_the_run_has_it(shared_weight)
         SimpleNamespace(strategy=object.__new__(strategy))
         for strategy in (DDPStrategy, ShardedBase)
     )
-    stage = SFT(CrossEntropy(), base=Base("unread"))
+    optimizer = partial(torch.optim.SGD, lr=0.1)
+    stage = SFT(CrossEntropy(), base=Base("unread"), lora=Lora(r=4, alpha=8), optimizer=optimizer)
     for adapters, trainer in ((whole, None), (shared, None), (whole, ddp), (shared, sharded)):
         stage._adapters, stage._trainer = adapters, trainer
         stage.configure_model()
