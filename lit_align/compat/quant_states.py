@@ -18,5 +18,8 @@ def quant_state(module: Any) -> Any:
         >>> quant_state(nn.Linear(2, 2)) is None
         True
     """
-    state = getattr(getattr(module, "weight", None), "quant_state", None)
+    weight = getattr(module, "weight", None)
+    if weight is None:  # such as the parametrization of packed experts, which has scales of its own
+        return None
+    state = getattr(weight, "quant_state", None)
     return getattr(module, "quant_state", None) if state is None else state

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
+from typing import TYPE_CHECKING
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 _trainers: list[Trainer] = []
 _received: list[int] = []  # signals that this process of several has got
@@ -48,4 +49,6 @@ def stop_if_told() -> None:
     """
     for trainer in _trainers:
         if trainer.received_sigterm:
+            from lightning.pytorch.utilities.exceptions import SIGTERMException
+
             raise SIGTERMException

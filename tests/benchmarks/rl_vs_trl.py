@@ -185,6 +185,8 @@ class _Loop:
     """As much of Lightning's trainer as learning from given rollouts asks for."""
 
     default_root_dir = "/nowhere"
+    global_rank, world_size = 0, 1
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
 
 
 class Offline(RL):

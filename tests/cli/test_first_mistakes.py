@@ -16,8 +16,9 @@ from lit_align.__main__ import main
 try:
     main(sys.argv[1:])
 finally:
+    from lit_align.compat.lazy_package import is_imported
     print([name for name in ("torch", "torch._dynamo", "scipy.signal", "transformers.modeling_utils")
-           if name in sys.modules])
+           if is_imported(name)])
 """
 
 

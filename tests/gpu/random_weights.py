@@ -25,7 +25,10 @@ def random_base_weights() -> Iterator[None]:
 
 
 def load_random(
-    base: Base, device: torch.device | None = None, causal: bool = True
+    base: Base,
+    device: torch.device | None = None,
+    causal: bool = True,
+    memory: torch.device | None = None,
 ) -> PreTrainedModel:
     """A model with random weights in bfloat16 or NF4, otherwise as `lit_align.models.load.load_model` returns it.
 
@@ -33,6 +36,7 @@ def load_random(
         base: its folder needs no weights.
         device: where they are made.
         causal: taken as True.
+        memory: taken as ``device``.
     """
     config = load_config(base)
     if base.attention:
