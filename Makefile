@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 
 .PHONY: demo test lowest newest check proofs clean
 
-demo: .venv/demo  ## align a real model on preferences, about nine minutes on two cores
+demo: .venv/demo  ## align a real model on preferences, about six minutes on two cores
 	$(BIN)/lit-align fit -c configs/demo.yaml
 
 test: .venv/dev  ## everything, README and plugins included
