@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.browser import artefacts, browser  # noqa: F401
 
@@ -14,6 +15,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("LIT_ALIGN_CACHE", str(Path(__file__).parents[1] / ".cache" / "lit_align"))
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
 
+# a test is right or wrong, however busy the machine is
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
 ROOT = Path(__file__).parent.parent
 LONG = (
     "tests/test_configs.py",
@@ -22,6 +27,9 @@ LONG = (
     "tests/chat/test_trl_templates.py",
     "tests/cli/test_chat.py",
     "tests/stages/test_resume.py",
+    "tests/rl/test_sampled_elsewhere.py",
+    "tests/rl/test_rl_ddp.py",
+    "tests/stages/test_two_hosts.py",
 )
 """Files that take longest: begun first, so that no process is left with one of them at the end."""
 
