@@ -10,7 +10,6 @@ from typing import Any
 from lit_align.checkpoint_files import find_checkpoint, read_checkpoint
 from lit_align.errors import ModelError
 
-DEPRECATED_NAME = "`is_gradient_checkpointing` is deprecated"
 MISSING_KEYS = "Found keys that are in the model state dict but not in the checkpoint"
 
 
@@ -24,13 +23,14 @@ def load(path: str | Path, **settings: Any) -> Any:
     Raises:
         ModelError: if there is no checkpoint, or it does not fit the model it names.
     """
+    from lit_align.compat.peft import ignore_deprecated_name
+
     file = find_checkpoint(path)
     stage_class = _stage_class(file)
     with warnings.catch_warnings():
         # a checkpoint holds the trained weights only, never those of the base
         warnings.filterwarnings("ignore", MISSING_KEYS)
-        # PEFT asks for the attribute
-        warnings.filterwarnings("ignore", DEPRECATED_NAME, FutureWarning)
+        ignore_deprecated_name()
         return stage_class.load_from_checkpoint(file, weights_only=True, **settings).eval()
 
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -184,12 +183,11 @@ class Runs:
         """Run the command; the status as of ``waitstatus_to_exitcode``."""
         arguments = self.arguments(runs, *more, checkpoint=checkpoint, limits=limits)
         output = self.folder / "output.txt"
-        if self.forked:
+        if self.forked or self.processes == 1:
             output.unlink(missing_ok=True)
             work = partial(main, arguments)
             return max(run_processes(self.processes, work, output, self.hosts), key=abs)
-        run = _in_fork if self.processes == 1 else _as_command
-        return run(arguments, output)
+        return _as_command(arguments, output)
 
     def arguments(
         self,
@@ -326,28 +324,6 @@ def _equal(value: Any, other: Any) -> bool:
 def newest(runs: Path) -> Path:
     """The newest numbered folder."""
     return max((path for path in runs.iterdir() if path.name.isdigit()), key=lambda p: int(p.name))
-
-
-def _in_fork(arguments: list[str], output: Path) -> int:
-    """Run the command in a fork, as a process of its own would."""
-    sys.stdout.flush()
-    process = os.fork()
-    if process == 0:
-        status = 1
-        try:
-            file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(file, 1)
-            os.dup2(file, 2)
-            main(arguments)
-            status = 0
-        except SystemExit as exit:
-            status = exit.code if isinstance(exit.code, int) else 1
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def _as_command(arguments: list[str], output: Path) -> int:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
@@ -106,6 +107,26 @@ class Trace(Callback):
 
     def on_validation_end(self, trainer, *args):
         self.steps.append(_numbers(trainer.logged_metrics))
+
+
+def assert_learned_the_same(run: Path, alone: Path, world: int) -> None:
+    """Each of ``world`` processes ended with the weights of a single one, and the first logged its trace.
+
+    Args:
+        run: folder with a file for each rank: what a `Trace` has seen, and the weights.
+        alone: that of a single process.
+        world: how many processes there were.
+    """
+    expected, weights = torch.load(alone / "0.pt")
+    for rank in range(world):
+        steps, own = torch.load(run / f"{rank}.pt")
+        assert own.keys() == weights.keys()
+        for key, value in weights.items():
+            torch.testing.assert_close(own[key], value, rtol=1e-5, atol=1e-5, msg=key)
+        if rank == 0:
+            assert len(steps) == len(expected)
+            for step, metrics in zip(expected, steps, strict=True):
+                assert metrics == pytest.approx(step, rel=1e-5, abs=1e-5, nan_ok=True)
 
 
 def _numbers(metrics):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import warnings
 from collections.abc import Generator
 from contextlib import ExitStack, closing, suppress
 from itertools import zip_longest
 from pathlib import Path
 
 from lit_align.cli.chat_speakers import RUN_SETTINGS, UNTRAINED, Speaker, load_speakers, note
+from lit_align.compat.peft import ignore_deprecated_name
 from lit_align.errors import ConfigError, ModelError
 from lit_align.registry import closest_name
 
@@ -32,9 +32,7 @@ def run(arguments: list[str]) -> None:
         ModelError: if a model or an adapter cannot be loaded.
     """
     options = parse_options(arguments)
-    warnings.filterwarnings(  # PEFT calls it
-        "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
-    )
+    ignore_deprecated_name()
     speakers = load_speakers(options)
     names = " and ".join(speaker.name for speaker in speakers)
     note(f"{names}; /help lists the commands, {KEYS}")

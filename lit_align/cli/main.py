@@ -23,6 +23,7 @@ from lit_align.cli.run_folder import forget_run_folder, remove_empty_run_folder
 from lit_align.cli.schedule_settings import refuse_schedules
 from lit_align.cli.training import InspectCLI, LitAlignCLI, run_cli
 from lit_align.cli.written_settings import refuse_written_mistakes
+from lit_align.compat.peft import ignore_deprecated_name
 from lit_align.disk_errors import disk_error
 from lit_align.errors import AmbiguousName, ConfigError, LitAlignError, UnknownName
 from lit_align.plugin_calls import find_foreign_exit
@@ -65,7 +66,6 @@ EXPECTED_WARNINGS: tuple[tuple[str, type[Warning], str], ...] = (
         UserWarning,
         r"lightning\.fabric\.loggers\.csv_logs",
     ),
-    ("`is_gradient_checkpointing` is deprecated", FutureWarning, r"transformers\.modeling_utils"),
 )
 """Warnings of other libraries about what is intended here: message, category and module."""
 
@@ -161,6 +161,7 @@ def _inspect(arguments: list[str]) -> None:
 def _hide_expected_messages() -> None:
     for message, category, module in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message, category, module)
+    ignore_deprecated_name()
     for logger, text in LOG_LINES.items():
         logging.getLogger(logger).addFilter(_HideLines(text))
     threading.excepthook = _report_thread_error

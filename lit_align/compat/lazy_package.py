@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -34,9 +32,6 @@ class LazyPackage(ModuleType):
         self.__spec__, self.__loader__, self.__file__ = spec, spec.loader, spec.origin
         self.__path__ = list(spec.submodule_search_locations or [])
         self.__package__, self._after = spec.name, after
-        self._logger = logging.getLogger(spec.name)  # as torchmetrics' modules import it
-        with suppress(PackageNotFoundError):  # a package within another
-            self.__version__ = version(spec.name)
         self.__dict__.update(given)
 
     def import_in_order(self) -> None:
@@ -121,6 +116,18 @@ def put_lazy_package(
         return None
     package = sys.modules[name] = LazyPackage(spec, given, after)
     return package
+
+
+def import_whole(name: str) -> Any:
+    """A module whose ``__init__`` has run, now if not before.
+
+    Args:
+        name: of the module.
+    """
+    module = import_module(name)
+    if isinstance(module, LazyPackage):
+        module.run()
+    return module
 
 
 def is_imported(name: str) -> bool:

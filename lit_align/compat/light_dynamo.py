@@ -13,7 +13,7 @@ from functools import wraps
 from importlib import import_module
 from typing import Any, TypeVar
 
-from lit_align.compat.lazy_package import is_imported, put_lazy_package
+from lit_align.compat.lazy_package import import_whole, is_imported, put_lazy_package
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -41,13 +41,6 @@ def _compiler() -> Any:
     return sys.modules[DYNAMO]
 
 
-def _import_compiler() -> Any:
-    compiler = _compiler()
-    if not is_imported(DYNAMO):
-        compiler.run()
-    return compiler
-
-
 def disable_compiling(function: Any = None, *options: Any, **named_options: Any) -> Any:
     """Exclude a function from compilation once there is a compiler.
 
@@ -59,7 +52,7 @@ def disable_compiling(function: Any = None, *options: Any, **named_options: Any)
     if function is None:
         return lambda decorated: disable_compiling(decorated, *options, **named_options)
     if isinstance(function, type):  # its methods are excluded, in place
-        return _import_compiler().disable(function, *options, **named_options)
+        return import_whole(DYNAMO).disable(function, *options, **named_options)
     excluded: list[Callable[..., Any]] = []
 
     @wraps(function)
@@ -78,7 +71,7 @@ def _assume_constant_result(function: Function) -> Function:
 
 def _allow_in_graph(function: Any) -> Any:
     if not callable(function):  # a list of them
-        return _import_compiler().allow_in_graph(function)
+        return import_whole(DYNAMO).allow_in_graph(function)
     _marked.append(function)
     return function
 

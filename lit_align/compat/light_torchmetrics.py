@@ -6,16 +6,19 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from lit_align.compat.lazy_package import put_lazy_package
 
+PACKAGE = "torchmetrics"
 PYPLOT = "matplotlib.pyplot"
 
 
@@ -30,7 +33,9 @@ class _LateModule(ModuleType):
 
 def put_torchmetrics() -> None:
     """Put torchmetrics among the imported modules with its two classes; its ``__init__`` runs when more is asked."""
-    package = put_lazy_package("torchmetrics", {})
+    # what its modules import from it, and what Lightning asks it
+    given = {"_logger": logging.getLogger(PACKAGE), "__version__": version(PACKAGE)}
+    package = put_lazy_package(PACKAGE, given)
     if package is None:
         return
     with _late_matplotlib():

@@ -10,6 +10,7 @@ families it drops dense layers from them, or doubles a rank.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from peft.tuners.lora import LoraLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
+
+
+def ignore_deprecated_name() -> None:
+    """Be silent about ``is_gradient_checkpointing``, a name of transformers by which PEFT asks a model."""
+    warnings.filterwarnings(
+        "ignore",
+        "`is_gradient_checkpointing` is deprecated",
+        FutureWarning,
+        r"transformers\.modeling_utils",
+    )
 
 
 def adapter_layers(model: nn.Module) -> list[BaseTunerLayer]:

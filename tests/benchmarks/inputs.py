@@ -122,13 +122,18 @@ def pads():
 
 def adapter(model: str, dtype: str, file: Path, spread: float = 0.005) -> None:
     """Write the adapter that both start from; its second matrices are not zero, so that every gradient is tested."""
-    from peft import get_peft_model_state_dict
-
     adapters = AdapterSet(
         load_model(Base(model, quantization="none", dtype=dtype)),
         Lora(r=16, alpha=32),
         gradient_checkpointing=False,
     )
+    save_file(spread_weights(adapters, spread), file)
+
+
+def spread_weights(adapters: AdapterSet, spread: float = 0.005) -> dict[str, torch.Tensor]:
+    """The policy's weights by PEFT's names, with random numbers in the second matrices."""
+    from peft import get_peft_model_state_dict
+
     draw = torch.Generator().manual_seed(0)
     weights = {
         name: weight.detach().float().cpu().clone()
@@ -137,4 +142,4 @@ def adapter(model: str, dtype: str, file: Path, spread: float = 0.005) -> None:
     for name, weight in weights.items():
         if "lora_B" in name:
             weight.copy_(torch.randn(weight.shape, generator=draw) * spread)
-    save_file(weights, file)
+    return weights

@@ -19,7 +19,6 @@ import torch
 from peft import (
     LoraConfig,
     get_peft_model,
-    get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
 
@@ -46,11 +45,7 @@ class Sampling:
         self.tokenizer = load_tokenizer(base)
         lora = Lora(r=16, alpha=32, dropout=0.0)
         self.adapters = AdapterSet(load_model(base), lora, gradient_checkpointing=False)
-        draw = torch.Generator().manual_seed(0)
-        weights = get_peft_model_state_dict(self.adapters.peft, adapter_name="policy")
-        for name, weight in weights.items():
-            if "lora_B" in name:
-                weight.copy_(torch.randn(weight.shape, generator=draw) * 0.005)
+        weights = inputs.spread_weights(self.adapters)
         set_peft_model_state_dict(self.adapters.peft, weights, adapter_name="policy")
         config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
         self.peer = get_peft_model(load_model(base), config).eval()
