@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -252,38 +252,84 @@ def replies_fault(judge: object, replies: Any, count: int, num_options: int = 0)
     return ""
 
 
-def completions_fault(
-    sampler: object, completions: Any, num_prompts: int, num_generations: int, max_new_tokens: int
-) -> str:
-    """What is wrong with a sampler's completions of ``num_prompts`` prompts; empty if nothing is."""
+class CompletionLimits(NamedTuple):
+    """What completions are checked by.
+
+    Args:
+        num_prompts: how many prompts there were.
+        num_generations: completions of each.
+        max_new_tokens: limit of one, with the token that ends it.
+        vocabulary: number of tokens there are.
+        stop_tokens: that end a completion.
+    """
+
+    num_prompts: int
+    num_generations: int
+    max_new_tokens: int
+    vocabulary: int
+    stop_tokens: Collection[int]
+
+
+def completions_fault(sampler: object, completions: Any, limits: CompletionLimits) -> str:
+    """What is wrong with a sampler's completions; empty if nothing is."""
     name = name_of(sampler)
+    num_prompts, num_generations = limits.num_prompts, limits.num_generations
     if not isinstance(completions, list) or len(completions) != num_prompts:
         count = len(completions) if isinstance(completions, list) else _kind(completions)
         return f"{name} returned {count} for {num_prompts} prompts; return a list with the completions of each"
     for number, generations in enumerate(completions):
+        if not _is_plain_list(generations):
+            return f"{name} returned {_kind(generations)} for prompt {number}; return a list of its completions"
         if len(generations) != num_generations:
             return f"{name} returned {len(generations)} completions of prompt {number}, not {num_generations}"
         for completion in generations:
-            fault = _completion_fault(completion, max_new_tokens)
+            fault = _completion_type_fault(completion) or _completion_fault(completion, limits)
             if fault:
                 return f"{name} returned a completion of prompt {number} {fault}"
     return ""
 
 
-def _completion_fault(completion: Any, max_new_tokens: int) -> str:
+def _is_plain_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) and not hasattr(value, "_fields")
+
+
+def _completion_type_fault(completion: Any) -> str:
     if not all(hasattr(completion, part) for part in ("ids", "logps", "ended")):
         return f"that is {_kind(completion)}; return a Completion(ids, logps, ended)"
-    num_tokens = len(completion.ids)
-    if not 1 <= num_tokens <= max_new_tokens:
-        return (
-            f"of {num_tokens} tokens; it has 1 to {max_new_tokens}, the token that ends it included"
-        )
+    for part, values in {"ids": completion.ids, "logps": completion.logps}.items():
+        if not _is_plain_list(values):
+            return f"whose {part} are {_kind(values)}; give a list, as of tolist()"
+    for token in completion.ids:
+        if not isinstance(token, int) or isinstance(token, bool):
+            return f"with {_kind(token)} among its ids; give each as an int"
+    for logp in completion.logps:
+        if not isinstance(logp, float | int) or isinstance(logp, bool):
+            return f"with {_kind(logp)} among its log-probabilities; give each as a float"
+    if not isinstance(completion.ended, bool):
+        return f"whose ended is {_kind(completion.ended)}; give True or False"
+    return ""
+
+
+def _completion_fault(completion: Any, limits: CompletionLimits) -> str:
+    num_tokens, most = len(completion.ids), limits.max_new_tokens
+    if not 1 <= num_tokens <= most:
+        return f"of {num_tokens} tokens; it has 1 to {most}, the token that ends it included"
     if num_tokens != len(completion.logps):
         return f"with {len(completion.logps)} log-probabilities of {num_tokens} tokens; give each token its own"
-    if not all(math.isfinite(logp) for logp in completion.logps):
+    if not all(map(math.isfinite, completion.logps)):
         return "with a log-probability that is not finite; a sampled token has a finite one"
-    if not completion.ended and num_tokens < max_new_tokens:
-        return f"that is cut off after {num_tokens} of {max_new_tokens} tokens; sample to the limit or to an end"
+    for token in (min(completion.ids), max(completion.ids)):
+        if not 0 <= token < limits.vocabulary:
+            return f"with the token {token}; the model has tokens from 0 to {limits.vocabulary - 1}"
+    if completion.ended and completion.ids[-1] not in limits.stop_tokens:
+        return (
+            f"that ended with the token {completion.ids[-1]}, which ends nothing here; keep the stop token, one of "
+            f"{sorted(limits.stop_tokens)}, or set ended to False"
+        )
+    if not completion.ended and num_tokens < most:
+        return (
+            f"that is cut off after {num_tokens} of {most} tokens; sample to the limit or to an end"
+        )
     return ""
 
 

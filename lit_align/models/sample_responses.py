@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.out_of_memory import raise_out_of_memory
 from lit_align.models.samplers import Completion, SampledModel, Sampler, SamplingRequest
-from lit_align.models.samplers.base import Finish
-from lit_align.plugin_contracts import completions_fault, require_contract
+from lit_align.models.stop_ids import stop_ids
+from lit_align.plugin_contracts import CompletionLimits, completions_fault, require_contract
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
@@ -37,24 +37,34 @@ def sample_responses(
         TrainingError: if memory runs out; it names the settings to lower.
     """
     with raise_out_of_memory(partial(_advice, request)):
-        finish = sampler.start(SampledModel.of_role(adapters, tokenizer), request)
-        completions = checked_completions(sampler, request, finish)
+        model = SampledModel.of_role(adapters, tokenizer)
+        completions = checked_completions(sampler, model, request)
     return completions, [_texts(tokenizer, generations) for generations in completions]
 
 
 def checked_completions(
-    sampler: Sampler, request: SamplingRequest, finish: Finish
+    sampler: Sampler, model: SampledModel, request: SamplingRequest
 ) -> list[list[Completion]]:
-    """Wait for completions, and look whether they are what was requested.
+    """Sample completions, and look whether they are what was requested.
 
     Raises:
         PluginError: if they are not.
     """
-    completions = finish()
-    count, limit = request.num_generations, request.max_new_tokens
-    fault = completions_fault(sampler, completions, len(request.prompts), count, limit)
-    require_contract(fault)
+    completions = sampler.start(model, request)()
+    require_contract(completions_fault(sampler, completions, completion_limits(model, request)))
     return completions
+
+
+def completion_limits(model: SampledModel, request: SamplingRequest) -> CompletionLimits:
+    """What the completions of a model are checked by."""
+    with model.activate() as base:
+        return CompletionLimits(
+            len(request.prompts),
+            request.num_generations,
+            request.max_new_tokens,
+            base.config.get_text_config().vocab_size,
+            stop_ids(base, model.tokenizer),
+        )
 
 
 def _texts(tokenizer: PreTrainedTokenizerBase, completions: Sequence[Completion]) -> list[str]:

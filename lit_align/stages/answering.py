@@ -73,7 +73,7 @@ class Responder:
         }
         request = SamplingRequest(prompts, **{**settings, **overrides})
         model = SampledModel.of_role(self.adapters, self.tokenizer, role)
-        rows = checked_completions(self.sampler, request, self.sampler.start(model, request))
+        rows = checked_completions(self.sampler, model, request)
         return [[self._decode(completion) for completion in row] for row in rows]
 
     def _decode(self, completion: Completion) -> Answer:

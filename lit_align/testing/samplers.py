@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lit_align.models.sample_responses import completion_limits
 from lit_align.models.samplers import Completion, SampledModel, Sampler, SamplingRequest
 from lit_align.plugin_contracts import completions_fault
 from lit_align.plugin_signatures import signature_fault
@@ -51,8 +52,7 @@ def _sample(
     sampler: Sampler, model: SampledModel, request: SamplingRequest
 ) -> list[list[Completion]]:
     completions = call(sampler, sampler.sample, model, request)
-    count, limit = request.num_generations, request.max_new_tokens
-    hold(completions_fault(sampler, completions, len(request.prompts), count, limit))
+    hold(completions_fault(sampler, completions, completion_limits(model, request)))
     drawn: list[list[Completion]] = completions
     return drawn
 
