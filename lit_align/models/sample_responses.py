@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.out_of_memory import raise_out_of_memory
 from lit_align.models.samplers import Completion, SampledModel, Sampler, SamplingRequest
 from lit_align.models.stop_ids import stop_ids
 from lit_align.plugin_contracts import CompletionLimits, completions_fault, require_contract
+from lit_align.processes import Processes
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
@@ -40,6 +43,25 @@ def sample_responses(
         model = SampledModel.of_role(adapters, tokenizer)
         completions = checked_completions(sampler, model, request)
     return completions, [_texts(tokenizer, generations) for generations in completions]
+
+
+def share_sampling(
+    sampler: Sampler,
+    processes: Processes,
+    count: int,
+    sample_some: Callable[[list[int]], Sequence[T]],
+) -> list[T]:
+    """What all processes get of ``count`` prompts: each samples some of them, or the first all from another program.
+
+    Args:
+        sampler: what samples.
+        processes: of the run.
+        count: prompts.
+        sample_some: samples those at some places.
+    """
+    if sampler.computes_elsewhere:
+        return processes.from_first(lambda: [*sample_some([*range(count)])])
+    return processes.share(count, sample_some)
 
 
 def checked_completions(

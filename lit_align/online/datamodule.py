@@ -18,7 +18,7 @@ from lit_align.checks import check_fraction
 from lit_align.data.datamodules import TextDataModule
 from lit_align.data.kto_mismatched import add_mismatched_responses
 from lit_align.feedback import Feedback
-from lit_align.models.sample_responses import sample_responses
+from lit_align.models.sample_responses import sample_responses, share_sampling
 from lit_align.models.samplers import SamplingRequest
 from lit_align.models.samplers.base import sampling_to_learn
 from lit_align.online.checks import check_lengths, check_settings, check_stage, check_trainer
@@ -200,7 +200,8 @@ class Online(TextDataModule):
         if not prompts:  # a reward model has no policy to sample from
             return []
         processes = Processes.of(self._running)
-        return processes.share(len(prompts), partial(self._sample_some, number, prompts))
+        sample_some = partial(self._sample_some, number, prompts)
+        return share_sampling(self._stage.sampler, processes, len(prompts), sample_some)
 
     def _sample_some(self, number: int, prompts: list[Tree], places: list[int]) -> list[Group]:
         """Prompts at some places with fresh responses."""

@@ -57,8 +57,8 @@ def check_settings(stage: RLSettings) -> None:
         )
 
 
-def check_staleness(staleness: int, sampler: Sampler, world_size: int) -> None:
-    """Refuse to sample ahead on several processes, or by a sampler that would keep the policy waiting all the same.
+def check_staleness(staleness: int, sampler: Sampler) -> None:
+    """Refuse to sample ahead by a sampler that would keep the policy waiting all the same.
 
     Raises:
         ConfigError: naming both settings.
@@ -68,9 +68,4 @@ def check_staleness(staleness: int, sampler: Sampler, world_size: int) -> None:
             f"staleness is {staleness}, and {type(sampler).__name__} samples in this process, so that nothing is "
             "sampled while the policy learns: responses would be older for no gain; set staleness to 0, or sampler to "
             "Served"
-        )
-    if staleness and world_size > 1:
-        raise ConfigError(
-            f"staleness is {staleness} and there are {world_size} processes, of which only the first could save what "
-            "is sampled ahead; set staleness to 0 or trainer.devices to 1"
         )

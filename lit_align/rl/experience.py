@@ -16,7 +16,7 @@ from lit_align.advantages import Advantage, Rollouts, masked_whiten
 from lit_align.errors import OtherProcessFailed, TrainingError
 from lit_align.jsonl import write_jsonl
 from lit_align.models.generate import Completion
-from lit_align.models.sample_responses import sample_responses
+from lit_align.models.sample_responses import sample_responses, share_sampling
 from lit_align.models.samplers import Sampler, SamplingRequest
 from lit_align.models.samplers.base import sampling_to_learn
 from lit_align.plugin_calls import call_plugin, describe_failure
@@ -77,7 +77,8 @@ class ExperienceBuilder:
                 then in ``bad_reward.jsonl`` in the run folder.
         """
         processes = self.models.processes
-        sampled = processes.share(len(prompts), partial(self._sample_some, prompts, number))
+        sample_some = partial(self._sample_some, prompts, number)
+        sampled = share_sampling(self.sampler, processes, len(prompts), sample_some)
         trees, groups = [], []
         for tree, (generations, answers) in zip(prompts, sampled, strict=True):
             responses = [as_response(tree.group, answer) for answer in answers]

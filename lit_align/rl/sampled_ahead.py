@@ -41,6 +41,11 @@ class SampledAhead(Sampler):
         self.sampler = sampler
         self._ahead: list[Ahead] = []
 
+    @property
+    def computes_elsewhere(self) -> bool:
+        """As the other sampler."""
+        return self.sampler.computes_elsewhere
+
     def sample(self, model: SampledModel, request: SamplingRequest) -> list[list[Completion]]:
         """Completions; those that were sampled ahead if the request is the same."""
         return self.start(model, request)()

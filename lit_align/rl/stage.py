@@ -170,7 +170,7 @@ class RL(LanguageModelStage):
 
     def setup(self, stage: str) -> None:
         """Check prompt lengths before any weights are loaded."""
-        check_staleness(self.staleness, self.sampler, self.trainer.world_size)
+        check_staleness(self.staleness, self.sampler)
         super().setup(stage)
         if stage != "predict":
             self.sampler.check(self.base, self.lora, self.tokenizer)
@@ -249,7 +249,8 @@ class RL(LanguageModelStage):
         """Begin to sample the responses of the next step, if the run has one and they may be a step old."""
         number = self.global_step + 1
         is_last = is_last_step(self.trainer, self.global_step)
-        prompts = [] if is_last or not self.staleness else next_prompts(self.trainer, batch_idx)
+        begins = self.staleness and not is_last and experience.models.processes.is_first
+        prompts = next_prompts(self.trainer, batch_idx) if begins else []
         if prompts:
             request = experience.sampling_request(prompts, number, range(len(prompts)))
             policy = SampledModel.of_role(self.adapters, self.tokenizer)

@@ -126,6 +126,11 @@ class Sampler(ABC):
 
     is_exact: ClassVar[bool] = False
 
+    @property
+    def computes_elsewhere(self) -> bool:
+        """Whether another program computes: of several processes then only the first has it sample, for all."""
+        return False
+
     def check(self, base: Base, lora: Lora | None, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most need nothing
         """Refuse a model that it cannot sample, before weights are loaded.
 

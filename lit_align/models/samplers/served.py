@@ -102,6 +102,10 @@ class Served(Sampler):
                 "process sees it"
             )
 
+    @property
+    def computes_elsewhere(self) -> bool:
+        return True
+
     def check(self, base: Base, lora: Lora | None, tokenizer: PreTrainedTokenizerBase) -> None:
         if lora is not None:
             check_rank(lora.r)
