@@ -19,6 +19,7 @@ from lit_align.errors import ModelError
 from lit_align.models.tree_check import backbone
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from torch.distributed.device_mesh import DeviceMesh
 
     from lit_align.compat.transformers_types import PreTrainedModel
@@ -53,6 +54,13 @@ def require_shardable(model: PreTrainedModel, layers: Sequence[Layer], path: str
             f"{path!r} has no list of decoder layers, by which sharded_base divides a model; set trainer.strategy to "
             "ddp, with a base that fits on each card"
         )
+    stored = getattr(model.config, "quantization_config", None)
+    if stored is not None and not _is_four_bit(stored):
+        raise ModelError(
+            f"{path!r} is stored in {_quantization_name(stored)}, whose scales sharded_base would not divide with the "
+            "weights; give the base that is not quantized, with base.quantization nf4 or none, or set "
+            "trainer.strategy to ddp"
+        )
     experts = [layer.name for layer in layers if not layer.in_module]
     if experts:
         raise ModelError(
@@ -74,7 +82,9 @@ def shard_base(adapters: AdapterSet, mesh: DeviceMesh) -> None:
     """
     from torch.distributed.fsdp import fully_shard
 
-    _require_lora(adapters)
+    for role in adapters.names:
+        if adapters.has_adapter(role):
+            require_lora(adapters.lora_config(role), f"the adapter of the {role}")
     model = adapters.model
     _keep_quant_states(model, torch.device(mesh.device_type))
     layers = decoder_layers(model)
@@ -89,13 +99,36 @@ def shard_base(adapters: AdapterSet, mesh: DeviceMesh) -> None:
     fully_shard(backbone(model), mesh=mesh, reshard_after_forward=True, ignored_params=whole)
 
 
-def _require_lora(adapters: AdapterSet) -> None:
-    for role in adapters.names:
-        if adapters.has_adapter(role) and adapters.lora_config(role).use_dora:
-            raise ModelError(
-                f"the adapter of the {role} is a DoRA, which reads the weights that sharded_base divides; set "
-                "trainer.strategy to ddp, with a base that fits on each card"
-            )
+def require_lora(config: LoraConfig, name: str) -> None:
+    """Refuse an adapter that reads the weight that it adapts.
+
+    Args:
+        config: of the adapter.
+        name: what it is called in the message.
+
+    Raises:
+        ModelError: if it is a DoRA.
+    """
+    if config.use_dora:
+        raise ModelError(
+            f"{name} is a DoRA, which reads the weights that sharded_base divides; set trainer.strategy to ddp, with a "
+            "base that fits on each card"
+        )
+
+
+def _is_four_bit(stored: Any) -> bool:
+    """Whether weights are stored by bitsandbytes in 4 bits, whose scales each layer keeps."""
+    return bool(_setting(stored, "load_in_4bit"))
+
+
+def _quantization_name(stored: Any) -> str:
+    method = _setting(stored, "quant_method")
+    return "8 bits" if _setting(stored, "load_in_8bit") else str(getattr(method, "value", method))
+
+
+def _setting(stored: Any, name: str) -> Any:
+    """A setting of a quantization, which a configuration file gives as a dictionary."""
+    return stored.get(name) if isinstance(stored, dict) else getattr(stored, name, None)
 
 
 def _keep_quant_states(model: nn.Module, device: torch.device) -> None:

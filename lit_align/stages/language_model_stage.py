@@ -259,7 +259,7 @@ class LanguageModelStage(Stage):
 
     def _check_before_loading(self) -> None:
         """Refuse settings that do not fit the model, from its configuration alone."""
-        adapted = self.lora if self.init_adapter is None else None
+        adapted = self.init_adapter or self.lora
         check_structure(self.base, adapted, self.gradient_checkpointing, self._trainer)
 
     def on_fit_start(self) -> None:

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from lit_align.data.transfer import batches_to_device
 from lit_align.errors import ConfigError
 from lit_align.models.sharding import shard_base
+from lit_align.processes import Processes
 from lit_align.types import Batch, Step
 
 if TYPE_CHECKING:
@@ -184,6 +185,10 @@ def _fillers(step: Step, strategy: Strategy) -> list[Batch]:
     most = max(counts)
     batches = step.batches
     if most and min(counts) == 0:
-        sent = strategy.broadcast(batches_to_device(batches[:1], CPU), src=counts.index(most))
-        batches = batches or batches_to_device(sent, strategy.root_device)
+        sender, rank = counts.index(most), dist.get_rank()
+        processes = Processes(rank, len(counts), strategy.root_device)
+        sent = processes.gather(
+            lambda: batches_to_device(batches[:1], CPU) if rank == sender else ()
+        )
+        batches = batches or batches_to_device(sent[sender], strategy.root_device)
     return [batches[0]] * (most - len(step.batches))

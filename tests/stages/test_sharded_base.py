@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
-from transformers import LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from lit_align.data.datamodules import Comparisons, Demonstrations
 from lit_align.errors import ConfigError, ModelError
@@ -27,6 +28,7 @@ from lit_align.stages.preference import Preference
 from lit_align.stages.reward_model import RewardModel
 from lit_align.stages.sft import SFT
 from lit_align.stages.sharded_base import ShardedBase, require_fitting, require_sharding
+from lit_align.stages.structure_checks import check_structure
 from tests.processes import Trace, make_trainer, run_processes
 from tests.stages.runs import write_chats, write_pairs
 
@@ -208,9 +210,28 @@ def test_a_model_that_cannot_be_divided_is_refused_by_its_structure(tiny):
     model = model_without_weights(config)
     layers = read_layers(model)
     require_shardable(model, layers, "tiny")
+    for stored, name in (
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "8 bits"),
+        ({"quant_method": "fp8"}, "fp8"),
+    ):
+        model.config.quantization_config = stored
+        with pytest.raises(ModelError, match=f"'tiny' is stored in {name}, whose scales"):
+            require_shardable(model, layers, "tiny")
+    model.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    require_shardable(model, layers, "tiny")
     experts = [*layers, Layer("layers.0.experts.up", "experts", (4, 8, 8), in_module=False)]
     with pytest.raises(ModelError, match="'tiny' has stacked weights of experts"):
         require_shardable(model, experts, "tiny")
     model.model.layers = nn.ModuleList([nn.Linear(2, 2)])
     with pytest.raises(ModelError, match="'tiny' has no list of decoder layers"):
         require_shardable(model, layers, "tiny")
+
+
+def test_a_dora_is_refused_before_weights_are_loaded(tiny, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    settings = LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)
+    get_peft_model(model, settings).save_pretrained(tmp_path)
+    trainer = SimpleNamespace(strategy=object.__new__(ShardedBase))
+    check_structure(Base(str(tiny)), str(tmp_path), False, SimpleNamespace(strategy=None))
+    with pytest.raises(ModelError, match=r"the adapter in .* is a DoRA, which reads the weights"):
+        check_structure(Base(str(tiny)), str(tmp_path), False, trainer)
