@@ -12,7 +12,9 @@ from lit_align.errors import ConfigError
 from lit_align.installed_plugins import installed_plugins
 from lit_align.plugins import CORE_COMMANDS, EXTENSION_COMMANDS, load_plugins
 
-ACCEPTED = (*RUN_SETTINGS, "answers", "card", "seed_everything")
+OF_INSPECT = ("card", "cards", "sampler", "sampler_speed", "response_tokens", "link")
+
+ACCEPTED = (*RUN_SETTINGS, "answers", *OF_INSPECT, "seed_everything")
 """Keys at the top level of a YAML that the parser of some command knows, those without a description included."""
 
 

@@ -33,6 +33,11 @@ INSPECT_OPTIONS = """\
 options of inspect:
   -c FILE        YAML of a run, of which nothing is trained: what became of each row, what is learned, the memory.
   --card GIB     GiB of the GPU that inspect predicts for (default: 24).
+  --cards N      also the time of a step, by phase, on N cards: its parts are measured on this machine's GPU or CPU.
+  --sampler served --sampler_speed TOKENS
+                 the time with an engine that samples so many tokens a second.
+  --response_tokens N, --link GB
+                 tokens of a response (max_new_tokens), GB/s between cards (10), for the time.
   --safe         which code the YAML would run; imports none of it.
   --rounds RUN   what an on-line run sampled, and how it was labelled; needs no YAML.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from lit_align.cli.memory_report import plan_memory, print_memory
+from lit_align.cli.time_report import TimeOptions, print_times
 from lit_align.data.datamodules import TextDataModule
 from lit_align.data.ledger import Ledger
 from lit_align.data.loader import StepLoader
@@ -23,7 +25,13 @@ if TYPE_CHECKING:
 NUM_EXAMPLES = 3
 
 
-def run(stage: LanguageModelStage, data: TextDataModule, card: float) -> None:
+def run(
+    stage: LanguageModelStage,
+    data: TextDataModule,
+    card: float,
+    times: TimeOptions | None = None,
+    shards: int = 1,
+) -> None:
     """Tokenise, print the ledger and three examples with the scored tokens marked; load no weights, train nothing.
 
     What ``fit`` would refuse about the data is refused here too.
@@ -32,6 +40,8 @@ def run(stage: LanguageModelStage, data: TextDataModule, card: float) -> None:
         stage: what would be trained.
         data: its data.
         card: memory in GiB of the GPU to fit on, which need not be in this machine.
+        times: what the time of a step is predicted for; None predicts none.
+        shards: processes that the base is divided among.
     """
     from rich.console import Console
 
@@ -50,8 +60,10 @@ def run(stage: LanguageModelStage, data: TextDataModule, card: float) -> None:
         validation = _read_split(console, stage, data, "validation")
         if isinstance(stage, RL):
             stage.check_prompt_lengths(validation)
-    plan = plan_memory(stage, data, train, demonstrations)
+    plan = replace(plan_memory(stage, data, train, demonstrations), shards=shards)
     print_memory(console, stage, plan, card)
+    if times is not None and times.is_asked:
+        print_times(console, stage, data, train, plan, times)
 
 
 def _read_split(

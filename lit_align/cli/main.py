@@ -21,6 +21,7 @@ from lit_align.cli.lost_process import end_without_others, is_told_elsewhere, lo
 from lit_align.cli.objective_switch import refuse_inherited
 from lit_align.cli.run_folder import forget_run_folder, remove_empty_run_folder
 from lit_align.cli.schedule_settings import refuse_schedules
+from lit_align.cli.time_report import TimeOptions, shards_of
 from lit_align.cli.training import InspectCLI, LitAlignCLI, run_cli
 from lit_align.cli.written_settings import refuse_written_mistakes
 from lit_align.compat.peft import ignore_deprecated_name
@@ -155,7 +156,11 @@ def _inspect(arguments: list[str]) -> None:
         raise ConfigError(
             f"inspect looks at text, and {type(cli.model).__name__} learns from other data"
         )
-    inspect.run(cli.model, cli.datamodule, cli.config.fit.card)
+    config = cli.config.fit
+    times = TimeOptions(
+        config.cards, config.sampler, config.sampler_speed, config.response_tokens, config.link
+    )
+    inspect.run(cli.model, cli.datamodule, config.card, times, shards_of(config))
 
 
 def _hide_expected_messages() -> None:

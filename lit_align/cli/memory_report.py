@@ -63,7 +63,7 @@ def print_memory(console: Console, stage: LanguageModelStage, plan: Plan, card: 
     console.print(table)
     console.print(planner.verdict(plan, card), highlight=False, markup=False)
     if isinstance(stage, RL):
-        for reward in _reward_parts(stage.reward):
+        for reward in reward_parts(stage.reward):
             if not isinstance(reward, RewardModelScore):
                 console.print(
                     f"What {type(reward).__name__} loads for itself, if anything, is not counted."
@@ -100,7 +100,7 @@ def plan_memory(
     )
     if not isinstance(stage, RL):
         return plan
-    parts = _reward_parts(stage.reward)
+    parts = reward_parts(stage.reward)
     rewards = [reward for reward in parts if isinstance(reward, RewardModelScore)]
     return replace(
         plan,
@@ -125,13 +125,13 @@ def _lora(stage: LanguageModelStage) -> Lora:
     return replace(stage.lora, r=settings["r"], targets=targets)
 
 
-def _reward_parts(reward: Reward) -> list[Reward]:
+def reward_parts(reward: Reward) -> list[Reward]:
     """The rewards in a weighted sum; else the reward itself."""
     if not isinstance(reward, Weighted):
         return [reward]
     parts: list[Reward] = []
     for part in reward.rewards:
-        parts += _reward_parts(part)
+        parts += reward_parts(part)
     return parts
 
 

@@ -260,6 +260,19 @@ class InspectCLI(LitAlignCLI):
         parser.add_argument(
             "--card", type=float, default=24.0, help="GiB of the GPU that inspect predicts for."
         )
+        parser.add_argument(
+            "--cards", type=int | None, default=None, help="Processes to predict the time for."
+        )
+        parser.add_argument(
+            "--sampler", default="in_process", help="in_process or served, for the time."
+        )
+        parser.add_argument(
+            "--sampler_speed", type=float | None, default=None, help="Tokens a second when served."
+        )
+        parser.add_argument(
+            "--response_tokens", type=int | None, default=None, help="Tokens of a response."
+        )
+        parser.add_argument("--link", type=float, default=10.0, help="GB/s between cards.")
 
     def create_folder(self, runs: Path) -> Path:
         """No folder: inspect writes nothing."""

@@ -196,6 +196,7 @@ class ModelShape:
         has_mask: whether attention takes a mask with a number for each pair of tokens.
         merged: bytes of a copy of the experts with their adapters, in each layer that adapts experts.
         has_dropout: whether adapters have dropout, with which layers are not fused in training.
+        in_layers: those bytes of the weights that are in decoder layers, which can be divided among processes.
     """
 
     weights: int
@@ -212,6 +213,7 @@ class ModelShape:
     has_mask: bool
     merged: tuple[int, ...] = ()
     has_dropout: bool = False
+    in_layers: int = 0
 
     @classmethod
     def from_config(
@@ -241,6 +243,21 @@ class ModelShape:
             has_mask=base.attention != "flex_attention",
             merged=tuple(inventory.merged_bytes),
             has_dropout=lora.dropout > 0,
+            in_layers=inventory.layer_bytes,
+        )
+
+    def divided(self, shards: int) -> ModelShape:
+        """With the share of one process in the weights, and two whole layers: that in use, and the next one.
+
+        Args:
+            shards: processes that the layers are divided among.
+        """
+        if shards == 1:
+            return self
+        gathered = 2 * self.in_layers // self.layers
+        share = self.in_layers // shards
+        return replace(
+            self, weights=self.weights - self.in_layers + min(share + gathered, self.in_layers)
         )
 
     def training_memory(

@@ -44,6 +44,7 @@ class Plan:
         reward_budget: tokens that pass through a reward model at once; 0 without one.
         ptx_batch: demonstrations in an update beside the samples; 0 without.
         ptx_tree: tokens of the longest of them.
+        shards: processes that the layers of the base are divided among.
     """
 
     base: Base
@@ -62,6 +63,7 @@ class Plan:
     reward_budget: int = 0
     ptx_batch: int = 0
     ptx_tree: int = 0
+    shards: int = 1
 
     @property
     def longest(self) -> int:
@@ -128,7 +130,7 @@ class MemoryPlanner:
 
     def __init__(self, config: PreTrainedConfig, device: torch.device | None = None) -> None:
         self.config, self.device = config, device or torch.device("cuda")
-        self._shapes: dict[tuple[str, int], ModelShape] = {}
+        self._shapes: dict[tuple[str, int, int], ModelShape] = {}
 
     def phases(self, plan: Plan) -> dict[str, Memory]:
         """The peak of each phase, once the optimiser has its moments."""
@@ -278,8 +280,8 @@ class MemoryPlanner:
         return f"{self.peak(plan) / GIB:.2f} GiB"
 
     def _shape(self, plan: Plan) -> ModelShape:
-        key = (plan.base.quantization, plan.lora.r)
+        key = (plan.base.quantization, plan.lora.r, plan.shards)
         if key not in self._shapes:
             shape = ModelShape.from_config(self.config, plan.base, plan.lora, self.device)
-            self._shapes[key] = shape
+            self._shapes[key] = shape.divided(plan.shards)
         return self._shapes[key]

@@ -81,6 +81,12 @@ class Inventory:
         return round((self.numbers - packed) * self.itemsize + packed * NF4)
 
     @property
+    def layer_bytes(self) -> int:
+        """Bytes of the weights in numbered blocks, the decoder's layers, as they are stored."""
+        numbered = [layer for layer in self.layers if re.search(r"\.\d+\.", layer.name)]
+        return round(sum(self.stored_bytes(layer) for layer in numbered))
+
+    @property
     def unpacked_bytes(self) -> int:
         """Bytes of the largest 4-bit weight while it is dequantized for its product.
 

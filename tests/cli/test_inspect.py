@@ -65,3 +65,14 @@ def test_rl_shows_sampling_and_the_reward(tiny, rows, capsys):
     for phase in ("load", "prefill", "decode", "score", "update"):
         assert f"│ {phase}" in said
     assert "What Length loads for itself, if anything, is not counted." in said
+
+
+def test_the_time_of_a_step_is_predicted_from_measured_parts(tiny, rows, capsys):
+    words = ["--model", "Preference", "--model.objective", "DPO", "--model.base.path", str(tiny)]
+    words += ["--data", "Comparisons", "--data.train", rows, "--trainer.strategy", "sharded_base"]
+    printed = inspected(capsys, *words, "--cards", "2")
+    assert "Seconds of a step, from parts measured on" in printed
+    for phase in ("score", "update", "exchange", "step"):
+        assert f"│ {phase}" in printed
+    assert "On 2 cards a step takes" in printed
+    assert "Seconds of a step" not in inspected(capsys, *words)
