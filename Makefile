@@ -35,6 +35,7 @@ proofs: .venv/dev  ## long experiments behind the figures in README.md
 	$(BIN)/python -m tests.proofs.rounds
 	$(BIN)/python -m tests.proofs.on_policy
 	$(BIN)/python -m tests.proofs.samplers
+	$(BIN)/python -m tests.proofs.throughput
 	$(BIN)/python -m tests.benchmarks.rl_vs_trl
 	$(BIN)/python -m tests.benchmarks.sampling
 	$(BIN)/python -m tests.proofs.first_hour

@@ -24,11 +24,11 @@ from lit_align.types import Batch
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
-REPEATS = 3
+REPEATS = 5
 """Measurements of each part, after one that is not counted; their median is taken."""
 DECODED = 9
 """Tokens that are decoded to measure the time of one."""
-FEW_LAYERS = (1, 3)
+FEW_LAYERS = (1, 4)
 """Layers of the models that are measured; the time of more is extrapolated."""
 
 Clock = Callable[[], float]

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from lit_align.data.packing import split_every
 from lit_align.throughput.parts import PartTimes
-from lit_align.throughput.work import StepWork
+from lit_align.throughput.work import Kind, StepWork
+from lit_align.types import Batch
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,11 @@ def predict(work: StepWork, parts: PartTimes, cluster: Cluster, adapter_bytes: i
     phases: dict[str, float] = {}
     if work.sampling is not None:
         phases["sample"] = _sampling(work, parts, cluster)
-    passes = list(work.passes(cluster.cards))
-    for phase in ("reward", "score", "update"):
-        own = [one_pass for one_pass in passes if one_pass.phase == phase]
-        if own:
-            kinds = sorted({one_pass.kind for one_pass in own})
-            phases[phase] = sum(
-                parts.passes(kind, [p.batch for p in own if p.kind == kind]) for kind in kinds
-            )
+    batches: dict[tuple[str, Kind, int], list[Batch]] = {}
+    for phase, kind, batch, times in work.passes(cluster.cards):
+        batches.setdefault((phase, kind, times), []).append(batch)
+    for (phase, kind, times), same in batches.items():
+        phases[phase] = phases.get(phase, 0.0) + times * parts.passes(kind, same)
     steps = work.optimizer_steps
     phases["update"] = phases.get("update", 0.0) + steps * parts.optimizer()
     if cluster.cards > 1:

@@ -23,11 +23,13 @@ class Pass(NamedTuple):
         phase: that it belongs to.
         kind: of pass.
         batch: the micro-batch.
+        times: how often; -1 takes off what another phase has done already.
     """
 
     phase: str
     kind: Kind
     batch: Batch
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,13 @@ class StepWork:
         own, others = self._batches(first, processes), self._batches(rest, processes)
         for batch in [*own, *others]:
             yield Pass("score", "read", batch)  # the reference
-        without_gradient = others if len(own) == 1 else [*own, *others]
+        is_single = len(own) == 1
+        if is_single:  # its forward pass, with gradient, is made here instead of in the update
+            for kind in self.kinds:
+                forward: Kind = "read" if kind == "update" else "read hidden"
+                yield Pass("score", forward, own[0])
+                yield Pass("update", forward, own[0], -1)
+        without_gradient = others if is_single else [*own, *others]
         for batch in without_gradient:
             if "update hidden" in self.kinds:
                 yield Pass("score", "read hidden", batch)  # the critic

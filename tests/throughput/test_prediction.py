@@ -29,8 +29,8 @@ def rl_work(prompts=8, **settings):
 def counts(work, processes=1):
     """Tokens of each phase and kind of pass."""
     tokens = {}
-    for phase, kind, batch in work.passes(processes):
-        number = sum(tree.tokens for tree in batch.source)
+    for phase, kind, batch, times in work.passes(processes):
+        number = times * sum(tree.tokens for tree in batch.source)
         tokens[phase, kind] = tokens.get((phase, kind), 0) + number
     return tokens
 
@@ -45,22 +45,24 @@ def test_dpo_reads_each_token_once_for_the_reference_and_once_to_learn():
 
 
 def test_rl_reads_what_the_first_update_does_not():
-    """Eight trees of 20 tokens: the pass of a first update that is one micro-batch gives its own numbers."""
+    """Eight trees of 20 tokens: the pass of a first update that is one micro-batch is made while scoring."""
     kinds = ("update", "update hidden")
-    whole = counts(rl_work(kinds=kinds))
-    assert whole == {
-        ("score", "read"): 160,
+    assert counts(rl_work(kinds=kinds)) == {
+        ("score", "read"): 160 + 160,  # reference, policy
+        ("score", "read hidden"): 160,  # critic
+        ("update", "read"): -160,
+        ("update", "read hidden"): -160,
         ("update", "update"): 160,
         ("update", "update hidden"): 160,
     }
     halves = counts(rl_work(kinds=kinds, num_minibatches=2))
-    assert (
-        halves["score", "read hidden"] == 80
-    )  # the critic, of the half that the first update does not read
-    assert halves["score", "read"] == 160 + 80
+    assert halves["score", "read hidden"] == 80 + 80  # the half of the first update, and the other
+    assert halves["score", "read"] == 160 + 80 + 80
+    assert halves["update", "read"] == -80
     cut = counts(rl_work(kinds=kinds, token_budget=60, needs_policy=True))
     assert cut["score", "read hidden"] == 160
     assert cut["score", "read"] == 320
+    assert ("update", "read") not in cut
     assert counts(rl_work(num_iterations=3))["update", "update"] == 480
     assert counts(rl_work(reward_budget=30))["reward", "read hidden"] == 160
 
@@ -91,12 +93,14 @@ class Parts:
 def test_a_step_is_the_sum_of_its_phases():
     work = rl_work(kinds=("update", "update hidden"), optimizer_steps=1)
     alone = predict(work, Parts(), Cluster(), adapter_bytes=10**9)
-    assert alone.phases == pytest.approx({"sample": 5, "score": 16, "update": 48 + 32 + 0.5})
+    assert alone.phases == pytest.approx(
+        {"sample": 5, "score": 16 + 24, "update": 48 + 32 - 24 + 0.5}
+    )
     assert alone.total == pytest.approx(101.5)
     assert alone.bottleneck == "update"
     four = predict(work, Parts(), Cluster(4, link=2.0), adapter_bytes=10**9)
     assert four.phases == pytest.approx(
-        {"sample": 5, "score": 4, "update": 12 + 8 + 0.5, "exchange": 2 * 3 / 4 * 1 / 2}
+        {"sample": 5, "score": 10, "update": 14 + 0.5, "exchange": 2 * 3 / 4 * 1 / 2}
     )
     served = predict(work, Parts(), Cluster(sampler_speed=20.0), adapter_bytes=0)
     assert served.phases["sample"] == 80 / 20
