@@ -33,11 +33,14 @@ from tests.processes import Trace, make_trainer, run_processes
 from tests.stages.runs import write_chats, write_pairs
 
 STEPS = 4
+RESUMED = ((1, 2), (2, 1), (2, 4))
+"""Numbers of processes before a checkpoint, and after it."""
 CASES = {  # stage, quantization, gradient checkpointing
     "sft": (SFT, "none", True),
     "sft-nf4": (SFT, "nf4", False),
     "dpo": (Preference, "none", False),
     "dpo-nf4": (Preference, "nf4", True),
+    "dpo-started": (Preference, "none", False),  # from an adapter, of which the reference is a copy
 }
 
 
@@ -52,12 +55,22 @@ def make(name, tiny, folder):
         optimizer=partial(torch.optim.AdamW, lr=0.01, eps=1e-3),
         gradient_checkpointing=checkpointing,
         max_grad_norm=0.5,
+        init_adapter=str(folder / "adapter") if name == "dpo-started" else None,
     )
     kind = Demonstrations if stage is SFT else Comparisons
     rows = str(folder / ("chats.jsonl" if stage is SFT else "pairs.jsonl"))
     # the last step of an epoch has one row, and the others of it have none
     data = kind(rows, rows, batch_size=5, token_budget=140, max_length=128, prepared_cache=None)
     return module, data
+
+
+def save_random_lora(tiny, folder, **settings):
+    """An adapter that changes the model: its second matrix is not zero."""
+    torch.manual_seed(0)
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
+    for name, value in settings.items():
+        setattr(lora, name, value)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny), lora).save_pretrained(folder)
 
 
 def fit(name, tiny, folder, world, max_steps, resume=None, save=None):
@@ -102,9 +115,10 @@ def learned(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sharded")
     write_pairs(folder / "pairs.jsonl", rows=11)
     write_chats(folder / "chats.jsonl", rows=11)
+    save_random_lora(tiny, folder / "adapter")
     for world in (1, 2):
         run(folder, world, partial(learn, tiny, folder, world))
-    for saved, world in ((1, 2), (2, 1)):
+    for saved, world in RESUMED:
         run(folder, world, partial(resume, tiny, folder, world, saved))
     return folder
 
@@ -135,7 +149,7 @@ def test_a_divided_base_teaches_the_same(learned, name):
         assert_same(expected, weights, steps, own)
 
 
-@pytest.mark.parametrize(("saved", "world"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("saved", "world"), RESUMED)
 def test_a_checkpoint_loads_on_another_number_of_processes(learned, saved, world):
     expected, weights, _ = torch.load(learned / "dpo-nf4.1.0.pt")
     for rank in range(world):
@@ -228,9 +242,7 @@ def test_a_model_that_cannot_be_divided_is_refused_by_its_structure(tiny):
 
 
 def test_a_dora_is_refused_before_weights_are_loaded(tiny, tmp_path):
-    model = AutoModelForCausalLM.from_pretrained(tiny)
-    settings = LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)
-    get_peft_model(model, settings).save_pretrained(tmp_path)
+    save_random_lora(tiny, tmp_path, use_dora=True)
     trainer = SimpleNamespace(strategy=object.__new__(ShardedBase))
     check_structure(Base(str(tiny)), str(tmp_path), False, SimpleNamespace(strategy=None))
     with pytest.raises(ModelError, match=r"the adapter in .* is a DoRA, which reads the weights"):
