@@ -133,6 +133,18 @@ def print_times(
         times[cluster] = predict(work, parts, cluster, adapter_bytes)
     _print_table(console, times, device)
     console.print(describe(times), highlight=False, markup=False)
+    groups = work.groups_per_update
+    if options.cards is not None and options.cards > groups:
+        setting = (
+            "model.num_minibatches is lower"
+            if work.num_minibatches > 1
+            else "data.batch_size is higher"
+        )
+        console.print(
+            f"An update has {groups} of the step's prompts, which {options.cards} cards cannot share: some wait, unless "
+            f"{setting}.",
+            highlight=False, markup=False,
+        )  # fmt: skip
     if isinstance(stage, RL):
         for reward in reward_parts(stage.reward):
             if not isinstance(reward, RewardModelScore):

@@ -78,6 +78,11 @@ class StepWork:
     reward_budget: int = 0
 
     @property
+    def groups_per_update(self) -> int:
+        """Groups that the processes share in the smallest update."""
+        return max(len(self.trees) // self.num_minibatches, 1)
+
+    @property
     def sampled_tokens(self) -> int:
         """Tokens of all responses that are sampled."""
         return sum(tree.num_scored for tree in self.trees) if self.sampling else 0
