@@ -135,16 +135,14 @@ def print_times(
     console.print(describe(times), highlight=False, markup=False)
     groups = work.groups_per_update
     if options.cards is not None and options.cards > groups:
-        setting = (
-            "model.num_minibatches is lower"
-            if work.num_minibatches > 1
-            else "data.batch_size is higher"
+        setting = "model.num_minibatches is lower"
+        if work.num_minibatches == 1:
+            setting = "data.batch_size is higher"
+        text = (
+            f"An update has {groups} of the step's prompts, which {options.cards} cards cannot share: some wait, "
+            f"unless {setting}."
         )
-        console.print(
-            f"An update has {groups} of the step's prompts, which {options.cards} cards cannot share: some wait, unless "
-            f"{setting}.",
-            highlight=False, markup=False,
-        )  # fmt: skip
+        console.print(text, highlight=False, markup=False)
     if isinstance(stage, RL):
         for reward in reward_parts(stage.reward):
             if not isinstance(reward, RewardModelScore):
@@ -216,10 +214,11 @@ def _print_table(console: Console, times: dict[Cluster, StepTime], device: torch
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "this CPU"
     few, more = FEW_LAYERS
-    title = (
-        f"Seconds of a step, from parts measured on {name} with models of {few} and {more} layers"
+    console.print(
+        f"Seconds of a step, from parts measured on {name} with models of {few} and {more} layers:",
+        highlight=False,
     )
-    table = Table(title=title)
+    table = Table()
     table.add_column("phase")
     for cluster in times:
         table.add_column(str(cluster), justify="right")
