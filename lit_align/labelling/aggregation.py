@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lit_align.errors import ConfigError
+from lit_align.labelling.social_choice import EPSILON, RANKINGS, Ranker
 from lit_align.labelling.votes import (
     TASK_KINDS,
     CampaignVotes,
@@ -31,7 +32,6 @@ from lit_align.labelling.votes import (
 )
 from lit_align.types import Group, Pair
 
-EPSILON = 1e-9  # differences of probability below it are rounding
 Item = tuple[int, int, int]
 """What is labelled: the number of a group and the indices of two of its responses, or of one of them twice."""
 Distribution = dict[int, float]
@@ -201,19 +201,22 @@ def drop_unreliable(data: CampaignVotes, min_gold_accuracy: float) -> CampaignVo
     return data._replace(history=history)
 
 
-def labelled_groups(data: CampaignVotes, method: str = "share") -> Iterator[tuple[int, Group]]:
+def labelled_groups(
+    data: CampaignVotes, method: str = "share", ranking: str = "borda"
+) -> Iterator[tuple[int, Group]]:
     """Every group that has votes, labelled as training reads it, with its number.
 
     Comparisons and rankings become pairs, with the probability that they are right and the mean strength as margin,
-    and, where all were compared with all, places by how many of the others a response is expected to beat. Ratings
+    and, where all were compared with all, places by one of `RANKINGS`. Ratings
     become their mean, or the commonest one, with the share of annotators who raised each flag; good and bad become the
     more probable label. A group with several kinds of task comes once for each.
 
     Args:
         data: the votes.
         method: one of `AGGREGATORS`.
+        ranking: one of `RANKINGS`.
     """
-    aggregate = AGGREGATORS[method]
+    aggregate, rank = AGGREGATORS[method], RANKINGS[ranking]
     for kind, labels in collect_labels(data).items():
         items_by_group = _aggregate_items(labels, aggregate)
         for number, items in sorted(items_by_group.items()):
@@ -223,7 +226,7 @@ def labelled_groups(data: CampaignVotes, method: str = "share") -> Iterator[tupl
             elif kind == "thumbs":
                 group = _add_binary_labels(group, items)
             else:
-                group = _add_comparisons(group, items)
+                group = _add_comparisons(group, items, rank)
             if group.items:
                 extra = {**group.extra, "votes": _count_ballots(items)}
                 yield number, group._replace(extra=extra)
@@ -249,36 +252,23 @@ def _count_ballots(items: list[ItemVotes]) -> int:
     return len(ballots)
 
 
-def _add_comparisons(group: Group, items: list[ItemVotes]) -> Group:
+def _add_comparisons(group: Group, items: list[ItemVotes], rank: Ranker) -> Group:
     num_responses = len(group.responses)
     pairs = []
-    expected_wins = [0.0] * num_responses
+    wins = [[0.5] * num_responses for _ in range(num_responses)]
     for first, second, distribution, votes in items:
         first_wins = 0.5
         if distribution:  # a tie is half a win for each
             first_wins = distribution.get(1, 0.0) + distribution.get(0, 0.0) / 2
-        second_wins = 1 - first_wins
-        expected_wins[first] += first_wins
-        expected_wins[second] += second_wins
-        better, worse = second, first
-        probability = max(first_wins, second_wins)
-        if first_wins > second_wins:
-            better, worse = first, second
+        wins[first][second], wins[second][first] = first_wins, 1 - first_wins
+        better, worse = (first, second) if first_wins > 0.5 else (second, first)
+        probability = wins[better][worse]
         if probability > 0.5 + EPSILON:
             margin = _mean_strength(votes, better)
             pairs.append(Pair(better, worse, probability, margin))
     all_compared = len(items) == math.comb(num_responses, 2)
-    ranking = _places(expected_wins) if pairs and all_compared else ()
+    ranking = rank(wins) if pairs and all_compared else ()
     return group._replace(pairs=tuple(pairs), ranking=ranking)
-
-
-def _places(expected_wins: list[float]) -> tuple[int, ...]:
-    """Place of each response, 1 for the most wins; equal wins share a place."""
-    places = []
-    for wins in expected_wins:
-        is_ahead = [other_wins > wins + EPSILON for other_wins in expected_wins]
-        places.append(1 + sum(is_ahead))
-    return tuple(places)
 
 
 def _mean_strength(votes: list[Vote], better: int) -> float:
@@ -332,7 +322,7 @@ def _add_binary_labels(group: Group, items: list[ItemVotes]) -> Group:
 
 
 def aggregate_by_content(
-    store: str | Path, method: str, min_gold_accuracy: float
+    store: str | Path, method: str, min_gold_accuracy: float, ranking: str = "borda"
 ) -> dict[ContentKey, ContentVotes]:
     """Labels of every group of the store by its content, with what they rest on.
 
@@ -340,6 +330,7 @@ def aggregate_by_content(
         store: file of ``lit-align label``.
         method: one of `AGGREGATORS`.
         min_gold_accuracy: annotators below it are dropped.
+        ranking: one of `RANKINGS`.
 
     Raises:
         DataError: if the file is no store.
@@ -347,7 +338,7 @@ def aggregate_by_content(
     data, keys = merge_equal_groups(read_votes(store))
     reliable = drop_unreliable(data, min_gold_accuracy)
     groups_by_key = defaultdict(list)
-    for number, group in labelled_groups(reliable, method):
+    for number, group in labelled_groups(reliable, method, ranking):
         groups_by_key[keys[number]].append(group)
 
     answers_by_group: dict[int, list[Vote]] = defaultdict(list)

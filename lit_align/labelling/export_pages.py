@@ -21,6 +21,7 @@ from lit_align.labelling.votes import read_votes
 from lit_align.labelling.web import Admin, campaign_of, json_lines, show_page, store_of
 
 Method = Literal["majority", "share", "dawid_skene"]
+Ranking = Literal["borda", "copeland", "kemeny"]
 
 router = APIRouter(prefix="/admin")
 
@@ -45,10 +46,11 @@ def export_groups(
     person: Admin,
     method: Annotated[Method, Query(alias="how")] = "share",
     min_gold_accuracy: Annotated[float, Query(ge=0, le=1, alias="least")] = 0.0,
+    ranking: Ranking = "borda",
 ) -> Response:
     """Groups with their labels, as JSON lines that training reads."""
     data = drop_unreliable(read_votes(store_of(request).path), min_gold_accuracy)
-    return json_lines(as_row(group) for _, group in labelled_groups(data, method))
+    return json_lines(as_row(group) for _, group in labelled_groups(data, method, ranking))
 
 
 @router.get("/argilla.json")

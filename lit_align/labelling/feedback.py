@@ -35,6 +35,8 @@ class Human(Feedback):
         store: file of ``lit-align label``; the campaign may still run: a round takes the votes of its moment.
         aggregation: how several votes become a label: the majority, the share of votes, or the most probable value
             given the errors of each annotator.
+        ranking: how comparisons of all of a group's responses become one ranking: by how many others a response is
+            expected to beat, by how many it beats more often than not, or by the order that agrees with most of them.
         min_gold_accuracy: share of the gold tasks an annotator saw that must be right for the annotator's votes to
             count; annotators who saw none are trusted.
 
@@ -44,6 +46,7 @@ class Human(Feedback):
 
     store: str
     aggregation: Literal["majority", "share", "dawid_skene"] = "share"
+    ranking: Literal["borda", "copeland", "kemeny"] = "borda"
     min_gold_accuracy: float = 0.0
 
     def __post_init__(self) -> None:
@@ -59,7 +62,7 @@ class Human(Feedback):
                 status = file.stat()
                 versions.append((status.st_mtime_ns, status.st_size))
         votes_by_content = _read_cached(
-            self.store, self.aggregation, self.min_gold_accuracy, tuple(versions)
+            self.store, self.aggregation, self.min_gold_accuracy, self.ranking, tuple(versions)
         )
         results = []
         for group in groups:
@@ -77,10 +80,10 @@ class Human(Feedback):
 
 @lru_cache(maxsize=2)
 def _read_cached(
-    store: str, method: str, min_gold_accuracy: float, versions: object
+    store: str, method: str, min_gold_accuracy: float, ranking: str, versions: object
 ) -> dict[ContentKey, ContentVotes]:
     """The votes of the store; read again when ``versions``, those of its files, have changed."""
-    return aggregate_by_content(store, method, min_gold_accuracy)
+    return aggregate_by_content(store, method, min_gold_accuracy, ranking)
 
 
 def _label(group: Group, votes: ContentVotes | None, label_kind: str) -> Group:

@@ -15,6 +15,7 @@ from lit_align.cli.command import Settings, parse_arguments
 from lit_align.errors import ConfigError
 from lit_align.jsonl import to_line
 from lit_align.labelling.aggregation import AGGREGATORS, drop_unreliable, labelled_groups
+from lit_align.labelling.social_choice import RANKINGS
 from lit_align.labelling.votes import (
     TASK_KINDS,
     CampaignVotes,
@@ -170,7 +171,7 @@ def _export_text(data: CampaignVotes, settings: Any) -> str:
         return "\ufeff" + vote_exports.vote_table(data, read_flags(settings.store) or usual_flags())
     if settings.format == "labels":
         reliable = drop_unreliable(data, settings.min_gold_accuracy)
-        groups = labelled_groups(reliable, settings.aggregation)
+        groups = labelled_groups(reliable, settings.aggregation, settings.ranking)
         return "".join(to_line(as_row(group)) for _, group in groups)
     to_rows = vote_exports.argilla_records
     if settings.format == "label_studio":
@@ -221,6 +222,12 @@ COMMANDS = {
                 "choices": list(AGGREGATORS),
                 "default": "share",
                 "help": "How several votes become a label.",
+            },
+            "--ranking": {
+                "type": str,
+                "choices": list(RANKINGS),
+                "default": "borda",
+                "help": "How comparisons of all of a group's responses become one ranking.",
             },
             "--min_gold_accuracy": {
                 "type": float,

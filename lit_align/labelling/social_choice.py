@@ -1,0 +1,133 @@
+"""Several people's comparisons of a group's responses as one ranking: Borda, Copeland, Kemeny.
+
+No rule keeps every property that one would want (Arrow, 1950, https://doi.org/10.1086/256963). What each gives up:
+
+========  ==============================================================================================
+borda     A response that beats every other may come second: how far others are ahead counts as well. A copy
+          of a bad response lifts what beats it.
+copeland  Responses often share a place: it counts whom one beats, and not how clearly.
+kemeny    Only few responses can be ranked: there is no fast way to find the best order. Where several are
+          equally good, the first in the order of the responses is taken.
+========  ==============================================================================================
+
+Copeland and Kemeny put a response that beats each other one first, where there is one. How often one response beats
+another is the share of votes, a tie half a vote for each, or what another aggregation of votes gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import permutations
+
+from lit_align.errors import ConfigError
+
+Wins = Sequence[Sequence[float]]
+"""Probability that the response of the row beats that of the column; a pair of them adds up to 1."""
+
+Ranker = Callable[[Wins], tuple[int, ...]]
+"""Places of responses, 1 for the best."""
+
+EPSILON = 1e-9  # smaller differences are rounding
+MOST_FOR_KEMENY = 8
+"""Responses of which all orders are tried: 40,320."""
+
+
+def borda(wins: Wins) -> tuple[int, ...]:
+    r"""Places by how many of the others a response is expected to beat (Borda, 1781).
+
+    .. math:: s_i = \sum_{j \ne i} p_{ij} \tag{1}
+
+    Args:
+        wins: probability :math:`p_{ij}` that response i beats response j, ``[k, k]``.
+
+    Example:
+        Three voters say a > b > c, two say b > c > a: a beats each other, and b is ahead of more on average.
+
+        >>> wins = [[0, 0.6, 0.6], [0.4, 0, 1.0], [0.4, 0.0, 0]]
+        >>> borda(wins), copeland(wins), kemeny(wins)
+        ((2, 1, 3), (1, 2, 3), (1, 2, 3))
+    """
+    return places([_sum_of_others(row, i) for i, row in enumerate(wins)])
+
+
+def copeland(wins: Wins) -> tuple[int, ...]:
+    r"""Places by how many of the others a response beats more often than not; a draw counts half (Copeland, 1951).
+
+    .. math:: s_i = \sum_{j \ne i} 1[p_{ij} > 1/2] + \tfrac{1}{2} 1[p_{ij} = 1/2] \tag{2}
+
+    Args:
+        wins: as of `borda`.
+    """
+    scores = []
+    for i, row in enumerate(wins):
+        outcomes = [_outcome(probability) for probability in row]
+        scores.append(_sum_of_others(outcomes, i))
+    return places(scores)
+
+
+def kemeny(wins: Wins) -> tuple[int, ...]:
+    r"""Places in the order that agrees with most comparisons (Kemeny, 1959, https://www.jstor.org/stable/20026529).
+
+    .. math:: \max_{\succ} \sum_{i \succ j} p_{ij} \tag{3}
+
+    Args:
+        wins: as of `borda`, of at most 8 responses.
+
+    Raises:
+        ConfigError: if there are more.
+    """
+    count = len(wins)
+    if count > MOST_FOR_KEMENY:
+        raise ConfigError(
+            f"kemeny tries all orders of a group's responses, of which there may be {MOST_FOR_KEMENY}, and a group has "
+            f"{count}; take borda or copeland"
+        )
+    best, agreement = tuple(range(count)), -1.0
+    for order in permutations(range(count)):
+        agreed = _agreement(wins, order)
+        if agreed > agreement + EPSILON:
+            best, agreement = order, agreed
+    ranking = [0] * count
+    for place, response in enumerate(best, 1):
+        ranking[response] = place
+    return tuple(ranking)
+
+
+def places(scores: Sequence[float]) -> tuple[int, ...]:
+    """Place of each response, 1 for the highest score; equal scores share a place.
+
+    Example:
+        >>> places([0.5, 2.0, 0.5])
+        (2, 1, 2)
+    """
+    ranking = []
+    for score in scores:
+        is_ahead = [other > score + EPSILON for other in scores]
+        ranking.append(1 + sum(is_ahead))
+    return tuple(ranking)
+
+
+def _sum_of_others(row: Sequence[float], own: int) -> float:
+    return sum(value for place, value in enumerate(row) if place != own)
+
+
+def _outcome(probability: float) -> float:
+    if abs(probability - 0.5) <= EPSILON:
+        return 0.5
+    return float(probability > 0.5)
+
+
+def _agreement(wins: Wins, order: Sequence[int]) -> float:
+    """Comparisons that an order agrees with."""
+    total = 0.0
+    for place, better in enumerate(order):
+        total += sum(wins[better][worse] for worse in order[place + 1 :])
+    return total
+
+
+RANKINGS: dict[str, Ranker] = {
+    "borda": borda,
+    "copeland": copeland,
+    "kemeny": kemeny,
+}
+"""Ways to make one ranking of a group's comparisons, by the name that settings and exports use."""

@@ -1,0 +1,89 @@
+"""Rankings of several people: each rule keeps the properties that it promises, and gives up those that it names."""
+
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lit_align.errors import ConfigError
+from lit_align.labelling.social_choice import RANKINGS, borda, copeland, kemeny
+
+PROFILES = st.integers(2, 5).flatmap(
+    lambda count: st.lists(st.permutations(range(count)), min_size=1, max_size=7)
+)
+"""Votes, each a ranking of the same responses, the best first."""
+
+
+def wins_of(profile):
+    """Share of the voters who rank one response above another."""
+    count = len(profile[0])
+    wins = [[0.0] * count for _ in range(count)]
+    for vote in profile:
+        for place, better in enumerate(vote):
+            for worse in vote[place + 1 :]:
+                wins[better][worse] += 1 / len(profile)
+    return wins
+
+
+def kendall(order, vote):
+    """Pairs on which an order and a vote disagree."""
+    return sum(
+        vote.index(better) > vote.index(worse)
+        for place, better in enumerate(order)
+        for worse in order[place + 1 :]
+    )
+
+
+@given(PROFILES)
+def test_borda_counts_the_responses_below(profile):
+    """As Borda wrote it: a vote gives a response a point for each that it is ranked above."""
+    count = len(profile[0])
+    points = [sum(count - 1 - vote.index(i) for vote in profile) for i in range(count)]
+    expected = [1 + sum(other > own for other in points) for own in points]
+    assert list(borda(wins_of(profile))) == expected
+
+
+@given(PROFILES)
+def test_what_beats_each_other_comes_first(profile):
+    wins = wins_of(profile)
+    for i, row in enumerate(wins):
+        if all(row[j] > 0.5 + 1e-9 for j in range(len(row)) if j != i):
+            assert copeland(wins)[i] == kemeny(wins)[i] == 1
+
+
+@given(PROFILES)
+def test_kemeny_disagrees_with_fewest(profile):
+    ranking = kemeny(wins_of(profile))
+    order = sorted(range(len(ranking)), key=ranking.__getitem__)
+    fewest = min(
+        sum(kendall(other, vote) for vote in profile) for other in permutations(range(len(order)))
+    )
+    assert sum(kendall(order, vote) for vote in profile) == fewest
+
+
+@given(PROFILES, st.sampled_from(sorted(RANKINGS)))
+def test_all_agree_if_the_voters_do(profile, name):
+    ranking = RANKINGS[name](wins_of(profile[:1] * 3))
+    assert sorted(range(len(ranking)), key=ranking.__getitem__) == list(profile[0])
+
+
+def test_borda_gives_up_the_winner_of_all_comparisons_and_copies_matter():
+    winner_second = wins_of([[0, 1, 2]] * 3 + [[1, 2, 0]] * 2)
+    assert borda(winner_second) == (2, 1, 3)
+    assert copeland(winner_second) == kemeny(winner_second) == (1, 2, 3)
+    without_the_last = wins_of([[0, 1]] * 3 + [[1, 0]] * 2)
+    assert borda(without_the_last) == (1, 2)
+
+
+def test_copeland_gives_up_single_places():
+    circle = wins_of([[0, 1, 2], [1, 2, 0], [2, 0, 1]])
+    assert copeland(circle) == (1, 1, 1)
+    assert kemeny(circle) == (1, 2, 3)
+
+
+def test_kemeny_gives_up_long_lists():
+    with pytest.raises(
+        ConfigError, match="there may be 8, and a group has 9; take borda or copeland"
+    ):
+        kemeny([[0.5] * 9] * 9)
