@@ -26,6 +26,7 @@ from lit_align.labelling.administration import (
 from lit_align.labelling.aggregation import AGGREGATORS
 from lit_align.labelling.agreement import campaign_metrics
 from lit_align.labelling.alpha import MIN_TASKS
+from lit_align.labelling.social_choice import RANKINGS
 from lit_align.labelling.store import Store
 from lit_align.labelling.task_list import (
     FILTERS,
@@ -63,6 +64,7 @@ def show_metrics(request: Request, person: Admin) -> Response:
         "admin",
         metrics=campaign_metrics(read_votes(store.path), store.votes),
         methods=list(AGGREGATORS),
+        rankings=list(RANKINGS),
         votes=store.votes,
         suffixes=UPLOAD_SUFFIXES,
         min_tasks=MIN_TASKS,

@@ -34,24 +34,26 @@ FEW_LAYERS = (1, 4)
 Clock = Callable[[], float]
 
 
+Work = Callable[[], object]
+"""What is timed."""
+
+
 @dataclass(frozen=True)
 class ShortRun:
-    """A model of few layers with the adapters of a run.
+    """A model of few layers with the adapters of a run, and the work that is timed with it.
 
     Args:
         adapters: on that model.
         forward: over packed trees.
         tokenizer: decides which tokens end a response.
-        clock: gives seconds.
     """
 
     adapters: AdapterSet
     forward: TreeForward
     tokenizer: PreTrainedTokenizerBase
-    clock: Clock
 
-    def pass_seconds(self, kind: Kind, batch: Batch) -> float:
-        """Time of one pass over a micro-batch."""
+    def one_pass(self, kind: Kind, batch: Batch) -> Work:
+        """A pass over a micro-batch."""
         (batch,) = batches_to_device((batch,), self.adapters.model.device)
         role = self.adapters.trained_roles[0]
         weights = list(self.adapters.trainable().values())
@@ -69,57 +71,35 @@ class ShortRun:
                 if is_training:
                     torch.autograd.grad(total, weights, allow_unused=True)
 
-        return self._median(run)
+        return run
 
-    def decode_seconds(
-        self, prompts: Sequence[list[int]], num_generations: int, budget: int
-    ) -> tuple[float, float]:
-        """Time to read prompts, with the first token of each response, and of each further token.
+    def decoding(
+        self, prompts: Sequence[list[int]], num_generations: int, tokens: int, budget: int
+    ) -> Work:
+        """Responses of so many tokens to prompts, decoded together."""
 
-        Args:
-            prompts: token ids of prompts that are decoded together.
-            num_generations: responses to each.
-            budget: tokens of prompts that are read at once.
-        """
+        def run() -> None:
+            role = self.adapters.trained_roles[0]
+            with self.adapters.activate(role, training=False) as model:
+                sample(
+                    model,
+                    self.tokenizer,
+                    prompts,
+                    max_new_tokens=tokens,
+                    num_generations=num_generations,
+                    batch_size=len(prompts) * num_generations,
+                    token_budget=budget,
+                )
 
-        def run(tokens: int) -> float:
-            def decode() -> None:
-                with self.adapters.activate(
-                    self.adapters.trained_roles[0], training=False
-                ) as model:
-                    sample(
-                        model, self.tokenizer, prompts, max_new_tokens=tokens, num_generations=num_generations,
-                        batch_size=len(prompts) * num_generations, token_budget=budget,
-                    )  # fmt: skip
+        return run
 
-            return self._median(decode)
-
-        first = run(1)
-        return first, max(run(DECODED) - first, 0.0) / (DECODED - 1)
-
-    def optimizer_seconds(self) -> float:
-        """Time of one step of AdamW on all adapters."""
+    def optimizer_step(self) -> Work:
+        """A step of AdamW on all adapters."""
         weights = list(self.adapters.trainable().values())
         optimizer = torch.optim.AdamW(weights, lr=1e-6)
         for weight in weights:
             weight.grad = torch.zeros_like(weight)
-        return self._median(optimizer.step)
-
-    def _median(self, run: Callable[[], object]) -> float:
-        run()
-        times = []
-        for _ in range(REPEATS):
-            self._wait()
-            start = self.clock()
-            run()
-            self._wait()
-            times.append(self.clock() - start)
-        return median(times)
-
-    def _wait(self) -> None:
-        device = self.adapters.model.device
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        return optimizer.step
 
 
 class PartTimes:
@@ -146,7 +126,7 @@ class PartTimes:
         clock: Clock = time.perf_counter,
     ) -> None:
         count: int = load_config(base).get_text_config().num_hidden_layers
-        self._layers = count
+        self._layers, self._clock = count, clock
         self._runs: dict[int, ShortRun] = {}
         self._known: dict[object, float] = {}
         for layers in FEW_LAYERS if count > FEW_LAYERS[-1] else (count,):
@@ -156,7 +136,7 @@ class PartTimes:
             )  # fmt: skip
             adapters.peft.train()
             forward = TreeForward(adapters.model)
-            self._runs[layers] = ShortRun(adapters, forward, tokenizer, clock)
+            self._runs[layers] = ShortRun(adapters, forward, tokenizer)
 
     def passes(self, kind: Kind, batches: Sequence[Batch]) -> float:
         """Time of a pass over each of some micro-batches: the largest and the smallest are measured."""
@@ -179,32 +159,53 @@ class PartTimes:
             tokens: of a response.
             budget: tokens of prompts that are read at once.
         """
-        longer = [
-            [*prompt, *prompt[:1] * (tokens // 2)] for prompt in prompts
-        ]  # as long as they are half-way
-        first = self._whole(lambda run: run.decode_seconds(prompts, num_generations, budget)[0])
-        each = self._whole(lambda run: run.decode_seconds(longer, num_generations, budget)[1])
-        return first + each * (tokens - 1)
+        # as long as they are half-way
+        longer = [[*prompt, *prompt[:1] * (tokens // 2)] for prompt in prompts]
+        first = self._seconds(lambda run: run.decoding(prompts, num_generations, 1, budget))
+        few = self._seconds(lambda run: run.decoding(longer, num_generations, 1, budget))
+        more = self._seconds(lambda run: run.decoding(longer, num_generations, DECODED, budget))
+        return first + max(more - few, 0.0) / (DECODED - 1) * (tokens - 1)
 
     def optimizer(self) -> float:
         """Time of a step of the optimizer."""
         if "optimizer" not in self._known:
-            self._known["optimizer"] = self._whole(ShortRun.optimizer_seconds)
+            self._known["optimizer"] = self._seconds(ShortRun.optimizer_step)
         return self._known["optimizer"]
 
     def _pass(self, kind: Kind, batch: Batch) -> float:
         key = (kind, *batch.trees.input_ids.shape, len(batch.trees.target))
         if key not in self._known:
-            self._known[key] = self._whole(lambda run: run.pass_seconds(kind, batch))
+            self._known[key] = self._seconds(lambda run: run.one_pass(kind, batch))
         return self._known[key]
 
-    def _whole(self, measure: Callable[[ShortRun], float]) -> float:
-        """Extrapolated to all layers."""
-        times = {layers: measure(run) for layers, run in self._runs.items()}
+    def _seconds(self, work_of: Callable[[ShortRun], Work]) -> float:
+        """Time of some work with all layers; the short models take turns, so that a slow moment slows both."""
+        works = {layers: work_of(run) for layers, run in self._runs.items()}
+        for work in works.values():
+            work()
+        rounds = []
+        for _ in range(REPEATS):
+            times = {layers: self._time(work) for layers, work in works.items()}
+            rounds.append(self._extrapolate(times))
+        return median(rounds)
+
+    def _extrapolate(self, times: dict[int, float]) -> float:
         if len(times) == 1:
             return times[self._layers]
         few, more = FEW_LAYERS
         return times[few] + (times[more] - times[few]) / (more - few) * (self._layers - few)
+
+    def _time(self, work: Work) -> float:
+        self._wait()
+        start = self._clock()
+        work()
+        self._wait()
+        return self._clock() - start
+
+    def _wait(self) -> None:
+        device = next(iter(self._runs.values())).adapters.model.device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
 
 def _numbers(batch: Batch) -> int:
