@@ -37,6 +37,34 @@ def abstains(answer: str) -> bool:
     return ABSTAINS.search(text) is not None
 
 
+NUMBER = re.compile(
+    r"(?:(?<![\w.])-)?(?<![\w.])(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?!\w)"
+)
+"""A number as a text spells it: 7, -7, 1,000 or 0.5; not digits within a word or a longer number, nor the 7 of 9-7."""
+
+
+def contains_answer(text: str, answer: str) -> bool:
+    """Whether a text contains an answer as whole words, or an equal number if the answer is one; case is ignored.
+
+    Example:
+        >>> contains_answer("It has 15 legs.", "5"), contains_answer("It has 5.0 legs.", "5")
+        (False, True)
+        >>> contains_answer("In Parisian cafes.", "Paris"), contains_answer("It is in New  York!", "new york")
+        (False, True)
+    """
+    target = _as_number(answer)
+    if target is not None:
+        return any(_as_number(match) == target for match in NUMBER.findall(text))
+    wanted = r"\s+".join(re.escape(word) for word in answer.split())
+    return bool(wanted) and re.search(rf"(?<!\w){wanted}(?!\w)", text, re.IGNORECASE) is not None
+
+
+def _as_number(text: str) -> float | None:
+    """The number that a text is; None if it is something else."""
+    plain = text.strip()
+    return float(plain.replace(",", "")) if NUMBER.fullmatch(plain) else None
+
+
 def contains_keywords(answer: str, keywords: Sequence[str]) -> bool:
     """Whether an answer contains every key word; ``"a|b"`` is satisfied by either.
 
