@@ -341,6 +341,7 @@ def test_the_commands_do_what_the_page_does(tmp_path, monkeypatch, capsys):
         ("end l.db", "l.db takes no more answers"),
         ("reopen l.db", "l.db takes answers"),
         ("export l.db labels.jsonl", "wrote labels.jsonl"),
+        ("export l.db ranked.jsonl --ranking kemeny", "wrote ranked.jsonl"),
         ("export l.db votes.jsonl --format votes", "wrote votes.jsonl"),
         ("export l.db votes.csv --format csv", "wrote votes.csv"),
         ("export l.db argilla.json --format argilla", "wrote argilla.json"),

@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_align.errors import ConfigError
+from lit_align.labelling.aggregation import labelled_groups
 from lit_align.labelling.social_choice import RANKINGS, borda, copeland, kemeny
+from lit_align.labelling.votes import CampaignVotes, Task, Vote
+from lit_align.types import Group
 
 PROFILES = st.integers(2, 5).flatmap(
     lambda count: st.lists(st.permutations(range(count)), min_size=1, max_size=7)
@@ -74,6 +77,19 @@ def test_borda_gives_up_the_winner_of_all_comparisons_and_copies_matter():
     assert copeland(winner_second) == kemeny(winner_second) == (1, 2, 3)
     without_the_last = wins_of([[0, 1]] * 3 + [[1, 0]] * 2)
     assert borda(without_the_last) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("rule", "ranking"), [("borda", (2, 1, 3)), ("copeland", (1, 2, 3)), ("kemeny", (1, 2, 3))]
+)
+def test_votes_of_five_people_become_one_ranking_by_each_rule(rule, ranking):
+    """The same five, as they ranked on the page."""
+    answers = [{"places": [1, 2, 3]}] * 3 + [{"places": [3, 1, 2]}] * 2
+    history = [Vote(f"w{k}", 1, 1, "vote", answer, (0, 1, 2)) for k, answer in enumerate(answers)]
+    group = Group("?", ["a", "b", "c"])
+    votes = CampaignVotes({1: group}, {1: Task("rank", 1, (0, 1, 2), None)}, history)
+    (labelled,) = (group for _, group in labelled_groups(votes, "share", rule))
+    assert labelled.ranking == ranking
 
 
 def test_copeland_gives_up_single_places():
