@@ -67,7 +67,7 @@ class ShortRun:
                 if kind.endswith("hidden"):
                     total = self.forward.hidden(batch.trees).float().sum()
                 else:
-                    total = self.forward(batch.trees, statistics=not is_training).logps.sum()
+                    total = self.forward(batch.trees, kind.endswith("entropy")).logps.sum()
                 if is_training:
                     torch.autograd.grad(total, weights, allow_unused=True)
 

@@ -12,8 +12,9 @@ from lit_align.data.packing import pack, separate_branches
 from lit_align.rl.minibatches import shuffled_minibatches
 from lit_align.types import Batch, Tree
 
-Kind = Literal["read", "read hidden", "update", "update hidden"]
-"""A pass over a micro-batch: without gradient or with it, with the language-model head or up to the hidden states."""
+Kind = Literal["read", "read entropy", "read hidden", "update", "update hidden"]
+"""A pass over a micro-batch: without gradient or with it; with the language-model head, which may also give the
+entropy, or up to the hidden states."""
 
 
 class Pass(NamedTuple):
@@ -122,7 +123,7 @@ class StepWork:
         is_single = len(own) == 1
         if is_single:  # its forward pass, with gradient, is made here instead of in the update
             for kind in self.kinds:
-                forward: Kind = "read" if kind == "update" else "read hidden"
+                forward: Kind = "read entropy" if kind == "update" else "read hidden"
                 yield Pass("score", forward, own[0])
                 yield Pass("update", forward, own[0], -1)
         without_gradient = others if is_single else [*own, *others]
@@ -130,7 +131,7 @@ class StepWork:
             if "update hidden" in self.kinds:
                 yield Pass("score", "read hidden", batch)  # the critic
         for batch in without_gradient if self.needs_policy else others:
-            yield Pass("score", "read", batch)
+            yield Pass("score", "read entropy", batch)
 
     def _updates(self, batch: Batch) -> Iterator[Pass]:
         for kind in self.kinds:
