@@ -51,6 +51,11 @@ def register_samplers(register: Register) -> None:
 
 
 @hookspec
+def register_judges(register: Register) -> None:
+    """Models that answer a judge's questions: in this process, or behind a server."""
+
+
+@hookspec
 def register_commands(register: RegisterCommand) -> None:
     """Commands of ``lit-align``: a name such as ``label`` or ``evaluate cross-modal``, a function, one line of help.
 
@@ -61,7 +66,15 @@ def register_commands(register: RegisterCommand) -> None:
 
 @hookspec
 def register_stages(register: Register) -> None:
-    """Stages, data modules, callbacks and other classes that a YAML may name.
+    """Stages, callbacks and other classes that a YAML may name.
+
+    Called only when settings are parsed or a checkpoint is loaded, so it may import Lightning.
+    """
+
+
+@hookspec
+def register_datamodules(register: Register) -> None:
+    """What turns files into the steps of a stage: Lightning data modules.
 
     Called only when settings are parsed or a checkpoint is loaded, so it may import Lightning.
     """

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
+from typing import NamedTuple
 
 import pluggy
 
@@ -74,8 +75,13 @@ PLUGIN_KINDS = {
     "register_advantages": PluginKind("advantage", "lit_align.advantages", "Advantage"),
     "register_feedback": PluginKind("feedback", "lit_align.feedback", "Feedback"),
     "register_samplers": PluginKind("sampler", "lit_align.models.samplers", "Sampler"),
+    "register_judges": PluginKind("judge", "lit_align.judges", "JudgeModel"),
 }
 """Kinds of the core, by hook. An extension adds its own: ``PLUGIN_KINDS`` and the ``hookspecs`` module of its hooks."""
+
+
+LATE_HOOKS = ("register_stages", "register_datamodules")
+"""Hooks that are called when settings are parsed, because their classes need Lightning."""
 
 
 @dataclass
@@ -127,6 +133,20 @@ class Command:
     plugin: str
 
 
+class LateHook(NamedTuple):
+    """A hook of one plugin that is called when settings are parsed.
+
+    Args:
+        plugin: whose it is.
+        name: of the hook.
+        call: calls it.
+    """
+
+    plugin: Plugin
+    name: str
+    call: Callable[..., object]
+
+
 @dataclass(frozen=True)
 class Plugins:
     """All plugins and what they provide.
@@ -135,13 +155,13 @@ class Plugins:
         plugins: one record for each plugin, built-in ones first.
         registries: the classes that each hook registered.
         commands: those that plugins add, by name.
-        stage_hooks: the ``register_stages`` of each plugin, not called yet.
+        late_hooks: the ``LATE_HOOKS`` of each plugin, not called yet.
     """
 
     plugins: list[Plugin]
     registries: dict[str, Registry]
     commands: dict[str, Command]
-    stage_hooks: list[tuple[Plugin, Callable[..., object]]]
+    late_hooks: list[LateHook]
 
     @property
     def objectives(self) -> Registry:
@@ -164,7 +184,7 @@ class Plugins:
         return self.registries["register_feedback"]
 
     def load_stages(self) -> list[type]:
-        """Every class that ``register_stages`` provides: stages, data modules, callbacks and others."""
+        """Every class that ``LATE_HOOKS`` provide: stages, data modules, callbacks and others."""
         return list(_stages_of(self))
 
 
@@ -187,7 +207,7 @@ def load_plugins() -> Plugins:
     loader.load_packages(hook for hook in loader.kinds if hook not in PLUGIN_KINDS)
     for package in installed_plugins():
         loader.load(Plugin(package.name, package.version), package.entry_point.load)
-    return Plugins(loader.plugins, loader.registries, loader.commands, loader.stage_hooks())
+    return Plugins(loader.plugins, loader.registries, loader.commands, loader.late_hooks())
 
 
 class _Loader:
@@ -199,14 +219,14 @@ class _Loader:
         self.plugins: list[Plugin] = []
         self.registries: dict[str, Registry] = {}
         self.commands: dict[str, Command] = {}
-        self.stage_plugins: list[tuple[Plugin, ModuleType]] = []
+        self.late_plugins: list[tuple[Plugin, ModuleType]] = []
         if os.environ.get("LIT_ALIGN_TRACE"):
             self.manager.add_hookcall_monitoring(_trace_before, _trace_after)
 
     @property
     def hooks(self) -> list[str]:
         """Names of all hooks."""
-        return [*self.kinds, "register_commands", "register_stages"]
+        return [*self.kinds, "register_commands", *LATE_HOOKS]
 
     def load_core(self) -> None:
         """Load the built-in modules of every kind of the core, and its stages."""
@@ -242,12 +262,15 @@ class _Loader:
         if plugin.hooks or plugin.error or not plugin.built_in:
             self.plugins.append(plugin)
 
-    def stage_hooks(self) -> list[tuple[Plugin, Callable[..., object]]]:
-        """The ``register_stages`` of each plugin alone, not called yet; for use when all plugins are loaded."""
-        hooks: list[tuple[Plugin, Callable[..., object]]] = []
-        for plugin, module in self.stage_plugins:
+    def late_hooks(self) -> list[LateHook]:
+        """The ``LATE_HOOKS`` of each plugin alone, not called yet; for use when all plugins are loaded."""
+        hooks = []
+        for plugin, module in self.late_plugins:
             others = self.manager.get_plugins() - {module}
-            hooks.append((plugin, self.manager.subset_hook_caller("register_stages", others)))
+            for name in LATE_HOOKS:
+                if name in plugin.hooks:
+                    caller = self.manager.subset_hook_caller(name, others)
+                    hooks.append(LateHook(plugin, name, caller))
         return hooks
 
     def _register(self, plugin: Plugin, module: ModuleType) -> None:
@@ -283,9 +306,9 @@ class _Loader:
             commands.append(command)
 
         for hook in plugin.hooks:
+            if hook in LATE_HOOKS:
+                continue
             caller = self.manager.subset_hook_caller(hook, others)
-            if hook == "register_stages":
-                continue  # called when settings are parsed
             if hook == "register_commands":
                 caller(register=add_command)
             else:
@@ -297,8 +320,8 @@ class _Loader:
             for cls in classes:
                 self.registries[hook].add(cls, plugin.name)
             plugin.provides[self.registries[hook].kind] = [cls.__name__ for cls in classes]
-        if "register_stages" in plugin.hooks:
-            self.stage_plugins.append((plugin, module))
+        if set(LATE_HOOKS) & set(plugin.hooks):
+            self.late_plugins.append((plugin, module))
         if commands:
             self.commands.update((command.name, command) for command in commands)
             plugin.provides["command"] = [command.name for command in commands]
@@ -327,19 +350,35 @@ def _check_command(command: Command, registered: list[str]) -> None:
 
 
 def _stages_of(plugins: Plugins) -> Iterator[type]:
-    """Call each ``register_stages`` alone; a plugin that fails is reported and its stages are left out."""
-    for plugin, register_stages in plugins.stage_hooks:
+    """Call each late hook alone; a plugin that fails is reported and the hook's classes are left out."""
+    for plugin, name, call in plugins.late_hooks:
         classes: list[type] = []
         try:
-            register_stages(register=classes.append)
+            call(register=classes.append)
             for cls in classes:
-                if not isinstance(cls, type):
-                    raise PluginError(f"{cls!r} is not a class")
+                _check_late_class(cls, name)
         except (Exception, SystemExit) as error:  # third-party code may raise anything
             if plugin.error is None:
                 plugin.report(error)
             continue
         yield from classes
+
+
+def _check_late_class(cls: object, hook: str) -> None:
+    """Refuse what ``hook`` does not register.
+
+    Raises:
+        PluginError: unless it is a class, and a data module where those are registered.
+    """
+    if not isinstance(cls, type):
+        raise PluginError(f"{cls!r} is not a class")
+    if hook == "register_datamodules":
+        from lightning.pytorch import LightningDataModule
+
+        if not issubclass(cls, LightningDataModule):
+            raise PluginError(
+                f"{cls.__name__} is not a LightningDataModule; register_stages takes other classes"
+            )
 
 
 def _trace_before(

@@ -329,7 +329,7 @@ def test_every_hook_is_documented_with_its_arguments_and_used_by_a_plugin():
         for name, function in vars(module).items():
             if name.startswith("register_"):
                 hooks[name] = function
-    assert hooks.keys() == {*KINDS, "register_commands", "register_stages"}
+    assert hooks.keys() == {*KINDS, "register_commands", *plugins.LATE_HOOKS}
     text = (ROOT / "plugins" / "README.md").read_text()
     files = [*(ROOT / "plugins").glob("**/*.py"), *(ROOT / "lit_align").glob("*/plugin.py")]
     sources = "".join(path.read_text() for path in files)
@@ -412,9 +412,17 @@ def test_stages_are_registered_when_settings_are_parsed(load_module):
     classes = found.load_stages()
     assert Extra in classes
     names = {cls.__name__ for cls in classes}
-    assert {"Preference", "RL", "Online", "Report", "Comparisons", "OpenAIServer"} <= names
+    assert {"Preference", "RL", "Online", "Report", "Comparisons"} <= names
     assert {"CrossModal", "CrossModalData", "Images", "OTDD"} <= names
     assert len(classes) == len(set(classes))
+
+
+def test_a_data_module_that_is_none_is_reported(load_module):
+    found = load_module(register_datamodules=lambda register: register(Registry))
+    with pytest.warns(UserWarning, match="Registry is not a LightningDataModule; register_stages"):
+        names = {cls.__name__ for cls in found.load_stages()}
+    assert "Comparisons" in names
+    assert "Registry" not in names
 
 
 def test_stages_that_fail_are_left_out_and_reported(load_module):

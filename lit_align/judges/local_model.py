@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lit_align import Register, hookimpl
 from lit_align.chat.spelled_tokens import TurnTokenizer
 from lit_align.data.scoring import limit_to_positions, score_trees
 from lit_align.errors import ModelError
@@ -196,3 +197,8 @@ def _option_reply(probabilities: Tensor, option_ids: list[list[int]], seconds: f
 
 def _usage(seconds: float) -> dict[str, Any]:
     return {"cost": 0.0, "seconds": seconds}
+
+
+@hookimpl
+def register_judges(register: Register) -> None:
+    register(LocalModel)

@@ -14,6 +14,7 @@ from functools import cached_property
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, Literal
 
+from lit_align import Register, hookimpl
 from lit_align.errors import ModelError
 from lit_align.judges.answer_cache import AnswerCache, ServerAnswer
 from lit_align.judges.base import JudgeModel, Reply, parse_verdict
@@ -327,3 +328,8 @@ class RequestState:
         with self.lock:
             self.failures_in_a_row += 1
             self.last_failure = reason
+
+
+@hookimpl
+def register_judges(register: Register) -> None:
+    register(OpenAIServer)

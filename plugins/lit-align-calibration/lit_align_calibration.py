@@ -1,0 +1,146 @@
+"""Temperature scaling of a judge (Guo et al., 2017, https://arxiv.org/abs/1706.04599), and the command that fits it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lit_align import Register, hookimpl
+from lit_align.checks import check_positive
+from lit_align.errors import DataError
+from lit_align.hookspecs import RegisterCommand
+from lit_align.judges import JudgeModel, Reply
+from lit_align.types import Group
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lit_align.models.adapter_set import AdapterSet
+
+HELP = "lit-align calibrate LABELLED KNOWN: labelled.jsonl of lit-align judge, and what is known of the same pairs"
+CERTAIN = 1e-6  # a probability of 0 or 1 has no logit
+LARGEST = 100.0  # inverse temperatures beyond this are as good as certain
+
+
+@dataclass(frozen=True)
+class Calibrated(JudgeModel):
+    """Another judge, as sure as it is right: p_i^(1/T) / Σ_j p_j^(1/T).
+
+    Args:
+        model: the judge.
+        temperature: T; above 1 for a judge that is too sure. ``lit-align calibrate`` finds it.
+
+    Raises:
+        ValueError: unless temperature is above 0.
+    """
+
+    model: JudgeModel
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive("temperature", self.temperature, "1 changes nothing")
+
+    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model.attach(adapters, tokenizer)
+
+    def can_split(self) -> bool:
+        return self.model.can_split()
+
+    def choose_option(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
+        replies = self.model.choose_option(questions, options)
+        return [self._soften(reply) for reply in replies]
+
+    def generate(self, questions: Sequence[str], max_tokens: int) -> list[Reply]:
+        return self.model.generate(questions, max_tokens)
+
+    def _soften(self, reply: Reply) -> Reply:
+        if reply.probabilities is None:
+            return reply
+        powers = [p ** (1 / self.temperature) for p in reply.probabilities]
+        return reply._replace(probabilities=tuple(power / sum(powers) for power in powers))
+
+
+def fit_temperature(probabilities: Sequence[float]) -> float:
+    """The temperature under which what is known to be right is most probable.
+
+    It minimises -Σ log σ(z/T) for z = log(p / (1 - p)). The derivative by 1/T only grows, so bisection finds its root.
+
+    Args:
+        probabilities: that the judge gave to the response that is known to be better, one for each comparison.
+
+    Raises:
+        DataError: if no finite temperature is best.
+
+    Example:
+        A judge that is always 90 % sure and right in three of four comparisons: log 9 / log 3.
+
+        >>> round(fit_temperature([0.9, 0.9, 0.9, 0.1]), 6)
+        2.0
+    """
+    logits = []
+    for probability in probabilities:
+        p = min(max(probability, CERTAIN), 1 - CERTAIN)
+        logits.append(math.log(p / (1 - p)))
+
+    def slope(inverse: float) -> float:
+        return -sum(z / (1 + math.exp(min(inverse * z, 700))) for z in logits)
+
+    low, high = 0.0, LARGEST
+    if sum(logits) <= 1e-9 * len(logits):
+        raise DataError("the judge is as sure where it is wrong; no temperature helps")
+    if slope(high) <= 0:
+        raise DataError("the judge is never wrong here; give more comparisons")
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return 1 / high
+
+
+def calibrate(arguments: list[str]) -> None:
+    """Print the temperature for a judge from comparisons with known labels."""
+    if len(arguments) != 2:
+        raise SystemExit(HELP)
+    labelled, known = (_probabilities(Path(path)) for path in arguments)
+    common = [
+        labelled[key] for key, probability in known.items() if probability > 0.5 and key in labelled
+    ]
+    if not common:
+        raise DataError(f"{arguments[0]} and {arguments[1]} have no comparison in common")
+    temperature = fit_temperature(common)
+    print(f"temperature {temperature:.4g}, from {len(common)} comparisons")
+
+
+def _probabilities(path: Path) -> dict[tuple[str, str, str], float]:
+    """Of each comparison in both orders: the prompt, two responses, and the probability that the first is better."""
+    from lit_align.data.formats.groups import Groups
+    from lit_align.data.formats.preferences import Preferences
+
+    probabilities = {}
+    for line in path.read_text("utf-8").splitlines():
+        row = json.loads(line)
+        group: Group = (Groups() if "responses" in row else Preferences())(row)
+        prompt, responses = _plain(group.prompt), [_plain(text) for text in group.responses]
+        for better, worse, probability, _ in group.pairs:
+            probabilities[prompt, responses[better], responses[worse]] = probability
+            probabilities[prompt, responses[worse], responses[better]] = 1 - probability
+    return probabilities
+
+
+def _plain(text: Any) -> str:
+    return text if isinstance(text, str) else json.dumps(text, sort_keys=True)
+
+
+@hookimpl
+def register_judges(register: Register) -> None:
+    register(Calibrated)
+
+
+@hookimpl
+def register_commands(register: RegisterCommand) -> None:
+    register(
+        "calibrate", calibrate, "the temperature of a judge from comparisons with known labels"
+    )
