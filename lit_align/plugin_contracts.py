@@ -147,6 +147,20 @@ def scores_fault(reward: object, scores: Any, num_responses: int) -> str:
             return f"{name} gave {list(values.shape)} {part} for {num_responses} responses; each has one"
         if not values.is_floating_point():
             return f"{name} gave {part} of {values.dtype}; give floating-point numbers"
+    return _scored_fault(name, scores.scored, num_responses)
+
+
+def _scored_fault(name: str, scored: Any, num_responses: int) -> str:
+    """What is wrong with a reward's statement of which responses it scored; None says all."""
+    if scored is None:
+        return ""
+    if not isinstance(scored, Tensor) or scored.dtype != torch.bool:
+        kind = f"a tensor of {scored.dtype}" if isinstance(scored, Tensor) else _kind(scored)
+        return f"{name} gave scored as {kind}; give a boolean tensor, or None where all are scored"
+    if scored.shape != (num_responses,):
+        return (
+            f"{name} gave {list(scored.shape)} scored for {num_responses} responses; each has one"
+        )
     return ""
 
 

@@ -14,6 +14,7 @@ Vocabulary:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -82,6 +83,9 @@ class Group(NamedTuple):
         template_kwargs: further arguments of the chat template for this row.
         continues: whether responses continue the prompt word by word, as a language model's text does; such a row is
             never rendered as a chat.
+        prompt_ids: the prompt as the policy read it, where responses are sampled; else empty.
+        response_ids: token ids of each response as it was sampled, with the token that ends it; None for a response
+            that was not sampled, empty where none was.
     """
 
     prompt: Text
@@ -96,6 +100,8 @@ class Group(NamedTuple):
     tools: tuple[dict[str, Any], ...] = ()
     template_kwargs: dict[str, Any] = {}  # noqa: RUF012 - never written to
     continues: bool = False
+    prompt_ids: Sequence[int] = ()
+    response_ids: Sequence[Sequence[int] | None] = ()
 
     @property
     def items(self) -> int:
@@ -278,12 +284,17 @@ class PolicyTokens(NamedTuple):
         old_policy: under the policy that sampled them.
         reference: under the reference model.
         owner: which response a token belongs to.
+        entropy: of the distribution that a token was predicted with before the first update, in nats, without gradient;
+            None where it is not known, as in examples.
+        sampler: log-probability as what sampled computed it: another engine, or an older policy; likewise.
     """
 
     policy: Tensor
     old_policy: Tensor
     reference: Tensor
     owner: Tensor
+    entropy: Tensor | None = None
+    sampler: Tensor | None = None
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of ``values``, ``[n]``, over the tokens of each response, ``[responses]``."""
@@ -299,11 +310,15 @@ class Scores(NamedTuple):
         parts: ``[responses]`` each, components of the total by name, for the log.
         tokens: ``[n]``, additional reward of each token, all responses in order, with the token that ends each; None
             for none.
+        scored: ``[responses]``, false for a response that could not be scored; None if all were. Such a response leaves
+            its group, whatever its total is and whatever other rewards give it: it is compared with none, nothing is
+            learned from it, and it is counted.
     """
 
     total: Tensor
     parts: dict[str, Tensor] = {}  # noqa: RUF012 - never written to
     tokens: Tensor | None = None
+    scored: Tensor | None = None
 
 
 class Batch(NamedTuple):

@@ -23,7 +23,9 @@ def classes() -> dict[str, type[Objective]]:
         "lit_align"
     ]
     for module in entries.values():
-        import_module(module).register_objectives(registered.append)
+        register = getattr(import_module(module), "register_objectives", None)
+        if register is not None:  # some bring advantages
+            register(registered.append)
     return {cls.__name__: cls for cls in registered}
 
 

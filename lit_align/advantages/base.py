@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -18,6 +19,12 @@ class Rollouts(NamedTuple):
         prompt: index of the prompt of each response, ``[responses]``.
         values: the critic's value before each token; zero without a critic.
         baseline: mean total reward of earlier iterations, ``[]``; 0 in the first.
+        parts: what the reward gave as the parts of its scores, by name, ``[responses]`` each; without weights, and
+            before any shaping.
+        ended: whether a response ended by itself, ``[responses]``; otherwise the limit cut it off.
+        old_logps: log-probability of each token under the policy before the update; None unless ``needs_policy``.
+        entropy: of the distribution that each token is from, in nats; likewise.
+        collision: log of the probability that two draws from that distribution agree; likewise.
     """
 
     rewards: Tensor
@@ -25,6 +32,11 @@ class Rollouts(NamedTuple):
     prompt: Tensor
     values: Tensor
     baseline: Tensor
+    parts: Mapping[str, Tensor] = {}
+    ended: Tensor | None = None
+    old_logps: Tensor | None = None
+    entropy: Tensor | None = None
+    collision: Tensor | None = None
 
     @property
     def totals(self) -> Tensor:
@@ -65,11 +77,16 @@ class Advantage(ABC):
 
     Class attributes:
         needs_critic: whether it reads ``values``; otherwise the stage trains no critic.
+        needs_policy: whether it reads ``old_logps``, ``entropy`` or ``collision``; the policy is then evaluated before
+            the first update.
+        reads_rewards: whether it reads ``rewards``, into which shaping and a KL penalty go; otherwise both are refused.
         min_generations: fewest responses to a prompt that it can compare.
         whiten: whether advantages are scaled to mean 0 and standard deviation 1 over an iteration's tokens.
     """
 
     needs_critic: ClassVar[bool] = False
+    needs_policy: ClassVar[bool] = False
+    reads_rewards: ClassVar[bool] = True
     min_generations: ClassVar[int] = 1
     whiten: bool = False
 

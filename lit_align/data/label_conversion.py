@@ -61,7 +61,7 @@ def to_pairs(group: Group) -> Group:
         indices |= {pair.better, pair.worse}
     if group.target is not None:
         indices.add(group.target)
-    return _select_responses(without_labels(group)._replace(pairs=pairs), indices, group.target)
+    return select_responses(without_labels(group)._replace(pairs=pairs), indices, group.target)
 
 
 def to_demonstrations(group: Group) -> Group:
@@ -76,7 +76,7 @@ def to_demonstrations(group: Group) -> Group:
             indices.append(i)
     if not indices:
         raise SetAside("no response worth imitating")
-    return _select_responses(without_labels(group), indices)
+    return select_responses(without_labels(group), indices)
 
 
 def reference_answer(group: Group) -> Text:
@@ -104,7 +104,7 @@ def to_binary_labels(group: Group) -> Group:
     if not indices:
         raise SetAside("no binary label")
     desirable = tuple(i in better for i in range(len(group.responses)))
-    return _select_responses(without_labels(group)._replace(desirable=desirable), indices)
+    return select_responses(without_labels(group)._replace(desirable=desirable), indices)
 
 
 def to_ranking(group: Group) -> Group:
@@ -133,7 +133,7 @@ def to_ratings(group: Group, attributes: Sequence[str] = ()) -> Group:
     if not indices:
         names = f" of {' or '.join(attributes)}" if attributes else ""
         raise SetAside(f"no rating{names}")
-    return _select_responses(without_labels(group)._replace(ratings=group.ratings), indices)
+    return select_responses(without_labels(group)._replace(ratings=group.ratings), indices)
 
 
 def to_prompt(group: Group) -> Group:
@@ -195,7 +195,7 @@ def without_labels(group: Group) -> Group:
     return group._replace(pairs=(), desirable=(), ranking=(), ratings=(), target=None)
 
 
-def _select_responses(group: Group, indices: Collection[int], target: int | None = None) -> Group:
+def select_responses(group: Group, indices: Collection[int], target: int | None = None) -> Group:
     """The group with the responses at ``indices``, in their order, and the labels renumbered."""
     chosen = sorted(indices)
     position = {index: number for number, index in enumerate(chosen)}
@@ -209,6 +209,7 @@ def _select_responses(group: Group, indices: Collection[int], target: int | None
         desirable=tuple(_pick(group.desirable, chosen)),
         ratings=tuple(_pick(group.ratings, chosen)),
         target=None if target is None else position[target],
+        response_ids=tuple(_pick(group.response_ids, chosen)),
     )
 
 

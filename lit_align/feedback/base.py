@@ -309,7 +309,8 @@ def pair_probabilities(group: Group, result: FeedbackResult) -> dict[IndexPair, 
         if "scores" in record:
             scores = record["scores"]
             for i, j in index_pairs:
-                probabilities[i, j] = win_score(scores[i], scores[j])
+                if scores[i] is not None and scores[j] is not None:
+                    probabilities[i, j] = win_score(scores[i], scores[j])
             return probabilities
     if result.group is None:
         return dict.fromkeys(index_pairs, 0.5) if result.reason == TIE else {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from lit_align import Register, hookimpl
+from lit_align.data.label_conversion import select_responses, without_labels
 from lit_align.feedback import Feedback, FeedbackResult, Group
 from lit_align.feedback.base import label_from_scores, make_result, prompt_hash
 from lit_align.rewards import Reward
@@ -53,29 +54,43 @@ class FromReward(Feedback):
         if not groups:
             return []
         start = perf_counter()
-        total = checked_scores(self.reward, groups).total
-        group_scores = torch.split(total, [len(group.responses) for group in groups])
+        scores = checked_scores(self.reward, groups, may_abstain=True)
+        sizes = [len(group.responses) for group in groups]
+        is_scored = torch.ones(sum(sizes), dtype=torch.bool)
+        if scores.scored is not None:
+            is_scored = scores.scored.cpu()
+        split = zip(
+            torch.split(scores.total.cpu(), sizes), torch.split(is_scored, sizes), strict=True
+        )
         seconds = (perf_counter() - start) / len(groups)
         results = []
-        for group, scores in zip(groups, group_scores, strict=True):
-            results.append(self._label(group, scores.tolist(), label_kind, seconds))
+        for group, (total, scored) in zip(groups, split, strict=True):
+            values = zip(total.tolist(), scored.tolist(), strict=True)
+            scores_of_group = [value if has_score else None for value, has_score in values]
+            results.append(self._label(group, scores_of_group, label_kind, seconds))
         return results
 
     def _label(
-        self, group: Group, scores: list[float], label_kind: str, seconds: float
+        self, group: Group, values: Sequence[float | None], label_kind: str, seconds: float
     ) -> FeedbackResult:
         # Within a batch the scores of equal texts may differ in the last bit: the first one counts.
-        score_of_text: dict[str, float] = {}
-        for response, score in zip(group.responses, scores, strict=True):
+        score_of_text: dict[str, float | None] = {}
+        for response, score in zip(group.responses, values, strict=True):
             score_of_text.setdefault(response_text(response), score)
-        scores = [score_of_text[response_text(response)] for response in group.responses]
+        recorded = [score_of_text[response_text(response)] for response in group.responses]
         record = {
             "source": repr(self.reward),
             "prompt": prompt_hash(group),
-            "scores": scores,
+            "scores": recorded,
             "cost": 0.0,
             "seconds": seconds,
         }
+        scores = [score for score in recorded if score is not None]
+        if not scores:
+            return FeedbackResult(None, (record,), "no response was scored")
+        if len(scores) < len(recorded):
+            indices = [index for index, score in enumerate(recorded) if score is not None]
+            group = select_responses(without_labels(group), indices)
         label = partial(
             label_from_scores,
             group,

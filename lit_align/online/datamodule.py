@@ -223,7 +223,7 @@ class Online(TextDataModule):
             )
         groups = []
         for place, generations, answers in zip(places, completions, texts, strict=True):
-            group = prompts[place].group
+            group = prompts[place].group._replace(prompt_ids=prompts[place].prompt)
             groups.append(fresh_group(group, generations, answers, self.include_reference_answer))
         return groups
 

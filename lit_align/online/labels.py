@@ -31,13 +31,27 @@ def label_groups(
     queried = groups[:num_queried]
 
     def query(places: list[int]) -> list[FeedbackResult]:
-        return checked_results(feedback, [queried[place] for place in places], label_kind)
+        given = [_with_ids(queried[place]) for place in places]
+        results = checked_results(feedback, given, label_kind)
+        return [_without_ids(result) for result in results]
 
     if feedback.can_split():
         results = processes.share(len(queried), query)
     else:
         results = processes.from_first(partial(query, [*range(len(queried))]))
     return [*results, *recorded]
+
+
+def _with_ids(group: Group) -> Group:
+    """The group with the tokens of its responses, as a source of feedback may read them."""
+    return group._replace(response_ids=group.extra.get(IDS_COLUMN, ()))
+
+
+def _without_ids(result: FeedbackResult) -> FeedbackResult:
+    """The result as it is kept: records have the ids in a column, and matched to the responses."""
+    if result.group is None:
+        return result
+    return result._replace(group=result.group._replace(prompt_ids=(), response_ids=()))
 
 
 def tree_from_record(record: Record, tokenizer: ChatTokenizer, label_kind: LabelKind) -> Tree:

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from lit_align.errors import ModelError
 from lit_align.plugin_calls import call_plugin
 from lit_align.plugin_contracts import scores_fault
@@ -39,14 +41,24 @@ class Reward(ABC):
 
     @abstractmethod
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        """Score every response of every group, in order; a group's other columns are in ``extra``."""
+        """Score every response of every group, in order.
+
+        A group's other columns are in ``extra``; where the policy has sampled the responses, ``response_ids`` are their
+        tokens. A response that cannot be scored is false in `Scores.scored`: it leaves its group, see there.
+        """
 
 
-def checked_scores(reward: Reward, groups: Sequence[Group]) -> Scores:
+def checked_scores(reward: Reward, groups: Sequence[Group], may_abstain: bool = False) -> Scores:
     """The scores of ``reward`` for ``groups``: one finite number for each response.
 
+    Args:
+        reward: to ask.
+        groups: with their responses.
+        may_abstain: whether the caller leaves out responses that are not scored, whose total is 0 here.
+
     Raises:
-        ModelError: if it returns no score for each response, or one that is not finite.
+        ModelError: if it returns no score for each response, or one that is not finite, or leaves one unscored where
+            that is not possible.
         PluginError: if the reward ends the process or takes too long.
     """
     scores = call_plugin(reward, reward, groups)
@@ -54,6 +66,11 @@ def checked_scores(reward: Reward, groups: Sequence[Group]) -> Scores:
     fault = scores_fault(reward, scores, len(responses))
     if fault:
         raise ModelError(fault)
+    if scores.scored is not None:
+        if not may_abstain:
+            _require_scored(reward, scores.scored, responses)
+        is_scored = scores.scored.to(scores.total.device)
+        scores = scores._replace(total=scores.total.where(is_scored, 0.0))
     is_finite = scores.total.isfinite()
     if not bool(is_finite.all()):
         index = int((~is_finite).nonzero()[0, 0])
@@ -63,6 +80,17 @@ def checked_scores(reward: Reward, groups: Sequence[Group]) -> Scores:
             "are finite numbers"
         )
     return scores
+
+
+def _require_scored(
+    reward: Reward, scored: Tensor, responses: Sequence[tuple[Group, Text]]
+) -> None:
+    if not bool(scored.all()):
+        group, response = responses[int((~scored).nonzero()[0, 0])]
+        raise ModelError(
+            f"{reward} did not score {response!r}, a response to {group.source}, and every response needs a score "
+            "here; RL and FromReward leave such a response out"
+        )
 
 
 def as_response(group: Group, text: str) -> Text:

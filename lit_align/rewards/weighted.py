@@ -23,6 +23,8 @@ class Weighted(Reward):
 
     .. math:: r = \sum_i w_i \frac{r_i - \mu_i}{\sigma_i}
 
+    A response that one of them does not score is not scored.
+
     Args:
         rewards: to add up.
         weights: of each.
@@ -70,10 +72,14 @@ class Weighted(Reward):
         total = torch.zeros(())
         parts: dict[str, torch.Tensor] = {}
         token_scores: list[torch.Tensor] = []
+        scored: torch.Tensor | None = None
         for index, (reward, weight) in enumerate(zip(self.rewards, self.weights, strict=True)):
             mean = self.means[index] if self.means else 0.0
             deviation = self.deviations[index] if self.deviations else 1.0
-            scores = checked_scores(reward, groups)
+            scores = checked_scores(reward, groups, may_abstain=True)
+            if scores.scored is not None:
+                is_scored = scores.scored.cpu()
+                scored = is_scored if scored is None else scored & is_scored
             _add_part(parts, type(reward).__name__, scores.total, index)
             for name, values in scores.parts.items():
                 _add_part(parts, name, values, index)
@@ -81,7 +87,7 @@ class Weighted(Reward):
             if scores.tokens is not None:
                 token_scores.append(weight * scores.tokens.cpu() / deviation)
         tokens = torch.stack(token_scores).sum(0) if token_scores else None
-        return Scores(total, parts, tokens)
+        return Scores(total, parts, tokens, scored)
 
 
 def _add_part(parts: dict[str, torch.Tensor], name: str, values: torch.Tensor, index: int) -> None:

@@ -33,6 +33,8 @@ metrics to watch are logged                         ``RolloutBatch.metrics``    
 the reference is the base model; KL starts at 0     ``models.adapter_set``         test_the_first_iteration_starts_at
 gap between sampler and training pass is logged     ``policy/sampler_gap``         test_the_first_iteration_starts_at
 what another engine samples is weighted             ``rl.importance``              test_the_mean_weight_is_one_and
+prompts with equal scores are dropped or refilled   ``rl.selection``               test_prompts_without_a_difference
+responses that are cut off may be masked            ``rl.selection``               test_responses_that_are_cut_off_are
 a resumed run is bit for bit the same               ``StepLoader``, ``step_seed``  test_a_killed_run_goes_on_bit_for_bit
 ==================================================  =============================  ====================================
 """

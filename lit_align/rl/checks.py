@@ -10,12 +10,17 @@ from lit_align.errors import ConfigError
 from lit_align.models.lora import Lora
 from lit_align.models.samplers import Sampler
 from lit_align.rl.critic import Critic
+from lit_align.rl.kl_control import KLControl
+from lit_align.rl.reward_shaping import RewardShaping
+from lit_align.rl.selection import Selection
 
 
 class RLSettings(Protocol):
     """Settings of an RL stage that are checked."""
 
     advantage: Advantage
+    kl: KLControl
+    shaping: RewardShaping
     critic: Critic
     lora: Lora
     num_generations: int
@@ -25,7 +30,9 @@ class RLSettings(Protocol):
     temperature: float
     target_kl: float | None
     importance_sampling_cap: float | None
+    whiten_rewards: bool
     staleness: int
+    selection: Selection
 
 
 def check_settings(stage: RLSettings) -> None:
@@ -50,11 +57,32 @@ def check_settings(stage: RLSettings) -> None:
         raise ConfigError(
             f"critic.init_from is {stage.critic.init_from!r}, and {estimator} needs no critic; set it to null"
         )
+    if not stage.advantage.reads_rewards:
+        _check_unshaped(stage, estimator)
+    stage.selection.check(stage.num_generations)
     check_between("staleness", stage.staleness, 0, 1, "steps between sampling and learning")
     if stage.lora.dropout:
         raise ConfigError(
             f"lora.dropout is {stage.lora.dropout}, which would make ratios noise; set it to 0"
         )
+
+
+def _check_unshaped(stage: RLSettings, estimator: str) -> None:
+    """Refuse what changes rewards that the advantage does not read."""
+    without = {
+        "kl.coefficient": stage.kl.where == "reward" and stage.kl.coefficient,
+        "missing_eos_reward": stage.shaping.missing_eos_reward is not None,
+        "overlong_buffer": stage.shaping.overlong_buffer,
+        "reward_clip": stage.shaping.reward_clip is not None,
+        "whiten_rewards": stage.whiten_rewards,
+    }
+    for name, is_set in without.items():
+        if is_set:
+            remedy = "set kl.where to loss and kl.estimator to k2" if name.startswith("kl") else ""
+            raise ConfigError(
+                f"{name} changes the total reward, and {estimator} reads the parts of the scores alone; "
+                f"{remedy or f'leave {name} out, or use GRPO'}"
+            )
 
 
 def check_staleness(staleness: int, sampler: Sampler) -> None:

@@ -24,6 +24,9 @@ MIN_EXPLAINED_VARIANCE = -0.5
 MAX_SAMPLER_KL = 0.1
 """Nats a token between what samples and the policy, beyond which they are not two computations of one model."""
 
+MAX_EQUAL_SHARE = 0.5
+"""Share of the responses to prompts without a difference, beyond which most of the sampling is for nothing."""
+
 
 def find_problems(first: Mapping[str, float], current: Mapping[str, float]) -> dict[str, str]:
     """Problems that the metrics of an iteration show, by name, each with its remedy.
@@ -53,6 +56,18 @@ def find_problems(first: Mapping[str, float], current: Mapping[str, float]) -> d
         problems["scores"] = (
             f"the responses to each prompt all have the same score ({score:.2f} on average): none is better, so "
             "nothing is learned from the reward; use one that tells them apart, easier prompts, or more num_generations"
+        )
+    unscored = current.get("objective/frac_unscored", 0.0)
+    if unscored > 0:
+        problems["unscored"] = (
+            f"{unscored:.0%} of responses were not scored, or had too few companions that were: nothing is learned "
+            "from them; objective/frac_unscored counts them"
+        )
+    equal = current.get("objective/frac_equal_dropped", 0.0)
+    if equal > MAX_EQUAL_SHARE:
+        problems["equal"] = (
+            f"{equal:.0%} of responses were sampled for nothing, as all to their prompts score the same: use prompts "
+            "of other difficulty, more num_generations, or equal_scores: refill"
         )
     if current.get("objective/eos_rate", 1.0) < MIN_EOS_RATE:
         share = 1 - current["objective/eos_rate"]
@@ -100,6 +115,9 @@ class RunDiagnostics:
 
     def observe(self, metrics: dict[str, float], step: int) -> None:
         """Add an iteration, and warn about problems that it is the first to show."""
+        if "objective/scores" not in metrics:  # not one response has a score
+            rank_zero_warn(f"step {step}: no response was scored, so nothing is learned")
+            return
         self.kl_and_score.append((metrics["objective/kl"], metrics["objective/scores"]))
         self.first_metrics = self.first_metrics or metrics
         for name, problem in find_problems(self.first_metrics, metrics).items():

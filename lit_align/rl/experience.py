@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lit_align.advantages import Advantage, Rollouts, masked_whiten
@@ -26,10 +27,12 @@ from lit_align.rewards.base import as_response
 from lit_align.rl.actor_critic import ActorCritic, ForwardPass
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.minibatches import Minibatch
+from lit_align.rl.refill import ATTEMPT_STRIDE, Refill
 from lit_align.rl.response_scores import shared_scores
 from lit_align.rl.reward_shaping import RewardShaping
 from lit_align.rl.rollouts import RolloutBatch
-from lit_align.rl.scoring import score_rollouts
+from lit_align.rl.scoring import OF_POLICY, score_rollouts
+from lit_align.rl.selection import Selection
 from lit_align.seeding import step_seed
 from lit_align.types import Group, Tree
 
@@ -54,6 +57,8 @@ class ExperienceBuilder:
         seed: seed of the run.
         folder: run folder, for the record of a reward that failed.
         sampler: what samples.
+        selection: which responses are learned from.
+        spare_prompts: what iterations are refilled from, where the selection asks for it.
     """
 
     models: ActorCritic
@@ -68,22 +73,77 @@ class ExperienceBuilder:
     seed: int
     folder: Path
     sampler: Sampler
+    selection: Selection = Selection()  # noqa: RUF009 - frozen
+    spare_prompts: Sequence[Tree] = ()
 
     def sample(self, prompts: list[Tree], number: int) -> RolloutBatch:
-        """Sample and score responses; the random numbers depend on the seed, ``number`` and the prompts' places alone.
+        """Sample and score responses, and select what is learned from; validation has negative numbers.
+
+        The random numbers depend on the seed, ``number`` and the prompts' places alone.
 
         Raises:
             TrainingError: if the reward fails or does not give each response one number. The prompts and responses are
                 then in ``bad_reward.jsonl`` in the run folder.
         """
+        rollouts = self.sample_once(prompts, number)
+        self.select(rollouts)
+        if self.selection.equal_scores == "refill" and number >= 0:
+            rollouts, count = self._refill(number)(rollouts, number)
+            self.select(rollouts, count)
+        return rollouts
+
+    def _refill(self, number: int) -> Refill:
+        """What samples other prompts for an iteration."""
+
+        def sample(prompts: list[Tree], attempt: int) -> RolloutBatch:
+            rollouts = self.sample_once(prompts, number, attempt)
+            self.select(rollouts)
+            return rollouts
+
+        return Refill(
+            prompts=self.spare_prompts,
+            attempts=self.selection.max_refills,
+            seed=self.seed,
+            sample=sample,
+            select=self.select,
+            reward=self.reward,
+        )
+
+    def select(self, rollouts: RolloutBatch, refilled: int = 0) -> None:
+        """Decide which of the responses are compared and learned from.
+
+        Args:
+            rollouts: with scores.
+            refilled: prompts that were sampled in the place of others.
+        """
+        rollouts.selected = self.selection.select(
+            self.shaping.response_rewards(rollouts.scores, rollouts.ended, rollouts.mask),
+            rollouts.scores.scored,
+            rollouts.ended,
+            rollouts.prompt,
+        )
+        rollouts.selection_metrics = self.selection.metrics(
+            rollouts.selected, rollouts.scores.scored is not None, refilled
+        )
+
+    def sample_once(self, prompts: list[Tree], number: int, attempt: int = 0) -> RolloutBatch:
+        """Sample and score responses to these prompts; all of them are selected.
+
+        Args:
+            prompts: of an iteration.
+            number: of the iteration.
+            attempt: how often it was refilled before.
+        """
         processes = self.models.processes
-        sample_some = partial(self._sample_some, prompts, number)
+        sample_some = partial(self._sample_some, prompts, number, attempt)
         sampled = share_sampling(self.sampler, processes, len(prompts), sample_some)
         trees, groups = [], []
         for tree, (generations, answers) in zip(prompts, sampled, strict=True):
             responses = [as_response(tree.group, answer) for answer in answers]
-            group = tree.group._replace(responses=responses)
             ids = [completion.ids for completion in generations]
+            group = tree.group._replace(
+                responses=responses, prompt_ids=tree.prompt, response_ids=ids
+            )
             scored = [[True] * len(response) for response in ids]
             trees.append(tree._replace(responses=ids, scored=scored, group=group))
             groups.append(group)
@@ -97,15 +157,16 @@ class ExperienceBuilder:
         )
 
     def sampling_request(
-        self, prompts: Sequence[Tree], number: int, places: Sequence[int]
+        self, prompts: Sequence[Tree], number: int, places: Sequence[int], attempt: int = 0
     ) -> SamplingRequest:
         """How responses to the prompts at some places of an iteration are sampled."""
+        drawn = number + attempt * ATTEMPT_STRIDE
         return SamplingRequest(
             [prompts[place].prompt for place in places],
             max_new_tokens=self.shaping.max_new_tokens,
             temperature=self.models.temperature,
             num_generations=self.num_generations,
-            seed=step_seed(self.seed, number),
+            seed=step_seed(self.seed, drawn),
             prompt_indices=places,
             batch_size=min(self.prompts_at_once, len(places)) * self.num_generations,
             token_budget=self.models.token_budget,
@@ -113,10 +174,10 @@ class ExperienceBuilder:
         )
 
     def _sample_some(
-        self, prompts: Sequence[Tree], number: int, places: list[int]
+        self, prompts: Sequence[Tree], number: int, attempt: int, places: list[int]
     ) -> list[tuple[list[Completion], list[str]]]:
-        """Responses to the prompts at some places, as completions and as texts; validation has negative numbers."""
-        request = self.sampling_request(prompts, number, places)
+        """Responses to the prompts at some places, as completions and as texts."""
+        request = self.sampling_request(prompts, number, places, attempt)
         with sampling_to_learn() if number >= 0 else nullcontext():
             completions, texts = sample_responses(
                 self.sampler, self.models.adapters, self.tokenizer, request
@@ -150,12 +211,12 @@ class ExperienceBuilder:
             rollouts,
             first,
             with_critic=self.advantage.needs_critic,
-            needs_policy=self.kl.where == "reward",
+            needs_policy=self.kl.where == "reward" or self.advantage.needs_policy,
         )
 
     def add_advantages(
         self, rollouts: RolloutBatch, kl_coefficient: float, baseline: float
-    ) -> float:
+    ) -> float | None:
         """Compute rewards, returns and advantages of all tokens.
 
         Args:
@@ -164,7 +225,7 @@ class ExperienceBuilder:
             baseline: mean total reward of earlier iterations.
 
         Returns:
-            The mean total reward of a response.
+            The mean total reward of a response; None if none is compared.
         """
         kl_rewards = torch.zeros(rollouts.mask.shape)
         if self.kl.where == "reward":
@@ -173,19 +234,40 @@ class ExperienceBuilder:
             rollouts.scores, rollouts.ended, rollouts.mask, kl_rewards
         )
         rollouts.tokens["rewards"] = rewards
-        if self.whiten_rewards:
-            rewards = masked_whiten(rewards, rollouts.mask, shift_mean=False)
-        values = rollouts.tokens["values"]
-        inputs = Rollouts(
-            rewards, rollouts.mask, rollouts.prompt, values, baseline=torch.tensor(baseline)
-        )
+        compared = rollouts.selected.compared
+        rollouts.tokens["advantages"] = torch.zeros_like(rewards)
+        rollouts.tokens["returns"] = rollouts.tokens["values"].clone()
+        if not bool(compared.any()):
+            return None
+        inputs = self._inputs(rollouts, rewards, baseline)
         advantages = call_plugin(self.advantage, self.advantage, inputs)
-        require_contract(advantages_fault(self.advantage, advantages, rewards.shape))
-        rollouts.tokens["returns"] = advantages + values
+        require_contract(advantages_fault(self.advantage, advantages, inputs.rewards.shape))
+        rollouts.tokens["returns"][compared] = (advantages + inputs.values).to(rewards)
         if self.advantage.whiten:
-            advantages = masked_whiten(advantages, rollouts.mask)
-        rollouts.tokens["advantages"] = advantages
+            advantages = masked_whiten(advantages, inputs.mask)
+        rollouts.tokens["advantages"][compared] = advantages.to(rewards)
         return inputs.totals.mean().item()
+
+    def _inputs(self, rollouts: RolloutBatch, rewards: Tensor, baseline: float) -> Rollouts:
+        """What the advantage sees: the responses that are compared, and no other."""
+        compared = rollouts.selected.compared
+        mask = rollouts.mask[compared]
+        rewards = rewards[compared]
+        if self.whiten_rewards:
+            rewards = masked_whiten(rewards, mask, shift_mean=False)
+        policy: dict[str, Tensor] = {}
+        if self.advantage.needs_policy:
+            policy = {name: rollouts.tokens[name][compared] for name in OF_POLICY}
+        return Rollouts(
+            rewards,
+            mask,
+            torch.unique(rollouts.prompt[compared], return_inverse=True)[1],
+            rollouts.tokens["values"][compared],
+            baseline=torch.tensor(baseline),
+            parts={name: part[compared] for name, part in rollouts.scores.parts.items()},
+            ended=rollouts.ended[compared],
+            **policy,
+        )
 
 
 def _write_bad_reward(groups: Sequence[Group], folder: Path) -> Path:

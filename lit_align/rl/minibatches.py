@@ -31,5 +31,7 @@ def shuffled_minibatches(
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(trees), generator=generator) for _ in range(num_iterations)]
     for order in orders:
-        for indices in order.tensor_split(min(num_minibatches, len(trees))):
+        for indices in order.tensor_split(min(num_minibatches, max(len(trees), 1))):
+            if not len(indices):
+                continue
             yield [trees[index] for index in indices.tolist()]

@@ -47,6 +47,8 @@ def loss_denominator(aggregation: LossAggregation, step: Step, max_new_tokens: i
 
 def mean_update_metrics(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Mean of each metric over the updates of an iteration, the ratio of the first, and the number of updates."""
+    if not values:  # nothing was learned from
+        return {"loss": 0.0, "grad_norm": 0.0, "updates": 0.0}
     means = {name: fmean(numbers) for name, numbers in values.items()}
     means["policy/first_ratio"] = values["policy/ratio"][0]
     means["updates"] = float(len(values["loss"]))
@@ -102,6 +104,8 @@ class PolicyUpdate:
         if self.scores_policy:
             self.scored.extend(policy_values(forward_pass.policy, batch))
             stored["old_logps"] = forward_pass.policy.logps.detach()
+            assert forward_pass.policy.entropy is not None
+            stored["entropy"] = forward_pass.policy.entropy
         weight = self._token_weights(batch, stored["ref_logps"])
         loss, sums = self._policy_loss(batch, forward_pass.policy.logps, stored, weight)
         if self.critic is not None and forward_pass.values is not None:
@@ -120,7 +124,14 @@ class PolicyUpdate:
     ) -> tuple[Tensor, MetricSums]:
         """The objective's loss and the KL penalty, with their metrics."""
         old_logps, ref_logps = stored["old_logps"], stored["ref_logps"]
-        tokens = PolicyTokens(new_logps, old_logps, ref_logps, batch.trees.owner)
+        tokens = PolicyTokens(
+            new_logps,
+            old_logps,
+            ref_logps,
+            batch.trees.owner,
+            entropy=stored["entropy"],
+            sampler=stored["sampler_logps"],
+        )
         token_losses = call_plugin(self.objective, self.objective, tokens, stored["advantages"])
         require_losses(self.objective, token_losses, new_logps, len(new_logps), "tokens")
         importance, sums = weight, MetricSums()
@@ -155,19 +166,21 @@ class PolicyUpdate:
     @property
     def _stored_names(self) -> list[TokenField]:
         """What it reads of the rollouts."""
-        names: list[TokenField] = ["ref_logps", "advantages"]
+        names: list[TokenField] = ["ref_logps", "advantages", "sampler_logps"]
         if not self.scores_policy:
-            names.append("old_logps")
-        if self.importance is not None:
-            names.append("sampler_logps")
+            names += ["old_logps", "entropy"]
         if self.critic is not None:
             names += ["values", "returns"]
         return names
 
     def _token_weights(self, batch: Batch, like: Tensor) -> Tensor:
-        """Weight of each token, ``[n]``; the tokens of a sequence share a weight of 1 under ``sequence``."""
+        """Weight of each token, ``[n]``; the tokens of a sequence share a weight of 1 under ``sequence``.
+
+        Those of a response that is not learned from weigh nothing.
+        """
         weight = torch.ones_like(like)
-        if self.loss_aggregation != "sequence":
-            return weight
-        owner = batch.trees.owner
-        return 1 / sum_by_response(weight, owner, batch.trees.responses)[owner]
+        if self.loss_aggregation == "sequence":
+            owner = batch.trees.owner
+            weight = 1 / sum_by_response(weight, owner, batch.trees.responses)[owner]
+        learned = self.rollouts.learned_tokens(batch)
+        return weight if learned is None else weight * learned.to(weight)

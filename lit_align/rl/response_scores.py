@@ -37,12 +37,13 @@ def shared_scores(reward: Reward, trees: Sequence[Tree], processes: Processes) -
 
 def score_trees(reward: Reward, trees: Sequence[Tree]) -> Scores:
     """Scores of all responses of ``trees``, in order."""
-    scores = checked_scores(reward, [tree.group for tree in trees])
+    scores = checked_scores(reward, [tree.group for tree in trees], may_abstain=True)
     tokens = None if scores.tokens is None else scores.tokens.float().cpu()
     if tokens is not None:
         _check_token_scores(reward, tokens, sum(_token_counts(trees)))
     parts = {name: part.float().cpu() for name, part in scores.parts.items()}
-    return Scores(scores.total.float().cpu(), parts, tokens)
+    scored = None if scores.scored is None else scores.scored.cpu()
+    return Scores(scores.total.float().cpu(), parts, tokens, scored)
 
 
 def split_scores(scores: Scores, trees: Sequence[Tree]) -> list[Scores]:
@@ -57,6 +58,9 @@ def split_scores(scores: Scores, trees: Sequence[Tree]) -> list[Scores]:
     if scores.tokens is not None:
         for index, tokens in enumerate(torch.split(scores.tokens, _token_counts(trees))):
             split[index] = split[index]._replace(tokens=tokens)
+    if scores.scored is not None:
+        for index, scored in enumerate(torch.split(scores.scored, sizes)):
+            split[index] = split[index]._replace(scored=scored)
     return split
 
 
@@ -88,7 +92,18 @@ def join_scores(split: Sequence[Scores]) -> Scores:
     for name in split[0].parts:
         parts[name] = _join(scores.parts[name] for scores in split)
     tokens = [scores.tokens for scores in split if scores.tokens is not None]
-    return Scores(_join(scores.total for scores in split), parts, _join(tokens) if tokens else None)
+    scored = None
+    if any(scores.scored is not None for scores in split):  # one that says nothing has scored all
+        scored = _join(_is_scored(scores) for scores in split)
+    total = _join(scores.total for scores in split)
+    return Scores(total, parts, _join(tokens) if tokens else None, scored)
+
+
+def _is_scored(scores: Scores) -> Tensor:
+    """Which responses have a score, ``[responses]``."""
+    if scores.scored is not None:
+        return scores.scored
+    return torch.ones(len(scores.total), dtype=torch.bool)
 
 
 def _kinds(scores: Scores) -> set[str]:

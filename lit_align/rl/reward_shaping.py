@@ -60,6 +60,10 @@ class RewardShaping:
             scores = scores - overlong.clamp(min=0)
         return scores
 
+    def response_rewards(self, scores: Scores, ended: Tensor, mask: Tensor) -> Tensor:
+        """What a response is paid in all, without a KL penalty, ``[responses]``; arguments as in `token_rewards`."""
+        return self.token_rewards(scores, ended, mask, torch.zeros(mask.shape)).sum(1)
+
     def token_rewards(
         self, scores: Scores, ended: Tensor, mask: Tensor, kl_rewards: Tensor
     ) -> Tensor:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lit_align.functional.kl import kl_estimates
 from lit_align.processes import Processes
+from lit_align.rl.response_scores import join_scores, split_scores
+from lit_align.rl.selection import Selected
 from lit_align.types import Batch, Group, Scores, Step, Tree
 
 TokenField = Literal[
@@ -18,6 +22,7 @@ TokenField = Literal[
     "ref_logps",
     "sampler_logps",
     "entropy",
+    "collision",
     "values",
     "rewards",
     "returns",
@@ -59,6 +64,22 @@ SAMPLE_METRICS = (
 """What `RolloutBatch.metrics` returns; the last is of a run with a critic."""
 
 
+class SampledPrompt(NamedTuple):
+    """A prompt with its sampled responses; tensors are on the CPU.
+
+    Args:
+        tree: with the responses as token ids, and as text in its group.
+        ended: whether a response ended with EOS, ``[responses]``.
+        logps: log-probabilities of its tokens as the sampler computed them, of each response.
+        scores: what the reward gave.
+    """
+
+    tree: Tree
+    ended: Tensor
+    logps: list[Tensor]
+    scores: Scores
+
+
 @dataclass
 class RolloutBatch:
     """Responses to the prompts of one iteration; tensors are on the CPU.
@@ -70,6 +91,8 @@ class RolloutBatch:
         sampler_logps: log-probabilities as the sampler computed them, ``[responses, longest]``.
         scores: what the reward gave.
         tokens: by name, a number for each token, ``[responses, longest]``, zero at padding.
+        selected: what becomes of each response; all are learned from unless `select` was called.
+        selection_metrics: shares of the responses that are left out.
 
     Attributes:
         length: tokens of each response, ``[responses]``.
@@ -83,6 +106,8 @@ class RolloutBatch:
     sampler_logps: Tensor
     scores: Scores
     tokens: dict[TokenField, Tensor] = field(default_factory=dict)
+    selected: Selected = field(init=False)
+    selection_metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         lengths: list[int] = []
@@ -95,6 +120,27 @@ class RolloutBatch:
         self.length, self.prompt = torch.tensor(lengths), torch.tensor(prompts)
         self.mask = torch.arange(max(lengths)) < self.length[:, None]
         self.tokens["sampler_logps"] = self.sampler_logps
+        self.selected = Selected.everything(len(lengths))
+
+    @classmethod
+    def of_prompts(cls, prompts: Sequence[SampledPrompt]) -> RolloutBatch:
+        """The rollouts of these prompts, in order."""
+        return cls(
+            trees=[prompt.tree for prompt in prompts],
+            groups=[prompt.tree.group for prompt in prompts],
+            ended=torch.cat([prompt.ended for prompt in prompts]),
+            sampler_logps=pad_sequence([*chain.from_iterable(p.logps for p in prompts)], True),
+            scores=join_scores([prompt.scores for prompt in prompts]),
+        )
+
+    def prompts(self) -> list[SampledPrompt]:
+        """Each prompt with its responses, as `of_prompts` takes them."""
+        sampled = []
+        for tree, scores in zip(self.trees, split_scores(self.scores, self.trees), strict=True):
+            rows = [*self.rows(tree)]
+            logps = [self.sampler_logps[row, : self.length[row]] for row in rows]
+            sampled.append(SampledPrompt(tree, self.ended[rows], logps, scores))
+        return sampled
 
     def __contains__(self, tree: Tree) -> bool:
         return id(tree) in self._first_row
@@ -103,6 +149,26 @@ class RolloutBatch:
         """Rows of the responses of one of ``trees``."""
         first = self._first_row[id(tree)]
         return range(first, first + len(tree.responses))
+
+    def learned_trees(self) -> list[Tree]:
+        """Trees with a response that is learned from."""
+        learned = self.selected.learned
+        return [tree for tree in self.trees if bool(learned[[*self.rows(tree)]].any())]
+
+    def count_learned(self, step: Step, trees: Sequence[Tree]) -> Step:
+        """A step of ``trees`` whose tokens and items are those of the responses that are learned from."""
+        rows = [row for tree in trees for row in self.rows(tree)]
+        learned = self.selected.learned[rows]
+        tokens = int(self.length[rows][learned].sum())
+        return step._replace(tokens=tokens, items=int(learned.sum()))
+
+    def learned_tokens(self, batch: Batch) -> Tensor | None:
+        """Which response tokens of a micro-batch are learned from, ``[n]``, in its order; None if all are."""
+        learned = self.selected.learned
+        if bool(learned.all()):
+            return None
+        rows = [row for tree in batch.source for row in self.rows(tree)]
+        return learned[rows].repeat_interleave(self.length[rows])
 
     def logged_step(self, step: Step, share: Sequence[Tree]) -> Step:
         """The step of prompts with a process's share of the responses as its trees, whose tokens the log counts."""
@@ -132,7 +198,8 @@ class RolloutBatch:
     ) -> dict[TokenField, Tensor]:
         """Stored numbers of the response tokens of a micro-batch, ``[n]`` each, in its order; they cross together."""
         places = self._places(batch)
-        stored = torch.stack([self.tokens[name].view(-1)[places] for name in names])
+        tables: dict[TokenField, Tensor] = {"sampler_logps": self.sampler_logps, **self.tokens}
+        stored = torch.stack([tables[name].view(-1)[places] for name in names])
         return dict(zip(names, stored.to(device), strict=True))
 
     def _places(self, batch: Batch) -> Tensor:
@@ -151,18 +218,27 @@ class RolloutBatch:
         return {name: estimate * self.mask for name, estimate in estimates.items()}
 
     def response_metrics(self) -> dict[str, Tensor]:
-        """Metrics of each response, ``[responses]``, as validation logs their means."""
+        """Metrics of each response, ``[responses]``, as validation logs their means; scores of those that have one."""
         kl = self.kl["k1"].sum(1)
-        values = (self.scores.total, kl, self.length.float(), self.ended.float())
+        scores = self.scores.total[self.is_scored]
+        values = (scores, kl, self.length.float(), self.ended.float())
         return dict(zip(RESPONSE_METRICS, values, strict=True))
+
+    @property
+    def is_scored(self) -> Tensor:
+        """Which responses the reward scored, ``[responses]``."""
+        if self.scores.scored is None:
+            return torch.ones_like(self.ended)
+        return self.scores.scored
 
     def metrics(self, kl_coefficient: float, with_critic: bool) -> dict[str, float]:
         """Metrics of the iteration's samples, by the names that dashboards of RLHF use."""
         rewards, entropy = self.tokens["rewards"].sum(1), self.tokens["entropy"][self.mask]
         response_kl = {name: estimate.sum(1) for name, estimate in self.kl.items()}
+        scores = self.scores.total[self.is_scored]
         means = {
-            "objective/scores": self.scores.total,
-            "objective/rlhf_reward": rewards,
+            "objective/scores": scores,
+            "objective/rlhf_reward": rewards[self.is_scored],
             "objective/kl": response_kl["k1"],
             "objective/kl_k1": response_kl["k1"],
             "objective/kl_k2": response_kl["k2"],
@@ -172,9 +248,10 @@ class RolloutBatch:
             "objective/eos_rate": self.ended.float(),
         }
         for name, part in self.scores.parts.items():
-            means[f"rewards/{name}"] = part
-        metrics = {name: values.mean().item() for name, values in means.items()}
-        metrics["objective/scores_std"] = self.scores.total.std(correction=0).item()
+            means[f"rewards/{name}"] = part[self.is_scored]
+        metrics = {name: values.mean().item() for name, values in means.items() if len(values)}
+        if len(scores):
+            metrics["objective/scores_std"] = scores.std(correction=0).item()
         if len(self.trees) < len(self.length):
             metrics["objective/frac_scores_zero_std"] = self._share_without_difference()
         metrics["objective/kl_coefficient"] = kl_coefficient
@@ -182,22 +259,27 @@ class RolloutBatch:
         metrics["policy/sampler_gap"] = sampler_gap[self.mask].max().item()
         sampler_kl = kl_estimates(self.sampler_logps, self.tokens["old_logps"])["k3"]
         metrics["policy/sampler_kl"] = sampler_kl[self.mask].mean().item()
+        metrics |= self.selection_metrics
         if with_critic:
             metrics["val/explained_variance"] = self._explained_variance()
         return metrics
 
     def _share_without_difference(self) -> float:
         """Share of the prompts whose responses all have the same score."""
-        num_alike = 0
+        totals, num_alike = self.scores.total, 0
+        if self.scores.tokens is not None:
+            by_token = torch.zeros(self.mask.shape).masked_scatter(self.mask, self.scores.tokens)
+            totals = totals + by_token.sum(1)
         for index in range(len(self.trees)):
-            scores = self.scores.total[self.prompt == index]
-            num_alike += bool((scores == scores[0]).all())
+            scores = totals[self.is_scored & (self.prompt == index)]
+            num_alike += bool((scores == scores[:1]).all())
         return num_alike / len(self.trees)
 
     def _explained_variance(self) -> float:
-        """Share of the variance of returns that the values explain; 0 for a single token."""
-        returns, values = self.tokens["returns"][self.mask], self.tokens["values"][self.mask]
-        if len(returns) == 1:
+        """Share of the variance of returns that the values explain; 0 for a single token or none."""
+        learned = self.mask & self.selected.learned[:, None]
+        returns, values = self.tokens["returns"][learned], self.tokens["values"][learned]
+        if len(returns) <= 1:
             return 0.0
         unexplained = (returns - values).var() / returns.var().clamp(min=1e-12)
         return 1 - unexplained.item()

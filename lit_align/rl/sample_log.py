@@ -33,6 +33,9 @@ def log_samples(rollouts: RolloutBatch, step: int, folder: Path) -> None:
             row["kl"] = response_kl[index].item()
             row["tokens"] = int(rollouts.length[index])
             row["ended"] = bool(rollouts.ended[index])
+            reason = rollouts.selected.reason(index)
+            if reason:
+                row["left_out"] = reason
             rows.append(row)
     folder.mkdir(parents=True, exist_ok=True)
     append_jsonl(folder / "samples.jsonl", rows)

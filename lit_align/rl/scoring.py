@@ -11,7 +11,7 @@ from lit_align.rl.minibatches import Minibatch
 from lit_align.rl.rollouts import RolloutBatch, TokenField, TokenValues
 from lit_align.types import Batch, TokenLogps
 
-OF_POLICY: tuple[TokenField, ...] = ("old_logps", "entropy")
+OF_POLICY: tuple[TokenField, ...] = ("old_logps", "entropy", "collision")
 """What is stored of the policy's numbers."""
 
 
@@ -71,9 +71,11 @@ def score_rollouts(
 def policy_values(tokens: TokenLogps, batch: Batch) -> list[TokenValues]:
     """What is stored of the policy's numbers for a micro-batch, `OF_POLICY`."""
     assert tokens.entropy is not None
+    assert tokens.collision is not None
     return [
         TokenValues("old_logps", batch, tokens.logps),
         TokenValues("entropy", batch, tokens.entropy),
+        TokenValues("collision", batch, tokens.collision),
     ]
 
 

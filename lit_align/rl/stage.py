@@ -6,11 +6,11 @@ Its implementation details that matter are listed in `lit_align.rl`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import chain
 from statistics import fmean
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +24,15 @@ from lit_align.models.samplers import SampledModel
 from lit_align.objectives import PolicyObjective
 from lit_align.processes import Processes
 from lit_align.rewards import Reward
-from lit_align.rl.actor_critic import ActorCritic, ForwardPass
+from lit_align.rl.actor_critic import ForwardPass
 from lit_align.rl.checks import check_settings, check_staleness
 from lit_align.rl.critic import Critic
 from lit_align.rl.diagnostics import RunDiagnostics
 from lit_align.rl.experience import ExperienceBuilder
-from lit_align.rl.importance import IMPORTANCE_METRICS, ImportanceWeights
+from lit_align.rl.importance import IMPORTANCE_METRICS
 from lit_align.rl.kl_control import KLControl
-from lit_align.rl.minibatches import Minibatch, shuffled_minibatches
+from lit_align.rl.minibatches import Minibatch
+from lit_align.rl.parts import RLParts
 from lit_align.rl.policy_update import (
     LossAggregation,
     PolicyUpdate,
@@ -40,8 +41,6 @@ from lit_align.rl.policy_update import (
 )
 from lit_align.rl.pretraining_mix import (
     PretrainingMix,
-    add_demonstrations,
-    demonstrations_of_update,
     load_demonstrations,
 )
 from lit_align.rl.reward_shaping import RewardShaping
@@ -49,16 +48,15 @@ from lit_align.rl.rollouts import RESPONSE_METRICS, SAMPLE_METRICS, RolloutBatch
 from lit_align.rl.sample_log import log_samples
 from lit_align.rl.sampled_ahead import SampledAhead, is_last_step, next_prompts
 from lit_align.rl.scoring import OF_POLICY
-from lit_align.seeding import step_seed
+from lit_align.rl.selection import EqualScores, Selection
 from lit_align.stages.exact_step import MetricSums
-from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.types import Batch, Step, Tree
 
 BASELINE_ITERATIONS = 10
 """Iterations that the running mean of rewards, the baseline of Reinforce, is over."""
 
 
-class RL(LanguageModelStage):
+class RL(RLParts):
     """Sample from the policy, score, and increase the reward: PPO, RLOO, GRPO, REINFORCE.
 
     A training step is one iteration: responses to the step's prompts are sampled and scored, and learned from in
@@ -69,9 +67,9 @@ class RL(LanguageModelStage):
     iteration, so that each decides what a single process would.
 
     Args:
-        objective: PPO or PolicyGradient.
+        objective: PPO, CISPO, DPPO or PolicyGradient.
         reward: scores the responses, by its name.
-        advantage: GAE, RLOO, GRPO or Reinforce.
+        advantage: GAE, RLOO, GRPO, Reinforce or GDPO; TopEntropy of one of them; ReverseKL for a Teacher as reward.
         kl: KL penalty against the reference policy.
         critic: value function; only GAE needs it.
         ptx: demonstrations to mix into every update; null mixes in none.
@@ -91,6 +89,11 @@ class RL(LanguageModelStage):
             all tokens alike.
         staleness: 1 samples the next step's responses before the policy learns from this step's, by a Served sampler
             while it learns; 0 samples from the newest policy.
+        equal_scores: what becomes of a prompt whose responses all have the same score, which tells none of them apart:
+            ``keep`` it, ``drop`` it, or ``refill`` the iteration with other prompts and drop what is left.
+        max_refills: times that an iteration is refilled.
+        mask_truncated: leave responses that max_new_tokens cut off out of the loss; their scores still count in the
+            comparison with others.
         log_samples_every: iterations between two tables of samples, also in ``samples.jsonl``; 0 logs none.
         settings: settings that all stages share; max_new_tokens is the limit of a response.
     """
@@ -117,6 +120,9 @@ class RL(LanguageModelStage):
         temperature: float = 1.0,
         importance_sampling_cap: float | None = 2.0,
         staleness: int = 0,
+        equal_scores: EqualScores = "keep",
+        max_refills: int = 3,
+        mask_truncated: bool = False,
         log_samples_every: int = 10,
         **settings: Any,
     ) -> None:
@@ -132,6 +138,9 @@ class RL(LanguageModelStage):
         self.shaping = RewardShaping(
             self.max_new_tokens, missing_eos_reward, overlong_buffer, reward_clip
         )
+        self.selection = Selection(
+            advantage.min_generations, equal_scores, max_refills, mask_truncated
+        )
         check_settings(self)
         self.kl_coefficient = kl.coefficient
         self.recent_rewards: list[float] = []  # mean total reward of each recent iteration
@@ -146,17 +155,10 @@ class RL(LanguageModelStage):
         names = ("policy/clipfrac", "policy/approxkl", "policy/ratio", "val/clipfrac", *losses)
         return names if self.importance is None else (*names, *IMPORTANCE_METRICS)
 
-    @property
-    def importance(self) -> ImportanceWeights | None:
-        """Weights of tokens; None where the policy itself samples, or without a cap."""
-        is_exact = self.sampler.is_exact and not self.staleness
-        if is_exact or self.importance_sampling_cap is None:
-            return None
-        return ImportanceWeights(self.importance_sampling_cap)
-
     def training_names(self) -> list[str]:
         """With the metrics of the samples and of an iteration's updates."""
-        return [*super().training_names(), *SAMPLE_METRICS, "policy/first_ratio", "updates"]
+        names = [*super().training_names(), *SAMPLE_METRICS, "policy/first_ratio", "updates"]
+        return [*names, *self.selection.metric_names(False)]
 
     @property
     def trained_roles(self) -> tuple[str, ...]:
@@ -223,12 +225,14 @@ class RL(LanguageModelStage):
         rollouts = experience.sample(step.trees, self.global_step)
         self.sample_ahead(experience, batch_idx)
         minibatches = self.minibatches(rollouts)
-        first = next(minibatches)
+        first = next(minibatches, None)
         forward_pass = experience.score(rollouts, first)
         baseline = fmean(self.recent_rewards) if self.recent_rewards else 0.0
         mean_reward = experience.add_advantages(rollouts, self.kl_coefficient, baseline)
-        self.recent_rewards = [*self.recent_rewards, mean_reward][-BASELINE_ITERATIONS:]
-        update_metrics = self.update_policy(rollouts, chain([first], minibatches), forward_pass)
+        if mean_reward is not None:
+            self.recent_rewards = [*self.recent_rewards, mean_reward][-BASELINE_ITERATIONS:]
+        updates = () if first is None else chain([first], minibatches)
+        update_metrics = self.update_policy(rollouts, updates, forward_pass)
         rollout_metrics = rollouts.metrics(self.kl_coefficient, self.advantage.needs_critic)
         is_logged = self.log_samples_every and self.global_step % self.log_samples_every == 0
         if is_logged and self.trainer.is_global_zero:
@@ -286,73 +290,6 @@ class RL(LanguageModelStage):
                 break
         self._policy_update = None
         return mean_update_metrics(metrics)
-
-    def experience_builder(self) -> ExperienceBuilder:
-        """Samples and scores with the current settings and models."""
-        return ExperienceBuilder(
-            models=self.actor_critic(),
-            tokenizer=self.tokenizer,
-            reward=self.reward,
-            advantage=self.advantage,
-            kl=self.kl,
-            shaping=self.shaping,
-            whiten_rewards=self.whiten_rewards,
-            num_generations=self.num_generations,
-            prompts_at_once=self.datamodule.batch_size,
-            seed=self.seed,
-            folder=self.run_folder,
-            sampler=self.ahead,
-        )
-
-    def actor_critic(self) -> ActorCritic:
-        """Policy, reference and critic, as experience and updates use them."""
-        return ActorCritic(
-            adapters=self.adapters,
-            tree_forward=self.tree_forward,
-            temperature=self.temperature,
-            token_budget=self.datamodule.token_budget,
-            block_sparse=self.block_sparse,
-            device=self.device,
-            out_of_memory_advice=self.out_of_memory_advice,
-            processes=Processes.of(self.trainer),
-        )
-
-    def minibatches(self, rollouts: RolloutBatch) -> Iterator[Minibatch]:
-        """Rollouts and demonstrations of each update; seeded by the iteration."""
-        seed = step_seed(self.seed, self.global_step)
-        first_number = self.global_step * self.num_iterations * self.num_minibatches
-        shuffled = shuffled_minibatches(
-            rollouts.trees, self.num_iterations, self.num_minibatches, seed
-        )
-        for number, trees in enumerate(shuffled, first_number):
-            step, ptx_weight = self.actor_critic().pack_step(trees), 0.0
-            if self.ptx is not None and self._demonstrations is not None:
-                demonstrations = demonstrations_of_update(self._demonstrations, number)
-                ptx_weight = self.ptx.token_weight(self.loss_denominator(step), demonstrations)
-                step = add_demonstrations(step, demonstrations, self.device)
-            yield Minibatch(step, ptx_weight, trees)
-
-    def policy_update(
-        self,
-        rollouts: RolloutBatch,
-        ptx_weight: float = 0.0,
-        forward_pass: ForwardPass | None = None,
-        scores_policy: bool = False,
-    ) -> PolicyUpdate:
-        """Losses of an update with the current settings and models."""
-        return PolicyUpdate(
-            models=self.actor_critic(),
-            rollouts=rollouts,
-            objective=cast(PolicyObjective, self.objective),
-            kl=self.kl,
-            kl_coefficient=self.kl_coefficient,
-            critic=self.critic if self.advantage.needs_critic else None,
-            loss_aggregation=self.loss_aggregation,
-            ptx_weight=ptx_weight,
-            forward_pass=forward_pass,
-            scores_policy=scores_policy,
-            importance=self.importance,
-        )
 
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, MetricSums]:
         """Summed loss of one micro-batch of the current update, and sums of its metrics."""

@@ -29,6 +29,8 @@ class ValidationMetrics(MetricCollection):
     def add_values(self, values: Mapping[str, torch.Tensor], device: torch.device) -> None:
         """Add a metric's values, ``[n]``, by its name."""
         for name, numbers in values.items():
+            if not len(numbers):
+                continue
             count = torch.tensor(float(len(numbers)), device=device)
             self[name].update(numbers.mean().to(device), weight=count)
 

@@ -212,7 +212,9 @@ def _policy(objective: PolicyObjective) -> Harness:
     def compute_losses(responses: Responses, labels: Labels) -> Tensor:
         (logps,), (advantages,) = responses, labels
         owner = torch.arange(len(logps.policy))
-        tokens = PolicyTokens(logps.policy, logps.reference, logps.reference, owner)
+        sampler = logps.reference
+        entropy = torch.full_like(sampler, 0.5)
+        tokens = PolicyTokens(logps.policy, sampler, sampler, owner, entropy, sampler)
         return objective(tokens, advantages.to(logps.policy))
 
     return Harness(

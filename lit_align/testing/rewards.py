@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_align.plugin_contracts import scores_fault
 from lit_align.plugin_signatures import signature_fault
-from lit_align.rewards import Reward
+from lit_align.rewards import Reward, Scores
 from lit_align.testing.objective_checks import call, hold, require
 from lit_align.types import Group, Text
 
@@ -35,7 +35,7 @@ GROUPS = (
 
 
 def check_reward(reward: Reward, groups: Sequence[Group] = GROUPS) -> None:
-    """Fail unless ``reward`` gives each response one finite score that depends on nothing else.
+    """Fail unless ``reward`` gives each response one finite score, or none, that depends on nothing else.
 
     The score must be the same in a second call, when groups come in another order and when a group comes alone, which
     on-line training relies on; parts must be scores too; and the groups must not be changed.
@@ -57,18 +57,26 @@ def check_reward(reward: Reward, groups: Sequence[Group] = GROUPS) -> None:
     scores = call(reward, reward, groups)
     num_responses = sum(len(group.responses) for group in groups)
     hold(scores_fault(reward, scores, num_responses))
+    if scores.scored is not None:  # what is not scored has no number
+        scores = scores._replace(total=scores.total.where(scores.scored, 0.0))
     _check_part(f"{name} returns total", scores.total)
     for part, values in scores.parts.items():
         _check_part(f"{name} returns {part}", values)
     require(repr(groups) == groups_before, f"{name} changes the groups it is given")
 
-    repeated = reward(groups).total
-    _require_same(name, "in a second call", repeated, scores.total)
-    reordered = reward(groups[::-1]).total
-    expected = _reverse_groups(scores.total, groups)
-    _require_same(name, "in another order", reordered, expected)
-    separate = [reward([group]).total for group in groups]
-    _require_same(name, "one by one", torch.cat(separate), scores.total)
+    total = _shown(scores)
+    _require_same(name, "in a second call", _shown(reward(groups)), total)
+    expected = _reverse_groups(total, groups)
+    _require_same(name, "in another order", _shown(reward(groups[::-1])), expected)
+    separate = [_shown(reward([group])) for group in groups]
+    _require_same(name, "one by one", torch.cat(separate), total)
+
+
+def _shown(scores: Scores) -> Tensor:
+    """Totals, with NaN for a response that is not scored."""
+    if scores.scored is None:
+        return scores.total
+    return scores.total.where(scores.scored, float("nan"))
 
 
 def _check_part(returned: str, values: Tensor) -> None:
@@ -86,7 +94,7 @@ def _reverse_groups(total: Tensor, groups: Sequence[Group]) -> Tensor:
 
 def _require_same(name: str, condition: str, actual: Tensor, expected: Tensor) -> None:
     is_same = actual.shape == expected.shape and torch.allclose(
-        actual, expected, rtol=1e-4, atol=1e-5
+        actual, expected, rtol=1e-4, atol=1e-5, equal_nan=True
     )
     require(
         is_same,

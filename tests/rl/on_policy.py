@@ -97,7 +97,8 @@ class OfflineRL(RL):
         experience.score(rollouts)
         baseline = fmean(self.recent_rewards) if self.recent_rewards else 0.0
         mean_reward = experience.add_advantages(rollouts, self.kl_coefficient, baseline)
-        self.recent_rewards = [*self.recent_rewards, mean_reward][-BASELINE_ITERATIONS:]
+        if mean_reward is not None:
+            self.recent_rewards = [*self.recent_rewards, mean_reward][-BASELINE_ITERATIONS:]
         self._policy_update = self.policy_update(rollouts)
 
     def steps(self, rollouts: RolloutBatch) -> Iterator[Step]:

@@ -1,1 +1,1 @@
-"""Losses over comparisons that are not in the core: one file each, one entry point each."""
+"""Losses and advantages that are not in the core: one file each, one entry point each."""

@@ -24,7 +24,8 @@ from lit_align_zoo.sppo import SPPO
 from lit_align_zoo.wpo import WPO
 from torch.testing import assert_close
 
-from lit_align.objectives import Logps, PerTokenLogps
+from lit_align.advantages import Advantage
+from lit_align.objectives import Logps, PerTokenLogps, PolicyObjective
 from lit_align.objectives.dpo import DPO
 from lit_align.objectives.kto import KTO
 from lit_align.testing import check_objective
@@ -346,9 +347,13 @@ def test_every_file_is_an_entry_point():
     registered = []
     for name, module in entries.items():
         assert module == f"lit_align_zoo.{name}"
-        import_module(module).register_objectives(registered.append)
-    assert {*map(type, PAIRWISE), APOZeroUnpaired} == set(registered)
-    assert len(registered) == len(files)
+        for kind in ("objectives", "advantages"):
+            register = getattr(import_module(module), f"register_{kind}", None)
+            if register is not None:
+                register(registered.append)
+    assert len(set(registered)) == len(registered) == len(files)
+    of_pairs = {cls for cls in registered if not issubclass(cls, PolicyObjective | Advantage)}
+    assert {*map(type, PAIRWISE), APOZeroUnpaired} == of_pairs
 
 
 # What the papers say of them.

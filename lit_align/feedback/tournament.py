@@ -1,0 +1,79 @@
+"""Reward from comparisons within the group: any source of feedback becomes wins minus losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from lit_align import Register, hookimpl
+from lit_align.errors import ConfigError
+from lit_align.feedback import Feedback
+from lit_align.feedback.base import pair_probabilities
+from lit_align.feedback.checked_results import checked_results
+from lit_align.rewards import Group, Reward, Scores
+from lit_align.types import LabelKind
+
+if TYPE_CHECKING:
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
+    from lit_align.models.adapter_set import AdapterSet
+
+
+@dataclass(frozen=True)
+class Tournament(Reward):
+    r"""Mean result of a response's comparisons with the others to its prompt, from -1 to 1; no reward model is trained.
+
+    .. math:: r_i = \frac{1}{n_i} \sum_{j \ne i} \big(2 P(i \succ j) - 1\big)
+
+    n is the number of its comparisons; a response without one is not scored. All pairs of K responses are compared:
+    K (K - 1) / 2 comparisons, which cost a judge with ``swap`` two questions each.
+
+    Args:
+        feedback: who compares, such as ``Judge``.
+
+    Raises:
+        ConfigError: if the feedback gives no comparisons of given responses.
+
+    Example:
+        >>> from lit_align.feedback.from_reward import FromReward
+        >>> from lit_align.rewards.length import Length
+        >>> shorter = FromReward(Length(max_words=1), pairs="all")
+        >>> Tournament(shorter)([Group("", ["an old owl", "owl", "an owl"])]).total
+        tensor([-1.,  1.,  0.])
+    """
+
+    feedback: Feedback
+
+    def __post_init__(self) -> None:
+        kinds = self.feedback.label_kinds
+        if LabelKind.PAIRS not in kinds or self.feedback.writes_responses:
+            raise ConfigError(
+                f"{type(self.feedback).__name__} does not compare given responses; use Judge or another source of pairs"
+            )
+
+    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.feedback.attach(adapters, tokenizer)
+
+    def can_split(self) -> bool:
+        return self.feedback.can_split()
+
+    def __call__(self, groups: Sequence[Group]) -> Scores:
+        results = checked_results(self.feedback, groups, LabelKind.PAIRS)
+        scores: list[float] = []
+        scored: list[bool] = []
+        for group, result in zip(groups, results, strict=True):
+            outcomes: list[list[float]] = [[] for _ in group.responses]
+            for (i, j), probability in pair_probabilities(group, result).items():
+                outcomes[i].append(2 * probability - 1)
+                outcomes[j].append(1 - 2 * probability)
+            for own in outcomes:
+                scores.append(sum(own) / max(len(own), 1))
+                scored.append(bool(own))
+        return Scores(torch.tensor(scores), scored=torch.tensor(scored))
+
+
+@hookimpl
+def register_rewards(register: Register) -> None:
+    register(Tournament)

@@ -1,0 +1,95 @@
+"""Rewards that a judge gives: rubrics, and tournaments within the group."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from lit_align.errors import ConfigError, DataError
+from lit_align.feedback.critique_revise import CritiqueRevise
+from lit_align.feedback.judge import Judge
+from lit_align.feedback.tournament import Tournament
+from lit_align.judges.base import JudgeModel, Reply
+from lit_align.rewards import Group
+from lit_align.rewards.rubric import Rubric
+from lit_align.testing import check_reward
+
+
+@dataclass(frozen=True)
+class Keywords(JudgeModel):
+    """Says Yes to a criterion whose last word is in the answer, and A to the longer answer; ``?`` it cannot read."""
+
+    def choose_option(self, questions, options):
+        replies = []
+        for question in questions:
+            if "?" in question.partition("The answer was:")[2].partition("Does")[0]:
+                replies.append(Reply(None, "perhaps", {}, "no verdict"))
+            elif "Yes" in options:
+                answer = question.partition("The answer was:")[2].partition("\n\nDoes this hold")[0]
+                criterion = question.partition("Does this hold of the answer? ")[2].splitlines()[0]
+                holds = criterion.split()[-1].strip(".") in answer
+                replies.append(Reply((1.0, 0.0) if holds else (0.0, 1.0), "", {}))
+            else:
+                a, b = question.split("\n\n")[1::2][1:3]
+                replies.append(Reply((0.9, 0.1) if len(a) > len(b) else (0.1, 0.9), "", {}))
+        return replies
+
+    def generate(self, questions, max_tokens):
+        raise NotImplementedError
+
+
+RUBRIC = [
+    "It names an owl.",
+    {"text": "It names a bat.", "weight": 3},
+    {"text": "It says never.", "weight": -2},
+    {"text": "It is about the night.", "must": True},
+]
+
+
+def group(*responses, **extra):
+    return Group("Who is up?", list(responses), source="rows:1", extra=extra)
+
+
+def test_a_rubric_is_the_weighted_share_of_what_holds():
+    """1 + 3 + 1 points, less 2 for a fault; nothing without the night; not scored where the judge cannot be read."""
+    answers = ("owl bat night", "bat night never", "owl bat", "owl ? night", "owl never night")
+    scores = Rubric(Keywords())([group(*answers, rubric=RUBRIC)])
+    assert scores.total.tolist() == pytest.approx([1.0, 0.4, 0.0, 0.0, 0.0])
+    assert scores.scored.tolist() == [True, True, True, False, True]
+    check_reward(Rubric(Keywords()), [group(*answers, rubric=RUBRIC)])
+
+
+def test_a_reference_answer_is_shown_to_the_judge():
+    reward = Rubric(Keywords(), None, ("It says what the correct answer says.",), "answer")
+    [question] = reward._questions(group(answer="An owl."), "A bat.", reward._rubric(group()))
+    assert "> An owl." in question
+    assert "> A bat." in question
+
+
+@pytest.mark.parametrize(
+    ("rubric", "says"),
+    [
+        ("an owl", "rows:1 has no list of criteria in its column 'rubric'"),
+        ([{"txt": "an owl"}], "it is a text, or has text, weight and must"),
+        ([{"text": "a lie", "weight": -1}], "no criterion of rows:1 has a weight over 0"),
+    ],
+)
+def test_a_rubric_that_says_nothing_is_refused(rubric, says):
+    with pytest.raises(DataError, match=says):
+        Rubric(Keywords())([group("An owl.", rubric=rubric)])
+
+
+def test_a_tournament_is_wins_minus_losses():
+    """Of three the longest wins both comparisons with probability 0.9: 0.8 each."""
+    scores = Tournament(Judge(Keywords()))([group("owl, and many a bat", "owl", "owl and bat")])
+    assert scores.total.tolist() == pytest.approx([0.8, -0.8, 0.0])
+    check_reward(Tournament(Judge(Keywords())), [group("owl, and many a bat", "owl"), group("a")])
+
+
+def test_a_response_without_a_comparison_is_not_scored():
+    scores = Tournament(Judge(Keywords()))([group("owl"), group("owl", "owl and bat")])
+    assert scores.scored.tolist() == [False, True, True]
+
+
+def test_what_compares_nothing_is_refused():
+    with pytest.raises(ConfigError, match="does not compare given responses"):
+        Tournament(CritiqueRevise(Keywords()))
