@@ -50,6 +50,7 @@ from lit_align.rl.sample_log import log_samples
 from lit_align.rl.sampled_ahead import SampledAhead, is_last_step, next_prompts
 from lit_align.rl.scoring import OF_POLICY
 from lit_align.seeding import step_seed
+from lit_align.stages.data_checks import warn_of_trained_prompts
 from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.types import Batch, Step, Tree
@@ -176,6 +177,8 @@ class RL(LanguageModelStage):
             self.sampler.check(self.base, self.lora, self.tokenizer)
         for trees in self.datamodule.trees.values():
             self.check_prompt_lengths(trees)
+        if stage == "fit":
+            warn_of_trained_prompts(self.reward, self.datamodule.trees["train"])
         if stage == "fit" and self.ptx is not None:
             self._demonstrations = load_demonstrations(self.ptx, self.datamodule)
 
