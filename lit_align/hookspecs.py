@@ -56,6 +56,11 @@ def register_judges(register: Register) -> None:
 
 
 @hookspec
+def register_tasks(register: Register) -> None:
+    """Tasks of ``lit-align evaluate suite``: what is asked of a model, and how its answers are graded."""
+
+
+@hookspec
 def register_commands(register: RegisterCommand) -> None:
     """Commands of ``lit-align``: a name such as ``label`` or ``evaluate cross-modal``, a function, one line of help.
 

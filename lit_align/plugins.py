@@ -76,6 +76,7 @@ PLUGIN_KINDS = {
     "register_feedback": PluginKind("feedback", "lit_align.feedback", "Feedback"),
     "register_samplers": PluginKind("sampler", "lit_align.models.samplers", "Sampler"),
     "register_judges": PluginKind("judge", "lit_align.judges", "JudgeModel"),
+    "register_tasks": PluginKind("task", "lit_align.evaluation.suite", "Task"),
 }
 """Kinds of the core, by hook. An extension adds its own: ``PLUGIN_KINDS`` and the ``hookspecs`` module of its hooks."""
 

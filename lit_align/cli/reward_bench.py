@@ -14,7 +14,7 @@ from lit_align.cli.command import (
     run_setting,
 )
 from lit_align.errors import ConfigError
-from lit_align.evaluation.reward_bench import build_report, judge_with_reward
+from lit_align.evaluation.reward_bench import build_report, judge_with_reward, length_notice
 from lit_align.evaluation.reward_bench_2 import PromptScores, best_of_report, prompt_scores
 from lit_align.feedback import Feedback
 from lit_align.feedback.agreement import label_groups, summarize_results
@@ -115,6 +115,8 @@ def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     if "reward_bench_2" in metrics:
         console.print(_format_second(metrics["reward_bench_2"]), highlight=False)
     console.print(LEGEND, style="dim", highlight=False)
+    if notice := length_notice(metrics["all"]):
+        console.print(f"Note: {notice}.", highlight=False, markup=False)
     if "asked" in metrics:
         print_judging(console, metrics["asked"])
     elif metrics["responses_cut"]:

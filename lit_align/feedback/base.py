@@ -74,6 +74,10 @@ class Feedback(ABC):
             tokenizer: the base's, with its chat template.
         """
 
+    def trained_prompts(self) -> frozenset[str]:
+        """Hashes of the prompts that it was trained on, as a reward has them; empty for most sources."""
+        return frozenset()
+
     def can_split(self) -> bool:
         """Whether processes may each label their share of the groups: a label depends on its group alone, for free.
 

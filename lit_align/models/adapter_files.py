@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ def save_adapter(
     role: str = "policy",
     provenance: dict[str, Any] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    write_more: Callable[[Path], None] = lambda folder: None,
 ) -> None:
     """Write a role's adapter as a PEFT folder with ``provenance.json``, and with its score head if it has one.
 
@@ -53,6 +55,7 @@ def save_adapter(
         provenance: of the adapter.
         tokenizer: with the chat template of the training, for others to load; with it come the tokens that end a turn
             and a card.
+        write_more: called with the folder before it is complete, to write further files with a tokenizer's.
 
     Raises:
         ModelError: if the role has no adapter.
@@ -82,6 +85,7 @@ def save_adapter(
             )
             generation.save_pretrained(temporary)
         (temporary / CARD_FILE).write_text(adapter_card(written), "utf-8")
+        write_more(temporary)
 
     write_adapter(Path(folder), config, weights, record, head, write_tokenizer)
 

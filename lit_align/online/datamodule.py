@@ -34,6 +34,7 @@ from lit_align.online.responses import fresh_group, recorded_groups, replayed_gr
 from lit_align.online.round_loader import RoundLoader, RoundState
 from lit_align.processes import Processes
 from lit_align.seeding import step_seed
+from lit_align.stages.data_checks import warn_of_trained_prompts
 from lit_align.types import Group, LabelKind, Tree
 
 
@@ -113,6 +114,8 @@ class Online(TextDataModule):
         if stage == "fit":
             trainer.fit_loop.max_epochs = self.rounds
         super().setup(stage)
+        if stage == "fit" and self.feedback is not None:
+            warn_of_trained_prompts(self.feedback, self.trees["train"])
         self._chat = self.chat_tokenizer(self._stage, allow_empty=True)
 
     def label_kind_for(self, split: str) -> LabelKind:

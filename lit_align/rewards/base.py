@@ -32,6 +32,10 @@ class Reward(ABC):
             tokenizer: the base's, with its chat template.
         """
 
+    def trained_prompts(self) -> frozenset[str]:
+        """Hashes of the prompts that it was trained on, by `prompt_key`; empty if there are none, or nobody knows."""
+        return frozenset()
+
     def can_split(self) -> bool:
         """Whether processes may each score their share of the groups: a score depends on its group alone, for free.
 

@@ -15,6 +15,7 @@ import torch
 from lit_align import Register, hookimpl
 from lit_align.chat.plain_text import is_plain_text_adapter
 from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_groups
+from lit_align.data.trained_prompts import read_prompt_keys
 from lit_align.errors import ModelError
 from lit_align.models.adapter_files import attach_adapter
 from lit_align.models.adapter_set import AdapterSet
@@ -150,6 +151,9 @@ class RewardModelScore(Reward):
         tree_forward = TreeForward(adapters.model)
         check_once(tree_forward)
         return LoadedRewardModel(adapters, tokenizer, tree_forward, members)
+
+    def trained_prompts(self) -> frozenset[str]:
+        return read_prompt_keys(self._folders[0])
 
     def can_split(self) -> bool:
         return True

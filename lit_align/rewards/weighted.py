@@ -65,6 +65,12 @@ class Weighted(Reward):
         for reward in self.rewards:
             reward.attach(adapters, tokenizer)
 
+    def trained_prompts(self) -> frozenset[str]:
+        weighted = zip(self.rewards, self.weights, strict=True)
+        return frozenset().union(
+            *(reward.trained_prompts() for reward, weight in weighted if weight)
+        )
+
     def can_split(self) -> bool:
         return all(reward.can_split() for reward in self.rewards)
 

@@ -1,4 +1,4 @@
-"""Warn about equal scores, cut off or longer responses, entropy, KL and a useless critic; draw reward against KL."""
+"""Warn about scores, lengths, advantages, entropy, KL and a useless critic; draw reward against KL."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ MAX_KL = 50.0
 """Nats per response beyond which the reward model is out of its distribution."""
 MIN_EOS_RATE = 0.05
 """Share of responses that end by themselves below which nearly all are cut off."""
+MIN_KL_ERRORS = -4.0
+"""Standard errors below 0 from which a KL divergence that was estimated from samples is no chance."""
 MIN_EXPLAINED_VARIANCE = -0.5
 """Explained variance below which the critic is worse than none."""
 
@@ -42,10 +44,14 @@ def find_problems(first: Mapping[str, float], current: Mapping[str, float]) -> d
         scores rose from 0.10 to 0.90 while responses became 3.0 times as long: the reward may be paying for length; add
         a Length reward or a missing_eos_reward penalty
     """
+    return {**_problems_of_scores(first, current), **_problems_of_policy(first, current)}
+
+
+def _problems_of_scores(first: Mapping[str, float], current: Mapping[str, float]) -> dict[str, str]:
+    """Problems of responses, their scores and what is made of them."""
     problems = {}
     score, length = current["objective/scores"], current["objective/length"]
-    first_entropy, entropy = first["objective/entropy"], current["objective/entropy"]
-    kl, explained_variance = current["objective/kl"], current.get("val/explained_variance", 0.0)
+    explained_variance = current.get("val/explained_variance", 0.0)
     growth = length / first["objective/length"]
     if score > first["objective/scores"] and growth > MAX_LENGTH_RATIO:
         problems["length"] = (
@@ -75,6 +81,25 @@ def find_problems(first: Mapping[str, float], current: Mapping[str, float]) -> d
             f"{share:.0%} of responses were cut off after {length:.0f} tokens, before they ended: the "
             "reward reads unfinished answers; raise max_new_tokens, or train the model to end its answers with SFT"
         )
+    if current.get("policy/max_advantage", 1.0) == 0 and "scores" not in problems:
+        problems["advantages"] = (
+            f"all advantages are 0 although scores differ (standard deviation {current['objective/scores_std']:.2g}): "
+            "nothing is learned from them; compare reward_clip and missing_eos_reward with the scores, and the "
+            "advantage with num_generations"
+        )
+    if explained_variance < MIN_EXPLAINED_VARIANCE:
+        problems["critic"] = (
+            f"the critic explains {explained_variance:.2f} of the variance of returns, worse than none: advantages are "
+            "noise; raise critic.lr or num_generations, or use RLOO, which needs no critic"
+        )
+    return problems
+
+
+def _problems_of_policy(first: Mapping[str, float], current: Mapping[str, float]) -> dict[str, str]:
+    """Problems of the policy beside its reference, and of what samples beside the policy."""
+    problems = {}
+    first_entropy, entropy = first["objective/entropy"], current["objective/entropy"]
+    kl, kl_error = current["objective/kl"], current.get("objective/kl_error", 0.0)
     if entropy < MIN_ENTROPY_SHARE * first_entropy:
         problems["entropy"] = (
             f"entropy fell from {first_entropy:.2f} to {entropy:.2f} nats a token: the policy repeats itself and has "
@@ -85,10 +110,11 @@ def find_problems(first: Mapping[str, float], current: Mapping[str, float]) -> d
             f"the policy is {kl:.0f} nats a response from its reference: the reward was never validated on such "
             "responses; raise kl.coefficient or set kl.target"
         )
-    if explained_variance < MIN_EXPLAINED_VARIANCE:
-        problems["critic"] = (
-            f"the critic explains {explained_variance:.2f} of the variance of returns, worse than none: advantages are "
-            "noise; raise critic.lr or num_generations, or use RLOO, which needs no critic"
+    if kl_error and kl < MIN_KL_ERRORS * kl_error:
+        problems["negative kl"] = (
+            f"the KL to the reference is {kl:.3f} nats a response, {-kl / kl_error:.1f} standard errors below 0, which "
+            "no divergence is: the responses are not those of the policy as it is scored; compare the temperature, "
+            "top-p and weights of what samples with the policy's"
         )
     sampler_kl = current.get("policy/sampler_kl", 0.0)
     if sampler_kl > MAX_SAMPLER_KL:

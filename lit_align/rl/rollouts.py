@@ -57,6 +57,8 @@ SAMPLE_METRICS = (
     "objective/scores_std",
     "objective/frac_scores_zero_std",
     "objective/kl_coefficient",
+    "objective/kl_error",
+    "policy/max_advantage",
     "policy/sampler_gap",
     "policy/sampler_kl",
     "val/explained_variance",
@@ -255,6 +257,9 @@ class RolloutBatch:
         if len(self.trees) < len(self.length):
             metrics["objective/frac_scores_zero_std"] = self._share_without_difference()
         metrics["objective/kl_coefficient"] = kl_coefficient
+        metrics["objective/kl_error"] = _standard_error(response_kl["k1"])
+        advantages = self.tokens["advantages"][self.mask]
+        metrics["policy/max_advantage"] = advantages.abs().max().item()
         sampler_gap = (self.sampler_logps - self.tokens["old_logps"]).abs()
         metrics["policy/sampler_gap"] = sampler_gap[self.mask].max().item()
         sampler_kl = kl_estimates(self.sampler_logps, self.tokens["old_logps"])["k3"]
@@ -283,3 +288,8 @@ class RolloutBatch:
             return 0.0
         unexplained = (returns - values).var() / returns.var().clamp(min=1e-12)
         return 1 - unexplained.item()
+
+
+def _standard_error(values: Tensor) -> float:
+    """Of a mean over responses; 0 for a single one."""
+    return values.std().item() / len(values) ** 0.5 if len(values) > 1 else 0.0

@@ -49,6 +49,7 @@ from lit_align.rl.sample_log import log_samples
 from lit_align.rl.sampled_ahead import SampledAhead, is_last_step, next_prompts
 from lit_align.rl.scoring import OF_POLICY
 from lit_align.rl.selection import EqualScores, Selection
+from lit_align.stages.data_checks import warn_of_trained_prompts
 from lit_align.stages.exact_step import MetricSums
 from lit_align.types import Batch, Step, Tree
 
@@ -178,6 +179,8 @@ class RL(RLParts):
             self.sampler.check(self.base, self.lora, self.tokenizer)
         for trees in self.datamodule.trees.values():
             self.check_prompt_lengths(trees)
+        if stage == "fit":
+            warn_of_trained_prompts(self.reward, self.datamodule.trees["train"])
         if stage == "fit" and self.ptx is not None:
             self._demonstrations = load_demonstrations(self.ptx, self.datamodule)
 

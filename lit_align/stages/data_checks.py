@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_align.data import datamodules
+from lit_align.data.trained_prompts import overlap_notice, seen_prompts
 from lit_align.errors import ConfigError
 from lit_align.objectives import Objective
-from lit_align.types import LabelKind
+from lit_align.types import LabelKind, Tree
 
 
 def check_label_kind(objective: Objective, data: Any) -> None:
@@ -23,6 +27,28 @@ def check_label_kind(objective: Objective, data: Any) -> None:
             f"{type(data).__name__} has {data_kind}; set data.class_path to {_suitable(objective.label_kind)}, or "
             f"choose an objective over {data_kind}"
         )
+
+
+class Trained(Protocol):
+    """What may have been trained on prompts: a reward, or a source of feedback."""
+
+    def trained_prompts(self) -> frozenset[str]:
+        """Hashes of these prompts."""
+
+
+def warn_of_trained_prompts(judge: Trained, trees: Sequence[Tree]) -> None:
+    """Warn if the reward model that will score responses was trained on many of the prompts.
+
+    Args:
+        judge: scores or labels the responses.
+        trees: the training prompts.
+    """
+    trained = judge.trained_prompts()
+    if not trained:
+        return
+    notice = overlap_notice(seen_prompts((tree.group.prompt for tree in trees), trained))
+    if notice:
+        rank_zero_warn(notice)
 
 
 def _suitable(label_kind: LabelKind) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from lit_align.batch_labels import PairLabels, RankLabels
 from lit_align.data.label_conversion import ordered_pairs
 from lit_align.data.scoring import score_trees
+from lit_align.data.trained_prompts import prompt_keys, write_prompt_keys
 from lit_align.data.transfer import numbers_to_device
 from lit_align.errors import ConfigError, DataError
 from lit_align.models.adapter_files import save_adapter
@@ -259,11 +261,22 @@ class RewardModel(LanguageModelStage):
         }
 
     def save_adapter(self, folder: Path) -> None:
-        """Write adapter, head, normalization and provenance; an ensemble gets one folder for each member."""
+        """Write adapter, head, normalization, provenance and hashes of prompts; one folder for each member."""
         is_ensemble = len(self.members) > 1
+        write_keys = partial(write_prompt_keys, keys=self.trained_prompt_keys)
         for member in self.members:
             member_folder = folder / member if is_ensemble else folder
-            save_adapter(self.adapters, member_folder, member, self.provenance(), self.tokenizer)
+            provenance = self.provenance()
+            save_adapter(
+                self.adapters, member_folder, member, provenance, self.tokenizer, write_keys
+            )
+
+    @cached_property
+    def trained_prompt_keys(self) -> list[str]:
+        """Hashes of the training prompts, by which RL knows those that were seen here; none without data."""
+        data = getattr(self._trainer, "datamodule", None)
+        trees = data.trees.get("train") if data is not None else None
+        return prompt_keys(tree.group.prompt for tree in trees or ())
 
 
 def unbeaten_responses(tree: Tree) -> list[bool]:

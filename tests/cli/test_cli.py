@@ -163,7 +163,7 @@ def test_a_mistake_in_a_yaml(capsys, tmp_path, yaml, sentence):
         (
             ["plugins", "objective"],
             "no kind of plugin is called 'objective'; there are objectives, formats, rewards, advantages, feedback, "
-            "samplers, embedders, commands",
+            "samplers, judges, tasks, embedders, commands",
         ),
     ],
 )

@@ -84,6 +84,8 @@ def test_figures_ledger_and_table(rows, tmp_path, capsys):
         "overlong": 0,
     }
     table = capsys.readouterr().out
+    notice = "preferring the shorter response is right in 62.5 %: length explains its accuracy"
+    assert notice in " ".join(table.split())
     assert "not JSON" in table
     assert "tokens" not in table
     lines = {line.split("  ")[0]: line.split() for line in table.splitlines()}
@@ -206,14 +208,16 @@ def test_what_can_be_evaluated_is_said(args, code, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(args)
     assert stopped.value.code == code
-    assert capsys.readouterr().err.endswith("; there are cross-modal, reward-bench, win-rate\n")
+    names = "cross-modal, reward-bench, suite, tournament, win-rate"
+    assert capsys.readouterr().err.endswith(f"; there are {names}\n")
 
 
 def test_help_says_what_can_be_evaluated(capsys):
     main(["evaluate", "--help"])
     assert (
         capsys.readouterr().out
-        == "lit-align evaluate reward-bench | win-rate | cross-modal; each of them has --help\n"
+        == "lit-align evaluate reward-bench | suite | tournament | win-rate | cross-modal; each of them has "
+        "--help\n"
     )
 
 
