@@ -25,23 +25,12 @@ from lit_align.errors import PluginError
 from lit_align.installed_plugins import installed_plugins
 from lit_align.registry import Registry
 
+# fmt: off
 CORE_COMMANDS = (
-    "init",
-    "fit",
-    "validate",
-    "test",
-    "predict",
-    "inspect",
-    "judge",
-    "evaluate",
-    "export",
-    "chat",
-    "report",
-    "runs",
-    "plugins",
-    "env",
-    "completion",
+    "init", "fit", "validate", "test", "predict", "inspect", "judge", "evaluate", "export", "chat", "report", "runs",
+    "plugins", "env", "completion",
 )
+# fmt: on
 
 CORE_STAGES = "lit_align.core_stages"
 """The module that registers the stages, data modules and callbacks of the core."""
