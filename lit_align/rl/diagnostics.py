@@ -44,7 +44,11 @@ def find_problems(first: Mapping[str, float], current: Mapping[str, float]) -> d
         scores rose from 0.10 to 0.90 while responses became 3.0 times as long: the reward may be paying for length; add
         a Length reward or a missing_eos_reward penalty
     """
-    return {**_problems_of_scores(first, current), **_problems_of_policy(first, current)}
+    return {
+        **_problems_of_scores(first, current),
+        **_responses_left_out(current),
+        **_problems_of_policy(first, current),
+    }
 
 
 def _problems_of_scores(first: Mapping[str, float], current: Mapping[str, float]) -> dict[str, str]:
@@ -62,18 +66,6 @@ def _problems_of_scores(first: Mapping[str, float], current: Mapping[str, float]
         problems["scores"] = (
             f"the responses to each prompt all have the same score ({score:.2f} on average): none is better, so "
             "nothing is learned from the reward; use one that tells them apart, easier prompts, or more num_generations"
-        )
-    unscored = current.get("objective/frac_unscored", 0.0)
-    if unscored > 0:
-        problems["unscored"] = (
-            f"{unscored:.0%} of responses were not scored, or had too few companions that were: nothing is learned "
-            "from them; objective/frac_unscored counts them"
-        )
-    equal = current.get("objective/frac_equal_dropped", 0.0)
-    if equal > MAX_EQUAL_SHARE:
-        problems["equal"] = (
-            f"{equal:.0%} of responses were sampled for nothing, as all to their prompts score the same: use prompts "
-            "of other difficulty, more num_generations, or equal_scores: refill"
         )
     if current.get("objective/eos_rate", 1.0) < MIN_EOS_RATE:
         share = 1 - current["objective/eos_rate"]
@@ -121,6 +113,24 @@ def _problems_of_policy(first: Mapping[str, float], current: Mapping[str, float]
         problems["sampler"] = (
             f"what samples is {sampler_kl:.2f} nats a token from the policy: a server may have kept an older adapter "
             "or have other base weights; compare them, or lower the learning rate if staleness is 1"
+        )
+    return problems
+
+
+def _responses_left_out(current: Mapping[str, float]) -> dict[str, str]:
+    """Problems of responses that nothing is learned from."""
+    problems = {}
+    unscored = current.get("objective/frac_unscored", 0.0)
+    if unscored > 0:
+        problems["unscored"] = (
+            f"{unscored:.0%} of responses were not scored, or had too few companions that were: nothing is learned "
+            "from them; objective/frac_unscored counts them"
+        )
+    equal = current.get("objective/frac_equal_dropped", 0.0)
+    if equal > MAX_EQUAL_SHARE:
+        problems["equal"] = (
+            f"{equal:.0%} of responses were sampled for nothing, as all to their prompts score the same: use prompts "
+            "of other difficulty, more num_generations, or equal_scores: refill"
         )
     return problems
 
