@@ -61,6 +61,15 @@ class Weighted(Reward):
         if not self.rewards or not all(deviation > 0 for deviation in self.deviations or ()):
             raise ValueError("rewards must not be empty, and deviations must be positive")
 
+    @property
+    def unrewarded(self) -> tuple[str, ...]:
+        """Names of the parts that are rewards of weight 0, such as a gold reward: logged, and not learned from."""
+        names: dict[str, int] = {}
+        for index, reward in enumerate(self.rewards):
+            name = type(reward).__name__
+            names[f"{name}{index}" if name in names else name] = index
+        return tuple(name for name, index in names.items() if self.weights[index] == 0)
+
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         for reward in self.rewards:
             reward.attach(adapters, tokenizer)

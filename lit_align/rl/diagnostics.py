@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_align.plotting import saved_subplots
+from lit_align.rl.gold_reward import GoldPoint, find_parting
 
 MAX_LENGTH_RATIO = 2.0
 """Responses that became this many times as long while scores rose may be hacking the reward."""
@@ -143,20 +146,39 @@ class RunDiagnostics:
         first_metrics: metrics of the first iteration.
         warned: problems that were reported; each is reported once.
         kl_and_score: KL divergence and mean score of each iteration.
+        gold: for each reward of weight 0, step, KL divergence, mean score and its own mean of each iteration.
     """
 
     first_metrics: dict[str, float] = field(default_factory=dict)
     warned: list[str] = field(default_factory=list)
     kl_and_score: list[tuple[float, float]] = field(default_factory=list)
+    gold: dict[str, list[tuple[int, float, float, float]]] = field(default_factory=dict)
 
-    def observe(self, metrics: dict[str, float], step: int) -> None:
-        """Add an iteration, and warn about problems that it is the first to show."""
+    def observe(self, metrics: dict[str, float], step: int, gold_names: Sequence[str] = ()) -> None:
+        """Add an iteration, and warn about problems that it is the first to show.
+
+        Args:
+            metrics: of the iteration.
+            step: its number.
+            gold_names: rewards of weight 0, whose means are among the metrics.
+        """
         if "objective/scores" not in metrics:  # not one response has a score
             rank_zero_warn(f"step {step}: no response was scored, so nothing is learned")
             return
-        self.kl_and_score.append((metrics["objective/kl"], metrics["objective/scores"]))
+        kl_and_score = (metrics["objective/kl"], metrics["objective/scores"])
+        self.kl_and_score.append(kl_and_score)
         self.first_metrics = self.first_metrics or metrics
-        for name, problem in find_problems(self.first_metrics, metrics).items():
+        problems = find_problems(self.first_metrics, metrics)
+        for name in gold_names:
+            value = metrics.get(f"rewards/{name}", math.nan)
+            if not math.isfinite(value):
+                continue
+            points = self.gold.setdefault(name, [])
+            points.append((step, *kl_and_score, value))
+            parting = find_parting([GoldPoint(*point) for point in points], name)
+            if parting is not None:
+                problems[f"gold {name}"] = parting
+        for name, problem in problems.items():
             if name not in self.warned:
                 self.warned.append(name)
                 rank_zero_warn(f"step {step}: {problem}")
@@ -173,11 +195,29 @@ class RunDiagnostics:
         if not self.has_curve:
             return
         kls, scores = zip(*self.kl_and_score, strict=True)
-        with saved_subplots(path, figsize=(5, 3.5)) as (figure, axis):
+        size = (5 if not self.gold else 6.2, 3.5)
+        with saved_subplots(path, figsize=size) as (figure, axis):
             axis.plot(kls, scores, color="0.8", zorder=1)
-            points = axis.scatter(kls, scores, c=range(len(kls)), s=14, zorder=2)
+            points = axis.scatter(kls, scores, c=range(len(kls)), s=14, zorder=2, label="score")
             axis.set_xlabel("KL from the reference, nats per response")
             axis.set_ylabel("reward, mean score of a response")
             axis.set_title("Reward against KL")
             axis.grid(alpha=0.3)
+            self._draw_gold(axis)
             figure.colorbar(points, label="iteration", ticks=MaxNLocator(integer=True))
+
+    def _draw_gold(self, axis: Any) -> None:
+        """Rewards of weight 0 beside the score, on an axis of their own: they may have another unit."""
+        if not self.gold:
+            return
+        right = axis.twinx()
+        for number, (name, points) in enumerate(self.gold.items()):
+            _, kls, _, golds = zip(*points, strict=True)
+            right.plot(
+                kls, golds, "^", color=f"C{number + 1}", markersize=4, label=f"{name} (right)"
+            )
+        right.set_ylabel(f"{', '.join(self.gold)}, weight 0")
+        handles = [
+            handle for each in (axis, right) for handle in each.get_legend_handles_labels()[0]
+        ]
+        right.legend(handles=handles, fontsize=7)

@@ -29,6 +29,7 @@ from lit_align.rl.checks import check_settings, check_staleness
 from lit_align.rl.critic import Critic
 from lit_align.rl.diagnostics import RunDiagnostics
 from lit_align.rl.experience import ExperienceBuilder
+from lit_align.rl.gold_reward import gold_names
 from lit_align.rl.importance import IMPORTANCE_METRICS
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.minibatches import Minibatch
@@ -245,7 +246,7 @@ class RL(RLParts):
         self.kl_coefficient = self.kl.adapt(
             self.kl_coefficient, rollout_metrics["objective/kl"], len(rollouts.length)
         )
-        self.diagnostics.observe(rollout_metrics, self.global_step)
+        self.diagnostics.observe(rollout_metrics, self.global_step, gold_names(self.reward))
         metrics = {**rollout_metrics, **update_metrics}
         grad_norm = torch.tensor(metrics.pop("grad_norm"))
         self.log_step(

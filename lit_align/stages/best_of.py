@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lit_align.errors import ConfigError
+from lit_align.functional.best_of import expected_of_best
 from lit_align.jsonl import write_json
 from lit_align.plotting import saved_subplots
 from lit_align.rewards import Reward
@@ -65,6 +66,9 @@ class BestOf:
     ) -> list[dict[str, Any]]:
         """For each group its best answer with its score, all scores, and which answers the model ended.
 
+        If the reward has parts, ``rewards`` holds those of all answers: one of weight 0 in Weighted, such as a gold
+        reward, is recorded and chooses nothing.
+
         Args:
             groups: the prompts.
             answers: n to each prompt.
@@ -81,9 +85,16 @@ class BestOf:
         for group, row in zip(groups, answers, strict=True):
             responses = [as_response(group, answer.text) for answer in row]
             candidates.append(group._replace(responses=responses))
-        totals = checked_scores(self.reward, candidates).total
-        scores = totals.view(-1, self.n).tolist()
-        return list(map(self._record, answers, scores))
+        given = checked_scores(self.reward, candidates)
+        totals = given.total.view(-1, self.n).tolist()
+        parts = {name: part.view(-1, self.n).tolist() for name, part in given.parts.items()}
+        records = []
+        for index, (row, scores) in enumerate(zip(answers, totals, strict=True)):
+            record = self._record(row, scores)
+            if parts:
+                record["rewards"] = {name: values[index] for name, values in parts.items()}
+            records.append(record)
+        return records
 
     def _record(self, answers: Sequence[Answer], scores: list[float]) -> dict[str, Any]:
         best = max(range(self.n), key=scores.__getitem__)
@@ -132,7 +143,8 @@ class BestOfPoint(NamedTuple):
     Args:
         n: answers to choose from.
         reward: its expectation, mean over prompts.
-        kl: bound on the KL divergence from the model that was sampled, in nats.
+        kl: upper bound of the KL divergence from the model that was sampled, in nats; where answers repeat it is less,
+            `lit_align.functional.best_of.best_of_kl`.
     """
 
     n: int
@@ -158,23 +170,13 @@ def best_of_curve(scores: Sequence[Sequence[float]]) -> list[BestOfPoint]:
         [(1, 3.0, 0.0), (2, 4.667, 0.193), (3, 6.0, 0.432)]
     """
     num_answers = len(scores[0])
-    ascending = [sorted(row) for row in scores]
     sizes = [2**k for k in range(num_answers.bit_length())]
     points = []
     for n in sorted({*sizes, num_answers}):
-        expected = [_expected_best(row, n) for row in ascending]
+        expected = [expected_of_best(row, row, n) for row in scores]
         bound = math.log(n) - (n - 1) / n
         points.append(BestOfPoint(n, sum(expected) / len(expected), bound))
     return points
-
-
-def _expected_best(ascending: Sequence[float], n: int) -> float:
-    """Mean of the best over all subsets of n of the scores."""
-    num_subsets = math.comb(len(ascending), n)
-    total = 0.0
-    for i, score in enumerate(ascending, start=1):
-        total += math.comb(i - 1, n - 1) / num_subsets * score
-    return total
 
 
 def _print_curve(curve: Sequence[BestOfPoint], title: str) -> None:
