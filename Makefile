@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lowest newest check proofs clean
+.PHONY: demo test lowest newest check docs proofs clean
 
 demo: .venv/demo  ## align a real model on preferences, about six minutes on two cores
 	$(BIN)/lit-align fit -c configs/demo.yaml
@@ -21,9 +21,12 @@ check: .venv/dev  ## style, types, import layers, generated blocks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.check_style
-	$(BIN)/cog --check README.md plugins/README.md
+	$(BIN)/cog --check README.md plugins/README.md lit_align/docs/pages/*.md
 
-proofs: .venv/dev  ## long experiments behind the figures in README.md
+docs: .venv/dev  ## the documentation site, into build/site; a broken link stops it
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/python -m mkdocs build --quiet -f lit_align/docs/mkdocs.yml
+
+proofs: .venv/dev  ## long experiments behind the measured claims
 	$(BIN)/python -m tests.benchmarks.vs_trl
 	$(BIN)/python -m tests.proofs.kills
 	$(BIN)/python -m tests.proofs.kills SFT --only 'two processes'
@@ -67,7 +70,7 @@ proofs: .venv/dev  ## long experiments behind the figures in README.md
 	touch $@
 
 .venv/dev: .venv/demo
-	$(PIP) --no-build-isolation -e '.[dev,peers]'
+	$(PIP) --no-build-isolation -e '.[dev,peers,docs]'
 	$(PIP) --no-deps aeon  # for its files
 	touch $@
 

@@ -64,7 +64,9 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "model.optimizer.weight_decay": ("wd",),
     "model.optimizer.betas with both numbers": ("adam_beta1", "adam_beta2", "adam_betas"),
     "model.optimizer.eps": ("adam_epsilon",),
-    "model.schedule": ("scheduler", "lr_schedule", "lr_scheduler_kwargs", "scheduler_type"),
+    "model.schedule": (
+        *("scheduler", "lr_schedule", "lr_scheduler", "lr_scheduler_kwargs", "scheduler_type"),
+    ),
     "model.schedule.warmup": ("warmup_ratio", "num_warmup_steps", "warmup_epochs"),
     "model.schedule.floor": ("cosine_min_lr_ratio", "min_lr", "min_lr_ratio", "lr_min"),
     "model.max_grad_norm": ("gradient_clipping", "clip_grad", "grad_clip", "max_norm"),

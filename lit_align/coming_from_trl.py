@@ -1,4 +1,4 @@
-"""The setting here for each setting of a TRL run: the table in README.md, and what is said of a key that is TRL's."""
+"""The setting here for each setting of a TRL run: the table on its page, and what is said of a key that is TRL's."""
 
 from typing import Any, NamedTuple
 

@@ -124,13 +124,7 @@ class Command:
 
 
 class LateHook(NamedTuple):
-    """A hook of one plugin that is called when settings are parsed.
-
-    Args:
-        plugin: whose it is.
-        name: of the hook.
-        call: calls it.
-    """
+    """A hook of one plugin by its name, and what calls it, when settings are parsed."""
 
     plugin: Plugin
     name: str

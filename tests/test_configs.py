@@ -11,6 +11,7 @@ import yaml
 
 from lit_align.cli.main import main
 from tests import objective_registry
+from tests.docs.metrics import unknown_in
 from tests.test_readme import commands
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +68,7 @@ def test_a_tiny_configuration_trains(path, monkeypatch, tmp_path):
         ]
     )
     assert (tmp_path / "0" / "summary.json").exists()
+    assert unknown_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -1,4 +1,4 @@
-"""What the READMEs say is what happens: their commands run, their generated parts are fresh."""
+"""What READMEs and documentation say is what happens: commands run, generated parts are fresh."""
 
 import csv
 import os
@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.docs.metrics import unknown_in
+
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "lit_align/docs/pages").glob("*.md"))]
+COGGED = [*PAGES, ROOT / "plugins/README.md"]
 FENCE = re.compile(r"(<!-- not run in tests: [^\n]* -->\n)?```bash\n(.*?)```", re.S)
 
 
 def commands(chained: bool) -> list[str]:
     """Every line of every bash block that does not say why it is left out: those of the pipeline, or all others."""
-    blocks = [
-        block for reason, block in FENCE.findall((ROOT / "README.md").read_text()) if not reason
-    ]
+    text = "\n".join(path.read_text() for path in PAGES)
+    blocks = [block for reason, block in FENCE.findall(text) if not reason]
     lines = [
         line.split(" #")[0].strip()
         for block in blocks
@@ -46,6 +49,7 @@ def run(command: str, folder: Path) -> str:
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert unknown_in(folder) == []  # every metric that is logged is in the glossary
     return done.stdout + done.stderr
 
 
@@ -90,7 +94,7 @@ def test_each_step_of_the_pipeline_starts_where_another_ended(tmp_path):
 
 def test_generated_parts_are_fresh():
     check = subprocess.run(
-        [sys.executable, "-m", "cogapp", "--check", "--diff", "README.md", "plugins/README.md"],
+        [sys.executable, "-m", "cogapp", "--check", "--diff", *map(str, COGGED)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -16,7 +16,7 @@ from lit_align.rl.rollouts import TokenValues
 from tests.rl.on_policy import OfflineRL, stage
 from tests.rl.test_rl_edges import sampled
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "lit_align/docs/pages/rl.md"
 pytest.importorskip("trl", reason="needs TRL: pip install -e .[peers]")
 BETA, MAX_NEW_TOKENS = 0.04, 8
 KINDS = [
@@ -111,7 +111,7 @@ def test_the_table_names_every_kind_of_loss():
     known = set(re.findall(r"'(\w+)'", words.partition("'grpo': ")[0]))
     assert "grpo" in known
     section = (
-        README.read_text("utf-8").partition("TRL's `loss_type`")[2].partition("The reward is")[0]
+        PAGE.read_text("utf-8").partition("TRL's `loss_type`")[2].partition("The reward is")[0]
     )
     table, _, beside = section.partition("Of TRL's further kinds")
     rows = {row for row in re.findall(r"^\|.*\|$", table, re.MULTILINE)}

@@ -1,7 +1,7 @@
 """What fits on which GPU: the settings that `lit-align init` chooses, for the sizes and cards people have.
 
 ``python -m tests.proofs.hardware`` asks the memory planner, in a minute, and writes ``hardware.json`` beside this file;
-README.md shows it as a table. Predicted, not measured.
+the page on memory shows it as a table. Predicted, not measured.
 """
 
 import json

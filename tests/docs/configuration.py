@@ -1,0 +1,182 @@
+"""Reference of every setting, from signatures and the ``Args`` of docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+
+from docstring_parser import parse
+
+from lit_align.plugins import load_plugins
+from tests import objective_registry
+from tests.docs.equations import BLOCK, mathml
+
+NESTED = {
+    "model.base": "lit_align.models.load.Base",
+    "model.lora": "lit_align.models.lora.Lora",
+    "model.schedule": "lit_align.stages.schedule.Schedule",
+    "model.best_of": "lit_align.stages.best_of.BestOf",
+    "model.kl": "lit_align.rl.kl_control.KLControl",
+    "model.critic": "lit_align.rl.critic.Critic",
+}
+"""Settings that are groups of settings."""
+
+TITLES = {
+    "objectives": "model.objective",
+    "advantages": "model.advantage",
+    "rewards": "model.reward",
+    "samplers": "model.sampler",
+    "formats": "data.format",
+    "feedback": "data.feedback",
+    "judges": "data.feedback.model",
+    "embedders": "model.embedder",
+}
+"""Where a YAML names a class of each kind; another kind stands under its own name."""
+
+
+class Setting(typing.NamedTuple):
+    """One setting: its name, type and default as text, and what it means."""
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+
+
+def settings_of(cls: type) -> list[Setting]:
+    """Every setting of a class, those of its parents included, in the order of the signatures."""
+    meanings: dict[str, str] = {}
+    parameters: dict[str, inspect.Parameter] = {}
+    for parent in cls.__mro__[:-1]:
+        own = vars(parent)
+        for text in (own.get("__doc__"), getattr(own.get("__init__"), "__doc__", None)):
+            for argument in parse(text or "").params:
+                meanings.setdefault(argument.arg_name, argument.description or "")
+        if "__init__" in own and parent.__module__.partition(".")[0] not in ("torch", "lightning"):
+            for name, parameter in inspect.signature(own["__init__"]).parameters.items():
+                if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                    parameters.setdefault(name, parameter)
+    parameters.pop("self", None)
+    return [
+        Setting(name, _type(parameter), _default(parameter), meanings.get(name, ""))
+        for name, parameter in parameters.items()
+    ]
+
+
+def _type(parameter: inspect.Parameter) -> str:
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        return ""
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return text.replace("|", "or").replace("None", "null")
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    default = parameter.default
+    if default is parameter.empty:
+        return "required"
+    if default is None or isinstance(default, bool | int | float | str | list | tuple | dict):
+        return (
+            f"`{default}`".replace("None", "null").replace("True", "true").replace("False", "false")
+        )
+    return f"`{getattr(default, '__name__', type(default).__name__)}`"
+
+
+def table(settings: Iterable[Setting]) -> str:
+    """As Markdown."""
+    rows = ["| setting | type | default | |", "|---|---|---|---|"]
+    for setting in settings:
+        meaning = _code(" ".join(setting.meaning.split())).replace("|", "\\|")
+        kind = f"`{setting.type}`" if setting.type else ""
+        rows.append(f"| `{setting.name}` | {kind} | {setting.default} | {meaning} |")
+    return "\n".join(rows)
+
+
+def _code(text: str) -> str:
+    return re.sub(r"``([^`]+)``", r"`\1`", text)
+
+
+def section(cls: type, level: int = 3) -> str:
+    """A class with its description and its settings."""
+    parsed = parse(inspect.getdoc(cls) or "")
+    words = _code("\n\n".join(filter(None, (parsed.short_description, parsed.long_description))))
+    words = BLOCK.sub(lambda match: f"\n\n{mathml(' '.join(match[1].split()))}\n\n", words)
+    settings = settings_of(cls)
+    below = table(settings) if settings else "It has no settings."
+    return f"{'#' * level} {cls.__name__}\n\n`{cls.__module__}.{cls.__qualname__}`\n\n{words}\n\n{below}\n"
+
+
+def run_classes() -> list[type]:
+    """Stages and data modules that a run names, and the callbacks that all runs have."""
+    from lightning.pytorch import LightningDataModule, LightningModule
+
+    classes = []
+    for cls in load_plugins().load_stages():
+        is_run = issubclass(cls, LightningModule | LightningDataModule)
+        if (
+            is_run
+            and not inspect.isabstract(cls)
+            and cls.__name__ not in ("Stage", "TextDataModule")
+        ):
+            classes.append(cls)
+    return classes
+
+
+def kinds() -> Iterator[tuple[str, str, list[type]]]:
+    """Each kind of plugin: its word, where a YAML names it, and its classes."""
+    for hook, registry in load_plugins().registries.items():
+        word = hook.removeprefix("register_")
+        classes = registry.classes()
+        if word == "objectives":
+            classes = list(objective_registry.classes().values())
+        yield word, TITLES.get(word, word), classes
+
+
+def run_settings() -> list[Setting]:
+    """Settings at the top of a YAML, from the parser of ``lit-align fit``."""
+    from lit_align.cli.setting_homes import RUN_SETTINGS
+
+    meanings = {
+        "run": "Folder of the runs; each gets a number in it.",
+        "save_every": "Steps between two checkpoints.",
+        "samples": "Shows answers every so many steps: `every`, `prompts`.",
+        "float32_matmul_precision": "Of products in float32 on a GPU: highest, high or medium.",
+        "plugin_timeout": "Seconds that one call of a plugin may take; null for no limit.",
+        "trainer": "Settings of [Lightning's Trainer](https://lightning.ai/docs/pytorch/stable/common/trainer.html).",
+        "model": "The stage, below.",
+        "data": "The data module, below.",
+        "ckpt_path": "Checkpoint to go on from.",
+    }
+    return [Setting(name, "", "", meanings.get(name, "")) for name in RUN_SETTINGS]
+
+
+def pages() -> dict[str, str]:
+    """Path -> Markdown: one page for runs, and one for each kind of plugin."""
+    top = ["| setting | |", "|---|---|"]
+    top += [f"| `{setting.name}` | {setting.meaning} |" for setting in run_settings()]
+    run = ["# Settings of a run\n", "\n".join(top), "\n## Groups of settings\n"]
+    for key, path in NESTED.items():
+        module, _, name = path.rpartition(".")
+        run.append(f"### {key}\n\n{section(getattr(import_module(module), name), 4)}")
+    run.append("## Stages and data modules\n")
+    run += [section(cls) for cls in run_classes()]
+    generated = {"reference/run.md": "\n".join(run)}
+    links = [
+        "- [Settings of a run](run.md): the top of a YAML, stages, data modules, base, adapter, schedule"
+    ]
+    for word, title, classes in kinds():
+        heading = f"# {word.capitalize()}\n\nNamed in a YAML as `{title}`.\n"
+        generated[f"reference/{word}.md"] = "\n".join([heading, *map(section, classes)])
+        links.append(
+            f"- [{word.capitalize()}]({word}.md), named as `{title}`: {len(classes)} classes"
+        )
+    head = (
+        "# Every setting\n\nGenerated from the signatures and docstrings of the code that you have. "
+        "On the command line `lit-align fit --help`, `--model.help RL` and "
+        "`--model.objective.help DPO` print the same.\n\n"
+    )
+    generated["reference/index.md"] = head + "\n".join(links) + "\n"
+    return generated
