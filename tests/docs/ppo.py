@@ -43,8 +43,8 @@ def page() -> str:
     lines = [
         "# Implementation details of PPO\n",
         "## For language models\n",
-        "After [Huang et al., 2024](https://arxiv.org/abs/2403.17031): where each detail is, and the test that fails "
-        "without it.\n",
+        "After [Huang et al., 2024](https://arxiv.org/abs/2403.17031): where each detail is, and the test that "
+        "shows it.\n",
         "| detail | where | test |",
         "|---|---|---|",
     ]
