@@ -26,21 +26,8 @@ from lit_align.installed_plugins import installed_plugins
 from lit_align.registry import Registry
 
 CORE_COMMANDS = (
-    "init",
-    "fit",
-    "validate",
-    "test",
-    "predict",
-    "inspect",
-    "judge",
-    "evaluate",
-    "export",
-    "chat",
-    "report",
-    "runs",
-    "plugins",
-    "env",
-    "completion",
+    *("init", "fit", "validate", "test", "predict", "inspect", "judge", "evaluate"),
+    *("export", "chat", "report", "runs", "plugins", "env", "completion"),
 )
 
 CORE_STAGES = "lit_align.core_stages"
