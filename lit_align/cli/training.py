@@ -28,7 +28,7 @@ from lit_align.cli.loggers import LoggingTrainer, begin_runs, make_loggers, refu
 from lit_align.cli.null_values import refuse_nulls
 from lit_align.cli.refusals import refuse_settings
 from lit_align.cli.run_folder import create_run_folder, set_run_folder
-from lit_align.compat.lightning import StepsProgressBar, set_root_dir
+from lit_align.compat.lightning import set_root_dir, steps_bar
 from lit_align.errors import ConfigError
 from lit_align.models.cuda_settings import MatmulPrecision, set_matmul_precision
 from lit_align.plugin_calls import set_plugin_timeout
@@ -241,7 +241,7 @@ class LitAlignCLI(LightningCLI):
             self.model, "trained_roles", ()
         )
         if has_bar:
-            callbacks.append(AnswersBar() if gives_answers else StepsProgressBar())
+            callbacks.append(AnswersBar() if gives_answers else steps_bar())
         if isinstance(self.model, LanguageModelStage):
             callbacks.append(PredictionWriter(config.answers))
             if not any(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
 
 
 def is_logging_step(trainer: Trainer) -> bool:
@@ -54,6 +54,16 @@ class StepsProgressBar(RichProgressBar):
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)  # the number of the run by a logger
         return {name: format_number(value) for name, value in metrics.items()}
+
+
+def steps_bar() -> ProgressBar:
+    """The bar of training: in a Jupyter kernel tqdm's, for a line break that is printed beside rich's ends it there.
+
+    rich 15.0 writes what is printed through display(), before which ipykernel 7.4 flushes what is printed: without end.
+    """
+    import rich
+
+    return TQDMProgressBar() if rich.get_console().is_jupyter else StepsProgressBar()
 
 
 def format_number(value: Any) -> Any:
