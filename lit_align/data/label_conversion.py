@@ -198,6 +198,8 @@ def without_labels(group: Group) -> Group:
 def select_responses(group: Group, indices: Collection[int], target: int | None = None) -> Group:
     """The group with the responses at ``indices``, in their order, and the labels renumbered."""
     chosen = sorted(indices)
+    # of those that were sampled alone, where feedback has added others
+    ids = group.response_ids if len(group.response_ids) == len(group.responses) else ()
     position = {index: number for number, index in enumerate(chosen)}
     pairs = []
     for pair in group.pairs:
@@ -209,7 +211,7 @@ def select_responses(group: Group, indices: Collection[int], target: int | None 
         desirable=tuple(_pick(group.desirable, chosen)),
         ratings=tuple(_pick(group.ratings, chosen)),
         target=None if target is None else position[target],
-        response_ids=tuple(_pick(group.response_ids, chosen)),
+        response_ids=tuple(_pick(ids, chosen)),
     )
 
 

@@ -278,7 +278,8 @@ class RL(RLParts):
             forward_pass: over the only micro-batch of the first one; None if it has several.
         """
         metrics: dict[str, list[float]] = defaultdict(list)
-        lacks_policy = self.kl.where == "loss"
+        # otherwise they were computed, and gathered, before the first update
+        lacks_policy = self.kl.where == "loss" and not self.advantage.needs_policy
         for minibatch in minibatches:
             scores_policy = lacks_policy and forward_pass is None
             update = self.policy_update(rollouts, minibatch.ptx_weight, forward_pass, scores_policy)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from lit_align.__main__ import main
 from lit_align.errors import ConfigError, PluginError
@@ -14,8 +15,11 @@ from lit_align.feedback.judge import Judge
 from lit_align.feedback.recorded import Recorded
 from lit_align.feedback.self_play import SelfPlay
 from lit_align.judges.openai_server import OpenAIServer
+from lit_align.online.labels import label_groups
+from lit_align.online.records import IDS_COLUMN
+from lit_align.processes import Processes
 from lit_align.rewards.length import Length
-from lit_align.types import Group, Pair
+from lit_align.types import Group, LabelKind, Pair
 from tests.judges.servers import serving
 
 KINDS = ("pairs", "desirable", "ranking", "ratings", "demonstrations")
@@ -27,6 +31,7 @@ GROUPS = [
     Group("Fair?", ["good words", "bad"], (Pair(0, 1),), target=0, source="rows:1"),
     Group("Foul?", ["bad old words", "good"], (Pair(1, 0),), target=1, source="rows:2"),
 ]
+ALONE = Processes(0, 1, torch.device("cpu"))
 LABELLED = {
     "FromReward": (2, 2, 2, 2, 2),  # the shorter of two
     "Recorded": (2, 2, 2, 0, 2),  # comparisons imply no ratings
@@ -73,6 +78,9 @@ def test_every_kind_of_label(source, sources):
             continue
         check_suitable(feedback, kind)
         results = checked_results(feedback, GROUPS, kind)
+        assert sum(result.group is not None for result in results) == expected, kind
+        sampled = [group._replace(extra={IDS_COLUMN: [[1], [2]]}) for group in GROUPS]
+        results = label_groups(sampled, 2, feedback, LabelKind(kind), ALONE)
         assert sum(result.group is not None for result in results) == expected, kind
 
 

@@ -11,6 +11,7 @@ from lit_align.advantages.gae import GAE
 from lit_align.advantages.grpo import GRPO
 from lit_align.advantages.reinforce import Reinforce
 from lit_align.advantages.rloo import RLOO
+from lit_align.advantages.top_entropy import TopEntropy
 from lit_align.cli.main import main
 from lit_align.data.datamodules import Prompts
 from lit_align.judges.local_model import LocalModel
@@ -57,11 +58,11 @@ def early_stop(tiny, folder):
 
 
 def grpo(tiny, folder):
-    """A judge in memory marks, each process some; KL in the loss; one sequence weighs as another."""
+    """A judge in memory marks, each process some; KL in the loss; uncertain tokens learn; sequences weigh alike."""
     module = stage(
         tiny,
         JudgeScore(LocalModel(), template=str(folder / "mark.j2"), high=3),
-        GRPO(),
+        TopEntropy(GRPO(), share=0.7),
         num_generations=3,
         num_minibatches=2,
         loss_aggregation="sequence",
