@@ -50,7 +50,11 @@ def export_groups(
 ) -> Response:
     """Groups with their labels, as JSON lines that training reads."""
     data = drop_unreliable(read_votes(store_of(request).path), min_gold_accuracy)
-    return json_lines(as_row(group) for _, group in labelled_groups(data, method, ranking))
+    try:
+        rows = [as_row(group) for _, group in labelled_groups(data, method, ranking)]
+    except LitAlignError as error:
+        return show_page(request, "notice", 422, sentence=f"{error}.")
+    return json_lines(rows)
 
 
 @router.get("/argilla.json")

@@ -35,10 +35,10 @@ class Human(Feedback):
         store: file of ``lit-align label``; the campaign may still run: a round takes the votes of its moment.
         aggregation: how several votes become a label: the majority, the share of votes, or the most probable value
             given the errors of each annotator.
-        ranking: how comparisons of all of a group's responses become one ranking: by how many others a response is
-            expected to beat, by how many it beats more often than not, or by the order that agrees with most of them.
         min_gold_accuracy: share of the gold tasks an annotator saw that must be right for the annotator's votes to
             count; annotators who saw none are trusted.
+        ranking: how comparisons of all of a group's responses become one ranking: by how many others a response is
+            expected to beat, by how many it beats more often than not, or by the order that agrees with most of them.
 
     Raises:
         ConfigError: if min_gold_accuracy is not between 0 and 1.
@@ -46,8 +46,8 @@ class Human(Feedback):
 
     store: str
     aggregation: Literal["majority", "share", "dawid_skene"] = "share"
-    ranking: Literal["borda", "copeland", "kemeny"] = "borda"
     min_gold_accuracy: float = 0.0
+    ranking: Literal["borda", "copeland", "kemeny"] = "borda"
 
     def __post_init__(self) -> None:
         check_fraction(
