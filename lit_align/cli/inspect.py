@@ -47,6 +47,8 @@ def run(
 
     console = Console()
     stage.check_data(data)
+    if times is not None:
+        times.check(stage, data)
     stage.check_init_adapter()
     train = _read_split(console, stage, data, "train")
     if isinstance(stage, RL):

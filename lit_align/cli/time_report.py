@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SAMPLERS = ("in_process", "served")
+DEFAULT_LINK = 10.0  # GB/s
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class TimeOptions:
     sampler: str = "in_process"
     sampler_speed: float | None = None
     response_tokens: int | None = None
-    link: float = 10.0
+    link: float = DEFAULT_LINK
 
     def __post_init__(self) -> None:
         if self.cards is not None:
@@ -71,6 +72,36 @@ class TimeOptions:
                 f"sampler_speed is {self.sampler_speed:g}, and sampler is {self.sampler}; add --sampler served"
             )
 
+        has_numbers = self.response_tokens is not None or self.link != DEFAULT_LINK
+        if has_numbers and not self.is_asked:
+            raise ConfigError(
+                "response_tokens and link are for the time of a step, which is predicted where --cards says on how many"
+            )
+
+    def check(self, stage: LanguageModelStage, data: TextDataModule) -> None:
+        """Refuse what no time can be predicted of, before data are read.
+
+        Raises:
+            ConfigError: naming the setting.
+        """
+        if not self.is_asked:
+            return
+        if not getattr(data, "repeats_rows", True):
+            raise ConfigError(
+                f"the time of a step cannot be predicted with {type(data).__name__}, whose rounds are sampled and "
+                "labelled by another program or person; leave --cards out"
+            )
+        is_sampled = isinstance(stage, RL)
+        if not is_sampled and (self.sampler == "served" or self.response_tokens is not None):
+            raise ConfigError(
+                f"{type(stage).__name__} samples nothing in training; leave --sampler and --response_tokens out"
+            )
+        if is_sampled and (self.response_tokens or 0) > stage.max_new_tokens:
+            raise ConfigError(
+                f"response_tokens is {self.response_tokens}, over model.max_new_tokens, {stage.max_new_tokens}; "
+                "lower it"
+            )
+
     @property
     def is_asked(self) -> bool:
         """Whether any time is asked for."""
@@ -89,14 +120,25 @@ def shards_of(config: Any) -> int:
 
     Args:
         config: all settings of the run.
+
+    Raises:
+        ConfigError: if the settings do not tell.
     """
     strategy = config.trainer.strategy
     name = strategy if isinstance(strategy, str) else getattr(strategy, "class_path", "")
     if name != NAME and not str(name).endswith(ShardedBase.__name__):
         return 1
-    devices = str(config.trainer.devices)
-    processes = int(devices) if devices.isdigit() else 1
-    return int(config.cards or processes * config.trainer.num_nodes)
+    if config.cards:
+        return int(config.cards)
+    devices = config.trainer.devices
+    processes = (
+        len(devices) if isinstance(devices, list) else int(str(devices).isdigit() and devices)
+    )
+    if processes < 1:
+        raise ConfigError(
+            f"trainer.devices is {devices}, which does not tell how many processes share the base; add --cards"
+        )
+    return int(processes * config.trainer.num_nodes)
 
 
 def print_times(
@@ -143,10 +185,23 @@ def print_times(
             f"unless {setting}."
         )
         console.print(text, highlight=False, markup=False)
-    if isinstance(stage, RL):
-        for reward in reward_parts(stage.reward):
-            if not isinstance(reward, RewardModelScore):
-                console.print(f"What {type(reward).__name__} takes is not counted.")
+    for name in uncounted(stage):
+        console.print(f"What {name} takes is not counted.", highlight=False, markup=False)
+
+
+def uncounted(stage: LanguageModelStage) -> list[str]:
+    """What takes time in a step and is not predicted."""
+    if not isinstance(stage, RL):
+        return []
+    names = []
+    for reward in reward_parts(stage.reward):
+        if not isinstance(reward, RewardModelScore):
+            names.append(type(reward).__name__)
+    if stage.ptx is not None:
+        names.append("ptx")
+    if stage.selection.equal_scores == "refill":
+        names.append("equal_scores: refill")
+    return names
 
 
 def step_work(
@@ -177,7 +232,7 @@ def step_work(
     )
     if not isinstance(stage, RL):
         return work
-    tokens = min(response_tokens or stage.max_new_tokens, stage.max_new_tokens)
+    tokens = response_tokens or stage.max_new_tokens
     count = stage.num_generations
     rewards = [part for part in reward_parts(stage.reward) if isinstance(part, RewardModelScore)]
     return replace(
@@ -188,7 +243,7 @@ def step_work(
         sampling=Sampling(count, tokens, data.batch_size),
         num_iterations=stage.num_iterations,
         num_minibatches=stage.num_minibatches,
-        needs_policy=stage.kl.where == "reward",
+        needs_policy=stage.kl.where == "reward" or stage.advantage.needs_policy,
         reward_budget=max((reward.token_budget for reward in rewards), default=0),
     )
 

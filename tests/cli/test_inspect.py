@@ -75,4 +75,4 @@ def test_the_time_of_a_step_is_predicted_from_measured_parts(tiny, rows, capsys)
     for phase in ("score", "update", "exchange", "step"):
         assert f"│ {phase}" in printed
     assert "On 2 cards a step takes" in printed
-    assert "Seconds of a step" not in inspected(capsys, *words)
+    assert "Seconds of a step" not in inspected(capsys, *words, "--trainer.devices", "2")

@@ -1,14 +1,18 @@
 """The time of a step adds up from its parts: which passes there are, how they are shared, and what overlaps."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_align.cli.time_report import TimeOptions, describe
+from lit_align.cli.time_report import TimeOptions, describe, shards_of
 from lit_align.errors import ConfigError
 from lit_align.models.load import Base, load_tokenizer
 from lit_align.models.lora import Lora
+from lit_align.rl.stage import RL
+from lit_align.stages.sft import SFT
 from lit_align.throughput.parts import PartTimes
 from lit_align.throughput.prediction import Cluster, StepTime, alternatives, predict
 from lit_align.throughput.short_model import short_model
@@ -137,11 +141,45 @@ def test_what_is_asked_for_is_compared_with_one_card():
         ({"sampler": "served"}, "cannot be measured here; give --sampler_speed"),
         ({"sampler_speed": 5.0}, "add --sampler served"),
         ({"link": 0.0}, "link must be positive"),
+        ({"response_tokens": 64}, "is predicted where --cards says on how many"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(settings, message):
     with pytest.raises((ConfigError, ValueError), match=message):
         TimeOptions(**settings)
+
+
+@pytest.mark.parametrize(
+    ("options", "stage", "data", "message"),
+    [
+        ({"sampler": "served", "sampler_speed": 9.0}, SFT, {}, "SFT samples nothing in training"),
+        ({"cards": 2}, SFT, {"repeats_rows": False}, "cannot be predicted with SimpleNamespace"),
+        ({"cards": 2, "response_tokens": 9}, RL, {}, "over model.max_new_tokens, 8; lower it"),
+    ],
+)
+def test_what_a_run_does_not_do_is_not_predicted(options, stage, data, message):
+    stage = stage.__new__(stage)
+    object.__setattr__(stage, "max_new_tokens", 8)
+    with pytest.raises(ConfigError, match=message):
+        TimeOptions(**options).check(stage, SimpleNamespace(**data))
+
+
+@pytest.mark.parametrize(
+    ("devices", "cards", "shards"),
+    [(4, None, 8), ("2", None, 4), ([0, 3, 5], None, 6), ("auto", 4, 4)],
+)
+def test_the_processes_that_share_a_base_are_counted(devices, cards, shards):
+    trainer = SimpleNamespace(strategy="sharded_base", devices=devices, num_nodes=2)
+    assert shards_of(SimpleNamespace(trainer=trainer, cards=cards)) == shards
+    trainer.strategy = "ddp"
+    assert shards_of(SimpleNamespace(trainer=trainer, cards=cards)) == 1
+
+
+def test_processes_that_nobody_counted_are_asked_for():
+    for devices in ("auto", -1, "-1"):
+        trainer = SimpleNamespace(strategy="sharded_base", devices=devices, num_nodes=1)
+        with pytest.raises(ConfigError, match=f"trainer.devices is {devices}, .* add --cards"):
+            shards_of(SimpleNamespace(trainer=trainer, cards=None))
 
 
 def test_a_typical_step_has_the_median_number_of_tokens():
