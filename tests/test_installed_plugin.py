@@ -106,6 +106,9 @@ def environment(tmp_path_factory) -> Environment:
     return made
 
 
+ADVANTAGES_OF_ZOO = ("BatchGRPO", "MaxRL", "OptimalTokenBaseline", "ReinforcePlusPlus")
+
+
 def test_all_are_listed(environment):
     found = json.loads(environment.run("-m", "lit_align", "plugins", "--json"))
     brought = [
@@ -116,11 +119,12 @@ def test_all_are_listed(environment):
         for name, cls in objective_registry.classes().items()
         if cls.__module__.startswith("lit_align_zoo")
     }
-    assert len(packaged) == 15
+    assert len(packaged) == 18
     assert sorted(brought) == sorted([
         ("lit-align-mine", ("objective", ["Hinge"])),
         ("lit-align-pandalm", ("format", ["PandaLM"])),
         *(("lit-align-zoo", ("objective", [name])) for name in packaged),
+        *(("lit-align-zoo", ("advantage", [name])) for name in ADVANTAGES_OF_ZOO),
     ])  # fmt: skip
     assert not [one for one in found if one["error"]]
 

@@ -82,7 +82,7 @@ def stage(request, folder):
         rollouts.tokens[name] = new + 0.2 * torch.randn(
             new.shape, generator=draw
         )  # some ratios are clipped, most are not
-    for name in ("advantages", "values", "returns"):
+    for name in ("advantages", "values", "returns", "sampler_logps", "entropy"):
         rollouts.tokens[name] = torch.randn(new.shape, generator=draw)
     module.adapters.peft.train()
     module._policy_update = module.policy_update(rollouts)

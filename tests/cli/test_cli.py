@@ -176,7 +176,7 @@ def test_a_missing_yaml(capsys):
     assert code == 2
     assert answer.startswith("there is no file ")
     assert (
-        "nor a packaged config of that name; check the path after -c\nPackaged configs: d2po, "
+        "nor a packaged config of that name; check the path after -c\nPackaged configs: abstention, d2po, "
         in answer
     )
 

@@ -254,7 +254,9 @@ def test_principles_of_ones_own_and_what_is_none(tmp_path):
     (tmp_path / "none.yaml").write_text("a: b\n")
     with pytest.raises(ConfigError, match="is no list of principles"):
         load_principles(str(tmp_path / "none.yaml"))
-    with pytest.raises(ConfigError, match="or one of compare, critique, grade, revise"):
+    with pytest.raises(
+        ConfigError, match="or one of check, compare, criterion, critique, grade, revise, teacher"
+    ):
         load_template("nowhere")
 
 
@@ -279,7 +281,7 @@ def test_a_revision_beats_its_original_and_is_what_to_imitate():
 # ---------------------------------------------------------------------- attacks
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in PROMPTS.glob("*.j2")))
+@pytest.mark.parametrize("name", sorted({path.stem for path in PROMPTS.glob("*.j2")} - {"teacher"}))
 def test_a_response_cannot_pass_for_the_question_around_it(name):
     text = {
         "prompt": "Bird?",
@@ -287,11 +289,13 @@ def test_a_response_cannot_pass_for_the_question_around_it(name):
         "b": ATTACK,
         "response": ATTACK,
         "critique": ATTACK,
-        "principle": "the one.",
+        "reference": ATTACK,
     }
-    rendered = load_template(name).render(**text, low=1, high=10)
+    known = {"right": [ATTACK], "wrong": [ATTACK]}
+    own_words = {"principle": "the one.", "criterion": "It is short.", "question": "Is it short?"}
+    rendered = load_template(name).render(**text, **known, **own_words, low=1, high=10)
     plain = load_template(name).render(
-        **{key: "x" for key in text} | {"principle": "the one."}, low=1, high=10
+        **dict.fromkeys(text, "x"), **{key: ["x"] for key in known}, **own_words, low=1, high=10
     )
     own = [line for line in rendered.splitlines() if not line.startswith(">")]
     assert own == [line for line in plain.splitlines() if not line.startswith(">")]
