@@ -307,7 +307,7 @@ class Scores(NamedTuple):
 
     Args:
         total: ``[responses]``, higher for a better one.
-        parts: ``[responses]`` each, components of the total by name, for the log.
+        parts: ``[responses]`` each, components of the total by name, for the log; nan where a response has none.
         tokens: ``[n]``, additional reward of each token, all responses in order, with the token that ends each; None
             for none.
         scored: ``[responses]``, false for a response that could not be scored; None if all were. Such a response leaves

@@ -44,11 +44,16 @@ class Rollouts(NamedTuple):
         return self.rewards.sum(1)
 
     def prompt_mean(self, values: Tensor) -> Tensor:
-        """Mean of ``values``, ``[responses]``, over the responses to the same prompt, ``[responses]``."""
+        """Mean of ``values``, ``[responses]``, over the responses to the same prompt, ``[responses]``.
+
+        Sums are in double, so that equal numbers have an exact mean: what is left of them is 0, and no rounding that a
+        division by their deviation would make large.
+        """
         num_prompts = int(self.prompt.max()) + 1
         count = torch.bincount(self.prompt, minlength=num_prompts)
-        sums = values.new_zeros(num_prompts).index_add(0, self.prompt, values)
-        return (sums / count)[self.prompt]
+        sums = torch.zeros(num_prompts, dtype=torch.double, device=values.device)
+        means = sums.index_add(0, self.prompt, values.double()) / count
+        return means[self.prompt].to(torch.promote_types(values.dtype, torch.float32))
 
 
 def masked_whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
@@ -79,7 +84,9 @@ class Advantage(ABC):
         needs_critic: whether it reads ``values``; otherwise the stage trains no critic.
         needs_policy: whether it reads ``old_logps``, ``entropy`` or ``collision``; the policy is then evaluated before
             the first update.
-        reads_rewards: whether it reads ``rewards``, into which shaping and a KL penalty go; otherwise both are refused.
+        reads_rewards: whether it reads ``rewards``, into which shaping and a KL penalty go; otherwise both are refused,
+            and so is a choice of prompts by their rewards.
+        needs_teacher: whether ``rewards`` must be the log-probabilities that a `Teacher` gives, which nothing scales.
         min_generations: fewest responses to a prompt that it can compare.
         whiten: whether advantages are scaled to mean 0 and standard deviation 1 over an iteration's tokens.
     """
@@ -87,8 +94,14 @@ class Advantage(ABC):
     needs_critic: ClassVar[bool] = False
     needs_policy: ClassVar[bool] = False
     reads_rewards: ClassVar[bool] = True
+    needs_teacher: ClassVar[bool] = False
     min_generations: ClassVar[int] = 1
     whiten: bool = False
+
+    @property
+    def read_parts(self) -> tuple[str, ...]:
+        """Names of the parts of the score that it learns from by themselves, whatever they weigh in the total."""
+        return ()
 
     @abstractmethod
     def __call__(self, rollouts: Rollouts) -> Tensor:

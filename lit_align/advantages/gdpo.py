@@ -19,13 +19,14 @@ class GDPO(Advantage):
         S_i = \sum_k w_k \frac{R_{k,i} - \operatorname{mean}_j R_{k,j}}{\operatorname{std}_j R_{k,j} + 10^{-4}}
 
     So a reward with large numbers does not drown one with small ones. It reads the parts alone: what shaping or a KL
-    penalty in the reward add to the total is refused.
+    penalty in the reward add to the total is refused, and so are scores by token and prompts that are dropped by their
+    total. Of `Weighted` neither weights, means nor deviations count, only the weights here.
 
     Args:
         weights: w of each part, by the name it is logged by after ``rewards/``.
 
     Raises:
-        ConfigError: if no part has a weight, or the reward has no part of that name.
+        ConfigError: if no part has a weight, or the reward has no part of that name or left responses out of it.
 
     Example:
         Both parts tell the two responses apart, in opposite directions; the first counts twice.
@@ -45,6 +46,10 @@ class GDPO(Advantage):
         if not self.weights:
             raise ConfigError("weights must name at least one part of the score, as {Pattern: 1.0}")
 
+    @property
+    def read_parts(self) -> tuple[str, ...]:
+        return tuple(name for name, weight in self.weights.items() if weight)
+
     def __call__(self, rollouts: Rollouts) -> Tensor:
         total = torch.zeros_like(rollouts.totals)
         for name, weight in self.weights.items():
@@ -52,6 +57,13 @@ class GDPO(Advantage):
                 names = ", ".join(rollouts.parts) or "none"
                 raise ConfigError(
                     f"GDPO has a weight for {name!r}, and the parts of the reward are: {names}; name one of these"
+                )
+            if not weight:
+                continue
+            if bool(rollouts.parts[name].isnan().any()):
+                raise ConfigError(
+                    f"GDPO has a weight for {name!r}, which did not score all responses and has weight 0 in Weighted; "
+                    "give it another weight there, so that such responses are left out"
                 )
             total = total + weight * self._normalized(rollouts, rollouts.parts[name])
         total = (total - total.mean()) / (total.std(correction=min(1, len(total) - 1)) + 1e-4)

@@ -18,7 +18,8 @@ class ReverseKL(Advantage):
     .. math:: A_t = \sum_{s \ge t} \gamma^{s-t} \big(r_s - \log\pi_\text{old}(y_s)\big), \quad r_s = \log T(y_s)
 
     With the loss of `PolicyGradient` and γ = 0 its mean gradient is that of
-    :math:`\operatorname{KL}(\pi_\theta \,\|\, T)` at each token, on the policy's own samples.
+    :math:`\operatorname{KL}(\pi_\theta \,\|\, T)` at each token, on the policy's own samples. In a `Weighted`
+    reward the weights of teachers, each divided by its deviation, add up to 1; ``whiten_rewards`` is refused.
 
     Args:
         discount: γ: of what a token leads to later; 0 counts the token alone.
@@ -38,6 +39,7 @@ class ReverseKL(Advantage):
 
     discount: float = 0.0
     needs_policy: ClassVar[bool] = True
+    needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_fraction("discount", self.discount)

@@ -55,6 +55,21 @@ class TopEntropy(Advantage):
         """Fewest responses to a prompt that the other estimator can compare."""
         return self.advantage.min_generations
 
+    @property
+    def reads_rewards(self) -> bool:  # type: ignore[override]  # likewise
+        """Whether the other estimator reads rewards."""
+        return self.advantage.reads_rewards
+
+    @property
+    def needs_teacher(self) -> bool:  # type: ignore[override]  # likewise
+        """Whether the other estimator needs the rewards of a teacher."""
+        return self.advantage.needs_teacher
+
+    @property
+    def read_parts(self) -> tuple[str, ...]:
+        """Parts of the score that the other estimator learns from."""
+        return self.advantage.read_parts
+
     def __call__(self, rollouts: Rollouts) -> Tensor:
         assert rollouts.entropy is not None
         advantages = self.advantage(rollouts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,7 +125,10 @@ def _read_iterations(
 
 
 def _read_best_of(files: Sequence[Path], rewards: Rewards) -> tuple[FrontierPoint, ...]:
-    """The best of 1, 2, 4, ... of the answers to each prompt; KL, proxy and gold are means over prompts."""
+    """The best of 1, 2, 4, ... of the answers to each prompt; KL, proxy and gold are means over prompts.
+
+    An answer that the reward or gold did not score is left out, and a prompt with fewer than n out of the best of n.
+    """
     rows: list[dict[str, Any]] = []
     for file in files:
         rows += read_jsonl(file)
@@ -134,14 +137,20 @@ def _read_best_of(files: Sequence[Path], rewards: Rewards) -> tuple[FrontierPoin
             f"{files[0]} has no scores; predict with model.best_of.n, model.best_of.reward"
         )
     golds = _gold_of_answers(rows, files[0], rewards)
-    num_answers = len(rows[0]["scores"])
+    answers = [_scored_answers(row, gold, rewards) for row, gold in zip(rows, golds, strict=True)]
+    num_answers = max(len(of_prompt) for of_prompt in answers)
+    if not num_answers:
+        raise DataError(
+            f"{files[0]} has no answer with both a score and {rewards.gold_part}; name a gold reward that scores them"
+        )
     sizes = sorted({*(2**k for k in range(num_answers.bit_length())), num_answers})
     points = []
     for n in sizes:
         figures = []
-        for row, gold in zip(rows, golds, strict=True):
-            scores = row["scores"]
-            proxy = row.get("rewards", {}).get(rewards.proxy_part, scores)
+        for of_prompt in answers:
+            if len(of_prompt) < n:
+                continue
+            scores, proxy, gold = zip(*of_prompt, strict=True)
             proxy_best, gold_best = (
                 expected_of_best(scores, values, n) for values in (proxy, gold)
             )
@@ -151,9 +160,19 @@ def _read_best_of(files: Sequence[Path], rewards: Rewards) -> tuple[FrontierPoin
     return tuple(points)
 
 
+def _scored_answers(
+    row: Mapping[str, Any], gold: Sequence[float | None], rewards: Rewards
+) -> list[tuple[float, float, float]]:
+    """Score, proxy and gold of the answers to a prompt that have all three."""
+    scores = row["scores"]
+    proxy = row.get("rewards", {}).get(rewards.proxy_part, scores)
+    figures: Iterable[Any] = zip(scores, proxy, gold, strict=True)
+    return [values for values in figures if None not in values]
+
+
 def _gold_of_answers(
     rows: Sequence[dict[str, Any]], file: Path, rewards: Rewards
-) -> list[list[float]]:
+) -> list[list[float | None]]:
     """Gold of all answers: recorded, or else computed from the texts."""
     if all(rewards.gold_part in row.get("rewards", {}) for row in rows):
         return [row["rewards"][rewards.gold_part] for row in rows]
@@ -166,5 +185,10 @@ def _gold_of_answers(
     for row in rows:
         group = Group(row["prompt"], [], source=row["source"], extra=row)
         group = group._replace(responses=[as_response(group, text) for text in row["answers"]])
-        golds.append(checked_scores(rewards.gold, [group]).total.tolist())
+        scores = checked_scores(rewards.gold, [group], may_abstain=True)
+        total: list[float | None] = scores.total.tolist()
+        if scores.scored is not None:
+            scored = scores.scored.tolist()
+            total = [value if known else None for value, known in zip(total, scored, strict=True)]
+        golds.append(total)
     return golds

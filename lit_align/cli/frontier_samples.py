@@ -104,7 +104,9 @@ def _sample(stage: Any, asked: Asked, role: str) -> Sampled:
         ids = [completion.ids for completion in row]
         texts = [stage.tokenizer.decode(each, skip_special_tokens=True) for each in ids]
         responses = [as_response(group, str(text).strip()) for text in texts]
-        answered = to_prompt(group)._replace(responses=responses)
+        answered = to_prompt(group)._replace(
+            responses=responses, prompt_ids=prompt, response_ids=ids
+        )
         groups.append(answered)
         trees.append(Tree(prompt, ids, [[True] * len(each) for each in ids], answered))
         logps += [sum(completion.logps) for completion in row]

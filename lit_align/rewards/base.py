@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -102,6 +102,31 @@ def as_response(group: Group, text: str) -> Text:
     if isinstance(group.prompt, str):
         return text
     return [{"role": "assistant", "content": text.strip()}]
+
+
+def response_tokens(
+    group: Group, index: int, tokenizer: PreTrainedTokenizerBase | None
+) -> Sequence[Hashable]:
+    """Tokens of a response with the one that ends it: as sampled, or else by a tokenizer; its words without either.
+
+    Args:
+        group: with the response.
+        index: of the response.
+        tokenizer: that a reward was attached to; None if it was not.
+
+    Example:
+        >>> response_tokens(Group("", ["An owl.", "No."], response_ids=[[5, 6, 2], None]), 0, None)
+        [5, 6, 2]
+        >>> response_tokens(Group("", ["An owl."]), 0, None)
+        ['An', 'owl.']
+    """
+    ids = group.response_ids[index] if group.response_ids else None
+    if ids is not None:
+        return ids
+    text = response_text(group.responses[index])
+    if tokenizer is None:
+        return text.split()
+    return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
 def response_text(response: Text) -> str:

@@ -12,7 +12,7 @@ import torch
 from lit_align import Register, hookimpl
 from lit_align.checks import check_positive
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import checked_scores, response_text
+from lit_align.rewards.base import checked_scores, response_tokens
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
@@ -25,8 +25,8 @@ class CosineLength(Reward):
 
     .. math:: r = b + \tfrac{1}{2}(a - b)\Big(1 + \cos\big(\pi \min(l / L, 1)\big)\Big)
 
-    a is the score of an empty response and b that of one of L tokens. Length is counted in sampled tokens where the
-    policy sampled the response, and in words otherwise.
+    a is the score of an empty response and b that of one of L tokens. Length is counted in tokens of the policy, also
+    of a response that it did not sample, such as a reference answer; in words only where there is no policy.
 
     Args:
         reward: says whether a response is right: a score over ``threshold``.
@@ -58,6 +58,7 @@ class CosineLength(Reward):
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         self.reward.attach(adapters, tokenizer)
+        self.__dict__["tokenizer"] = tokenizer
 
     def can_split(self) -> bool:
         return self.reward.can_split()
@@ -65,7 +66,10 @@ class CosineLength(Reward):
     def __call__(self, groups: Sequence[Group]) -> Scores:
         verdicts = checked_scores(self.reward, groups, may_abstain=True)
         is_right = (verdicts.total.cpu() > self.threshold).tolist()
-        lengths = [length for group in groups for length in _lengths(group)]
+        lengths: list[int] = []
+        for group in groups:
+            for index in range(len(group.responses)):
+                lengths.append(len(response_tokens(group, index, self.__dict__.get("tokenizer"))))
         scores = []
         for right, length in zip(is_right, lengths, strict=True):
             short, long = self.right if right else self.wrong
@@ -73,15 +77,6 @@ class CosineLength(Reward):
             scores.append(long + 0.5 * (short - long) * (1 + cosine))
         parts = {type(self.reward).__name__: verdicts.total}
         return Scores(torch.tensor(scores), parts, scored=verdicts.scored)
-
-
-def _lengths(group: Group) -> list[int]:
-    """Tokens of each response, or words where it was not sampled."""
-    lengths = []
-    for index, response in enumerate(group.responses):
-        ids = group.response_ids[index] if group.response_ids else None
-        lengths.append(len(response_text(response).split() if ids is None else ids))
-    return lengths
 
 
 @hookimpl

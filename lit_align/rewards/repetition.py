@@ -1,7 +1,10 @@
 """Penalty for repeated n-grams (Yeo et al., 2025, https://arxiv.org/abs/2502.03373, appendix C.2)."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -9,7 +12,11 @@ from lit_align import Register, hookimpl
 from lit_align.checks import check_at_least
 from lit_align.errors import ConfigError
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import response_text
+from lit_align.rewards.base import response_tokens
+
+if TYPE_CHECKING:
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
+    from lit_align.models.adapter_set import AdapterSet
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,8 @@ class Repetition(Reward):
 
     .. math:: r = p\,\Big(1 - \frac{\text{different n-grams}}{\text{n-grams}}\Big)
 
-    n-grams are of the sampled tokens where the policy sampled the response, and of words otherwise.
+    n-grams are of the policy's tokens, also of a response that it did not sample, such as a reference answer; and of
+    words only where there is no policy.
 
     Args:
         n: tokens of an n-gram.
@@ -42,15 +50,18 @@ class Repetition(Reward):
         if self.penalty > 0:
             raise ConfigError(f"penalty must be at most 0, got {self.penalty}; -1 is usual")
 
+    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.__dict__["tokenizer"] = tokenizer
+
     def can_split(self) -> bool:
         return True
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         scores = []
         for group in groups:
-            for index, response in enumerate(group.responses):
-                ids = group.response_ids[index] if group.response_ids else None
-                scores.append(self._score(response_text(response).split() if ids is None else ids))
+            for index in range(len(group.responses)):
+                tokens = response_tokens(group, index, self.__dict__.get("tokenizer"))
+                scores.append(self._score(tokens))
         return Scores(torch.tensor(scores))
 
     def _score(self, tokens: Sequence[Hashable]) -> float:

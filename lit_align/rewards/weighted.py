@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,8 @@ class Weighted(Reward):
 
     .. math:: r = \sum_i w_i \frac{r_i - \mu_i}{\sigma_i}
 
-    A response that one of them does not score is not scored.
+    A response that one of them does not score is not scored. A reward of weight 0, such as a gold reward, is only
+    logged: a response that it does not score keeps its score, and has no number (nan) in that part.
 
     Args:
         rewards: to add up.
@@ -64,11 +66,21 @@ class Weighted(Reward):
     @property
     def unrewarded(self) -> tuple[str, ...]:
         """Names of the parts that are rewards of weight 0, such as a gold reward: logged, and not learned from."""
-        names: dict[str, int] = {}
+        named = zip(self._names(), self.weights, strict=True)
+        return tuple(name for name, weight in named if weight == 0)
+
+    @property
+    def scales(self) -> list[float]:
+        """By what each reward is multiplied: its weight divided by its deviation."""
+        deviations = self.deviations or [1.0] * len(self.rewards)
+        return [w / sigma for w, sigma in zip(self.weights, deviations, strict=True)]
+
+    def _names(self) -> list[str]:
+        """Of each reward in the log, before any part that a reward has itself."""
+        names: list[str] = []
         for index, reward in enumerate(self.rewards):
-            name = type(reward).__name__
-            names[f"{name}{index}" if name in names else name] = index
-        return tuple(name for name, index in names.items() if self.weights[index] == 0)
+            names.append(_free_name(type(reward).__name__, index, names))
+        return names
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         for reward in self.rewards:
@@ -85,6 +97,7 @@ class Weighted(Reward):
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         total = torch.zeros(())
+        names = self._names()
         parts: dict[str, torch.Tensor] = {}
         token_scores: list[torch.Tensor] = []
         scored: torch.Tensor | None = None
@@ -92,12 +105,13 @@ class Weighted(Reward):
             mean = self.means[index] if self.means else 0.0
             deviation = self.deviations[index] if self.deviations else 1.0
             scores = checked_scores(reward, groups, may_abstain=True)
-            if scores.scored is not None:
+            if scores.scored is not None and weight:
                 is_scored = scores.scored.cpu()
                 scored = is_scored if scored is None else scored & is_scored
-            _add_part(parts, type(reward).__name__, scores.total, index)
+            parts[names[index]] = _known(scores.total, scores, weight)
             for name, values in scores.parts.items():
-                _add_part(parts, name, values, index)
+                free = _free_name(name, index, [*names, *parts])
+                parts[free] = _known(values, scores, weight)
             total = total + weight * (scores.total.cpu() - mean) / deviation
             if scores.tokens is not None:
                 token_scores.append(weight * scores.tokens.cpu() / deviation)
@@ -105,9 +119,18 @@ class Weighted(Reward):
         return Scores(total, parts, tokens, scored)
 
 
-def _add_part(parts: dict[str, torch.Tensor], name: str, values: torch.Tensor, index: int) -> None:
-    """Add a part for the log; the index of the reward makes a repeated name unique."""
-    parts[f"{name}{index}" if name in parts else name] = values
+def _free_name(name: str, index: int, taken: Collection[str]) -> str:
+    """A name for the log; the index of the reward makes a repeated one unique."""
+    while name in taken:
+        name = f"{name}{index}"
+    return name
+
+
+def _known(values: torch.Tensor, scores: Scores, weight: float) -> torch.Tensor:
+    """A part of a reward; nan where the reward did not score and the response keeps its score all the same."""
+    if scores.scored is None or weight:
+        return values
+    return values.where(scores.scored.to(values.device), math.nan)
 
 
 @hookimpl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 from lit_align.advantages import Advantage
@@ -9,6 +10,9 @@ from lit_align.checks import check_between, check_positive
 from lit_align.errors import ConfigError
 from lit_align.models.lora import Lora
 from lit_align.models.samplers import Sampler
+from lit_align.rewards import Reward
+from lit_align.rewards.teacher import Teacher
+from lit_align.rewards.weighted import Weighted
 from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.reward_shaping import RewardShaping
@@ -18,6 +22,7 @@ from lit_align.rl.selection import Selection
 class RLSettings(Protocol):
     """Settings of an RL stage that are checked."""
 
+    reward: Reward
     advantage: Advantage
     kl: KLControl
     shaping: RewardShaping
@@ -36,7 +41,7 @@ class RLSettings(Protocol):
 
 
 def check_settings(stage: RLSettings) -> None:
-    """Refuse settings that are not over 0, dropout, and a critic or number of responses that the advantage cannot use.
+    """Refuse settings that are not over 0, dropout, and what the advantage cannot use, such as a critic or a reward.
 
     Raises:
         ConfigError: naming the settings.
@@ -59,6 +64,8 @@ def check_settings(stage: RLSettings) -> None:
         )
     if not stage.advantage.reads_rewards:
         _check_unshaped(stage, estimator)
+    if stage.advantage.needs_teacher:
+        _check_teacher(stage, estimator)
     stage.selection.check(stage.num_generations)
     check_between("staleness", stage.staleness, 0, 1, "steps between sampling and learning")
     if stage.lora.dropout:
@@ -83,6 +90,48 @@ def _check_unshaped(stage: RLSettings, estimator: str) -> None:
                 f"{name} changes the total reward, and {estimator} reads the parts of the scores alone; "
                 f"{remedy or f'leave {name} out, or use GRPO'}"
             )
+    if stage.selection.equal_scores != "keep":
+        raise ConfigError(
+            f"equal_scores is {stage.selection.equal_scores} and looks at the total reward, and {estimator} reads the "
+            "parts of the scores alone, which may differ where totals are equal; set equal_scores to keep"
+        )
+
+
+def _check_teacher(stage: RLSettings, estimator: str) -> None:
+    """Refuse rewards that are not the log-probabilities of a teacher, as it gives them."""
+    if stage.whiten_rewards:
+        raise ConfigError(
+            f"whiten_rewards is true, and {estimator} subtracts the policy's log-probabilities from those of a "
+            "teacher, which are then no longer such; set whiten_rewards to false"
+        )
+    weights = teacher_weights(stage.reward)
+    if not weights:
+        raise ConfigError(
+            f"reward is {stage.reward}, and {estimator} compares the policy with a teacher; set reward to Teacher, "
+            "alone or in Weighted"
+        )
+    if not math.isclose(sum(weights), 1.0):
+        raise ConfigError(
+            f"the weight of Teacher in Weighted, divided by its deviation, is {sum(weights):g}, and {estimator} "
+            "subtracts the policy's log-probabilities once; set the weight to 1 and the deviation to 1"
+        )
+
+
+def teacher_weights(reward: Reward) -> list[float]:
+    """By what the log-probabilities of each teacher in a reward are multiplied.
+
+    Example:
+        >>> from lit_align.rewards.length import Length
+        >>> teacher_weights(Weighted([Teacher(), Length(max_words=9)], [1.0, 0.1], deviations=[2.0, 1.0]))
+        [0.5]
+    """
+    if isinstance(reward, Teacher):
+        return [1.0]
+    weights = []
+    if isinstance(reward, Weighted):
+        for part, scale in zip(reward.rewards, reward.scales, strict=True):
+            weights += [scale * weight for weight in teacher_weights(part)]
+    return weights
 
 
 def check_staleness(staleness: int, sampler: Sampler) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lit_align.advantages import Advantage, Rollouts, masked_whiten
-from lit_align.errors import OtherProcessFailed, TrainingError
+from lit_align.errors import ConfigError, OtherProcessFailed, TrainingError
 from lit_align.jsonl import write_jsonl
 from lit_align.models.generate import Completion
 from lit_align.models.sample_responses import sample_responses, share_sampling
@@ -239,6 +239,7 @@ class ExperienceBuilder:
         rollouts.tokens["returns"] = rollouts.tokens["values"].clone()
         if not bool(compared.any()):
             return None
+        self._check_tokens_read(rollouts)
         inputs = self._inputs(rollouts, rewards, baseline)
         advantages = call_plugin(self.advantage, self.advantage, inputs)
         require_contract(advantages_fault(self.advantage, advantages, inputs.rewards.shape))
@@ -247,6 +248,19 @@ class ExperienceBuilder:
             advantages = masked_whiten(advantages, inputs.mask)
         rollouts.tokens["advantages"][compared] = advantages.to(rewards)
         return inputs.totals.mean().item()
+
+    def _check_tokens_read(self, rollouts: RolloutBatch) -> None:
+        """Refuse scores by token that the advantage would ignore.
+
+        Raises:
+            ConfigError: naming reward and advantage.
+        """
+        tokens = rollouts.scores.tokens
+        if not self.advantage.reads_rewards and tokens is not None and bool(tokens.any()):
+            raise ConfigError(
+                f"{self.reward} gives scores by token, and {type(self.advantage).__name__} reads the parts of the "
+                "scores alone; leave out the reward that gives them, or use GRPO"
+            )
 
     def _inputs(self, rollouts: RolloutBatch, rewards: Tensor, baseline: float) -> Rollouts:
         """What the advantage sees: the responses that are compared, and no other."""

@@ -5,7 +5,7 @@ Gao et al., 2023, https://arxiv.org/abs/2210.10760, call them gold and proxy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,8 +43,12 @@ class GoldPoint(NamedTuple):
     gold: float
 
 
-def gold_names(reward: Reward) -> tuple[str, ...]:
-    """Names of the rewards that have weight 0: logged, and no part of the score.
+def gold_names(reward: Reward, read_parts: Collection[str] = ()) -> tuple[str, ...]:
+    """Names of the rewards that have weight 0: logged, and not learned from.
+
+    Args:
+        reward: of the run.
+        read_parts: what the advantage learns from all the same.
 
     Example:
         >>> from lit_align.rewards.length import Length
@@ -52,7 +56,8 @@ def gold_names(reward: Reward) -> tuple[str, ...]:
         >>> gold_names(Weighted([Pattern("owl"), Length(max_words=2)], [1.0, 0.0]))
         ('Length',)
     """
-    return reward.unrewarded if isinstance(reward, Weighted) else ()
+    unrewarded = reward.unrewarded if isinstance(reward, Weighted) else ()
+    return tuple(name for name in unrewarded if name not in read_parts)
 
 
 def find_parting(points: Sequence[GoldPoint], name: str) -> str | None:

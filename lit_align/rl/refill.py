@@ -17,6 +17,12 @@ from lit_align.types import Tree
 ATTEMPT_STRIDE = 100_000
 """Counters between two attempts of an iteration: random numbers of iterations below this are not drawn again."""
 
+REFILLED = (
+    "an iteration that is refilled cannot join that; give it to all responses, with 0 where it does not apply, or set "
+    "equal_scores to drop"
+)
+"""Why scores of one kind are needed here, and the remedy."""
+
 
 @dataclass(frozen=True)
 class Refill:
@@ -70,7 +76,8 @@ class Refill:
     def _joined(self, sampled: Sequence[SampledPrompt]) -> RolloutBatch:
         """Rollouts of several calls of the reward."""
         trees = [prompt.tree for prompt in sampled]
-        fault = kinds_fault(self.reward, [prompt.scores for prompt in sampled], trees)
+        scores = [prompt.scores for prompt in sampled]
+        fault = kinds_fault(self.reward, scores, trees, REFILLED)
         if fault:
             raise ModelError(fault)
         rollouts = RolloutBatch.of_prompts(sampled)
@@ -107,8 +114,9 @@ def draw_prompts(
 
 
 def _places_without_difference(rollouts: RolloutBatch) -> list[int]:
-    """Prompts all of whose scored responses have the same score."""
-    return sorted(set(rollouts.prompt[rollouts.selected.equal].tolist()))
+    """Prompts of which no response is compared: all have the same score, or too few have one."""
+    compared = set(rollouts.prompt[rollouts.selected.compared].tolist())
+    return [place for place in range(len(rollouts.trees)) if place not in compared]
 
 
 def _with_difference(rollouts: RolloutBatch) -> list[SampledPrompt]:

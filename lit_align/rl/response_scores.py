@@ -13,6 +13,12 @@ from lit_align.rewards import Reward, Scores
 from lit_align.rewards.base import checked_scores
 from lit_align.types import Tree
 
+SPLIT = (
+    "processes that score shares of the prompts cannot join that; give it to all responses, with 0 where it does not "
+    "apply, or let can_split return False"
+)
+"""Why scores of one kind are needed where processes share them, and the remedy."""
+
 
 def shared_scores(reward: Reward, trees: Sequence[Tree], processes: Processes) -> Scores:
     """Scores of all responses of ``trees``, in order, of which each process scores some where the reward permits it.
@@ -28,7 +34,7 @@ def shared_scores(reward: Reward, trees: Sequence[Tree], processes: Processes) -
 
     if reward.can_split():
         split = processes.share(len(trees), score)
-        fault = kinds_fault(reward, split, trees)
+        fault = kinds_fault(reward, split, trees, SPLIT)
         if fault:  # all know it, the first tells it
             raise (ModelError if processes.is_first else OtherProcessFailed)(fault)
         return join_scores(split)
@@ -64,13 +70,16 @@ def split_scores(scores: Scores, trees: Sequence[Tree]) -> list[Scores]:
     return split
 
 
-def kinds_fault(reward: Reward, split: Sequence[Scores], trees: Sequence[Tree]) -> str:
+def kinds_fault(
+    reward: Reward, split: Sequence[Scores], trees: Sequence[Tree], consequence: str
+) -> str:
     """What is wrong with scores that are to be joined, if some trees have a part or token scores that others lack.
 
     Args:
         reward: that gave them, in several calls.
         split: scores of each tree.
         trees: with the sources of their prompts.
+        consequence: why that matters to the caller, and the remedy.
     """
     kinds = [_kinds(scores) for scores in split]
     every, common = set().union(*kinds), set.intersection(*kinds)
@@ -81,8 +90,7 @@ def kinds_fault(reward: Reward, split: Sequence[Scores], trees: Sequence[Tree]) 
     lacks = next(place for place, own in enumerate(kinds) if kind not in own)
     return (
         f"{reward} gave {kind} to the responses to {trees[has].group.source}, and none to those to "
-        f"{trees[lacks].group.source}: processes that score shares of the prompts cannot join that; give it to all "
-        "responses, with 0 where it does not apply, or let can_split return False"
+        f"{trees[lacks].group.source}: {consequence}"
     )
 
 

@@ -250,7 +250,7 @@ class RolloutBatch:
             "objective/eos_rate": self.ended.float(),
         }
         for name, part in self.scores.parts.items():
-            means[f"rewards/{name}"] = part[self.is_scored]
+            means[f"rewards/{name}"] = part[self.is_scored & ~part.isnan()]
         metrics = {name: values.mean().item() for name, values in means.items() if len(values)}
         if len(scores):
             metrics["objective/scores_std"] = scores.std(correction=0).item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def log_samples(rollouts: RolloutBatch, step: int, folder: Path) -> None:
                 "score": rollouts.scores.total[index].item(),
             }
             for name, part in rollouts.scores.parts.items():
-                row[f"rewards/{name}"] = part[index].item()
+                value = part[index].item()
+                row[f"rewards/{name}"] = None if math.isnan(value) else value
             row["kl"] = response_kl[index].item()
             row["tokens"] = int(rollouts.length[index])
             row["ended"] = bool(rollouts.ended[index])

@@ -71,7 +71,7 @@ class Selection:
     Args:
         min_generations: fewest responses to a prompt that the advantage can compare.
         equal_scores: ``keep`` prompts whose responses all have the same score, ``drop`` them, or ``refill`` the
-            iteration with other prompts first.
+            iteration with other prompts first, also for those with too few scores.
         max_refills: times that an iteration is refilled; what is then still without a difference is dropped.
         mask_truncated: leave responses that the limit cut off out of the loss.
 

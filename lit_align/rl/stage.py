@@ -246,7 +246,8 @@ class RL(RLParts):
         self.kl_coefficient = self.kl.adapt(
             self.kl_coefficient, rollout_metrics["objective/kl"], len(rollouts.length)
         )
-        self.diagnostics.observe(rollout_metrics, self.global_step, gold_names(self.reward))
+        golds = gold_names(self.reward, self.advantage.read_parts)
+        self.diagnostics.observe(rollout_metrics, self.global_step, golds)
         metrics = {**rollout_metrics, **update_metrics}
         grad_norm = torch.tensor(metrics.pop("grad_norm"))
         self.log_step(

@@ -79,7 +79,7 @@ class Responder:
     def _decode(self, completion: Completion) -> Answer:
         token_ids = completion.ids[:-1] if completion.ended else completion.ids
         text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
-        return Answer(str(text), completion.ended)
+        return Answer(str(text), completion.ended, completion.ids)
 
     def answer(
         self, prompts: Sequence[Sequence[int]], role: str = "policy", **overrides: Any
@@ -137,7 +137,7 @@ def predict_answers(
         num_generations=best_of.n if best_of else 1,
         prompt_indices=[place for place, _ in numbered],
     )
-    groups = [tree.group for _, tree in numbered]
+    groups = [tree.group._replace(prompt_ids=tree.prompt) for _, tree in numbered]
     if best_of:
         return list(map(prediction_record, groups, best_of.choose(groups, answers)))
     records = []

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from lit_align.errors import ConfigError
 from lit_align.functional.best_of import expected_of_best
 from lit_align.jsonl import write_json
@@ -26,15 +28,19 @@ class Answer(NamedTuple):
     Args:
         text: with leading and trailing blanks.
         ended: whether the model ended it, rather than the token limit.
+        ids: its tokens as they were sampled, with the one that ends it; None if nobody knows them.
     """
 
     text: str
     ended: bool
+    ids: Sequence[int] | None = None
 
 
 @dataclass
 class BestOf:
     """Answer each prompt n times and choose the answer with the highest reward; of equal ones the first.
+
+    An answer that the reward does not score is not chosen; where it scores none of a prompt's, ``answer`` is null.
 
     Args:
         n: answers to each prompt, whose tokens are read once for all of them.
@@ -84,10 +90,14 @@ class BestOf:
         candidates = []
         for group, row in zip(groups, answers, strict=True):
             responses = [as_response(group, answer.text) for answer in row]
-            candidates.append(group._replace(responses=responses))
-        given = checked_scores(self.reward, candidates)
-        totals = given.total.view(-1, self.n).tolist()
-        parts = {name: part.view(-1, self.n).tolist() for name, part in given.parts.items()}
+            ids = tuple(answer.ids for answer in row)
+            candidates.append(group._replace(responses=responses, response_ids=ids))
+        given = checked_scores(self.reward, candidates, may_abstain=True)
+        total = given.total.cpu()
+        if given.scored is not None:
+            total = total.where(given.scored.cpu(), math.nan)
+        totals = self._by_prompt(total)
+        parts = {name: self._by_prompt(part) for name, part in given.parts.items()}
         records = []
         for index, (row, scores) in enumerate(zip(answers, totals, strict=True)):
             record = self._record(row, scores)
@@ -96,11 +106,19 @@ class BestOf:
             records.append(record)
         return records
 
-    def _record(self, answers: Sequence[Answer], scores: list[float]) -> dict[str, Any]:
-        best = max(range(self.n), key=scores.__getitem__)
+    def _by_prompt(self, values: Tensor) -> list[list[float | None]]:
+        """Numbers of the answers to each prompt, ``[prompts][n]``; None for an answer that has none."""
+        rows = values.view(-1, self.n).tolist()
+        return [[None if math.isnan(value) else value for value in row] for row in rows]
+
+    def _record(self, answers: Sequence[Answer], scores: Sequence[float | None]) -> dict[str, Any]:
+        best, highest = None, -math.inf
+        for answer, score in zip(answers, scores, strict=True):
+            if score is not None and (best is None or score > highest):
+                best, highest = answer, score
         record = {
-            "answer": answers[best].text.strip(),
-            "score": scores[best],
+            "answer": None if best is None else best.text.strip(),
+            "score": None if best is None else highest,
             "scores": scores,
             "ended": [answer.ended for answer in answers],
         }
@@ -115,16 +133,25 @@ class BestOf:
             folder: where to write.
             rows: records that `choose` returned, at least one.
         """
-        curve = best_of_curve([row["scores"] for row in rows])
+        scored = [[score for score in row["scores"] if score is not None] for row in rows]
         num_answers = num_cut_off = 0
         for row in rows:
             num_answers += len(row["ended"])
             num_cut_off += row["ended"].count(False)
+        num_unscored = num_answers - sum(map(len, scored))
+        if num_unscored:
+            num_empty = scored.count([])
+            print(
+                f"{num_unscored} of {num_answers} answers were not scored and not chosen; {num_empty} prompts have no "
+                "answer for that"
+            )
+        curve = best_of_curve(scored)
         record = {
             "reward": repr(self.reward),
             "prompts": len(rows),
             "answers": num_answers,
             "cut_off": num_cut_off,
+            "unscored": num_unscored,
             "curve": [point._asdict() for point in curve],
         }
         write_json(folder / "best_of.json", record, ascii_only=True)
@@ -134,7 +161,8 @@ class BestOf:
                 f"{num_cut_off} of {num_answers} answers were cut off by max_new_tokens and scored as they are; raise "
                 "it if they are many"
             )
-        _plot_curve(curve, type(self.reward).__name__, folder / "best_of.png")
+        if curve:
+            _plot_curve(curve, type(self.reward).__name__, folder / "best_of.png")
 
 
 class BestOfPoint(NamedTuple):
@@ -161,7 +189,7 @@ def best_of_curve(scores: Sequence[Sequence[float]]) -> list[BestOfPoint]:
         \mathrm{KL} \le \log n - \frac{n-1}{n}
 
     Args:
-        scores: ``[prompts][N]``, at least one prompt.
+        scores: of the answers to each prompt, ``[prompts][N]``; a prompt with fewer than n is left out of the mean.
 
     Example:
         Of 1, 2 and 6 the pairs are (1, 2), (1, 6) and (2, 6): their best are 2, 6 and 6. A bound is log 2 - 1/2.
@@ -169,11 +197,11 @@ def best_of_curve(scores: Sequence[Sequence[float]]) -> list[BestOfPoint]:
         >>> [(n, round(reward, 3), round(kl, 3)) for n, reward, kl in best_of_curve([[2.0, 6.0, 1.0]])]
         [(1, 3.0, 0.0), (2, 4.667, 0.193), (3, 6.0, 0.432)]
     """
-    num_answers = len(scores[0])
-    sizes = [2**k for k in range(num_answers.bit_length())]
+    num_answers = max(map(len, scores))
+    sizes = {2**k for k in range(num_answers.bit_length())}
     points = []
-    for n in sorted({*sizes, num_answers}):
-        expected = [expected_of_best(row, row, n) for row in scores]
+    for n in sorted({*sizes, num_answers} - {0}):
+        expected = [expected_of_best(row, row, n) for row in scores if len(row) >= n]
         bound = math.log(n) - (n - 1) / n
         points.append(BestOfPoint(n, sum(expected) / len(expected), bound))
     return points

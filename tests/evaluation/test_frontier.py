@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.optimize import curve_fit, minimize_scalar
 
+from lit_align.cli.frontier_runs import Rewards, read_frontier_run
 from lit_align.cli.main import main
 from lit_align.errors import ConfigError, DataError
 from lit_align.evaluation.frontier import (
@@ -19,6 +20,7 @@ from lit_align.evaluation.frontier import (
 )
 from lit_align.rewards import Reward, Scores
 from lit_align.rewards.base import response_text
+from lit_align.rewards.pattern import Pattern
 from tests.rl.on_policy import rl_arguments, write_prompts
 from tests.stages.runs import arguments, write_pairs
 
@@ -156,12 +158,27 @@ def test_gold_of_answers_that_were_kept_is_computed(runs):
     assert [point["gold"] for point in figures["runs"][0]["points"]] == [0.5, 0.0]
 
 
+def test_answers_without_a_score_or_gold_are_left_out(tmp_path):
+    scores = {"source": "a:1", "prompt": "?", "scores": [1.0, None, 2.0, 0.0]}
+    rows = [
+        {**scores, "rewards": {"Pattern": [3.0, 9.0, 5.0, None]}},
+        {**scores, "scores": [None] * 4, "rewards": {"Pattern": [1.0] * 4}},
+    ]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    points = read_frontier_run(str(tmp_path), Rewards(Pattern("e"), None), None).points
+    assert [(point.label, point.proxy, point.gold) for point in points] == [
+        ("n = 1", 1.5, 4.0),
+        ("n = 2", 2.0, 5.0),
+    ]
+    path.write_text(json.dumps(rows[1]) + "\n")
+    with pytest.raises(DataError, match="no answer with both a score and Pattern"):
+        read_frontier_run(str(tmp_path), Rewards(Pattern("e"), None), None)
+
+
 def test_what_lacks_gold_is_refused_with_the_remedy(runs):
     with pytest.raises(SystemExit):
         main(["evaluate", "frontier", "--runs", str(runs / "dpo/0"), *GOLD])
-    from lit_align.cli.frontier_runs import Rewards, read_frontier_run
-    from lit_align.rewards.pattern import Pattern
-
     rewards = Rewards(Pattern("e"), None)
     with pytest.raises(
         ConfigError, match="recorded no Pattern beside its KL; train or predict with Weighted"

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lit_align.errors import ConfigError, DataError
+from lit_align.models.load import Base, load_tokenizer
 from lit_align.rewards import Group
 from lit_align.rewards.code_tests import CodeTests
 from lit_align.rewards.cosine_length import CosineLength
@@ -56,6 +57,19 @@ def test_length_and_repetition_are_those_of_trl_on_sampled_tokens():
     assert (bounds.min_value_wrong, bounds.max_value_wrong) == CosineLength(Pattern("owl"), 8).wrong
     assert cosine[0].item() == pytest.approx(0.5 + 0.25 * (1 + math.cos(7 / 8 * math.pi)))
     assert cosine[1].item() == 0.5
+
+
+def test_length_and_repetition_count_in_one_unit_whoever_wrote_a_response(tiny):
+    """A reference answer has no sampled tokens: beside some that have, it is not counted in words."""
+    tokenizer = load_tokenizer(Base(str(tiny), "none", "float32"))
+    text = "An owl, an owl, an owl!"
+    ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    assert len(ids) != len(text.split())
+    mixed = Group("", [text, text], response_ids=[None, ids])
+    for reward in (CosineLength(Pattern("owl"), max_length=100), Repetition(n=2)):
+        reward.attach(None, tokenizer)
+        reference, sampled = reward([mixed]).total.tolist()
+        assert reference == sampled == reward([Group("", [text])]).total.item() != 0
 
 
 def code(*responses, tests):

@@ -1,15 +1,22 @@
 """A gold reward of weight 0: drawn beside the score, and named when the two part, and only then."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
+from lit_align.advantages.gdpo import GDPO
+from lit_align.rewards import Reward, Scores
+from lit_align.rewards.cosine_length import CosineLength
 from lit_align.rewards.length import Length
 from lit_align.rewards.pattern import Pattern
 from lit_align.rewards.weighted import Weighted
 from lit_align.rl.diagnostics import RunDiagnostics
 from lit_align.rl.gold_reward import GoldPoint, find_parting, gold_names
+from lit_align.rl.rollouts import RolloutBatch
+from lit_align.types import Group, Tree
 
 ITERATIONS = 60
 
@@ -76,6 +83,48 @@ def test_gold_is_what_has_weight_zero():
     rewards = [Pattern("a"), Length(max_words=2), Pattern("b")]
     assert gold_names(Weighted(rewards, [1.0, 0.0, 0.0])) == ("Length", "Pattern2")
     assert gold_names(Weighted(rewards, [1.0, 0.5, 0.1])) == gold_names(Pattern("a")) == ()
+
+
+def test_gold_has_the_name_of_a_reward_before_any_part_of_another():
+    reward = Weighted([CosineLength(Pattern("owl"), 4), Pattern("bat")], [1.0, 0.0])
+    scores = reward([Group("", ["a bat", "an owl"])])
+    (gold,) = gold_names(reward)
+    assert scores.parts[gold].tolist() == [1.0, 0.0]
+    assert scores.parts["Pattern0"].tolist() == [0.0, 1.0]
+    assert set(scores.parts) == {"CosineLength", "Pattern0", "Pattern"}
+
+
+def test_what_the_advantage_learns_from_is_no_gold():
+    reward = Weighted([Pattern("a"), Length(max_words=2)], [1.0, 0.0])
+    assert gold_names(reward, GDPO({"Length": 1.0, "Pattern": 0.0}).read_parts) == ()
+
+
+@dataclass(frozen=True)
+class Unsure(Reward):
+    """Scores what has an e."""
+
+    def __call__(self, groups):
+        texts = [text for group in groups for text in group.responses]
+        scored = torch.tensor(["e" in text for text in texts])
+        return Scores(torch.full((len(texts),), 3.0), {"odd": torch.ones(len(texts))}, None, scored)
+
+
+def test_gold_that_abstains_changes_nothing_that_is_learned():
+    groups = [Group("", ["owl", "eagle", "bat"])]
+    scores = Weighted([Pattern("b"), Unsure()], [1.0, 0.0])(groups)
+    assert scores.scored is None
+    assert scores.total.tolist() == [0.0, 0.0, 1.0]
+    for name, value in (("Unsure", 3.0), ("odd", 1.0)):
+        assert scores.parts[name].isnan().tolist() == [True, False, True]
+        assert scores.parts[name][1] == value
+    tree = Tree([1], [[1], [2], [3]], [], groups[0])
+    ended, logps = torch.ones(3, dtype=torch.bool), torch.zeros(3, 1)
+    rollouts = RolloutBatch([tree], groups, ended, logps, scores)
+    for name in ("old_logps", "ref_logps", "entropy", "rewards", "advantages"):
+        rollouts.tokens[name] = torch.zeros(3, 1)
+    metrics = rollouts.metrics(0.0, False)
+    assert metrics["rewards/Unsure"] == 3.0
+    assert metrics["rewards/Pattern"] == pytest.approx(1 / 3)
 
 
 def test_both_are_drawn(tmp_path):

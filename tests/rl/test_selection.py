@@ -1,10 +1,12 @@
 """Responses that are left out: not scored, cut off, or of a prompt whose scores are all equal."""
 
 from dataclasses import dataclass
+from typing import ClassVar, get_type_hints
 
 import pytest
 import torch
 
+from lit_align.advantages import Advantage, Rollouts
 from lit_align.advantages.gdpo import GDPO
 from lit_align.advantages.grpo import GRPO
 from lit_align.advantages.reinforce import Reinforce
@@ -21,7 +23,8 @@ from lit_align.rewards.length import Length
 from lit_align.rewards.weighted import Weighted
 from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
-from lit_align.rl.refill import draw_prompts
+from lit_align.rl.refill import Refill, draw_prompts
+from lit_align.rl.rollouts import RolloutBatch
 from lit_align.rl.selection import Selection
 from lit_align.rl.stage import RL
 from lit_align.testing import check_reward
@@ -173,6 +176,55 @@ def test_a_draw_repeats_no_prompt():
     assert TREES[1].prompt not in [tree.prompt for tree in drawn]
 
 
+def scored_rollouts(*rows):
+    """Rollouts of two responses to each prompt, which starts with the first number of its row: their scores."""
+    trees = [Tree([row[0]], [[1], [2]], [], Group("", [])) for row in rows]
+    scores = torch.tensor([score for row in rows for score in row[1:]])
+    rollouts = RolloutBatch(
+        trees,
+        [tree.group for tree in trees],
+        torch.ones(len(scores), dtype=torch.bool),
+        torch.zeros(len(scores), 1),
+        Scores(scores, scored=~scores.isnan()),
+    )
+    select(rollouts)
+    return rollouts
+
+
+def select(rollouts):
+    rollouts.selected = Selection(2, "refill").select(
+        rollouts.scores.total, rollouts.scores.scored, rollouts.ended, rollouts.prompt
+    )
+
+
+def refill(sample, attempts=1):
+    spare = [Tree([40], [], [], Group("", []))]
+    return Refill(spare, attempts, 0, sample, select, Length(max_words=3))
+
+
+def test_a_prompt_without_a_score_is_no_useful_one():
+    """Neither in the place of another, nor in its own: it teaches nothing, as equal scores do."""
+    nan = float("nan")
+    rollouts, count = refill(lambda *_: scored_rollouts((40, nan, nan)))(
+        scored_rollouts((10, 1.0, 1.0), (20, 0.0, 1.0)), 0
+    )
+    assert (count, [tree.prompt for tree in rollouts.trees]) == (0, [[10], [20]])
+    rollouts, count = refill(lambda *_: scored_rollouts((40, 0.0, 1.0)))(
+        scored_rollouts((10, nan, 1.0), (20, 0.0, 1.0)), 0
+    )
+    assert (count, [tree.prompt for tree in rollouts.trees]) == (1, [[40], [20]])
+
+
+def test_scores_of_two_kinds_are_refused_with_a_remedy_of_one_process():
+    def sample(spare, attempt):
+        rollouts = scored_rollouts((40, 0.0, 1.0))
+        rollouts.scores = rollouts.scores._replace(parts={"odd": torch.zeros(2)})
+        return rollouts
+
+    with pytest.raises(ModelError, match=r"gave a part 'odd' .* set equal_scores to drop$"):
+        refill(sample)(scored_rollouts((10, 1.0, 1.0), (20, 0.0, 1.0)), 0)
+
+
 def test_a_reward_may_read_the_tokens(module):
     module.reward, module.selection = Unsure(reads="ids"), Selection(2)
     rollouts = module.experience_builder().sample(TREES, 0)
@@ -203,6 +255,18 @@ def test_a_response_that_one_reward_leaves_out_is_out():
             {"advantage": GDPO({"Length": 1.0}), "kl": KLControl(0.0), "reward_clip": 1.0},
             "reward_clip changes the total reward",
         ),
+        (
+            {
+                "advantage": TopEntropy(GDPO({"Length": 1.0})),
+                "kl": KLControl(0.0),
+                "reward_clip": 1.0,
+            },
+            "reward_clip changes the total reward, and TopEntropy reads the parts",
+        ),
+        (
+            {"advantage": GDPO({"Length": 1.0}), "kl": KLControl(0.0), "equal_scores": "drop"},
+            "equal_scores is drop and looks at the total reward",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(tiny, settings, says):
@@ -210,6 +274,65 @@ def test_settings_that_contradict_each_other_are_refused(tiny, settings, says):
     parts = {"objective": PPO(), "reward": Length(max_words=3), "critic": Critic()}
     with pytest.raises(ConfigError, match=says):
         RL(base=Base(str(tiny), "none"), lora=Lora(r=4), **parts, **settings)
+
+
+def test_around_another_estimator_all_that_it_asks_for_is_kept():
+    """What is not passed on is decided here: no critic, the policy always, and it whitens itself."""
+    names = {name for name, kind in get_type_hints(Advantage).items() if "ClassVar" in str(kind)}
+    names |= {name for name, value in vars(Advantage).items() if isinstance(value, property)}
+    passed_on = names - {"needs_critic", "needs_policy"}
+    assert {"reads_rewards", "read_parts", "needs_teacher"} <= passed_on
+
+    @dataclass(frozen=True)
+    class Demanding(GDPO):
+        min_generations: ClassVar[int] = 5
+        needs_teacher: ClassVar[bool] = True
+
+    inner = Demanding({"Length": 1.0})
+    for name in passed_on:
+        assert getattr(inner, name) != getattr(Advantage, name)
+        assert getattr(TopEntropy(inner), name) == getattr(inner, name), name
+
+
+def rollouts_with(parts, totals=None):
+    """Rollouts of single tokens, eight to a prompt."""
+    values = next(iter(parts.values())) if totals is None else totals
+    rewards = values[:, None]
+    prompt = torch.arange(len(values)) // 8
+    mask = torch.ones_like(rewards, dtype=torch.bool)
+    return Rollouts(rewards, mask, prompt, 0 * rewards, torch.tensor(0.0), parts)
+
+
+def test_nothing_is_learned_from_rounding():
+    """The scores to each prompt are equal: no advantage, however the mean of equal numbers is rounded."""
+    scores = torch.tensor([0.7] * 8 + [1.0] * 8)
+    six = torch.tensor([0.1] * 6)
+    assert not GDPO({"Length": 1.0})(rollouts_with({"Length": scores})).any()
+    for estimator in (GRPO(), RLOO(), GDPO({"Length": 1.0})):
+        assert not estimator(rollouts_with({"Length": six})).any()
+        assert not estimator(rollouts_with({"Length": 1e4 * scores})).any()
+
+
+def test_parts_that_gdpo_cannot_read_are_refused():
+    parts = {"Length": torch.ones(8), "Gold": torch.tensor([float("nan")] * 4 + [1.0] * 4)}
+    assert not GDPO({"Length": 1.0, "Gold": 0.0})(rollouts_with(parts)).any()
+    with pytest.raises(
+        ConfigError, match="'Gold', which did not score all responses and has weight 0"
+    ):
+        GDPO({"Length": 1.0, "Gold": 1.0})(rollouts_with(parts))
+
+
+def test_scores_by_token_that_gdpo_would_ignore_are_refused(module):
+    usual, scores = module.advantage, torch.arange(12.0)
+    module.advantage = GDPO({"Length": 1.0})
+    try:
+        rollouts = module.experience_builder().sample_once(TREES, 0)
+        tokens = torch.ones(int(rollouts.length.sum()))
+        rollouts.scores = Scores(scores, {"Length": scores}, tokens)
+        with pytest.raises(ConfigError, match="scores by token, and GDPO reads the parts"):
+            module.estimate_advantages(rollouts)
+    finally:
+        module.advantage = usual
 
 
 def test_the_uncertain_tokens_learn_alone(module):

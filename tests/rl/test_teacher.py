@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lit_align.advantages.reverse_kl import ReverseKL
+from lit_align.advantages.top_entropy import TopEntropy
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import ConfigError, DataError, ModelError
 from lit_align.models.adapter_files import save_adapter
@@ -13,6 +14,7 @@ from lit_align.objectives.policy_gradient import PolicyGradient
 from lit_align.rewards import Reward, Scores
 from lit_align.rewards.pattern import Pattern
 from lit_align.rewards.teacher import Teacher
+from lit_align.rewards.weighted import Weighted
 from lit_align.rl.kl_control import KLControl
 from lit_align.types import Group
 from tests.rl.on_policy import OfflineRL, stage
@@ -30,9 +32,7 @@ class Second(Reward):
 @pytest.fixture(scope="module")
 def module(tiny):
     """A policy that has left its reference."""
-    made = stage(
-        tiny, Pattern("a"), ReverseKL(), cls=OfflineRL, max_new_tokens=5, num_generations=3
-    )
+    made = stage(tiny, Teacher(), ReverseKL(), cls=OfflineRL, max_new_tokens=5, num_generations=3)
     made.objective, made.kl = PolicyGradient(), KLControl(0.0)
     made.kl_coefficient = 0.0
     made.configure_model()
@@ -133,6 +133,39 @@ def test_steps_lower_the_divergence_from_the_teacher(module):
 def test_a_teacher_without_a_lesson_is_refused(settings, says):
     with pytest.raises(ConfigError, match=says):
         Teacher(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"reward": Pattern("a")}, r"reward is Pattern\(.*set reward to Teacher"),
+        ({"reward": Weighted([Pattern("a")], [1.0])}, "set reward to Teacher"),
+        (
+            {"reward": Weighted([Teacher(), Pattern("a")], [0.5, 1.0])},
+            r"divided by its deviation, is 0\.5",
+        ),
+        (
+            {"reward": Weighted([Teacher(), Pattern("a")], [1.0, 1.0], deviations=[4.0, 1.0])},
+            r"divided by its deviation, is 0\.25",
+        ),
+        ({"whiten_rewards": True}, "set whiten_rewards to false"),
+        (
+            {"advantage": TopEntropy(ReverseKL()), "reward": Pattern("a")},
+            "TopEntropy compares the policy with a teacher",
+        ),
+    ],
+)
+def test_what_reverse_kl_cannot_compare_is_refused(settings, says, tiny):
+    settings = {"reward": Teacher(), "advantage": ReverseKL(), **settings}
+    with pytest.raises(ConfigError, match=says):
+        stage(tiny, max_new_tokens=4, **settings)
+
+
+def test_a_teacher_may_have_a_reward_beside_it(tiny):
+    for weights in ([1.0, 0.3], [0.5, 0.5]):
+        parts = [Teacher(), Pattern("a") if weights[0] == 1 else Teacher(column="answer")]
+        reward = Weighted(parts, weights)
+        assert stage(tiny, reward, ReverseKL(), max_new_tokens=4).reward is reward
 
 
 def test_rows_without_a_lesson_are_refused(module):

@@ -14,6 +14,7 @@ from lit_align.errors import ModelError
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.rewards.base import Reward, response_text
 from lit_align.rewards.length import Length
+from lit_align.rewards.weighted import Weighted
 from lit_align.stages.best_of import Answer, BestOf, best_of_curve
 from lit_align.types import Group, Scores
 from tests.stages.runs import arguments, folder_of, start, write_pairs
@@ -85,6 +86,43 @@ def test_a_score_that_is_no_number_is_no_best():
         BestOf(2, Lost()).choose(
             [Group("?", [], source="rows:1")], [[Answer("a", True), Answer("b", True)]]
         )
+
+
+class Unsure(Reward):
+    """Scores what has an e, by its tokens."""
+
+    def __call__(self, groups):
+        texts = [response_text(response) for group in groups for response in group.responses]
+        sizes = [float(len(ids)) for group in groups for ids in group.response_ids]
+        return Scores(torch.tensor(sizes), scored=torch.tensor(["e" in text for text in texts]))
+
+
+def test_what_is_not_scored_is_not_chosen(tmp_path, capsys):
+    answers = [
+        [Answer("owl", True, [1, 2, 3]), Answer("bee", True, [4, 2]), Answer("eagle", True, [2])],
+        [Answer("owl", True, [1, 2]), Answer("bat", True, [5, 2]), Answer("cat", False, [6])],
+    ]
+    best_of = BestOf(3, Unsure())
+    records = best_of.choose([Group("A bird?", []), Group("Another?", [])], answers)
+    assert [(row["answer"], row["score"]) for row in records] == [("bee", 2.0), (None, None)]
+    assert [row["scores"] for row in records] == [[None, 2.0, 1.0], [None] * 3]
+    best_of.report(tmp_path, records)
+    assert (
+        "4 of 6 answers were not scored and not chosen; 1 prompts have no"
+        in capsys.readouterr().out
+    )
+    told = json.loads((tmp_path / "best_of.json").read_text())
+    assert told["unscored"] == 4
+    assert [(point["n"], point["reward"]) for point in told["curve"]] == [(1, 1.5), (2, 2.0)]
+    best_of.report(tmp_path, records[1:])
+    assert json.loads((tmp_path / "best_of.json").read_text())["curve"] == []
+
+
+def test_gold_that_abstains_chooses_as_without_it():
+    answers = [[Answer("owl", True, [1]), Answer("bee bee", True, [2])]]
+    both = Weighted([Length(max_words=1), Unsure()], [1.0, 0.0])
+    [record] = BestOf(2, both).choose([Group("A bird?", [])], answers)
+    assert (record["answer"], record["rewards"]["Unsure"]) == ("owl", [None, 1.0])
 
 
 def test_the_best_of_each_prompt_is_kept(whole):
