@@ -59,6 +59,9 @@ class CosineLength(Reward):
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         self.reward.attach(adapters, tokenizer)
 
+    def trained_prompts(self) -> frozenset[str]:
+        return self.reward.trained_prompts()
+
     def can_split(self) -> bool:
         return self.reward.can_split()
 
