@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -125,6 +126,24 @@ def _noting(
         handler(number, frame)
 
     return note
+
+
+@contextmanager
+def keep_time_limit() -> Iterator[None]:
+    """Set the limit of the call under way again after code that sets and clears the process's alarm itself.
+
+    Within that code the limit does not end anything; what has passed of it counts.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not (_Limit.active and is_main):
+        yield
+        return
+    left, _ = signal.getitimer(signal.ITIMER_REAL)
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - start), 1e-6))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lit_align.errors import ConfigError, PluginError
-from lit_align.plugin_calls import call_plugin, set_plugin_timeout
+from lit_align.plugin_calls import call_plugin, keep_time_limit, set_plugin_timeout
 from tests.stages.runs import arguments, write_pairs
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +89,19 @@ def test_a_call_within_a_call_has_the_outer_limit(limit):
 
     with pytest.raises(PluginError, match="MyReward"):
         call(outer)
+
+
+def test_code_that_uses_the_alarm_leaves_the_limit(limit):
+    def uses_the_alarm():
+        with keep_time_limit():
+            signal.alarm(5)
+            signal.alarm(0)
+        time.sleep(20)
+
+    start = time.monotonic()
+    with pytest.raises(PluginError, match="took longer than plugin_timeout"):
+        call(uses_the_alarm)
+    assert time.monotonic() - start < 15
 
 
 def test_a_limit_is_positive():

@@ -59,6 +59,9 @@ class Discriminator(Feedback):
         self.reward.attach(adapters, tokenizer)
         self.gold.attach(adapters, tokenizer)
 
+    def trained_prompts(self) -> frozenset[str]:
+        return self.reward.trained_prompts()
+
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
         gold_results = self.gold(groups[: self.label_budget], "pairs")
         labelled = [result.group for result in gold_results if result.group is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,9 +12,10 @@ import torch
 from lit_align import Register, hookimpl
 from lit_align.errors import ConfigError
 from lit_align.feedback import Feedback
-from lit_align.feedback.base import pair_probabilities
+from lit_align.feedback.base import IndexPair, pair_probabilities
 from lit_align.feedback.checked_results import checked_results
 from lit_align.rewards import Group, Reward, Scores
+from lit_align.rewards.base import response_text
 from lit_align.types import LabelKind
 
 if TYPE_CHECKING:
@@ -27,14 +29,14 @@ class Tournament(Reward):
 
     .. math:: r_i = \frac{1}{n_i} \sum_{j \ne i} \big(2 P(i \succ j) - 1\big)
 
-    n is the number of its comparisons; a response without one is not scored. All pairs of K responses are compared:
-    K (K - 1) / 2 comparisons, which cost a judge with ``swap`` two questions each.
+    n is the number of its comparisons; a response without one is not scored, and equal texts are a tie. All pairs of K
+    responses are compared: K (K - 1) / 2 comparisons, which cost a judge with ``swap`` two questions each.
 
     Args:
         feedback: who compares, such as ``Judge``.
 
     Raises:
-        ConfigError: if the feedback gives no comparisons of given responses.
+        ConfigError: if the feedback gives no comparisons of given responses, or learns between its answers.
 
     Example:
         >>> from lit_align.feedback.from_reward import FromReward
@@ -53,8 +55,17 @@ class Tournament(Reward):
                 f"{type(self.feedback).__name__} does not compare given responses; use Judge or another source of pairs"
             )
 
+        if type(self.feedback).state is not Feedback.state:
+            raise ConfigError(
+                f"{type(self.feedback).__name__} learns from what it is asked, and a reward is asked in validation too "
+                "and kept in no checkpoint; use Judge, or FromReward of its reward model"
+            )
+
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         self.feedback.attach(adapters, tokenizer)
+
+    def trained_prompts(self) -> frozenset[str]:
+        return self.feedback.trained_prompts()
 
     def can_split(self) -> bool:
         return self.feedback.can_split()
@@ -65,13 +76,25 @@ class Tournament(Reward):
         scored: list[bool] = []
         for group, result in zip(groups, results, strict=True):
             outcomes: list[list[float]] = [[] for _ in group.responses]
+            equal = _equal_pairs(group)
             for (i, j), probability in pair_probabilities(group, result).items():
+                if (i, j) in equal:
+                    continue
                 outcomes[i].append(2 * probability - 1)
                 outcomes[j].append(1 - 2 * probability)
+            for i, j in equal:
+                outcomes[i].append(0.0)
+                outcomes[j].append(0.0)
             for own in outcomes:
                 scores.append(sum(own) / max(len(own), 1))
                 scored.append(bool(own))
         return Scores(torch.tensor(scores), scored=torch.tensor(scored))
+
+
+def _equal_pairs(group: Group) -> set[IndexPair]:
+    """Pairs of responses with the same text, of which a source need give no verdict."""
+    texts = [response_text(response) for response in group.responses]
+    return {(i, j) for i, j in combinations(range(len(texts)), 2) if texts[i] == texts[j]}
 
 
 @hookimpl

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lit_align.errors import ModelError
+from lit_align.errors import DataError, ModelError
 from lit_align.plugin_calls import call_plugin
 from lit_align.plugin_contracts import scores_fault
 from lit_align.types import Group, Scores, Text
@@ -52,17 +52,23 @@ class Reward(ABC):
         """
 
 
-def checked_scores(reward: Reward, groups: Sequence[Group], may_abstain: bool = False) -> Scores:
+def checked_scores(
+    reward: Reward,
+    groups: Sequence[Group],
+    may_abstain: bool = False,
+    reads_tokens: bool = False,
+) -> Scores:
     """The scores of ``reward`` for ``groups``: one finite number for each response.
 
     Args:
         reward: to ask.
         groups: with their responses.
         may_abstain: whether the caller leaves out responses that are not scored, whose total is 0 here.
+        reads_tokens: whether the caller reads the scores of tokens; without them the totals are not all of the reward.
 
     Raises:
-        ModelError: if it returns no score for each response, or one that is not finite, or leaves one unscored where
-            that is not possible.
+        ModelError: if it returns no score for each response, or one that is not finite, or leaves one unscored or
+            scores tokens where that is not possible.
         PluginError: if the reward ends the process or takes too long.
     """
     scores = call_plugin(reward, reward, groups)
@@ -70,6 +76,11 @@ def checked_scores(reward: Reward, groups: Sequence[Group], may_abstain: bool = 
     fault = scores_fault(reward, scores, len(responses))
     if fault:
         raise ModelError(fault)
+    if scores.tokens is not None and not reads_tokens:
+        raise ModelError(
+            f"{reward} scores each token, and here a response needs one score; only RL learns from scores of tokens: "
+            "use a reward that scores responses"
+        )
     if scores.scored is not None:
         if not may_abstain:
             _require_scored(reward, scores.scored, responses)
@@ -139,3 +150,47 @@ def response_text(response: Text) -> str:
     if isinstance(response, str):
         return response
     return "\n".join(message["content"] for message in response if message["role"] == "assistant")
+
+
+def column_text(group: Group, column: str) -> str:
+    """What a row has in a column that a prompt shows: text, a number, or the assistant's messages; empty for nothing.
+
+    Raises:
+        DataError: if it is something else.
+
+    Example:
+        >>> turns = [{"role": "assistant", "content": "Four."}]
+        >>> row = Group("", [], extra={"a": turns, "b": 0, "c": None})
+        >>> [column_text(row, name) for name in "abcd"]
+        ['Four.', '0', '', '']
+    """
+    value = group.extra.get(column)
+    if value is None:
+        return ""
+    if isinstance(value, str | int | float):
+        return str(value)
+    if _has_assistant_turn(value):
+        return response_text(value)
+    raise DataError(
+        f"the column {column!r} of {group.source} is {value!r}; it is a text, a number, or messages of which the "
+        "assistant's are read; name another column, or give it text"
+    )
+
+
+def answer_after(marker: str, text: str) -> str:
+    """What follows the last marker in a reference answer; all of it where the marker is missing or empty.
+
+    Example:
+        >>> answer_after("####", "3 + 4 = 7 #### 7"), answer_after("", "7")
+        ('7', '7')
+    """
+    return (text.rpartition(marker)[2] if marker else text).strip()
+
+
+def _has_assistant_turn(value: object) -> bool:
+    """Whether a value is a list of messages, of which the assistant has written some."""
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        return False
+    if not all(isinstance(turn.get("content"), str) for turn in value):
+        return False
+    return any(turn.get("role") == "assistant" for turn in value)

@@ -1,4 +1,4 @@
-"""Run a program that nobody has read: in a process of its own, bounded in time, memory and files, without network."""
+"""Run a program that nobody has read: in a process of its own, bounded in time and memory, without network."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ program that exits early, with whatever status, has not come to its end."""
 
 @dataclass(frozen=True)
 class CodeSandbox:
-    """Limits of a program. They bound accidents, not a program that means harm.
+    """Limits of a program. They bound accidents, not a program that means harm: it may write the files of its user.
 
     Args:
         seconds: of computing that a program may take.

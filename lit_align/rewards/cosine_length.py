@@ -60,6 +60,9 @@ class CosineLength(Reward):
         self.reward.attach(adapters, tokenizer)
         self.__dict__["tokenizer"] = tokenizer
 
+    def trained_prompts(self) -> frozenset[str]:
+        return self.reward.trained_prompts()
+
     def can_split(self) -> bool:
         return self.reward.can_split()
 

@@ -9,7 +9,7 @@ import torch
 from lit_align import Register, hookimpl
 from lit_align.errors import DataError
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import response_text
+from lit_align.rewards.base import answer_after, column_text, response_text
 
 NUMBER = re.compile(r"(?:(?<!\d)-)?\d[\d,]*\.?\d*")  # 9-7 contains no -7
 
@@ -20,7 +20,8 @@ class LastNumber(Reward):
 
     Args:
         column: of the data, with the reference answer.
-        after: the answer is what follows this marker in the column; all of it where the marker is missing.
+        after: the answer is what follows this marker in the column; all of it where the marker is missing or
+            empty.
 
     Raises:
         DataError: at a prompt whose row has no number there.
@@ -37,7 +38,7 @@ class LastNumber(Reward):
     def __call__(self, groups: Sequence[Group]) -> Scores:
         is_correct = []
         for group in groups:
-            answer = str(group.extra.get(self.column, "")).rpartition(self.after)[2]
+            answer = answer_after(self.after, column_text(group, self.column))
             target = _last_number(answer)
             if target is None:
                 raise DataError(

@@ -13,7 +13,7 @@ from lit_align.errors import ConfigError, DataError
 from lit_align.judges.base import JudgeModel, Reply, format_prompt, load_template
 from lit_align.plugin_contracts import replies_fault, require_contract
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import response_text
+from lit_align.rewards.base import column_text, response_text
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
@@ -26,7 +26,7 @@ class Criterion(NamedTuple):
     Args:
         text: what holds of a good answer; of a bad one where the weight is negative.
         weight: how much it counts.
-        must: whether an answer of which it does not hold gets 0 in all.
+        must: whether an answer of which it does not hold gets 0 at most; its weight is then not negative.
     """
 
     text: str
@@ -39,7 +39,7 @@ class Rubric(Reward):
     r"""Weighted share of the criteria that hold of a response, by a judge's probability of Yes to each.
 
     .. math:: r = \frac{\sum_k w_k P_k(\text{Yes})}{\sum_{w_k > 0} w_k}, \quad
-        r = 0 \text{ where } P_k(\text{Yes}) < \tfrac{1}{2} \text{ of a criterion that must hold}
+        \min(r, 0) \text{ where } P_k(\text{Yes}) < \tfrac{1}{2} \text{ of a criterion that must hold}
 
     With ``reference`` and the criterion "It says what the correct answer says." it is a reward from reference answers.
     A response is not scored if one of the judge's replies cannot be read.
@@ -55,7 +55,7 @@ class Rubric(Reward):
 
     Raises:
         ConfigError: if there is neither a column nor a criterion.
-        DataError: at a row whose column has no criteria, or that lacks the reference.
+        DataError: at a row whose column has no criteria, or a fault that must hold, or that lacks the reference.
     """
 
     model: JudgeModel
@@ -96,7 +96,7 @@ class Rubric(Reward):
         template, prompt = load_template(self.template), format_prompt(group.prompt)
         reference = ""
         if self.reference is not None:
-            reference = str(group.extra.get(self.reference) or "")
+            reference = column_text(group, self.reference)
             if not reference:
                 raise DataError(
                     f"{group.source} has nothing in its column {self.reference!r}; name another as reference"
@@ -142,7 +142,15 @@ def _criterion(entry: Any, source: str) -> Criterion:
         raise DataError(
             f"a criterion of {source} is {entry!r}; it is a text, or has text, weight and must"
         )
-    return Criterion(entry["text"], float(entry.get("weight", 1.0)), bool(entry.get("must", False)))
+    criterion = Criterion(
+        entry["text"], float(entry.get("weight", 1.0)), bool(entry.get("must", False))
+    )
+    if criterion.must and criterion.weight < 0:
+        raise DataError(
+            f"a criterion of {source} is {entry!r}: a fault, with a weight below 0, that must hold; leave out must, or "
+            "say what must hold instead"
+        )
+    return criterion
 
 
 def _score(rubric: Sequence[Criterion], replies: Sequence[Reply]) -> float | None:
@@ -164,7 +172,9 @@ def _score(rubric: Sequence[Criterion], replies: Sequence[Reply]) -> float | Non
         holds = reply.probabilities[0]
         total += criterion.weight * holds
         fails |= criterion.must and holds < 0.5
-    return 0.0 if fails else total / sum(max(criterion.weight, 0.0) for criterion in rubric)
+    if fails:  # a fault still counts, so that to meet the criterion is never worth less
+        total = min(total, 0.0)
+    return total / sum(max(criterion.weight, 0.0) for criterion in rubric)
 
 
 @hookimpl

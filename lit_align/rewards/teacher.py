@@ -6,6 +6,7 @@ a solution that it has found and what was wrong with its answer (SDPO: https://a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -26,20 +27,27 @@ from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.models.lora import Lora
 from lit_align.models.tree_forward import TreeForward
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import checked_scores, response_text
+from lit_align.rewards.base import checked_scores, column_text, response_text
 from lit_align.types import Text, Tree
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 
+NO_LESSON = (
+    "the teacher is the reference, the policy as the run began, and is shown nothing: it teaches nothing but the way "
+    "back from what another reward has taught; name a column or solved_by, or role other with an adapter or a base"
+)
+
+
 class LoadedTeacher(NamedTuple):
-    """The teacher in memory: its role among the adapters of a base, its tokenizer, and its forward pass."""
+    """The teacher in memory: role among a base's adapters, tokenizer and forward pass; the policy's tokenizer."""
 
     adapters: AdapterSet
     role: str
     tokenizer: PreTrainedTokenizerBase
     tree_forward: TreeForward
+    policy_tokenizer: PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,8 @@ class Teacher(Reward):
     ``template``; otherwise the prompt itself.
 
     Args:
-        role: who teaches: ``reference``, the policy as the run began; ``policy`` itself; or ``other``: ``adapter``, or
-            ``base``.
+        role: who teaches: ``reference``, the policy as the run began, which alone and shown nothing teaches nothing;
+            ``policy`` itself; or ``other``: ``adapter``, or ``base``.
         adapter: folder of an adapter on the policy's base.
         base: another model with the same vocabulary, in 4 bits unless it says otherwise.
         column: of the data, with what the teacher alone is shown: a demonstration, a solution, a critique; null for
@@ -89,7 +97,7 @@ class Teacher(Reward):
                 f"the teacher's role is {self.role}, and it has {' and '.join(named) or 'no adapter and no base'}; "
                 "role other takes one of adapter and base, and the others none"
             )
-        if self.role == "policy" and self.column is None and self.solved_by is None:
+        if self.role == "policy" and self._is_shown_nothing:
             raise ConfigError(
                 "the policy is its own teacher and is shown nothing, so that there is nothing to learn; name a column, "
                 "or solved_by"
@@ -98,6 +106,9 @@ class Teacher(Reward):
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
         if self.solved_by is not None:
             self.solved_by.attach(adapters, tokenizer)
+        if self.role == "reference" and self._is_shown_nothing:
+            warnings.warn(NO_LESSON, stacklevel=2)
+        policy_tokenizer = tokenizer
         role = "teacher" if self.role == "other" else self.role
         if self.base is not None:
             role = "reference"  # of the other base, without an adapter
@@ -106,7 +117,12 @@ class Teacher(Reward):
             attach_adapter(adapters, role, self.adapter)
         tree_forward = TreeForward(adapters.model)
         check_once(tree_forward)
-        self.__dict__["loaded"] = LoadedTeacher(adapters, role, tokenizer, tree_forward)
+        self.__dict__["loaded"] = LoadedTeacher(
+            adapters, role, tokenizer, tree_forward, policy_tokenizer
+        )
+
+    def trained_prompts(self) -> frozenset[str]:
+        return frozenset() if self.solved_by is None else self.solved_by.trained_prompts()
 
     def can_split(self) -> bool:
         return self.solved_by is None or self.solved_by.can_split()
@@ -124,7 +140,7 @@ class Teacher(Reward):
             shown = self._shown(group)
             prompts = [self._prompt(loaded, group, shown, solution) for solution in solutions]
             trees += _trees(group, prompts)
-            scored += [self._needs_nothing or bool(shown or solution) for solution in solutions]
+            scored += [self._is_shown_nothing or bool(shown or solution) for solution in solutions]
         tokens = self._token_logps(loaded, trees)
         means = torch.stack([of_response.mean() for of_response in tokens])
         total, is_scored = torch.zeros(len(tokens)), torch.tensor(scored)
@@ -148,15 +164,15 @@ class Teacher(Reward):
         return [of_response for tree in trees for of_response in logps[id(tree)]]
 
     @property
-    def _needs_nothing(self) -> bool:
-        """Whether the teacher knows more than the policy without being shown anything."""
+    def _is_shown_nothing(self) -> bool:
+        """Whether the teacher reads what the policy reads."""
         return self.column is None and self.solved_by is None
 
     def _shown(self, group: Group) -> str:
         """What a row has for the teacher alone."""
         if self.column is None:
             return ""
-        shown = str(group.extra.get(self.column) or "")
+        shown = column_text(group, self.column)
         if not shown and self.solved_by is None:
             raise DataError(
                 f"{group.source} has nothing in its column {self.column!r} to show to the teacher; name another column"
@@ -185,7 +201,7 @@ class Teacher(Reward):
             )
         if not (shown or solution) and self.base is None:
             return list(group.prompt_ids)
-        as_chat = self.base is not None or _reads_chat(group, loaded.tokenizer)
+        as_chat = _reads_chat(group, loaded.policy_tokenizer)
         if shown or solution:
             question = _last_turn(group.prompt)
             text = load_template(self.template).render(
@@ -251,7 +267,7 @@ def _reads_chat(group: Group, tokenizer: PreTrainedTokenizerBase) -> bool:
     """
     for as_chat in (True, False):
         if _encode_prompt(group, tokenizer, as_chat) == list(group.prompt_ids):
-            return as_chat
+            return as_chat and bool(tokenizer.chat_template)
     raise ModelError(
         f"the prompt of {group.source} was tokenized otherwise than the teacher would; leave "
         "special_tokens_in_text and learned_turns at their defaults"

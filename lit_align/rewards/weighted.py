@@ -104,7 +104,7 @@ class Weighted(Reward):
         for index, (reward, weight) in enumerate(zip(self.rewards, self.weights, strict=True)):
             mean = self.means[index] if self.means else 0.0
             deviation = self.deviations[index] if self.deviations else 1.0
-            scores = checked_scores(reward, groups, may_abstain=True)
+            scores = checked_scores(reward, groups, may_abstain=True, reads_tokens=True)
             if scores.scored is not None and weight:
                 is_scored = scores.scored.cpu()
                 scored = is_scored if scored is None else scored & is_scored

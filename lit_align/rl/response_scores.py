@@ -43,7 +43,9 @@ def shared_scores(reward: Reward, trees: Sequence[Tree], processes: Processes) -
 
 def score_trees(reward: Reward, trees: Sequence[Tree]) -> Scores:
     """Scores of all responses of ``trees``, in order."""
-    scores = checked_scores(reward, [tree.group for tree in trees], may_abstain=True)
+    scores = checked_scores(
+        reward, [tree.group for tree in trees], may_abstain=True, reads_tokens=True
+    )
     tokens = None if scores.tokens is None else scores.tokens.float().cpu()
     if tokens is not None:
         _check_token_scores(reward, tokens, sum(_token_counts(trees)))

@@ -222,9 +222,17 @@ class RolloutBatch:
     def response_metrics(self) -> dict[str, Tensor]:
         """Metrics of each response, ``[responses]``, as validation logs their means; scores of those that have one."""
         kl = self.kl["k1"].sum(1)
-        scores = self.scores.total[self.is_scored]
+        scores = self.score_totals[self.is_scored]
         values = (scores, kl, self.length.float(), self.ended.float())
         return dict(zip(RESPONSE_METRICS, values, strict=True))
+
+    @property
+    def score_totals(self) -> Tensor:
+        """What the reward gave each response in all, with the scores of its tokens, ``[responses]``."""
+        if self.scores.tokens is None:
+            return self.scores.total
+        by_token = torch.zeros(self.mask.shape).masked_scatter(self.mask, self.scores.tokens)
+        return self.scores.total + by_token.sum(1)
 
     @property
     def is_scored(self) -> Tensor:
@@ -237,7 +245,7 @@ class RolloutBatch:
         """Metrics of the iteration's samples, by the names that dashboards of RLHF use."""
         rewards, entropy = self.tokens["rewards"].sum(1), self.tokens["entropy"][self.mask]
         response_kl = {name: estimate.sum(1) for name, estimate in self.kl.items()}
-        scores = self.scores.total[self.is_scored]
+        scores = self.score_totals[self.is_scored]
         means = {
             "objective/scores": scores,
             "objective/rlhf_reward": rewards[self.is_scored],
@@ -271,10 +279,7 @@ class RolloutBatch:
 
     def _share_without_difference(self) -> float:
         """Share of the prompts whose responses all have the same score."""
-        totals, num_alike = self.scores.total, 0
-        if self.scores.tokens is not None:
-            by_token = torch.zeros(self.mask.shape).masked_scatter(self.mask, self.scores.tokens)
-            totals = totals + by_token.sum(1)
+        totals, num_alike = self.score_totals, 0
         for index in range(len(self.trees)):
             scores = totals[self.is_scored & (self.prompt == index)]
             num_alike += bool((scores == scores[:1]).all())

@@ -27,7 +27,7 @@ def log_samples(rollouts: RolloutBatch, step: int, folder: Path) -> None:
                 "source": group.source,
                 "prompt": group.prompt,
                 "response": response_text(response),
-                "score": rollouts.scores.total[index].item(),
+                "score": rollouts.score_totals[index].item(),
             }
             for name, part in rollouts.scores.parts.items():
                 value = part[index].item()

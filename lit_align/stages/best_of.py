@@ -116,7 +116,7 @@ class BestOf:
         for answer, score in zip(answers, scores, strict=True):
             if score is not None and (best is None or score > highest):
                 best, highest = answer, score
-        record = {
+        record: dict[str, Any] = {
             "answer": None if best is None else best.text.strip(),
             "score": None if best is None else highest,
             "scores": scores,

@@ -6,11 +6,15 @@ import pytest
 
 from lit_align.errors import ConfigError, DataError
 from lit_align.feedback.critique_revise import CritiqueRevise
+from lit_align.feedback.discriminator import Discriminator
+from lit_align.feedback.from_reward import FromReward
 from lit_align.feedback.judge import Judge
 from lit_align.feedback.tournament import Tournament
 from lit_align.judges.base import JudgeModel, Reply
-from lit_align.rewards import Group
+from lit_align.rewards import Group, Reward
+from lit_align.rewards.cosine_length import CosineLength
 from lit_align.rewards.rubric import Rubric
+from lit_align.rewards.teacher import Teacher
 from lit_align.testing import check_reward
 
 
@@ -65,9 +69,29 @@ def test_a_reference_answer_is_shown_to_the_judge():
     assert "> A bat." in question
 
 
+def test_to_fail_what_must_hold_is_never_worth_more():
+    """A fault of weight -2 on a criterion of weight 1: -1 where that is met, and less where it is not."""
+    rubric = [{"text": "An owl.", "must": True}, {"text": "A bat.", "weight": -2}]
+    scores = Rubric(Keywords())([group("owl bat", "bat", "owl", "crow", rubric=rubric)])
+    assert scores.total.tolist() == [-1.0, -2.0, 1.0, 0.0]
+
+
+def test_a_reference_is_shown_as_text():
+    reward = Rubric(Keywords(), None, ("It says owl.",), "answer")
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "An owl."}]
+    for answer, text in ((turns, "> An owl."), (0, "> 0")):
+        [question] = reward._questions(group(answer=answer), "A bat.", reward._rubric(group()))
+        assert text in question
+        assert "role" not in question
+    for answer in ({"text": "owl"}, ["owl"], [{"role": "user", "content": "Who?"}]):
+        with pytest.raises(DataError, match="'answer' of rows:1 is"):
+            reward([group("A bat.", answer=answer)])
+
+
 @pytest.mark.parametrize(
     ("rubric", "says"),
     [
+        ([{"text": "A lie.", "weight": -1, "must": True}], "weight below 0, that must hold"),
         ("an owl", "rows:1 has no list of criteria in its column 'rubric'"),
         ([{"txt": "an owl"}], "it is a text, or has text, weight and must"),
         ([{"text": "a lie", "weight": -1}], "no criterion of rows:1 has a weight over 0"),
@@ -93,3 +117,40 @@ def test_a_response_without_a_comparison_is_not_scored():
 def test_what_compares_nothing_is_refused():
     with pytest.raises(ConfigError, match="does not compare given responses"):
         Tournament(CritiqueRevise(Keywords()))
+
+
+def test_equal_responses_are_tied():
+    reward = Tournament(Judge(Keywords()))
+    scores = reward([group("owl", "owl"), group("owl and bat", "owl", "owl")])
+    assert scores.scored.all()
+    assert scores.total.tolist() == pytest.approx([0.0, 0.0, 0.8, -0.4, -0.4])
+
+
+@dataclass(frozen=True)
+class Trained(Reward):
+    """Was trained on one prompt."""
+
+    def trained_prompts(self):
+        return frozenset({"a hash"})
+
+    def __call__(self, groups):
+        raise NotImplementedError
+
+
+def test_feedback_that_learns_is_refused():
+    learner = Discriminator(Trained(), Judge(Keywords()))
+    with pytest.raises(ConfigError, match="Discriminator learns from what it is asked"):
+        Tournament(learner)
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        CosineLength(Trained(), 4),
+        Tournament(FromReward(Trained())),
+        Teacher("policy", solved_by=Trained()),
+        Discriminator(Trained(), Judge(Keywords())),
+    ],
+)
+def test_a_reward_of_a_reward_was_trained_on_its_prompts(wrapper):
+    assert wrapper.trained_prompts() == {"a hash"}

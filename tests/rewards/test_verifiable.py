@@ -1,15 +1,20 @@
 """Rewards that check an answer: mathematics, code, length and repetition; and what bounds code that is run."""
 
 import math
+import signal
+import socket
+from dataclasses import replace
 
 import pytest
 import torch
 
 from lit_align.errors import ConfigError, DataError
 from lit_align.models.load import Base, load_tokenizer
+from lit_align.plugin_calls import call_plugin, set_plugin_timeout
 from lit_align.rewards import Group
-from lit_align.rewards.code_tests import CodeTests
+from lit_align.rewards.code_tests import CodeTests, extract_code
 from lit_align.rewards.cosine_length import CosineLength
+from lit_align.rewards.last_number import LastNumber
 from lit_align.rewards.math_equivalence import MathEquivalence
 from lit_align.rewards.pattern import Pattern
 from lit_align.rewards.repetition import Repetition
@@ -34,6 +39,68 @@ def test_mathematics_is_compared_as_such():
     check_reward(MathEquivalence(), groups)
     with pytest.raises(DataError, match="no column 'solution'"):
         MathEquivalence(column="solution")(groups)
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("2x", r"\boxed{2x}", "2"),
+        ("x - 1", r"\boxed{x - 1}", "1"),
+        ("x < 3", "$x < 3$", "3"),
+        ("3, 4", r"\boxed{3, 4}", "4"),
+        ("5!", "120", "5"),
+        ("3:4", r"\boxed{\frac{3}{4}}", "3"),
+        ("2 3/4", "2.75", "3"),
+        ("1.5e3", "1500", "1.5"),
+        ("3 + 4i", "$3 + 4i$", "4"),
+        ("1,200 clips.", "1200", "200"),
+        ("50%", r"50\%", "5"),
+        ("90°", "90", "9"),
+        ("18 dollars per day", "18", "81"),
+        ("$12,000", "12000", "12"),
+        ("1/2", "0.5", "2"),
+        ("x = 5", "$x = 5$", "$x = 6$"),
+    ],
+)
+def test_the_whole_reference_answer_counts(gold, right, wrong):
+    pytest.importorskip("math_verify")
+    scores = MathEquivalence(after="")([of_answer(gold, right, wrong)])
+    assert scores.total.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "gold", ["10 hours and 5 minutes", "5 million", "Monday", "no", "5 of the 9 owls", "4 squared"]
+)
+def test_a_reference_answer_of_which_a_part_is_read_scores_nothing(gold):
+    pytest.importorskip("math_verify")
+    assert not MathEquivalence()([of_answer(gold, "5", "10")]).scored.any()
+
+
+def test_mathematics_leaves_the_limit_of_a_call():
+    pytest.importorskip("math_verify")
+    left = []
+
+    def score():
+        MathEquivalence()([of_answer("1/2", "0.5")])
+        left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+
+    set_plugin_timeout(500)
+    try:
+        call_plugin("MathEquivalence", score)
+    finally:
+        set_plugin_timeout(None)
+    assert 0 < left[0] < 500
+
+
+def test_a_reference_answer_is_text_or_the_assistants():
+    turns = [{"role": "user", "content": "8?"}, {"role": "assistant", "content": "It is 7."}]
+    for reward in (LastNumber(after=""), MathEquivalence(after="")):
+        assert reward([of_answer([{"role": "assistant", "content": "7"}], "7")]).total.tolist() == [
+            1.0
+        ]
+        with pytest.raises(DataError, match="the column 'answer' of"):
+            reward([of_answer({"value": 7}, "7")])
+    assert LastNumber()([of_answer(turns, "7", "8")]).total.tolist() == [1.0, 0.0]
 
 
 def test_length_and_repetition_conform():
@@ -100,7 +167,6 @@ def test_code_earns_the_share_of_the_tests_that_it_passes(runs):
         "import time; time.sleep(60)",
         "x = bytearray(10**9)",
         "open('big', 'wb').write(b'0' * 10**8)",
-        "import socket; socket.create_connection(('127.0.0.1', 9), 1)",
         "import os; assert 'LIT_ALIGN_SECRET' in os.environ",
         "raise SystemExit(0)",
         "import os; os._exit(0)",
@@ -108,13 +174,71 @@ def test_code_earns_the_share_of_the_tests_that_it_passes(runs):
 )
 def test_what_a_program_may_not_do_ends_it(program, runs, monkeypatch):
     monkeypatch.setenv("LIT_ALIGN_SECRET", "1")
-    assert runs(code(program, tests="")).total.tolist() == [0.0]
+    assert runs(code(program, tests="assert True")).total.tolist() == [0.0]
+
+
+def test_code_does_not_reach_a_server_of_the_host(runs):
+    """It does where it is allowed to."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        program = f"import socket; socket.create_connection({server.getsockname()!r}, 1)"
+        allowed = replace(runs, with_network=True)
+        group = code(program, tests="assert True")
+        assert runs(group).total.tolist() == [0.0]
+        assert allowed(group).total.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("test", "says"),
+    [
+        ({"input": "1 2", "output": "3"}, "it is no text"),
+        (3, "it is no text"),
+        ('{"input": "1 2", "output": "3"}', "its line 1 is a value that nothing is asserted of"),
+        ("y = f(2)\ny == 4", "its line 2 is a value"),
+        ("f(2) == 4 and f(3) == 9", "its line 1 is a value"),
+        ("", "it asserts nothing and calls nothing"),
+        ("'f(2) is 4'", "it asserts nothing"),
+        ("def check(f):\n    assert f(2) == 4", "it asserts nothing"),
+        ("f(2) equals four", "it is no Python"),
+    ],
+)
+def test_tests_that_no_code_fails_are_refused(test, says, runs):
+    with pytest.raises(DataError, match=says):
+        runs(code("x = 1", tests=["assert True", test]))
+
+
+def test_a_test_may_define_what_it_calls(runs):
+    test = "'Of f.'\ndef check(f):\n    assert f(2) == 4\n\ncheck(f)"
+    assert runs(code("f = lambda x: x * x", "f = abs", tests=test)).total.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("```bash\npip install x\n```\nThen:\n```python\nx = 1\n```", "x = 1\n"),
+        (
+            "```python\nx = 1\n```\nRun it:\n```bash\npython x.py\n```\nIt prints\n```\n1\n```",
+            "x = 1\n",
+        ),
+        ("```Python\nx = 1\n```", "x = 1\n"),
+        ("```python3 title=x\r\nx = 1\r\n```\r\n", "x = 1\r\n"),
+        ("```py\nx = 1\n```\n```\nx = 2\n```", "x = 1\n"),
+        ("```\nx = 1\n```\n```\nx = 2\n```", "x = 2\n"),
+        ("1. So:\n   ```python\n   if x:\n       y\n   ```\n", "if x:\n    y\n"),
+        (
+            '```python\ndef f():\n    """\n    ```\n    f()\n    ```\n    """\n```',
+            'def f():\n    """\n    ```\n    f()\n    ```\n    """\n',
+        ),
+        ("```python\n```", ""),
+    ],
+)
+def test_the_code_is_the_last_python_block(text, expected):
+    assert extract_code(text) == expected
 
 
 def test_code_has_no_network_of_the_host(runs):
     """Its only interface is a loopback that is down."""
     program = "import socket; assert [name for _, name in socket.if_nameindex()] == ['lo']"
-    assert runs(code(program, tests="pass")).total.tolist() == [1.0]
+    assert runs(code(program, tests="assert True")).total.tolist() == [1.0]
 
 
 def test_code_is_run_only_where_that_is_asked_for():

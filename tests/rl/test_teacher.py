@@ -9,13 +9,18 @@ from lit_align.advantages.reverse_kl import ReverseKL
 from lit_align.advantages.top_entropy import TopEntropy
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.errors import ConfigError, DataError, ModelError
+from lit_align.feedback.from_reward import FromReward
 from lit_align.models.adapter_files import save_adapter
+from lit_align.models.load import Base
 from lit_align.objectives.policy_gradient import PolicyGradient
 from lit_align.rewards import Reward, Scores
+from lit_align.rewards.base import checked_scores
+from lit_align.rewards.cosine_length import CosineLength
 from lit_align.rewards.pattern import Pattern
-from lit_align.rewards.teacher import Teacher
+from lit_align.rewards.teacher import LoadedTeacher, Teacher
 from lit_align.rewards.weighted import Weighted
 from lit_align.rl.kl_control import KLControl
+from lit_align.stages.best_of import Answer, BestOf
 from lit_align.types import Group
 from tests.rl.on_policy import OfflineRL, stage
 
@@ -106,7 +111,8 @@ def test_an_adapter_that_is_the_policy_teaches_nothing(module, tmp_path):
 def test_steps_lower_the_divergence_from_the_teacher(module):
     """A policy that has left its reference goes back to it, on its own samples."""
     module.reward = Teacher()
-    module.reward.attach(module.adapters, module.tokenizer)
+    with pytest.warns(UserWarning, match="teaches nothing but the way back"):
+        module.reward.attach(module.adapters, module.tokenizer)
     trees = prompts(module, "Who is up?")
     kls, usual = [], module.num_generations
     module.num_generations = 64
@@ -141,11 +147,15 @@ def test_a_teacher_without_a_lesson_is_refused(settings, says):
         ({"reward": Pattern("a")}, r"reward is Pattern\(.*set reward to Teacher"),
         ({"reward": Weighted([Pattern("a")], [1.0])}, "set reward to Teacher"),
         (
-            {"reward": Weighted([Teacher(), Pattern("a")], [0.5, 1.0])},
+            {"reward": Weighted([Teacher(column="hint"), Pattern("a")], [0.5, 1.0])},
             r"divided by its deviation, is 0\.5",
         ),
         (
-            {"reward": Weighted([Teacher(), Pattern("a")], [1.0, 1.0], deviations=[4.0, 1.0])},
+            {
+                "reward": Weighted(
+                    [Teacher(column="hint"), Pattern("a")], [1.0, 1.0], deviations=[4.0, 1.0]
+                )
+            },
             r"divided by its deviation, is 0\.25",
         ),
         ({"whiten_rewards": True}, "set whiten_rewards to false"),
@@ -156,16 +166,68 @@ def test_a_teacher_without_a_lesson_is_refused(settings, says):
     ],
 )
 def test_what_reverse_kl_cannot_compare_is_refused(settings, says, tiny):
-    settings = {"reward": Teacher(), "advantage": ReverseKL(), **settings}
+    settings = {"reward": Teacher(column="hint"), "advantage": ReverseKL(), **settings}
     with pytest.raises(ConfigError, match=says):
         stage(tiny, max_new_tokens=4, **settings)
 
 
 def test_a_teacher_may_have_a_reward_beside_it(tiny):
     for weights in ([1.0, 0.3], [0.5, 0.5]):
-        parts = [Teacher(), Pattern("a") if weights[0] == 1 else Teacher(column="answer")]
+        parts = [
+            Teacher(column="hint"),
+            Pattern("a") if weights[0] == 1 else Teacher(column="hint"),
+        ]
         reward = Weighted(parts, weights)
         assert stage(tiny, reward, ReverseKL(), max_new_tokens=4).reward is reward
+
+
+def test_another_base_reads_plain_text_where_the_policy_does(module):
+    """Of the same text, one prompt was read as it is and the other as a user's turn."""
+    teacher = Teacher("other", base=Base("another"))
+    own = module.tokenizer
+    loaded = LoadedTeacher(module.adapters, "reference", own, None, own)
+    for as_chat in (False, True):
+        chat = ChatTokenizer(own, max_length=500, as_chat=as_chat)
+        tree = chat.encode(Group("Who is up?", [])).tree
+        sampled = tree.group._replace(
+            prompt="Who is up?", prompt_ids=tree.prompt, responses=["An owl."], response_ids=[[5]]
+        )
+        assert teacher._prompt(loaded, sampled, "", "") == tree.prompt
+
+
+def test_scores_count_those_of_tokens(module):
+    """A teacher gives tokens alone: a response has their sum."""
+    rollouts = learn(module, Teacher(column="hint"), prompts(module, "Who is up?", hint="An owl."))
+    by_response = torch.split(rollouts.scores.tokens, rollouts.length.tolist())
+    expected = torch.stack([tokens.sum() for tokens in by_response])
+    assert (expected < 0).all()
+    torch.testing.assert_close(rollouts.response_metrics()["objective/scores"], expected)
+    metrics = rollouts.metrics(0.0, with_critic=False)
+    assert metrics["objective/scores"] == pytest.approx(expected.mean().item(), rel=1e-5)
+
+
+@dataclass(frozen=True)
+class ByToken(Reward):
+    """Scores the two tokens of each response."""
+
+    def __call__(self, groups):
+        count = sum(len(group.responses) for group in groups)
+        return Scores(torch.zeros(count), tokens=torch.ones(2 * count))
+
+
+def test_scores_of_tokens_are_refused_where_totals_are_read():
+    group = Group("Who?", ["An owl.", "A bat."])
+    answers = [[Answer("An owl.", True), Answer("A bat.", True)]]
+    for read in (
+        lambda: FromReward(ByToken())([group], "pairs"),
+        lambda: BestOf(2, ByToken()).choose([group], answers),
+        lambda: CosineLength(ByToken(), 4)([group]),
+    ):
+        with pytest.raises(ModelError, match=r"ByToken\(\) scores each token, and here a response"):
+            read()
+    assert (
+        checked_scores(Weighted([ByToken()], [0.5]), [group], reads_tokens=True).tokens.sum() == 2
+    )
 
 
 def test_rows_without_a_lesson_are_refused(module):
