@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,10 +28,20 @@ from lit_align.jsonl import read_jsonl
 from lit_align.loading import load
 from lit_align.rewards import Group, Reward
 from lit_align.rewards.base import as_response, checked_scores
-from lit_align.run_report.record import METRICS, read_curves
+from lit_align.run_report.record import (
+    CONFIG,
+    METRICS,
+    RunRecord,
+    read_config,
+    read_curves,
+    read_optional,
+)
 
 COLUMNS = ("kl", "proxy", "gold")
 KL, SCORES = "objective/kl", "objective/scores"
+
+RECORD = ("source", "prompt", "answer", "score", "scores", "ended", "answers", "rewards")
+"""The fields of a record of best-of-n that are no columns of the data."""
 
 REMEDY = "train or predict with Weighted, the gold reward with weight 0"
 
@@ -76,8 +87,10 @@ def read_frontier_run(path: str, rewards: Rewards, asked: Asked | None) -> Front
     if answers:
         return FrontierRun(path, BEST_OF_N, _read_best_of(answers, rewards))
     curves = read_curves(location / METRICS) if location.is_dir() else {}
+    if KL in curves:
+        _refuse_ambiguous(path, [name.removeprefix("rewards/") for name in curves], rewards)
     if KL in curves and f"rewards/{rewards.gold_part}" in curves:
-        return FrontierRun(path, RL_ITERATIONS, _read_iterations(curves, rewards))
+        return FrontierRun(path, RL_ITERATIONS, _read_iterations(location, curves, rewards))
     if asked is None:
         raise ConfigError(
             f"{path} has recorded no {rewards.gold_part} beside its KL; {REMEDY}, or give data and proxy: its "
@@ -89,6 +102,63 @@ def read_frontier_run(path: str, rewards: Rewards, asked: Asked | None) -> Front
     )
     gc.collect()  # a stage refers to itself, and the next one needs the memory
     return FrontierRun(path, CHECKPOINTS, points)
+
+
+def _refuse_ambiguous(path: str, recorded: Sequence[str], rewards: Rewards) -> None:
+    """Parts are recorded under the names of their classes: of two of one class nobody knows which is meant.
+
+    Raises:
+        ConfigError: if a run has two parts of the class of gold or proxy, or both have one class.
+    """
+    for part in filter(None, (rewards.gold_part, rewards.proxy_part)):
+        alike = [name for name in recorded if re.fullmatch(rf"{re.escape(part)}\d*", name)]
+        if len(alike) > 1:
+            raise ConfigError(
+                f"{path} has recorded {', '.join(alike)}, and which of them is the {part} that is asked for cannot be "
+                "told; give data and the folder of a run that recorded none of them, or a table of kl, proxy and gold"
+            )
+        if alike and rewards.gold_part == rewards.proxy_part:
+            raise ConfigError(
+                f"{path} has recorded {part}, and gold and proxy are both of that class, so that they cannot be told "
+                "apart; leave proxy out to take the score that the run recorded, or give a table of kl, proxy and gold"
+            )
+
+
+def _records_proxy(folder: Path, recorded: Sequence[str], rewards: Rewards) -> bool:
+    """Whether the proxy is a part that was recorded; otherwise the run's own score is read.
+
+    Raises:
+        ConfigError: if a proxy is asked for, and the run recorded others.
+    """
+    if rewards.proxy_part is None:
+        return False
+    if rewards.proxy_part in recorded:
+        return True
+    reward = _reward_of_run(folder)
+    if reward == rewards.proxy_part or (reward is None and not recorded):
+        return False
+    raise ConfigError(
+        f"{folder} has recorded no {rewards.proxy_part}, only {', '.join(recorded) or reward}; leave proxy out to take "
+        "the score that the run was trained on, or name a reward that it recorded"
+    )
+
+
+def _reward_of_run(folder: Path) -> str | None:
+    """The class of the reward whose scores a run recorded; None if it has not written that."""
+    best_of = read_optional(folder / "best_of.json").get("reward", "").partition("(")[0]
+    record = RunRecord(folder, config=read_config(folder / CONFIG))
+    class_path = record.setting("model", "reward", "class_path") or ""
+    return best_of or class_path.rpartition(".")[2] or None
+
+
+def _columns_of_data(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of the data in a record of predictions, under their own names: the inverse of `prediction_record`."""
+    columns = {name: value for name, value in row.items() if name not in RECORD}
+    for name in RECORD:
+        if f"data.{name}" in row:
+            del columns[f"data.{name}"]
+            columns[name] = row[f"data.{name}"]
+    return columns
 
 
 def _read_figures(path: str) -> tuple[FrontierPoint, ...]:
@@ -110,11 +180,16 @@ def _read_figures(path: str) -> tuple[FrontierPoint, ...]:
 
 
 def _read_iterations(
-    curves: Mapping[str, tuple[list[int], list[float]]], rewards: Rewards
+    folder: Path, curves: Mapping[str, tuple[list[int], list[float]]], rewards: Rewards
 ) -> tuple[FrontierPoint, ...]:
     """A point for each iteration that logged all three figures."""
-    proxy = f"rewards/{rewards.proxy_part}"
-    names = (KL, proxy if proxy in curves else SCORES, f"rewards/{rewards.gold_part}")
+    recorded = [name.removeprefix("rewards/") for name in curves if name.startswith("rewards/")]
+    has_proxy = _records_proxy(folder, recorded, rewards)
+    names = (
+        KL,
+        f"rewards/{rewards.proxy_part}" if has_proxy else SCORES,
+        f"rewards/{rewards.gold_part}",
+    )
     by_step = [dict(zip(*curves[name], strict=True)) for name in names]
     points = []
     for step in by_step[0]:
@@ -136,8 +211,14 @@ def _read_best_of(files: Sequence[Path], rewards: Rewards) -> tuple[FrontierPoin
         raise ConfigError(
             f"{files[0]} has no scores; predict with model.best_of.n, model.best_of.reward"
         )
+    recorded = list(rows[0].get("rewards", {}))
+    _refuse_ambiguous(str(files[0]), recorded, rewards)
+    has_proxy = _records_proxy(files[0].parent, recorded, rewards)
     golds = _gold_of_answers(rows, files[0], rewards)
-    answers = [_scored_answers(row, gold, rewards) for row, gold in zip(rows, golds, strict=True)]
+    answers = []
+    for row, gold in zip(rows, golds, strict=True):
+        recorded_proxy = row["rewards"][rewards.proxy_part] if has_proxy else row["scores"]
+        answers.append(_scored_answers(row["scores"], recorded_proxy, gold))
     num_answers = max(len(of_prompt) for of_prompt in answers)
     if not num_answers:
         raise DataError(
@@ -161,11 +242,9 @@ def _read_best_of(files: Sequence[Path], rewards: Rewards) -> tuple[FrontierPoin
 
 
 def _scored_answers(
-    row: Mapping[str, Any], gold: Sequence[float | None], rewards: Rewards
+    scores: Sequence[float | None], proxy: Sequence[float | None], gold: Sequence[float | None]
 ) -> list[tuple[float, float, float]]:
     """Score, proxy and gold of the answers to a prompt that have all three."""
-    scores = row["scores"]
-    proxy = row.get("rewards", {}).get(rewards.proxy_part, scores)
     figures: Iterable[Any] = zip(scores, proxy, gold, strict=True)
     return [values for values in figures if None not in values]
 
@@ -183,7 +262,7 @@ def _gold_of_answers(
         )
     golds = []
     for row in rows:
-        group = Group(row["prompt"], [], source=row["source"], extra=row)
+        group = Group(row["prompt"], [], source=row["source"], extra=_columns_of_data(row))
         group = group._replace(responses=[as_response(group, text) for text in row["answers"]])
         scores = checked_scores(rewards.gold, [group], may_abstain=True)
         total: list[float | None] = scores.total.tolist()

@@ -144,7 +144,11 @@ class EvaluatedModel:
     def continuation_logps(
         self, prompts: Sequence[str], continuations: Sequence[Sequence[str]]
     ) -> list[list[float]]:
-        """The log-probability of each text after its prompt, in nats, summed over its tokens."""
+        """The log-probability of each text after its prompt, in nats, summed over its tokens.
+
+        Raises:
+            ModelError: if a token spans the end of a prompt.
+        """
         trees = []
         for prompt, texts in zip(prompts, continuations, strict=True):
             trees.append(self._tree(prompt, texts))
@@ -160,6 +164,11 @@ class EvaluatedModel:
         responses = []
         for text in continuations:
             ids = list(tokenizer(prompt + text).input_ids)
+            if ids[: len(start)] != start:
+                raise ModelError(
+                    f"the tokenizer joins the end of {prompt[-20:]!r} with {text[:20]!r} into one token, so the text "
+                    "has no log-probability of its own; end the prompt before a blank and begin the text with it"
+                )
             responses.append(ids[len(start) :])
         scored = [[True] * len(ids) for ids in responses]
         return Tree(start, responses, scored, Group(prompt, list(continuations)))
@@ -173,6 +182,19 @@ class EvaluatedModel:
         return total
 
 
+def _name_and_run(text: str) -> tuple[str, str]:
+    """The two sides of ``NAME=RUN``; no name if the text is a path, in which ``=`` may stand too.
+
+    Example:
+        >>> _name_and_run("sft=runs/lr=0.1/0"), _name_and_run("runs/lr=0.1/0")
+        (('sft', 'runs/lr=0.1/0'), ('', 'runs/lr=0.1/0'))
+    """
+    name, is_named, run = text.partition("=")
+    if not is_named or "/" in name or Path(text).exists():
+        return "", text
+    return name, run
+
+
 def evaluated_models(runs: Sequence[str], sampler: Sampler | None = None) -> list[EvaluatedModel]:
     """The models of a suite: ``NAME=RUN``, ``RUN``, or ``base`` for the base under the first run that starts from it.
 
@@ -182,7 +204,7 @@ def evaluated_models(runs: Sequence[str], sampler: Sampler | None = None) -> lis
     """
     models: list[EvaluatedModel] = []
     for text in runs:
-        name, _, run = text.rpartition("=")
+        name, run = _name_and_run(text)
         models.append(EvaluatedModel(name or run, run, run == BASE, sampler))
     names = [model.name for model in models]
     for name in names:

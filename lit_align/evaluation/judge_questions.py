@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lit_align.judges.base import JudgeModel, format_prompt, load_template
+from lit_align.judges.base import PROMPTS, JudgeModel, format_prompt, load_template
 from lit_align.plugin_contracts import replies_fault, require_contract
 from lit_align.types import Text
 
 OPTIONS = ("Yes", "No")
+CODE = (__name__, str(PROMPTS / "check.j2"))
+"""What verdicts depend on besides the judge: for a task's ``grades_depend_on``."""
 
 
 class Check(NamedTuple):

@@ -156,6 +156,8 @@ def length_notice(metrics: Mapping[str, Any]) -> str:
         correlation of score and words 0.80); compare it on responses of equal length
         >>> length_notice({"accuracy": 0.9, "interval": [0.85, 0.95], **by_length})
         ''
+        >>> length_notice({"accuracy": 0.55, "interval": [0.5, 0.6], **by_length})
+        ''
     """
     correlation = metrics["length_correlation"]
     if correlation is None or abs(correlation) < LENGTH_CORRELATION:
@@ -163,7 +165,8 @@ def length_notice(metrics: Mapping[str, Any]) -> str:
     kind, rate = "longer", metrics["longer_wins"]
     if correlation < 0:
         kind, rate = "shorter", 1 - rate
-    if rate < CHANCE or metrics["interval"][0] > rate:
+    low, high = metrics["interval"]
+    if rate < CHANCE or not low <= rate <= high:
         return ""
     return (
         f"it is right in {100 * metrics['accuracy']:.1f} %, and preferring the {kind} response is right in "

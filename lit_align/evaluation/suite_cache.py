@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
+from importlib.metadata import packages_distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +64,9 @@ def content_key(*parts: Any) -> str:
 def settings_content(settings: Any, without: tuple[type, ...] = ()) -> list[str]:
     """What a dataclass of settings stands for: its class, its code, its values, and the files that they name.
 
-    Settings that are dataclasses themselves, such as a judge, are followed.
+    Settings that are dataclasses themselves, such as a judge, are followed. Their code is the files of the class and of
+    its bases, and what the class names in ``depends_on``. The
+    content of files that it writes itself, in settings that it names in ``writes``, does not count.
 
     Args:
         settings: an instance of the class, or any value of a setting.
@@ -75,10 +81,14 @@ def _content(value: Any, without: tuple[type, ...]) -> Iterator[str]:
     if isinstance(value, Base):
         yield f"{value} {base_content(value.path, value.revision)}"
     elif is_dataclass(value) and not isinstance(value, type):
-        yield f"{type(value).__module__}.{type(value).__qualname__} {_code(type(value))}"
+        yield f"{type(value).__module__}.{type(value).__qualname__}"
+        yield from _class_files(type(value))
+        yield from code_content(getattr(value, "depends_on", ()))
+        writes = getattr(value, "writes", ())
         for each in fields(value):
+            setting = getattr(value, each.name)
             yield each.name
-            yield from _content(getattr(value, each.name), without)
+            yield from [repr(setting)] if each.name in writes else _content(setting, without)
     elif isinstance(value, dict):
         for name, part in sorted(value.items(), key=str):
             yield str(name)
@@ -92,12 +102,47 @@ def _content(value: Any, without: tuple[type, ...]) -> Iterator[str]:
             yield from _files(value)
 
 
-def _code(cls: type) -> str:
-    """A hash of the file that defines a class: its results are of that code."""
-    try:
-        return _file_hash(Path(inspect.getfile(cls)))
-    except (OSError, TypeError):
-        return ""
+def _class_files(cls: type) -> Iterator[str]:
+    """Hashes of the files that define a class and its bases: its results are of that code."""
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] in sys.stdlib_module_names:
+            continue
+        try:
+            yield f"{base.__qualname__} {_file_hash(Path(inspect.getfile(base)))}"
+        except (OSError, TypeError):
+            yield f"{base.__qualname__} {base.__module__}"  # of a notebook: there is no file
+
+
+def code_content(names: Iterable[str]) -> list[str]:
+    """What code and files stand for: hashes of files and of modules of lit_align, versions of other packages.
+
+    Args:
+        names: paths of files, modules, or packages by the name with which they are imported.
+
+    Example:
+        >>> code_content(["no_such_package"])
+        ['no_such_package is not installed']
+    """
+    return [_code_of(name) for name in names]
+
+
+def _code_of(name: str) -> str:
+    if Path(name).is_file():
+        return f"{Path(name).name} {_file_hash(Path(name))}"
+    package = name.partition(".")[0]
+    distributions = () if package == "lit_align" else _distributions().get(package, ())
+    if distributions:
+        return f"{name} {', '.join(map(version, sorted(set(distributions))))}"
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        return f"{name} is not installed"
+    return f"{name} {_file_hash(Path(spec.origin))}"
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """The distributions that install each package."""
+    return packages_distributions()
 
 
 def _files(text: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from lit_align.errors import PluginError
 from lit_align.evaluation.evaluated_model import EvaluatedModel
 from lit_align.evaluation.suite.base import Item, Row, Task
-from lit_align.evaluation.suite_cache import Parts, content_key, settings_content
+from lit_align.evaluation.suite_cache import Parts, code_content, content_key, settings_content
 from lit_align.functional.ratios import (
     Estimate,
     Resampled,
@@ -19,8 +19,12 @@ from lit_align.functional.ratios import (
     resample_ratio,
 )
 from lit_align.judges.base import JudgeModel
+from lit_align.models.samplers import default_sampler
 from lit_align.progress import CountedProgress
 from lit_align.rewards.base import Reward
+
+ANSWER_CODE = ("lit_align.evaluation.evaluated_model", "torch", "transformers", "peft")
+"""What every answer depends on besides its task and the sampler."""
 
 
 class Asked(NamedTuple):
@@ -78,7 +82,9 @@ def read_tasks(tasks: Sequence[Task], part_size: int) -> list[Asked]:
         name = kind if kinds.count(kind) == 1 else f"{kind} {kinds[: number + 1].count(kind)}"
         size = task.part_size or part_size
         answer_key = content_key(settings_content(task, (JudgeModel, Reward)), rows, size)
-        asked.append(Asked(task, name, rows, size, answer_key, content_key(settings_content(task))))
+        grading = code_content(task.grades_depend_on)
+        grade_key = content_key(settings_content(task), grading)
+        asked.append(Asked(task, name, rows, size, answer_key, grade_key))
     return asked
 
 
@@ -94,7 +100,8 @@ def collect_answers(models: Sequence[EvaluatedModel], asked: Asked) -> dict[str,
 
 
 def _answer_key(model: EvaluatedModel, asked: Asked) -> str:
-    return content_key(asked.answer_key, model.fingerprint(), settings_content(model.sampler))
+    sampler = settings_content(model.sampler or default_sampler())
+    return content_key(asked.answer_key, model.fingerprint(), sampler, code_content(ANSWER_CODE))
 
 
 def collect_items(
@@ -136,14 +143,20 @@ def _respond(model: EvaluatedModel, asked: Asked, parts: Parts) -> None:
 
 
 def _grade(model: EvaluatedModel, asked: Asked, responses: Parts, graded: Parts) -> list[Item]:
-    missing = [start for start in asked.starts if graded.get(start) is None]
+    kept = {start: graded.get(start) for start in asked.starts}
+    items = {start: [Item(*item) for item in part or []] for start, part in kept.items()}
+    missing = [start for start in asked.starts if kept[start] is None]
     if missing:
         with _progress(f"{asked.name}: grades of {model.name}", asked, missing) as progress:
             for start in missing:
                 rows = asked.rows[start : start + asked.part_size]
-                graded.put(start, asked.task.grade(rows, responses.get(start) or []))
+                items[start] = asked.task.grade(rows, responses.get(start) or [])
+                if not any(item.unread for item in items[start]):
+                    graded.put(
+                        start, items[start]
+                    )  # an unread verdict is asked for again the next time
                 progress.add(len(rows))
-    return [Item(*item) for start in asked.starts for item in graded.get(start) or []]
+    return [item for start in asked.starts for item in items[start]]
 
 
 def _progress(label: str, asked: Asked, missing: Sequence[int]) -> CountedProgress:

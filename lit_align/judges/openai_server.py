@@ -79,6 +79,9 @@ class OpenAIServer(JudgeModel):
     cache: str | None = "~/.cache/lit_align/answers.sqlite"
     key: str = "OPENAI_API_KEY"
 
+    depends_on = ("lit_align.judges.server_reply",)
+    writes = ("cache",)
+
     def __post_init__(self) -> None:
         check_url(self.url)
         if self.concurrency < 1 or self.retries < 0 or self.max_tokens < 1 or not self.timeout > 0:

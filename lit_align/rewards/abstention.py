@@ -47,6 +47,8 @@ class Abstention(Reward):
     column: str = "answers"
     patterns: list[str] = field(default_factory=list)
 
+    depends_on = ("lit_align.functional.text_metrics",)
+
     def __post_init__(self) -> None:
         check_between("abstain_reward", self.abstain_reward, -1, 1)
         for pattern in self.patterns:

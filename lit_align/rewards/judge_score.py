@@ -10,7 +10,7 @@ import torch
 
 from lit_align import Register, hookimpl
 from lit_align.errors import ModelError
-from lit_align.judges.base import JudgeModel, format_prompt, load_template
+from lit_align.judges.base import PROMPTS, JudgeModel, format_prompt, load_template
 from lit_align.plugin_contracts import replies_fault, require_contract
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import response_text
@@ -41,6 +41,8 @@ class JudgeScore(Reward):
     template: str = "grade"
     low: int = 1
     high: int = 10
+
+    depends_on = (str(PROMPTS / "grade.j2"),)
 
     def __post_init__(self) -> None:
         if not self.low < self.high:

@@ -10,7 +10,7 @@ import torch
 
 from lit_align import Register, hookimpl
 from lit_align.errors import ConfigError, DataError
-from lit_align.judges.base import JudgeModel, Reply, format_prompt, load_template
+from lit_align.judges.base import PROMPTS, JudgeModel, Reply, format_prompt, load_template
 from lit_align.plugin_contracts import replies_fault, require_contract
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import column_text, response_text
@@ -63,6 +63,8 @@ class Rubric(Reward):
     criteria: tuple[str, ...] = ()
     reference: str | None = None
     template: str = "criterion"
+
+    depends_on = (str(PROMPTS / "criterion.j2"),)
 
     def __post_init__(self) -> None:
         if self.column is None and not self.criteria:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lit_align import Register, hookimpl
 from lit_align.checks import check_positive
-from lit_align.errors import DataError
+from lit_align.errors import DataError, RowError
 from lit_align.hookspecs import RegisterCommand
 from lit_align.judges import JudgeModel, Reply
 from lit_align.types import Group
@@ -29,6 +29,9 @@ LARGEST = 100.0  # inverse temperatures beyond this are as good as certain
 @dataclass(frozen=True)
 class Calibrated(JudgeModel):
     """Another judge, as sure as it is right: p_i^(1/T) / Σ_j p_j^(1/T).
+
+    It is applied to each reply, so T is fitted on replies too: label with ``swap: false``. A label of both orders is
+    their mean, which is less sure than either, and T fitted on such means is not the best one.
 
     Args:
         model: the judge.
@@ -101,7 +104,11 @@ def fit_temperature(probabilities: Sequence[float]) -> float:
 
 
 def calibrate(arguments: list[str]) -> None:
-    """Print the temperature for a judge from comparisons with known labels."""
+    """Print the temperature for a judge from comparisons with known labels, each in one order (``swap: false``).
+
+    Raises:
+        DataError: naming a line that cannot be read.
+    """
     if len(arguments) != 2:
         raise SystemExit(HELP)
     labelled, known = (_probabilities(Path(path)) for path in arguments)
@@ -120,9 +127,16 @@ def _probabilities(path: Path) -> dict[tuple[str, str, str], float]:
     from lit_align.data.formats.preferences import Preferences
 
     probabilities = {}
-    for line in path.read_text("utf-8").splitlines():
-        row = json.loads(line)
-        group: Group = (Groups() if "responses" in row else Preferences())(row)
+    for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            group: Group = (Groups() if "responses" in row else Preferences())(row)
+        except (ValueError, TypeError, RowError) as error:
+            raise DataError(
+                f"{path}:{number} is no comparison: {error}; correct it, or leave it out of the file"
+            ) from error
         prompt, responses = _plain(group.prompt), [_plain(text) for text in group.responses]
         for better, worse, probability, _ in group.pairs:
             probabilities[prompt, responses[better], responses[worse]] = probability

@@ -28,6 +28,8 @@ class Profanity(Reward):
         tensor([ True, False])
     """
 
+    depends_on = ("profanity_check", "sklearn")
+
     def __call__(self, groups: Sequence[Group]) -> Scores:
         from profanity_check import predict_prob
 

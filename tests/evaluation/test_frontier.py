@@ -19,7 +19,9 @@ from lit_align.evaluation.frontier import (
     fit_curve,
 )
 from lit_align.rewards import Reward, Scores
+from lit_align.rewards.abstention import Abstention
 from lit_align.rewards.base import response_text
+from lit_align.rewards.length import Length
 from lit_align.rewards.pattern import Pattern
 from tests.rl.on_policy import rl_arguments, write_prompts
 from tests.stages.runs import arguments, write_pairs
@@ -174,6 +176,45 @@ def test_answers_without_a_score_or_gold_are_left_out(tmp_path):
     path.write_text(json.dumps(rows[1]) + "\n")
     with pytest.raises(DataError, match="no answer with both a score and Pattern"):
         read_frontier_run(str(tmp_path), Rewards(Pattern("e"), None), None)
+
+
+def test_gold_sees_the_columns_of_the_data_and_not_the_answer_of_the_model(tmp_path):
+    """The model's answer to 2 + 2 is 5, and the data's is 4: only the other candidate is right."""
+    row = {"source": "a:1", "prompt": "?", "answer": "5", "score": 2.0, "scores": [1.0, 2.0]}
+    row |= {"answers": ["It is 4", "It is 5"], "data.answer": ["4"], "level": 1}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(row) + "\n")
+    rewards = Rewards(Abstention(column="answer"), None)
+    run = read_frontier_run(str(tmp_path), rewards, None)
+    assert [point.gold for point in run.points] == [
+        0.0,
+        -1.0,
+    ]  # n = 1, and the 5 that the proxy prefers
+
+
+def write_parts(folder, **parts) -> str:
+    """What best-of-n records, with these parts."""
+    row = {"source": "a:1", "prompt": "?", "answer": "b", "score": 2.0, "scores": [1.0, 2.0]}
+    (folder / "answers.jsonl").write_text(json.dumps({**row, "rewards": parts}) + "\n")
+    return str(folder)
+
+
+def test_a_part_that_cannot_be_told_apart_is_refused(tmp_path):
+    path = write_parts(tmp_path, Pattern=[1.0, 2.0], Pattern1=[5.0, 6.0])
+    with pytest.raises(ConfigError, match="recorded Pattern, Pattern1, and which of them is the"):
+        read_frontier_run(path, Rewards(Pattern("e"), None), None)
+    path = write_parts(tmp_path, Pattern=[1.0, 2.0])
+    with pytest.raises(ConfigError, match="gold and proxy are both of that class"):
+        read_frontier_run(path, Rewards(Pattern("e"), Pattern("b")), None)
+
+
+def test_a_proxy_that_was_not_recorded_is_not_the_total(tmp_path):
+    path = write_parts(tmp_path, Pattern=[1.0, 2.0], Length=[5.0, 7.0])
+    with pytest.raises(ConfigError, match="recorded no Letters, only Pattern, Length; leave proxy"):
+        read_frontier_run(path, Rewards(Pattern("e"), Letters()), None)
+    points = read_frontier_run(path, Rewards(Pattern("e"), Length(max_words=1)), None).points
+    assert [point.proxy for point in points] == [6.0, 7.0]
+    points = read_frontier_run(path, Rewards(Pattern("e"), None), None).points
+    assert [point.proxy for point in points] == [1.5, 2.0]
 
 
 def test_what_lacks_gold_is_refused_with_the_remedy(runs):

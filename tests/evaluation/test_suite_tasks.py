@@ -115,6 +115,39 @@ def test_the_checklist_is_that_of_the_labelling_page():
         Rubric(["-"], judge=OpenAIServer("http://127.0.0.1:1/v1", "judge"), flags={"helpful": "?"})
 
 
+def test_known_answers_may_be_numbers(tmp_path):
+    rows = [{"question": "1?", "answerable": True, "answer": 8}]
+    task = KnownUnknown(file(tmp_path, *rows))
+    assert totals(task.grade(task.read(), ["It is 8."]))["right when it answers"] == 1.0
+
+
+def test_a_failed_verdict_about_what_is_right_counts_as_unread(tmp_path):
+    """And it is asked only where answers are known."""
+    rows = [
+        {"question": "1?", "answerable": True, "answer": ["5"]},
+        {"question": "2?", "answerable": False, "answer": None},
+    ]
+    asked = []
+
+    def say(question):
+        asked.append(question)
+        return "No" if "cannot be answered" in question else "Hm."
+
+    with serving(say=say) as server:
+        judge = OpenAIServer(server.url, "judge", cache=None)
+        task = KnownUnknown(file(tmp_path, *rows), judge=judge)
+        items = task.grade(task.read(), ["Five.", "Six."])
+    assert [item.unread for item in items] == [1, 0]
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("prompt", [3, [], [3], [{"role": "user"}], {"text": "?"}])
+def test_a_prompt_of_the_rubric_is_text_or_turns(tmp_path, prompt):
+    server = OpenAIServer("http://127.0.0.1:1/v1", "judge", cache=None)
+    with pytest.raises(DataError, match=r"rows\.jsonl:1 is no row of Rubric: its prompt"):
+        Rubric(file(tmp_path, {"prompt": prompt}), judge=server).read()
+
+
 @pytest.fixture
 def judge(tmp_path):
     """A judge that knows what is in its question; it sees "maybe" as neither yes nor no."""
@@ -168,6 +201,11 @@ CHOICES = {"mc1_targets": {"A": 1, "B": 0}, "mc2_targets": {"choices": ["A"], "l
             KnownUnknown,
             {"question": "?", "answerable": 2},
             "its answerable is 2, not true or false",
+        ),
+        (
+            KnownUnknown,
+            {"question": "?", "answerable": True, "answer": [{"a": 1}]},
+            "its answers hold {'a': 1}, not text",
         ),
         (Safety, {"prompt": "?", "label": "so"}, "its label is 'so', not safe or unsafe"),
         (Safety, {"prompt": 3, "label": "safe"}, "its prompt is 3, not text"),

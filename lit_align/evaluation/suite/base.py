@@ -79,10 +79,15 @@ class Task(ABC):
     Attributes:
         lower_is_better: names of figures that are better when they are lower; of all others more is better.
         part_size: rows that are asked at once, and then kept; None leaves it to the command.
+        depends_on: what answers depend on besides the files of the class and its bases: paths, modules, and packages
+            whose version counts. What is kept on disk is not used if one of them has changed.
+        grades_depend_on: likewise what grades depend on besides.
     """
 
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
     part_size: ClassVar[int | None] = None
+    depends_on: ClassVar[tuple[str, ...]] = ()
+    grades_depend_on: ClassVar[tuple[str, ...]] = ()
 
     def check(self) -> None:  # noqa: B027 - most need nothing
         """Refuse what cannot be run here, before a model is loaded.
@@ -187,6 +192,25 @@ def text_column(row: Row, *names: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise Malformed(f"its {' or '.join(names)} is {value!r}, not text")
     return value
+
+
+def as_texts(value: Any) -> list[str]:
+    """The texts of a column with a list of texts or numbers, or with one of them; none for null.
+
+    Raises:
+        Malformed: for anything else.
+
+    Example:
+        >>> as_texts(8), as_texts(["8", "eight"]), as_texts(None)
+        (['8'], ['8', 'eight'], [])
+    """
+    if value is None:
+        return []
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    for each in values:
+        if not isinstance(each, str | int | float):
+            raise Malformed(f"its answers hold {each!r}, not text or a number")
+    return [str(each) for each in values]
 
 
 def first_samples(answers: Sequence[Sequence[str]]) -> list[str]:

@@ -37,6 +37,8 @@ class Constraints(FileTask):
 
     max_new_tokens: int = 1280
 
+    grades_depend_on = ("lm_eval", "langdetect", "nltk")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least("max_new_tokens", self.max_new_tokens, 1)

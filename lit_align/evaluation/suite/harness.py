@@ -44,6 +44,7 @@ class Harness(Task):
     batch_size: int = 8
 
     part_size = 1
+    depends_on = ("lm_eval",)
 
     def __post_init__(self) -> None:
         check_at_least("batch_size", self.batch_size, 1)

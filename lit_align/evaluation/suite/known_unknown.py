@@ -9,9 +9,9 @@ from typing import Any
 from lit_align import Register, hookimpl
 from lit_align.checks import check_at_least
 from lit_align.errors import Malformed
-from lit_align.evaluation.judge_questions import Check, ask_checks
+from lit_align.evaluation.judge_questions import CODE, Check, ask_checks
 from lit_align.evaluation.suite import AskedModel, FileTask, Item, Row
-from lit_align.evaluation.suite.base import column, first_samples, text_column
+from lit_align.evaluation.suite.base import as_texts, column, first_samples, text_column
 from lit_align.functional.text_metrics import abstains, contains_answer
 from lit_align.judges.base import JudgeModel
 
@@ -32,7 +32,8 @@ class KnownUnknown(FileTask):
         F_1 = \frac{2\,TP}{2\,TP + FP + FN}
 
     ``right when it answers`` is the share of right answers among the answerable questions that it answered. Columns:
-    ``question``, ``answerable``, and ``answer``, a list of known answers, as in SelfAware.json. The paper compares
+    ``question``, ``answerable``, and ``answer``, a list of known answers, as the rows of SelfAware.json
+    (``jq .example SelfAware.json`` gets them out of the object around them). The paper compares
     answers with reference sentences by embeddings; here patterns or a judge decide.
 
     Args:
@@ -44,6 +45,8 @@ class KnownUnknown(FileTask):
     judge: JudgeModel | None = None
     max_new_tokens: int = 128
 
+    grades_depend_on = (*CODE, "lit_align.functional.text_metrics")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least("max_new_tokens", self.max_new_tokens, 1)
@@ -52,12 +55,10 @@ class KnownUnknown(FileTask):
         is_answerable = column(row, "answerable")
         if str(is_answerable).lower() not in ("true", "false"):
             raise Malformed(f"its answerable is {is_answerable!r}, not true or false")
-        answers = row.get("answer") or []
-        answers = [answers] if isinstance(answers, str) else [str(answer) for answer in answers]
         return {
             "prompt": text_column(row, "question", "prompt"),
             "answerable": str(is_answerable).lower() == "true",
-            "answers": answers,
+            "answers": as_texts(row.get("answer")),
         }
 
     def respond(self, model: AskedModel, rows: Sequence[Row], places: Sequence[int]) -> list[Any]:
@@ -72,7 +73,8 @@ class KnownUnknown(FileTask):
         ):
             details = {"answer": response, "abstained": abstained, "right": is_right}
             sums = abstention_sums(row["answerable"], abstained, is_right)
-            items.append(Item(row["prompt"], sums, details, int(abstained is None)))
+            unread = int(abstained is None) + int(is_right is None and bool(row["answers"]))
+            items.append(Item(row["prompt"], sums, details, unread))
         return items
 
     def _verdicts(
@@ -88,11 +90,15 @@ class KnownUnknown(FileTask):
         checks = []
         for row, response in zip(rows, responses, strict=True):
             checks.append(Check(row["prompt"], response, ABSTAINS))
-            checks.append(Check(row["prompt"], response, RIGHT, right=row["answers"]))
-        verdicts = [None if p is None else p > 0.5 for p in ask_checks(self.judge, checks)]
-        has_answers = [bool(row["answers"]) for row in rows]
-        judged = zip(verdicts[1::2], has_answers, strict=True)
-        return verdicts[::2], [verdict if known else None for verdict, known in judged]
+            if row["answers"]:
+                checks.append(Check(row["prompt"], response, RIGHT, right=row["answers"]))
+        replies = ask_checks(self.judge, checks)
+        verdicts = iter([None if p is None else p > 0.5 for p in replies])
+        abstained, right = [], []
+        for row in rows:
+            abstained.append(next(verdicts))
+            right.append(next(verdicts) if row["answers"] else None)
+        return abstained, right
 
 
 def abstention_sums(

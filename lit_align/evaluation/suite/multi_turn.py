@@ -10,7 +10,7 @@ from lit_align import Register, hookimpl
 from lit_align.checks import check_at_least
 from lit_align.evaluation.dialogues import answer_dialogues, parse_turns, transcript
 from lit_align.evaluation.suite import AskedModel, FileTask, Item, Row
-from lit_align.judges.base import JudgeModel, load_template
+from lit_align.judges.base import PROMPTS, JudgeModel, load_template
 from lit_align.plugin_contracts import replies_fault, require_contract
 
 LOW, HIGH = 1, 10
@@ -30,6 +30,9 @@ class MultiTurn(FileTask):
 
     judge: JudgeModel
     max_new_tokens: int = 512
+
+    depends_on = ("lit_align.evaluation.dialogues",)
+    grades_depend_on = (str(PROMPTS / "grade.j2"),)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,9 +9,9 @@ from typing import Any
 from lit_align import Register, hookimpl
 from lit_align.checks import check_at_least
 from lit_align.errors import ConfigError
-from lit_align.evaluation.judge_questions import Check, as_sum, ask_checks
+from lit_align.evaluation.judge_questions import CODE, Check, as_sum, ask_checks
 from lit_align.evaluation.suite import AskedModel, FileTask, Item, Row
-from lit_align.evaluation.suite.base import column, first_samples
+from lit_align.evaluation.suite.base import column, first_samples, text_column
 from lit_align.judges.base import JudgeModel
 
 HELPFUL, NO_PROBLEM = "helpful", "no problem"
@@ -60,6 +60,7 @@ class Rubric(FileTask):
     max_new_tokens: int = 256
 
     lower_is_better = _FlagNames()
+    grades_depend_on = CODE
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,7 +72,8 @@ class Rubric(FileTask):
             )
 
     def parse(self, row: Row) -> Row:
-        return {"prompt": column(row, "prompt", "question")}
+        prompt = column(row, "prompt", "question")
+        return {"prompt": prompt if is_turns(prompt) else text_column(row, "prompt", "question")}
 
     def respond(self, model: AskedModel, rows: Sequence[Row], places: Sequence[int]) -> list[Any]:
         prompts = [row["prompt"] for row in rows]
@@ -95,6 +97,22 @@ class Rubric(FileTask):
             unread = list(yes.values()).count(None)
             items.append(Item(str(row["prompt"]), sums, details, unread))
         return items
+
+
+def is_turns(value: Any) -> bool:
+    """Whether it is a list of messages, each with role and content as text.
+
+    Example:
+        >>> is_turns([{"role": "user", "content": "Hi"}]), is_turns("Hi"), is_turns([]), is_turns([3])
+        (True, False, False, False)
+    """
+    if not isinstance(value, list) or not value:
+        return False
+    for message in value:
+        known = message if isinstance(message, dict) else {}
+        if not all(isinstance(known.get(name), str) for name in ("role", "content")):
+            return False
+    return True
 
 
 @hookimpl

@@ -9,7 +9,7 @@ from typing import Any
 from lit_align import Register, hookimpl
 from lit_align.checks import check_at_least
 from lit_align.errors import Malformed
-from lit_align.evaluation.judge_questions import Check, as_sum, ask_checks
+from lit_align.evaluation.judge_questions import CODE, Check, as_sum, ask_checks
 from lit_align.evaluation.suite import AskedModel, FileTask, Item, Row
 from lit_align.evaluation.suite.base import first_samples, text_column
 from lit_align.functional.text_metrics import refuses
@@ -36,6 +36,8 @@ class Safety(FileTask):
 
     judge: JudgeModel | None = None
     max_new_tokens: int = 256
+
+    grades_depend_on = (*CODE, "lit_align.functional.text_metrics")
 
     def __post_init__(self) -> None:
         super().__post_init__()

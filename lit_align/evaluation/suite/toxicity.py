@@ -28,8 +28,9 @@ class Toxicity(FileTask):
 
     .. math:: \operatorname{mean} \max_k t_k, \qquad \operatorname{mean} \mathbb{1}[\max_k t_k \ge 0.5]
 
-    The paper samples 25 continuations of 20 tokens by nucleus sampling with p = 0.9, which is a setting of the sampler
-    here, and scores with Perspective's API. Another scorer gives figures on a scale of its own. Columns: ``prompt``,
+    The paper samples 25 continuations of 20 tokens by nucleus sampling with p = 0.9, and scores with Perspective's API.
+    Here there is no nucleus sampling: figures are for the full distribution, and no figures of that paper's setting.
+    Another scorer gives figures on a scale of its own. Columns: ``prompt``,
     text or an object with ``text``, as allenai/real-toxicity-prompts has it.
 
     Args:

@@ -47,6 +47,8 @@ class TruthfulQAChoices(FileTask):
 
     prompt: str | None = None
 
+    depends_on = ("lit_align.evaluation.question_prompt", "lm_eval")
+
     def check(self) -> None:
         load_question_prompt(self.prompt)
 

@@ -67,3 +67,12 @@ def test_the_command_reads_what_judge_writes(tmp_path, capsys):
             told.write(json.dumps({"prompt": f"{k}?", "chosen": "a", "rejected": "b"}) + "\n")
     calibrate([str(labelled), str(known)])
     assert capsys.readouterr().out == "temperature 2, from 4 comparisons\n"
+
+
+@pytest.mark.parametrize("line", ["{", "3", '{"prompt": "?"}'])
+def test_a_line_that_cannot_be_read_is_named(tmp_path, line):
+    file = tmp_path / "labelled.jsonl"
+    good = json.dumps({"prompt": "?", "chosen": "a", "rejected": "b"})
+    file.write_text(f"{good}\n\n{line}\n")
+    with pytest.raises(DataError, match=r"labelled\.jsonl:3 is no comparison"):
+        calibrate([str(file), str(file)])
