@@ -231,9 +231,9 @@ def _read_best_of(files: Sequence[Path], rewards: Rewards) -> tuple[FrontierPoin
         for of_prompt in answers:
             if len(of_prompt) < n:
                 continue
-            scores, proxy, gold = zip(*of_prompt, strict=True)
+            scores, proxies, known = zip(*of_prompt, strict=True)
             proxy_best, gold_best = (
-                expected_of_best(scores, values, n) for values in (proxy, gold)
+                expected_of_best(scores, values, n) for values in (proxies, known)
             )
             figures.append((best_of_kl(scores, n), proxy_best, gold_best))
         kl, proxy_mean, gold_mean = torch.tensor(figures, dtype=torch.float64).mean(0).tolist()

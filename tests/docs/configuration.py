@@ -82,6 +82,8 @@ def _default(parameter: inspect.Parameter) -> str:
         return (
             f"`{default}`".replace("None", "null").replace("True", "true").replace("False", "false")
         )
+    if type(default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS":  # of a dataclass: made anew for each
+        return "see the class"
     return f"`{getattr(default, '__name__', type(default).__name__)}`"
 
 
@@ -96,6 +98,7 @@ def table(settings: Iterable[Setting]) -> str:
 
 
 def _code(text: str) -> str:
+    text = re.sub(r":math:\s*`([^`]+)`", r"`\1`", text)
     return re.sub(r"``([^`]+)``", r"`\1`", text)
 
 
