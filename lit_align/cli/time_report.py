@@ -162,7 +162,8 @@ def print_times(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     work = step_work(stage, data, trees, options.response_tokens)
     parts = PartTimes(
-        stage.base, plan.lora, stage.trained_roles, stage.tokenizer, stage.gradient_checkpointing, device
+        stage.base, plan.lora, stage.trained_roles, stage.tokenizer, stage.gradient_checkpointing, device,
+        has_reference_adapter=plan.init_adapter,
     )  # fmt: skip
     dtype = compute_dtype(stage.base, device)
     inventory = Inventory.from_config(

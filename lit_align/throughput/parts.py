@@ -46,16 +46,20 @@ class ShortRun:
         adapters: on that model.
         forward: over packed trees.
         tokenizer: decides which tokens end a response.
+        has_reference_adapter: whether the reference is an adapter too.
     """
 
     adapters: AdapterSet
     forward: TreeForward
     tokenizer: PreTrainedTokenizerBase
+    has_reference_adapter: bool = False
 
     def one_pass(self, kind: Kind, batch: Batch) -> Work:
         """A pass over a micro-batch."""
         (batch,) = batches_to_device((batch,), self.adapters.model.device)
         role = self.adapters.trained_roles[0]
+        if kind == "read" and not self.has_reference_adapter:
+            role = "reference"  # the base itself
         weights = list(self.adapters.trainable().values())
         is_training = kind.startswith("update")
 
@@ -113,6 +117,7 @@ class PartTimes:
         gradient_checkpointing: whether activations are recomputed.
         device: that computes.
         clock: gives seconds.
+        has_reference_adapter: whether the reference is an adapter too.
     """
 
     def __init__(
@@ -124,6 +129,7 @@ class PartTimes:
         gradient_checkpointing: bool,
         device: torch.device,
         clock: Clock = time.perf_counter,
+        has_reference_adapter: bool = False,
     ) -> None:
         count: int = load_config(base).get_text_config().num_hidden_layers
         self._layers, self._clock = count, clock
@@ -136,7 +142,7 @@ class PartTimes:
             )  # fmt: skip
             adapters.peft.train()
             forward = TreeForward(adapters.model)
-            self._runs[layers] = ShortRun(adapters, forward, tokenizer)
+            self._runs[layers] = ShortRun(adapters, forward, tokenizer, has_reference_adapter)
 
     def passes(self, kind: Kind, batches: Sequence[Batch]) -> float:
         """Time of a pass over each of some micro-batches: the largest and the smallest are measured."""

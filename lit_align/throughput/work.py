@@ -13,8 +13,8 @@ from lit_align.rl.minibatches import shuffled_minibatches
 from lit_align.types import Batch, Tree
 
 Kind = Literal["read", "read entropy", "read hidden", "update", "update hidden"]
-"""A pass over a micro-batch: without gradient or with it; with the language-model head, which may also give the
-entropy, or up to the hidden states."""
+"""A pass over a micro-batch: by the reference, by another role without gradient, or with it; with the language-model
+head, which may also give the entropy, or up to the hidden states."""
 
 
 class Pass(NamedTuple):
