@@ -233,4 +233,4 @@ def test_the_predicted_time_of_a_step_is_that_of_real_runs():
     assert [*figures] == ["PPO", "DPO", "DPO, NF4"]
     for run in figures.values():
         for world in ("1", "2", "4"):
-            assert 0.75 < run[world]["ratio"] < 1.25
+            assert 0.8 < run[world]["ratio"] < 1.3  # by how much the machine is used by others
