@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 from lit_align.checks import check_at_least
 from lit_align.cli import suite
 from lit_align.cli.command import Settings, print_judging, run_setting
+from lit_align.cli.duels import judge_duels
 from lit_align.errors import ConfigError, DataError
 from lit_align.evaluation.evaluated_model import evaluated_models
 from lit_align.evaluation.suite_run import collect_answers, read_tasks
 from lit_align.evaluation.tournament import Dialogues, Duel, make_duels, outcome, rate
-from lit_align.feedback import Feedback, FeedbackResult
-from lit_align.feedback.agreement import label_groups, summarize_results
-from lit_align.feedback.base import pair_probabilities
+from lit_align.feedback import Feedback
+from lit_align.feedback.agreement import summarize_results
 from lit_align.feedback.checked_results import check_suitable
 from lit_align.jsonl import write_json, write_jsonl
-from lit_align.progress import track
 from lit_align.types import LabelKind
 
 if TYPE_CHECKING:
@@ -85,7 +84,10 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
     names = [model.name for model in models]
     answers = collect_answers(models, asked)
     duels = make_duels(asked.rows, [answers[name] for name in names])
-    results, outcomes = _judge(settings, duels)
+    groups = [duel.group for duel in duels]
+    is_different = [not duel.is_same for duel in duels]
+    results, first_wins = judge_duels(settings.feedback, groups, is_different, settings.save_every)
+    outcomes = [None if p is None else outcome(p, settings.tie_margin) for p in first_wins]
     if outcomes.count(None) == len(outcomes):
         raise DataError("no duel was judged, so there are no ratings; see the reasons of the judge")
     report = {
@@ -110,30 +112,6 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
     console.print(LEGEND, style="dim", highlight=False)
     print(f"The run is in {folder}: tournament.json, duels.jsonl.")
     return report
-
-
-def _judge(settings: Any, duels: Sequence[Duel]) -> tuple[list[FeedbackResult], list[float | None]]:
-    """The judge's results for the duels whose answers differ, and the outcome of each duel."""
-    to_judge = [duel.group for duel in duels if not duel.is_same]
-    results = label_groups(
-        settings.feedback,
-        to_judge,
-        "pairs",
-        settings.save_every,
-        lambda starts: track(starts, "batches judged"),
-    )
-    remaining = iter(results)
-    outcomes: list[float | None] = []
-    for duel in duels:
-        if duel.is_same:
-            outcomes.append(0.5)
-            continue
-        probability = pair_probabilities(duel.group, next(remaining)).get((0, 1))
-        if probability is None:
-            outcomes.append(None)
-        else:
-            outcomes.append(outcome(probability, settings.tie_margin))
-    return results, outcomes
 
 
 def _rows(

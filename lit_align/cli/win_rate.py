@@ -22,19 +22,19 @@ from lit_align.cli.command import (
     print_judging,
     run_setting,
 )
+from lit_align.cli.duels import judge_duels
 from lit_align.data.formats.groups import as_row
 from lit_align.data.label_conversion import reference_answer, without_labels
 from lit_align.data.readers import read_rows
 from lit_align.errors import ConfigError, DataError, SetAside
 from lit_align.evaluation.win_rate import win_rate
-from lit_align.feedback import Feedback, FeedbackResult
-from lit_align.feedback.agreement import label_groups, summarize_results
-from lit_align.feedback.base import pair_probabilities
+from lit_align.feedback import Feedback
+from lit_align.feedback.agreement import summarize_results
 from lit_align.feedback.checked_results import check_suitable
 from lit_align.jsonl import write_json, write_jsonl
 from lit_align.loading import load
 from lit_align.models.samplers import Sampler, default_sampler
-from lit_align.progress import show_answers, track
+from lit_align.progress import show_answers
 from lit_align.rewards.base import as_response, response_text
 from lit_align.types import Group, LabelKind, Text
 
@@ -102,7 +102,7 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
     groups = load_judged_groups(settings, LabelKind.RESPONSES, console, folder)
     duels = _make_duels(settings, groups)
     is_different = [_is_different(duel) for duel in duels]
-    results, a_wins = _judge_duels(settings, duels, is_different)
+    results, a_wins = judge_duels(settings.feedback, duels, is_different, settings.batch_size)
     metrics = {
         "a": settings.a,
         "b": settings.b,
@@ -129,31 +129,6 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
 def _is_different(duel: Group) -> bool:
     first, second = duel.responses
     return response_text(first) != response_text(second)
-
-
-def _judge_duels(
-    settings: Any, duels: Sequence[Group], is_different: Sequence[bool]
-) -> tuple[list[FeedbackResult], list[float | None]]:
-    """The judge's results for the duels that differ, and the probability that a wins of each duel.
-
-    The same answer twice is a tie. A verdict that could not be read is None.
-    """
-    to_judge = [duel for duel, differs in zip(duels, is_different, strict=True) if differs]
-    results = label_groups(
-        settings.feedback,
-        to_judge,
-        "pairs",
-        settings.batch_size,
-        lambda starts: track(starts, "batches judged"),
-    )
-    remaining = iter(results)
-    a_wins: list[float | None] = []
-    for duel, differs in zip(duels, is_different, strict=True):
-        if differs:
-            a_wins.append(pair_probabilities(duel, next(remaining)).get((0, 1)))
-        else:
-            a_wins.append(0.5)
-    return results, a_wins
 
 
 def _measure(duels: Sequence[Group], a_wins: Sequence[float | None]) -> dict[str, Any]:

@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from lit_align.checks import check_at_least
 from lit_align.errors import Malformed
-from lit_align.evaluation.suite.base import AskedModel, Row, first_samples
+from lit_align.evaluation.suite.base import AskedModel, FileTask, Row, first_samples
 from lit_align.types import Message, Text
+
+
+@dataclass(frozen=True)
+class DialogueTask(FileTask):
+    """Asks the turns of each row, each after the answers before it.
+
+    Args:
+        max_new_tokens: longest answer to one turn.
+    """
+
+    max_new_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least("max_new_tokens", self.max_new_tokens, 1)
+
+    def parse(self, row: Row) -> Row:
+        """The user's turns."""
+        turns = parse_turns(row)
+        return {"prompt": turns[0], "turns": turns}
+
+    def respond(self, model: AskedModel, rows: Sequence[Row], places: Sequence[int]) -> list[Any]:
+        """The answers to all turns."""
+        return answer_dialogues(model, rows, places, max_new_tokens=self.max_new_tokens)
 
 
 def parse_turns(row: Row) -> list[str]:

@@ -18,6 +18,7 @@ from lit_align.chat.plain_text import is_plain_text_adapter
 from lit_align.checkpoint_files import adapter_folder, find_checkpoint
 from lit_align.data.scoring import score_trees
 from lit_align.errors import ConfigError, ModelError
+from lit_align.functional.logps import sum_by_response
 from lit_align.loading import load
 from lit_align.models.adapters import read_provenance
 from lit_align.models.base_content import base_content
@@ -177,9 +178,7 @@ class EvaluatedModel:
         """Log-probability of each response, ``[responses]``."""
         trees = batch.trees.to(self.stage.adapters.model.device)
         logps = self.stage.tree_forward(trees).logps.float()
-        sums = logps.new_zeros(trees.responses)
-        total: torch.Tensor = sums.index_add(0, trees.owner, logps).cpu()
-        return total
+        return sum_by_response(logps, trees.owner, trees.responses).cpu()
 
 
 def _name_and_run(text: str) -> tuple[str, str]:

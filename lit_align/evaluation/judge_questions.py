@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lit_align.judges.base import PROMPTS, JudgeModel, format_prompt, load_template
-from lit_align.plugin_contracts import replies_fault, require_contract
+from lit_align.judges.base import PROMPTS, JudgeModel, choose_options, format_prompt, load_template
 from lit_align.types import Text
 
 OPTIONS = ("Yes", "No")
@@ -41,8 +40,7 @@ def ask_checks(judge: JudgeModel, checks: Sequence[Check]) -> list[float | None]
     for check in checks:
         prompt = format_prompt(check.prompt)
         questions.append(template.render(check._asdict() | {"prompt": prompt}))
-    replies = judge.choose_option(questions, OPTIONS)
-    require_contract(replies_fault(judge, replies, len(questions), len(OPTIONS)))
+    replies = choose_options(judge, questions, OPTIONS)
     return [None if reply.probabilities is None else reply.probabilities[0] for reply in replies]
 
 

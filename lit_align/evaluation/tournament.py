@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_align.checks import check_at_least
-from lit_align.evaluation.dialogues import answer_dialogues, parse_turns, transcript
-from lit_align.evaluation.suite.base import AskedModel, FileTask, Item, Row
+from lit_align.evaluation.dialogues import DialogueTask, transcript
+from lit_align.evaluation.suite.base import Item, Row
 from lit_align.functional.davidson import (
     Comparisons,
     bootstrap_strengths,
@@ -26,27 +25,8 @@ ELO = 400 / np.log(10)
 
 
 @dataclass(frozen=True)
-class Dialogues(FileTask):
-    """Asks the turns of each row and grades nothing; `Task` for what it shares with a suite's tasks.
-
-    Args:
-        max_new_tokens: longest answer to one turn.
-    """
-
-    max_new_tokens: int = 256
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least("max_new_tokens", self.max_new_tokens, 1)
-
-    def parse(self, row: Row) -> Row:
-        """The user's turns."""
-        turns = parse_turns(row)
-        return {"prompt": turns[0], "turns": turns}
-
-    def respond(self, model: AskedModel, rows: Sequence[Row], places: Sequence[int]) -> list[Any]:
-        """The answers to all turns."""
-        return answer_dialogues(model, rows, places, max_new_tokens=self.max_new_tokens)
+class Dialogues(DialogueTask):
+    """Asks the turns of each row and grades nothing; `Task` for what it shares with a suite's tasks."""
 
     def grade(self, rows: Sequence[Row], responses: Sequence[Any]) -> list[Item]:
         """Nothing."""

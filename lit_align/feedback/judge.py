@@ -20,8 +20,14 @@ from lit_align.feedback.base import (
     prompt_hash,
 )
 from lit_align.feedback.critique_revise import load_principles
-from lit_align.judges.base import JudgeModel, Reply, format_prompt, load_template, text_hash
-from lit_align.plugin_contracts import replies_fault, require_contract
+from lit_align.judges.base import (
+    JudgeModel,
+    Reply,
+    choose_options,
+    format_prompt,
+    load_template,
+    text_hash,
+)
 from lit_align.rewards.base import response_text
 
 if TYPE_CHECKING:
@@ -86,8 +92,7 @@ class Judge(Feedback):
         replies: list[Reply] = []
         if questions:
             texts = [question.text for question in questions]
-            replies = self.model.choose_option(texts, ("A", "B"))
-            require_contract(replies_fault(self.model, replies, len(texts), num_options=2))
+            replies = choose_options(self.model, texts, ("A", "B"))
         records: list[list[Record]] = [[] for _ in groups]
         for question, reply in zip(questions, replies, strict=True):
             record = self._record(groups[question.group], question, reply)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lit_align.errors import ConfigError
+from lit_align.plugin_contracts import replies_fault, require_contract
 from lit_align.types import Text
 
 if TYPE_CHECKING:
@@ -61,6 +62,37 @@ class JudgeModel(ABC):
     @abstractmethod
     def generate(self, questions: Sequence[str], max_tokens: int) -> list[Reply]:
         """The answer to each question, of at most ``max_tokens`` tokens."""
+
+
+def choose_options(
+    judge: JudgeModel, questions: Sequence[str], options: Sequence[str]
+) -> list[Reply]:
+    """A judge's reply to each question, checked before anything is made of it.
+
+    Args:
+        judge: to ask.
+        questions: each with the same options.
+        options: that it chooses from.
+
+    Raises:
+        PluginError: if it does not reply to each question, or not with a probability of each option.
+    """
+    replies = judge.choose_option(questions, options)
+    require_contract(replies_fault(judge, replies, len(questions), len(options)))
+    return replies
+
+
+def expected_number(numbers: Sequence[int], reply: Reply) -> float | None:
+    """The mean of the numbers that a judge chose from; None where its reply could not be read.
+
+    Example:
+        >>> expected_number(range(1, 4), Reply((0.5, 0.25, 0.25), "", {}))
+        1.75
+    """
+    if reply.probabilities is None:
+        return None
+    weighted = zip(numbers, reply.probabilities, strict=True)
+    return sum(number * probability for number, probability in weighted)
 
 
 def parse_verdict(text: str, options: Sequence[str]) -> str | None:

@@ -16,6 +16,7 @@ from lit_align import Register, hookimpl
 from lit_align.chat.spelled_tokens import TurnTokenizer
 from lit_align.data.scoring import limit_to_positions, score_trees
 from lit_align.errors import ModelError
+from lit_align.functional.logps import sum_by_response
 from lit_align.judges.base import JudgeModel, Reply
 from lit_align.models.check_once import check_once
 from lit_align.models.load import Base, load_model, load_tokenizer
@@ -154,7 +155,7 @@ class LocalModel(JudgeModel):
         trees = batch.trees.to(judge.model.device)
         with judge.sampled.activate():
             logps = judge.tree_forward(trees).logps.float()
-        return logps.new_zeros(trees.responses).index_add(0, trees.owner, logps).cpu()
+        return sum_by_response(logps, trees.owner, trees.responses).cpu()
 
     def _prompt_ids(self, question: str) -> list[int]:
         """The question as a user turn; only the chat template around it may contain special tokens."""

@@ -89,17 +89,18 @@ def model_without_weights(config: PreTrainedConfig, causal: bool = True) -> PreT
 
     auto_class: Any = AutoModelForCausalLM if causal else AutoModel
     with torch.device("meta"):
-        model: PreTrainedModel = auto_class.from_config(_unquantized(config))
+        model: PreTrainedModel = auto_class.from_config(unquantized(config))
     return model
 
 
 def copy_without_weights(model: PreTrainedModel) -> PreTrainedModel:
     """A loaded model as its configuration describes it, on the meta device: without adapters or 4-bit weights."""
     with torch.device("meta"):
-        return type(model)(_unquantized(model.config))
+        return type(model)(unquantized(model.config))
 
 
-def _unquantized(config: PreTrainedConfig) -> PreTrainedConfig:
+def unquantized(config: PreTrainedConfig) -> PreTrainedConfig:
+    """A copy of a configuration whose weights are stored whole."""
     config = deepcopy(config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config

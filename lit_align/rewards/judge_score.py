@@ -10,8 +10,14 @@ import torch
 
 from lit_align import Register, hookimpl
 from lit_align.errors import ModelError
-from lit_align.judges.base import PROMPTS, JudgeModel, format_prompt, load_template
-from lit_align.plugin_contracts import replies_fault, require_contract
+from lit_align.judges.base import (
+    PROMPTS,
+    JudgeModel,
+    choose_options,
+    expected_number,
+    format_prompt,
+    load_template,
+)
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import response_text
 
@@ -61,16 +67,14 @@ class JudgeScore(Reward):
             for response in group.responses:
                 questions.append(self._question(group, response_text(response)))
         scores = []
-        replies = self.model.choose_option(questions, [str(rating) for rating in ratings])
-        require_contract(replies_fault(self.model, replies, len(questions), len(ratings)))
-        for reply in replies:
-            if reply.probabilities is None:
+        for reply in choose_options(self.model, questions, [str(rating) for rating in ratings]):
+            score = expected_number(ratings, reply)
+            if score is None:
                 raise ModelError(
                     f"{type(self.model).__name__} gave no rating that can be read ({reply.reason}); use one that "
                     "returns log-probabilities, or change the template"
                 )
-            weighted = zip(ratings, reply.probabilities, strict=True)
-            scores.append(sum(rating * probability for rating, probability in weighted))
+            scores.append(score)
         return Scores(torch.tensor(scores))
 
     def _question(self, group: Group, text: str) -> str:

@@ -10,8 +10,14 @@ import torch
 
 from lit_align import Register, hookimpl
 from lit_align.errors import ConfigError, DataError
-from lit_align.judges.base import PROMPTS, JudgeModel, Reply, format_prompt, load_template
-from lit_align.plugin_contracts import replies_fault, require_contract
+from lit_align.judges.base import (
+    PROMPTS,
+    JudgeModel,
+    Reply,
+    choose_options,
+    format_prompt,
+    load_template,
+)
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import column_text, response_text
 
@@ -84,8 +90,7 @@ class Rubric(Reward):
             for response in group.responses:
                 rubrics.append(rubric)
                 questions += self._questions(group, response_text(response), rubric)
-        replies = self.model.choose_option(questions, ("Yes", "No"))
-        require_contract(replies_fault(self.model, replies, len(questions), 2))
+        replies = choose_options(self.model, questions, ("Yes", "No"))
         scores, scored, start = [], [], 0
         for rubric in rubrics:
             score = _score(rubric, replies[start : start + len(rubric)])

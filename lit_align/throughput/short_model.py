@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lit_align.models.layers import unquantized
 from lit_align.models.load import Base, load_config, load_model
 
 if TYPE_CHECKING:
@@ -48,10 +49,8 @@ def short_model(base: Base, layers: int, device: torch.device) -> PreTrainedMode
     """
     from transformers import AutoModelForCausalLM
 
-    config: Any = short_config(load_config(base), layers)
+    config = unquantized(short_config(load_config(base), layers))
     auto_class: Any = AutoModelForCausalLM
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
     with tempfile.TemporaryDirectory() as folder:
         with torch.random.fork_rng([]):
             torch.manual_seed(0)

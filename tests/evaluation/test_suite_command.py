@@ -12,22 +12,11 @@ import yaml
 
 from lit_align.__main__ import main
 from lit_align.evaluation import evaluated_model
-from tests.stages.runs import arguments, start, write_chats
+from tests.stages.runs import start
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "tiny" / "evaluate" / "suite.yaml"
 ROWS = {"TruthfulQAChoices": 5, "KnownUnknown": 5, "Safety": 4}
-
-
-@pytest.fixture(scope="module")
-def sft(tiny, tmp_path_factory) -> Path:
-    """A run of two steps."""
-    folder = tmp_path_factory.mktemp("suite")
-    more = ("--trainer.max_steps=2", "--model.optimizer.lr=0.05")
-    main(
-        arguments(tiny, write_chats(folder / "chats.jsonl", 6), folder / "sft", *more, stage="SFT")
-    )
-    return folder / "sft" / "0"
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ from lit_align.evaluation.tournament import make_duels, outcome, rate
 from lit_align.judges.openai_server import OpenAIServer
 from tests.evaluation.real import write
 from tests.judges.servers import serving
-from tests.stages.runs import arguments, write_chats
 
 ROWS = [
     {"question_id": 1, "category": "a", "turns": ["Name bees?", "And now rain?"]},
@@ -19,17 +18,6 @@ ROWS = [
     {"prompt": "Only one turn?"},
 ]
 SHORTER = ("--feedback=FromReward", "--feedback.reward=Length", "--feedback.reward.max_words=1")
-
-
-@pytest.fixture(scope="module")
-def sft(tiny, tmp_path_factory):
-    """A run of two steps."""
-    folder = tmp_path_factory.mktemp("tournament")
-    more = ("--trainer.max_steps=2", "--model.optimizer.lr=0.05")
-    main(
-        arguments(tiny, write_chats(folder / "chats.jsonl", 6), folder / "sft", *more, stage="SFT")
-    )
-    return folder / "sft" / "0"
 
 
 @pytest.fixture(autouse=True)

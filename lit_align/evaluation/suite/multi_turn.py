@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from lit_align import Register, hookimpl
-from lit_align.checks import check_at_least
-from lit_align.evaluation.dialogues import answer_dialogues, parse_turns, transcript
-from lit_align.evaluation.suite import AskedModel, FileTask, Item, Row
-from lit_align.judges.base import PROMPTS, JudgeModel, load_template
-from lit_align.plugin_contracts import replies_fault, require_contract
+from lit_align.evaluation.dialogues import DialogueTask, transcript
+from lit_align.evaluation.suite import Item, Row
+from lit_align.judges.base import (
+    PROMPTS,
+    JudgeModel,
+    choose_options,
+    expected_number,
+    load_template,
+)
 
 LOW, HIGH = 1, 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiTurn(FileTask):
+class MultiTurn(DialogueTask):
     """A judge rates the answer to each turn from 1 to 10, with the dialogue before it.
 
     The rating is the judge's expectation over the numbers it could say. Figures: the mean rating of each turn, and of
@@ -31,19 +35,7 @@ class MultiTurn(FileTask):
     judge: JudgeModel
     max_new_tokens: int = 512
 
-    depends_on = ("lit_align.evaluation.dialogues",)
     grades_depend_on = (str(PROMPTS / "grade.j2"),)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least("max_new_tokens", self.max_new_tokens, 1)
-
-    def parse(self, row: Row) -> Row:
-        turns = parse_turns(row)
-        return {"prompt": turns[0], "turns": turns}
-
-    def respond(self, model: AskedModel, rows: Sequence[Row], places: Sequence[int]) -> list[Any]:
-        return answer_dialogues(model, rows, places, max_new_tokens=self.max_new_tokens)
 
     def grade(self, rows: Sequence[Row], responses: Sequence[Any]) -> list[Item]:
         questions = []
@@ -64,17 +56,9 @@ class MultiTurn(FileTask):
 
     def _ratings(self, questions: Sequence[str]) -> list[float | None]:
         """The expected rating for each question; None where none can be read."""
-        options = [str(rating) for rating in range(LOW, HIGH + 1)]
-        replies = self.judge.choose_option(questions, options)
-        require_contract(replies_fault(self.judge, replies, len(questions), len(options)))
-        ratings: list[float | None] = []
-        for reply in replies:
-            if reply.probabilities is None:
-                ratings.append(None)
-                continue
-            weighted = zip(options, reply.probabilities, strict=True)
-            ratings.append(sum(int(option) * probability for option, probability in weighted))
-        return ratings
+        numbers = range(LOW, HIGH + 1)
+        replies = choose_options(self.judge, questions, [str(number) for number in numbers])
+        return [expected_number(numbers, reply) for reply in replies]
 
 
 def _question(turns: Sequence[str], answers: Sequence[str]) -> str:
