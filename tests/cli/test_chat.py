@@ -257,23 +257,15 @@ def command(*options):
     return [*usual, *map(str, options)]
 
 
-def side_by_side(environment, lines, *options):
+def cells(chat, lines, *options):
     """The words of each cell of the table, ``[line][speaker]``."""
-    turns = "\n".join(lines)
-    done = subprocess.run(
-        command(f"--max_new_tokens={NEW}", *options),
-        cwd=ROOT,
-        env=environment,
-        input=turns,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = [line.split("│")[1:3] for line in done.stdout.splitlines() if "│" in line]
+    out, _ = chat(*lines, options=["--base", SMOLLM2, *options])
+    rows = [line.split("│")[1:3] for line in out.splitlines() if "│" in line]
     return [[cell.split() for cell in row] for row in rows]
 
 
-def test_two_answer_side_by_side_each_with_its_own_memory(environment, tmp_path):
+def test_two_answer_side_by_side_each_with_its_own_memory(chat, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
     loras = (
         Lora(r=4, alpha=8, targets=["q_proj", "up_proj"]),
         Lora(r=2, alpha=16, targets=["v_proj"]),
@@ -287,11 +279,11 @@ def test_two_answer_side_by_side_each_with_its_own_memory(environment, tmp_path)
     seconds = [
         transformers_answer(SMOLLM2, turns, one) for turns, one in zip(turns, folder, strict=True)
     ]
-    cells = side_by_side(environment, questions, "--adapter", folder[0], "--compare", folder[1])
-    assert cells == [[text.split() for text in row] for row in (firsts, seconds)]
+    both = cells(chat, questions, "--adapter", folder[0], "--compare", folder[1])
+    assert both == [[text.split() for text in row] for row in (firsts, seconds)]
     base_answer = transformers_answer(SMOLLM2, [user(questions[0])])
     assert len({base_answer, *firsts}) == 3
-    assert side_by_side(environment, questions[:1], "--compare", folder[1]) == [
+    assert cells(chat, questions[:1], "--compare", folder[1]) == [
         [base_answer.split(), firsts[1].split()]
     ]
 
