@@ -44,6 +44,7 @@ class Questions(Format):
     """Column ``prompt``, text or messages, or ``question``, a user's turn; no response, other columns go to rewards.
 
     The column may also be called ``problem``, ``instruction`` or ``query``, or be ``messages`` that end with the user.
+    ``continues: true`` beside a text: it is the beginning of a text that goes on, and no chat template renders it.
 
     Example:
         >>> Questions()({"question": "2 + 2?", "answer": "4"}).extra
@@ -67,6 +68,9 @@ class Questions(Format):
         name = _prompt_of(row)
         if name:
             prompt = text_or_messages(row, name)
+            if row.get("continues") is True and isinstance(prompt, str):
+                extra = other_fields(row, name, "continues")
+                return Group(check_prompt(prompt), [], extra=extra, continues=True)
             if name == "question" and isinstance(prompt, str):
                 prompt = [{"role": "user", "content": prompt}]
             if isinstance(prompt, list) and prompt and prompt[-1]["role"] == "assistant":

@@ -103,6 +103,14 @@ def test_messages_of_the_user_are_prompts(tmp_path):
     assert not Questions().recognises(rows[1])
 
 
+def test_a_prompt_may_be_the_beginning_of_a_text(tmp_path):
+    rows = [{"prompt": "The bird is", "continues": True, "answer": "crow"}, {"prompt": ASK}]
+    (text, question), ledger = read(tmp_path, rows, "prompts")
+    assert (text.prompt, text.continues, text.extra) == ("The bird is", True, {"answer": "crow"})
+    assert not question.continues
+    assert dict(ledger.unread) == {"answer": 1}
+
+
 @pytest.mark.parametrize("name", ["ultrafeedback", "distilabel generations", "nectar"])
 def test_lists_may_be_written_as_text(tmp_path, name):
     """As CSV files and some exports have them, in JSON or in Python; also mixed with lists in one file."""
