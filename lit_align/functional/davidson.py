@@ -78,8 +78,18 @@ def fit_strengths(comparisons: Comparisons, players: int) -> Strengths:
     """
     if not np.isin(comparisons.outcome, (0.0, 0.5, 1.0)).all():
         raise ValueError("an outcome is 1 for a win, 0 for a loss, or 1/2 for a tie")
+    return fit_counts(_counts(comparisons, players), players)
+
+
+def fit_counts(counts: Floats, players: int) -> Strengths:
+    """As `fit_strengths`, from how often there was each outcome, which need not be whole numbers.
+
+    Args:
+        counts: wins of the first player, ties and wins of the second, for each pair of players in the order
+            (0, 1), (0, 2), ..., ``[pairs, 3]``.
+        players: how many there are.
+    """
     features = _features(players)
-    counts = _counts(comparisons, players)
     parameters = np.zeros(players + 1)
     for _ in range(100):  # Newton's method on a strictly concave function
         gradient, curvature = _derivatives(features, counts, parameters)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lit_align.errors import ConfigError
-from lit_align.labelling.social_choice import EPSILON, RANKINGS, Ranker
+from lit_align.labelling.social_choice import EPSILON, RANKINGS, Contests, Ranker
 from lit_align.labelling.votes import (
     TASK_KINDS,
     CampaignVotes,
@@ -207,7 +207,7 @@ def labelled_groups(
     """Every group that has votes, labelled as training reads it, with its number.
 
     Comparisons and rankings become pairs, with the probability that they are right and the mean strength as margin,
-    and, where all were compared with all, places by one of `RANKINGS`. Ratings
+    and, where enough were compared, places by one of `RANKINGS`. Ratings
     become their mean, or the commonest one, with the share of annotators who raised each flag; good and bad become the
     more probable label. A group with several kinds of task comes once for each.
 
@@ -256,18 +256,21 @@ def _add_comparisons(group: Group, items: list[ItemVotes], rank: Ranker) -> Grou
     num_responses = len(group.responses)
     pairs = []
     wins = [[0.5] * num_responses for _ in range(num_responses)]
+    ties = [[0.0] * num_responses for _ in range(num_responses)]
+    numbers = [[0.0] * num_responses for _ in range(num_responses)]
     for first, second, distribution, votes in items:
         first_wins = 0.5
         if distribution:  # a tie is half a win for each
             first_wins = distribution.get(1, 0.0) + distribution.get(0, 0.0) / 2
         wins[first][second], wins[second][first] = first_wins, 1 - first_wins
+        ties[first][second] = ties[second][first] = distribution.get(0, 0.0)
+        numbers[first][second] = numbers[second][first] = len(votes)
         better, worse = (first, second) if first_wins > 0.5 else (second, first)
         probability = wins[better][worse]
         if probability > 0.5 + EPSILON:
             margin = _mean_strength(votes, better)
             pairs.append(Pair(better, worse, probability, margin))
-    all_compared = len(items) == math.comb(num_responses, 2)
-    ranking = rank(wins) if pairs and all_compared else ()
+    ranking = rank(Contests(wins, ties, numbers)) if pairs else ()
     return group._replace(pairs=tuple(pairs), ranking=ranking)
 
 

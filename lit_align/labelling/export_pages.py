@@ -21,7 +21,7 @@ from lit_align.labelling.votes import read_votes
 from lit_align.labelling.web import Admin, campaign_of, json_lines, show_page, store_of
 
 Method = Literal["majority", "share", "dawid_skene"]
-Ranking = Literal["borda", "copeland", "kemeny"]
+Ranking = Literal["borda", "copeland", "kemeny", "bradley_terry"]
 
 router = APIRouter(prefix="/admin")
 

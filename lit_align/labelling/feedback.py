@@ -47,7 +47,7 @@ class Human(Feedback):
     store: str
     aggregation: Literal["majority", "share", "dawid_skene"] = "share"
     min_gold_accuracy: float = 0.0
-    ranking: Literal["borda", "copeland", "kemeny"] = "borda"
+    ranking: Literal["borda", "copeland", "kemeny", "bradley_terry"] = "borda"
 
     def __post_init__(self) -> None:
         check_fraction(

@@ -1,30 +1,53 @@
-"""Several people's comparisons of a group's responses as one ranking: Borda, Copeland, Kemeny.
+"""Several people's comparisons of a group's responses as one ranking: Borda, Copeland, Kemeny, Bradley and Terry.
 
 No rule keeps every property that one would want (Arrow, 1950, https://doi.org/10.1086/256963). What each gives up:
 
-========  ==============================================================================================
-borda     A response that beats every other may come second: how far others are ahead counts as well. A copy
-          of a bad response lifts what beats it.
-copeland  Responses often share a place: it counts whom one beats, and not how clearly.
-kemeny    Only few responses can be ranked: there is no fast way to find the best order. Where several are
-          equally good, the first in the order of the responses is taken.
-========  ==============================================================================================
+=============  =========================================================================================
+borda          A response that beats every other may come second: how far others are ahead counts as well.
+               A copy of a bad response lifts what beats it.
+copeland       Responses often share a place: it counts whom one beats, and not how clearly.
+kemeny         Only few responses can be ranked: there is no fast way to find the best order. Where several are
+               equally good, the first in the order of the responses is taken.
+bradley_terry  A response that beats every other may come second: each is supposed to have one strength, from which
+               all comparisons follow. Where all pairs have as many votes, the order is Borda's; unlike the others,
+               it also ranks responses that were not all compared with each other.
+=============  =========================================================================================
 
 Copeland and Kemeny put a response that beats each other one first, where there is one. How often one response beats
-another is the share of votes, a tie half a vote for each, or what another aggregation of votes gives.
+another is the share of votes, a tie half a vote for each, or what another aggregation of votes gives; for Bradley and
+Terry a tie is an outcome of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from lit_align.errors import ConfigError
+from lit_align.functional.davidson import fit_counts
 
 Wins = Sequence[Sequence[float]]
 """Probability that the response of the row beats that of the column; a pair of them adds up to 1."""
 
-Ranker = Callable[[Wins], tuple[int, ...]]
-"""Places of responses, 1 for the best."""
+
+class Contests(NamedTuple):
+    """What is known of each pair of a group's responses; every field is ``[k, k]``.
+
+    Args:
+        wins: probability that the response of the row beats that of the column, a tie counting half.
+        ties: probability of a tie.
+        votes: how many votes there are on the pair; 0 if it was not compared.
+    """
+
+    wins: Wins
+    ties: Wins
+    votes: Wins
+
+
+Ranker = Callable[[Contests], tuple[int, ...]]
+"""Places of responses, 1 for the best; none if too few of them were compared."""
 
 EPSILON = 1e-9  # smaller differences are rounding
 MOST_FOR_KEMENY = 12
@@ -91,6 +114,33 @@ def kemeny(wins: Wins) -> tuple[int, ...]:
     return tuple(ranking)
 
 
+def bradley_terry(contests: Contests) -> tuple[int, ...]:
+    """Places by strength in the model of Bradley and Terry (1952), with Davidson's ties (`fit_strengths`).
+
+    Args:
+        contests: of responses that are all connected by comparisons, or there is no ranking.
+
+    Example:
+        Four say a > b, four say b > c, and c was never compared with a:
+
+        >>> wins = [[0, 1.0, 0.5], [0.0, 0, 1.0], [0.5, 0.0, 0]]
+        >>> votes = [[0, 4, 0], [4, 0, 4], [0, 4, 0]]
+        >>> bradley_terry(Contests(wins, [[0.0] * 3] * 3, votes))
+        (1, 2, 3)
+    """
+    count = len(contests.wins)
+    if not _all_connected(contests.votes):
+        return ()
+    outcomes = []
+    for i in range(count):
+        for j in range(i + 1, count):
+            number, tie = contests.votes[i][j], contests.ties[i][j]
+            win = contests.wins[i][j] - tie / 2
+            outcomes.append([number * win, number * tie, number * (1 - win - tie)])
+    strengths = fit_counts(np.array(outcomes), count).log_strength
+    return places([round(float(strength), 8) for strength in strengths])
+
+
 def places(scores: Sequence[float]) -> tuple[int, ...]:
     """Place of each response, 1 for the highest score; equal scores share a place.
 
@@ -103,6 +153,30 @@ def places(scores: Sequence[float]) -> tuple[int, ...]:
         is_ahead = [other > score + EPSILON for other in scores]
         ranking.append(1 + sum(is_ahead))
     return tuple(ranking)
+
+
+def _all_connected(votes: Wins) -> bool:
+    """Whether comparisons lead from each response to each other one."""
+    reached, waiting = {0}, [0]
+    while waiting:
+        row = votes[waiting.pop()]
+        for j, number in enumerate(row):
+            if number and j not in reached:
+                reached.add(j)
+                waiting.append(j)
+    return len(reached) == len(votes)
+
+
+def _if_all_compared(rule: Callable[[Wins], tuple[int, ...]]) -> Ranker:
+    """The rule, for groups of which all responses were compared with all."""
+
+    def rank(contests: Contests) -> tuple[int, ...]:
+        for i, row in enumerate(contests.votes):
+            if not all(number for j, number in enumerate(row) if j != i):
+                return ()
+        return rule(contests.wins)
+
+    return rank
 
 
 def _sum_of_others(row: Sequence[float], own: int) -> float:
@@ -138,8 +212,9 @@ def _first_agrees(wins: Wins, most: Sequence[float], members: Sequence[int], fir
 
 
 RANKINGS: dict[str, Ranker] = {
-    "borda": borda,
-    "copeland": copeland,
-    "kemeny": kemeny,
+    "borda": _if_all_compared(borda),
+    "copeland": _if_all_compared(copeland),
+    "kemeny": _if_all_compared(kemeny),
+    "bradley_terry": bradley_terry,
 }
 """Ways to make one ranking of a group's comparisons, by the name that settings and exports use."""

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from lit_align.errors import ConfigError
 from lit_align.labelling.aggregation import labelled_groups
-from lit_align.labelling.social_choice import RANKINGS, borda, copeland, kemeny
+from lit_align.labelling.social_choice import (
+    RANKINGS,
+    Contests,
+    borda,
+    bradley_terry,
+    copeland,
+    kemeny,
+)
 from lit_align.labelling.votes import CampaignVotes, Task, Vote
 from lit_align.types import Group
 
@@ -27,6 +34,12 @@ def wins_of(profile):
             for worse in vote[place + 1 :]:
                 wins[better][worse] += 1 / len(profile)
     return wins
+
+
+def without_ties(profile):
+    count = len(profile[0])
+    zeros = [[0.0] * count for _ in range(count)]
+    return Contests(wins_of(profile), zeros, [[len(profile)] * count for _ in range(count)])
 
 
 def kendall(order, vote):
@@ -67,7 +80,7 @@ def test_kemeny_disagrees_with_fewest(profile):
 
 @given(PROFILES, st.sampled_from(sorted(RANKINGS)))
 def test_all_agree_if_the_voters_do(profile, name):
-    ranking = RANKINGS[name](wins_of(profile[:1] * 3))
+    ranking = RANKINGS[name](without_ties(profile[:1] * 3))
     assert sorted(range(len(ranking)), key=ranking.__getitem__) == list(profile[0])
 
 
@@ -80,7 +93,13 @@ def test_borda_gives_up_the_winner_of_all_comparisons_and_copies_matter():
 
 
 @pytest.mark.parametrize(
-    ("rule", "ranking"), [("borda", (2, 1, 3)), ("copeland", (1, 2, 3)), ("kemeny", (1, 2, 3))]
+    ("rule", "ranking"),
+    [
+        ("borda", (2, 1, 3)),
+        ("copeland", (1, 2, 3)),
+        ("kemeny", (1, 2, 3)),
+        ("bradley_terry", (2, 1, 3)),
+    ],
 )
 def test_votes_of_five_people_become_one_ranking_by_each_rule(rule, ranking):
     """The same five, as they ranked on the page."""
@@ -105,3 +124,23 @@ def test_kemeny_gives_up_long_lists():
         kemeny([[0.5] * 13] * 13)
     order = list(range(12))
     assert kemeny(wins_of([order] * 2)) == tuple(range(1, 13))
+
+
+@given(PROFILES)
+def test_bradley_terry_has_bordas_order_where_all_pairs_have_as_many_votes(profile):
+    """The sum of a response's wins is all that the likelihood knows of it."""
+    assert bradley_terry(without_ties(profile)) == borda(wins_of(profile))
+
+
+def test_bradley_terry_counts_votes_and_ranks_what_was_not_all_compared():
+    """a beat b in 3 of 4, b beat c in 2 of 4 with a tie, and a was not compared with c."""
+    wins = [[0.0, 0.75, 0.5], [0.25, 0.0, 0.625], [0.5, 0.375, 0.0]]
+    ties = [[0.0, 0.0, 0.0], [0.0, 0.0, 0.25], [0.0, 0.25, 0.0]]
+    votes = [[0, 4, 0], [4, 0, 4], [0, 4, 0]]
+    assert bradley_terry(Contests(wins, ties, votes)) == (1, 2, 3)
+    assert RANKINGS["borda"](Contests(wins, ties, votes)) == ()
+    apart = [[0, 4, 0], [4, 0, 0], [0, 0, 0]]
+    assert bradley_terry(Contests(wins, ties, apart)) == ()
+    # c beats b more clearly than a does
+    wins, ties = [[0.0, 0.6, 0.5], [0.4, 0.0, 0.1], [0.5, 0.9, 0.0]], [[0.0] * 3] * 3
+    assert bradley_terry(Contests(wins, ties, [[9] * 3] * 3)) == (2, 3, 1)
