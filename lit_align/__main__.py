@@ -38,6 +38,7 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align evaluate cross-modal --tasks FILE   whether ORCA's alignment helps on data that are not text
   lit-align chat RUN           chat with what was trained; --base: beside the untrained model (chat --help)
   lit-align label --tasks FILE a web page where people compare answers (label --help)
+  lit-align campaign -c FILE   rounds of answers, labels, a reward model and a policy (campaign --help)
   lit-align plugins [KIND]     what is installed: objectives, formats, rewards, advantages, feedback, commands
   lit-align env                versions and hardware, to paste into a bug report
   lit-align completion bash    a script by which bash or zsh completes commands, tasks and configs

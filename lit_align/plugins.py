@@ -38,7 +38,7 @@ CORE_STAGES = "lit_align.core_stages"
 EXTENSIONS = ("lit_align.orca.plugin", "lit_align.labelling.plugin")
 """Plugins that ship with lit_align. Nothing in the core imports them; one that fails is left out like any other."""
 
-EXTENSION_COMMANDS = ("label",)
+EXTENSION_COMMANDS = ("label", "campaign")
 """First words of the commands that ``EXTENSIONS`` add, for suggestions without importing them."""
 
 

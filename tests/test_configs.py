@@ -15,9 +15,13 @@ from tests.docs.metrics import unknown_in
 from tests.test_readme import commands
 
 ROOT = Path(__file__).parents[1]
+COMMANDS_OF_THEIR_OWN = ("campaign", "judge", "label")
+"""Commands whose configurations are tested beside them, as those of evaluate are: tests/labelling/test_rounds.py."""
 CONFIGS = sorted(
-    path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "evaluate"
-)  # tests/evaluation reads those of evaluate
+    path
+    for path in (ROOT / "configs").rglob("*.yaml")
+    if path.parent.name != "evaluate" and path.read_text().split()[2] not in COMMANDS_OF_THEIR_OWN
+)
 OBJECTIVES = objective_registry.classes()
 
 

@@ -1,4 +1,4 @@
-"""The labelling page as a plugin: ``lit-align label``, and the feedback that reads its votes."""
+"""The labelling page as a plugin: ``lit-align label`` and ``campaign``, and the feedback that reads its votes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ def label(arguments: list[str]) -> None:
     run(arguments)
 
 
+def campaign(arguments: list[str]) -> None:
+    """Do rounds of answers, labels, a reward model and a policy."""
+    from lit_align.labelling.rounds.command import run
+
+    run(arguments)
+
+
 @hookimpl
 def register_commands(register: RegisterCommand) -> None:
-    """Add ``label``."""
+    """Add ``label`` and ``campaign``."""
     register("label", label, "a web page where people compare answers")
+    register("campaign", campaign, "rounds of answers, labels, a reward model and a policy")
 
 
 @hookimpl
