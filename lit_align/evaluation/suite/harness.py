@@ -108,7 +108,7 @@ class Harness(Task):
         """Knows the tasks; it reads thousands of files for that, so there is one."""
         from lm_eval.tasks import TaskManager
 
-        class Remembering(TaskManager):  # type: ignore[misc] - the harness has no types
+        class Remembering(TaskManager):  # type: ignore[misc]
             """Keeps what it has loaded: results name no functions that aggregate."""
 
             loaded: dict[str, Any]
