@@ -9,7 +9,9 @@ import yaml
 
 from lit_align.evaluation import evaluated_model
 from lit_align.evaluation.suite import harness_figures
+from lit_align.evaluation.suite.harness import Harness
 from lit_align.evaluation.suite.harness_figures import resample
+from lit_align.testing import check_task
 from tests.evaluation.test_suite_command import _own_cache, evaluate  # noqa: F401 - a fixture
 
 pytest.importorskip("lm_eval")
@@ -160,6 +162,8 @@ def test_figures_are_those_of_the_harness(sft, corpus_tasks, tmp_path, capsys, m
     assert low < perplexity["sft"]["value"] < high
     assert perplexity["sft"]["prompts"] == 8
     assert figures["both acc"]["sft"]["prompts"] == 3 + 8
+    items = check_task(Harness(names[2:3], include_path=str(corpus_tasks)), model)
+    assert items[0].higher_is_better["yes_or_no brier_score"] is False
 
 
 def test_resamples_by_hand():
