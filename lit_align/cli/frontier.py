@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_align.cli.command import DATA_SETTINGS, Settings, load_judged_groups, run_setting
-from lit_align.cli.frontier_runs import Rewards, read_frontier_run
+from lit_align.cli.frontier_rewards import Rewards, trained_on
+from lit_align.cli.frontier_runs import read_frontier_run
 from lit_align.cli.frontier_samples import Asked
 from lit_align.errors import ConfigError
 from lit_align.evaluation.frontier import summarize, turn_sentence
@@ -78,14 +79,27 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
         "gold": repr(settings.gold),
         "proxy": None if settings.proxy is None else repr(settings.proxy),
         "kl": "nats per response, from the initial policy",
+        "notes": [] if rewards.proxy else _notes([run_.name for run_ in runs]),
         "runs": entries,
     }
     write_json(folder / "frontier.json", summary)
     names = (rewards.gold_part, rewards.proxy_part or "as the runs were trained on")
     plot_frontier(runs, entries, names, folder / "frontier.png")
     _print_runs(console, entries, rewards.gold_part)
+    for note in summary["notes"]:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     print(f"The run is in {folder}: frontier.json, frontier.png.")
     return summary
+
+
+def _notes(paths: list[str]) -> list[str]:
+    """Whether the runs have scores of different rewards, so that their proxies are not one."""
+    known = {path: trained_on(path) for path in paths}
+    known = {path: reward for path, reward in known.items() if reward is not None}
+    if len(set(known.values())) < 2:
+        return []
+    each = "; ".join(f"{path}: {reward}" for path, reward in known.items())
+    return [f"The proxy is the score that each run recorded, of different rewards: {each}."]
 
 
 def _print_runs(console: Console, entries: list[dict[str, Any]], gold: str) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gc
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from lit_align.checkpoint_files import find_checkpoint
+from lit_align.cli.frontier_rewards import RecordedRewards, Rewards
 from lit_align.cli.frontier_samples import Asked, reads_chat, sampled_points
 from lit_align.data.readers import read_rows
 from lit_align.errors import ConfigError, DataError
@@ -26,16 +26,9 @@ from lit_align.evaluation.frontier import (
 from lit_align.functional.best_of import best_of_kl, expected_of_best
 from lit_align.jsonl import read_jsonl
 from lit_align.loading import load
-from lit_align.rewards import Group, Reward
+from lit_align.rewards import Group
 from lit_align.rewards.base import as_response, checked_scores
-from lit_align.run_report.record import (
-    CONFIG,
-    METRICS,
-    RunRecord,
-    read_config,
-    read_curves,
-    read_optional,
-)
+from lit_align.run_report.record import METRICS, read_curves
 
 COLUMNS = ("kl", "proxy", "gold")
 KL, SCORES = "objective/kl", "objective/scores"
@@ -44,28 +37,6 @@ RECORD = ("source", "prompt", "answer", "score", "scores", "ended", "answers", "
 """The fields of a record of best-of-n that are no columns of the data."""
 
 REMEDY = "train or predict with Weighted, the gold reward with weight 0"
-
-
-class Rewards(NamedTuple):
-    """The two rewards of a frontier.
-
-    Args:
-        gold: what is wanted.
-        proxy: what was optimised; None: what the run was trained on.
-    """
-
-    gold: Reward
-    proxy: Reward | None
-
-    @property
-    def gold_part(self) -> str:
-        """The name under which runs log the gold reward, if it is a part of their own."""
-        return type(self.gold).__name__
-
-    @property
-    def proxy_part(self) -> str | None:
-        """Likewise of the proxy."""
-        return None if self.proxy is None else type(self.proxy).__name__
 
 
 def read_frontier_run(path: str, rewards: Rewards, asked: Asked | None) -> FrontierRun:
@@ -88,9 +59,10 @@ def read_frontier_run(path: str, rewards: Rewards, asked: Asked | None) -> Front
         return FrontierRun(path, BEST_OF_N, _read_best_of(answers, rewards))
     curves = read_curves(location / METRICS) if location.is_dir() else {}
     if KL in curves:
-        _refuse_ambiguous(path, [name.removeprefix("rewards/") for name in curves], rewards)
-    if KL in curves and f"rewards/{rewards.gold_part}" in curves:
-        return FrontierRun(path, RL_ITERATIONS, _read_iterations(location, curves, rewards))
+        parts = [name.removeprefix("rewards/") for name in curves if name.startswith("rewards/")]
+        recorded = RecordedRewards(location, RL_ITERATIONS, parts)
+        if recorded.gold(rewards):
+            return FrontierRun(path, RL_ITERATIONS, _read_iterations(curves, recorded, rewards))
     if asked is None:
         raise ConfigError(
             f"{path} has recorded no {rewards.gold_part} beside its KL; {REMEDY}, or give data and proxy: its "
@@ -102,53 +74,6 @@ def read_frontier_run(path: str, rewards: Rewards, asked: Asked | None) -> Front
     )
     gc.collect()  # a stage refers to itself, and the next one needs the memory
     return FrontierRun(path, CHECKPOINTS, points)
-
-
-def _refuse_ambiguous(path: str, recorded: Sequence[str], rewards: Rewards) -> None:
-    """Parts are recorded under the names of their classes: of two of one class nobody knows which is meant.
-
-    Raises:
-        ConfigError: if a run has two parts of the class of gold or proxy, or both have one class.
-    """
-    for part in filter(None, (rewards.gold_part, rewards.proxy_part)):
-        alike = [name for name in recorded if re.fullmatch(rf"{re.escape(part)}\d*", name)]
-        if len(alike) > 1:
-            raise ConfigError(
-                f"{path} has recorded {', '.join(alike)}, and which of them is the {part} that is asked for cannot be "
-                "told; give data and the folder of a run that recorded none of them, or a table of kl, proxy and gold"
-            )
-        if alike and rewards.gold_part == rewards.proxy_part:
-            raise ConfigError(
-                f"{path} has recorded {part}, and gold and proxy are both of that class, so that they cannot be told "
-                "apart; leave proxy out to take the score that the run recorded, or give a table of kl, proxy and gold"
-            )
-
-
-def _records_proxy(folder: Path, recorded: Sequence[str], rewards: Rewards) -> bool:
-    """Whether the proxy is a part that was recorded; otherwise the run's own score is read.
-
-    Raises:
-        ConfigError: if a proxy is asked for, and the run recorded others.
-    """
-    if rewards.proxy_part is None:
-        return False
-    if rewards.proxy_part in recorded:
-        return True
-    reward = _reward_of_run(folder)
-    if reward == rewards.proxy_part or (reward is None and not recorded):
-        return False
-    raise ConfigError(
-        f"{folder} has recorded no {rewards.proxy_part}, only {', '.join(recorded) or reward}; leave proxy out to take "
-        "the score that the run was trained on, or name a reward that it recorded"
-    )
-
-
-def _reward_of_run(folder: Path) -> str | None:
-    """The class of the reward whose scores a run recorded; None if it has not written that."""
-    best_of = read_optional(folder / "best_of.json").get("reward", "").partition("(")[0]
-    record = RunRecord(folder, config=read_config(folder / CONFIG))
-    class_path = record.setting("model", "reward", "class_path") or ""
-    return best_of or class_path.rpartition(".")[2] or None
 
 
 def _columns_of_data(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,16 +105,11 @@ def _read_figures(path: str) -> tuple[FrontierPoint, ...]:
 
 
 def _read_iterations(
-    folder: Path, curves: Mapping[str, tuple[list[int], list[float]]], rewards: Rewards
+    curves: Mapping[str, tuple[list[int], list[float]]], recorded: RecordedRewards, rewards: Rewards
 ) -> tuple[FrontierPoint, ...]:
     """A point for each iteration that logged all three figures."""
-    recorded = [name.removeprefix("rewards/") for name in curves if name.startswith("rewards/")]
-    has_proxy = _records_proxy(folder, recorded, rewards)
-    names = (
-        KL,
-        f"rewards/{rewards.proxy_part}" if has_proxy else SCORES,
-        f"rewards/{rewards.gold_part}",
-    )
+    proxy = recorded.proxy(rewards)
+    names = (KL, f"rewards/{proxy}" if proxy else SCORES, f"rewards/{recorded.gold(rewards)}")
     by_step = [dict(zip(*curves[name], strict=True)) for name in names]
     points = []
     for step in by_step[0]:
@@ -211,13 +131,16 @@ def _read_best_of(files: Sequence[Path], rewards: Rewards) -> tuple[FrontierPoin
         raise ConfigError(
             f"{files[0]} has no scores; predict with model.best_of.n, model.best_of.reward"
         )
-    recorded = list(rows[0].get("rewards", {}))
-    _refuse_ambiguous(str(files[0]), recorded, rewards)
-    has_proxy = _records_proxy(files[0].parent, recorded, rewards)
-    golds = _gold_of_answers(rows, files[0], rewards)
+    recorded = RecordedRewards(files[0].parent, BEST_OF_N, list(rows[0].get("rewards", {})))
+    has_texts = all("answers" in row for row in rows)
+    gold_part, proxy_part = recorded.gold(rewards, can_compute=has_texts), recorded.proxy(rewards)
+    if gold_part is not None and all(gold_part in row.get("rewards", {}) for row in rows):
+        golds = [row["rewards"][gold_part] for row in rows]
+    else:
+        golds = _gold_of_texts(rows, files[0], rewards)
     answers = []
     for row, gold in zip(rows, golds, strict=True):
-        recorded_proxy = row["rewards"][rewards.proxy_part] if has_proxy else row["scores"]
+        recorded_proxy = row["rewards"][proxy_part] if proxy_part else row["scores"]
         answers.append(_scored_answers(row["scores"], recorded_proxy, gold))
     num_answers = max(len(of_prompt) for of_prompt in answers)
     if not num_answers:
@@ -249,12 +172,10 @@ def _scored_answers(
     return [values for values in figures if None not in values]
 
 
-def _gold_of_answers(
+def _gold_of_texts(
     rows: Sequence[dict[str, Any]], file: Path, rewards: Rewards
 ) -> list[list[float | None]]:
-    """Gold of all answers: recorded, or else computed from the texts."""
-    if all(rewards.gold_part in row.get("rewards", {}) for row in rows):
-        return [row["rewards"][rewards.gold_part] for row in rows]
+    """Gold of all answers, computed from their texts."""
     if not all("answers" in row for row in rows):
         raise ConfigError(
             f"{file} holds neither {rewards.gold_part} of all answers nor their texts; {REMEDY}, or with "

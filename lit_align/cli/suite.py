@@ -88,7 +88,10 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
 def _item_rows(items: dict[tuple[str, str], list[Item]]) -> list[dict[str, Any]]:
     rows = []
     for (task, name), task_items in items.items():
-        rows += [{"task": task, "run": name, **item._asdict()} for item in task_items]
+        for item in task_items:
+            fields = item._asdict()
+            del fields["resampled"], fields["higher_is_better"]
+            rows.append({"task": task, "run": name, **fields})
     return rows
 
 

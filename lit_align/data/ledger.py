@@ -32,8 +32,8 @@ SUMMED = (
 )
 """Counts that are sums over rows."""
 
-COUNTERS = ("unread", "split_tokens", "kept_tokens")
-"""Counts of rows by name."""
+COUNTERS = ("unread", "split_tokens", "kept_tokens", "containers")
+"""Counts by name."""
 
 
 @dataclass
@@ -51,6 +51,7 @@ class Ledger:
         chars_cut: number of characters that were cut off before tokenising; ``tokens_cut`` does not count their tokens.
         split_tokens: rows whose text spells a special token out that was split into ordinary tokens, by the token.
         kept_tokens: rows whose text spells a special token out that was kept as such, by the token.
+        containers: files that are one object and have their rows under a key of it, by the key.
 
     Example:
         >>> ledger = Ledger("pairs.jsonl", rows=2)
@@ -78,6 +79,7 @@ class Ledger:
     unread: Counter[str] = field(default_factory=Counter)
     split_tokens: Counter[str] = field(default_factory=Counter)
     kept_tokens: Counter[str] = field(default_factory=Counter)
+    containers: Counter[str] = field(default_factory=Counter)
     places: list[tuple[str, str, str]] = field(default_factory=list)
     findings: DataFindings = field(default_factory=DataFindings)
     overlap: list[str] = field(default_factory=list)
@@ -85,6 +87,10 @@ class Ledger:
     def add_unread(self, name: str, count: int = 1) -> None:
         """Record that a column, or a key of turns such as ``turn.timestamp``, holds something that nothing reads."""
         self.unread[name] += count
+
+    def add_container(self, key: str) -> None:
+        """Record that a file is one object, whose rows are the list under ``key``."""
+        self.containers[key] += 1
 
     def add_spelled(self, tokens: Iterable[str], split: bool) -> None:
         """Count a row whose text spells special tokens out, which were split into ordinary tokens or kept."""
@@ -197,6 +203,10 @@ class Ledger:
             lines.append(f"records that were joined with others into these rows: {self.joined:,}")
         if self.divided:
             lines.append(f"rows that records were divided into, beyond one each: {self.divided:,}")
+        if self.containers:
+            lines.append(
+                f"files of one object, by the key of their rows: {most_common(self.containers)}"
+            )
         if self.unread:
             lines.append(f"not read: {most_common(self.unread)}")
         for counts, treatment in (

@@ -14,7 +14,7 @@ from lit_align.data.tokenize import ChatTokenizer
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
-FILE_VERSION = 5
+FILE_VERSION = 6
 """Raised when the files of `prepared_files` change."""
 
 READ_BYTES = 2**22

@@ -83,7 +83,7 @@ def open_rows(
     Raises:
         DataError: if the path cannot be read, matches no format, or has no labels of a suitable kind.
     """
-    records = read_rows(path)
+    records = read_rows(path, ledger.add_container)
     first: list[LocatedRow] = []
     num_readable = 0
     for record in records:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from lit_align.data.csv_reader import read_csv
 from lit_align.data.file_bytes import guess_encoding, not_utf8, open_file
 from lit_align.data.formats import Row
 from lit_align.data.formats.base import LocatedRow
 from lit_align.data.hub_reader import is_hub_name, read_hub
+from lit_align.data.json_container import (
+    is_only_rows,
+    object_members,
+    rows_member,
+    skip_blanks,
+)
 from lit_align.errors import DataError, Malformed
 from lit_align.jsonl import TOO_DEEP, is_too_deep
 from lit_align.package_files import find_file
@@ -20,23 +26,25 @@ from lit_align.package_files import find_file
 TYPES = (".json", ".jsonl", ".csv", ".tsv")
 FILES = (*TYPES, *(f"{suffix}.gz" for suffix in TYPES), ".parquet")
 TABLES = (".csv", ".tsv")
-BLANKS = re.compile(r"\s*")
 BYTE_ORDER_MARK_OR_BLANKS = b"\xef\xbb\xbf \t\r\n"
 
 
-def read_rows(path: str) -> Iterator[LocatedRow]:
+def read_rows(
+    path: str, on_container: Callable[[str], object] = lambda key: None
+) -> Iterator[LocatedRow]:
     """Yield every row of ``path``.
 
     Args:
-        path: a file (JSON array, JSON Lines, CSV or TSV, each also gzipped, or Parquet), or a data set on the Hugging
-            Face hub as ``name/config:split@revision``; see `read_hub`.
+        path: a file (JSON array, an object with one list of rows, JSON Lines, CSV or TSV, each also gzipped, or
+            Parquet), or a data set on the Hugging Face hub as ``name/config:split@revision``; see `read_hub`.
+        on_container: called with the key under which a file that is one object has its rows, before the first of them.
 
     Raises:
         DataError: if there is no such file or data set, or if it is broken as a whole.
     """
     path = find_file(path)
     if Path(path).is_file():
-        return map(_refuse_nested, _file_reader(path)(path))
+        return map(_refuse_nested, _file_reader(path, on_container)(path))
     if Path(path).is_dir():
         raise DataError(f"{path} is a folder; name the files in it")
     if not is_hub_name(path) or path.endswith(FILES):
@@ -55,12 +63,14 @@ def is_table(path: str) -> bool:
     return path.removesuffix(".gz").endswith(TABLES)
 
 
-def _file_reader(path: str) -> Callable[[str], Iterator[LocatedRow]]:
+def _file_reader(
+    path: str, on_container: Callable[[str], object]
+) -> Callable[[str], Iterator[LocatedRow]]:
     if not path.endswith(FILES):
         raise DataError(f"{path} has no known file type; use one of {', '.join(FILES)}")
     suffix = path.removesuffix(".gz").rpartition(".")[2]
     readers = {"jsonl": _read_jsonl, "csv": read_csv, "tsv": read_csv, "parquet": _read_parquet}
-    return readers.get(suffix, _read_json)
+    return readers.get(suffix, partial(_read_json, on_container=on_container))
 
 
 def _read_jsonl(path: str) -> Iterator[LocatedRow]:
@@ -126,8 +136,8 @@ def _check_row(value: Any) -> Row | Malformed:
     return Malformed(f"not an object with columns (got {type(value).__name__})")
 
 
-def _read_json(path: str) -> Iterator[LocatedRow]:
-    """The rows of an array, or of JSON Lines in a file that is named .json."""
+def _read_json(path: str, on_container: Callable[[str], object]) -> Iterator[LocatedRow]:
+    """The rows of an array, of the only array in an object, or of JSON Lines in a file that is named .json."""
     with open_file(path) as file:
         try:
             content = file.read()
@@ -138,21 +148,24 @@ def _read_json(path: str) -> Iterator[LocatedRow]:
             raise DataError(f"{path} is broken: {error}; fetch it again") from error
     match text.lstrip()[:1]:
         case "[":
-            yield from _read_array(path, text)
-        case "{" if not _is_one_object(text):
-            yield from _read_jsonl(path)
+            yield from _read_array(path, text, text.index("["))
         case "{":
-            raise DataError(
-                f"{path} is one object, not rows; save the array of rows in it as a file of its own"
-            )
+            members = object_members(text)
+            is_line = "\n" not in text.strip()
+            if members is None or (is_line and not is_only_rows(members)):
+                yield from _read_jsonl(path)
+                return
+            member = rows_member(path, members)
+            on_container(member.key)
+            yield from _read_array(path, text, member.start)
         case _:
             raise DataError(f"{path} is neither a JSON array of rows nor one row a line")
 
 
-def _read_array(path: str, text: str) -> Iterator[LocatedRow]:
-    """Decode the array element by element, so that the line of each is known."""
+def _read_array(path: str, text: str, start: int) -> Iterator[LocatedRow]:
+    """Decode the array that begins at ``start`` element by element, so that the line of each is known."""
     decoder = RowDecoder()
-    position = _skip_blanks(text, text.index("[") + 1)
+    position = skip_blanks(text, start + 1)
     if text[position : position + 1] == "]":
         return
     line, counted = 1, 0  # `line` is the line number at position `counted`
@@ -166,7 +179,7 @@ def _read_array(path: str, text: str) -> Iterator[LocatedRow]:
                 f"{path}:{line} {problem}, so the rows after it cannot be read either: {error}"
             ) from error
         yield f"{path}:{line}", row
-        position = _skip_blanks(text, position)
+        position = skip_blanks(text, position)
         separator = text[position : position + 1]
         if separator == "]":
             return
@@ -174,23 +187,7 @@ def _read_array(path: str, text: str) -> Iterator[LocatedRow]:
             raise DataError(
                 f"{path}: the row at line {line} is followed by neither a comma nor the end of the array"
             )
-        position = _skip_blanks(text, position + 1)
-
-
-def _skip_blanks(text: str, position: int) -> int:
-    """The position of the next character that is not white space."""
-    return cast(re.Match[str], BLANKS.match(text, position)).end()
-
-
-def _is_one_object(text: str) -> bool:
-    """Whether the text is a single value over several lines, so that no line of it is a row."""
-    if "\n" not in text.strip():
-        return False
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+        position = skip_blanks(text, position + 1)
 
 
 def _read_parquet(path: str) -> Iterator[LocatedRow]:

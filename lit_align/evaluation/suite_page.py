@@ -20,6 +20,8 @@ LEGEND = (
     "better."
 )
 
+ARROWS = {True: " \N{UPWARDS ARROW}", False: " \N{DOWNWARDS ARROW}", None: ""}
+
 
 class Line(NamedTuple):
     """One figure of the table.
@@ -44,15 +46,11 @@ def lines_of(report: Report, tasks: Sequence[Asked]) -> list[Line]:
     lines = []
     for asked in tasks:
         for number, (figure, cells) in enumerate(report[asked.name].items()):
-            direction = (
-                "\N{DOWNWARDS ARROW}"
-                if figure in asked.task.lower_is_better
-                else "\N{UPWARDS ARROW}"
-            )
+            direction = ARROWS[next(iter(cells.values())).higher_is_better]
             lines.append(
                 Line(
                     "" if number else asked.name,
-                    f"{figure} {direction}",
+                    f"{figure}{direction}",
                     [format_estimate(cell.estimate) for cell in cells.values()],
                     [format_difference(cell.difference) for cell in cells.values()],
                     [cell.prompts for cell in cells.values()],
@@ -163,6 +161,7 @@ def _joined_counts(counts: Sequence[int]) -> str:
 
 def _cell_json(cell: Cell) -> dict[str, Any]:
     content = {**cell.estimate._asdict(), "prompts": cell.prompts}
+    content["higher_is_better"] = cell.higher_is_better
     if cell.difference is not None:
         content["difference"] = cell.difference._asdict()
     return content

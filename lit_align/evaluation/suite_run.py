@@ -59,11 +59,13 @@ class Cell(NamedTuple):
         estimate: its value and interval.
         prompts: that were counted.
         difference: to the first model, over the same prompts; None for the first one.
+        higher_is_better: which way is better; None where nobody says.
     """
 
     estimate: Estimate
     prompts: int
     difference: Estimate | None
+    higher_is_better: bool | None = True
 
 
 def read_tasks(tasks: Sequence[Task], part_size: int) -> list[Asked]:
@@ -182,7 +184,7 @@ def figures_of(
         by_model = {name: items[asked.name, name] for name in names}
         figures: list[str] = []
         for item in by_model[names[0]]:
-            figures += [figure for figure in item.sums if figure not in figures]
+            figures += [name for name in (*item.sums, *item.resampled) if name not in figures]
         report[asked.name] = {}
         for figure in figures:
             report[asked.name][figure] = _cells(asked, figure, by_model)
@@ -193,10 +195,26 @@ def _cells(asked: Asked, figure: str, by_model: dict[str, list[Item]]) -> dict[s
     first: Resampled | None = None
     cells = {}
     for name, items in by_model.items():
-        sums = [item.sums.get(figure, (0.0, 0.0)) for item in items]
-        prompts = np.unique([item.prompt for item in items], return_inverse=True)[1]
-        resampled = resample_ratio([(a, b) for a, b in sums], prompts, asked.name)
+        resampled = _resampled(asked, figure, items)
         difference = None if first is None else estimate_difference(first, resampled)
-        cells[name] = Cell(estimate(resampled), resampled.num_prompts, difference)
+        direction = _higher_is_better(asked.task, figure, items)
+        cells[name] = Cell(estimate(resampled), resampled.num_prompts, difference, direction)
         first = resampled if first is None else first
     return cells
+
+
+def _resampled(asked: Asked, figure: str, items: Sequence[Item]) -> Resampled:
+    for item in items:
+        if figure in item.resampled:
+            count, values = item.resampled[figure]
+            return Resampled(np.array(values, dtype=np.float64), count, is_share=False)
+    sums = [item.sums.get(figure, (0.0, 0.0)) for item in items]
+    prompts = np.unique([item.prompt for item in items], return_inverse=True)[1]
+    return resample_ratio([(a, b) for a, b in sums], prompts, asked.name)
+
+
+def _higher_is_better(task: Task, figure: str, items: Sequence[Item]) -> bool | None:
+    for item in items:
+        if figure in item.higher_is_better:
+            return item.higher_is_better[figure]
+    return figure not in task.lower_is_better

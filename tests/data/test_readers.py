@@ -62,6 +62,31 @@ def test_json_lines_named_json(tmp_path):
     assert rows(path) == [("2", {"a": 1}), ("3", {"a": 2})]
 
 
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        ('{"version": "1.1",\n "n": 2, "data" : [\n  {"a": 1},\n {"a": [{}]}]}\n', ("3", "4")),
+        ('{"rows": [{"a": 1}, {"a": [{}]}]}', ("1", "1")),
+    ],
+)
+def test_an_object_with_one_list_of_rows(tmp_path, content, lines):
+    path, keys = tmp_path / "a.json", []
+    path.write_text(content)
+    assert rows(path) == [(lines[0], {"a": 1}), (lines[1], {"a": [{}]})]
+    assert len(list(read_rows(str(path), keys.append))) == 2
+    assert keys in (["data"], ["rows"])
+
+
+def test_one_row_on_one_line_stays_a_row(tmp_path):
+    path = tmp_path / "a.json"
+    for row in (
+        {"messages": [{"role": "user", "content": "Hi"}]},
+        {"prompt": "a", "responses": [{"text": "b"}]},
+    ):
+        path.write_text(json.dumps(row))
+        assert rows(path) == [("1", row)]
+
+
 @pytest.mark.parametrize("content", ["[]", "[ ]\n"])
 def test_an_empty_array_has_no_rows(tmp_path, content):
     path = tmp_path / "a.json"
@@ -74,7 +99,19 @@ def test_an_empty_array_has_no_rows(tmp_path, content):
     [
         ("a.json", b'[{"a": 1},\n{"a": }]', r"a.json:2 is not JSON"),
         ("a.json", b'[{"a": 1},\n{"a": 2}', r"row at line 2 is followed by neither"),
-        ("a.json", b'{\n"data": [{"a": 1}]\n}', r"is one object, not rows"),
+        (
+            "a.json",
+            b'{\n"data": [1]\n}',
+            r"is one object, not rows \(its keys: data\); save the array",
+        ),
+        ("a.json", b'{\n"prompt": "a", "answers": [{"text": 1}]\n}', r"is one object, not rows"),
+        ("a.json", b'{\n"messages": [{"role": "user", "content": "a"}]\n}', r"is one object, not"),
+        ("a.json", b'{\n"data": [{"a": 1}], "data": [1]\n}', r"is one object, not rows"),
+        (
+            "a.json",
+            b'{"train": [{"a": 1}],\n"test": [{"a": 2}]}',
+            r"with several lists of rows: train, test; .* as in: jq .train .*a.json > rows.json",
+        ),
         ("a.json", b"hello", r"neither a JSON array of rows nor one row a line"),
         ("a.json", b"", r"neither a JSON array of rows nor one row a line"),
         (

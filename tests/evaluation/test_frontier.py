@@ -2,13 +2,16 @@
 
 import json
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from scipy.optimize import curve_fit, minimize_scalar
 
-from lit_align.cli.frontier_runs import Rewards, read_frontier_run
+from lit_align.cli.frontier_rewards import Rewards, differences
+from lit_align.cli.frontier_runs import read_frontier_run
 from lit_align.cli.main import main
 from lit_align.errors import ConfigError, DataError
 from lit_align.evaluation.frontier import (
@@ -23,6 +26,7 @@ from lit_align.rewards.abstention import Abstention
 from lit_align.rewards.base import response_text
 from lit_align.rewards.length import Length
 from lit_align.rewards.pattern import Pattern
+from lit_align.rewards.weighted import Weighted
 from tests.rl.on_policy import rl_arguments, write_prompts
 from tests.stages.runs import arguments, write_pairs
 
@@ -45,6 +49,13 @@ class Letters(Reward):
     def __call__(self, groups):
         texts = [response_text(response) for group in groups for response in group.responses]
         return Scores(torch.tensor([float(len(text)) for text in texts]))
+
+
+@dataclass(frozen=True)
+class Stored(Letters):
+    """A reward with a file."""
+
+    path: str
 
 
 FORMS = {
@@ -215,6 +226,63 @@ def test_a_proxy_that_was_not_recorded_is_not_the_total(tmp_path):
     assert [point.proxy for point in points] == [6.0, 7.0]
     points = read_frontier_run(path, Rewards(Pattern("e"), None), None).points
     assert [point.proxy for point in points] == [1.5, 2.0]
+
+
+def write_config(folder, *rewards) -> None:
+    """The configuration of a predict that chose its answers by a weighted sum, the first of whose rewards counts."""
+    weights = [1.0, *(0.0 for _ in rewards[1:])]
+    settings = [{"class_path": f"lit_align.{name}", "init_args": each} for name, each in rewards]
+    weighted = {"class_path": "Weighted", "init_args": {"rewards": settings, "weights": weights}}
+    config = {"model": {"class_path": "SFT", "init_args": {"best_of": {"reward": weighted}}}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def test_settings_tell_rewards_of_one_class_apart(tmp_path):
+    """Two targets of length are two rewards: found by their settings, refused with run and setting."""
+    path = write_parts(tmp_path, Length=[1.0, 2.0], Length1=[5.0, 7.0])
+    write_config(tmp_path, ("Length", {"max_words": 4}), ("Length", {"max_words": 8}))
+    points = read_frontier_run(path, Rewards(Length(8), Length(4)), None).points
+    assert [(point.proxy, point.gold) for point in points] == [(1.5, 6.0), (2.0, 7.0)]
+    points = read_frontier_run(path, Rewards(Length(4), None), None).points
+    assert [(point.proxy, point.gold) for point in points] == [(1.5, 1.5), (2.0, 2.0)]
+    sentence = (
+        r"recorded Length with max_words 4 \(not 9\) and max_words 8 \(not 9\): another .* the gold"
+    )
+    with pytest.raises(ConfigError, match=f"{path} has {sentence}"):
+        read_frontier_run(path, Rewards(Length(9), None), None)
+    with pytest.raises(ConfigError, match=r"min_words 0 \(not 2\).* another reward than the proxy"):
+        read_frontier_run(path, Rewards(Length(8), Length(8, min_words=2)), None)
+
+
+def test_another_gold_than_the_recorded_is_computed_where_texts_are_kept(tmp_path):
+    row = {"source": "a:1", "prompt": "?", "scores": [1.0, 2.0], "rewards": {"Length": [0.0, 0.0]}}
+    answers = {"answers": ["one two three", "one"]}
+    (tmp_path / "answers.jsonl").write_text(json.dumps({**row, **answers}) + "\n")
+    write_config(tmp_path, ("Length", {"max_words": 4}))
+    points = read_frontier_run(str(tmp_path), Rewards(Length(2), None), None).points
+    assert [point.gold for point in points] == [-0.25, 0.0]
+
+
+def test_nested_settings_and_paths_are_compared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    judge = {"class_path": "Stored", "init_args": {"path": str(tmp_path / "rm")}}
+    assert not differences(judge, Stored("rm"))
+    weights = {"rewards": [judge], "weights": [1.0]}
+    recorded = {"class_path": "Weighted", "init_args": weights}
+    assert not differences(recorded, Weighted([Stored("rm")], [1.0]))
+    assert differences(recorded, Weighted([Stored("other")], [1.0]))
+    assert differences({"class_path": "Pattern"}, Length(2)) == ["Pattern (not Length)"]
+
+
+def test_runs_with_other_proxies_are_told(tmp_path, capsys):
+    for name, words in (("a", 4), ("b", 8)):
+        (tmp_path / name).mkdir()
+        write_parts(tmp_path / name, Length=[1.0, 2.0], Pattern=[0.0, 1.0])
+        write_config(tmp_path / name, ("Length", {"max_words": words}), ("Pattern", {"regex": "e"}))
+    figures = evaluate(tmp_path, "--runs", str(tmp_path / "a"), str(tmp_path / "b"))
+    [note] = figures["notes"]
+    assert f"{tmp_path / 'a'}: 1.0 Length(max_words=4); {tmp_path / 'b'}: 1.0 Length(" in note
+    assert note in capsys.readouterr().out
 
 
 def test_what_lacks_gold_is_refused_with_the_remedy(runs):

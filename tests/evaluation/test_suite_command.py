@@ -1,4 +1,4 @@
-"""``lit-align evaluate suite`` on a real run: its table, files and cache, what a kill leaves, the harness, mistakes."""
+"""``lit-align evaluate suite`` on a real run: its table, files and cache, what a kill leaves, mistakes."""
 
 import json
 import signal
@@ -123,46 +123,6 @@ def test_a_suite_that_was_killed_goes_on(sft, tmp_path, monkeypatch):
     assert evaluate(tmp_path / "whole", *args) == found
     whole, resumed = (tmp_path / name / "0" / "items.jsonl" for name in ("whole", "resumed"))
     assert whole.read_text() == resumed.read_text()
-
-
-TASK = """
-task: which_word
-dataset_path: json
-dataset_kwargs: {data_files: {test: FILE}}
-test_split: test
-output_type: multiple_choice
-doc_to_text: "{{question}}"
-doc_to_choice: "{{choices}}"
-doc_to_target: 0
-metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
-"""
-
-
-def test_the_harness_sees_the_adapter(sft, tmp_path, monkeypatch):
-    """A task file of one's own: accuracies by the log-probabilities of the policy and of the base."""
-    pytest.importorskip("lm_eval")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
-    rows = [
-        {"question": f"Question {k}: which word?", "choices": ["honey", "rain", "slate"]}
-        for k in range(6)
-    ]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks" / "which_word.yaml").write_text(
-        TASK.replace("FILE", str(tmp_path / "rows.jsonl"))
-    )
-    settings = {"tasks": ["which_word"], "include_path": str(tmp_path / "tasks")}
-    config = tmp_path / "harness.yaml"
-    config.write_text(yaml.safe_dump({"tasks": [{"class_path": "Harness", "init_args": settings}]}))
-    found = evaluate(tmp_path / "runs", "-c", str(config), "--runs", "base", f"sft={sft}")
-    cells = found["figures"]["Harness"]["which_word acc"]
-    for is_base, cell in ((True, cells["base"]), (False, cells["sft"])):
-        model = evaluated_model.EvaluatedModel("x", str(sft), is_base)
-        logps = model.continuation_logps(
-            [row["question"] for row in rows], [[f" {c}" for c in row["choices"]] for row in rows]
-        )
-        assert cell["value"] == np.mean([int(np.argmax(each) == 0) for each in logps])
-        assert cell["prompts"] == 6
 
 
 @pytest.mark.parametrize(

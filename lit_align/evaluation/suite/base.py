@@ -29,12 +29,17 @@ class Item(NamedTuple):
         sums: numerator and denominator of each figure, by its name; a figure is the ratio of their sums.
         details: what else is worth keeping, JSON-able: the answer, the verdicts.
         unread: verdicts of a judge that could not be read, so that a figure does not count them.
+        resampled: figures that are no ratio of sums, on any item of their task: the number of prompts, and the value
+            of all and of each bootstrap resample of them, with None where it is undefined.
+        higher_is_better: of figures whose direction the task's class does not know, on any item; None: neither way.
     """
 
     prompt: str
     sums: dict[str, tuple[float, float]]
     details: dict[str, Any] = {}  # noqa: RUF012 - never written to
     unread: int = 0
+    resampled: dict[str, tuple[int, list[float | None]]] = {}  # noqa: RUF012 - likewise
+    higher_is_better: dict[str, bool | None] = {}  # noqa: RUF012 - likewise
 
 
 class AskedModel(Protocol):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ from lit_align.evaluation.suite.base import AskedModel, Item, Row, Task
 class Harness(Task):
     """Tasks of lm-evaluation-harness on the base in memory with the run's adapter active, such as MMLU or HellaSwag.
 
-    What alignment costs in capability, the alignment tax, is the difference of such a row to the base's column. Every
-    metric of a task that is a number for each document becomes a figure; those of a group's tasks are pooled over
-    documents.
+    What alignment costs in capability, the alignment tax, is the difference of such a row to the base's column. Each
+    metric is aggregated as the harness does it, be it a mean over documents, a perplexity or the F1 of a corpus, and
+    the arrow is that of its ``higher_is_better``. A group that aggregates is one row, of others each task is.
 
     Args:
         tasks: names of tasks or groups of the harness.
@@ -44,7 +43,7 @@ class Harness(Task):
     batch_size: int = 8
 
     part_size = 1
-    depends_on = ("lm_eval",)
+    depends_on = ("lm_eval", "lit_align.evaluation.suite.harness_figures")
 
     def __post_init__(self) -> None:
         check_at_least("batch_size", self.batch_size, 1)
@@ -58,7 +57,7 @@ class Harness(Task):
             raise ConfigError(
                 "Harness needs lm_eval, which is not installed; run: pip install 'lit-align[eval]'"
             )
-        known = set(self._manager().all_tasks)
+        known = set(self._manager.all_tasks)
         for name in self.tasks:
             if name not in known:
                 raise ConfigError(
@@ -72,6 +71,8 @@ class Harness(Task):
         from lm_eval.evaluator import simple_evaluate
         from lm_eval.models.huggingface import HFLM
 
+        from lit_align.evaluation.suite.harness_figures import Evaluated
+
         responses = []
         with model.active() as active:
             wrapped = HFLM(pretrained=active, tokenizer=model.tokenizer, batch_size=self.batch_size)
@@ -82,62 +83,42 @@ class Harness(Task):
                     num_fewshot=self.num_fewshot,
                     limit=self.limit,
                     apply_chat_template=self.apply_chat_template,
-                    task_manager=self._manager(),
+                    task_manager=self._manager,
                     bootstrap_iters=0,  # intervals are made here
                     log_samples=True,
                 )
-                responses.append(documents_of(results["samples"]))
+                evaluated = Evaluated(row["prompt"], results, self._manager.loaded)
+                responses.append(evaluated.content())
         return responses
 
     def grade(self, rows: Sequence[Row], responses: Sequence[Any]) -> list[Item]:
         items = []
-        for row, documents in zip(rows, responses, strict=True):
-            for document in documents:
-                sums = {
-                    f"{row['prompt']} {metric}": tuple(values)
-                    for metric, values in document["sums"].items()
-                }
-                items.append(Item(document["prompt"], sums))
+        for content in responses:
+            for number, document in enumerate(content["documents"]):
+                sums = {name: tuple(pair) for name, pair in document["sums"].items()}
+                # figures of all documents go with the first of them
+                resampled = {} if number else content["resampled"]
+                directions = {} if number else content["higher_is_better"]
+                details = document["details"]
+                items.append(Item(document["prompt"], sums, details, 0, resampled, directions))
         return items
 
+    @cached_property
     def _manager(self) -> Any:
+        """Knows the tasks; it reads thousands of files for that, so there is one."""
         from lm_eval.tasks import TaskManager
 
+        class Remembering(TaskManager):  # type: ignore[misc]
+            """Keeps what it has loaded: results name no functions that aggregate."""
+
+            loaded: dict[str, Any]
+
+            def load(self, *args: Any, **kwargs: Any) -> Any:
+                self.loaded = super().load(*args, **kwargs)
+                return self.loaded
+
         include_path = self.include_path and str(Path(self.include_path).expanduser())
-        return TaskManager(include_path=include_path)
-
-
-def documents_of(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Numerators and denominators of each document's metrics, in the order of tasks and documents.
-
-    Args:
-        samples: as the harness logs them, by task: a record for each document and filter.
-    """
-    documents = []
-    for task, records in samples.items():
-        for record in records:
-            sums = {}
-            for metric in record["metrics"]:
-                values = _as_sum(record[metric])
-                if values is None:
-                    warnings.warn(
-                        f"{metric} of {task} is no number for each document, and is left out",
-                        stacklevel=2,
-                    )
-                    continue
-                is_usual = record.get("filter", "none") == "none"
-                sums[metric if is_usual else f"{metric} ({record['filter']})"] = values
-            name = json.dumps([task, record["doc"]], sort_keys=True, default=str)
-            documents.append({"prompt": name, "sums": sums})
-    return documents
-
-
-def _as_sum(value: Any) -> tuple[float, float] | None:
-    if isinstance(value, list) and all(isinstance(each, bool) for each in value):
-        return float(sum(value)), float(len(value))
-    if hasattr(value, "item"):
-        value = value.item()
-    return (float(value), 1.0) if isinstance(value, bool | int | float) else None
+        return Remembering(include_path=include_path)
 
 
 @hookimpl

@@ -32,9 +32,8 @@ class KnownUnknown(FileTask):
         F_1 = \frac{2\,TP}{2\,TP + FP + FN}
 
     ``right when it answers`` is the share of right answers among the answerable questions that it answered. Columns:
-    ``question``, ``answerable``, and ``answer``, a list of known answers, as the rows of SelfAware.json
-    (``jq .example SelfAware.json`` gets them out of the object around them). The paper compares
-    answers with reference sentences by embeddings; here patterns or a judge decide.
+    ``question``, ``answerable``, and ``answer``, a list of known answers, as in SelfAware.json, which is read as it is
+    published. The paper compares answers with reference sentences by embeddings; here patterns or a judge decide.
 
     Args:
         judge: decides what abstains and what is right; null takes English patterns for the former, and for the latter

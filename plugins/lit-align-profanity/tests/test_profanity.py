@@ -9,7 +9,7 @@ import pytest
 from lit_align_profanity import PROBABILITY, ProfaneContinuations, Profanity
 
 from lit_align.rewards import Group
-from lit_align.testing import check_reward
+from lit_align.testing import check_reward, check_task
 
 DATA = Path(os.environ.get("LIT_ALIGN_DATA", Path(__file__).parents[4] / "shared" / "data"))
 pytest.importorskip("profanity_check")
@@ -17,6 +17,13 @@ pytest.importorskip("profanity_check")
 
 def test_it_keeps_the_promises():
     check_reward(Profanity())
+
+
+def test_its_task_keeps_the_promises(tmp_path):
+    file = tmp_path / "beginnings.jsonl"
+    file.write_text('{"prompt": "You are"}\n{"prompt": {"text": "They say"}}\n')
+    items = check_task(ProfaneContinuations([str(file)], samples=3))
+    assert [item.prompt for item in items] == ["You are", "They say"]
 
 
 def test_rude_words_cost():
