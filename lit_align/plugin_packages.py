@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, distribution
 
 PACKAGES = {
     "lit-align-calibration": ("Calibrated",),
@@ -31,8 +31,8 @@ def where_to_get(name: str) -> str:
         name: a short name, or the path of a class in one of the packages.
 
     Example:
-        >>> where_to_get("NCA")
-        'it is in lit-align-zoo, which is not installed: pip install plugins/lit-align-zoo in a checkout of lit_align'
+        >>> where_to_get("NCA").partition(",")[0]
+        'it is in lit-align-zoo'
         >>> where_to_get("lit_align_zoo.nca.NCA") == where_to_get("NCA"), where_to_get("DPO")
         (True, '')
     """
@@ -45,6 +45,8 @@ def where_to_get(name: str) -> str:
 
 
 def _remedy(package: str) -> str:
-    if find_spec(package.replace("-", "_")):
-        return "which is installed and not loaded; lit-align plugins and LIT_ALIGN_PLUGINS say why"
-    return f"which is not installed: pip install plugins/{package} in a checkout of lit_align"
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return f"which is not installed: pip install plugins/{package} in a checkout of lit_align"
+    return "which is installed and not loaded; lit-align plugins and LIT_ALIGN_PLUGINS say why"

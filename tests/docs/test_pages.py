@@ -140,6 +140,7 @@ def test_every_key_from_elsewhere_has_its_place(names):
 
 def test_the_runs_from_elsewhere_are_translated_key_by_key_and_parse(tmp_path):
     blocks = dict(YAML.findall((PAGES / "coming_from.md").read_text()))
+    blocks.pop("from_trl.yaml")  # tests/peers/test_worked_script.py trains with it
     for name in ("llama_factory", "axolotl"):
         for key in yaml.safe_load(blocks.pop(f"{name}.yaml")):
             assert setting_elsewhere(key), key
