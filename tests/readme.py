@@ -26,6 +26,12 @@ ROOT = Path(__file__).parents[1]
 
 
 ROLES = ("prompt", "responses", "label")
+SHAPES = {
+    "PublicCompletions": "a response",
+    "PublicPairs": "comparisons",
+    "PublicVotes": "votes",
+    "Reasoned": "thoughts",
+}
 
 READING_PATH = (
     "types.py",
@@ -78,7 +84,7 @@ def public_sets() -> str:
         for layout in layouts:
             columns = layout.columns_by_role()
             cells = [", ".join(f"`{name}`" for name in columns[role]) for role in ROLES]
-            link = _link(layout.source) if layout.source else "any"
+            link = _link(layout.source, SHAPES[format_name]) if layout.source else "any"
             rows.append(f"| {link} | `{format_name}` | {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -97,8 +103,12 @@ def tested_sets() -> str:
     return textwrap.fill(text, 170, break_long_words=False, break_on_hyphens=False)
 
 
-def _link(source: str) -> str:
-    name = "/".join(source.rstrip("/").split("/")[-2:])
+def _link(source: str, shape: str) -> str:
+    """The name of a set on the hub; of another source, with the shape of its rows, of which it may have several."""
+    if source.startswith(public_rows.HUB):
+        name = source.removeprefix(public_rows.HUB)
+    else:
+        name = f"{source.removeprefix('https://').partition('.')[0]}, {shape}"
     return f"[{name}]({source})"
 
 

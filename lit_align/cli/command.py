@@ -33,7 +33,7 @@ DATA_SETTINGS: Settings = {
         "type": str,
         "nargs": "+",
         "required": True,
-        "help": "Files or hub data sets, such as allenai/reward-bench:filtered.",
+        "help": "Files, or data sets on the hub (name/config:split@revision), such as allenai/reward-bench:filtered.",
     },
     "format": {
         "type": Format | None,

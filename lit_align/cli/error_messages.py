@@ -32,6 +32,7 @@ from lit_align.cli.setting_names import (
     settings_of_section,
 )
 from lit_align.errors import AmbiguousName
+from lit_align.plugin_packages import where_to_get
 from lit_align.plugins import load_plugins
 
 FIRST_SETTINGS = {"base": "path", "lora": "r", "trainer": "accelerator", "schedule": "shape"}
@@ -186,8 +187,9 @@ def _explain_short_name(match: re.Match[str]) -> Iterator[str]:
     fitting = fitting_names(key, before)
     objectives = load_plugins().objectives
     if name not in all_names():
+        place = where_to_get(name)
         hint = suggestion(name, fitting or all_names()) or f"; {path} takes a path, as module.name"
-        yield f"nothing is called {name!r}{hint}"
+        yield f"nothing is called {name!r}{f'; {place}' if place else hint}"
     elif key == "objective" and name in objectives:
         objective: Any = objectives[name]
         yield f"{name} learns from {objective.label_kind}; use the stage {_stage_for(objective)}"
@@ -222,10 +224,8 @@ def _explain_no_module(match: re.Match[str]) -> Iterator[str]:
             f"{{train: {match['path']}}}}}"
         )
         return
-    yield (
-        f"{match['path']} cannot be imported: there is no module {match['module']!r}; install it, or put its folder on "
-        "PYTHONPATH"
-    )
+    remedy = where_to_get(match["path"]) or "install it, or put its folder on PYTHONPATH"
+    yield f"{match['path']} cannot be imported: there is no module {match['module']!r}; {remedy}"
 
 
 def _explain_no_attribute(match: re.Match[str]) -> Iterator[str]:

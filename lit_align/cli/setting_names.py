@@ -50,7 +50,8 @@ def _base_classes(key: str, before: str) -> list[type]:
     if key in ("model", "data"):
         return [Stage if key == "model" else LightningDataModule]
     registries = load_plugins().registries.values()
-    return [registry.base for registry in registries if registry.kind == key]
+    kinds = (key, key.removesuffix("s"))  # tasks is a list of them
+    return [registry.base for registry in registries if registry.kind in kinds]
 
 
 def _annotated_classes(cls: type, key: str) -> list[type]:

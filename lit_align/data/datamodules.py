@@ -40,7 +40,7 @@ class TextDataModule(LightningDataModule, ABC):
     The tokenizer and the known formats are those of the trainer's module, see `TextModule`.
 
     Args:
-        train: files or hub data sets to train on (``name/config:split@revision`` on the hub).
+        train: files, or data sets on the hub (``name/config:split@revision``, all but the name optional), to train on.
         validation: the same to validate on; None validates on nothing.
         format: the format of the rows; None finds it from their columns.
         batch_size: groups in an optimizer step, all processes together.

@@ -235,8 +235,25 @@ def test_rows_that_are_left_out_are_counted(folder, tiny, capsys):
     with (folder / "rows.jsonl").open("a") as file:
         file.write(json.dumps({**ROWS["pairs"], "rejected": None}) + "\n")
     main(["init", "dpo", "--base", str(tiny), "--data", "rows.jsonl"])
-    assert "rows.jsonl: 6 rows in the format Preferences" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "rows.jsonl: 6 rows in the format Preferences" in printed
+    stop = "lit-align fit stops at these rows: 1 of the first 6 of rows.jsonl are malformed, over data.max_malformed"
+    assert stop in printed
     assert "1 of the first 6 are left out: malformed" in (folder / "dpo.yaml").read_text()
+    sentence = refusal(capsys, ["fit", "-c", "dpo.yaml", "--trainer.max_steps", "1"])
+    assert "1 of 6 rows (16.67%) of rows.jsonl are malformed, over max_malformed 1.00%" in sentence
+
+
+def test_a_few_malformed_rows_stop_nothing(folder, tiny, capsys):
+    write_rows(folder / "rows.jsonl", "pairs", 99)
+    with (folder / "rows.jsonl").open("a") as file:
+        file.write(json.dumps({**ROWS["pairs"], "rejected": None}) + "\n")
+    write_rows(folder / "held_out.jsonl", "pairs", 1)
+    held_out = ["--validation", "rows.jsonl", "held_out.jsonl"]
+    main(["init", "dpo", "--base", str(tiny), "--data", "rows.jsonl", *held_out])
+    printed = capsys.readouterr().out
+    assert "1 of the first 100 are left out: malformed" in printed
+    assert "stops at" not in printed
 
 
 def test_a_task_with_a_reward_needs_one_that_is_there(folder, tiny, capsys):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 
 from docstring_parser import parse
@@ -50,8 +51,10 @@ def settings_of(cls: type) -> list[Setting]:
     """Every setting of a class, those of its parents included, in the order of the signatures."""
     meanings: dict[str, str] = {}
     parameters: dict[str, inspect.Parameter] = {}
+    words: dict[str, str] = {}
     for parent in cls.__mro__[:-1]:
         own = vars(parent)
+        words = {**_words_of_types(parent), **words}
         for text in (own.get("__doc__"), getattr(own.get("__init__"), "__doc__", None)):
             for argument in parse(text or "").params:
                 meanings.setdefault(argument.arg_name, argument.description or "")
@@ -61,16 +64,39 @@ def settings_of(cls: type) -> list[Setting]:
                     parameters.setdefault(name, parameter)
     parameters.pop("self", None)
     return [
-        Setting(name, _type(parameter), _default(parameter), meanings.get(name, ""))
+        Setting(name, _type(parameter, words), _default(parameter), meanings.get(name, ""))
         for name, parameter in parameters.items()
     ]
 
 
-def _type(parameter: inspect.Parameter) -> str:
+def _words_of_types(cls: type) -> dict[str, str]:
+    """The words that a setting may have, by the name of its type, in the file of a class."""
+    names = vars(sys.modules[cls.__module__])
+    literals = {
+        name: value for name, value in names.items() if typing.get_origin(value) is typing.Literal
+    }
+    return {name: " | ".join(typing.get_args(value)) for name, value in literals.items()}
+
+
+def _type(parameter: inspect.Parameter, words: Mapping[str, str]) -> str:
     annotation = parameter.annotation
     if annotation is parameter.empty:
         return ""
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return type_text(re.sub(r"\w+", lambda match: words.get(match[0], match[0]), text))
+
+
+def type_text(annotation: str) -> str:
+    """A type in the words of a YAML.
+
+    Example:
+        >>> type_text("typing.Optional[typing.Literal['high', 'medium']]"), type_text("tuple[int, ...] | None")
+        ('high or medium or null', 'tuple[int, ...] or null')
+    """
+    text = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", annotation)
+    text = re.sub(r"Optional\[(.+)\]$", r"\1 | None", text)
+    text = re.sub(r"Literal\[(.+?)\]", lambda match: re.sub(r",\s*", " | ", match[1]), text)
+    text = re.sub(r"['\"]", "", text)
     return text.replace("|", "or").replace("None", "null")
 
 
@@ -138,29 +164,45 @@ def kinds() -> Iterator[tuple[str, str, list[type]]]:
         yield word, TITLES.get(word, word), classes
 
 
+class ArgumentNotes:
+    """Stands in for a parser, and notes what is added to it."""
+
+    def __init__(self) -> None:
+        self.settings: list[Setting] = []
+
+    def add_argument(self, option: str, *, type: object, help: str, default: object = None) -> None:
+        parameter = inspect.Parameter(
+            "setting", inspect.Parameter.KEYWORD_ONLY, default=default, annotation=type
+        )
+        name = option.removeprefix("--")
+        self.settings.append(Setting(name, _type(parameter, {}), _default(parameter), help))
+
+
 def run_settings() -> list[Setting]:
     """Settings at the top of a YAML, from the parser of ``lit-align fit``."""
-    from lit_align.cli.setting_homes import RUN_SETTINGS
+    from lit_align.cli.training import LitAlignCLI
 
-    meanings = {
-        "run": "Folder of the runs; each gets a number in it.",
-        "save_every": "Steps between two checkpoints.",
-        "samples": "Shows answers every so many steps: `every`, `prompts`.",
-        "float32_matmul_precision": "Of products in float32 on a GPU: highest, high or medium.",
-        "plugin_timeout": "Seconds that one call of a plugin may take; null for no limit.",
-        "trainer": "Settings of [Lightning's Trainer](https://lightning.ai/docs/pytorch/stable/common/trainer.html).",
-        "model": "The stage, below.",
-        "data": "The data module, below.",
-        "ckpt_path": "Checkpoint to go on from.",
-    }
-    return [Setting(name, "", "", meanings.get(name, "")) for name in RUN_SETTINGS]
+    notes = ArgumentNotes()
+    LitAlignCLI.add_arguments_to_parser(None, notes)
+    trainer = "[Lightning's Trainer](https://lightning.ai/docs/pytorch/stable/common/trainer.html)"
+    blocks = (
+        (
+            "trainer",
+            f"Settings of {trainer}; without `max_epochs` and `max_steps` it is one epoch.",
+        ),
+        ("model", "The stage, below."),
+        ("data", "The data module, below."),
+    )
+    return [
+        *(setting for setting in notes.settings if setting.name != "answers"),  # of predict
+        *(Setting(name, "settings", "`see there`", text) for name, text in blocks),
+        Setting("ckpt_path", "str or null", "`null`", "Checkpoint to go on from."),
+    ]
 
 
 def pages() -> dict[str, str]:
     """Path -> Markdown: one page for runs, and one for each kind of plugin."""
-    top = ["| setting | |", "|---|---|"]
-    top += [f"| `{setting.name}` | {setting.meaning} |" for setting in run_settings()]
-    run = ["# Settings of a run\n", "\n".join(top), "\n## Groups of settings\n"]
+    run = ["# Settings of a run\n", table(run_settings()), "\n## Groups of settings\n"]
     for key, path in NESTED.items():
         module, _, name = path.rpartition(".")
         run.append(f"### {key}\n\n{section(getattr(import_module(module), name), 4)}")

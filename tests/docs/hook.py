@@ -10,6 +10,9 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+LATE_IN_SEARCH = "---\nsearch:\n  boost: 0.3\n---\n"
+"""Of pages with many of the words that somebody looks for, and without what they look for."""
+
 
 def generated_pages() -> dict[str, str]:
     """Path -> Markdown of every page that is made from the code when the site is built."""
@@ -27,13 +30,13 @@ def generated_pages() -> dict[str, str]:
     return {
         **configuration.pages(),
         "reference/metrics.md": metrics.page(),
-        "findings.md": findings.page(),
+        "findings.md": LATE_IN_SEARCH + findings.page(),
         "equations.md": equations.page(),
         "directory.md": directory.page(),
         "by_hand.md": _by_hand(),
         "layouts.md": layouts.page(),
         "ppo.md": ppo.page(),
-        "proof_files.md": proofs.page(),
+        "proof_files.md": LATE_IN_SEARCH + proofs.page(),
         "plugins.md": _with_site_links((ROOT / "plugins/README.md").read_text()),
     }
 

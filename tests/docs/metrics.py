@@ -51,17 +51,28 @@ def unknown_in(folder: Path) -> list[str]:
     return unknown(sorted(names))
 
 
+def anchor(name: str) -> str:
+    """Where the page has a metric.
+
+    Example:
+        >>> anchor("objective/kl"), anchor("rewards/{name}")
+        ('objective-kl', 'rewards-name')
+    """
+    return re.sub(r"[^\w]+", "-", name).strip("-")
+
+
 def page() -> str:
     """As Markdown."""
     lines = [
         "# Every logged metric\n",
         "`metrics.csv` of a run has these columns, and TensorBoard and other loggers the same names. Validation puts "
-        "`eval_` before a name, `lit-align test` puts `test_`. Words in braces stand for a name.\n",
+        "`eval_` before a name, `lit-align test` puts `test_`. Words in braces stand for a name. A link to one is "
+        "`metrics.html#objective-kl`, with - for /.\n",
     ]
     for heading, names in sections().items():
         lines += [f"## {heading}\n", "| metric | |", "|---|---|"]
         lines += [
-            f"| `{name}` | {meaning.replace('|', chr(92) + '|')} |"
+            f'| <span id="{anchor(name)}">`{name}`</span> | {meaning.replace("|", chr(92) + "|")} |'
             for name, meaning in names.items()
         ]
         lines.append("")

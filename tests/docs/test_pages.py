@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from lit_align.cli.main import main
+from lit_align.cli.setting_homes import RUN_SETTINGS
 from lit_align.cli.setting_names import parameters_of
 from lit_align.coming_from_others import setting_elsewhere
 from lit_align.rl.importance import IMPORTANCE_METRICS
@@ -34,8 +35,8 @@ def pages() -> dict[str, str]:
 
 
 def anchors(text: str) -> set[str]:
-    """Anchors of the headings of a page, as mkdocs makes them."""
-    names = set()
+    """Anchors of the headings of a page, as mkdocs makes them, and those that it writes itself."""
+    names = set(re.findall(r'id="([^"]+)"', text))
     for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
         name = re.sub(r"[^\w\s-]", "", heading).strip().lower()
         names.add(re.sub(r"[-\s]+", "-", name))
@@ -87,6 +88,9 @@ def test_the_reference_has_every_setting_of_every_class():
     for cls in configuration.run_classes():
         for name in parameters_of(cls):
             assert f"| `{name}` |" in generated["reference/run.md"]
+    top = generated["reference/run.md"].split("## ")[0]
+    for name in RUN_SETTINGS:
+        assert re.search(rf"\| `{name}` \| `.+` \| `.+` \| \w.+ \|", top), name
     for word, _, classes in configuration.kinds():
         for cls in classes:
             assert f"### {cls.__name__}\n" in generated[f"reference/{word}.md"]
@@ -136,6 +140,7 @@ def test_every_key_from_elsewhere_has_its_place(names):
 
 def test_the_runs_from_elsewhere_are_translated_key_by_key_and_parse(tmp_path):
     blocks = dict(YAML.findall((PAGES / "coming_from.md").read_text()))
+    blocks.pop("from_trl.yaml")  # tests/peers/test_worked_script.py trains with it
     for name in ("llama_factory", "axolotl"):
         for key in yaml.safe_load(blocks.pop(f"{name}.yaml")):
             assert setting_elsewhere(key), key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from lit_align.data.formats import Format
 from lit_align.data.formats.base import LocatedRow
 from lit_align.data.hub_reader import is_hub_name
 from lit_align.data.label_conversion import convert_labels
+from lit_align.data.read_groups import DataSource
 from lit_align.data.readers import read_rows
 from lit_align.data.row_reader import RowReader
 from lit_align.errors import DataError, RowError
@@ -32,11 +33,26 @@ class Layout:
         text: a line for each file.
         num_rows: of all files that could be read; None if one of them could not, or has more than are counted.
         columns: that hold something, of all files.
+        fates: how many of the first rows are kept, and how many are not for each reason.
     """
 
     text: str
     num_rows: int | None
     columns: frozenset[str] = frozenset()
+    fates: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def stop_text(self) -> str:
+        """What stops a run with these rows, and what to do about it; empty if nothing does."""
+        num_rows, limit = self.fates.total(), DataSource.max_malformed
+        malformed = sum(count for fate, count in self.fates.items() if fate.startswith("malformed"))
+        if malformed <= limit * num_rows:
+            return ""
+        place = self.text.partition(": ")[0] if "\n" not in self.text else "these files"
+        return (
+            f"lit-align fit stops at these rows: {malformed:,} of the first {num_rows:,} of {place} are malformed, "
+            f"over data.max_malformed {limit:g}; mend them, or raise data.max_malformed to train on the others"
+        )
 
 
 def describe_files(paths: Sequence[str], task: Task) -> Layout:
@@ -47,13 +63,15 @@ def describe_files(paths: Sequence[str], task: Task) -> Layout:
     """
     lines: list[str] = []
     columns: set[str] = set()
+    fates: Counter[str] = Counter()
     num_rows: int | None = 0
     for path in paths:
         layout = _describe(path, task)
         lines.append(layout.text)
         columns |= layout.columns
+        fates += layout.fates
         num_rows = None if None in (num_rows, layout.num_rows) else num_rows + layout.num_rows  # type: ignore[operator]
-    return Layout("\n".join(lines), num_rows, frozenset(columns))
+    return Layout("\n".join(lines), num_rows, frozenset(columns), fates)
 
 
 def _describe(path: str, task: Task) -> Layout:
@@ -66,8 +84,7 @@ def _describe(path: str, task: Task) -> Layout:
         return Layout(f"{path} could not be read here, so its layout is not checked: {error}", None)
     reader = _open_reader(path, first, task)
     fates = _count_fates(reader, first, LabelKind(task.label_kind))
-    usable = fates.pop("kept", 0)
-    if not usable:
+    if not fates["kept"]:
         reason, _ = fates.most_common(1)[0]
         raise DataError(
             f"none of the first {len(first):,} rows of {path} can be trained on: {reason}; {_needs(task)}"
@@ -80,8 +97,9 @@ def _describe(path: str, task: Task) -> Layout:
         f"{type(reader.row_format).__name__} (columns {', '.join(map(str, columns))})"
     )
     for reason, count in fates.items():
-        text += f"; {count:,} of the first {len(first):,} are left out: {reason}"
-    return Layout(text, num_records if is_counted else None, frozenset(columns))
+        if reason != "kept":
+            text += f"; {count:,} of the first {len(first):,} are left out: {reason}"
+    return Layout(text, num_records if is_counted else None, frozenset(columns), fates)
 
 
 def _open_reader(path: str, first: Sequence[LocatedRow], task: Task) -> RowReader:

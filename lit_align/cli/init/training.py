@@ -17,6 +17,7 @@ from lit_align.cli.init.settings import (
 )
 from lit_align.cli.init.sizes import choose_sizes, default_card
 from lit_align.cli.tasks import Task, objective_settings
+from lit_align.plugin_packages import where_to_get
 
 VALIDATION = "# validation: FILE, of rows that are not in train, to see whether more than these rows is learned"
 
@@ -35,12 +36,13 @@ def write_config(task: Task, options: argparse.Namespace) -> None:
     """
     path = output_path(options, task)
     layout = describe_files(options.data, task)
+    stops = [layout.stop_text]
     if options.validation:
-        describe_files(options.validation, task)
+        stops.append(describe_files(options.validation, task).stop_text)
     objective = objective_settings(task, options.objective) if options.objective else None
     settings = start_settings(task, options.base, objective)
     set_data(settings, options.data, options.validation or ())
-    lines = layout.text.split("\n")
+    lines = layout.text.split("\n") + list(filter(None, stops))
     if task.needs_reward:
         lines.append(set_reward(settings, task, options.reward, layout.columns))
     base = read_base(options.base, options.size)
@@ -75,4 +77,4 @@ def _objective_text(settings: dict[str, object]) -> str:
     objective = model["objective"]
     name = objective["class_path"] if isinstance(objective, dict) else objective
     objectives = load_plugins().objectives
-    return f"{name}: {first_line(objectives[name])}" if name in objectives else str(name)
+    return f"{name}: {first_line(objectives[name]) if name in objectives else where_to_get(name)}"

@@ -129,7 +129,7 @@ class FileTask(Task):
     """A task whose rows are those of files or of data sets on the hub, one item each.
 
     Args:
-        data: files or hub data sets.
+        data: files, or data sets on the hub (``name/config:split@revision``, all but the name optional).
         limit: the first so many rows; null takes all.
 
     Raises:

@@ -1,0 +1,46 @@
+"""A class of one of our plugin packages, without the package, is answered with what to install."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lit_align.cli.main import main
+from lit_align.plugin_packages import PACKAGES
+from lit_align.plugins import load_plugins
+
+FOLDER = Path(__file__).parents[1] / "plugins"
+
+
+def test_the_list_has_what_the_packages_register():
+    registered = {}
+    for project in FOLDER.glob("lit-align-*/pyproject.toml"):
+        sources = [path for path in project.parent.rglob("*.py") if "tests" not in path.parts]
+        texts = [path.read_text() for path in sources]
+        names = re.findall(r"^    register\((\w+)\)", "\n".join(texts), re.MULTILINE)
+        registered[project.parent.name] = sorted(names)
+    assert {package: sorted(names) for package, names in PACKAGES.items()} == registered
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package"),
+    [
+        ("fit -c configs/tiny/dpo.yaml --model.objective NCA", "lit-align-zoo"),
+        ("fit -c configs/tiny/dpo.yaml --model.objective lit_align_opo.OPO", "lit-align-opo"),
+        ("fit -c configs/tiny/ppo.yaml --model.reward Vader", "lit-align-vader"),
+        ("evaluate suite --runs base --tasks+=Profanity", "lit-align-profanity"),
+        ("evaluate reward-bench --data x --reward Vader", "lit-align-vader"),
+    ],
+)
+def test_what_to_install_is_said(arguments, package, capsys, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    with pytest.raises(SystemExit):
+        main(arguments.split())
+    message = capsys.readouterr().err
+    remedy = f"not installed: pip install plugins/{package} in a checkout"
+    assert re.search(rf"it is in {package}, which is ({remedy}|installed and not loaded)", message)
+
+
+def test_a_look_up_says_it_too():
+    with pytest.raises(Exception, match="no reward is called 'Vader'; it is in lit-align-vader"):
+        load_plugins().rewards["Vader"]
