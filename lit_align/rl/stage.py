@@ -69,7 +69,7 @@ class RL(RLParts):
     iteration, so that each decides what a single process would.
 
     Args:
-        objective: PPO, CISPO, DPPO or PolicyGradient.
+        objective: PPO, CISPO, DPPO or PolicyGradient; GKD for the whole distributions of a Teacher as reward.
         reward: scores the responses, by its name.
         advantage: GAE, RLOO, GRPO, Reinforce or GDPO; TopEntropy of one of them; ReverseKL for a Teacher as reward.
         kl: KL penalty against the reference policy.
@@ -153,7 +153,9 @@ class RL(RLParts):
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Metric names, by the names that dashboards of RLHF use."""
-        losses = ("loss/policy", "loss/value", "loss/kl", "loss/ptx")
+        losses: tuple[str, ...] = ("loss/policy", "loss/value", "loss/kl", "loss/ptx")
+        if self.objective.divergence_from is not None:
+            losses = (*losses, "policy/divergence")
         names = ("policy/clipfrac", "policy/approxkl", "policy/ratio", "val/clipfrac", *losses)
         return names if self.importance is None else (*names, *IMPORTANCE_METRICS)
 

@@ -17,7 +17,8 @@ from lit_align.rewards import Reward, Scores
 from lit_align.rewards.base import checked_scores
 from lit_align.rewards.cosine_length import CosineLength
 from lit_align.rewards.pattern import Pattern
-from lit_align.rewards.teacher import LoadedTeacher, Teacher
+from lit_align.rewards.teacher import Teacher
+from lit_align.rewards.teacher_model import LoadedTeacher
 from lit_align.rewards.weighted import Weighted
 from lit_align.rl.kl_control import KLControl
 from lit_align.stages.best_of import Answer, BestOf
