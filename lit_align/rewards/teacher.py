@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lit_align import Register, hookimpl
+from lit_align.checks import check_between
 from lit_align.errors import ConfigError, DataError, ModelError
 from lit_align.functional.divergence import Predictions
 from lit_align.judges.base import load_template
@@ -22,7 +23,12 @@ from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.load import Base
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import checked_scores, column_text, response_text
-from lit_align.rewards.teacher_model import LoadedTeacher, TeacherModel, teacher_of_role
+from lit_align.rewards.teacher_model import (
+    LoadedTeacher,
+    TeacherModel,
+    average_of_policy,
+    teacher_of_role,
+)
 from lit_align.rewards.teacher_prompts import (
     encode_prompt,
     last_turn,
@@ -31,15 +37,20 @@ from lit_align.rewards.teacher_prompts import (
     sampled_trees,
     with_last_turn,
 )
+from lit_align.rewards.teacher_server import ServedTeacher, TeacherServer
 from lit_align.types import Tree
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 
+OTHERS = ("adapter", "base", "server")
+NO_OTHER = "adapter, no base and no server"
+
 NO_LESSON = (
     "the teacher is the reference, the policy as the run began, and is shown nothing: it teaches nothing but the way "
-    "back from what another reward has taught; name a column or solved_by, or role other with an adapter or a base"
+    "back from what another reward has taught; name a column or solved_by, or role other with an adapter, a base or a "
+    "server"
 )
 
 
@@ -67,9 +78,12 @@ class Teacher(Reward):
 
     Args:
         role: who teaches: ``reference``, the policy as the run began, which alone and shown nothing teaches nothing;
-            ``policy`` itself; or ``other``: ``adapter``, or ``base``.
+            ``policy`` itself; ``average``, an exponential moving average of the policy's adapter; or ``other``:
+            ``adapter``, ``base`` or ``server``.
         adapter: folder of an adapter on the policy's base.
         base: another model with the same vocabulary, in 4 bits unless it says otherwise.
+        server: a model behind a server, with the same tokenizer; it gives the sampled tokens' log-probabilities alone.
+        rate: share of the way to the policy that the average goes after each update.
         column: of the data, with what the teacher alone is shown: a demonstration, a solution, a critique; null for
             nothing.
         solved_by: a reward; the teacher is then shown the first other response to the prompt that it scores at least
@@ -85,9 +99,11 @@ class Teacher(Reward):
         ModelError: for responses that were not sampled, or a teacher with another vocabulary.
     """
 
-    role: Literal["reference", "policy", "other"] = "reference"
+    role: Literal["reference", "policy", "average", "other"] = "reference"
     adapter: str | None = None
     base: Base | None = None
+    server: TeacherServer | None = None
+    rate: float = 0.05
     column: str | None = None
     solved_by: Reward | None = None
     threshold: float = 1.0
@@ -96,13 +112,18 @@ class Teacher(Reward):
     token_budget: int = 8192
 
     def __post_init__(self) -> None:
-        named = [name for name in ("adapter", "base") if getattr(self, name) is not None]
+        named = [name for name in OTHERS if getattr(self, name) is not None]
         if len(named) != (self.role == "other"):
             raise ConfigError(
-                f"the teacher's role is {self.role}, and it has {' and '.join(named) or 'no adapter and no base'}; "
-                "role other takes one of adapter and base, and the others none"
+                f"the teacher's role is {self.role}, and it has {' and '.join(named) or f'no {NO_OTHER}'}; role other "
+                f"takes one of {', '.join(OTHERS)}, and the others none"
             )
-        if self.role == "policy" and self._is_shown_nothing:
+        check_between("rate", self.rate, 0.0, 1.0, "the share of the way to the policy")
+        if self.server is not None and self.temperature != 1.0:
+            raise ConfigError(
+                f"temperature is {self.temperature:g}, and a server reads prompts at temperature 1; set it to 1"
+            )
+        if self.role in ("policy", "average") and self._is_shown_nothing:
             raise ConfigError(
                 "the policy is its own teacher and is shown nothing, so that there is nothing to learn; name a column, "
                 "or solved_by"
@@ -113,7 +134,12 @@ class Teacher(Reward):
             self.solved_by.attach(adapters, tokenizer)
         if self.role == "reference" and self._is_shown_nothing:
             warnings.warn(NO_LESSON, stacklevel=2)
-        if self.role == "other":
+        loaded: LoadedTeacher | ServedTeacher
+        if self.server is not None:
+            loaded = self.server.connect(tokenizer)
+        elif self.role == "average":
+            loaded = average_of_policy(adapters, tokenizer)
+        elif self.role == "other":
             loaded = TeacherModel(self.adapter, self.base).load(adapters, tokenizer)
         else:
             loaded = teacher_of_role(adapters, self.role, tokenizer)
@@ -142,12 +168,31 @@ class Teacher(Reward):
             The predictions, and ``[n]`` true where the teacher is shown something, or needs not be.
         """
         lessons = self._lessons([tree.group for tree in trees])
-        predictions = self._loaded.predictions_of(
-            lessons.trees, self.temperature, self.token_budget
-        )
+        loaded = self._loaded
+        assert isinstance(loaded, LoadedTeacher)  # `check_distributions`
+        predictions = loaded.predictions_of(lessons.trees, self.temperature, self.token_budget)
         lengths = [len(response) for tree in trees for response in tree.responses]
         taught = torch.tensor(lessons.taught).repeat_interleave(torch.tensor(lengths))
         return predictions, taught.to(predictions.states.device)
+
+    def follow_policy(self) -> None:
+        """After an update: an average moves towards the policy."""
+        loaded = self._loaded
+        if self.role == "average" and isinstance(loaded, LoadedTeacher):
+            loaded.follow(self.rate)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint needs of it: the weights of an average; else nothing."""
+        loaded = self._loaded
+        if self.role != "average" or not isinstance(loaded, LoadedTeacher):
+            return {}
+        return loaded.adapters.copy_weights(loaded.role)
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state` has returned."""
+        loaded = self._loaded
+        if state and isinstance(loaded, LoadedTeacher):
+            loaded.adapters.set_weights(loaded.role, state)
 
     def check_distributions(self, objective: str) -> None:
         """Refuse a teacher whose whole distribution an objective cannot read.
@@ -155,6 +200,11 @@ class Teacher(Reward):
         Raises:
             ConfigError: naming the objective.
         """
+        if self.server is not None:
+            raise ConfigError(
+                f"{objective} compares whole distributions, and a server gives the log-probabilities of sampled tokens "
+                "alone; use ReverseKL with PolicyGradient"
+            )
         if self.solved_by is not None and not self.solved_by.can_split():
             raise ConfigError(
                 f"{objective} asks again which responses are solutions, and {type(self.solved_by).__name__} may have a "
@@ -162,8 +212,8 @@ class Teacher(Reward):
             )
 
     @property
-    def _loaded(self) -> LoadedTeacher:
-        loaded: LoadedTeacher | None = self.__dict__.get("loaded")
+    def _loaded(self) -> LoadedTeacher | ServedTeacher:
+        loaded: LoadedTeacher | ServedTeacher | None = self.__dict__.get("loaded")
         if loaded is None:
             raise ModelError(
                 f"{self} reads the tokens that a policy samples; use it as the reward of RL"
@@ -211,7 +261,9 @@ class Teacher(Reward):
             solutions.append([response_text(group.responses[k[0]]) if k else "" for k in others])
         return solutions
 
-    def _prompt(self, loaded: LoadedTeacher, group: Group, shown: str, solution: str) -> list[int]:
+    def _prompt(
+        self, loaded: LoadedTeacher | ServedTeacher, group: Group, shown: str, solution: str
+    ) -> list[int]:
         """Token ids of what the teacher reads before a response."""
         require_sampled(group)
         if not (shown or solution) and self.base is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,6 +40,10 @@ class LoadedTeacher(NamedTuple):
         """What it predicts at the scored tokens of trees that are packed already."""
         with self.adapters.activate(self.role, training=False):
             return self.tree_forward.predictions(trees, temperature)
+
+    def follow(self, rate: float) -> None:
+        """Move it towards the policy's adapter by a share of the way."""
+        self.adapters.interpolate(self.role, "policy", rate)
 
     def token_logps(
         self, trees: Sequence[Tree], temperature: float, token_budget: int
@@ -124,6 +129,14 @@ def teacher_of_role(
     tree_forward = TreeForward(adapters.model)
     check_once(tree_forward)
     return LoadedTeacher(adapters, role, tokenizer, tree_forward, tokenizer)
+
+
+def average_of_policy(adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> LoadedTeacher:
+    """A frozen copy of the policy's adapter as a teacher, which `LoadedTeacher.follow` moves."""
+    role = new_role(adapters)
+    adapters.add_frozen(role, copy.deepcopy(adapters.lora_config("policy")))
+    adapters.load_weights(role, adapters.copy_weights("policy"), "the policy")
+    return teacher_of_role(adapters, role, tokenizer)
 
 
 def load_other_base(

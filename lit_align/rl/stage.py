@@ -50,8 +50,9 @@ from lit_align.rl.sample_log import log_samples
 from lit_align.rl.sampled_ahead import SampledAhead, is_last_step, next_prompts
 from lit_align.rl.scoring import OF_POLICY
 from lit_align.rl.selection import EqualScores, Selection
+from lit_align.rl.teaching import follow_policy, restore_teachers, teacher_states
 from lit_align.stages.data_checks import warn_of_trained_prompts
-from lit_align.stages.exact_step import MetricSums
+from lit_align.stages.exact_step import MetricSums, StepSums
 from lit_align.types import Batch, Step, Tree
 
 BASELINE_ITERATIONS = 10
@@ -304,6 +305,11 @@ class RL(RLParts):
         assert self._policy_update is not None
         return self._policy_update.losses(batch)
 
+    def after_step(self, metrics: dict[str, float], sums: StepSums) -> None:
+        """Move teachers that follow the policy."""
+        super().after_step(metrics, sums)
+        follow_policy(self.reward)
+
     def step_optimizer(self) -> None:
         """Run the optimizer; `training_step` counts the iteration as one global step."""
         step_optimizer_uncounted(self)
@@ -328,6 +334,7 @@ class RL(RLParts):
             "kl_coefficient": self.kl_coefficient,
             "recent_rewards": self.recent_rewards,
             "diagnostics": asdict(self.diagnostics),
+            "teachers": teacher_states(self.reward),
             "ahead": self.ahead.state(self.global_step, waits=not self.trainer.received_sigterm),
         }
 
@@ -340,4 +347,5 @@ class RL(RLParts):
         self.recent_rewards = state["recent_rewards"]
         if self.staleness:
             self.ahead.restore(state.get("ahead", []))
+        restore_teachers(self.reward, state.get("teachers", []))
         self.diagnostics = RunDiagnostics(**state["diagnostics"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -87,6 +88,23 @@ def lecture_of(objective: PolicyObjective, reward: Reward) -> Lecture | None:
     (teacher,) = teachers
     teacher.check_distributions(name)
     return Lecture(source, teacher)
+
+
+def follow_policy(reward: Reward) -> None:
+    """After an update: teachers that are averages of the policy move towards it."""
+    for teacher in teachers_in(reward):
+        teacher.follow_policy()
+
+
+def teacher_states(reward: Reward) -> list[dict[str, Tensor]]:
+    """What a checkpoint needs of the teachers in a reward."""
+    return [teacher.state() for teacher in teachers_in(reward)]
+
+
+def restore_teachers(reward: Reward, states: Sequence[dict[str, Tensor]]) -> None:
+    """Restore what `teacher_states` has returned; a run that had no teacher, or no state of it, restores nothing."""
+    for teacher, state in zip(teachers_in(reward), states, strict=False):
+        teacher.restore(state)
 
 
 def teachers_in(reward: Reward) -> list[Teacher]:

@@ -133,7 +133,8 @@ def test_steps_lower_the_divergence_from_the_teacher(module):
     ("settings", "says"),
     [
         ({"role": "policy"}, "shown nothing"),
-        ({"role": "other"}, "no adapter and no base"),
+        ({"role": "average"}, "shown nothing"),
+        ({"role": "other"}, "no adapter, no base and no server"),
         ({"role": "reference", "adapter": "x"}, "role is reference, and it has adapter"),
     ],
 )
