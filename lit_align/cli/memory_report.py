@@ -109,7 +109,8 @@ def plan_memory(
     parts = reward_parts(stage.reward)
     rewards = [reward for reward in parts if isinstance(reward, RewardModelScore)]
     teachers = teachers_in(stage.reward)
-    readers = [*rewards, *(teacher for teacher in teachers if teacher.server is None)]
+    readers: list[RewardModelScore | Teacher] = [*rewards]
+    readers += [teacher for teacher in teachers if teacher.server is None]
     return replace(
         plan,
         num_generations=stage.num_generations,
