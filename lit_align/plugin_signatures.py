@@ -11,6 +11,9 @@ from lit_align.errors import PluginError
 from lit_align.plugin_contracts import kinds_fault, name_of
 from lit_align.types import LabelKind
 
+NAMED_INPUTS = ("target", "margin", "entropy", "divergence")
+"""What an objective is called with by name, each if its ``needs_NAME`` is true."""
+
 TRL_REWARD = {"prompts", "completions"}
 """Parameters of a reward function of TRL."""
 
@@ -85,7 +88,7 @@ def _extra_keywords(part: object, method: str) -> list[str]:
     """What an objective is given by name because it says that it needs it."""
     if method != "__call__":
         return []
-    return [name for name in ("target", "margin") if getattr(part, f"needs_{name}", False)]
+    return [name for name in NAMED_INPUTS if getattr(part, f"needs_{name}", False)]
 
 
 def _interface(cls: type) -> type | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -207,6 +207,7 @@ class TokenLogps(NamedTuple):
         mean_logit: mean of the logits; likewise.
         top1: whether the token was the most probable one; likewise.
         collision: log of the probability that two draws from the distribution agree, in nats; likewise.
+        divergence: of the predicted distribution from another model's, in nats, with gradient; None unless requested.
     """
 
     logps: Tensor
@@ -214,6 +215,19 @@ class TokenLogps(NamedTuple):
     mean_logit: Tensor | None = None
     top1: Tensor | None = None
     collision: Tensor | None = None
+    divergence: Tensor | None = None
+
+
+class DivergenceFrom(NamedTuple):
+    """The divergence that an objective reads: between the policy's whole distribution and another's, at each token.
+
+    Args:
+        role: the other: ``"reference"`` or ``"teacher"``.
+        beta: of `generalized_jsd`, from 0, the forward KL divergence, to 1, the reverse one.
+    """
+
+    role: Literal["reference", "teacher"]
+    beta: float
 
 
 class PerTokenLogps(NamedTuple):
@@ -287,6 +301,8 @@ class PolicyTokens(NamedTuple):
         entropy: of the distribution that a token was predicted with before the first update, in nats, without gradient;
             None where it is not known, as in examples.
         sampler: log-probability as what sampled computed it: another engine, or an older policy; likewise.
+        divergence: of the whole distribution from another's, in nats, with gradient, if the objective has a
+            ``divergence_from``; 0 where the teacher has nothing to teach.
     """
 
     policy: Tensor
@@ -295,6 +311,7 @@ class PolicyTokens(NamedTuple):
     owner: Tensor
     entropy: Tensor | None = None
     sampler: Tensor | None = None
+    divergence: Tensor | None = None
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of ``values``, ``[n]``, over the tokens of each response, ``[responses]``."""

@@ -111,6 +111,8 @@ class Engine(ThreadingHTTPServer):
 
     def completions(self, asked):
         temperature = asked["temperature"]
+        if "prompt_logprobs" in asked:
+            return self.prompt_logps(asked)
         rows = sample(
             self.model, self.tokenizer, [asked["prompt"]], max_new_tokens=asked["max_tokens"],
             temperature=temperature, num_generations=asked.get("n", 1), seed=0,
@@ -136,6 +138,18 @@ class Engine(ThreadingHTTPServer):
             for index, completion in enumerate(rows[0])
         ]
         return {"object": "text_completion", "model": asked["model"], "choices": choices}
+
+    def prompt_logps(self, asked):
+        """The log-probability of each token of the prompt, and one token after it."""
+        ids = asked["prompt"]
+        with torch.no_grad():
+            logps = self.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        entries = [
+            {str(token): {"logprob": logps[place, token].item(), "rank": 1}}
+            for place, token in enumerate(ids[1:])
+        ]
+        choice = {"index": 0, "text": "", "prompt_logprobs": [None, *entries], "logprobs": None}
+        return {"object": "text_completion", "model": asked["model"], "choices": [choice]}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -202,6 +216,8 @@ class _Handler(BaseHTTPRequestHandler):
             answer["model"] = "lit-align-older"
         if fault == "other prompt":
             answer["choices"][0]["prompt_token_ids"] = [1]
+        if fault == "no prompt":
+            answer["choices"][0]["prompt_logprobs"] = None
         if fault == "no numbers":
             answer["choices"][0]["logprobs"] = None
         if fault == "cut":

@@ -22,9 +22,12 @@ from lit_align.models.load import Base, compute_dtype, load_config
 from lit_align.models.lora import Lora
 from lit_align.rewards import Reward
 from lit_align.rewards.reward_model import RewardModelScore
+from lit_align.rewards.teacher import Teacher
 from lit_align.rewards.weighted import Weighted
 from lit_align.rl.stage import RL
+from lit_align.rl.teaching import teachers_in
 from lit_align.stages.language_model_stage import LanguageModelStage
+from lit_align.stages.sft import SFT
 from lit_align.types import Tree
 
 if TYPE_CHECKING:
@@ -64,7 +67,7 @@ def print_memory(console: Console, stage: LanguageModelStage, plan: Plan, card: 
     console.print(planner.verdict(plan, card), highlight=False, markup=False)
     if isinstance(stage, RL):
         for reward in reward_parts(stage.reward):
-            if not isinstance(reward, RewardModelScore):
+            if not isinstance(reward, RewardModelScore | Teacher):
                 console.print(
                     f"What {type(reward).__name__} loads for itself, if anything, is not counted."
                 )
@@ -98,16 +101,23 @@ def plan_memory(
         init_adapter=stage.init_adapter is not None,
         reference=stage.objective.needs_reference,
     )
+    if isinstance(stage, SFT) and stage.teacher is not None:
+        taught = _other_bytes(stage.teacher.adapter, stage.teacher.base)
+        return replace(plan, frozen=taught, reference=True)  # a second pass, as a reference's
     if not isinstance(stage, RL):
         return plan
     parts = reward_parts(stage.reward)
     rewards = [reward for reward in parts if isinstance(reward, RewardModelScore)]
+    teachers = teachers_in(stage.reward)
+    readers: list[RewardModelScore | Teacher] = [*rewards]
+    readers += [teacher for teacher in teachers if teacher.server is None]
     return replace(
         plan,
         num_generations=stage.num_generations,
         max_new_tokens=stage.max_new_tokens,
-        frozen=sum(_frozen_bytes(reward, stage.base) for reward in rewards),
-        reward_budget=max((reward.token_budget for reward in rewards), default=0),
+        frozen=sum(_frozen_bytes(reward, stage.base) for reward in rewards)
+        + sum(_teacher_bytes(teacher, stage) for teacher in teachers),
+        reward_budget=max((reader.token_budget for reader in readers), default=0),
         ptx_batch=min(stage.ptx.batch_size, len(demonstrations)) if stage.ptx else 0,
         ptx_tree=totals_of(demonstrations).largest,
     )
@@ -133,6 +143,25 @@ def reward_parts(reward: Reward) -> list[Reward]:
     for part in reward.rewards:
         parts += reward_parts(part)
     return parts
+
+
+def _teacher_bytes(teacher: Teacher, stage: LanguageModelStage) -> int:
+    """Bytes of what a teacher adds to the policy and its reference."""
+    if teacher.role != "average":
+        return _other_bytes(teacher.adapter, teacher.base)
+    config = load_config(stage.base)
+    device = torch.device("cuda")
+    return ModelShape.from_config(config, stage.base, _lora(stage), device).adapter
+
+
+def _other_bytes(adapter: str | None, base: Base | None) -> int:
+    """Bytes of an adapter that was saved, or of another base."""
+    if adapter is not None:
+        files = Path(adapter).expanduser().glob("**/adapter_model.safetensors")
+        return sum(file.stat().st_size for file in files)
+    if base is None:
+        return 0
+    return ModelShape.from_config(load_config(base), base, Lora(), torch.device("cuda")).weights
 
 
 def _frozen_bytes(reward: RewardModelScore, base: Base) -> int:

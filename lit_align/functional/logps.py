@@ -233,8 +233,8 @@ class _TokenLogps(torch.autograd.Function):
         jacobian = None
         if with_gradient and hidden.requires_grad and not trains_head:
             jacobian = torch.empty_like(hidden)
-        for rows in _chunks(len(hidden), len(weight)):
-            logits = transform(_project(hidden[rows], weight, bias, exact))
+        for rows in chunk_slices(len(hidden), len(weight)):
+            logits = transform(project_hidden(hidden[rows], weight, bias, exact))
             normalizer = logits.logsumexp(-1)
             target_logits = logits.gather(1, target[rows, None])
             logps[rows] = target_logits[:, 0] - normalizer
@@ -265,8 +265,8 @@ class _TokenLogps(torch.autograd.Function):
         hidden_grad = torch.empty_like(hidden) if needs_hidden else None
         weight_grad = torch.zeros_like(weight, dtype=grad.dtype) if needs_weight else None
         bias_grad = torch.zeros_like(bias, dtype=grad.dtype) if needs_bias else None
-        for rows in _chunks(len(hidden), len(weight)):
-            logits = ctx.transform(_project(hidden[rows], weight, bias, grad.dtype))
+        for rows in chunk_slices(len(hidden), len(weight)):
+            logits = ctx.transform(project_hidden(hidden[rows], weight, bias, grad.dtype))
             normalizer = logits.logsumexp(-1)
             score = _score(logits, normalizer, target[rows], ctx.transform)
             logit_grad = score.mul_(grad[rows, None])
@@ -285,12 +285,15 @@ class _TokenLogps(torch.autograd.Function):
         return hidden_grad, weight_grad, bias_grad, *(None,) * 4
 
 
-def _chunks(n: int, vocabulary: int) -> list[slice]:
+def chunk_slices(n: int, vocabulary: int) -> list[slice]:
+    """Rows of n scored tokens whose logits are computed at once, chunk by chunk."""
     size = chunk_rows(vocabulary)
     return [slice(start, start + size) for start in range(0, n, size)]
 
 
-def _project(hidden: Tensor, weight: Tensor, bias: Tensor | None, exact: torch.dtype) -> Tensor:
+def project_hidden(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, exact: torch.dtype
+) -> Tensor:
     """Raw logits ``[n, V]`` in ``exact``; CUDA accumulates in it and rounds once."""
     if weight.is_cuda and weight.dtype != exact:
         logits = torch.mm(hidden, weight.T, out_dtype=exact)

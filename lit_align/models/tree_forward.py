@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor, nn
 
+from lit_align.functional.divergence import Predictions
 from lit_align.functional.logps import LogitTransform, token_logps
 from lit_align.functional.trees import FLEX_BLOCK_SIZE, last_tokens, pad_rows, unroll
 from lit_align.models.masks import masks_for_model, packing_obstacle
@@ -58,18 +59,43 @@ class TreeForward:
             statistics: also return entropy, mean logit, top-1 accuracy and collision probability, detached.
             temperature: logits are divided by it.
         """
-        if self.head == "fused":
-            return self.score_hidden(self.hidden(trees), trees.target, statistics, temperature)
-        logits = self._run(self.model, trees).float() / temperature
-        log_probs = logits.log_softmax(-1)
-        token = TokenLogps(log_probs.gather(1, trees.target[:, None])[:, 0])
+        return self.score(self.predictions(trees, temperature), trees.target, statistics)
+
+    def predictions(self, trees: PackedTrees, temperature: float = 1.0) -> Predictions:
+        """What the model predicts at the scored tokens, to be scored, or compared with another model's.
+
+        Args:
+            trees: on the model's device.
+            temperature: logits are divided by it.
+        """
+        if self.head == "plain":
+            return Predictions(self._run(self.model, trees).float() / temperature)
+        return self._under_head(self.hidden(trees), temperature)
+
+    def score(
+        self, predictions: Predictions, target: Tensor, statistics: bool = False
+    ) -> TokenLogps:
+        """Log-probability of each target, ``[n]``, under `predictions`; every field is ``[n]``.
+
+        Args:
+            predictions: of the tokens before each.
+            target: ids, ``[n]``.
+            statistics: also return entropy, mean logit, top-1 accuracy and collision probability, detached.
+        """
+        states, weight, bias, transform = predictions
+        if weight is not None:
+            return token_logps(
+                states, weight, bias, target, transform=transform, statistics=statistics
+            )
+        log_probs = states.log_softmax(-1)
+        token = TokenLogps(log_probs.gather(1, target[:, None])[:, 0])
         if not statistics:
             return token
         log_probs = log_probs.detach()
         return token._replace(
             entropy=-(log_probs.exp() * log_probs).sum(-1),
-            mean_logit=logits.detach().mean(-1),
-            top1=log_probs.argmax(-1) == trees.target,
+            mean_logit=states.detach().mean(-1),
+            top1=log_probs.argmax(-1) == target,
             collision=(2 * log_probs).logsumexp(-1),
         )
 
@@ -127,11 +153,12 @@ class TreeForward:
         self, hidden: Tensor, target: Tensor, statistics: bool = False, temperature: float = 1.0
     ) -> TokenLogps:
         """Log-probability of each target, ``[n]``, by the fused head, from hidden states, ``[n, d]``."""
+        return self.score(self._under_head(hidden, temperature), target, statistics)
+
+    def _under_head(self, hidden: Tensor, temperature: float) -> Predictions:
         head = self.model.get_output_embeddings()
         transform = self.logit_transform.at_temperature(temperature)
-        return token_logps(
-            hidden, head.weight, head.bias, target, transform=transform, statistics=statistics
-        )
+        return Predictions(hidden, head.weight, head.bias, transform)
 
     @property
     def logit_transform(self) -> LogitTransform:

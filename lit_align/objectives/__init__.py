@@ -12,10 +12,11 @@ from lit_align.objectives.base import (
     UnpairedObjective,
     family_name,
 )
-from lit_align.types import Logps, PerTokenLogps, PolicyTokens
+from lit_align.types import DivergenceFrom, Logps, PerTokenLogps, PolicyTokens
 
 __all__ = [
     "FAMILIES",
+    "DivergenceFrom",
     "ImplicitRewardObjective",
     "Logps",
     "Objective",

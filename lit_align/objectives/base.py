@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lit_align.types import LabelKind, Logps, PolicyTokens
+from lit_align.types import DivergenceFrom, LabelKind, Logps, PolicyTokens
 
 
 class Objective(ABC):
@@ -45,6 +45,11 @@ class Objective(ABC):
     def token_fields(self) -> frozenset[str]:
         """Fields of ``Logps.tokens`` that it reads: ``"policy"``, ``"reference"``, ``"collision"``."""
         return frozenset()
+
+    @property
+    def divergence_from(self) -> DivergenceFrom | None:
+        """The divergence from another model that it reads, if it is over demonstrations or sampled tokens."""
+        return None
 
     @abstractmethod
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -144,6 +149,16 @@ class SupervisedObjective(Objective):
 
     label_kind = LabelKind.DEMONSTRATIONS
     needs_reference = False
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether it reads how unsure the policy is; it is then called with ``entropy``, ``[n]``, without gradient."""
+        return False
+
+    @property
+    def needs_divergence(self) -> bool:
+        """Whether it has a ``divergence_from``; it is then called with ``divergence``, ``[n]``, with gradient."""
+        return self.divergence_from is not None
 
     @abstractmethod
     def __call__(self, logps: Tensor) -> Tensor:

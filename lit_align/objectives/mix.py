@@ -26,7 +26,7 @@ class Mix(PairwiseObjective):
 
     Raises:
         ConfigError: if there are not as many weights as objectives, none is over comparisons, or one is for a reward
-            model.
+            model or reads more than log-probabilities.
 
     Example:
         DPO at a margin of 1, and two nats a token: 0.3133 + 0.5 * 2.
@@ -53,6 +53,16 @@ class Mix(PairwiseObjective):
                 "objectives must hold a loss over comparisons; for cross-entropy alone use the SFT stage"
             )
         reward_losses = [type(part).__name__ for part in self.objectives if part.for_reward_model]
+        unread = [
+            type(part).__name__
+            for part, _ in self._supervised
+            if part.needs_entropy or part.needs_divergence
+        ]
+        if unread:
+            raise ConfigError(
+                f"objectives must be over log-probabilities, and {', '.join(unread)} reads entropy or a divergence, "
+                "which comparisons have not; use it in the SFT stage"
+            )
         if reward_losses:
             raise ConfigError(
                 f"objectives must be over log-probabilities, and {', '.join(reward_losses)} is over scores"

@@ -15,39 +15,55 @@ import torch
 from torch import Tensor
 
 from lit_align import Register, hookimpl
-from lit_align.data.packing import pack
-from lit_align.data.scoring import UNLIMITED, limit_to_positions
-from lit_align.data.tokenize import ChatTokenizer
+from lit_align.checks import check_between
 from lit_align.errors import ConfigError, DataError, ModelError
+from lit_align.functional.divergence import Predictions
 from lit_align.judges.base import load_template
-from lit_align.models.adapter_files import attach_adapter
 from lit_align.models.adapter_set import AdapterSet
-from lit_align.models.check_once import check_once
-from lit_align.models.load import Base, load_model, load_tokenizer
-from lit_align.models.lora import Lora
-from lit_align.models.tree_forward import TreeForward
+from lit_align.models.load import Base
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import checked_scores, column_text, response_text
-from lit_align.types import Text, Tree
+from lit_align.rewards.teacher_model import (
+    LoadedTeacher,
+    TeacherModel,
+    average_of_policy,
+    teacher_of_role,
+)
+from lit_align.rewards.teacher_prompts import (
+    encode_prompt,
+    last_turn,
+    reads_chat,
+    require_sampled,
+    sampled_trees,
+    with_last_turn,
+)
+from lit_align.rewards.teacher_server import ServedTeacher, TeacherServer
+from lit_align.types import Tree
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
 
+OTHERS = ("adapter", "base", "server")
+NO_OTHER = "adapter, no base and no server"
+
 NO_LESSON = (
     "the teacher is the reference, the policy as the run began, and is shown nothing: it teaches nothing but the way "
-    "back from what another reward has taught; name a column or solved_by, or role other with an adapter or a base"
+    "back from what another reward has taught; name a column or solved_by, or role other with an adapter, a base or a "
+    "server"
 )
 
 
-class LoadedTeacher(NamedTuple):
-    """The teacher in memory: role among a base's adapters, tokenizer and forward pass; the policy's tokenizer."""
+class Lessons(NamedTuple):
+    """What a teacher reads, and which responses it has something to teach.
 
-    adapters: AdapterSet
-    role: str
-    tokenizer: PreTrainedTokenizerBase
-    tree_forward: TreeForward
-    policy_tokenizer: PreTrainedTokenizerBase
+    Args:
+        trees: the responses of all groups, in order, under the teacher's prompts.
+        taught: for each response, whether the teacher is shown something, or needs not be.
+    """
+
+    trees: list[Tree]
+    taught: list[bool]
 
 
 @dataclass(frozen=True)
@@ -62,9 +78,12 @@ class Teacher(Reward):
 
     Args:
         role: who teaches: ``reference``, the policy as the run began, which alone and shown nothing teaches nothing;
-            ``policy`` itself; or ``other``: ``adapter``, or ``base``.
+            ``policy`` itself; ``average``, an exponential moving average of the policy's adapter; or ``other``:
+            ``adapter``, ``base`` or ``server``.
         adapter: folder of an adapter on the policy's base.
         base: another model with the same vocabulary, in 4 bits unless it says otherwise.
+        server: a model behind a server, with the same tokenizer; it gives the sampled tokens' log-probabilities alone.
+        rate: share of the way to the policy that the average goes after each update.
         column: of the data, with what the teacher alone is shown: a demonstration, a solution, a critique; null for
             nothing.
         solved_by: a reward; the teacher is then shown the first other response to the prompt that it scores at least
@@ -80,9 +99,11 @@ class Teacher(Reward):
         ModelError: for responses that were not sampled, or a teacher with another vocabulary.
     """
 
-    role: Literal["reference", "policy", "other"] = "reference"
+    role: Literal["reference", "policy", "average", "other"] = "reference"
     adapter: str | None = None
     base: Base | None = None
+    server: TeacherServer | None = None
+    rate: float = 0.05
     column: str | None = None
     solved_by: Reward | None = None
     threshold: float = 1.0
@@ -91,13 +112,18 @@ class Teacher(Reward):
     token_budget: int = 8192
 
     def __post_init__(self) -> None:
-        named = [name for name in ("adapter", "base") if getattr(self, name) is not None]
+        named = [name for name in OTHERS if getattr(self, name) is not None]
         if len(named) != (self.role == "other"):
             raise ConfigError(
-                f"the teacher's role is {self.role}, and it has {' and '.join(named) or 'no adapter and no base'}; "
-                "role other takes one of adapter and base, and the others none"
+                f"the teacher's role is {self.role}, and it has {' and '.join(named) or f'no {NO_OTHER}'}; role other "
+                f"takes one of {', '.join(OTHERS)}, and the others none"
             )
-        if self.role == "policy" and self._is_shown_nothing:
+        check_between("rate", self.rate, 0.0, 1.0, "the share of the way to the policy")
+        if self.server is not None and self.temperature != 1.0:
+            raise ConfigError(
+                f"temperature is {self.temperature:g}, and a server reads prompts at temperature 1; set it to 1"
+            )
+        if self.role in ("policy", "average") and self._is_shown_nothing:
             raise ConfigError(
                 "the policy is its own teacher and is shown nothing, so that there is nothing to learn; name a column, "
                 "or solved_by"
@@ -108,18 +134,16 @@ class Teacher(Reward):
             self.solved_by.attach(adapters, tokenizer)
         if self.role == "reference" and self._is_shown_nothing:
             warnings.warn(NO_LESSON, stacklevel=2)
-        policy_tokenizer = tokenizer
-        role = "teacher" if self.role == "other" else self.role
-        if self.base is not None:
-            role = "reference"  # of the other base, without an adapter
-            adapters, tokenizer = _other_base(self.base, tokenizer)
-        elif self.adapter is not None:
-            attach_adapter(adapters, role, self.adapter)
-        tree_forward = TreeForward(adapters.model)
-        check_once(tree_forward)
-        self.__dict__["loaded"] = LoadedTeacher(
-            adapters, role, tokenizer, tree_forward, policy_tokenizer
-        )
+        loaded: LoadedTeacher | ServedTeacher
+        if self.server is not None:
+            loaded = self.server.connect(tokenizer)
+        elif self.role == "average":
+            loaded = average_of_policy(adapters, tokenizer)
+        elif self.role == "other":
+            loaded = TeacherModel(self.adapter, self.base).load(adapters, tokenizer)
+        else:
+            loaded = teacher_of_role(adapters, self.role, tokenizer)
+        self.__dict__["loaded"] = loaded
 
     def trained_prompts(self) -> frozenset[str]:
         return frozenset() if self.solved_by is None else self.solved_by.trained_prompts()
@@ -127,41 +151,85 @@ class Teacher(Reward):
     def can_split(self) -> bool:
         return self.solved_by is None or self.solved_by.can_split()
 
-    @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
-        loaded: LoadedTeacher | None = self.__dict__.get("loaded")
+        lessons = self._lessons(groups)
+        tokens = self._loaded.token_logps(lessons.trees, self.temperature, self.token_budget)
+        means = torch.stack([of_response.mean() for of_response in tokens])
+        total, is_scored = torch.zeros(len(tokens)), torch.tensor(lessons.taught)
+        return Scores(total, {"teacher_logp": means}, torch.cat(tokens), is_scored)
+
+    def predict(self, trees: Sequence[Tree]) -> tuple[Predictions, Tensor]:
+        """What the teacher predicts at each sampled token of ``trees``, in order, and whether it teaches it.
+
+        Args:
+            trees: of groups that a policy has sampled.
+
+        Returns:
+            The predictions, and ``[n]`` true where the teacher is shown something, or needs not be.
+        """
+        lessons = self._lessons([tree.group for tree in trees])
+        loaded = self._loaded
+        assert isinstance(loaded, LoadedTeacher)  # `check_distributions`
+        predictions = loaded.predictions_of(lessons.trees, self.temperature, self.token_budget)
+        lengths = [len(response) for tree in trees for response in tree.responses]
+        taught = torch.tensor(lessons.taught).repeat_interleave(torch.tensor(lengths))
+        return predictions, taught.to(predictions.states.device)
+
+    def follow_policy(self) -> None:
+        """After an update: an average moves towards the policy."""
+        loaded = self._loaded
+        if self.role == "average" and isinstance(loaded, LoadedTeacher):
+            loaded.follow(self.rate)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint needs of it: the weights of an average; else nothing."""
+        loaded = self._loaded
+        if self.role != "average" or not isinstance(loaded, LoadedTeacher):
+            return {}
+        return loaded.adapters.copy_weights(loaded.role)
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state` has returned."""
+        loaded = self._loaded
+        if state and isinstance(loaded, LoadedTeacher):
+            loaded.adapters.set_weights(loaded.role, state)
+
+    def check_distributions(self, objective: str) -> None:
+        """Refuse a teacher whose whole distribution an objective cannot read.
+
+        Raises:
+            ConfigError: naming the objective.
+        """
+        if self.server is not None:
+            raise ConfigError(
+                f"{objective} compares whole distributions, and a server gives the log-probabilities of sampled tokens "
+                "alone; use ReverseKL with PolicyGradient"
+            )
+        if self.solved_by is not None and not self.solved_by.can_split():
+            raise ConfigError(
+                f"{objective} asks again which responses are solutions, and {type(self.solved_by).__name__} may have a "
+                "price, or answer otherwise; use ReverseKL with PolicyGradient, or a reward whose can_split is true"
+            )
+
+    @property
+    def _loaded(self) -> LoadedTeacher | ServedTeacher:
+        loaded: LoadedTeacher | ServedTeacher | None = self.__dict__.get("loaded")
         if loaded is None:
             raise ModelError(
                 f"{self} reads the tokens that a policy samples; use it as the reward of RL"
             )
-        trees: list[Tree] = []
-        scored: list[bool] = []
+        return loaded
+
+    def _lessons(self, groups: Sequence[Group]) -> Lessons:
+        lessons = Lessons([], [])
         for group, solutions in zip(groups, self._solutions(groups), strict=True):
             shown = self._shown(group)
-            prompts = [self._prompt(loaded, group, shown, solution) for solution in solutions]
-            trees += _trees(group, prompts)
-            scored += [self._is_shown_nothing or bool(shown or solution) for solution in solutions]
-        tokens = self._token_logps(loaded, trees)
-        means = torch.stack([of_response.mean() for of_response in tokens])
-        total, is_scored = torch.zeros(len(tokens)), torch.tensor(scored)
-        return Scores(total, {"teacher_logp": means}, torch.cat(tokens), is_scored)
-
-    def _token_logps(self, loaded: LoadedTeacher, trees: Sequence[Tree]) -> list[Tensor]:
-        """Log-probabilities of the tokens of each response, in the order of ``trees``."""
-        _check_positions(loaded.adapters, trees)
-        settings = loaded.adapters.loaded_as
-        dense = settings is None or settings.attention != "flex_attention"
-        budget = max([self.token_budget, *(tree.tokens for tree in trees)])
-        logps: dict[int, list[Tensor]] = {}
-        for batch in pack(trees, budget, dense=dense):
-            packed = batch.trees.to(loaded.adapters.model.device)
-            with loaded.adapters.activate(loaded.role, training=False):
-                flat = loaded.tree_forward(packed, temperature=self.temperature).logps.float().cpu()
-            for tree in batch.source:
-                lengths = [len(response) for response in tree.responses]
-                logps[id(tree)] = [*torch.split(flat[: sum(lengths)], lengths)]
-                flat = flat[sum(lengths) :]
-        return [of_response for tree in trees for of_response in logps[id(tree)]]
+            prompts = [self._prompt(self._loaded, group, shown, solution) for solution in solutions]
+            lessons.trees.extend(sampled_trees(group, prompts))
+            lessons.taught.extend(
+                self._is_shown_nothing or bool(shown or solution) for solution in solutions
+            )
+        return lessons
 
     @property
     def _is_shown_nothing(self) -> bool:
@@ -193,97 +261,21 @@ class Teacher(Reward):
             solutions.append([response_text(group.responses[k[0]]) if k else "" for k in others])
         return solutions
 
-    def _prompt(self, loaded: LoadedTeacher, group: Group, shown: str, solution: str) -> list[int]:
+    def _prompt(
+        self, loaded: LoadedTeacher | ServedTeacher, group: Group, shown: str, solution: str
+    ) -> list[int]:
         """Token ids of what the teacher reads before a response."""
-        if not group.response_ids or any(ids is None for ids in group.response_ids):
-            raise ModelError(
-                f"the responses to {group.source} were not sampled by the policy; use RL"
-            )
+        require_sampled(group)
         if not (shown or solution) and self.base is None:
             return list(group.prompt_ids)
-        as_chat = _reads_chat(group, loaded.policy_tokenizer)
+        as_chat = reads_chat(group, loaded.policy_tokenizer)
         if shown or solution:
-            question = _last_turn(group.prompt)
+            question = last_turn(group.prompt)
             text = load_template(self.template).render(
                 prompt=question, shown=shown, solution=solution
             )
-            group = group._replace(prompt=_with_last_turn(group.prompt, text.rstrip()))
-        return _encode_prompt(group, loaded.tokenizer, as_chat)
-
-
-def _other_base(
-    base: Base, tokenizer: PreTrainedTokenizerBase
-) -> tuple[AdapterSet, PreTrainedTokenizerBase]:
-    """Another model as a teacher.
-
-    Raises:
-        ModelError: if its tokens are not the policy's.
-    """
-    own = load_tokenizer(base)
-    if own.get_vocab() != tokenizer.get_vocab():
-        raise ModelError(
-            f"the teacher {base.path!r} has another vocabulary than the policy, so it cannot read the policy's tokens; "
-            "take one of the same family, or let it write answers for SFT"
-        )
-    return AdapterSet(load_model(base), Lora(), gradient_checkpointing=False), own
-
-
-def _trees(group: Group, prompts: list[list[int]]) -> list[Tree]:
-    """The sampled responses under what the teacher reads before each: one tree where that is the same for all."""
-    ids = [list(response or ()) for response in group.response_ids]
-    scored = [[True] * len(response) for response in ids]
-    if all(prompt == prompts[0] for prompt in prompts):
-        return [Tree(prompts[0], ids, scored, group)]
-    parts = zip(prompts, ids, scored, strict=True)
-    return [Tree(prompt, [own], [mask], group) for prompt, own, mask in parts]
-
-
-def _check_positions(adapters: AdapterSet, trees: Sequence[Tree]) -> None:
-    """Refuse what is longer than the teacher can read.
-
-    Raises:
-        ModelError: naming the row and the length.
-    """
-    for tree in trees:
-        longest = len(tree.prompt) + max(map(len, tree.responses))
-        limit = limit_to_positions(adapters.model, longest)
-        if limit < longest:
-            raise ModelError(
-                f"the teacher's prompt for {tree.group.source} and a response have {longest} tokens, and it reads "
-                f"{limit}; show it less, or lower max_new_tokens"
-            )
-
-
-def _encode_prompt(group: Group, tokenizer: PreTrainedTokenizerBase, as_chat: bool) -> list[int]:
-    chat = ChatTokenizer(tokenizer, max_length=UNLIMITED, allow_empty=True, as_chat=as_chat)
-    return chat.encode(group._replace(responses=[])).tree.prompt
-
-
-def _reads_chat(group: Group, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the policy read the prompt as turns of a chat.
-
-    Raises:
-        ModelError: if neither gives the tokens that it read.
-    """
-    for as_chat in (True, False):
-        if _encode_prompt(group, tokenizer, as_chat) == list(group.prompt_ids):
-            return as_chat and bool(tokenizer.chat_template)
-    raise ModelError(
-        f"the prompt of {group.source} was tokenized otherwise than the teacher would; leave "
-        "special_tokens_in_text and learned_turns at their defaults"
-    )
-
-
-def _last_turn(prompt: Text) -> str:
-    """The text of a prompt, or of the last of its turns."""
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
-
-
-def _with_last_turn(prompt: Text, text: str) -> Text:
-    """A prompt with other text in its last turn."""
-    if isinstance(prompt, str):
-        return text
-    return [*prompt[:-1], {**prompt[-1], "content": text}]
+            group = group._replace(prompt=with_last_turn(group.prompt, text.rstrip()))
+        return encode_prompt(group, loaded.tokenizer, as_chat)
 
 
 @hookimpl

@@ -16,6 +16,7 @@ from lit_align.data.packing import pack
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.tree_forward import TreeForward
 from lit_align.processes import Processes
+from lit_align.rl.teaching import Lecture
 from lit_align.types import Batch, Step, TokenLogps, Tree
 
 
@@ -44,6 +45,7 @@ class ActorCritic:
         device: of the model.
         out_of_memory_advice: context manager that explains which settings to lower when memory runs out.
         processes: that share the passes over the responses.
+        lecture: whose distributions the policy's are compared with; None if none are.
     """
 
     adapters: AdapterSet
@@ -54,6 +56,7 @@ class ActorCritic:
     device: torch.device
     out_of_memory_advice: Callable[[Batch], AbstractContextManager[None]]
     processes: Processes
+    lecture: Lecture | None = None
 
     def share(self, trees: list[Tree]) -> list[Tree]:
         """The trees that this process reads, of all that are read at once."""
@@ -83,7 +86,14 @@ class ActorCritic:
 
     def forward(self, batch: Batch, with_critic: bool, with_entropy: bool = False) -> ForwardPass:
         """Policy and critic that are being trained on a micro-batch, with gradient."""
-        policy = self.tree_forward(batch.trees, with_entropy, self.temperature)
+        lesson = None
+        if self.lecture is not None:
+            settings = self.adapters, self.tree_forward, self.temperature
+            lesson = self.lecture.lesson(batch, *settings)
+        predictions = self.tree_forward.predictions(batch.trees, self.temperature)
+        policy = self.tree_forward.score(predictions, batch.trees.target, with_entropy)
+        if lesson is not None:
+            policy = policy._replace(divergence=lesson.divergence(predictions))
         values = None
         if with_critic:
             values = self.values(batch, training=self.adapters.peft.training)

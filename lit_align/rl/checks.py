@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 from lit_align.advantages import Advantage
 from lit_align.checks import check_between, check_positive
@@ -17,11 +17,13 @@ from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.reward_shaping import RewardShaping
 from lit_align.rl.selection import Selection
+from lit_align.rl.teaching import lecture_of
 
 
 class RLSettings(Protocol):
     """Settings of an RL stage that are checked."""
 
+    objective: Any
     reward: Reward
     advantage: Advantage
     kl: KLControl
@@ -66,6 +68,7 @@ def check_settings(stage: RLSettings) -> None:
         _check_unshaped(stage, estimator)
     if stage.advantage.needs_teacher:
         _check_teacher(stage, estimator)
+    lecture_of(stage.objective, stage.reward)
     stage.selection.check(stage.num_generations)
     check_between("staleness", stage.staleness, 0, 1, "steps between sampling and learning")
     if stage.lora.dropout:

@@ -26,6 +26,7 @@ from lit_align.rl.reward_shaping import RewardShaping
 from lit_align.rl.rollouts import RolloutBatch
 from lit_align.rl.sampled_ahead import SampledAhead
 from lit_align.rl.selection import Selection
+from lit_align.rl.teaching import lecture_of
 from lit_align.seeding import step_seed
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.types import Tree
@@ -97,6 +98,7 @@ class RLParts(LanguageModelStage):
             device=self.device,
             out_of_memory_advice=self.out_of_memory_advice,
             processes=Processes.of(self.trainer),
+            lecture=lecture_of(cast(PolicyObjective, self.objective), self.reward),
         )
 
     def minibatches(self, rollouts: RolloutBatch) -> Iterator[Minibatch]:

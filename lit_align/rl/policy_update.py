@@ -22,7 +22,7 @@ from lit_align.rl.kl_control import KLControl
 from lit_align.rl.rollouts import RolloutBatch, TokenField, TokenValues
 from lit_align.rl.scoring import policy_values
 from lit_align.stages.exact_step import MetricSums
-from lit_align.types import Batch, PolicyTokens, Step
+from lit_align.types import Batch, PolicyTokens, Step, TokenLogps
 
 LossAggregation = Literal["token", "sequence", "constant"]
 
@@ -107,7 +107,7 @@ class PolicyUpdate:
             assert forward_pass.policy.entropy is not None
             stored["entropy"] = forward_pass.policy.entropy
         weight = self._token_weights(batch, stored["ref_logps"])
-        loss, sums = self._policy_loss(batch, forward_pass.policy.logps, stored, weight)
+        loss, sums = self._policy_loss(batch, forward_pass.policy, stored, weight)
         if self.critic is not None and forward_pass.values is not None:
             old_values, returns = stored["values"], stored["returns"]
             value_losses, value_clipped = self.critic.losses(
@@ -120,9 +120,10 @@ class PolicyUpdate:
         return loss, sums
 
     def _policy_loss(
-        self, batch: Batch, new_logps: Tensor, stored: Mapping[TokenField, Tensor], weight: Tensor
+        self, batch: Batch, new: TokenLogps, stored: Mapping[TokenField, Tensor], weight: Tensor
     ) -> tuple[Tensor, MetricSums]:
         """The objective's loss and the KL penalty, with their metrics."""
+        new_logps = new.logps
         old_logps, ref_logps = stored["old_logps"], stored["ref_logps"]
         tokens = PolicyTokens(
             new_logps,
@@ -131,6 +132,7 @@ class PolicyUpdate:
             batch.trees.owner,
             entropy=stored["entropy"],
             sampler=stored["sampler_logps"],
+            divergence=new.divergence,
         )
         token_losses = call_plugin(self.objective, self.objective, tokens, stored["advantages"])
         require_losses(self.objective, token_losses, new_logps, len(new_logps), "tokens")
@@ -149,6 +151,8 @@ class PolicyUpdate:
             approx_kl = kl_estimates(old_logps, new_logps)["k3"]
             clipped = self.objective.clip_mask(tokens).float()
         total_weight = weight.sum()
+        if new.divergence is not None:
+            sums["policy/divergence"] = ((new.divergence.detach() * weight).sum(), total_weight)
         sums |= {
             "loss/policy": (policy_loss, total_weight),
             "loss/kl": (kl_loss, total_weight),

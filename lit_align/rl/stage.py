@@ -50,8 +50,9 @@ from lit_align.rl.sample_log import log_samples
 from lit_align.rl.sampled_ahead import SampledAhead, is_last_step, next_prompts
 from lit_align.rl.scoring import OF_POLICY
 from lit_align.rl.selection import EqualScores, Selection
+from lit_align.rl.teaching import follow_policy, restore_teachers, teacher_states
 from lit_align.stages.data_checks import warn_of_trained_prompts
-from lit_align.stages.exact_step import MetricSums
+from lit_align.stages.exact_step import MetricSums, StepSums
 from lit_align.types import Batch, Step, Tree
 
 BASELINE_ITERATIONS = 10
@@ -69,7 +70,7 @@ class RL(RLParts):
     iteration, so that each decides what a single process would.
 
     Args:
-        objective: PPO, CISPO, DPPO or PolicyGradient.
+        objective: PPO, CISPO, DPPO or PolicyGradient; GKD for the whole distributions of a Teacher as reward.
         reward: scores the responses, by its name.
         advantage: GAE, RLOO, GRPO, Reinforce or GDPO; TopEntropy of one of them; ReverseKL for a Teacher as reward.
         kl: KL penalty against the reference policy.
@@ -153,7 +154,9 @@ class RL(RLParts):
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Metric names, by the names that dashboards of RLHF use."""
-        losses = ("loss/policy", "loss/value", "loss/kl", "loss/ptx")
+        losses: tuple[str, ...] = ("loss/policy", "loss/value", "loss/kl", "loss/ptx")
+        if self.objective.divergence_from is not None:
+            losses = (*losses, "policy/divergence")
         names = ("policy/clipfrac", "policy/approxkl", "policy/ratio", "val/clipfrac", *losses)
         return names if self.importance is None else (*names, *IMPORTANCE_METRICS)
 
@@ -302,6 +305,11 @@ class RL(RLParts):
         assert self._policy_update is not None
         return self._policy_update.losses(batch)
 
+    def after_step(self, metrics: dict[str, float], sums: StepSums) -> None:
+        """Move teachers that follow the policy."""
+        super().after_step(metrics, sums)
+        follow_policy(self.reward)
+
     def step_optimizer(self) -> None:
         """Run the optimizer; `training_step` counts the iteration as one global step."""
         step_optimizer_uncounted(self)
@@ -326,6 +334,7 @@ class RL(RLParts):
             "kl_coefficient": self.kl_coefficient,
             "recent_rewards": self.recent_rewards,
             "diagnostics": asdict(self.diagnostics),
+            "teachers": teacher_states(self.reward),
             "ahead": self.ahead.state(self.global_step, waits=not self.trainer.received_sigterm),
         }
 
@@ -338,4 +347,5 @@ class RL(RLParts):
         self.recent_rewards = state["recent_rewards"]
         if self.staleness:
             self.ahead.restore(state.get("ahead", []))
+        restore_teachers(self.reward, state.get("teachers", []))
         self.diagnostics = RunDiagnostics(**state["diagnostics"])

@@ -214,21 +214,34 @@ def _policy(objective: PolicyObjective) -> Harness:
         owner = torch.arange(len(logps.policy))
         sampler = logps.reference
         entropy = torch.full_like(sampler, 0.5)
-        tokens = PolicyTokens(logps.policy, sampler, sampler, owner, entropy, sampler)
+        divergence = -logps.policy  # from a teacher that is certain of each token
+        tokens = PolicyTokens(
+            logps.policy, sampler, sampler, owner, entropy, sampler, divergence=divergence
+        )
         return objective(tokens, advantages.to(logps.policy))
+
+    def directions(num_items: int) -> list[Tensor]:
+        if objective.divergence_from is not None:  # whatever the advantage
+            return [torch.ones(num_items)]
+        return [make_advantages(num_items).sign()]
 
     return Harness(
         names=("sampled",),
         make_labels=lambda n: (make_advantages(n),),
         compute_losses=compute_losses,
-        directions=lambda n: [make_advantages(n).sign()],
+        directions=directions,
     )
 
 
 def _supervised(objective: SupervisedObjective) -> Harness:
     def compute_losses(responses: Responses, labels: Labels) -> Tensor:
         (logps,) = responses
-        return objective(logps.policy)
+        options = {}
+        if objective.needs_entropy:
+            options["entropy"] = torch.full_like(logps.policy.detach(), 0.5)
+        if objective.needs_divergence:
+            options["divergence"] = -logps.policy  # from a teacher that is certain of each token
+        return objective(logps.policy, **options)
 
     return Harness(
         names=("demonstrated",),

@@ -34,6 +34,15 @@ def write_prompts(path, rows=8):
     return path
 
 
+def add_hints(path):
+    """Give each prompt a hint, which it shares with no other."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for k, row in enumerate(rows):
+        row["hint"] = say(k + 3, 3)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
 def rl_arguments(tiny, train, run, *more):
     usual = [
         word

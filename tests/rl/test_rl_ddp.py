@@ -10,19 +10,22 @@ import torch
 from lit_align.advantages.gae import GAE
 from lit_align.advantages.grpo import GRPO
 from lit_align.advantages.reinforce import Reinforce
+from lit_align.advantages.reverse_kl import ReverseKL
 from lit_align.advantages.rloo import RLOO
 from lit_align.advantages.top_entropy import TopEntropy
 from lit_align.cli.main import main
 from lit_align.data.datamodules import Prompts
 from lit_align.judges.local_model import LocalModel
+from lit_align.objectives.gkd import GKD
 from lit_align.rewards.judge_score import JudgeScore
 from lit_align.rewards.length import Length
 from lit_align.rewards.pattern import Pattern
+from lit_align.rewards.teacher import Teacher
 from lit_align.rewards.weighted import Weighted
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.pretraining_mix import PretrainingMix
 from tests.processes import Trace, assert_learned_the_same, make_trainer, run_processes
-from tests.rl.on_policy import rl_arguments, stage, table, write_prompts
+from tests.rl.on_policy import add_hints, rl_arguments, stage, table, write_prompts
 from tests.stages.runs import start, write_chats
 
 WORLDS = (1, 2, 4)
@@ -84,11 +87,28 @@ def reinforce(tiny, folder):
     return module
 
 
+def refilled(tiny, folder):
+    """Few responses have a letter, so that groups without a difference are refilled, and what stays equal dropped."""
+    return stage(
+        tiny, Pattern("q|z"), GRPO(), num_generations=2, equal_scores="refill", max_refills=2
+    )
+
+
+def distilled(tiny, folder):
+    """Whole distributions of an average of the policy that is shown more, over two minibatches."""
+    teacher = Teacher("average", rate=0.3, column="hint")
+    module = stage(tiny, teacher, ReverseKL(), num_generations=2, num_minibatches=2)
+    module.objective, module.kl = GKD(), KLControl(0.0)
+    return module
+
+
 ALGORITHMS: dict[str, Callable] = {
     "ppo": ppo,
     "early_stop": early_stop,
     "grpo": grpo,
     "reinforce": reinforce,
+    "refilled": refilled,
+    "distilled": distilled,
 }
 RUNS = [*((2, name) for name in ALGORITHMS), (4, "ppo"), (4, "grpo")]
 """Numbers of processes, and what they run."""
@@ -123,7 +143,7 @@ def learn(tiny, folder, world):
 @pytest.fixture(scope="module")
 def learned(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
-    write_prompts(folder / "prompts.jsonl", rows=5)
+    add_hints(write_prompts(folder / "prompts.jsonl", rows=5))
     write_chats(folder / "chats.jsonl", rows=5)
     (folder / "mark.j2").write_text(MARK)
     for world in WORLDS:
@@ -154,6 +174,9 @@ def test_the_runs_show_what_they_are_meant_to(learned):
     ]
     assert any(1 <= number < 6 for number in updates), updates
     steps = torch.load(learned / "1/ppo/0.pt")[0]
+    refills = [step for step in torch.load(learned / "1/refilled/0.pt")[0] if "updates" in step]
+    assert sum(step["objective/prompts_refilled"] for step in refills) > 0
+    assert any(0 < step["objective/frac_equal_dropped"] < 1 for step in refills), refills
     coefficients = {step["objective/kl_coefficient"] for step in steps if "loss/ptx" in step}
     assert len(coefficients) > 1
 

@@ -17,7 +17,8 @@ from lit_align.rewards import Reward, Scores
 from lit_align.rewards.base import checked_scores
 from lit_align.rewards.cosine_length import CosineLength
 from lit_align.rewards.pattern import Pattern
-from lit_align.rewards.teacher import LoadedTeacher, Teacher
+from lit_align.rewards.teacher import Teacher
+from lit_align.rewards.teacher_model import LoadedTeacher
 from lit_align.rewards.weighted import Weighted
 from lit_align.rl.kl_control import KLControl
 from lit_align.stages.best_of import Answer, BestOf
@@ -132,7 +133,8 @@ def test_steps_lower_the_divergence_from_the_teacher(module):
     ("settings", "says"),
     [
         ({"role": "policy"}, "shown nothing"),
-        ({"role": "other"}, "no adapter and no base"),
+        ({"role": "average"}, "shown nothing"),
+        ({"role": "other"}, "no adapter, no base and no server"),
         ({"role": "reference", "adapter": "x"}, "role is reference, and it has adapter"),
     ],
 )

@@ -53,10 +53,10 @@ def check_server(server: EngineServer, base: str, tokenizer: PreTrainedTokenizer
             "model, or set the url of one that has it"
         )
     server.base, server.max_model_len = matching[0].id, matching[0].max_model_len
-    _check_tokenizer(server, tokenizer)
+    check_tokenizer(server, tokenizer)
 
 
-def _check_tokenizer(server: EngineServer, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_tokenizer(server: EngineServer, tokenizer: PreTrainedTokenizerBase) -> None:
     own = list(tokenizer(PROBE, add_special_tokens=False).input_ids)
     if server.tokenize(PROBE) != own:
         raise ModelError(
