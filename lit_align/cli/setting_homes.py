@@ -162,7 +162,7 @@ def _run_sections() -> Iterator[tuple[str, type]]:
     yield from (("model.base", Base), ("model.lora", Lora), ("model.schedule", Schedule))
     yield from (("model.kl", KLControl), ("model.critic", Critic))
     yield "model.optimizer", AdamW
-    for data in (datamodules.Comparisons, Online):
+    for data in (datamodules.Comparisons, datamodules.Steps, Online):
         yield "data", data
 
 

@@ -89,6 +89,7 @@ class LanguageModelStage(Stage):
     """
 
     validation_metrics: ClassVar[tuple[str, ...]] = ()  # if empty, the loss and ``metric_names``
+    reward_name: ClassVar[str] = ""  # the reward that reads what it trains; empty for a policy
     attributes: Sequence[str] = ()  # rated attributes that are trained on
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -19,7 +19,13 @@ from lit_align.data.transfer import numbers_to_device
 from lit_align.errors import ConfigError, DataError
 from lit_align.models.adapter_files import save_adapter
 from lit_align.models.heads import ScoreHead
-from lit_align.objectives import Objective, PairwiseObjective, RankedObjective, RatedObjective
+from lit_align.objectives import (
+    Objective,
+    PairwiseObjective,
+    RankedObjective,
+    RatedObjective,
+    StepwiseObjective,
+)
 from lit_align.plugin_calls import call_plugin
 from lit_align.stages.answering import prediction_record
 from lit_align.stages.exact_step import MetricSums
@@ -51,12 +57,11 @@ class RewardModel(LanguageModelStage):
         settings: settings that all stages share; init_adapter is usually an SFT adapter.
     """
 
+    reads_steps: ClassVar[bool] = False  # whether steps are scored, rather than responses
+    reward_name: ClassVar[str] = "RewardModelScore"
+
     def __init__(self, objective: Objective, members: int = 1, **settings: Any) -> None:
-        if not objective.for_reward_model:
-            raise ConfigError(
-                f"{type(objective).__name__} is a loss over log-probabilities, and a reward model gives scores; use "
-                "BradleyTerry, PlackettLuce or Regression"
-            )
+        check_objective(objective, self.reads_steps)
         if members < 1:
             raise ConfigError(f"members is {members}; an ensemble has at least 1")
         self.members: tuple[str, ...] = ("reward",)
@@ -213,10 +218,13 @@ class RewardModel(LanguageModelStage):
             remaining = remaining[count:]
         return records
 
-    def _score_trees(self, trees: Sequence[Tree], score_batch: Any) -> Tensor:
+    def _score_trees(
+        self, trees: Sequence[Tree], score_batch: Any, by_step: bool = False
+    ) -> Tensor:
         longest_tree = max((tree.tokens for tree in trees), default=0)
         budget = max(self.datamodule.token_budget, longest_tree)
-        return score_trees(trees, score_batch, budget, dense=not self.block_sparse)
+        dense = not self.block_sparse
+        return score_trees(trees, score_batch, budget, dense, by_step)
 
     def _mean_scores(self, batch: Batch) -> Tensor:
         """Mean over members of each response's normalized score, ``[responses]``."""
@@ -277,6 +285,31 @@ class RewardModel(LanguageModelStage):
         data = getattr(self._trainer, "datamodule", None)
         trees = data.trees.get("train") if data is not None else None
         return prompt_keys(tree.group.prompt for tree in trees or ())
+
+
+def check_objective(objective: Objective, reads_steps: bool) -> None:
+    """Refuse an objective that a reward model cannot learn from.
+
+    Args:
+        objective: the loss.
+        reads_steps: whether the model scores steps, rather than responses.
+
+    Raises:
+        ConfigError: naming it, and what to use.
+    """
+    name = type(objective).__name__
+    if reads_steps and not isinstance(objective, StepwiseObjective):
+        raise ConfigError(
+            f"{name} learns from {objective.label_kind}, and a process reward model from labels of steps; use "
+            "StepCrossEntropy, or another stage"
+        )
+    if isinstance(objective, StepwiseObjective) and not reads_steps:
+        raise ConfigError(f"{name} learns from labels of steps; use the stage ProcessRewardModel")
+    if not objective.for_reward_model:
+        raise ConfigError(
+            f"{name} is a loss over log-probabilities, and a reward model gives scores; use BradleyTerry, "
+            "PlackettLuce or Regression"
+        )
 
 
 def unbeaten_responses(tree: Tree) -> list[bool]:
