@@ -174,7 +174,7 @@ class TextDataModule(LightningDataModule, ABC):
             label_kind,
             self.format,
             () if self.format else module.formats(),
-            module.attributes,
+            self.rated_attributes(module),
             self.max_malformed,
             on_ledger,
             ColumnSettings(self.columns, self.ignore_columns, self._read_columns(module)),
@@ -213,6 +213,14 @@ class TextDataModule(LightningDataModule, ABC):
         self.ledgers[split] = ledger
         if self.ledgers.keys() >= {"train", "validation"}:
             self.ledgers["validation"].compare(self.ledgers["train"])
+
+    def rated_attributes(self, module: TextModule) -> Sequence[str]:
+        """Which ratings are read; any if empty."""
+        return module.attributes
+
+    def provenance(self) -> dict[str, Any]:
+        """What the adapter's ``provenance.json`` says of the data, besides their counts."""
+        return {}
 
     def label_kind_for(self, split: str) -> LabelKind:
         """The label kind that the rows of a split are converted to."""
@@ -354,6 +362,10 @@ class Steps(TextDataModule):
         super().__init__(train, **settings)
         self.steps = StepSettings(step_separator, learned_steps)
         self.steps.check()
+
+    def provenance(self) -> dict[str, Any]:
+        """The text between two steps, by which responses are divided when they are scored."""
+        return {"step_separator": self.steps.separator}
 
 
 class Prompts(TextDataModule):

@@ -58,20 +58,9 @@ class ProcessScore(RewardModelScore):
         super().attach(adapters, tokenizer)
         self.__dict__["policy_tokenizer"] = tokenizer
 
-    @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
         divided = [self._divide(group) for group in groups]
-        max_length = limit_to_positions(self.loaded.adapters.model, self.max_length)
-        trees, tokens_cut = tokenize_groups(
-            divided, self.loaded.tokenizer, max_length, self.reads_chat, self._steps
-        )
-        members = score_trees(
-            trees, self._member_scores, self.token_budget, dense=True, by_step=True
-        )
-        steps = members.mean(1)
-        if members.shape[1] > 1:
-            steps = steps - self.uncertainty_penalty * members.std(1)
-        by_response = _by_response(steps.tolist(), trees)
+        by_response, tokens_cut = self._score_steps(divided)
         totals = [self._total(scores) for scores in by_response]
         parts = {
             "tokens_cut": tokens_cut,
@@ -82,6 +71,25 @@ class ProcessScore(RewardModelScore):
             return Scores(torch.tensor(totals), parts, scored=scored)
         tokens = self._token_scores(divided, by_response)
         return Scores(torch.zeros(len(totals)), parts, torch.tensor(tokens), scored)
+
+    def step_scores(self, groups: Sequence[Group]) -> list[list[float]]:
+        """The score of each step of each response, all groups in order."""
+        return self._score_steps([self._divide(group) for group in groups])[0]
+
+    @torch.no_grad()
+    def _score_steps(self, divided: Sequence[Group]) -> tuple[list[list[float]], torch.Tensor]:
+        """Scores of the steps of each response, and how many of its tokens were not read, ``[responses]``."""
+        max_length = limit_to_positions(self.loaded.adapters.model, self.max_length)
+        trees, tokens_cut = tokenize_groups(
+            divided, self.loaded.tokenizer, max_length, self.reads_chat, self._steps
+        )
+        members = score_trees(
+            trees, self._member_scores, self.token_budget, dense=True, by_step=True
+        )
+        steps = members.mean(1)
+        if members.shape[1] > 1:
+            steps = steps - self.uncertainty_penalty * members.std(1)
+        return _by_response(steps.tolist(), trees), tokens_cut
 
     @property
     def _steps(self) -> StepSettings:

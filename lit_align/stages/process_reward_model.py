@@ -116,12 +116,6 @@ class ProcessRewardModel(RewardModel):
         members = [self.member_scores(member, trees, training=False) for member in self.members]
         return torch.stack(members)[..., 0].sigmoid().mean(0)
 
-    def provenance(self) -> dict[str, Any]:
-        """With the text between two steps, by which responses are divided when they are scored."""
-        data = getattr(self._trainer, "datamodule", None)
-        separator = data.steps.separator if data is not None else None
-        return {**super().provenance(), "step_separator": separator}
-
 
 def step_metrics(logits: Tensor, labels: Tensor, owner: Tensor, num_responses: int) -> MetricSums:
     """Sums and counts of the metrics of steps.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -28,6 +29,7 @@ from lit_align.objectives import (
 )
 from lit_align.plugin_calls import call_plugin
 from lit_align.stages.answering import prediction_record
+from lit_align.stages.data_checks import check_label_kind
 from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.stages.preference_losses import (
@@ -37,7 +39,7 @@ from lit_align.stages.preference_losses import (
     ranked_losses,
     rating_losses,
 )
-from lit_align.types import Batch, Logps, PackedTrees, Step, Tree
+from lit_align.types import Batch, LabelKind, Logps, PackedTrees, Step, Tree
 
 NORMALIZATION_GROUPS = 256  # groups over whose responses mean and scale are measured
 SMALLEST_SCALE = 1e-4  # a smaller standard deviation of scores is noise
@@ -95,6 +97,16 @@ class RewardModel(LanguageModelStage):
     def head_sizes(self) -> dict[str, int]:
         """One output, or one for each rated attribute."""
         return dict.fromkeys(self.members, len(self.attributes) or 1)
+
+    def check_data(self, data: Any) -> None:
+        """Refuse labels that the objective cannot learn from; ``predict`` scores responses without any."""
+        if self.is_fitting or getattr(data, "label_kind", None) != LabelKind.DEMONSTRATIONS:
+            super().check_data(data)
+
+    def check_before_data(self, trainer: Trainer, data: Any) -> None:
+        """Refuse what has no label to train on, too."""
+        check_label_kind(self.objective, data)
+        super().check_before_data(trainer, data)
 
     def configure_model(self) -> None:
         """Load the base, put the members on it, and set how their heads weigh the outputs."""
@@ -204,19 +216,35 @@ class RewardModel(LanguageModelStage):
     def predict_step(
         self, numbered: list[tuple[int, Tree]], batch_idx: int
     ) -> list[dict[str, Any]]:
-        """The normalized scores of the responses of each row, one JSON-able record a row."""
+        """The normalized scores of the responses of each row, and their ratings by attribute if these are learned."""
         trees = [tree for _, tree in numbered]
         if not trees:  # an interrupted run has scored them
             return []
         scores = self._score_trees(trees, self._mean_scores)
+        ratings = self._predicted_ratings(trees)
         records = []
         remaining = scores.tolist()
         for tree in trees:
             count = len(tree.responses)
             fields = {"responses": tree.group.responses, "scores": remaining[:count]}
+            if ratings:
+                fields["ratings"], ratings = ratings[:count], ratings[count:]
             records.append(prediction_record(tree.group, fields))
             remaining = remaining[count:]
         return records
+
+    def _predicted_ratings(self, trees: Sequence[Tree]) -> list[dict[str, float]]:
+        """What each response is predicted to be rated, by attribute: the members' mean; empty without attributes."""
+        if not self.attributes:
+            return []
+
+        def score_batch(batch: Batch) -> Tensor:
+            trees = batch.trees.to(self.device)
+            outputs = [self.member_scores(member, trees, training=False) for member in self.members]
+            return torch.stack(outputs).mean(0)
+
+        rows = self._score_trees(trees, score_batch).tolist()
+        return [dict(zip(self.attributes, row, strict=True)) for row in rows]
 
     def _score_trees(
         self, trees: Sequence[Tree], score_batch: Any, by_step: bool = False
