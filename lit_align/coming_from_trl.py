@@ -111,6 +111,18 @@ ROWS = [
         "dft is DFT; only assistant turns are learned, always",
         ("SFT",),
     ),
+    Row(
+        {"step_separator": "\n"},
+        {f"{DATA}.step_separator": "\n"},
+        "the data module Steps with the stage ProcessRewardModel; TRL has PRMTrainer until 1.13",
+        ("PRM",),
+    ),
+    Row(
+        {"train_on_last_step_only": True},
+        {f"{DATA}.learned_steps": "last"},
+        "in validation too, where TRL looks at all steps",
+        ("PRM",),
+    ),
 ]
 
 CLASSES = {
@@ -118,6 +130,15 @@ CLASSES = {
     "KTO": {"model.class_path": "Preference", "data.class_path": "BinaryLabels"},
     "SFT": {"model.class_path": "SFT", "data.class_path": "Demonstrations"},
 }
+
+EARLIER_CLASSES = {
+    "PRM": {
+        "model.class_path": "ProcessRewardModel",
+        f"{OBJECTIVE}.class_path": "StepCrossEntropy",
+        "data.class_path": "Steps",
+    },
+}
+"""Kinds of run that the newest TRL no longer has."""
 
 
 def rows_of(kind: str) -> list[Row]:

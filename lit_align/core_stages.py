@@ -33,10 +33,10 @@ def register_datamodules(register: Register) -> None:
     """Register what reads files, and what trains in rounds."""
     from lightning.pytorch import LightningDataModule
 
-    from lit_align.data import datamodules
+    from lit_align.data import datamodules, rated_demonstrations
     from lit_align.online import datamodule
 
-    _register_own(register, (datamodules, datamodule), (LightningDataModule,))
+    _register_own(register, (datamodules, rated_demonstrations, datamodule), (LightningDataModule,))
 
 
 def _register_own(

@@ -186,6 +186,7 @@ def group_fault(row_format: object, group: Any) -> str:
         if fault:
             return fault
     labels = {"binary labels": group.desirable, "places": group.ranking, "ratings": group.ratings}
+    labels["lists of steps"] = group.steps
     for kind, values in labels.items():
         if len(values) not in (0, count):
             return f"{name} returned {len(values)} {kind} for {count} responses; give one for each"

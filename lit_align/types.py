@@ -4,7 +4,9 @@ Vocabulary:
 
 - **prompt**: the text or conversation that responses continue; never trained on.
 - **response**: one continuation of a prompt: text, or turns of which the assistant's are trained on.
-- **label kind**: what is known about responses: pairs, binary labels, a ranking, ratings, or demonstrations to imitate.
+- **label kind**: what is known about responses: pairs, binary labels, a ranking, ratings, labels of solution steps, or
+  demonstrations to imitate.
+- **solution step**: a part of a response that is judged by itself, such as a line of a calculation.
 - **group**: a prompt, K responses to it and their labels, as text.
 - **tree**: a group as token ids; the prompt is stored, and computed, once for all responses.
 - **scored token**: a token whose log-probability the model computes: those of the assistant, with the end of each turn.
@@ -43,6 +45,8 @@ class LabelKind(StrEnum):
     """K responses in an order."""
     RATINGS = "ratings"
     """Numbers for each response, by attribute."""
+    STEPS = "steps"
+    """Whether each step of a response is right."""
     PROMPTS = "prompts"
     """Prompts only: the policy samples the responses."""
     RESPONSES = "responses"
@@ -63,6 +67,18 @@ class Pair(NamedTuple):
     worse: int
     probability: float = 1.0
     margin: float = 0.0
+
+
+class SolutionStep(NamedTuple):
+    """One step of a response.
+
+    Args:
+        text: of the step, without what separates it from the next.
+        label: probability that the step is right, 1 or 0 for most; None if it is not learned from.
+    """
+
+    text: str
+    label: float | None = None
 
 
 class Group(NamedTuple):
@@ -86,6 +102,7 @@ class Group(NamedTuple):
         prompt_ids: the prompt as the policy read it, where responses are sampled; else empty.
         response_ids: token ids of each response as it was sampled, with the token that ends it; None for a response
             that was not sampled, empty where none was.
+        steps: the steps of each response, which together are its text, or empty.
     """
 
     prompt: Text
@@ -102,11 +119,20 @@ class Group(NamedTuple):
     continues: bool = False
     prompt_ids: Sequence[int] = ()
     response_ids: Sequence[Sequence[int] | None] = ()
+    steps: tuple[tuple[SolutionStep, ...], ...] = ()
 
     @property
     def items(self) -> int:
-        """Number of labels: comparisons, binary labels, rated responses, or one ranking."""
+        """Number of labels: comparisons, binary labels, rated responses, labelled steps, or one ranking."""
+        if self.steps:
+            return len(self.step_labels)
         return len(self.pairs) or len(self.desirable) or len(self.ratings) or bool(self.ranking)
+
+    @property
+    def step_labels(self) -> list[float]:
+        """Labels of the steps that are learned from, all responses in order."""
+        steps = [step for response in self.steps for step in response]
+        return [step.label for step in steps if step.label is not None]
 
 
 class Branch(NamedTuple):
@@ -365,8 +391,8 @@ class Step(NamedTuple):
     Args:
         batches: micro-batches, each within the token budget; may be empty if the step has fewer groups than ranks.
         tokens: scored tokens of the whole step, all ranks together.
-        items: labels of the whole step, all ranks together: comparisons, binary labels, rated responses or
-            rankings.
+        items: labels of the whole step, all ranks together: comparisons, binary labels, rated responses, solution
+            steps or rankings.
         groups: prompts of the whole step, all ranks together.
     """
 

@@ -119,8 +119,7 @@ class Report(Callback):
         if displacement is not None:
             rank_zero_info(f"\n{displacement['story']}")
         has_tensorboard = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
-        has_policy = "policy" in stage.adapters.names
-        print_next_steps(folder, has_policy, _drawn_files(stage, folder), has_tensorboard)
+        print_next_steps(folder, stage.reward_name, _drawn_files(stage, folder), has_tensorboard)
 
     def _held_out_trees(self, stage: LanguageModelStage) -> list[Tree]:
         if not self.questions or is_sharded(stage.trainer):

@@ -38,23 +38,25 @@ def print_answers(rows: Sequence[Mapping[str, str]], limit: int) -> None:
 
 @rank_zero_only
 def print_next_steps(
-    folder: Path, has_policy: bool, files: Sequence[str], has_tensorboard: bool
+    folder: Path, reward: str, files: Sequence[str], has_tensorboard: bool
 ) -> None:
     """Print where the results are, and the commands that use them.
 
     Args:
         folder: the run folder.
-        has_policy: whether the run trained a policy rather than a reward model.
+        reward: name of the reward that a reward model becomes; empty if the run trained a policy.
         files: names of the stage's own files.
         has_tensorboard: whether TensorBoard's logs are in the folder.
     """
     adapter = f"{folder}/adapter"
-    if has_policy:
+    if not reward:
         command = f"lit-align chat {folder} --base"
         usage = f"a stage that starts from it has model.init_adapter: {adapter}"
     else:
-        command = f"lit-align evaluate reward-bench --reward RewardModelScore --reward.path {adapter} --data FILE"
-        usage = f"RL that is rewarded by it has model.reward: RewardModelScore, path: {adapter}"
+        command = (
+            f"lit-align evaluate reward-bench --reward {reward} --reward.path {adapter} --data FILE"
+        )
+        usage = f"RL that is rewarded by it has model.reward: {reward}, path: {adapter}"
     *names, last = ["report.html", *files, "summary.json", "metrics.csv", "ledger.json"]
     dashboard = f"\n      tensorboard --logdir {folder}" if has_tensorboard else ""
     print(

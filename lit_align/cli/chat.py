@@ -99,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_models(parser)
     parser.add_argument("--system", metavar="TEXT", default="", help="system prompt")
     parser.add_argument(
+        "--attributes",
+        metavar="NAME=VALUE,...",
+        help="attributes of the answers, such as verbosity=1,helpfulness=4, of an adapter that was trained with "
+        "RatedDemonstrations; those that are not named have their median",
+    )
+    parser.add_argument(
         "--temperature", type=float, default=0.0, help="of the sampling; 0 is greedy"
     )
     parser.add_argument("--max_new_tokens", type=int, default=256, help="longest answer")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from lit_align.chat.attribute_line import Steering, add_line, parse_values
 from lit_align.chat.plain_text import is_plain_text_adapter
 from lit_align.chat.spelled_tokens import TurnTokenizer
 from lit_align.checkpoint_files import adapter_folder, last_checkpoint, run_of_checkpoint
@@ -44,6 +45,7 @@ class Speaker:
         tokenizer: the base's, with a chat template.
         limit: largest number of tokens in an answer.
         turns: the conversation so far.
+        line: ends the newest question, and asks for attributes of the answer; empty for none.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Speaker:
     tokenizer: Any
     limit: int
     turns: list[Message] = field(default_factory=list)
+    line: str = ""
 
     def answer(self, system: str, text: str, temperature: float, seed: int) -> Generator[str]:
         """The answer so far, after each token; it enters the conversation up to where it is stopped.
@@ -117,6 +120,8 @@ class Speaker:
 
     def _encode(self, system: str, turns: list[Message]) -> list[int]:
         messages = [{"role": "system", "content": system}, *turns] if system else turns
+        if self.line:
+            messages = list(add_line(messages, self.line))  # type: ignore[arg-type]
         try:
             return self._turn_tokenizer.encode(messages, add_generation_prompt=True)
         except RowError as error:
@@ -158,10 +163,19 @@ def load_speakers(options: argparse.Namespace) -> list[Speaker]:
     for folder in folders.values():
         check_adapter(folder, base.path, base.revision)  # refuses an adapter of another base
     _warn_of_templates(folders)
+    lines = attribute_lines(folders, options.attributes)
     model = load_model(base)
     peft = _load_adapters(model, folders)
     return [
-        Speaker(name, adapter, peft, model, tokenizer, options.max_new_tokens)
+        Speaker(
+            name,
+            adapter,
+            peft,
+            model,
+            tokenizer,
+            options.max_new_tokens,
+            line=lines.get(adapter, ""),
+        )
         for adapter, name in _names(options, folders, base.path).items()
     ]
 
@@ -244,6 +258,31 @@ def _warn_of_templates(folders: dict[str, Path]) -> None:
             f"warning: {folders['compare']} was trained under another chat template than {folders['adapter']}, and "
             "answers under that one's"
         )
+
+
+def attribute_lines(folders: Mapping[str, Path], asked: str | None) -> dict[str, str]:
+    """The line that asks each adapter for attributes of its answers; those that were trained without get none.
+
+    Args:
+        folders: of the adapters, by name.
+        asked: values, as in verbosity=1,helpfulness=4; None for the medians of training.
+
+    Raises:
+        ConfigError: if no adapter was trained with attributes, or one not with these values.
+    """
+    values = {} if asked is None else parse_values(asked)
+    lines = {}
+    for name, folder in folders.items():
+        steering = Steering.of_provenance(read_provenance(folder))
+        if steering is not None:
+            lines[name] = steering.line(values)
+            note(f"{folder}: each question ends with {lines[name]!r}")
+    if values and not lines:
+        raise ConfigError(
+            "--attributes is set, and no adapter here was trained with attributes; train one with the data module "
+            "RatedDemonstrations"
+        )
+    return lines
 
 
 def _load_adapters(model: Any, folders: dict[str, Path]) -> Any:

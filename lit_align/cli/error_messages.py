@@ -214,6 +214,8 @@ def _stage_for(objective: Any) -> str:
         return "SFT"
     if objective.label_kind == "prompts":
         return "RL"
+    if objective.label_kind == "steps":
+        return "ProcessRewardModel"
     return "RewardModel" if objective.for_reward_model else "Preference"
 
 

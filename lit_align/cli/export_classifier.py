@@ -98,6 +98,11 @@ def _member(stage: Any, role: str | None) -> str:
             f"the run trained a {type(stage).__name__} and no reward model, so there is no score to classify by; leave "
             "out --as-classifier"
         )
+    if stage.reads_steps:
+        raise ConfigError(
+            "the run trained a process reward model, which scores the steps of a response, and a classifier gives one "
+            "score; leave out --as-classifier, and use the adapter as the reward ProcessScore"
+        )
     if role is None and len(members) > 1:
         raise ConfigError(
             f"the run is an ensemble of {len(members)}, whose score is the mean of {len(members)} passes through "

@@ -19,12 +19,14 @@ OBJECTIVES = {
     "SFT": "CrossEntropy",
     "Preference": "DPO",
     "RewardModel": "BradleyTerry",
+    "ProcessRewardModel": "StepCrossEntropy",
     "RL": "PPO",
 }
 DATA = {
     "SFT": "Demonstrations",
     "Preference": "Comparisons",
     "RewardModel": "Comparisons",
+    "ProcessRewardModel": "Steps",
     "RL": "Prompts",
 }
 """What is shown for a stage, unless the command line names others."""

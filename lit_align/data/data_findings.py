@@ -46,7 +46,15 @@ class DataFindings:
     def add(self, path: str, group: Group) -> None:
         """Count a group of the file ``path``."""
         self.prompts.add(digest(group.prompt))
-        labels = (group.pairs, group.desirable, group.ranking, group.ratings, group.target)
+        labels: tuple[object, ...] = (
+            group.pairs,
+            group.desirable,
+            group.ranking,
+            group.ratings,
+            group.target,
+        )
+        if group.steps:
+            labels += (group.steps,)
         row = digest(
             [path, group.prompt, group.responses, labels, group.tools, group.template_kwargs]
         )

@@ -23,6 +23,7 @@ from lit_align.data.loader import StepLoader
 from lit_align.data.long_text import WhenOverlong
 from lit_align.data.prepare import prepare
 from lit_align.data.read_groups import DataSource
+from lit_align.data.solution_steps import LINES, LearnedSteps, StepSettings
 from lit_align.data.text_module import TextModule
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.data.transfer import batches_to_device, step_to_device
@@ -67,6 +68,7 @@ class TextDataModule(LightningDataModule, ABC):
 
     label_kind: ClassVar[LabelKind]
     repeats_rows: ClassVar[bool] = True  # whether each epoch has the rows of the first
+    steps = LINES
     deals_steps: ClassVar[bool] = (
         True  # whether each process gets its share of a step; if not, all of it
     )
@@ -172,7 +174,7 @@ class TextDataModule(LightningDataModule, ABC):
             label_kind,
             self.format,
             () if self.format else module.formats(),
-            module.attributes,
+            self.rated_attributes(module),
             self.max_malformed,
             on_ledger,
             ColumnSettings(self.columns, self.ignore_columns, self._read_columns(module)),
@@ -197,6 +199,7 @@ class TextDataModule(LightningDataModule, ABC):
             learned_turns=self.learned_turns,
             as_chat=self.as_chat,
             special_tokens_in_text=self.special_tokens_in_text,
+            steps=self.steps,
         )
 
     def _read_columns(self, module: TextModule) -> set[str]:
@@ -210,6 +213,14 @@ class TextDataModule(LightningDataModule, ABC):
         self.ledgers[split] = ledger
         if self.ledgers.keys() >= {"train", "validation"}:
             self.ledgers["validation"].compare(self.ledgers["train"])
+
+    def rated_attributes(self, module: TextModule) -> Sequence[str]:
+        """Which ratings are read; any if empty."""
+        return module.attributes
+
+    def provenance(self) -> dict[str, Any]:
+        """What the adapter's ``provenance.json`` says of the data, besides their counts."""
+        return {}
 
     def label_kind_for(self, split: str) -> LabelKind:
         """The label kind that the rows of a split are converted to."""
@@ -325,6 +336,36 @@ class Ratings(TextDataModule):
     """Responses that were rated one by one, by one attribute or several."""
 
     label_kind = LabelKind.RATINGS
+
+
+class Steps(TextDataModule):
+    r"""Responses of which each step was labelled as right or wrong.
+
+    Args:
+        settings: settings of all data modules.
+        step_separator: text between two steps, such as a line break; the token that ends it is where a step is scored.
+        learned_steps: which labelled steps are learned from: ``all``, those up to the first that is wrong
+            (``to_first_error``: what follows an error is hard to label; Lightman et al., 2023,
+            https://arxiv.org/abs/2305.20050), or only the ``last`` of each response, which then says whether the
+            whole of it is right.
+    """
+
+    label_kind = LabelKind.STEPS
+
+    def __init__(
+        self,
+        train: str | list[str],
+        step_separator: str = "\n",
+        learned_steps: LearnedSteps = "all",
+        **settings: Any,
+    ) -> None:
+        super().__init__(train, **settings)
+        self.steps = StepSettings(step_separator, learned_steps)
+        self.steps.check()
+
+    def provenance(self) -> dict[str, Any]:
+        """The text between two steps, by which responses are divided when they are scored."""
+        return {"step_separator": self.steps.separator}
 
 
 class Prompts(TextDataModule):

@@ -49,5 +49,13 @@ def tree_digest(tree: Tree) -> bytes:
 
 
 def _labels(group: Group) -> bytes:
-    labels = (group.pairs, group.desirable, group.ranking, group.ratings, group.target)
+    labels: tuple[object, ...] = (
+        group.pairs,
+        group.desirable,
+        group.ranking,
+        group.ratings,
+        group.target,
+    )
+    if group.steps:
+        labels += (group.steps,)
     return repr(labels).encode()

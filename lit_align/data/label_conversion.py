@@ -136,6 +136,17 @@ def to_ratings(group: Group, attributes: Sequence[str] = ()) -> Group:
     return select_responses(without_labels(group)._replace(ratings=group.ratings), indices)
 
 
+def to_steps(group: Group) -> Group:
+    """The responses of which at least one step has a label."""
+    indices = []
+    for i, steps in enumerate(group.steps):
+        if any(step.label is not None for step in steps):
+            indices.append(i)
+    if not indices:
+        raise SetAside("no label of a step")
+    return select_responses(without_labels(group)._replace(steps=group.steps), indices)
+
+
 def to_prompt(group: Group) -> Group:
     """The prompt alone; ``extra`` stays, for rewards."""
     return without_labels(group)._replace(responses=[])
@@ -152,6 +163,7 @@ CONVERTERS: Mapping[LabelKind, Callable[[Group], Group]] = {
     LabelKind.DESIRABLE: to_binary_labels,
     LabelKind.RANKING: to_ranking,
     LabelKind.RATINGS: to_ratings,
+    LabelKind.STEPS: to_steps,
     LabelKind.PROMPTS: to_prompt,
     LabelKind.RESPONSES: unchanged,
 }
@@ -165,6 +177,7 @@ DERIVABLE_FROM: Mapping[LabelKind, frozenset[LabelKind]] = {
     LabelKind.DESIRABLE: frozenset({LabelKind.DESIRABLE, LabelKind.PAIRS, LabelKind.RANKING}),
     LabelKind.RANKING: frozenset({LabelKind.RANKING, LabelKind.PAIRS}),
     LabelKind.RATINGS: frozenset({LabelKind.RATINGS}),
+    LabelKind.STEPS: frozenset({LabelKind.STEPS}),
     LabelKind.PROMPTS: _ANY,
     LabelKind.RESPONSES: _ANY,
 }
@@ -192,7 +205,7 @@ def _check_distinct(group: Group, ranking: Sequence[int]) -> None:
 
 def without_labels(group: Group) -> Group:
     """The group without its labels."""
-    return group._replace(pairs=(), desirable=(), ranking=(), ratings=(), target=None)
+    return group._replace(pairs=(), desirable=(), ranking=(), ratings=(), steps=(), target=None)
 
 
 def select_responses(group: Group, indices: Collection[int], target: int | None = None) -> Group:
@@ -210,6 +223,7 @@ def select_responses(group: Group, indices: Collection[int], target: int | None 
         pairs=tuple(pairs),
         desirable=tuple(_pick(group.desirable, chosen)),
         ratings=tuple(_pick(group.ratings, chosen)),
+        steps=tuple(_pick(group.steps, chosen)),
         target=None if target is None else position[target],
         response_ids=tuple(_pick(ids, chosen)),
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lit_align.data.label_conversion import without_labels
 from lit_align.data.packing import pack
+from lit_align.data.solution_steps import LINES, StepSettings
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.types import Batch, Branch, Group, Tree
 
@@ -24,17 +25,29 @@ def tokenize_groups(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     as_chat: bool = True,
+    steps: StepSettings | None = None,
 ) -> tuple[list[Tree], Tensor]:
     """A tree for each group, and the number of tokens cut off each response or its prompt, ``[responses]``.
 
     A response loses its end. A prompt that fills half of ``max_length`` or more, and leaves too little room for its
     responses, loses its beginning.
+
+    Args:
+        groups: with responses, and with their steps if these are scored.
+        tokenizer: of the model that scores.
+        max_length: tokens of a prompt and one response.
+        as_chat: whether plain text is read as turns of a chat.
+        steps: how responses are put together from steps; None if responses are scored.
     """
-    chat = ChatTokenizer(tokenizer, max_length=UNLIMITED, allow_empty=True, as_chat=as_chat)
+    settings = steps or LINES
+    chat = ChatTokenizer(
+        tokenizer, max_length=UNLIMITED, allow_empty=True, as_chat=as_chat, steps=settings
+    )
     trees: list[Tree] = []
     tokens_cut: list[float] = []
     for group in groups:
-        full = chat.encode(without_labels(group)).tree
+        plain = without_labels(group)
+        full = chat.encode(plain._replace(steps=group.steps) if steps else plain).tree
         tree = _cut(full, max_length)
         trees.append(tree)
         tokens_cut += _tokens_cut(full, tree)
@@ -42,14 +55,26 @@ def tokenize_groups(
 
 
 def score_trees(
-    trees: Sequence[Tree], score: Callable[[Batch], Tensor], token_budget: int, dense: bool
+    trees: Sequence[Tree],
+    score: Callable[[Batch], Tensor],
+    token_budget: int,
+    dense: bool,
+    by_step: bool = False,
 ) -> Tensor:
-    """Apply ``score`` to packed batches; the scores, ``[responses, ...]``, are in the order of ``trees``."""
+    """Apply ``score`` to packed batches; the scores are in the order of ``trees``.
+
+    Args:
+        trees: to score.
+        score: gives ``[responses, ...]`` for a batch, or ``[scored tokens, ...]``.
+        token_budget: tokens in one forward pass, if no tree is larger.
+        dense: how they are packed, see `lit_align.data.packing.pack`.
+        by_step: whether each scored token has a score, rather than each response.
+    """
     sizes = [tree.tokens for tree in trees]
     budget = max([token_budget, *sizes])
     scores: dict[int, Tensor] = {}
     for batch in pack(trees, budget, dense=dense):
-        counts = [len(tree.responses) for tree in batch.source]
+        counts = [tree.num_scored if by_step else len(tree.responses) for tree in batch.source]
         by_tree = torch.split(score(batch), counts)
         for tree, tree_scores in zip(batch.source, by_tree, strict=True):
             scores[id(tree)] = tree_scores

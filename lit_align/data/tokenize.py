@@ -16,8 +16,17 @@ from lit_align.chat.text_encoder import TextEncoder
 from lit_align.chat.turn_ends import TurnEnds
 from lit_align.data.chat_renderer import ChatRenderer, LearnedTurns, Part, Rendered, Run
 from lit_align.data.long_text import LongTexts, WhenOverlong, refuse_overlong, response_texts
-from lit_align.errors import Malformed, ModelError, Overlong
-from lit_align.types import Branch, Group, Tree
+from lit_align.data.solution_steps import (
+    LINES,
+    StepSettings,
+    choose_labels,
+    divide_run,
+    drop_cut_labels,
+    join_steps,
+    mark_ends,
+)
+from lit_align.errors import Malformed, ModelError, Overlong, SetAside
+from lit_align.types import Branch, Group, SolutionStep, Tree
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
@@ -51,15 +60,21 @@ class Encoded(NamedTuple):
 
 
 class _Sequence(NamedTuple):
-    """A tokenised part of a response, of any length; ``merged`` if a token would have spanned a boundary."""
+    """A tokenised part of a response, of any length; ``merged`` if a token would have spanned a boundary.
+
+    ``lengths`` are the tokens of its parts, without the one that may end it.
+    """
 
     ids: list[int]
     scored: list[bool]
     merged: bool
+    lengths: list[int]
 
 
 class ChatTokenizer:
     """Turns groups into trees of token ids.
+
+    Where a group has steps, the scored tokens are those that end a labelled step.
 
     Text is the prompt, then the response and the end-of-sequence token. Messages are rendered by the tokenizer's chat
     template; every assistant turn of a response is scored, with the token that ends it. What is scored never depends on
@@ -76,6 +91,7 @@ class ChatTokenizer:
         special_tokens_in_text: what becomes of text that spells a special token out: ``split`` into ordinary tokens,
             ``set_aside``, or ``keep`` as the special token. None splits it in turns, where only the chat template
             writes special tokens, and keeps it in plain text, which has no other way to write them.
+        steps: how responses are put together from steps, where a group has some.
     """
 
     def __init__(
@@ -88,7 +104,9 @@ class ChatTokenizer:
         learned_turns: LearnedTurns = "all",
         as_chat: bool = True,
         special_tokens_in_text: SpecialTokensInText | None = None,
+        steps: StepSettings = LINES,
     ) -> None:
+        self.steps = steps
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.overlong = overlong
@@ -119,6 +137,7 @@ class ChatTokenizer:
             "learned_turns": self.learned_turns,
             "as_chat": self.as_chat,
             "special_tokens_in_text": self.special_tokens_in_text,
+            "steps": self.steps,
         }
 
     def encode(self, group: Group) -> Encoded:
@@ -130,6 +149,9 @@ class ChatTokenizer:
             Overlong: if the row does not fit and is not to be truncated.
             DataError: if the chat template is missing, or if the row does not fit and that is an error.
         """
+        if group.steps:
+            learned = [choose_labels(steps, self.steps.learned) for steps in group.steps]
+            group = join_steps(group._replace(steps=tuple(learned)), self.steps.separator)
         chat = text_as_chat(group) if self.as_chat else None
         group = chat or group
         is_text = isinstance(group.prompt, str)
@@ -143,9 +165,15 @@ class ChatTokenizer:
         branches: list[Branch] = []
         boundary_merges = 0
         for number, (first, *others) in enumerate(rendered.responses):
+            if group.steps:
+                first = self._divide(first, others, group.steps[number])
             main = self._sequence(first, start_ids, is_text)
             tree.responses.append(main.ids)
-            tree.scored.append(main.scored)
+            if group.steps:
+                marks = mark_ends(main.scored, main.lengths, group.steps[number])
+                tree.scored.append(marks)
+            else:
+                tree.scored.append(main.scored)
             boundary_merges += main.merged
             for run in others:
                 ids = self._tokenize(run.prompt)
@@ -166,6 +194,12 @@ class ChatTokenizer:
             spelled=spelled,
             split=split,
         )
+
+    def _divide(self, run: Run, others: list[Run], steps: tuple[SolutionStep, ...]) -> Run:
+        """The run with a part for each step."""
+        if others:
+            raise SetAside("the chat template writes a response with steps in several parts")
+        return divide_run(run, steps, self.steps.separator)
 
     def _render(self, group: Group, split: bool) -> Rendered:
         """The rendered group, with marks for the special tokens that its text spells out if these are split."""
@@ -199,9 +233,13 @@ class ChatTokenizer:
             if len(branch.ids) > room:
                 cut += len(branch.ids) - room
                 ends_lost.add(branch.response)
+        whole = tree
         tree = tree._replace(responses=responses, scored=scored, branches=tuple(branches))
         if cut:
             _check_truncated(tree)
+            if tree.group.steps:
+                group = drop_cut_labels(tree.group, whole.scored, tree.scored)
+                tree = tree._replace(group=group)
         return Encoded(tree, cut, len(ends_lost))
 
     def _response_limit(self, group: Group, prompt_length: int, longest: int) -> int:
@@ -245,7 +283,7 @@ class ChatTokenizer:
         if has_content and parts and parts[-1].scored and not self._has_end(part_ids[-1], is_text):
             ids.append(self._eos)
             scored.append(True)
-        return _Sequence(ids, scored, merged)
+        return _Sequence(ids, scored, merged, [*map(len, part_ids)])
 
     def _score_mask(self, ids: list[int], part: Part, is_text: bool) -> list[bool]:
         """Which ids of a part are scored.

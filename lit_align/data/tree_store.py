@@ -14,7 +14,7 @@ import numpy as np
 from lit_align.data.digest import join_digests, trees_digest
 from lit_align.data.lazy_sequence import LazySequence
 from lit_align.data.packing import separate_branches
-from lit_align.types import Branch, Group, Pair, Tree
+from lit_align.types import Branch, Group, Pair, SolutionStep, Tree
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -181,6 +181,11 @@ def group_from_json(text: str) -> Group:
     fields = json.loads(text)
     if "pairs" in fields:
         fields["pairs"] = tuple(Pair(*pair) for pair in fields["pairs"])
+    if "steps" in fields:
+        steps = []
+        for response in fields["steps"]:
+            steps.append(tuple(SolutionStep(*step) for step in response))
+        fields["steps"] = tuple(steps)
     for name in ("desirable", "ranking", "ratings", "tools"):
         if name in fields:
             fields[name] = tuple(fields[name])

@@ -64,6 +64,26 @@ def last_tokens(trees: PackedTrees) -> PackedTrees:
     return trees._replace(predictor=last, target=ids[last], owner=owner, longest=1)
 
 
+def scored_tokens(trees: PackedTrees) -> PackedTrees:
+    """The same trees with each scored token as the place that is read, instead of the token that predicts it.
+
+    The tokens of a response must follow each other, without parts that have prompts of their own.
+
+    Example:
+        >>> scored = map(torch.tensor, ([0, 0], [6, 7], [0, 1]))
+        >>> trees = PackedTrees(*map(torch.tensor, ([[5, 6, 7]], [[0, 1, 1]], [[0, 0, 0]], [[-1, 0, 1]])), *scored, 2)
+        >>> scored_tokens(trees).predictor
+        tensor([1, 2])
+    """
+    response, position = trees.response.flatten(), trees.position_ids.flatten()
+    column = torch.arange(len(response), device=response.device)
+    place = torch.where(response >= 0, response, trees.responses)
+    first = column.new_full((trees.responses + 1,), len(column))
+    first = first.scatter_reduce(0, place, column, "amin")[trees.owner]
+    offset = position[trees.predictor] + 1 - position[first]
+    return trees._replace(predictor=first + offset)
+
+
 def unroll(trees: PackedTrees) -> PackedTrees:
     """The same responses one a row, each after a copy of its prompt, ``[parts, longest]``, padded on the right.
 

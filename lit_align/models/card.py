@@ -209,11 +209,18 @@ def _loading(provenance: Mapping[str, Any], loads: Mapping[str, Any], is_scorer:
         lines.append(
             f"The base was the local folder `{loads['path']}`; name the path of your copy."
         )
-    stage = "a reward: `model.reward: RewardModelScore`, `model.reward.path: FOLDER`"
+    reward = "ProcessScore" if provenance.get("step_separator") else "RewardModelScore"
+    stage = f"a reward: `model.reward: {reward}`, `model.reward.path: FOLDER`"
     if not is_scorer:
         stage = "the next stage: `model.init_adapter: FOLDER`; to chat: `lit-align chat FOLDER`"
         stop = "`generation_config.json` holds the tokens that end a turn: pass it to `generate`, as above"
         lines.append(f"{stop}, because PEFT takes the base's own.")
+    if provenance.get("step_separator"):
+        separator = json.dumps(provenance["step_separator"])
+        lines.append(
+            f"The score is the log-odds that the last step is right; steps are separated by {separator}, and the "
+            "end of that is where the steps before are scored."
+        )
     lines.append(f"In lit-align as {stage}.")
     return lines
 

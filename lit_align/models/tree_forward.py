@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from lit_align.functional.divergence import Predictions
 from lit_align.functional.logps import LogitTransform, token_logps
-from lit_align.functional.trees import FLEX_BLOCK_SIZE, last_tokens, pad_rows, unroll
+from lit_align.functional.trees import (
+    FLEX_BLOCK_SIZE,
+    last_tokens,
+    pad_rows,
+    scored_tokens,
+    unroll,
+)
 from lit_align.models.masks import masks_for_model, packing_obstacle
 from lit_align.models.tree_check import (
     TreeCheck,
@@ -148,6 +154,10 @@ class TreeForward:
     def last_hidden(self, trees: PackedTrees) -> Tensor:
         """Hidden states at the last token of each response, ``[responses, d]``: the input of a score head."""
         return self.hidden(last_tokens(trees))
+
+    def scored_hidden(self, trees: PackedTrees) -> Tensor:
+        """Hidden states at the scored tokens themselves, ``[n, d]``: what a score head reads of parts of responses."""
+        return self.hidden(scored_tokens(trees))
 
     def score_hidden(
         self, hidden: Tensor, target: Tensor, statistics: bool = False, temperature: float = 1.0

@@ -19,7 +19,7 @@ class Objective(ABC):
 
     Class attributes:
         label_kind: the label the data must carry: ``"pairs"``, ``"desirable"``, ``"ranking"``, ``"ratings"``,
-            ``"demonstrations"`` or ``"prompts"`` for none.
+            ``"steps"``, ``"demonstrations"`` or ``"prompts"`` for none.
         for_reward_model: True if it reads the scores of a reward model, which it finds in ``Logps.policy``.
     """
 
@@ -144,6 +144,18 @@ class RatedObjective(Objective):
         """One score of each response, ``[n]``, from those of its attributes, ``[n, attributes]``."""
 
 
+class StepwiseObjective(Objective):
+    """A loss over the steps of responses, each labelled as right or wrong: for process reward models."""
+
+    label_kind = LabelKind.STEPS
+    needs_reference = False
+    for_reward_model = True
+
+    @abstractmethod
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Loss of each step, ``[n]``, from the log-odds that it is right and the probability that it is, ``[n]``."""
+
+
 class SupervisedObjective(Objective):
     """A loss over demonstrations."""
 
@@ -184,6 +196,7 @@ FAMILIES: dict[str, type] = {
     "unpaired": UnpairedObjective,
     "ranked": RankedObjective,
     "rated": RatedObjective,
+    "stepwise": StepwiseObjective,
     "policy": PolicyObjective,
     "supervised": SupervisedObjective,
 }

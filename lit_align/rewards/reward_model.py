@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 
@@ -64,6 +64,7 @@ class RewardModelScore(Reward):
     uncertainty_penalty: float = 1.0
     max_length: int = 4096
     token_budget: int = 8192
+    reads_steps: ClassVar[bool] = False  # whether the model scores steps, rather than responses
 
     def __post_init__(self) -> None:
         if not self._folders:
@@ -83,7 +84,15 @@ class RewardModelScore(Reward):
                 f"provenance.json in {self.path!r} does not say {', '.join(sorted(missing))}, so no RewardModel "
                 "run wrote it; give the adapter/ folder of one"
             )
-        if self._provenance["normalised_at"] is None:
+        has_steps = self._provenance.get("step_separator") is not None
+        if has_steps != self.reads_steps:
+            kind, use = (
+                ("a process", "ProcessScore") if has_steps else ("no process", "RewardModelScore")
+            )
+            raise ModelError(
+                f"{self.path!r} is {kind} reward model, which {type(self).__name__} does not read; use {use}"
+            )
+        if self._provenance["normalised_at"] is None and not self.reads_steps:
             warnings.warn(
                 f"the run of {self.path!r} ended before it normalised its scores, so 0 and 1 have no special meaning; "
                 "train it to the end of an epoch",

@@ -46,6 +46,7 @@ from lit_align.stages.provenance import (
     base_and_tokenizer,
     check_init_adapter,
     data_counts,
+    data_provenance,
     plain_settings,
     prompt_kind,
     software_versions,
@@ -89,6 +90,7 @@ class LanguageModelStage(Stage):
     """
 
     validation_metrics: ClassVar[tuple[str, ...]] = ()  # if empty, the loss and ``metric_names``
+    reward_name: ClassVar[str] = ""  # the reward that reads what it trains; empty for a policy
     attributes: Sequence[str] = ()  # rated attributes that are trained on
 
     def __init__(
@@ -391,6 +393,7 @@ class LanguageModelStage(Stage):
                 self.base, self.tokenizer, self.chat_template, self.template_kwargs
             ),
             "data": data_counts(self._trainer),
+            **data_provenance(self._trainer),
             "settings": plain_settings(self.hparams),
             "versions": software_versions(),
         }

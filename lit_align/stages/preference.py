@@ -293,7 +293,8 @@ def _check_objective(objective: Objective) -> None:
     if objective.label_kind == LabelKind.PROMPTS:
         raise ConfigError(f"{name} learns from rewards of sampled responses; use the stage RL")
     if objective.for_reward_model:
-        raise ConfigError(f"{name} learns scores of a reward model; use the stage RewardModel")
+        stage = "ProcessRewardModel" if objective.label_kind == LabelKind.STEPS else "RewardModel"
+        raise ConfigError(f"{name} learns scores of a reward model; use the stage {stage}")
 
 
 def _check_targets(objective: PairwiseObjective, batch: Batch) -> None:

@@ -54,6 +54,12 @@ def prompt_kind(trainer: Trainer | None) -> str | None:
     return PLAIN_TEXT if isinstance(trees[0].group.prompt, str) else "chat"
 
 
+def data_provenance(trainer: Trainer | None) -> dict[str, Any]:
+    """What the data module says of itself, besides counts; empty without one."""
+    describe = getattr(getattr(trainer, "datamodule", None), "provenance", dict)
+    return dict(describe())
+
+
 def data_counts(trainer: Trainer | None) -> dict[str, dict[str, Any]]:
     """The counts of each split's ledger; empty without data."""
     ledgers = getattr(getattr(trainer, "datamodule", None), "ledgers", {})

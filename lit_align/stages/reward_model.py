@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -19,9 +20,16 @@ from lit_align.data.transfer import numbers_to_device
 from lit_align.errors import ConfigError, DataError
 from lit_align.models.adapter_files import save_adapter
 from lit_align.models.heads import ScoreHead
-from lit_align.objectives import Objective, PairwiseObjective, RankedObjective, RatedObjective
+from lit_align.objectives import (
+    Objective,
+    PairwiseObjective,
+    RankedObjective,
+    RatedObjective,
+    StepwiseObjective,
+)
 from lit_align.plugin_calls import call_plugin
 from lit_align.stages.answering import prediction_record
+from lit_align.stages.data_checks import check_label_kind
 from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.stages.preference_losses import (
@@ -31,7 +39,7 @@ from lit_align.stages.preference_losses import (
     ranked_losses,
     rating_losses,
 )
-from lit_align.types import Batch, Logps, PackedTrees, Step, Tree
+from lit_align.types import Batch, LabelKind, Logps, PackedTrees, Step, Tree
 
 NORMALIZATION_GROUPS = 256  # groups over whose responses mean and scale are measured
 SMALLEST_SCALE = 1e-4  # a smaller standard deviation of scores is noise
@@ -51,12 +59,11 @@ class RewardModel(LanguageModelStage):
         settings: settings that all stages share; init_adapter is usually an SFT adapter.
     """
 
+    reads_steps: ClassVar[bool] = False  # whether steps are scored, rather than responses
+    reward_name: ClassVar[str] = "RewardModelScore"
+
     def __init__(self, objective: Objective, members: int = 1, **settings: Any) -> None:
-        if not objective.for_reward_model:
-            raise ConfigError(
-                f"{type(objective).__name__} is a loss over log-probabilities, and a reward model gives scores; use "
-                "BradleyTerry, PlackettLuce or Regression"
-            )
+        check_objective(objective, self.reads_steps)
         if members < 1:
             raise ConfigError(f"members is {members}; an ensemble has at least 1")
         self.members: tuple[str, ...] = ("reward",)
@@ -90,6 +97,16 @@ class RewardModel(LanguageModelStage):
     def head_sizes(self) -> dict[str, int]:
         """One output, or one for each rated attribute."""
         return dict.fromkeys(self.members, len(self.attributes) or 1)
+
+    def check_data(self, data: Any) -> None:
+        """Refuse labels that the objective cannot learn from; ``predict`` scores responses without any."""
+        if self.is_fitting or getattr(data, "label_kind", None) != LabelKind.DEMONSTRATIONS:
+            super().check_data(data)
+
+    def check_before_data(self, trainer: Trainer, data: Any) -> None:
+        """Refuse what has no label to train on, too."""
+        check_label_kind(self.objective, data)
+        super().check_before_data(trainer, data)
 
     def configure_model(self) -> None:
         """Load the base, put the members on it, and set how their heads weigh the outputs."""
@@ -199,24 +216,43 @@ class RewardModel(LanguageModelStage):
     def predict_step(
         self, numbered: list[tuple[int, Tree]], batch_idx: int
     ) -> list[dict[str, Any]]:
-        """The normalized scores of the responses of each row, one JSON-able record a row."""
+        """The normalized scores of the responses of each row, and their ratings by attribute if these are learned."""
         trees = [tree for _, tree in numbered]
         if not trees:  # an interrupted run has scored them
             return []
         scores = self._score_trees(trees, self._mean_scores)
+        ratings = self._predicted_ratings(trees)
         records = []
         remaining = scores.tolist()
         for tree in trees:
             count = len(tree.responses)
             fields = {"responses": tree.group.responses, "scores": remaining[:count]}
+            if ratings:
+                fields["ratings"], ratings = ratings[:count], ratings[count:]
             records.append(prediction_record(tree.group, fields))
             remaining = remaining[count:]
         return records
 
-    def _score_trees(self, trees: Sequence[Tree], score_batch: Any) -> Tensor:
+    def _predicted_ratings(self, trees: Sequence[Tree]) -> list[dict[str, float]]:
+        """What each response is predicted to be rated, by attribute: the members' mean; empty without attributes."""
+        if not self.attributes:
+            return []
+
+        def score_batch(batch: Batch) -> Tensor:
+            trees = batch.trees.to(self.device)
+            outputs = [self.member_scores(member, trees, training=False) for member in self.members]
+            return torch.stack(outputs).mean(0)
+
+        rows = self._score_trees(trees, score_batch).tolist()
+        return [dict(zip(self.attributes, row, strict=True)) for row in rows]
+
+    def _score_trees(
+        self, trees: Sequence[Tree], score_batch: Any, by_step: bool = False
+    ) -> Tensor:
         longest_tree = max((tree.tokens for tree in trees), default=0)
         budget = max(self.datamodule.token_budget, longest_tree)
-        return score_trees(trees, score_batch, budget, dense=not self.block_sparse)
+        dense = not self.block_sparse
+        return score_trees(trees, score_batch, budget, dense, by_step)
 
     def _mean_scores(self, batch: Batch) -> Tensor:
         """Mean over members of each response's normalized score, ``[responses]``."""
@@ -277,6 +313,31 @@ class RewardModel(LanguageModelStage):
         data = getattr(self._trainer, "datamodule", None)
         trees = data.trees.get("train") if data is not None else None
         return prompt_keys(tree.group.prompt for tree in trees or ())
+
+
+def check_objective(objective: Objective, reads_steps: bool) -> None:
+    """Refuse an objective that a reward model cannot learn from.
+
+    Args:
+        objective: the loss.
+        reads_steps: whether the model scores steps, rather than responses.
+
+    Raises:
+        ConfigError: naming it, and what to use.
+    """
+    name = type(objective).__name__
+    if reads_steps and not isinstance(objective, StepwiseObjective):
+        raise ConfigError(
+            f"{name} learns from {objective.label_kind}, and a process reward model from labels of steps; use "
+            "StepCrossEntropy, or another stage"
+        )
+    if isinstance(objective, StepwiseObjective) and not reads_steps:
+        raise ConfigError(f"{name} learns from labels of steps; use the stage ProcessRewardModel")
+    if not objective.for_reward_model:
+        raise ConfigError(
+            f"{name} is a loss over log-probabilities, and a reward model gives scores; use BradleyTerry, "
+            "PlackettLuce or Regression"
+        )
 
 
 def unbeaten_responses(tree: Tree) -> list[bool]:

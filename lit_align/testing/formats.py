@@ -9,9 +9,9 @@ from lit_align.errors import RowError
 from lit_align.plugin_contracts import group_fault, kinds_fault, pair_fault
 from lit_align.plugin_signatures import signature_fault
 from lit_align.testing.objective_checks import call, hold, require
-from lit_align.types import Group, Pair
+from lit_align.types import Group, Pair, SolutionStep
 
-LABEL_KINDS = {"pairs", "demonstrations", "desirable", "ranking", "ratings"}
+LABEL_KINDS = {"pairs", "demonstrations", "desirable", "ranking", "ratings", "steps"}
 
 
 def check_format(row_format: Format, row: Row) -> Group:
@@ -44,7 +44,8 @@ def check_format(row_format: Format, row: Row) -> Group:
         row_format(row) == group, f"{name} makes another group of the same row in a second call"
     )
     _check_group(name, group)
-    for kind, labels in {"pairs": group.pairs, "desirable": group.desirable}.items():
+    labelled = {"pairs": group.pairs, "desirable": group.desirable, "steps": group.steps}
+    for kind, labels in labelled.items():
         require(
             not labels or kind in kinds,
             f"{name} returns labels of the kind {kind!r}, but {name}.label_kinds does not list it",
@@ -77,6 +78,27 @@ def _check_group(name: str, group: Group) -> None:
     num_responses = len(group.responses)
     for pair in group.pairs:
         check_pair(name, pair, num_responses)
+    for steps in group.steps:
+        check_steps(name, steps)
+
+
+def check_steps(name: str, steps: Any) -> None:
+    """Fail unless ``steps`` are those of a response, each with a text and a label from 0 to 1 or None.
+
+    Args:
+        name: what returned them.
+        steps: to check.
+    """
+    require(
+        isinstance(steps, tuple) and all(isinstance(step, SolutionStep) for step in steps),
+        f"{name} returns {steps} as the steps of a response; return a tuple of SolutionStep(text, label)",
+    )
+    for step in steps:
+        require(bool(step.text.strip()), f"{name} returns a step without text: {step}")
+        require(
+            step.label is None or 0 <= step.label <= 1,
+            f"{name} returns {step}, whose label is not from 0 to 1 or None",
+        )
 
 
 def check_pair(name: str, pair: Pair, num_responses: int) -> None:

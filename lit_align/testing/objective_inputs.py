@@ -15,6 +15,7 @@ from lit_align.objectives import (
     PolicyTokens,
     RankedObjective,
     RatedObjective,
+    StepwiseObjective,
     SupervisedObjective,
     UnpairedObjective,
 )
@@ -95,6 +96,8 @@ def make_harness(objective: Objective) -> Harness:
             return _ranked(objective)
         case RatedObjective():
             return _rated(objective)
+        case StepwiseObjective():
+            return _stepwise(objective)
         case PolicyObjective():
             return _policy(objective)
         case SupervisedObjective():
@@ -200,6 +203,22 @@ def _rated(objective: RatedObjective) -> Harness:
         make_labels=lambda n: (make_ratings(n),),
         compute_losses=compute_losses,
         directions=lambda n: [make_ratings(n)[:, 0].sign() * 2 + 1],
+    )
+
+
+def _stepwise(objective: StepwiseObjective) -> Harness:
+    def make_labels(num_items: int) -> Tensor:
+        return _is_positive(num_items).double()
+
+    def compute_losses(responses: Responses, labels: Labels) -> Tensor:
+        (logps,), (is_right,) = responses, labels
+        return objective(logps.policy, is_right.to(logps.policy))
+
+    return Harness(
+        names=("labelled",),
+        make_labels=lambda n: (make_labels(n),),
+        compute_losses=compute_losses,
+        directions=lambda n: [make_labels(n) * 2 - 1],
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from lit_align.cli.main import main
-from lit_align.coming_from_trl import CLASSES, nested, rows_of
+from lit_align.coming_from_trl import CLASSES, EARLIER_CLASSES, nested, rows_of
 
 trl = pytest.importorskip("trl", reason="needs TRL: pip install -e .[peers]")
 
@@ -18,10 +18,10 @@ def test_every_setting_is_one_over_there(kind):
     assert {name for row in rows_of(kind) for name in row.trl} <= known
 
 
-@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("kind", [*CLASSES, *EARLIER_CLASSES])
 def test_a_run_from_the_table_parses_and_says_the_same(kind, capsys, tmp_path):
     dotted = {
-        **CLASSES[kind],
+        **(CLASSES | EARLIER_CLASSES)[kind],
         **{key: value for row in rows_of(kind) for key, value in row.settings.items()},
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(nested(dotted)))

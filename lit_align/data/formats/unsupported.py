@@ -21,22 +21,15 @@ SETS = (
         "PRM800K",
         frozenset({"question", "label", "labeler"}),
         "https://github.com/openai/prm800k",
-        "its labels are of single steps, and no objective here learns from steps; to sample on its problems, write "
-        "question.problem into a column prompt and question.ground_truth_answer into a column answer",
-    ),
-    Unsupported(
-        "stepwise supervision of TRL",
-        frozenset({"prompt", "completions", "labels"}),
-        "https://huggingface.co/docs/trl/dataset_formats#stepwise-supervision",
-        "its labels are of single steps, and no objective here learns from steps; join the steps into a column "
-        "completion, and write whether all are right into a column label",
+        "its steps are a choice among several at each place; write question.problem into a column prompt, the steps of "
+        "one solution into a column completions, and whether each has a rating over -1 into a column labels",
     ),
     Unsupported(
         "Math-Shepherd",
         frozenset({"input", "label", "task"}),
         HUB + "peiyi9979/Math-Shepherd",
-        "its labels are of single steps, and no objective here learns from steps; split the question and the steps "
-        "into columns prompt and completion, and write whether all are right into a column label",
+        "its steps and their labels are marks within two texts; write the question into a column prompt, the steps "
+        "into a column completions, and whether each ends with + into a column labels, as trl-lib/math_shepherd does",
     ),
     Unsupported(
         "HelpSteer3's quality of edits",

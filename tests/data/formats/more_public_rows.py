@@ -31,6 +31,24 @@ def parts(role, text):
 
 
 LAYOUTS = {
+    "math_shepherd": (
+        HUB + "trl-lib/math_shepherd",
+        {
+            "prompt": ASK,
+            "completions": ["Step 1: Which fly?", "Step 2: " + GOOD],
+            "labels": [True, False],
+        },
+        "steps",
+        (ASK, ["Step 1: Which fly?\nStep 2: " + GOOD]),
+        set(),
+    ),
+    "prm800k as steps": (
+        HUB + "trl-lib/prm800k",
+        {"prompt": ASK, "completions": [GOOD], "labels": [True]},
+        "steps",
+        (ASK, [GOOD]),
+        set(),
+    ),
     "arena-human-preference-140k": (
         HUB + "lmarena-ai/arena-human-preference-140k",
         {

@@ -31,6 +31,7 @@ SAID, BETTER, WORSE = (
 HUMAN = "\n\nHuman: hi\n\nAssistant:"
 SYSTEM = {"role": "system", "content": "Be kind."}
 
+STEPS = {"prompt": "1 + 1 + 1?", "completions": ["1 + 1 = 2", "2 + 1 = 4"], "labels": [True, False]}
 # layout, row, prompt, responses; the first eleven are the types of TRL's dataset_formats page that carry a response
 SOUND = {
     "rated": (
@@ -38,6 +39,12 @@ SOUND = {
         {"prompt": "The sky is", "response": " blue.", "correctness": 4},
         "The sky is",
         [" blue."],
+    ),
+    "steps": (
+        "Stepwise",
+        STEPS,
+        "1 + 1 + 1?",
+        ["1 + 1 = 2\n2 + 1 = 4"],
     ),
     "text": ("Texts", {"text": "The sky is blue."}, "", ["The sky is blue."]),
     "messages": ("Conversations", {"messages": [ASKED, BLUE]}, [ASKED], [[BLUE]]),
@@ -353,6 +360,10 @@ BROKEN = {
         "Rated",
         {"prompt": "a", "response": [BLUE], "helpfulness": 3},
     ),
+    "'completions' and 'labels' are not of one length": ("Stepwise", STEPS | {"labels": [True]}),
+    "empty step": ("Stepwise", STEPS | {"completions": ["1 + 1 = 2", " "]}),
+    "the label of a step is not from 0 to 1": ("Stepwise", STEPS | {"labels": [1, -1]}),
+    "the label of a step is not a number (got str)": ("Stepwise", STEPS | {"labels": ["+", "-"]}),
     "'desirable' is not true or false for each response": ("Groups", GROUP | {"desirable": [True]}),
 }
 
