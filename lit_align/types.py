@@ -86,6 +86,7 @@ class Group(NamedTuple):
         prompt_ids: the prompt as the policy read it, where responses are sampled; else empty.
         response_ids: token ids of each response as it was sampled, with the token that ends it; None for a response
             that was not sampled, empty where none was.
+        annotator: who gave the labels, from the column of that name; empty if the row does not say.
     """
 
     prompt: Text
@@ -102,6 +103,7 @@ class Group(NamedTuple):
     continues: bool = False
     prompt_ids: Sequence[int] = ()
     response_ids: Sequence[Sequence[int] | None] = ()
+    annotator: str = ""
 
     @property
     def items(self) -> int:

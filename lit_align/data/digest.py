@@ -50,4 +50,5 @@ def tree_digest(tree: Tree) -> bytes:
 
 def _labels(group: Group) -> bytes:
     labels = (group.pairs, group.desirable, group.ranking, group.ratings, group.target)
-    return repr(labels).encode()
+    annotator = repr(group.annotator) if group.annotator else ""
+    return f"{labels!r}{annotator}".encode()
