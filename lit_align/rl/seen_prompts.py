@@ -108,7 +108,7 @@ def find_overlap_effect(
     return (
         f"scores of prompts that the reward model was trained on and of others part: from step {points[0].step} to "
         f"{points[-1].step} they changed by {on_seen:+.2f} on those and by {on_others:+.2f} on the others "
-        f"(t = {trend.t:.1f}, beyond {trend.bar:.1f} by chance in one of a hundred runs){''.join(gold_changes)}: {REMEDY}"
+        f"(t = {trend.t:.1f}, beyond {trend.bar:.1f} by chance in one of 100 runs){''.join(gold_changes)}: {REMEDY}"
     )
 
 
