@@ -11,11 +11,12 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from lit_align.checks import check_positive
+from lit_align.checks import check_at_least, check_positive
 from lit_align.data.annotators import annotator_key
 from lit_align.data.packing import pack
 from lit_align.data.transfer import numbers_to_device
 from lit_align.errors import ConfigError
+from lit_align.functional.mixtures import Loss, shared_minima, spread_out
 from lit_align.functional.shrinkage import shrunk_minimum
 from lit_align.models.personal_head import Annotators, PersonalHead
 from lit_align.objectives import Objective
@@ -43,19 +44,29 @@ class PersonalRewardModel(RewardModel):
     Args:
         objective: the loss: BradleyTerry over pairs, PlackettLuce over rankings or Regression over ratings.
         shrinkage: λ, above 0; large values leave everyone the mean head.
+        components: K: at the end of an epoch the differences become mixtures of K shared ones, weighted for each person
+            by how probable each of them makes the person's votes, see `shared_minima`; null gives each person an own
+            one. Few votes of many like-minded people need few of them.
         members: size of an ensemble, see RewardModel.
         settings: settings that all stages share.
 
     Raises:
-        ConfigError: if shrinkage is not above 0.
+        ConfigError: if shrinkage is not above 0, or there are no components, or more than annotators.
     """
 
     def __init__(
-        self, objective: Objective, shrinkage: float = 1.0, members: int = 1, **settings: Any
+        self,
+        objective: Objective,
+        shrinkage: float = 1.0,
+        components: int | None = None,
+        members: int = 1,
+        **settings: Any,
     ) -> None:
         super().__init__(objective, members, **settings)
         check_positive("shrinkage", shrinkage, "1 is usual")
-        self.shrinkage = shrinkage
+        if components is not None:
+            check_at_least("components", components, 1, "null gives each person an own head")
+        self.shrinkage, self.components = shrinkage, components
         self.annotators = Annotators()
         self._indices: dict[str, int] = {}  # by name
 
@@ -71,6 +82,11 @@ class PersonalRewardModel(RewardModel):
             raise ConfigError(
                 "no row of data.train says whose labels it has, and a PersonalRewardModel has a head for each of them; "
                 "name the column with data.columns, as in {annotator: worker}, or use the stage RewardModel"
+            )
+        if self.components is not None and self.components > len(votes):
+            raise ConfigError(
+                f"model.components is {self.components}, and the rows are of {len(votes)} annotators; give at most "
+                "as many"
             )
         rank_zero_info(
             f"{len(votes):,} annotators with {min(votes):,} to {max(votes):,} rows; {len(trees) - sum(votes):,} rows "
@@ -148,17 +164,28 @@ class PersonalRewardModel(RewardModel):
             member: name of its adapter.
         """
         head = self.personal_head(member)
+        shape, precision = head.shift.shape[1:], self._precision(head)
+        losses = self._losses_of_people(member)
+        shifts = torch.stack([shrunk_minimum(loss, shape, precision) for loss in losses])
+        if self.components is not None:
+            starts = [shifts[index] for index in spread_out(shifts, self.components)]
+            solutions, memberships = shared_minima(losses, starts, precision)
+            shifts = torch.einsum("pk,k...->p...", memberships, solutions)
+        head.shift.copy_(shifts)
+
+    def _losses_of_people(self, member: str) -> list[Loss]:
+        """For each annotator the sum of the losses of their rows, of how far their head is from the mean head."""
         by_person: dict[int, list[Tree]] = {}
         for tree in self.datamodule.trees["train"]:
             by_person.setdefault(self._index(tree), []).append(tree)
+        losses: list[Loss] = []
         for index in range(len(self.annotators.keys)):
             trees = by_person[index]
             budget = max(self.datamodule.token_budget, *(tree.tokens for tree in trees))
             batches = pack(trees, budget, dense=not self.block_sparse)
             read = [self._read_batch(member, batch) for batch in batches]
-            loss = partial(self._shifted_loss, head, read)
-            shift = shrunk_minimum(loss, head.shift[index].shape, self._precision(head))
-            head.shift[index] = shift.to(head.shift)
+            losses.append(partial(self._shifted_loss, self.personal_head(member), read))
+        return losses
 
     def _read_batch(self, member: str, batch: Batch) -> tuple[Batch, Tensor]:
         """A batch of a person's rows, and the hidden states of its responses, with a 1 after them."""

@@ -20,7 +20,7 @@ from lit_align.objectives.bradley_terry import BradleyTerry
 from lit_align.objectives.regression import Regression
 from lit_align.rewards.reward_model import RewardModelScore
 from lit_align.stages.personal_reward_model import PersonalRewardModel, count_annotators
-from lit_align.types import Group, Tree
+from lit_align.types import Group, Pair, Tree
 from tests.stages.runs import folder_of, say, trace
 from tests.stages.test_exact import gradient, step, trees
 from tests.stages.test_preference_losses import labelled
@@ -304,3 +304,25 @@ def test_one_head_for_everyone_has_no_annotators(tiny, tmp_path):
     with pytest.raises(lit_align.errors.ModelError, match="has one head for everyone"):
         RewardModelScore(adapter, annotator="ada")
     assert Group("", [""]).annotator == ""
+
+
+def test_two_components_are_two_heads_that_many_people_share(tiny, monkeypatch):
+    """Six people of two minds, who vote the other way round on the same pairs."""
+    rows = trees(4)
+    opposite = [tree._replace(group=tree.group._replace(pairs=(Pair(1, 0),))) for tree in rows]
+    certain = [tree._replace(group=tree.group._replace(pairs=(Pair(0, 1),))) for tree in rows]
+    signed_rows = []
+    for number, name in enumerate("abcdef"):
+        signed_rows += signed(certain if number % 2 else opposite, [name])
+    settings = {"shrinkage": 0.002, "components": 2}
+    module = personal(tiny, signed_rows, BradleyTerry(), monkeypatch, **settings)
+    module.fit_heads("reward")
+    shifts = {name: shift_of(module, name) for name in "abcdef"}
+    for name in "cde":
+        same = "a" if name in "ce" else "b"
+        torch.testing.assert_close(shifts[name], shifts[same], rtol=1e-3, atol=1e-4)
+    assert torch.dist(shifts["a"], shifts["b"]) > 0.1
+    alone = personal(tiny, signed_rows, BradleyTerry(), monkeypatch, shrinkage=0.002)
+    alone.fit_heads("reward")
+    # three people's votes are shrunk less than one's
+    assert shifts["a"].norm() > shift_of(alone, "a").norm()
