@@ -103,6 +103,7 @@ class Group(NamedTuple):
         response_ids: token ids of each response as it was sampled, with the token that ends it; None for a response
             that was not sampled, empty where none was.
         steps: the steps of each response, which together are its text, or empty.
+        annotator: who gave the labels, from the column of that name; empty if the row does not say.
     """
 
     prompt: Text
@@ -120,6 +121,7 @@ class Group(NamedTuple):
     prompt_ids: Sequence[int] = ()
     response_ids: Sequence[Sequence[int] | None] = ()
     steps: tuple[tuple[SolutionStep, ...], ...] = ()
+    annotator: str = ""
 
     @property
     def items(self) -> int:

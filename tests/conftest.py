@@ -13,6 +13,7 @@ os.environ["LIT_ALIGN_PLUGINS"] = ""  # the suite must not depend on what else i
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # what is computed once on a machine stays apart from what the user's own runs have kept
 os.environ.setdefault("LIT_ALIGN_CACHE", str(Path(__file__).parents[1] / ".cache" / "lit_align"))
+os.environ.setdefault("LIT_ALIGN_SALT", "of the tests")  # none is drawn in the user's home
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
 
 # a test is right or wrong, however busy the machine is

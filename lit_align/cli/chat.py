@@ -18,6 +18,7 @@ from lit_align.registry import closest_name
 COMMANDS = {
     "/help": "lists these commands",
     "/reset": "forgets the conversation",
+    "/as": "NAME lets that one answer alone, of several; without a name all answer",
     "/system": "TEXT sets the system prompt; without a text there is none",
     "/quit": "leaves, as Ctrl-D does",
 }
@@ -39,6 +40,7 @@ def run(arguments: list[str]) -> None:
     with suppress(ImportError):
         import readline  # noqa: F401 - input() then has the arrow keys
     system, seed = options.system, 0
+    answering = speakers
     while (line := _read_line()) is not None:
         command, _, argument = line.partition(" ")
         if command == "/quit":
@@ -47,6 +49,8 @@ def run(arguments: list[str]) -> None:
             _print_help()
         elif command == "/system":
             system = argument.strip()
+        elif command == "/as":
+            answering = _choose_speakers(speakers, argument.strip()) or answering
         elif command == "/reset":
             for speaker in speakers:
                 speaker.turns = []
@@ -55,8 +59,19 @@ def run(arguments: list[str]) -> None:
             hint = f"did you mean {closest}?" if closest else "/help lists the commands"
             note(f"there is no {command}; {hint}")
         elif line:
-            _answer(speakers, system, line, options.temperature, seed)
+            _answer(answering, system, line, options.temperature, seed)
             seed += 1  # the same question gets another answer
+
+
+def _choose_speakers(speakers: list[Speaker], name: str) -> list[Speaker]:
+    """The speakers of that name, or all without one; none if there is no such name, which is said."""
+    chosen = [speaker for speaker in speakers if name in ("", speaker.name)]
+    if chosen:
+        note(f"{' and '.join(speaker.name for speaker in chosen)} now")
+    else:
+        names = ", ".join(speaker.name for speaker in speakers)
+        note(f"nobody here is called {name}; there are {names}")
+    return chosen
 
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
@@ -146,6 +161,22 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         type=json.loads,
         help="arguments of the template, such as '{\"enable_thinking\": false}'; if not given, the run's or adapter's",
+    )
+    parser.add_argument(
+        "--as",
+        dest="people",
+        metavar="NAME[=RUN]",
+        action="append",
+        default=[],
+        help="whose adapter answers, several times for several people side by side on one base: that of the newest run "
+        "in the folder of that name, or of RUN; beside a RUN of all, if one is given",
+    )
+    parser.add_argument(
+        "--people",
+        dest="people_folder",
+        metavar="FOLDER",
+        default="runs/personal",
+        help="folder with a folder of runs for each person, for --as; runs/personal if not given",
     )
     parser.add_argument(
         "--compare",

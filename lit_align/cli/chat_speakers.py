@@ -143,9 +143,10 @@ def load_speakers(options: argparse.Namespace) -> list[Speaker]:
         ModelError: if a model or an adapter cannot be loaded.
     """
     folders = _adapter_folders(options)
-    named = folders.get("adapter") or folders.get("compare")
+    named = next(iter(folders.values()), None)
     settings: dict[str, Any] = {"base": {}}
-    run_settings = _run_folder(options.run) / RUN_SETTINGS if options.run else None
+    run = options.run or next(iter(find_people(options).values()), None)
+    run_settings = _run_folder(run) / RUN_SETTINGS if run else None
     if run_settings and run_settings.is_file():
         settings = _read_settings(run_settings)["model"]["init_args"]
     elif named:
@@ -189,6 +190,8 @@ def _adapter_folders(options: argparse.Namespace) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     if options.run or options.adapter:
         folders["adapter"] = _find_adapter(options.run or options.adapter)
+    for name, run in find_people(options).items():
+        folders[_adapter_of(name, options)] = _find_adapter(run)
     if options.compare and options.compare != UNTRAINED:
         folders["compare"] = _find_adapter(options.compare)
     if not folders and not options.base:
@@ -200,6 +203,42 @@ def _adapter_folders(options: argparse.Namespace) -> dict[str, Path]:
             "there is nothing to compare the untrained model with; give the folder of a run too"
         )
     return folders
+
+
+def find_people(options: argparse.Namespace) -> dict[str, str]:
+    """The run of each person's adapter, by name: the newest in the folder of that name, or the one that is given.
+
+    Raises:
+        ConfigError: if there is none, or a name comes twice.
+    """
+    runs: dict[str, str] = {}
+    for text in options.people:
+        name, has_run, run = text.partition("=")
+        if name in runs:
+            raise ConfigError(f"--as names {name!r} twice; give each person once")
+        runs[name] = run if has_run else str(_newest_run(Path(options.people_folder) / name))
+    return runs
+
+
+def _newest_run(folder: Path) -> Path:
+    """The numbered folder that was made last, or the folder itself if it is a run or an adapter."""
+    folder = folder.expanduser()
+    if (folder / RUN_SETTINGS).is_file() or (folder / ADAPTER_SETTINGS).is_file():
+        return folder
+    runs = [file.parent for file in folder.glob(f"*/{RUN_SETTINGS}")]
+    if not runs:
+        there = sorted(path.parents[1].name for path in folder.parent.glob(f"*/*/{RUN_SETTINGS}"))
+        names = f"; {folder.parent} has {', '.join(dict.fromkeys(there))}" if there else ""
+        raise ConfigError(
+            f"there is no run in {folder} for --as {folder.name}{names}; name the person's run, as in --as "
+            f"{folder.name}=RUN, or the folder of all with --people"
+        )
+    return max(runs, key=lambda run: natural_key(run.name))
+
+
+def _adapter_of(name: str, options: argparse.Namespace) -> str:
+    """What PEFT calls the adapter of a person: a number, since a name may hold a dot."""
+    return f"person{[*find_people(options)].index(name)}"
 
 
 def _find_adapter(path: str) -> Path:
@@ -254,8 +293,9 @@ def _warn_of_templates(folders: dict[str, Path]) -> None:
         if is_plain_text_adapter(folder):
             note(f"warning: {folder} was trained on plain text, and this chat speaks in turns")
     if len(templates - {None}) > 1:
+        first, *others = folders.values()
         note(
-            f"warning: {folders['compare']} was trained under another chat template than {folders['adapter']}, and "
+            f"warning: {' or '.join(map(str, others))} was trained under another chat template than {first}, and "
             "answers under that one's"
         )
 
@@ -301,11 +341,17 @@ def _load_adapters(model: Any, folders: dict[str, Path]) -> Any:
 def _names(options: argparse.Namespace, folders: dict[str, Path], base: str) -> dict[str, str]:
     """What to call each speaker, by the name of its adapter; those that are called the same say their folder."""
     model = short_model_name(base)
-    names = {name: f"{_training(folder)} on {model}" for name, folder in folders.items()}
-    if names.get("adapter") == names.get("compare"):
+    people = {_adapter_of(name, options): name for name in find_people(options)}
+    names = {}
+    for name, folder in folders.items():
+        names[name] = people.get(name) or f"{_training(folder)} on {model}"
+    if "adapter" in names and names["adapter"] == names.get("compare"):
         paths = {"adapter": options.run or options.adapter, "compare": options.compare}
-        names = {name: f"{text} ({paths[name]})" for name, text in names.items()}
-    if "adapter" not in folders:  # the model that an adapter is compared with comes first
+        for name, path in paths.items():
+            names[name] = f"{names[name]} ({path})"
+    if (
+        "adapter" not in folders and not people
+    ):  # the model that an adapter is compared with comes first
         return {UNTRAINED: model, **names}
     if options.compare == UNTRAINED:
         names[UNTRAINED] = f"{model}, untrained"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lit_align.cli import frontier, reward_bench, suite, tournament, win_rate
+from lit_align.cli import frontier, personal, reward_bench, suite, tournament, win_rate
 from lit_align.cli.command import Settings, parse_settings
 from lit_align.cli.setting_homes import suggestion
 from lit_align.errors import ConfigError
@@ -12,6 +12,7 @@ from lit_align.plugins import load_plugins
 
 EVALUATIONS: dict[str, tuple[Settings, Callable[..., object], Callable[..., object]]] = {
     "frontier": (frontier.SETTINGS, frontier.refuse, frontier.run),
+    "personal": (personal.SETTINGS, personal.refuse, personal.run),
     "reward-bench": (reward_bench.SETTINGS, reward_bench.refuse, reward_bench.run),
     "suite": (suite.SETTINGS, suite.refuse, suite.run),
     "tournament": (tournament.SETTINGS, tournament.refuse, tournament.run),

@@ -65,7 +65,7 @@ def export_classifier(
     trees, _ = tokenize_groups(groups, stage.tokenizer, UNLIMITED, not is_plain)
 
     def score(batch: Batch) -> Tensor:
-        raw = stage.member_scores(role, batch.trees.to(stage.device), training=False)
+        raw = stage.member_scores(role, batch, training=False)
         normalized: Tensor = stage.adapters.head(role).normalize(raw)
         return normalized.cpu()
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+from lit_align.data.annotators import AnnotatorFilter
 from lit_align.data.cell_text import contents, squeeze
 from lit_align.data.formats import known_columns
 from lit_align.data.formats.fields import wrong_type
@@ -28,11 +29,13 @@ class ColumnSettings:
         names: the file's column for each column of a format that it names differently.
         ignored: columns that are not read, although their names say that they change what is learned.
         read: columns that the run itself reads, such as the answers that a reward compares with.
+        annotators: which annotators' rows are used.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
     ignored: Collection[str] = ()
     read: Collection[str] = ()
+    annotators: AnnotatorFilter = field(default_factory=AnnotatorFilter)
 
 
 def columns_read_by(*readers: object) -> set[str]:

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_align.chat.spelled_tokens import SpecialTokensInText
 from lit_align.checks import check_at_least, check_fraction
+from lit_align.data.annotators import AnnotatorFilter
 from lit_align.data.chat_renderer import LearnedTurns
 from lit_align.data.column_fates import ColumnSettings, columns_read_by
 from lit_align.data.formats import Format
@@ -64,6 +65,9 @@ class TextDataModule(LightningDataModule, ABC):
         special_tokens_in_text: what becomes of text that spells a special token out, such as the end of a turn:
             ``split`` into ordinary tokens, ``set_aside`` the row, or ``keep`` it as that token. Null splits it in
             turns, where only the chat template writes special tokens, and keeps it in plain text.
+        only_annotator: train and validate on the rows of one annotator; null uses those of all. The column
+            ``annotator`` says whose a row is, see ``columns``.
+        without_annotators: annotators whose rows are left out.
     """
 
     label_kind: ClassVar[LabelKind]
@@ -91,6 +95,8 @@ class TextDataModule(LightningDataModule, ABC):
         ignore_columns: list[str] | None = None,
         prepared_cache: str | None = "~/.cache/lit_align/prepared",
         special_tokens_in_text: SpecialTokensInText | None = None,
+        only_annotator: str | None = None,
+        without_annotators: list[str] | None = None,
     ) -> None:
         super().__init__()
         check_at_least("batch_size", batch_size, 1)
@@ -111,6 +117,7 @@ class TextDataModule(LightningDataModule, ABC):
         self.learned_turns = learned_turns
         self.prepared_cache = prepared_cache
         self.special_tokens_in_text = special_tokens_in_text
+        self.annotators = AnnotatorFilter(only_annotator, tuple(without_annotators or ()))
         self.trees: dict[str, Sequence[Tree]] = {}
         self.ledgers: dict[str, Ledger] = {}
 
@@ -177,12 +184,16 @@ class TextDataModule(LightningDataModule, ABC):
             self.rated_attributes(module),
             self.max_malformed,
             on_ledger,
-            ColumnSettings(self.columns, self.ignore_columns, self._read_columns(module)),
+            self._column_settings(module),
         )
         tokenizer = self.chat_tokenizer(module, label_kind == LabelKind.RESPONSES)
         cache = None if self.prepared_cache is None else Path(self.prepared_cache).expanduser()
         trees, _ = prepare(source, tokenizer, cache)
         return trees
+
+    def _column_settings(self, module: TextModule) -> ColumnSettings:
+        read = self._read_columns(module)
+        return ColumnSettings(self.columns, self.ignore_columns, read, self.annotators)
 
     def chat_tokenizer(self, module: TextModule, allow_empty: bool) -> ChatTokenizer:
         """What turns groups into trees by these settings.

@@ -58,4 +58,5 @@ def _labels(group: Group) -> bytes:
     )
     if group.steps:
         labels += (group.steps,)
-    return repr(labels).encode()
+    annotator = repr(group.annotator) if group.annotator else ""
+    return f"{labels!r}{annotator}".encode()

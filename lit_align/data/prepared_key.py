@@ -35,6 +35,7 @@ def prepared_key(source: DataSource, tokenizer: ChatTokenizer) -> str:
         sorted(columns.names.items()),
         sorted(columns.ignored),
         sorted(columns.read),
+        repr(columns.annotators),
         _tokenizer_content(tokenizer.tokenizer),
         tokenizer.settings(),
     ]

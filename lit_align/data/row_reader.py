@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lit_align.data.annotators import ANNOTATOR, annotator_name
 from lit_align.data.cell_text import (
     check_texts,
     looks_like_messages,
@@ -93,7 +94,7 @@ class RowReader:
 
         Raises:
             Malformed: if the row is broken.
-            SetAside: if it has no usable label, or a column that must not be ignored.
+            SetAside: if it has no usable label, a column that must not be ignored, or an annotator that is left out.
         """
         if isinstance(row, RowError):
             raise row
@@ -112,6 +113,11 @@ class RowReader:
         group = read_shared_columns(group._replace(extra=extra), self.columns.ignored)
         check_texts(group, self.from_table)
         unread = unread_columns(group, self.columns)
+        group = group._replace(annotator=annotator_name(parsed.get(ANNOTATOR)))
+        if group.annotator:
+            own_names = {column for column, name in self.names.items() if name == ANNOTATOR}
+            unread = [name for name in unread if name not in own_names | {ANNOTATOR}]
+        self.columns.annotators.check(group.annotator)
         for name, value in displaced.items():
             if name not in self.columns.read and holds_something(value):
                 unread.append(name)

@@ -67,11 +67,26 @@ def overlap_notice(seen: Sequence[bool]) -> str:
         >>> overlap_notice([False, False])
         ''
     """
-    count = sum(seen)
-    if count <= SMALL_SHARE * len(seen):
+    if sum(seen) <= SMALL_SHARE * len(seen):
         return ""
     return (
-        f"the reward model was trained on responses to {count:,} of these {len(seen):,} prompts "
-        f"({count / len(seen):.0%}): it remembers which were preferred, so its scores there tell less about new "
+        f"{overlap_count(seen)}: it remembers which were preferred, so its scores there tell less about new "
         "responses; train on prompts that it has not seen"
+    )
+
+
+def overlap_count(seen: Sequence[bool]) -> str:
+    """How many of the prompts a reward model was trained on, in words.
+
+    Args:
+        seen: from `seen_prompts`.
+
+    Example:
+        >>> overlap_count([True, False, False, False])
+        'the reward model was trained on responses to 1 of these 4 prompts (25%)'
+    """
+    count = sum(seen)
+    return (
+        f"the reward model was trained on responses to {count:,} of these {len(seen):,} prompts "
+        f"({count / max(len(seen), 1):.0%})"
     )

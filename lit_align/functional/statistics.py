@@ -76,6 +76,34 @@ def accuracy_interval(accuracies: Floats, num_prompts: int) -> dict[str, Any]:
     return {"accuracy": accuracy, "interval": interval.tolist()}
 
 
+def bootstrap_means(values: Floats) -> Floats:
+    """The mean of each column, then that of each bootstrap resample of the rows, ``[1 + RESAMPLES, columns]``.
+
+    All columns are resampled together, so that differences of their means are paired.
+
+    Args:
+        values: ``[rows, columns]``, such as a person's figures in each row.
+    """
+    generator = np.random.default_rng(SEED)
+    num_rows = len(values)
+    means = [values.mean(0)]
+    for _ in range(RESAMPLES):
+        sample = generator.integers(num_rows, size=num_rows)
+        means.append(values[sample].mean(0))
+    return np.stack(means)
+
+
+def mean_interval(means: Floats) -> dict[str, Any]:
+    """The mean and its 95 % interval, from a column of `bootstrap_means`.
+
+    Example:
+        >>> mean_interval(bootstrap_means(np.array([[0.5], [0.5]]))[:, 0])
+        {'mean': 0.5, 'interval': [0.5, 0.5]}
+    """
+    interval = np.percentile(means[1:], [2.5, 97.5])
+    return {"mean": float(means[0]), "interval": interval.tolist()}
+
+
 def wilson_interval(accuracy: float, count: int) -> list[float]:
     """Wilson's 95 % interval of a share that was counted in ``count`` trials.
 

@@ -15,6 +15,7 @@ from lit_align.cli.command import Settings, parse_arguments
 from lit_align.errors import ConfigError
 from lit_align.jsonl import to_line
 from lit_align.labelling.aggregation import AGGREGATORS, drop_unreliable, labelled_groups
+from lit_align.labelling.personal_labels import personal_groups, with_hashed_names
 from lit_align.labelling.social_choice import RANKINGS
 from lit_align.labelling.votes import (
     TASK_KINDS,
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from lit_align.labelling.store import Store
 
 MISSING = "the following arguments are required: "
-FORMATS = ("labels", "votes", "csv", "argilla", "label_studio")
+FORMATS = ("labels", "annotators", "votes", "csv", "argilla", "label_studio")
+NAMES = ("hashed", "clear")
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,11 @@ def _export(settings: Any) -> None:
     path = Path(settings.file)
     if path.exists():
         raise ConfigError(f"{path} is there already; name a file that is not")
-    text = _export_text(read_votes(settings.store), settings)
+    data = read_votes(settings.store)
+    names = settings.names or NAMES[settings.format != "annotators"]
+    if names == "hashed":
+        data = with_hashed_names(data)
+    text = _export_text(data, settings)
     try:
         path.write_text(text, "utf-8", errors="replace", newline="\n")
     except OSError as error:
@@ -173,10 +179,22 @@ def _export_text(data: CampaignVotes, settings: Any) -> str:
         reliable = drop_unreliable(data, settings.min_gold_accuracy)
         groups = labelled_groups(reliable, settings.aggregation, settings.ranking)
         return "".join(to_line(as_row(group)) for _, group in groups)
+    if settings.format == "annotators":
+        reliable = drop_unreliable(data, settings.min_gold_accuracy)
+        return "".join(
+            to_line(as_row(group)) for _, group in personal_groups(reliable, settings.ranking)
+        )
     to_rows = vote_exports.argilla_records
     if settings.format == "label_studio":
         to_rows = vote_exports.label_studio_tasks
     return json.dumps(to_rows(data), ensure_ascii=False, indent=1)
+
+
+def _forget(settings: Any) -> None:
+    from lit_align.labelling.forgetting import forget
+
+    forgotten = forget(_open_store(settings.store), settings.annotator, settings.runs)
+    print(forgotten.describe(settings.annotator, settings.store))
 
 
 def _back_up(settings: Any) -> None:
@@ -214,8 +232,14 @@ COMMANDS = {
                 "type": str,
                 "choices": list(FORMATS),
                 "default": "labels",
-                "help": "Labels for training (JSON lines), all votes (JSON lines), the votes that stand (CSV), or the "
-                "votes for Argilla or Label Studio (JSON).",
+                "help": "Labels for training (JSON lines), those of each annotator apart (JSON lines), all votes (JSON "
+                "lines), the votes that stand (CSV), or the votes for Argilla or Label Studio (JSON).",
+            },
+            "--names": {
+                "type": str,
+                "choices": list(NAMES),
+                "help": "Whether annotators are named by salted hashes or in clear; if not given, hashed in the labels "
+                "of each annotator and clear in votes, which other tools need.",
             },
             "--aggregation": {
                 "type": str,
@@ -240,6 +264,20 @@ COMMANDS = {
         "Ask for another number of votes per task.",
         _extend,
         {"--votes": {"type": int, "required": True, "help": "People that each task is shown to."}},
+    ),
+    "forget": StoreCommand(
+        "Delete an annotator: all votes, for good, the heads of reward models, and the policies that were trained on "
+        "these votes alone; says what to train again.",
+        _forget,
+        {
+            "annotator": {"type": str, "help": "Name of the annotator."},
+            "--runs": {
+                "type": str,
+                "nargs": "+",
+                "default": ["runs"],
+                "help": "Folders of runs to look through.",
+            },
+        },
     ),
     "import": StoreCommand(
         "Add votes that exist: votes.jsonl of the page, or a pairwise export of Argilla or Label Studio.",

@@ -57,8 +57,12 @@ class ScoreHead(nn.Module):
         """Write the head into an adapter's folder."""
         from safetensors.torch import save_file
 
-        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
+        weights = {name: value.contiguous() for name, value in self.saved_weights().items()}
         save_file(weights, folder / HEAD_FILE)
+
+    def saved_weights(self) -> dict[str, Tensor]:
+        """What is written into ``head.safetensors``, by name."""
+        return self.state_dict()
 
     @classmethod
     def load(cls, folder: str | Path) -> ScoreHead:

@@ -27,6 +27,7 @@ from lit_align.online.records import (
     IDS_COLUMN,
     ROUND_COLUMNS,
     Record,
+    describe_seen_scores,
     make_record,
     write_records,
 )
@@ -34,7 +35,7 @@ from lit_align.online.responses import fresh_group, recorded_groups, replayed_gr
 from lit_align.online.round_loader import RoundLoader, RoundState
 from lit_align.processes import Processes
 from lit_align.seeding import step_seed
-from lit_align.stages.data_checks import warn_of_trained_prompts
+from lit_align.stages.data_checks import tell_of_trained_prompts
 from lit_align.types import Group, LabelKind, Tree
 
 
@@ -95,6 +96,7 @@ class Online(TextDataModule):
             self.fresh_fraction = 1.0
         check_settings(self)
         self._feedback_attached = False
+        self._trained_prompts: frozenset[str] = frozenset()  # of the reward model that labels
         self._rounds = RoundState()
 
     @property
@@ -115,7 +117,8 @@ class Online(TextDataModule):
             trainer.fit_loop.max_epochs = self.rounds
         super().setup(stage)
         if stage == "fit" and self.feedback is not None:
-            warn_of_trained_prompts(self.feedback, self.trees["train"])
+            trees = self.trees["train"]
+            self._trained_prompts = tell_of_trained_prompts(self.feedback, trees)
         self._chat = self.chat_tokenizer(self._stage, allow_empty=True)
 
     def label_kind_for(self, split: str) -> LabelKind:
@@ -195,7 +198,8 @@ class Online(TextDataModule):
         rank_zero_only(write_records)(folder / f"{number}.jsonl", records)
         outcomes = Counter(record.get("set_aside", "labelled") for record in records)
         counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
-        rank_zero_info(f"round {number} at step {step}: {len(records)} prompts, {counts}")
+        scores = describe_seen_scores(records, self._trained_prompts)
+        rank_zero_info(f"round {number} at step {step}: {len(records)} prompts, {counts}{scores}")
         return [record for record in records if "set_aside" not in record]
 
     def _sample_groups(self, number: int, prompts: list[Tree]) -> list[Group]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from lit_align.data.formats.groups import Groups, as_row
+from lit_align.data.trained_prompts import seen_prompts
 from lit_align.feedback import FeedbackResult
 from lit_align.jsonl import write_jsonl
 from lit_align.types import Group, Text
@@ -67,6 +70,36 @@ def match_ids(responses: list[Text], ids: list[TokenIds], selected: list[Text]) 
         candidates = ids_by_text[json.dumps(response)]
         matched.append(candidates.pop(0) if candidates else None)
     return matched
+
+
+def describe_seen_scores(records: Sequence[Record], trained: frozenset[str]) -> str:
+    """The mean score of the responses to prompts that the reward model has seen, and to others; empty without scores.
+
+    Args:
+        records: of a round; a reward's have the ``scores`` of the responses.
+        trained: hashes of the prompts that the reward model was trained on.
+
+    Example:
+        >>> from lit_align.data.trained_prompts import prompt_keys
+        >>> records = [{"prompt": p, "records": [{"scores": s}]} for p, s in (("a", [1.0, 2.0]), ("b", [0.5, None]))]
+        >>> describe_seen_scores(records, frozenset(prompt_keys(["a"])))
+        '; mean score 1.50 on prompts that the reward model has seen, 0.50 on others'
+    """
+    if not trained:
+        return ""
+    by_kind: dict[bool, list[float]] = {True: [], False: []}
+    for record, is_seen in zip(
+        records, seen_prompts([record["prompt"] for record in records], trained), strict=True
+    ):
+        for query in record["records"]:
+            scores = query.get("scores") or ()
+            by_kind[is_seen] += [score for score in scores if score is not None]
+    parts = []
+    names = {True: "prompts that the reward model has seen", False: "others"}
+    for is_seen, scores in by_kind.items():
+        if scores:
+            parts.append(f"{fmean(scores):.2f} on {names[is_seen]}")
+    return f"; mean score {', '.join(parts)}" if parts else ""
 
 
 def write_records(path: Path, records: list[Record]) -> None:

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_align.plotting import saved_subplots
 from lit_align.rl.gold_reward import GoldPoint, find_parting
+from lit_align.rl.seen_prompts import SeenPoint, find_overlap_effect, seen_point
 
 MAX_LENGTH_RATIO = 2.0
 """Responses that became this many times as long while scores rose may be hacking the reward."""
@@ -147,12 +148,15 @@ class RunDiagnostics:
         warned: problems that were reported; each is reported once.
         kl_and_score: KL divergence and mean score of each iteration.
         gold: for each reward of weight 0, step, KL divergence, mean score and its own mean of each iteration.
+        seen: for the score, under an empty name, and for each reward of weight 0: step, mean of prompts that the reward
+            model has seen, and mean of the others, of each iteration that had both.
     """
 
     first_metrics: dict[str, float] = field(default_factory=dict)
     warned: list[str] = field(default_factory=list)
     kl_and_score: list[tuple[float, float]] = field(default_factory=list)
     gold: dict[str, list[tuple[int, float, float, float]]] = field(default_factory=dict)
+    seen: dict[str, list[tuple[int, float, float]]] = field(default_factory=dict)
 
     def observe(self, metrics: dict[str, float], step: int, gold_names: Sequence[str] = ()) -> None:
         """Add an iteration, and warn about problems that it is the first to show.
@@ -178,10 +182,27 @@ class RunDiagnostics:
             parting = find_parting([GoldPoint(*point) for point in points], name)
             if parting is not None:
                 problems[f"gold {name}"] = parting
+        overlap = self._observe_seen(metrics, step, gold_names)
+        if overlap is not None:
+            problems["seen prompts"] = overlap
         for name, problem in problems.items():
             if name not in self.warned:
                 self.warned.append(name)
                 rank_zero_warn(f"step {step}: {problem}")
+
+    def _observe_seen(
+        self, metrics: dict[str, float], step: int, gold_names: Sequence[str]
+    ) -> str | None:
+        """Add the means of seen and of unseen prompts; in words, that they part, or None."""
+        for name in ("", *gold_names):
+            point = seen_point(metrics, step, name)
+            if point is not None:
+                self.seen.setdefault(name, []).append((*point,))
+        points = {}
+        for name, rows in self.seen.items():
+            points[name] = [SeenPoint(*row) for row in rows]
+        scores = points.pop("", [])
+        return find_overlap_effect(scores, points)
 
     @property
     def has_curve(self) -> bool:

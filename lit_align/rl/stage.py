@@ -49,9 +49,10 @@ from lit_align.rl.rollouts import RESPONSE_METRICS, SAMPLE_METRICS, RolloutBatch
 from lit_align.rl.sample_log import log_samples
 from lit_align.rl.sampled_ahead import SampledAhead, is_last_step, next_prompts
 from lit_align.rl.scoring import OF_POLICY
+from lit_align.rl.seen_prompts import seen_metrics
 from lit_align.rl.selection import EqualScores, Selection
 from lit_align.rl.teaching import follow_policy, restore_teachers, teacher_states
-from lit_align.stages.data_checks import warn_of_trained_prompts
+from lit_align.stages.data_checks import tell_of_trained_prompts
 from lit_align.stages.exact_step import MetricSums, StepSums
 from lit_align.types import Batch, Step, Tree
 
@@ -148,6 +149,7 @@ class RL(RLParts):
         self.kl_coefficient = kl.coefficient
         self.recent_rewards: list[float] = []  # mean total reward of each recent iteration
         self.diagnostics = RunDiagnostics()
+        self._trained_prompts: frozenset[str] = frozenset()  # of the reward model
         self._demonstrations: StepLoader | None = None
         self._policy_update: PolicyUpdate | None = None
 
@@ -184,7 +186,9 @@ class RL(RLParts):
         for trees in self.datamodule.trees.values():
             self.check_prompt_lengths(trees)
         if stage == "fit":
-            warn_of_trained_prompts(self.reward, self.datamodule.trees["train"])
+            self._trained_prompts = tell_of_trained_prompts(
+                self.reward, self.datamodule.trees["train"]
+            )
         if stage == "fit" and self.ptx is not None:
             self._demonstrations = load_demonstrations(self.ptx, self.datamodule)
 
@@ -250,6 +254,7 @@ class RL(RLParts):
             self.kl_coefficient, rollout_metrics["objective/kl"], len(rollouts.length)
         )
         golds = gold_names(self.reward, self.advantage.read_parts)
+        rollout_metrics |= seen_metrics(rollouts, self._trained_prompts, golds)
         self.diagnostics.observe(rollout_metrics, self.global_step, golds)
         metrics = {**rollout_metrics, **update_metrics}
         grad_norm = torch.tensor(metrics.pop("grad_norm"))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lit_align.data import datamodules
-from lit_align.data.trained_prompts import overlap_notice, seen_prompts
+from lit_align.data.trained_prompts import overlap_count, overlap_notice, seen_prompts
 from lit_align.errors import ConfigError
 from lit_align.objectives import Objective
 from lit_align.types import LabelKind, Tree
@@ -36,19 +36,26 @@ class Trained(Protocol):
         """Hashes of these prompts."""
 
 
-def warn_of_trained_prompts(judge: Trained, trees: Sequence[Tree]) -> None:
-    """Warn if the reward model that will score responses was trained on many of the prompts.
+def tell_of_trained_prompts(judge: Trained, trees: Sequence[Tree]) -> frozenset[str]:
+    """Say on how many of the prompts the reward model that will score responses was trained; warn if they are many.
 
     Args:
         judge: scores or labels the responses.
         trees: the training prompts.
+
+    Returns:
+        The hashes of all prompts that the reward model was trained on; none where nobody knows.
     """
     trained = judge.trained_prompts()
     if not trained:
-        return
-    notice = overlap_notice(seen_prompts((tree.group.prompt for tree in trees), trained))
+        return trained
+    is_seen = seen_prompts((tree.group.prompt for tree in trees), trained)
+    notice = overlap_notice(is_seen)
     if notice:
         rank_zero_warn(notice)
+    else:
+        rank_zero_info(overlap_count(is_seen))
+    return trained
 
 
 def _suitable(label_kind: LabelKind) -> str:

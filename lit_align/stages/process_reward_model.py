@@ -18,7 +18,7 @@ from lit_align.stages.answering import prediction_record
 from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.preference_losses import PreferenceLosses
 from lit_align.stages.reward_model import RewardModel
-from lit_align.types import Batch, PackedTrees, Step, Tree
+from lit_align.types import Batch, Step, Tree
 
 
 class ProcessRewardModel(RewardModel):
@@ -56,8 +56,9 @@ class ProcessRewardModel(RewardModel):
         """Labelled steps."""
         return step.items
 
-    def member_scores(self, member: str, trees: PackedTrees, training: bool) -> Tensor:
+    def member_scores(self, member: str, batch: Batch, training: bool) -> Tensor:
         """Log-odds of one member for each labelled step, ``[steps, 1]``."""
+        trees = batch.trees.to(self.device)
         with self.adapters.activate(member, training):
             hidden = self.tree_forward.scored_hidden(trees)
             logits: Tensor = self.adapters.head(member)(hidden)
@@ -112,8 +113,7 @@ class ProcessRewardModel(RewardModel):
 
     def _mean_scores(self, batch: Batch) -> Tensor:
         """Mean over members of the probability that each labelled step is right, ``[steps]``."""
-        trees = batch.trees.to(self.device)
-        members = [self.member_scores(member, trees, training=False) for member in self.members]
+        members = [self.member_scores(member, batch, training=False) for member in self.members]
         return torch.stack(members)[..., 0].sigmoid().mean(0)
 
 

@@ -39,7 +39,7 @@ from lit_align.stages.preference_losses import (
     ranked_losses,
     rating_losses,
 )
-from lit_align.types import Batch, LabelKind, Logps, PackedTrees, Step, Tree
+from lit_align.types import Batch, LabelKind, Logps, Step, Tree
 
 NORMALIZATION_GROUPS = 256  # groups over whose responses mean and scale are measured
 SMALLEST_SCALE = 1e-4  # a smaller standard deviation of scores is noise
@@ -130,7 +130,7 @@ class RewardModel(LanguageModelStage):
     def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, MetricSums]:
         """Summed loss of the labels over all members; metrics are of the members' mean."""
         training = self.adapters.peft.training
-        outputs = [self.member_scores(member, batch.trees, training) for member in self.members]
+        outputs = [self.member_scores(member, batch, training) for member in self.members]
         member_losses = []
         for output in outputs:
             result = self.label_losses(batch, output)
@@ -150,11 +150,16 @@ class RewardModel(LanguageModelStage):
             sums["rewards/std"] = (spread.sum(), float(len(spread)))
         return losses.sum(), sums
 
-    def member_scores(self, member: str, trees: PackedTrees, training: bool) -> Tensor:
+    def member_scores(self, member: str, batch: Batch, training: bool) -> Tensor:
         """Outputs of one member's head for each response, ``[responses, outputs]``, before normalization."""
+        trees = batch.trees.to(self.device)
         with self.adapters.activate(member, training):
-            scores: Tensor = self.adapters.head(member)(self.tree_forward.last_hidden(trees))
-            return scores
+            return self.head_outputs(member, self.tree_forward.last_hidden(trees), batch)
+
+    def head_outputs(self, member: str, hidden: Tensor, batch: Batch) -> Tensor:
+        """Outputs of one member's head, ``[responses, outputs]``, for the hidden states of a batch's responses."""
+        scores: Tensor = self.adapters.head(member)(hidden)
+        return scores
 
     def label_losses(self, batch: Batch, scores: Tensor) -> PreferenceLosses:
         """Losses and metrics of one member's scores, ``[responses, outputs]``.
@@ -197,8 +202,7 @@ class RewardModel(LanguageModelStage):
         for member, head in self._heads().items():
 
             def score_batch(batch: Batch, member: str = member) -> Tensor:
-                trees = batch.trees.to(self.device)
-                return self.member_scores(member, trees, training=False).cpu()
+                return self.member_scores(member, batch, training=False).cpu()
 
             outputs = self._score_trees(trees, score_batch)[is_unbeaten]
             scores = outputs @ head.combine.cpu()
@@ -239,8 +243,7 @@ class RewardModel(LanguageModelStage):
             return []
 
         def score_batch(batch: Batch) -> Tensor:
-            trees = batch.trees.to(self.device)
-            outputs = [self.member_scores(member, trees, training=False) for member in self.members]
+            outputs = [self.member_scores(member, batch, training=False) for member in self.members]
             return torch.stack(outputs).mean(0)
 
         rows = self._score_trees(trees, score_batch).tolist()
@@ -256,10 +259,9 @@ class RewardModel(LanguageModelStage):
 
     def _mean_scores(self, batch: Batch) -> Tensor:
         """Mean over members of each response's normalized score, ``[responses]``."""
-        trees = batch.trees.to(self.device)
         scores = []
         for member, head in self._heads().items():
-            output = self.member_scores(member, trees, training=False)
+            output = self.member_scores(member, batch, training=False)
             scores.append(head.normalize(output))
         return torch.stack(scores).mean(0)
 

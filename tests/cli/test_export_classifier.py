@@ -94,7 +94,7 @@ def our_scores(run, groups, role="reward"):
 
 def scores_of(stage, trees, role):
     def score(batch):
-        raw = stage.member_scores(role, batch.trees, training=False)
+        raw = stage.member_scores(role, batch, training=False)
         return stage.adapters.head(role).normalize(raw)
 
     with torch.no_grad():

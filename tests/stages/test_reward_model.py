@@ -111,7 +111,7 @@ def test_members_differ_and_each_learns_as_if_alone(tiny):
     (batch,) = pack(rows, 10_000)
     loss, sums = module.losses(batch, statistics=True)
     each = [
-        module.label_losses(batch, module.member_scores(member, batch.trees, False)).losses.sum()
+        module.label_losses(batch, module.member_scores(member, batch, False)).losses.sum()
         for member in module.members
     ]
     assert loss.item() == pytest.approx(sum(one.item() for one in each), rel=1e-6)

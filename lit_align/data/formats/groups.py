@@ -104,6 +104,8 @@ def as_row(group: Group) -> Row:
             row[name] = list(labels)
     if group.target is not None:
         row["target"] = group.target
+    if group.annotator:
+        row.setdefault("annotator", group.annotator)
     return row | rendering_columns(group)
 
 

@@ -201,7 +201,8 @@ def resample(aggregation: Aggregation, values: Sequence[Any], seed: str) -> Resa
     if aggregation is acc_all and value is not None:
         own = np.random.default_rng([SEED, *repr(values).encode()])
         error = _of_resample(acc_all_stderr, values)
-        spread = [] if error is None else error * own.standard_normal(RESAMPLES)
+        deviations = own.standard_normal(RESAMPLES).tolist()
+        spread = [] if error is None else [error * deviation for deviation in deviations]
         return [value, *(value + each for each in spread)]
     of_texts = getattr(aggregation, "__name__", "").replace("chrfpp", "chrf++") in OF_TEXTS
     resampled = [value]

@@ -1,0 +1,132 @@
+"""``lit-align evaluate personal``: how often a reward model with a head for each annotator predicts their votes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lit_align.cli.command import DATA_SETTINGS, Settings, load_judged_groups, run_setting
+from lit_align.data.annotators import annotator_key
+from lit_align.evaluation.personal import personal_report, personal_verdicts
+from lit_align.jsonl import write_json
+from lit_align.models.personal_head import load_shifts
+from lit_align.progress import track
+from lit_align.rewards.reward_model import RewardModelScore
+from lit_align.types import LabelKind
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+SETTINGS: Settings = {
+    "personal": {
+        "type": str,
+        "required": True,
+        "help": "A PersonalRewardModel: the numbered folder of its run, or its adapter.",
+    },
+    "pooled": {
+        "type": str | None,
+        "default": None,
+        "help": "A reward model of everyone to compare it with; null is its own mean head.",
+    },
+    "oracle": {
+        "type": str | None,
+        "default": None,
+        "help": "Column with the true score of each response in the eyes of the row's annotator, where it is known.",
+    },
+    **DATA_SETTINGS,
+    **run_setting("runs/evaluate"),
+}
+
+MAX_PERSONS = 30
+"""Rows of the table on the screen; all are in the file."""
+
+LEGEND = """\
+in % of a person's votes, a tie is half right; the mean counts each person as
+one, and its 95 % interval is from a bootstrap over persons. trained on: rows of
+theirs that the personal model was trained on."""
+
+
+def refuse(settings: Any) -> None:
+    """Require reward models, one of them personal.
+
+    Raises:
+        ModelError: if a folder has no reward model, or the personal one has one head for everyone.
+    """
+    _load(settings.personal, by_annotator=True)
+    if settings.pooled is not None:
+        _load(settings.pooled)
+
+
+def _load(path: str, by_annotator: bool = False) -> RewardModelScore:
+    """The reward of a run's folder, or of an adapter's."""
+    adapter = Path(path).expanduser() / "adapter"
+    return RewardModelScore(str(adapter if adapter.is_dir() else path), by_annotator=by_annotator)
+
+
+def run(settings: Any, folder: Path) -> dict[str, Any]:
+    """Score the votes, print the table, and write the metrics into ``folder``; returns them."""
+    from rich.console import Console
+
+    console = Console()
+    read = [] if settings.oracle is None else [settings.oracle]
+    groups = load_judged_groups(settings, LabelKind.PAIRS, console, folder, read)
+    personal = _load(settings.personal, by_annotator=True)
+    pooled = None if settings.pooled is None else _load(settings.pooled)
+
+    def show_progress(starts: Iterable[int]) -> Iterable[int]:
+        return track(starts, "batches scored")
+
+    verdicts = personal_verdicts(
+        personal, pooled, groups, settings.batch_size, settings.oracle, show_progress
+    )
+    _, annotators = load_shifts(next(iter(personal.folders)))
+    report = personal_report(verdicts, dict(zip(*annotators, strict=True)))
+    header = {"personal": settings.personal, "pooled": settings.pooled, "data": settings.data}
+    metrics = {**header, **report}
+    write_json(folder / "personal.json", metrics)
+    names = {annotator_key(str(name)): str(name) for name in verdicts.annotator}
+    _print(console, metrics, names)
+    print(f"The run is in {folder}: personal.json, ledger.json. Names are hashes there.")
+    return metrics
+
+
+def _print(console: Console, metrics: dict[str, Any], names: dict[str, str]) -> None:
+    console.print(_format_table(metrics, names), highlight=False)
+    console.print(LEGEND, style="dim", highlight=False)
+    hidden = len(metrics["persons"]) - MAX_PERSONS
+    if hidden > 0:
+        console.print(f"{hidden:,} more persons are in the file.", highlight=False)
+    for name, figures in metrics["difference"].items():
+        low, high = figures["interval"]
+        text = f"{name}: {_points(figures['mean'])} points, 95 % {_points(low)} to {_points(high)}"
+        console.print(text, highlight=False)
+
+
+def _format_table(metrics: dict[str, Any], names: dict[str, str]) -> Table:
+    """The persons with most votes, and the means over all."""
+    from rich.table import Table
+
+    models = list(metrics["mean"])
+    table = Table("annotator", "votes", "trained on", *models, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    by_votes = sorted(metrics["persons"], key=lambda person: -person["votes"])
+    for person in by_votes[:MAX_PERSONS]:
+        cells = [f"{100 * person[model]:.1f}" for model in models]
+        name = names[person["annotator"]]
+        table.add_row(name, str(person["votes"]), str(person["trained_on"]), *cells)
+    table.add_row()
+    means = [f"{100 * metrics['mean'][model]['mean']:.1f}" for model in models]
+    table.add_row("mean", str(metrics["votes"]), "", *means)
+    intervals = []
+    for model in models:
+        low, high = metrics["mean"][model]["interval"]
+        intervals.append(f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f}")
+    table.add_row("95 %", "", "", *intervals)
+    return table
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"

@@ -1,0 +1,138 @@
+"""Who labelled a row: names, which rows a run uses, and salted hashes that stand for names elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_align.errors import ConfigError, SetAside
+
+ANNOTATOR = "annotator"
+"""The column that says whose labels a row has; ``data.columns: {annotator: worker}`` takes them from another one."""
+
+SALT_VARIABLE = "LIT_ALIGN_SALT"
+SALT_FILE = Path("~/.config/lit_align/annotator_salt")
+KEY = re.compile(r"annotator-[0-9a-f]{16}")
+
+
+def annotator_name(value: Any) -> str:
+    """The name in a cell: text or a whole number; empty for anything else, such as a list of several people.
+
+    Example:
+        >>> annotator_name(" ada "), annotator_name(7), annotator_name(None), annotator_name(["ada", "bob"])
+        ('ada', '7', '', '')
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return ""
+    return str(value).strip()
+
+
+@dataclass(frozen=True)
+class AnnotatorFilter:
+    """Whose rows are used.
+
+    Args:
+        only: the one whose rows alone are used; None uses those of all.
+        without: those whose rows are left out.
+
+    Raises:
+        ConfigError: if the one is left out, too.
+
+    Example:
+        >>> AnnotatorFilter(without=("ada",)).check("bob")
+        >>> AnnotatorFilter(only="ada").check("bob")
+        Traceback (most recent call last):
+        lit_align.errors.SetAside: of another annotator
+    """
+
+    only: str | None = None
+    without: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.only is not None and self.only in self.without:
+            raise ConfigError(
+                f"data.only_annotator is {self.only!r}, who is among data.without_annotators; remove one of the two"
+            )
+
+    def check(self, annotator: str) -> None:
+        """Refuse the row of an annotator whose rows are not used. The reason names nobody: reports show it.
+
+        Raises:
+            SetAside: if it is.
+        """
+        if self.only is not None and not is_same(annotator, self.only):
+            raise SetAside("of another annotator" if annotator else "it does not say whose it is")
+        if any(is_same(annotator, name) for name in self.without):
+            raise SetAside("of an annotator who is left out")
+
+
+def is_same(annotator: str, name: str) -> bool:
+    """Whether a row's annotator is the one of that name, of whom either may be a hash of `annotator_key`."""
+    if annotator == name:
+        return True
+    has_key = KEY.fullmatch(annotator) or KEY.fullmatch(name)
+    return bool(annotator and has_key) and annotator_key(annotator) == annotator_key(name)
+
+
+def annotator_key(name: str, salt: str | None = None) -> str:
+    r"""A salted hash that stands for a name; a hash stands for itself.
+
+    .. math:: k = \operatorname{HMAC\text{-}SHA256}(\text{salt}, \text{name})
+
+    Without the salt nobody can try names until a hash is right. It stays on this machine, in
+    ``~/.config/lit_align/annotator_salt``; machines that share work set ``LIT_ALIGN_SALT`` to one secret.
+
+    Args:
+        name: of an annotator; empty for nobody, whose key is empty.
+        salt: None takes that of this machine.
+
+    Example:
+        >>> key = annotator_key("ada", salt="a secret")
+        >>> key, annotator_key(key) == key, annotator_key("ada", salt="another") == key
+        ('annotator-c4778efefc355663', True, False)
+    """
+    if not name or KEY.fullmatch(name):
+        return name
+    secret = (local_salt() if salt is None else salt).encode()
+    return f"annotator-{hmac.new(secret, name.encode(), hashlib.sha256).hexdigest()[:16]}"
+
+
+def local_salt(environment: Mapping[str, str] = os.environ) -> str:
+    """The salt of this machine, drawn when it is first needed.
+
+    Raises:
+        ConfigError: if it cannot be kept.
+    """
+    if given_salt := environment.get(SALT_VARIABLE):
+        return given_salt
+    file = SALT_FILE.expanduser()
+    try:
+        if not file.exists():
+            _draw_salt(file)
+        return file.read_text("utf-8").strip()
+    except OSError as error:
+        raise ConfigError(
+            f"the salt of annotators' names cannot be kept in {file}: {error.strerror}; set {SALT_VARIABLE} to a secret"
+        ) from error
+
+
+def _draw_salt(file: Path) -> None:
+    """Write a salt that only this user can read; of several processes the first one's stays."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f"{file.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(secrets.token_hex(32))
+    try:
+        os.link(temporary, file)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()

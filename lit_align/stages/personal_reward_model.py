@@ -1,0 +1,232 @@
+"""A reward model for each person: one adapter for all, and a head for each annotator, shrunk towards the mean head."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from lit_align.checks import check_at_least, check_positive
+from lit_align.data.annotators import annotator_key
+from lit_align.data.packing import pack
+from lit_align.data.transfer import numbers_to_device
+from lit_align.errors import ConfigError
+from lit_align.functional.mixtures import Loss, shared_minima, spread_out
+from lit_align.functional.shrinkage import shrunk_minimum
+from lit_align.models.personal_head import Annotators, PersonalHead
+from lit_align.objectives import Objective
+from lit_align.stages.exact_step import MetricSums
+from lit_align.stages.reward_model import RewardModel
+from lit_align.types import Batch, Tree
+
+
+class PersonalRewardModel(RewardModel):
+    r"""Train a reward model with a head for each annotator, whose rows have the column ``annotator``.
+
+    The adapter and the mean head W are everyone's; the head of annotator p, who gave :math:`n_p` of the rows, is
+    :math:`W + \Delta_p`. The loss is minus the log of the posterior under a Gaussian prior of the differences,
+
+    .. math::
+        \sum_i \ell_i(W + \Delta_{p(i)}) + \frac{\lambda (d + 1)}{2} \sum_p \lVert \Delta_p \rVert^2, \qquad
+        \Delta_p \sim N\Big(0, \frac{I}{\lambda (d + 1)}\Big)
+
+    with d the width of the hidden states, so that λ = 1 expects people to differ as much as untrained heads do. In a
+    step each row carries :math:`1 / n_p` of its annotator's penalty: few votes are shrunk more. At the end of an epoch
+    each :math:`\Delta_p` is set to its exact minimum, given the adapter and W. Where W is at its minimum the
+    differences sum to 0, so that W is the mean of the heads; it scores for whoever has none (Evgeniou & Pontil, 2004,
+    https://doi.org/10.1145/1014052.1014067, on a mean with shrunk differences).
+
+    Args:
+        objective: the loss: BradleyTerry over pairs, PlackettLuce over rankings or Regression over ratings.
+        shrinkage: λ, above 0; large values leave everyone the mean head.
+        components: K: at the end of an epoch the differences become mixtures of K shared ones, weighted for each person
+            by how probable each of them makes the person's votes, see `shared_minima`; null gives each person an own
+            one. Few votes of many like-minded people need few of them.
+        members: size of an ensemble, see RewardModel.
+        settings: settings that all stages share.
+
+    Raises:
+        ConfigError: if shrinkage is not above 0, or there are no components, or more than annotators.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        shrinkage: float = 1.0,
+        components: int | None = None,
+        members: int = 1,
+        **settings: Any,
+    ) -> None:
+        super().__init__(objective, members, **settings)
+        check_positive("shrinkage", shrinkage, "1 is usual")
+        if components is not None:
+            check_at_least("components", components, 1, "null gives each person an own head")
+        self.shrinkage, self.components = shrinkage, components
+        self.annotators = Annotators()
+        self._indices: dict[str, int] = {}  # by name
+
+    def setup(self, stage: str) -> None:
+        """Find out who labelled the rows, before any weights are loaded."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        trees = self.datamodule.trees["train"]
+        self.annotators = count_annotators(trees)
+        votes = self.annotators.votes
+        if not votes:
+            raise ConfigError(
+                "no row of data.train says whose labels it has, and a PersonalRewardModel has a head for each of them; "
+                "name the column with data.columns, as in {annotator: worker}, or use the stage RewardModel"
+            )
+        if self.components is not None and self.components > len(votes):
+            raise ConfigError(
+                f"model.components is {self.components}, and the rows are of {len(votes)} annotators; give at most "
+                "as many"
+            )
+        rank_zero_info(
+            f"{len(votes):,} annotators with {min(votes):,} to {max(votes):,} rows; {len(trees) - sum(votes):,} rows "
+            "of nobody train the mean head alone"
+        )
+
+    def configure_model(self) -> None:
+        """Give each annotator a head, which begins as the mean head."""
+        is_new = self._adapters is None
+        super().configure_model()
+        if is_new:
+            self._make_heads()
+
+    def _make_heads(self) -> None:
+        for member, head in self._heads().items():
+            self.adapters.heads[member] = PersonalHead(head, self.annotators)
+
+    def personal_head(self, member: str) -> PersonalHead:
+        """The heads of one member."""
+        head = self.adapters.head(member)
+        assert isinstance(head, PersonalHead)
+        return head
+
+    def head_outputs(self, member: str, hidden: Tensor, batch: Batch) -> Tensor:
+        """Outputs for each response, ``[responses, outputs]``, by the head of whose row it is."""
+        people = [self._index(tree) for tree in batch.source for _ in tree.responses]
+        indices = numbers_to_device(torch.tensor(people), hidden.device)
+        scores: Tensor = self.personal_head(member)(hidden, indices)
+        return scores
+
+    def _index(self, tree: Tree) -> int:
+        """The index of a row's annotator, or `NOBODY`."""
+        name = tree.group.annotator
+        if name not in self._indices:
+            head = self.personal_head(self.members[0])
+            self._indices[name] = head.index(annotator_key(name))
+        return self._indices[name]
+
+    def losses(self, batch: Batch, statistics: bool) -> tuple[Tensor, MetricSums]:
+        """With each row's share of the prior of its annotator's head, in training."""
+        losses, sums = super().losses(batch, statistics)
+        if self.adapters.peft.training:
+            losses = losses + self._penalty(batch)
+        return losses, sums
+
+    def _penalty(self, batch: Batch) -> Tensor:
+        """Over all members, half the precision times the sum over rows of the squared norm over the count of rows."""
+        shares = torch.zeros(len(self.annotators.keys))
+        for tree in batch.source:
+            index = self._index(tree)
+            if index >= 0:
+                shares[index] += 1 / self.annotators.votes[index]
+        penalties = []
+        for member in self.members:
+            head = self.personal_head(member)
+            norms = head.shift.square().sum((1, 2))
+            weights = numbers_to_device(shares, norms.device)
+            penalties.append(self._precision(head) / 2 * (weights * norms).sum())
+        return torch.stack(penalties).sum()
+
+    def _precision(self, head: PersonalHead) -> float:
+        return self.shrinkage * (head.weight.shape[1] + 1)
+
+    def on_train_epoch_end(self) -> None:
+        """Set each annotator's head to its minimum, then normalize."""
+        for member in self.members:
+            self.fit_heads(member)
+        super().on_train_epoch_end()
+
+    @torch.no_grad()
+    def fit_heads(self, member: str) -> None:
+        """Set a member's differences from the mean head to the minimum of the loss, given all else.
+
+        Args:
+            member: name of its adapter.
+        """
+        head = self.personal_head(member)
+        shape, precision = head.shift.shape[1:], self._precision(head)
+        losses = self._losses_of_people(member)
+        shifts = torch.stack([shrunk_minimum(loss, shape, precision) for loss in losses])
+        if self.components is not None:
+            starts = [shifts[index] for index in spread_out(shifts, self.components)]
+            solutions, memberships = shared_minima(losses, starts, precision)
+            shifts = torch.einsum("pk,k...->p...", memberships, solutions)
+        head.shift.copy_(shifts)
+
+    def _losses_of_people(self, member: str) -> list[Loss]:
+        """For each annotator the sum of the losses of their rows, of how far their head is from the mean head."""
+        by_person: dict[int, list[Tree]] = {}
+        for tree in self.datamodule.trees["train"]:
+            by_person.setdefault(self._index(tree), []).append(tree)
+        losses: list[Loss] = []
+        for index in range(len(self.annotators.keys)):
+            trees = by_person[index]
+            budget = max(self.datamodule.token_budget, *(tree.tokens for tree in trees))
+            batches = pack(trees, budget, dense=not self.block_sparse)
+            read = [self._read_batch(member, batch) for batch in batches]
+            losses.append(partial(self._shifted_loss, self.personal_head(member), read))
+        return losses
+
+    def _read_batch(self, member: str, batch: Batch) -> tuple[Batch, Tensor]:
+        """A batch of a person's rows, and the hidden states of its responses, with a 1 after them."""
+        trees = batch.trees.to(self.device)
+        with self.adapters.activate(member, training=False):
+            hidden = self.tree_forward.last_hidden(trees).double().cpu()
+        return batch, torch.cat([hidden, hidden.new_ones(len(hidden), 1)], 1)
+
+    def _shifted_loss(
+        self, head: PersonalHead, read: list[tuple[Batch, Tensor]], shift: Tensor
+    ) -> Tensor:
+        """The sum of a person's losses, ``[]``, in double precision, where the head is moved by ``shift``."""
+        mean = torch.cat([head.weight, head.bias[:, None]], 1).detach().double().cpu()
+        total = shift.new_zeros(())
+        for batch, hidden in read:
+            total = total + self.label_losses(batch, hidden @ (mean + shift).T).losses.sum()
+        return total
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save who has a head, as hashes of their names."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["annotators"] = self.annotators._asdict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make a head for each of them."""
+        annotators = Annotators(*(tuple(values) for values in checkpoint["annotators"].values()))
+        if annotators != self.annotators:  # Lightning loads a checkpoint into a model without data
+            self.annotators = annotators
+            if self._adapters is not None:
+                self._make_heads()
+        super().on_load_checkpoint(checkpoint)
+
+
+def count_annotators(trees: Iterable[Tree]) -> Annotators:
+    """Those who labelled rows, by the hashes of their names, and how many rows each."""
+    names = Counter(tree.group.annotator for tree in trees)
+    by_key: Counter[str] = Counter()
+    for name, count in names.items():
+        if name:
+            by_key[annotator_key(name)] += count
+    keys = tuple(sorted(by_key))
+    return Annotators(keys, tuple(by_key[key] for key in keys))
