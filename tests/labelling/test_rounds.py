@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,12 @@ class Running:
 
     def vote(self):
         port, token = self.visit
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", int(port))).close()
+                break
+            except ConnectionRefusedError:  # links are printed before the page listens
+                time.sleep(0.1)
         ada = Visitor(int(port), token)
         task = ada.task()
         while task:

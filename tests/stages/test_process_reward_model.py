@@ -143,9 +143,9 @@ def test_micro_batches_change_neither_loss_nor_gradient(tiny):
 def test_a_model_that_reads_rows_gives_the_same_log_odds(tiny):
     module = stage(ProcessRewardModel, StepCrossEntropy(), tiny)
     (batch,) = pack(some_trees(), 10_000)
-    packed = module.member_scores("reward", batch.trees, training=False)
+    packed = module.member_scores("reward", batch, training=False)
     module.tree_forward.layout = "rows"
-    torch.testing.assert_close(module.member_scores("reward", batch.trees, False), packed)
+    torch.testing.assert_close(module.member_scores("reward", batch, False), packed)
 
 
 def test_the_wrong_stage_or_data_is_refused(tiny):
