@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "lit_align/docs/pages/screenshots"
 RUNS = ROOT / ".cache/screenshots"
 MAX_BYTES = 80_000
-DESK = {"viewport": {"width": 1000, "height": 700}}
+DESK = {"viewport": {"width": 1000, "height": 540}}
 PHONE = {"viewport": {"width": 390, "height": 780}, "is_mobile": True, "has_touch": True}
 TIES = {"ada": 9, "bob": 4, "eve": 3}
 """People, and every how many tasks each of them finds both answers the same."""
@@ -120,7 +120,7 @@ def suite(browser: Browser) -> None:
 def inspect(browser: Browser) -> None:
     """The beginning of what ``inspect`` prints."""
     printed = run_command("inspect", "-c", "configs/demo.yaml")
-    lines = ["$ lit-align inspect -c configs/demo.yaml", *printed.splitlines()[:26]]
+    lines = ["$ lit-align inspect -c configs/demo.yaml", *printed.splitlines()[:23]]
     console = Console(record=True, width=104, file=io.StringIO())
     console.print(Text.from_ansi("\n".join(lines)))
     page = browser.new_page(device_scale_factor=1)
@@ -177,6 +177,7 @@ def label(browser: Browser) -> None:
         token = store.invite("me", admin=True)
         for scheme in ("light", "dark"):
             page = visit(browser, port, token, color_scheme=scheme)
+            page.set_viewport_size({"width": 1000, "height": 700})
             keep(page.screenshot(), f"labelling-campaign-{scheme}")
 
 
