@@ -44,3 +44,16 @@ def test_what_to_install_is_said(arguments, package, capsys, monkeypatch):
 def test_a_look_up_says_it_too():
     with pytest.raises(Exception, match="no reward is called 'Vader'; it is in lit-align-vader"):
         load_plugins().rewards["Vader"]
+
+
+def test_each_hook_is_used_by_the_package_that_the_guide_names():
+    rows = re.findall(
+        r"^\| `(register_\w+)\(.*\[`([\w-]+)`\]\(\2\) \|$",
+        (FOLDER / "README.md").read_text(),
+        re.MULTILINE,
+    )
+    others = {"register_commands", "register_stages", "register_datamodules"}
+    assert {hook for hook, _ in rows} == {*load_plugins().registries, *others}
+    for hook, package in rows:
+        sources = [path.read_text() for path in (FOLDER / package).rglob("*.py")]
+        assert any(f"@hookimpl\ndef {hook}(" in source for source in sources), hook

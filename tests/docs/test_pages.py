@@ -60,6 +60,9 @@ def test_links_of_a_page_lead_somewhere(path):
         target, _, anchor = link.partition("#")
         file = (Path("/") / Path(path).parent / target).resolve() if target else Path("/") / path
         name = file.relative_to("/").as_posix()
+        if name.startswith("screenshots/"):
+            assert (PAGES / name).exists(), link
+            continue
         if name.startswith("images/"):
             assert (ROOT / "tests/proofs" / Path(name).name).exists(), link
             continue
@@ -74,6 +77,15 @@ def test_the_navigation_has_every_page_but_those_of_the_reference():
     beside = set(pages()) - set(names)
     assert beside
     assert all(name.startswith("reference/") for name in beside)
+
+
+def test_screenshots_are_small_and_all_are_shown():
+    pictures = sorted((PAGES / "screenshots").iterdir())
+    assert sum(picture.stat().st_size for picture in pictures) < 400_000
+    shown = " ".join(pages().values())
+    for picture in pictures:
+        assert picture.stat().st_size < 80_000
+        assert f"screenshots/{picture.name}" in shown
 
 
 def test_links_of_the_readme_lead_somewhere():
