@@ -53,6 +53,22 @@ def test_gold_turns_and_best_of_n_is_nearer_than_the_formula_says():
         assert abs(divergence["of 256 samples"] - divergence["exact"]) < 0.15
 
 
+def test_the_studies_say_what_their_page_says():
+    """RL is above DPO at every equal KL; flipped choices cost the best of 16; no size is better beyond the seeds."""
+    found = json.loads((PROOF.parent / "studies.json").read_text())
+    for run in found["methods"]:
+        ahead, behind = (run[name]["gold at nats"] for name in ("RL", "DPO"))
+        assert all(ahead[nats] > behind[nats] for nats in ahead)
+    means = [
+        sum(run[share]["best of 16"] for run in found["noise"]) / 3
+        for share in ("0.0", "0.2", "0.4")
+    ]
+    assert means == pytest.approx([1.06, 0.86, 0.23], abs=0.005)
+    golds = {size: [run[size]["best of 16"] for run in found["size"]] for size in ("4", "16", "64")}
+    assert min(golds["16"]) < max(golds["4"])
+    assert min(golds["64"]) < min(golds["4"]) < max(golds["64"])
+
+
 def test_only_fresh_pairs_reach_the_closed_form():
     """Nats to ρ exp(r / β); SPIN ends near the distribution of its data, and pairs from the start far from both."""
     found = json.loads((PROOF.parent / "rounds.json").read_text())

@@ -94,12 +94,12 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
 
 def _notes(paths: list[str]) -> list[str]:
     """Whether the runs have scores of different rewards, so that their proxies are not one."""
-    known = {path: trained_on(path) for path in paths}
-    known = {path: reward for path, reward in known.items() if reward is not None}
-    if len(set(known.values())) < 2:
+    rewards = {path: trained_on(path) for path in paths}
+    rewards = {path: reward for path, reward in rewards.items() if reward is not None}
+    if len(set(rewards.values())) < 2:
         return []
-    each = "; ".join(f"{path}: {reward}" for path, reward in known.items())
-    return [f"The proxy is the score that each run recorded, of different rewards: {each}."]
+    sentence = "; ".join(f"{path}: {reward}" for path, reward in rewards.items())
+    return [f"The proxy is the score that each run recorded, of different rewards: {sentence}."]
 
 
 def _print_runs(console: Console, entries: list[dict[str, Any]], gold: str) -> None:

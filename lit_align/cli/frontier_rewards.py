@@ -90,17 +90,17 @@ class RecordedRewards:
         )
 
     def _find(
-        self, asked: Reward, role: str, rewards: Rewards, can_compute: bool = False
+        self, reward: Reward, role: str, rewards: Rewards, can_compute: bool = False
     ) -> str | None:
-        name = type(asked).__name__
+        name = type(reward).__name__
         alike = [part for part in self.parts if re.fullmatch(rf"{re.escape(name)}\d*", part)]
-        known = {part: self.settings[part] for part in alike if part in self.settings}
-        if len(known) < len(alike):
+        by_part = {part: self.settings[part] for part in alike if part in self.settings}
+        if len(by_part) < len(alike):
             self._refuse_ambiguous(alike, name, rewards)
             return alike[0]
-        equal = [part for part, settings in known.items() if not differences(settings, asked)]
+        equal = [part for part, settings in by_part.items() if not differences(settings, reward)]
         if not equal and alike and not can_compute:
-            self._refuse_others(list(known.values()), asked, role)
+            self._refuse_others(list(by_part.values()), reward, role)
         return equal[0] if equal else None
 
     def _refuse_ambiguous(self, alike: Sequence[str], name: str, rewards: Rewards) -> None:
@@ -119,24 +119,24 @@ class RecordedRewards:
             )
 
     def _refuse_others(
-        self, recorded: Sequence[Mapping[str, Any]], asked: Reward, role: str
+        self, recorded: Sequence[Mapping[str, Any]], reward: Reward, role: str
     ) -> None:
-        found = [differences(settings, asked) for settings in recorded]
-        if not all(found):
+        unequal = [differences(settings, reward) for settings in recorded]
+        if not all(unequal):
             return
-        sentences = " and ".join(", ".join(each) for each in found)
+        sentences = " and ".join(", ".join(names) for names in unequal)
         raise ConfigError(
-            f"{self.folder} has recorded {type(asked).__name__} with {sentences}: another reward than the {role} that "
+            f"{self.folder} has recorded {type(reward).__name__} with {sentences}: another reward than the {role} that "
             f"is asked for; give {role} the settings of the run, or leave the run out"
         )
 
 
-def differences(recorded: Mapping[str, Any], asked: Any) -> list[str]:
+def differences(recorded: Mapping[str, Any], reward: Any) -> list[str]:
     """Settings in which a recorded reward differs from one that is asked for, each in words.
 
     Args:
         recorded: ``class_path`` and ``init_args``, as configurations have them.
-        asked: a reward, or what it is made of.
+        reward: a reward, or what it is made of.
 
     Example:
         >>> from lit_align.rewards.length import Length
@@ -144,17 +144,17 @@ def differences(recorded: Mapping[str, Any], asked: Any) -> list[str]:
         ['max_words 4 (not 8)']
     """
     class_name = _class_name(recorded)
-    if class_name != type(asked).__name__:
-        return [f"{class_name} (not {type(asked).__name__})"]
+    if class_name != type(reward).__name__:
+        return [f"{class_name} (not {type(reward).__name__})"]
     written = recorded.get("init_args") or {}
-    found = []
-    for name, default in _defaults(asked).items():
-        value, wanted = written.get(name, default), getattr(asked, name)
+    unequal = []
+    for name, default in _defaults(reward).items():
+        value, wanted = written.get(name, default), getattr(reward, name)
         if is_dataclass(wanted) and isinstance(value, Mapping):
-            found += [f"{name}.{each}" for each in differences(value, wanted)]
+            unequal += [f"{name}.{part}" for part in differences(value, wanted)]
         elif not _is_equal(value, wanted):
-            found.append(f"{name} {value!r} (not {_shown(wanted)})")
-    return found
+            unequal.append(f"{name} {value!r} (not {_shown(wanted)})")
+    return unequal
 
 
 def trained_on(path: str) -> str | None:
@@ -170,24 +170,24 @@ def trained_on(path: str) -> str | None:
 def _in_words(settings: Mapping[str, Any]) -> str:
     arguments = dict(settings.get("init_args") or {})
     if "rewards" in arguments and "weights" in arguments:
-        summed = zip(arguments["rewards"], arguments["weights"], strict=True)
+        weighted = zip(arguments["rewards"], arguments["weights"], strict=True)
         return " + ".join(
-            f"{weight} {_in_words(_as_settings(reward))}" for reward, weight in summed if weight
+            f"{weight} {_in_words(_as_settings(reward))}" for reward, weight in weighted if weight
         )
     written = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     return f"{_class_name(settings)}({written})"
 
 
-def _part_settings(whole: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _part_settings(summed: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The settings of the rewards that a weighted sum logs, under the names that it gives them."""
-    named: dict[str, Mapping[str, Any]] = {}
-    for index, reward in enumerate((whole.get("init_args") or {}).get("rewards") or []):
+    by_name: dict[str, Mapping[str, Any]] = {}
+    for index, reward in enumerate((summed.get("init_args") or {}).get("rewards") or []):
         settings = _as_settings(reward)
         name = _class_name(settings)
-        while name in named:
+        while name in by_name:
             name = f"{name}{index}"
-        named[name] = settings
-    return named
+        by_name[name] = settings
+    return by_name
 
 
 def _as_settings(value: Any) -> dict[str, Any]:
@@ -206,11 +206,13 @@ def _class_in_text(folder: Path) -> str:
     return str(read_optional(folder / "best_of.json").get("reward", "").partition("(")[0])
 
 
-def _defaults(asked: Any) -> dict[str, Any]:
+def _defaults(reward: Any) -> dict[str, Any]:
     """The settings of a dataclass with their defaults."""
-    if not is_dataclass(asked):
+    if not is_dataclass(reward):
         return {}
-    return {each.name: None if each.default is MISSING else each.default for each in fields(asked)}
+    return {
+        field.name: None if field.default is MISSING else field.default for field in fields(reward)
+    }
 
 
 def _is_equal(written: Any, wanted: Any) -> bool:

@@ -62,19 +62,19 @@ def rows_member(path: str, members: Sequence[Member]) -> Member:
         DataError: naming the keys, if there is no such member or several.
     """
     keys = [member.key for member in members]
-    found = [member for member in members if _is_rows(member.value)]
-    lists = ", ".join(member.key for member in found)
-    if len(found) > 1:
+    lists = [member for member in members if _is_rows(member.value)]
+    names = ", ".join(member.key for member in lists)
+    if len(lists) > 1:
         raise DataError(
-            f"{path} is one object with several lists of rows: {lists}; save the one that is meant as a file of its "
-            f"own, as in: jq .{found[0].key} {path} > rows.json"
+            f"{path} is one object with several lists of rows: {names}; save the one that is meant as a file of its "
+            f"own, as in: jq .{lists[0].key} {path} > rows.json"
         )
-    if not found or OF_A_ROW.intersection(keys) or len(set(keys)) < len(keys):
+    if not lists or OF_A_ROW.intersection(keys) or len(set(keys)) < len(keys):
         raise DataError(
             f"{path} is one object, not rows (its keys: {', '.join(keys) or 'none'}); save the array of rows in it as "
             "a file of its own, or one row as one line of a .jsonl file"
         )
-    return found[0]
+    return lists[0]
 
 
 def is_only_rows(members: Sequence[Member]) -> bool:
@@ -96,6 +96,6 @@ def skip_blanks(text: str, position: int) -> int:
 def _is_rows(value: Any) -> bool:
     if not isinstance(value, list) or not value:
         return False
-    if not all(isinstance(each, dict) for each in value):
+    if not all(isinstance(element, dict) for element in value):
         return False
     return not any(keys <= value[0].keys() for keys in OF_A_TURN)

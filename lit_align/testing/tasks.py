@@ -43,8 +43,8 @@ class Reciter:
         **overrides: Any,
     ) -> list[list[str]]:
         """Short sentences, as many as are asked for."""
-        known = {each.name for each in fields(SamplingRequest)}
-        unknown = ", ".join(sorted(overrides.keys() - known))
+        settings = {field.name for field in fields(SamplingRequest)}
+        unknown = ", ".join(sorted(overrides.keys() - settings))
         require(not unknown, f"model.answer is called with {unknown}, which no SamplingRequest has")
         require(
             len(prompts) == len(places),
@@ -138,19 +138,21 @@ def _ask_and_grade(task: Task, model: AskedModel, rows: Sequence[Row]) -> list[I
         len(responses) == len(rows),
         f"{name}.respond gives {len(responses)} responses to {len(rows)} rows; it gives one to each",
     )
-    kept = _check_json(f"{name}.respond gives responses", responses)
+    stored = _check_json(f"{name}.respond gives responses", responses)
     separate: list[Any] = []
     for place in places:
         separate += call(task, task.respond, model, [rows[place]], [place])
-    _require_same(f"{name}.respond gives other responses when rows are shared out", separate, kept)
-    items = call(task, task.grade, rows, kept)
+    _require_same(
+        f"{name}.respond gives other responses when rows are shared out", separate, stored
+    )
+    items = call(task, task.grade, rows, stored)
     for item in items:
         _check_item(name, item)
     require(repr(rows) == before, f"{name} changes the rows that it is given")
-    again = call(task, task.grade, rows, kept)
+    again = call(task, task.grade, rows, stored)
     _require_same(f"{name}.grade gives other items in a second call", again, items)
     parts: list[Item] = []
-    for row, response in zip(rows, kept, strict=True):
+    for row, response in zip(rows, stored, strict=True):
         parts += call(task, task.grade, [row], [response])
     _require_same(f"{name}.grade gives other items when rows are shared out", parts, items)
     return list(items)

@@ -90,7 +90,7 @@ class Evaluated:
                     count = sum(len(self._values(task, figure)) for task in tasks)
                     resampled[label] = (count, self._resampled(shown, tasks, figure))
         return {
-            "documents": [each for of_task in documents.values() for each in of_task],
+            "documents": [document for of_task in documents.values() for document in of_task],
             "resampled": resampled,
             "higher_is_better": higher_is_better,
         }
@@ -110,7 +110,7 @@ class Evaluated:
         return list(figures)
 
     def _records(self, task: str, figure: Figure) -> list[Mapping[str, Any]]:
-        records = [each for each in self.samples[task] if each["filter"] == figure.filter]
+        records = [record for record in self.samples[task] if record["filter"] == figure.filter]
         return [record for record in records if figure.metric in record["metrics"]]
 
     def _values(self, task: str, figure: Figure) -> list[Any]:
@@ -119,8 +119,8 @@ class Evaluated:
     def _aggregation(self, task: str, metric: str) -> Aggregation:
         from lm_eval.api.metrics import mean
 
-        known: Mapping[str, Aggregation] = self.loaded["tasks"][task].aggregation()
-        return known.get(metric, mean)
+        functions: Mapping[str, Aggregation] = self.loaded["tasks"][task].aggregation()
+        return functions.get(metric, mean)
 
     def _direction(self, figure: Figure, tasks: Sequence[str]) -> bool | None:
         directions = {self.directions.get(task, {}).get(figure.metric) for task in tasks}
@@ -135,8 +135,8 @@ class Evaluated:
         values = [value for task in tasks for value in self._values(task, figure)]
         if not all(isinstance(value, bool | int | float | np.number) for value in values):
             return False
-        known = self.results[shown].get(figure.key)
-        return known is not None and math.isclose(mean(values), known, rel_tol=1e-9)
+        reported = self.results[shown].get(figure.key)
+        return reported is not None and math.isclose(mean(values), reported, rel_tol=1e-9)
 
     def _add(
         self, documents: Sequence[dict[str, Any]], task: str, figure: Figure, kind: str, label: str
@@ -199,11 +199,11 @@ def resample(aggregation: Aggregation, values: Sequence[Any], seed: str) -> Resa
     value = _finite(aggregation(values))
     generator = np.random.default_rng([SEED, *seed.encode()])
     if aggregation is acc_all and value is not None:
-        own = np.random.default_rng([SEED, *repr(values).encode()])
+        of_values = np.random.default_rng([SEED, *repr(values).encode()])
         error = _of_resample(acc_all_stderr, values)
-        deviations = own.standard_normal(RESAMPLES).tolist()
-        spread = [] if error is None else [error * deviation for deviation in deviations]
-        return [value, *(value + each for each in spread)]
+        if error is None:
+            return [value]
+        return [value, *(value + error * of_values.standard_normal(RESAMPLES)).tolist()]
     of_texts = getattr(aggregation, "__name__", "").replace("chrfpp", "chrf++") in OF_TEXTS
     resampled = [value]
     for _ in range(RESAMPLES_OF_TEXTS if of_texts else RESAMPLES):
