@@ -22,6 +22,7 @@ class Row(NamedTuple):
 
 
 OBJECTIVE = "model.init_args.objective"
+ADVANTAGE = "model.init_args.advantage"
 INIT = "model.init_args"
 DATA = "data.init_args"
 
@@ -46,6 +47,7 @@ ROWS = [
         {"max_length": 512},
         {f"{DATA}.max_length": 512},
         "overlong decides what happens to longer rows; each is counted",
+        ("DPO", "KTO", "SFT"),
     ),
     Row(
         {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 8},
@@ -123,12 +125,104 @@ ROWS = [
         "in validation too, where TRL looks at all steps",
         ("PRM",),
     ),
+    Row(
+        {"loss_type": "grpo"},
+        {f"{OBJECTIVE}.class_path": "PPO", f"{INIT}.loss_aggregation": "sequence"},
+        "dapo, its default, and bnpo are token, dr_grpo is constant; cispo is CISPO, sapo and vespo are SAPO and VESPO "
+        "of lit-align-zoo, luspo is ratio: sequence with constant",
+        ("GRPO",),
+        is_joint=True,
+    ),
+    Row(
+        {"epsilon": 0.2, "epsilon_high": 0.28, "delta": 4.0, "importance_sampling_level": "token"},
+        {
+            f"{OBJECTIVE}.init_args.clip": 0.2,
+            f"{OBJECTIVE}.init_args.clip_high": 0.28,
+            f"{OBJECTIVE}.init_args.dual_clip": 4.0,
+            f"{OBJECTIVE}.init_args.ratio": "token",
+        },
+        "sequence is GSPO",
+        ("GRPO",),
+    ),
+    Row(
+        {"beta": 0.04},
+        {f"{INIT}.kl.coefficient": 0.04, f"{INIT}.kl.where": "loss", f"{INIT}.kl.estimator": "k3"},
+        "over there 0 by default",
+        ("GRPO",),
+        is_joint=True,
+    ),
+    Row(
+        {"num_generations": 8, "num_iterations": 2, "temperature": 0.9},
+        {
+            f"{INIT}.num_generations": 8,
+            f"{INIT}.num_iterations": 2,
+            f"{INIT}.temperature": 0.9,
+        },
+        only=("GRPO",),
+    ),
+    Row({"max_completion_length": 256}, {f"{INIT}.max_new_tokens": 256}, only=("GRPO",)),
+    Row(
+        {"scale_rewards": "group"},
+        {f"{ADVANTAGE}.class_path": "GRPO", f"{ADVANTAGE}.init_args.std": True},
+        "none is std: false, batch is BatchGRPO of lit-align-zoo",
+        ("GRPO",),
+    ),
+    Row(
+        {"mask_truncated_completions": True},
+        {f"{INIT}.mask_truncated": True},
+        "off by default, as over there",
+        ("GRPO",),
+    ),
 ]
+
+ALTERNATIVES = [
+    Row(
+        {"top_entropy_quantile": 0.2},
+        {
+            f"{ADVANTAGE}.class_path": "TopEntropy",
+            f"{ADVANTAGE}.init_args.share": 0.2,
+            f"{ADVANTAGE}.init_args.advantage.class_path": "GRPO",
+        },
+        "the share that learns; the quantile is over an iteration, over there over a micro-batch",
+        ("GRPO",),
+        is_joint=True,
+    ),
+    Row(
+        {"multi_objective_aggregation": "normalize_then_sum", "reward_weights": [1.0]},
+        {
+            f"{ADVANTAGE}.class_path": "GDPO",
+            f"{ADVANTAGE}.init_args.weights": {"LastNumber": 1.0},
+        },
+        "the weight of each part of a Weighted reward, by name; sum_then_normalize is GRPO on Weighted",
+        ("GRPO",),
+        is_joint=True,
+    ),
+    Row(
+        {"beta": 0.5, "teacher_model_name_or_path": "a/teacher"},
+        {
+            f"{OBJECTIVE}.class_path": "GKD",
+            f"{OBJECTIVE}.init_args.beta": 0.5,
+            f"{INIT}.reward.class_path": "Teacher",
+            f"{INIT}.reward.init_args.role": "other",
+            f"{INIT}.reward.init_args.base.path": "a/teacher",
+            f"{ADVANTAGE}.class_path": "ReverseKL",
+        },
+        "the default is 1 over there, the reverse KL divergence",
+        ("Distillation",),
+        is_joint=True,
+    ),
+]
+"""Rows that take the place of others in a run."""
 
 CLASSES = {
     "DPO": {"model.class_path": "Preference", "data.class_path": "Comparisons"},
     "KTO": {"model.class_path": "Preference", "data.class_path": "BinaryLabels"},
     "SFT": {"model.class_path": "SFT", "data.class_path": "Demonstrations"},
+    "GRPO": {
+        "model.class_path": "RL",
+        "data.class_path": "Prompts",
+        f"{INIT}.reward.class_path": "LastNumber",
+    },
 }
 
 EARLIER_CLASSES = {
@@ -161,7 +255,7 @@ def nested(dotted: dict[str, Any]) -> dict[str, Any]:
 def table() -> str:
     """As Markdown."""
     lines = ["| TRL | here | |", "|---|---|---|"]
-    for row in ROWS:
+    for row in [*ROWS, *ALTERNATIVES]:
         trl = ", ".join(f"`{name}`" for name in row.trl)
         settings = ", ".join(f"`{_short(key, value)}`" for key, value in row.settings.items())
         lines.append(
@@ -185,7 +279,7 @@ def translation(name: str) -> str | None:
         >>> translation("lora_alpha"), translation("per_device_train_batch_size"), translation("betta")
         ('model.lora.alpha', 'data.batch_size and data.token_budget', None)
     """
-    for row in ROWS:
+    for row in [*ROWS, *ALTERNATIVES]:
         if name not in row.trl:
             continue
         keys = [key for key in row.settings if not key.endswith("class_path")] or [*row.settings]

@@ -250,3 +250,19 @@ def test_the_predicted_time_of_a_step_is_that_of_real_runs():
     for run in figures.values():
         for world in ("1", "2", "4"):
             assert 0.8 < run[world]["ratio"] < 1.3  # by how much the machine is used by others
+
+
+def test_bounded_ratios_differ_only_where_a_batch_moves_the_policy_far():
+    """One update: the same. Four: all near the optimum, unless the rate is too high; then three kinds stay nearer."""
+    found = json.loads((PROOF.parent / "off_policy.json").read_text())["summary"]
+    usual, high = found["0.05"], found["0.2"]
+    for summary in usual["1 update, fresh"].values():
+        assert summary == pytest.approx(usual["1 update, fresh"]["REINFORCE"], rel=1e-2)
+    for regime in ("4 updates, fresh", "4 updates, stale"):
+        for summary in usual[regime].values():
+            assert summary["end"] < 0.005
+        plain = high[regime]["REINFORCE"]
+        for name in ("PPO", "VESPO", "GMPO"):
+            assert high[regime][name]["end"] < 0.7 * plain["end"]
+        for name in ("CISPO", "DPPO", "SAPO"):
+            assert high[regime][name]["end"] > 0.8 * plain["end"]

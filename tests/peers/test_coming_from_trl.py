@@ -6,7 +6,15 @@ import pytest
 import yaml
 
 from lit_align.cli.main import main
-from lit_align.coming_from_trl import CLASSES, EARLIER_CLASSES, nested, rows_of
+from lit_align.coming_from_trl import (
+    ALTERNATIVES,
+    CLASSES,
+    EARLIER_CLASSES,
+    INIT,
+    OBJECTIVE,
+    nested,
+    rows_of,
+)
 
 trl = pytest.importorskip("trl", reason="needs TRL: pip install -e .[peers]")
 
@@ -24,6 +32,25 @@ def test_a_run_from_the_table_parses_and_says_the_same(kind, capsys, tmp_path):
         **(CLASSES | EARLIER_CLASSES)[kind],
         **{key: value for row in rows_of(kind) for key, value in row.settings.items()},
     }
+    check_parsed(dotted, capsys, tmp_path)
+
+
+@pytest.mark.parametrize("row", ALTERNATIVES, ids=lambda row: next(iter(row.trl)))
+def test_a_row_that_takes_the_place_of_others_parses_too(row, capsys, tmp_path):
+    known = {field.name for field in fields(getattr(trl, f"{row.only[0]}Config"))}
+    assert set(row.trl) <= known
+    usual = {
+        f"{OBJECTIVE}.class_path": "PolicyGradient",
+        f"{INIT}.base.path": "a/model",
+        f"{INIT}.lora.r": 16,
+        "data.init_args.train": "rows.jsonl",
+        "run": "runs/mine",
+    }
+    check_parsed({**CLASSES["GRPO"], **usual, **row.settings}, capsys, tmp_path)
+
+
+def check_parsed(dotted, capsys, tmp_path):
+    """The command reads the settings as they are meant."""
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(nested(dotted)))
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "-c", str(tmp_path / "run.yaml"), "--print_config"])
