@@ -33,10 +33,11 @@ def register_datamodules(register: Register) -> None:
     """Register what reads files, and what trains in rounds."""
     from lightning.pytorch import LightningDataModule
 
-    from lit_align.data import datamodules, rated_demonstrations
+    from lit_align.data import datamodules, labelled_steps, rated_demonstrations
     from lit_align.online import datamodule
 
-    _register_own(register, (datamodules, rated_demonstrations, datamodule), (LightningDataModule,))
+    modules = (datamodules, labelled_steps, rated_demonstrations, datamodule)
+    _register_own(register, modules, (LightningDataModule,))
 
 
 def _register_own(

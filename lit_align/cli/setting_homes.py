@@ -145,6 +145,7 @@ def _run_sections() -> Iterator[tuple[str, type]]:
     from torch.optim import AdamW
 
     from lit_align.data import datamodules
+    from lit_align.data.labelled_steps import Steps
     from lit_align.data.rated_demonstrations import RatedDemonstrations
     from lit_align.models.load import Base
     from lit_align.models.lora import Lora
@@ -163,7 +164,7 @@ def _run_sections() -> Iterator[tuple[str, type]]:
     yield from (("model.base", Base), ("model.lora", Lora), ("model.schedule", Schedule))
     yield from (("model.kl", KLControl), ("model.critic", Critic))
     yield "model.optimizer", AdamW
-    for data in (datamodules.Comparisons, datamodules.Steps, RatedDemonstrations, Online):
+    for data in (datamodules.Comparisons, Steps, RatedDemonstrations, Online):
         yield "data", data
 
 

@@ -24,7 +24,7 @@ from lit_align.data.loader import StepLoader
 from lit_align.data.long_text import WhenOverlong
 from lit_align.data.prepare import prepare
 from lit_align.data.read_groups import DataSource
-from lit_align.data.solution_steps import LINES, LearnedSteps, StepSettings
+from lit_align.data.solution_steps import LINES
 from lit_align.data.text_module import TextModule
 from lit_align.data.tokenize import ChatTokenizer
 from lit_align.data.transfer import batches_to_device, step_to_device
@@ -347,36 +347,6 @@ class Ratings(TextDataModule):
     """Responses that were rated one by one, by one attribute or several."""
 
     label_kind = LabelKind.RATINGS
-
-
-class Steps(TextDataModule):
-    r"""Responses of which each step was labelled as right or wrong.
-
-    Args:
-        settings: settings of all data modules.
-        step_separator: text between two steps, such as a line break; the token that ends it is where a step is scored.
-        learned_steps: which labelled steps are learned from: ``all``, those up to the first that is wrong
-            (``to_first_error``: what follows an error is hard to label; Lightman et al., 2023,
-            https://arxiv.org/abs/2305.20050), or only the ``last`` of each response, which then says whether the
-            whole of it is right.
-    """
-
-    label_kind = LabelKind.STEPS
-
-    def __init__(
-        self,
-        train: str | list[str],
-        step_separator: str = "\n",
-        learned_steps: LearnedSteps = "all",
-        **settings: Any,
-    ) -> None:
-        super().__init__(train, **settings)
-        self.steps = StepSettings(step_separator, learned_steps)
-        self.steps.check()
-
-    def provenance(self) -> dict[str, Any]:
-        """The text between two steps, by which responses are divided when they are scored."""
-        return {"step_separator": self.steps.separator}
 
 
 class Prompts(TextDataModule):

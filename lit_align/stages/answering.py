@@ -21,7 +21,8 @@ from lit_align.models.samplers import (
     default_sampler,
 )
 from lit_align.rewards.base import as_response
-from lit_align.stages.best_of import Answer, BestOf
+from lit_align.stages.best_of import BestOf
+from lit_align.stages.step_search import Answer
 from lit_align.types import Group, Tree
 
 if TYPE_CHECKING:
@@ -132,12 +133,16 @@ def predict_answers(
         best_of: chooses among several answers to each prompt; None samples one.
         numbered: trees of prompts with their places in the data.
     """
-    answers = responder.sample(
-        [tree.prompt for _, tree in numbered],
-        num_generations=best_of.n if best_of else 1,
-        prompt_indices=[place for place, _ in numbered],
-    )
     groups = [tree.group._replace(prompt_ids=tree.prompt) for _, tree in numbered]
+    places = [place for place, _ in numbered]
+    if best_of and best_of.search:
+        answers = best_of.search.answers(responder, best_of.reward, best_of.n, groups, places)
+    else:
+        answers = responder.sample(
+            [tree.prompt for _, tree in numbered],
+            num_generations=best_of.n if best_of else 1,
+            prompt_indices=places,
+        )
     if best_of:
         return list(map(prediction_record, groups, best_of.choose(groups, answers)))
     records = []

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from lit_align.errors import ConfigError
@@ -19,21 +20,8 @@ from lit_align.jsonl import write_json
 from lit_align.plotting import saved_subplots
 from lit_align.rewards import Reward
 from lit_align.rewards.base import as_response, checked_scores
+from lit_align.stages.step_search import Answer, StepSearch
 from lit_align.types import Group
-
-
-class Answer(NamedTuple):
-    """One sampled answer.
-
-    Args:
-        text: with leading and trailing blanks.
-        ended: whether the model ended it, rather than the token limit.
-        ids: its tokens as they were sampled, with the one that ends it; None if nobody knows them.
-    """
-
-    text: str
-    ended: bool
-    ids: Sequence[int] | None = None
 
 
 @dataclass
@@ -46,15 +34,19 @@ class BestOf:
         n: answers to each prompt, whose tokens are read once for all of them.
         reward: what scores them, by its name.
         keep_all: write every answer, not only the best.
+        search: look for answers step by step, rather than sample n whole ones; the best of those kept is chosen.
     """
 
     n: int
     reward: Reward
     keep_all: bool = False
+    search: StepSearch | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1:
             raise ConfigError(f"best_of.n is {self.n}; it is a number of answers, at least 1")
+        if self.search is not None:
+            self.search.check(self.n)
 
     def check_temperature(self, temperature: float) -> None:
         """Refuse greedy sampling of several answers.
@@ -96,8 +88,9 @@ class BestOf:
         total = given.total.cpu()
         if given.scored is not None:
             total = total.where(given.scored.cpu(), math.nan)
-        totals = self._by_prompt(total)
-        parts = {name: self._by_prompt(part) for name, part in given.parts.items()}
+        sizes = [len(row) for row in answers]
+        totals = _by_prompt(total, sizes)
+        parts = {name: _by_prompt(part, sizes) for name, part in given.parts.items()}
         records = []
         for index, (row, scores) in enumerate(zip(answers, totals, strict=True)):
             record = self._record(row, scores)
@@ -105,11 +98,6 @@ class BestOf:
                 record["rewards"] = {name: values[index] for name, values in parts.items()}
             records.append(record)
         return records
-
-    def _by_prompt(self, values: Tensor) -> list[list[float | None]]:
-        """Numbers of the answers to each prompt, ``[prompts][n]``; None for an answer that has none."""
-        rows = values.view(-1, self.n).tolist()
-        return [[None if math.isnan(value) else value for value in row] for row in rows]
 
     def _record(self, answers: Sequence[Answer], scores: Sequence[float | None]) -> dict[str, Any]:
         best, highest = None, -math.inf
@@ -145,7 +133,8 @@ class BestOf:
                 f"{num_unscored} of {num_answers} answers were not scored and not chosen; {num_empty} prompts have no "
                 "answer for that"
             )
-        curve = best_of_curve(scored)
+        # what a search keeps is no sample, from which the best of fewer could be told
+        curve = [] if self.search is not None else best_of_curve(scored)
         record = {
             "reward": repr(self.reward),
             "prompts": len(rows),
@@ -154,8 +143,14 @@ class BestOf:
             "unscored": num_unscored,
             "curve": [point._asdict() for point in curve],
         }
+        title = f"{len(rows)} prompts, {self.reward!r}"
+        chosen = [row["score"] for row in rows if row["score"] is not None]
+        if self.search is not None:
+            record["chosen"] = sum(chosen) / len(chosen) if chosen else None
+            print(f"mean reward of what the search has chosen: {record['chosen']} ({title})")
         write_json(folder / "best_of.json", record, ascii_only=True)
-        _print_curve(curve, f"{len(rows)} prompts, {self.reward!r}")
+        if curve:
+            _print_curve(curve, title)
         if num_cut_off:
             print(
                 f"{num_cut_off} of {num_answers} answers were cut off by max_new_tokens and scored as they are; raise "
@@ -163,6 +158,12 @@ class BestOf:
             )
         if curve:
             _plot_curve(curve, type(self.reward).__name__, folder / "best_of.png")
+
+
+def _by_prompt(values: Tensor, sizes: Sequence[int]) -> list[list[float | None]]:
+    """Numbers of the answers to each prompt, of which there are ``sizes``; None for an answer that has none."""
+    rows = [row.tolist() for row in torch.split(values, list(sizes))]
+    return [[None if math.isnan(value) else value for value in row] for row in rows]
 
 
 class BestOfPoint(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lit_align.data import datamodules
+from lit_align.data import datamodules, labelled_steps
 from lit_align.data.trained_prompts import overlap_count, overlap_notice, seen_prompts
 from lit_align.errors import ConfigError
 from lit_align.objectives import Objective
@@ -61,7 +61,7 @@ def tell_of_trained_prompts(judge: Trained, trees: Sequence[Tree]) -> frozenset[
 def _suitable(label_kind: LabelKind) -> str:
     """The data modules of this package whose rows have such labels."""
     names = []
-    for cls in vars(datamodules).values():
+    for cls in [*vars(datamodules).values(), *vars(labelled_steps).values()]:
         if isinstance(cls, type) and getattr(cls, "label_kind", None) == label_kind:
             names.append(cls.__name__)
     return " or ".join(names) or "a data module with these"

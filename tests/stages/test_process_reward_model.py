@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_align.cli.main import main
-from lit_align.data.datamodules import Steps
 from lit_align.data.label_conversion import convert_labels
+from lit_align.data.labelled_steps import Steps
 from lit_align.data.packing import pack
 from lit_align.data.solution_steps import StepSettings, split_steps
 from lit_align.data.tokenize import ChatTokenizer
@@ -25,7 +25,7 @@ from lit_align.stages.process_reward_model import ProcessRewardModel
 from lit_align.stages.reward_model import RewardModel
 from lit_align.types import Group, LabelKind, SolutionStep, Tree
 from tests import tiny as make
-from tests.stages.runs import arguments, folder_of
+from tests.stages.runs import arguments, folder_of, trace
 from tests.stages.test_exact import gradient, stage, step
 
 ROWS = []
@@ -216,3 +216,63 @@ def test_steps_put_together_are_the_text_but_for_blanks_at_its_end(pieces, separ
     assert text.startswith(joined)
     assert not text[len(joined) :].replace(separator, "").strip()
     assert all(step.strip() for step in steps) or len(steps) == 1
+
+
+def sampled(*texts):
+    """A group of responses as a policy with a token for each byte samples them: with blanks around, and an end."""
+    tokenizer = make.tokenizer()
+    ids = [[*tokenizer(f" {text}\n").input_ids, tokenizer.eos_token_id] for text in texts]
+    responses = [[{"role": "assistant", "content": text}] for text in texts]
+    turns = [{"role": "user", "content": "2 + 2 + 1?"}]
+    return Group(turns, responses, response_ids=tuple(ids), source="sums:1")
+
+
+TEXTS = ("2 + 2 = 4\n4 + 1 = 5", "2 + 2 + 1 = 6", "2 + 2 = 4\n\n4 + 1 = 5\nSo \u20ac5.")
+
+
+@pytest.mark.parametrize("aggregate", ["min", "sum"])
+def test_each_step_is_paid_where_it_ends_and_all_together_the_score(run, aggregate):
+    adapter, group = str(folder_of(run / "run") / "adapter"), sampled(*TEXTS)
+    whole = ProcessScore(adapter, aggregate=aggregate)([group])
+    paid = ProcessScore(adapter, aggregate=aggregate, credit="steps")
+    with pytest.raises(ModelError, match="set credit to response"):
+        paid([group])
+    paid.__dict__["policy_tokenizer"] = make.tokenizer()  # as `attach` sets it
+    scores = paid([group])
+    assert scores.total.tolist() == [0.0] * 3
+    rows = torch.split(scores.tokens, [len(ids) for ids in group.response_ids])
+    torch.testing.assert_close(torch.stack([row.sum() for row in rows]), whole.total)
+    for row, ids, steps in zip(rows, group.response_ids, (2, 1, 3), strict=True):
+        places = row.nonzero()[:, 0].tolist()
+        assert len(places) <= steps
+        ends = [make.tokenizer().decode(ids[: place + 1]) for place in places]
+        assert all(text.endswith(("\n", "<|im_end|>")) for text in ends)
+    tokens = paid([group._replace(responses=[TEXTS[0]], response_ids=group.response_ids[:1])])
+    assert tokens.tokens.nonzero()[0, 0] == len(" 2 + 2 = 4\n") - 1
+
+
+def test_rl_learns_from_the_steps_of_what_it_samples(run, tiny):
+    """One update whose responses are paid by step, and the log knows how many steps there were."""
+    rows = run / "prompts.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": row["prompt"]}) + "\n" for row in ROWS[:4]))
+    adapter = folder_of(run / "run") / "adapter"
+    usual = arguments(tiny, rows, run / "rl", "--trainer.max_steps=1", "--model.max_new_tokens=12")
+    changed = {
+        "--model=Preference": "--model=RL",
+        "--model.objective=DPO": "--model.objective=PPO",
+        "--data=Comparisons": "--data=Prompts",
+    }
+    usual = [changed.get(word, word) for word in usual]
+    place = usual.index("--model.objective=PPO") + 1
+    usual[place:place] = [
+        "--model.reward=ProcessScore",
+        f"--model.reward.path={adapter}",
+        "--model.reward.credit=steps",
+        "--model.advantage=GAE",
+        "--model.num_generations=2",
+        "--model.lora.dropout=0",
+    ]
+    main(usual)
+    logged = trace(run / "rl")[0]
+    assert float(logged["rewards/num_steps"]) >= 1
+    assert 0 < float(logged["objective/scores"]) < 1

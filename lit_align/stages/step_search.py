@@ -1,0 +1,195 @@
+"""Beam search over the steps of answers, guided by a reward (Snell et al., 2024, https://arxiv.org/abs/2408.03314)."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from lit_align.checks import check_at_least
+from lit_align.errors import ConfigError
+from lit_align.rewards import Reward
+from lit_align.rewards.base import as_response, checked_scores
+from lit_align.seeding import step_seed
+from lit_align.types import Group
+
+if TYPE_CHECKING:
+    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
+
+
+class Answer(NamedTuple):
+    """One sampled answer.
+
+    Args:
+        text: with leading and trailing blanks.
+        ended: whether the model ended it, rather than the token limit.
+        ids: its tokens as they were sampled, with the one that ends it; None if nobody knows them.
+    """
+
+    text: str
+    ended: bool
+    ids: Sequence[int] | None = None
+
+
+class Answering(Protocol):
+    """What samples; `lit_align.stages.answering.Responder` is one."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Of the model."""
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Longest answer."""
+
+    @property
+    def seed(self) -> int:
+        """Of sampling."""
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], role: str = "policy", **overrides: Any
+    ) -> list[list[Answer]]:
+        """Answers to prompts of token ids, ``[prompt][sample]``."""
+
+
+@dataclass
+class StepSearch:
+    r"""Sample answers step by step, and go on from those whose steps so far have the highest reward.
+
+    Each round samples n next steps to a prompt, the same number from each answer that is kept, and keeps ``width`` of
+    all. Answers that have ended compete with the others.
+
+    Args:
+        width: answers that are kept; n is a multiple of it.
+        separator: text that ends a step, such as a line break.
+        step_tokens: tokens of a step, at most; a longer one is scored where it is cut, and goes on in the next round.
+    """
+
+    width: int = 4
+    separator: str = "\n"
+    step_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        check_at_least("best_of.search.width", self.width, 1)
+        check_at_least("best_of.search.step_tokens", self.step_tokens, 1)
+        if not self.separator:
+            raise ConfigError(
+                'best_of.search.separator is empty; give what ends a step, such as "\\n"'
+            )
+
+    def check(self, n: int) -> None:
+        """Refuse a number of samples that cannot be shared out.
+
+        Raises:
+            ConfigError: naming both settings.
+        """
+        if n % self.width:
+            raise ConfigError(
+                f"best_of.n is {n} and best_of.search.width {self.width}; make n a multiple of it, so that each answer "
+                "that is kept goes on as often"
+            )
+
+    def answers(
+        self,
+        responder: Answering,
+        reward: Reward,
+        n: int,
+        groups: Sequence[Group],
+        places: Sequence[int],
+    ) -> list[list[Answer]]:
+        """The kept answers to each prompt, at most ``width``, best first.
+
+        Args:
+            responder: samples.
+            reward: scores answers and beginnings of answers.
+            n: next steps that are sampled to a prompt in a round.
+            groups: prompts with their ids.
+            places: of the prompts in the data; seeds depend on them alone.
+        """
+        kept = [[Answer("", False, ())] for _ in groups]
+        number = 0
+        while any(self._open(responder, kept)):
+            share = n if number == 0 else n // self.width
+            candidates = self._continue(responder, share, number, groups, kept, places)
+            kept = self._best(reward, groups, candidates)
+            number += 1
+        return kept
+
+    def _open(
+        self, responder: Answering, kept: Sequence[Sequence[Answer]]
+    ) -> Iterator[tuple[int, int]]:
+        """Prompt and place of the answers that go on."""
+        for prompt, row in enumerate(kept):
+            for place, answer in enumerate(row):
+                if not answer.ended and len(answer.ids or ()) < responder.max_new_tokens:
+                    yield prompt, place
+
+    def _continue(
+        self,
+        responder: Answering,
+        share: int,
+        number: int,
+        groups: Sequence[Group],
+        kept: Sequence[Sequence[Answer]],
+        places: Sequence[int],
+    ) -> list[list[Answer]]:
+        """For each prompt the answers that are complete, and the others with next steps; each only once."""
+        going_on = list(self._open(responder, kept))
+        begun = [[*groups[i].prompt_ids, *(kept[i][k].ids or ())] for i, k in going_on]
+        sampled = responder.sample(
+            begun,
+            num_generations=share,
+            max_new_tokens=self.step_tokens,
+            prompt_indices=[places[i] * self.width + k for i, k in going_on],
+            seed=step_seed(responder.seed, number),
+        )
+        candidates: list[dict[tuple[int, ...], Answer]] = []
+        for prompt, row in enumerate(kept):
+            complete = [row[k] for k in range(len(row)) if (prompt, k) not in going_on]
+            candidates.append({tuple(answer.ids or ()): answer for answer in complete})
+        for (prompt, place), steps in zip(going_on, sampled, strict=True):
+            for step in steps:
+                longer = self._add(responder, kept[prompt][place], step)
+                candidates[prompt].setdefault(tuple(longer.ids or ()), longer)
+        return [list(row.values()) for row in candidates]
+
+    def _add(self, responder: Answering, answer: Answer, step: Answer) -> Answer:
+        """The answer with the first step of what was sampled after it."""
+        start, room = list(answer.ids or ()), responder.max_new_tokens
+        ids = [*start, *(step.ids or ())]
+
+        def text_of(count: int) -> str:
+            return str(responder.tokenizer.decode(ids[:count], skip_special_tokens=True))
+
+        def has_step(count: int) -> bool:
+            begin, separator, _ = text_of(count)[len(answer.text) :].partition(self.separator)
+            return bool(separator and begin.strip())
+
+        counts = range(len(start), len(ids))
+        end = len(start) + bisect_left(counts, True, key=has_step)
+        is_cut = end < len(ids) or len(ids) > room
+        count = min(end, room)
+        return Answer(text_of(count), step.ended and not is_cut, ids[:count])
+
+    def _best(
+        self, reward: Reward, groups: Sequence[Group], candidates: Sequence[Sequence[Answer]]
+    ) -> list[list[Answer]]:
+        """The best of each prompt's answers, the first of equal ones first."""
+        asked = []
+        for group, row in zip(groups, candidates, strict=True):
+            responses = [as_response(group, answer.text) for answer in row]
+            ids = tuple(answer.ids for answer in row)
+            asked.append(group._replace(responses=responses, response_ids=ids))
+        given = checked_scores(reward, asked, may_abstain=True)
+        totals = given.total.cpu()
+        if given.scored is not None:
+            totals = totals.where(given.scored.cpu(), -math.inf)
+        best = []
+        remaining = totals.tolist()
+        for row in candidates:
+            scores, remaining = remaining[: len(row)], remaining[len(row) :]
+            order = sorted(range(len(row)), key=lambda k, scores=scores: -scores[k])  # type: ignore[misc]
+            best.append([row[k] for k in order[: self.width]])
+        return best

@@ -1,0 +1,108 @@
+"""Answers that are searched for step by step: what is kept, what it is worth, and what the command makes of it."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from lit_align.cli.main import main
+from lit_align.errors import ConfigError
+from lit_align.models.adapter_set import AdapterSet, Lora
+from lit_align.models.load import Base, load_model, load_tokenizer
+from lit_align.rewards import Reward, Scores
+from lit_align.rewards.base import response_text
+from lit_align.rewards.length import Length
+from lit_align.stages.answering import Responder
+from lit_align.stages.best_of import BestOf
+from lit_align.stages.step_search import StepSearch
+from lit_align.types import Group
+from tests.stages.runs import write_pairs
+from tests.stages.test_best_of import predict, rows
+
+SEPARATOR = "e"  # which the tiny model writes now and then
+
+
+@dataclass(frozen=True)
+class Letters(Reward):
+    """How many letters of ASCII; keeps what it has seen."""
+
+    seen: list
+
+    def __call__(self, groups):
+        texts = [response_text(response) for group in groups for response in group.responses]
+        self.seen.append([len(group.responses) for group in groups])
+        return Scores(torch.tensor([float(sum(map(str.isalpha, text))) for text in texts]))
+
+
+@pytest.fixture(scope="module")
+def responder(tiny):
+    base = Base(str(tiny), "none", "float32")
+    return Responder(AdapterSet(load_model(base), Lora()), load_tokenizer(base), 24, 1.0, 5)
+
+
+@pytest.fixture(scope="module")
+def searched(responder):
+    """Answers to three prompts, and how many were scored in each round."""
+    seen, groups = [], []
+    for text in ("Who?", "Why is it?", "When?"):
+        ids = responder.tokenizer(text).input_ids
+        groups.append(Group(text, [], prompt_ids=ids))
+    search = StepSearch(width=2, separator=SEPARATOR, step_tokens=8)
+    answers = search.answers(responder, Letters(seen), 8, groups, [3, 4, 5])
+    alone = search.answers(responder, Letters([]), 8, groups[1:2], [4])
+    return groups, answers, seen, alone
+
+
+def test_answers_are_those_of_their_tokens_within_the_limit(searched, responder):
+    _, answers, seen, _ = searched
+    for row in answers:
+        assert 1 <= len(row) <= 2
+        for answer in row:
+            text = responder.tokenizer.decode([*answer.ids], skip_special_tokens=True)
+            assert answer.text == text
+            assert answer.ended or len(answer.ids) == 24
+    assert all(count <= 8 + 2 for round in seen for count in round)
+    assert len(seen) >= 3
+
+
+def test_a_prompt_gets_the_same_answers_whoever_else_is_asked(searched):
+    _, answers, _, alone = searched
+    assert [answer.ids for answer in alone[0]] == [answer.ids for answer in answers[1]]
+
+
+def test_the_search_finds_more_than_as_many_whole_answers(searched, responder):
+    groups, answers, _, _ = searched
+    whole = responder.sample(
+        [group.prompt_ids for group in groups], num_generations=8, prompt_indices=[3, 4, 5]
+    )
+
+    def best(rows):
+        return [max(sum(map(str.isalpha, answer.text)) for answer in row) for row in rows]
+
+    assert sum(best(answers)) > sum(best(whole))
+
+
+def test_samples_that_cannot_be_shared_out_are_refused():
+    with pytest.raises(ConfigError, match="make n a multiple"):
+        BestOf(6, Length(4), search=StepSearch(width=4))
+    with pytest.raises(ConfigError, match="separator is empty"):
+        StepSearch(separator="")
+
+
+def test_predict_writes_what_the_search_has_chosen(tiny, tmp_path, capsys):
+    data = write_pairs(tmp_path / "pairs.jsonl", 3)
+    settings = {
+        "n": 4,
+        "reward": "Length",
+        "reward.max_words": 4,
+        "search.width": 2,
+        "search.separator": SEPARATOR,
+        "search.step_tokens": 6,
+    }
+    more = [f"--model.best_of.{name}={value}" for name, value in settings.items()]
+    main(predict(tiny, data, tmp_path / "run", *more))
+    written = rows(tmp_path / "run" / "0")
+    assert len(written) == 3
+    assert all(row["score"] == max(row["scores"]) for row in written)
+    assert all(len(row["scores"]) <= 2 for row in written)
+    assert "what the search has chosen" in capsys.readouterr().out
