@@ -56,6 +56,7 @@ proofs: .venv/dev  ## long experiments behind the measured claims
 	$(BIN)/python -m tests.benchmarks.reward_vs_trl
 	$(BIN)/python -m tests.benchmarks.otdd
 	$(BIN)/python -m tests.proofs.reward_models
+	$(BIN)/python -m tests.proofs.personal
 	$(BIN)/python -m tests.proofs.cross_modal .cache/cross_modal.jsonl
 
 # torch comes first and exactly: a looser request takes another build

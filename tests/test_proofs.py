@@ -266,3 +266,20 @@ def test_bounded_ratios_differ_only_where_a_batch_moves_the_policy_far():
             assert high[regime][name]["end"] < 0.7 * plain["end"]
         for name in ("CISPO", "DPPO", "SAPO"):
             assert high[regime][name]["end"] > 0.8 * plain["end"]
+
+
+def test_everyones_reward_model_is_at_chance_where_tastes_conflict_and_personal_ones_are_not():
+    """Three seeds: with 95 % intervals over people, on pairs that the two tastes alone tell apart."""
+    figures = json.loads((PROOF.parent / "personal.json").read_text())
+    seeds = [part for name, part in figures.items() if name.startswith("seed")]
+    assert len(seeds) == 3
+    personal_bounds = []
+    for seed in seeds:
+        disputed = seed["shrinkage"]["1.0"]["disputed"]["mean"]
+        low, high = disputed["pooled"]["interval"]
+        assert low < 0.5 < high
+        personal_bounds.append(disputed["personal"]["interval"][0])
+        for worth in seed["policies"].values():  # of answers, to the person
+            assert worth["own"] > worth["of all"]
+    assert min(personal_bounds) > 0.5
+    assert sorted(personal_bounds)[1] > 0.7  # in one seed of three little was learned

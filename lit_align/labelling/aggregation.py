@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lit_align.data.annotators import is_same
 from lit_align.errors import ConfigError
 from lit_align.labelling.social_choice import EPSILON, RANKINGS, Contests, Ranker
 from lit_align.labelling.votes import (
@@ -325,7 +326,11 @@ def _add_binary_labels(group: Group, items: list[ItemVotes]) -> Group:
 
 
 def aggregate_by_content(
-    store: str | Path, method: str, min_gold_accuracy: float, ranking: str = "borda"
+    store: str | Path,
+    method: str,
+    min_gold_accuracy: float,
+    ranking: str = "borda",
+    annotator: str | None = None,
 ) -> dict[ContentKey, ContentVotes]:
     """Labels of every group of the store by its content, with what they rest on.
 
@@ -334,11 +339,15 @@ def aggregate_by_content(
         method: one of `AGGREGATORS`.
         min_gold_accuracy: annotators below it are dropped.
         ranking: one of `RANKINGS`.
+        annotator: whose votes alone count; None counts those of all.
 
     Raises:
         DataError: if the file is no store.
     """
     data, keys = merge_equal_groups(read_votes(store))
+    if annotator is not None:
+        history = [vote for vote in data.history if is_same(vote.annotator, annotator)]
+        data = data._replace(history=history)
     reliable = drop_unreliable(data, min_gold_accuracy)
     groups_by_key = defaultdict(list)
     for number, group in labelled_groups(reliable, method, ranking):

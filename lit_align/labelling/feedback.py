@@ -39,6 +39,7 @@ class Human(Feedback):
             count; annotators who saw none are trusted.
         ranking: how comparisons of all of a group's responses become one ranking: by how many others a response is
             expected to beat, by how many it beats more often than not, or by the order that agrees with most of them.
+        annotator: whose votes alone count, for a policy of that person; null counts those of all.
 
     Raises:
         ConfigError: if min_gold_accuracy is not between 0 and 1.
@@ -48,6 +49,7 @@ class Human(Feedback):
     aggregation: Literal["majority", "share", "dawid_skene"] = "share"
     min_gold_accuracy: float = 0.0
     ranking: Literal["borda", "copeland", "kemeny", "bradley_terry"] = "borda"
+    annotator: str | None = None
 
     def __post_init__(self) -> None:
         check_fraction(
@@ -61,9 +63,8 @@ class Human(Feedback):
             if file.exists():
                 status = file.stat()
                 versions.append((status.st_mtime_ns, status.st_size))
-        votes_by_content = _read_cached(
-            self.store, self.aggregation, self.min_gold_accuracy, self.ranking, tuple(versions)
-        )
+        settings = (self.aggregation, self.min_gold_accuracy, self.ranking, self.annotator)
+        votes_by_content = _read_cached(self.store, settings, tuple(versions))
         results = []
         for group in groups:
             votes = votes_by_content.get(content_key(group))
@@ -80,10 +81,10 @@ class Human(Feedback):
 
 @lru_cache(maxsize=2)
 def _read_cached(
-    store: str, method: str, min_gold_accuracy: float, ranking: str, versions: object
+    store: str, settings: tuple[str, float, str, str | None], versions: object
 ) -> dict[ContentKey, ContentVotes]:
     """The votes of the store; read again when ``versions``, those of its files, have changed."""
-    return aggregate_by_content(store, method, min_gold_accuracy, ranking)
+    return aggregate_by_content(store, *settings)
 
 
 def _label(group: Group, votes: ContentVotes | None, label_kind: str) -> Group:

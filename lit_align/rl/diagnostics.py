@@ -197,7 +197,8 @@ class RunDiagnostics:
         for name in ("", *gold_names):
             point = seen_point(metrics, step, name)
             if point is not None:
-                self.seen.setdefault(name, []).append((*point,))
+                means = (point.step, point.seen, point.unseen)
+                self.seen.setdefault(name, []).append(means)
         points = {}
         for name, rows in self.seen.items():
             points[name] = [SeenPoint(*row) for row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -75,6 +75,11 @@ class PersonalRewardModel(RewardModel):
         super().setup(stage)
         if stage != "fit":
             return
+        if not self.datamodule.repeats_rows:
+            raise ConfigError(
+                f"{type(self.datamodule).__name__} makes its rows anew each round, labelled by nobody in particular; "
+                "set data.class_path to Comparisons, Rankings or Ratings, with rows that people labelled"
+            )
         trees = self.datamodule.trees["train"]
         self.annotators = count_annotators(trees)
         votes = self.annotators.votes
@@ -165,27 +170,29 @@ class PersonalRewardModel(RewardModel):
         """
         head = self.personal_head(member)
         shape, precision = head.shift.shape[1:], self._precision(head)
-        losses = self._losses_of_people(member)
+        losses: Iterable[Loss] = self._losses_of_people(member)
+        if self.components is not None:
+            losses = [*losses]  # with the hidden states of all rows
+        # otherwise those of one person at a time are in memory
         shifts = torch.stack([shrunk_minimum(loss, shape, precision) for loss in losses])
         if self.components is not None:
             starts = [shifts[index] for index in spread_out(shifts, self.components)]
-            solutions, memberships = shared_minima(losses, starts, precision)
+            solutions, memberships = shared_minima([*losses], starts, precision)
             shifts = torch.einsum("pk,k...->p...", memberships, solutions)
         head.shift.copy_(shifts)
 
-    def _losses_of_people(self, member: str) -> list[Loss]:
+    def _losses_of_people(self, member: str) -> Iterator[Loss]:
         """For each annotator the sum of the losses of their rows, of how far their head is from the mean head."""
-        by_person: dict[int, list[Tree]] = {}
-        for tree in self.datamodule.trees["train"]:
-            by_person.setdefault(self._index(tree), []).append(tree)
-        losses: list[Loss] = []
+        all_trees = self.datamodule.trees["train"]  # which may be on disk
+        places: dict[int, list[int]] = {}
+        for place, tree in enumerate(all_trees):
+            places.setdefault(self._index(tree), []).append(place)
         for index in range(len(self.annotators.keys)):
-            trees = by_person[index]
+            trees = [all_trees[place] for place in places[index]]
             budget = max(self.datamodule.token_budget, *(tree.tokens for tree in trees))
             batches = pack(trees, budget, dense=not self.block_sparse)
             read = [self._read_batch(member, batch) for batch in batches]
-            losses.append(partial(self._shifted_loss, self.personal_head(member), read))
-        return losses
+            yield partial(self._shifted_loss, self.personal_head(member), read)
 
     def _read_batch(self, member: str, batch: Batch) -> tuple[Batch, Tensor]:
         """A batch of a person's rows, and the hidden states of its responses, with a 1 after them."""

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from lit_align.__main__ import main as command
 from lit_align.cli.main import main
 from lit_align.data.annotators import annotator_key
+from lit_align.labelling.feedback import Human
 from lit_align.labelling.store import Store
 from lit_align.labelling.votes import read_votes
 from lit_align.models.personal_head import load_shifts
@@ -133,3 +134,17 @@ def test_runs_lose_the_head_and_a_new_fit_is_as_if_there_had_been_no_votes(tiny,
 def train(tiny, labels, run):
     arguments = personal_arguments(tiny, labels, run, "--trainer.max_steps=2")
     main([word for word in arguments if "worker" not in word])
+
+
+def test_the_votes_of_one_person_are_a_source_of_feedback(tmp_path):
+    """Ada and Bob disagree on the first pair, and Ada has no vote on the fourth."""
+    store, groups = store_of(tmp_path / "l.db", ["ada", "bob"]), make_groups(8)
+    choices = {}
+    for name in ("ada", "bob", annotator_key("ada")):
+        results = Human(store, annotator=name)(groups, "pairs")
+        choices[name] = [result.group and result.group.pairs[0] for result in results]
+    assert choices["ada"][0].better != choices["bob"][0].better
+    assert choices["ada"][0].probability == choices["bob"][0].probability == 1
+    assert choices["ada"][3] is None
+    assert choices["bob"][3] is not None
+    assert choices[annotator_key("ada")] == choices["ada"]

@@ -62,9 +62,9 @@ def ids(answer: str) -> list[int]:
 
 
 @torch.no_grad()
-def spoken(module: Preference, role: str = "policy") -> Tensor:
-    """Log-probability of every answer."""
-    prompt = [WORDS.index(word) for word in PROMPT.split()]
+def spoken(module: Preference, role: str = "policy", text: str = PROMPT) -> Tensor:
+    """Log-probability of every answer to a prompt."""
+    prompt = [WORDS.index(word) for word in text.split()]
     with module.adapters.activate(role, training=False) as model:
         first = model(input_ids=torch.tensor([prompt])).logits[0, -1].double().log_softmax(-1)
         rows = torch.tensor([[*prompt, word] for word in range(len(WORDS))])

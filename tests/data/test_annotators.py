@@ -1,0 +1,109 @@
+"""Whose labels a row has: in every layout, under any name of the column, in files and digests; and their hashes."""
+
+import json
+import os
+import stat
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from lit_align.data import annotators
+from lit_align.data.annotators import AnnotatorFilter, annotator_key, local_salt
+from lit_align.data.column_fates import ColumnSettings
+from lit_align.data.digest import tree_digest
+from lit_align.data.formats import built_in
+from lit_align.data.formats.groups import Groups, as_row
+from lit_align.data.read_groups import DataSource, load_groups
+from lit_align.data.tree_store import group_from_json, group_to_json
+from lit_align.errors import ConfigError, DataError
+from lit_align.types import Group, LabelKind, Tree
+
+LAYOUTS = {
+    "pairs": {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"},
+    "desirable": {"prompt": "2 + 2?", "completion": "4", "label": True},
+    "ranking": {"prompt": "2 + 2?", "responses": ["4", "5", "6"], "ranking": [1, 2, 3]},
+    "ratings": {"prompt": "2 + 2?", "response": "4", "helpfulness": 4},
+    "demonstrations": {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]},
+}  # fmt: skip
+
+
+def groups_of(tmp_path, rows, kind, **settings):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = ColumnSettings(**settings)
+    ledgers = []
+    source = DataSource(
+        [str(file)], LabelKind(kind), None, built_in(), on_ledger=ledgers.append, columns=columns
+    )
+    return load_groups(source), ledgers[0]
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_every_layout_carries_it_under_any_name(kind, tmp_path):
+    for column, names in (("annotator", {}), ("worker", {"annotator": "worker"})):
+        rows = [{**LAYOUTS[kind], column: name} for name in ("ada", 7, None)]
+        groups, ledger = groups_of(tmp_path, rows, kind, names=names)
+        assert [group.annotator for group in groups] == ["ada", "7", ""]
+        assert column not in ledger.unread
+
+
+def test_a_column_of_several_people_is_nobodys_and_said_to_be_unread(tmp_path):
+    rows = [{**LAYOUTS["pairs"], "annotator": ["ada", "bob"]}]
+    groups, ledger = groups_of(tmp_path, rows, "pairs")
+    assert groups[0].annotator == ""
+    assert ledger.unread["annotator"] == 1
+
+
+def test_rows_of_others_are_set_aside_by_name_or_by_hash(tmp_path):
+    rows = [
+        {**LAYOUTS["pairs"], "annotator": name} for name in ("ada", "bob", annotator_key("ada"))
+    ]
+    for only in ("ada", annotator_key("ada")):
+        groups, _ = groups_of(tmp_path, rows, "pairs", annotators=AnnotatorFilter(only=only))
+        assert [group.annotator for group in groups] == ["ada", annotator_key("ada")]
+    groups, ledger = groups_of(
+        tmp_path, rows, "pairs", annotators=AnnotatorFilter(without=("ada",))
+    )
+    assert [group.annotator for group in groups] == ["bob"]
+    assert "of an annotator who is left out" in ledger.table()
+    assert "ada" not in ledger.table()
+    with pytest.raises(DataError):
+        groups_of(tmp_path, rows, "pairs", annotators=AnnotatorFilter(only="eve"))
+    with pytest.raises(ConfigError, match="who is among"):
+        AnnotatorFilter("ada", ("ada",))
+
+
+def test_it_survives_files_and_counts_for_the_digest():
+    group = Group("a", ["b"], annotator="ada")
+    assert group_from_json(group_to_json(group)) == group
+    assert Groups()(as_row(group)).prompt == "a"
+    assert as_row(group)["annotator"] == "ada"
+    tree = Tree([1], [[2]], [[True]], group)
+    other = tree._replace(group=group._replace(annotator="bob"))
+    nobody = tree._replace(group=group._replace(annotator=""))
+    assert len({tree_digest(one) for one in (tree, other, nobody)}) == 3
+
+
+@given(some.text(min_size=1), some.text(min_size=1))
+def test_hashes_differ_where_names_do_and_stand_for_themselves(first, second):
+    keys = [annotator_key(name, "salt") for name in (first, second)]
+    assert (keys[0] == keys[1]) == (first == second)
+    assert [annotator_key(key, "other") for key in keys] == keys
+
+
+def test_the_salt_is_drawn_once_and_for_this_user_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(annotators, "SALT_FILE", tmp_path / "config/salt")
+    salt = local_salt({})
+    assert len(salt) == 64
+    assert local_salt({}) == salt
+    assert stat.S_IMODE(os.stat(tmp_path / "config/salt").st_mode) == 0o600
+    assert [path.name for path in (tmp_path / "config").iterdir()] == ["salt"]
+    assert local_salt({"LIT_ALIGN_SALT": "shared"}) == "shared"
+
+
+def test_a_place_that_holds_no_salt_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(annotators, "SALT_FILE", tmp_path / "file/salt")
+    with pytest.raises(ConfigError, match="LIT_ALIGN_SALT"):
+        local_salt({})
