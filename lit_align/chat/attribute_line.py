@@ -32,11 +32,11 @@ class Steering(NamedTuple):
         record = provenance.get(RECORD)
         return None if record is None else cls(**record)
 
-    def line(self, asked: Mapping[str, int]) -> str:
+    def line(self, requested: Mapping[str, int]) -> str:
         """The line that asks for these values; an attribute that is not asked for has its median.
 
         Args:
-            asked: values by attribute.
+            requested: values by attribute.
 
         Raises:
             ConfigError: if an attribute is not known, or a value beyond those of training.
@@ -45,7 +45,7 @@ class Steering(NamedTuple):
             >>> Steering(TEMPLATE, {"helpfulness": [0, 3, 4], "verbosity": [0, 2, 4]}).line({"verbosity": 1})
             'Attributes of the answer: helpfulness 3, verbosity 1'
         """
-        for name, value in asked.items():
+        for name, value in requested.items():
             if name not in self.values:
                 known = ", ".join(self.values)
                 raise ConfigError(
@@ -58,7 +58,7 @@ class Steering(NamedTuple):
                 )
         chosen = {}
         for name, (_, median, _) in self.values.items():
-            chosen[name] = asked.get(name, median)
+            chosen[name] = requested.get(name, median)
         return write_line(chosen, self.template)
 
 

@@ -300,17 +300,17 @@ def _warn_of_templates(folders: dict[str, Path]) -> None:
         )
 
 
-def attribute_lines(folders: Mapping[str, Path], asked: str | None) -> dict[str, str]:
+def attribute_lines(folders: Mapping[str, Path], requested: str | None) -> dict[str, str]:
     """The line that asks each adapter for attributes of its answers; those that were trained without get none.
 
     Args:
         folders: of the adapters, by name.
-        asked: values, as in verbosity=1,helpfulness=4; None for the medians of training.
+        requested: values, as in verbosity=1,helpfulness=4; None for the medians of training.
 
     Raises:
         ConfigError: if no adapter was trained with attributes, or one not with these values.
     """
-    values = {} if asked is None else parse_values(asked)
+    values = {} if requested is None else parse_values(requested)
     lines = {}
     for name, folder in folders.items():
         steering = Steering.of_provenance(read_provenance(folder))

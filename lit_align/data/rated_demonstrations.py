@@ -33,7 +33,7 @@ class RatedDemonstrations(TextDataModule):
         train: rows with one rated response each, such as HelpSteer's.
         attributes: rated attributes that the line names, in this order; a response without a rating of one has none of
             it in its line. Ratings are rounded to whole numbers.
-        asked: values to ask for in place of the row's, for ``predict``; rows then need no ratings.
+        requested: values to ask for in place of the row's, for ``predict``; rows then need no ratings.
         settings: settings of all data modules.
     """
 
@@ -43,30 +43,30 @@ class RatedDemonstrations(TextDataModule):
         self,
         train: str | list[str],
         attributes: list[str],
-        asked: dict[str, int] | None = None,
+        requested: dict[str, int] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(train, **settings)
-        self.attributes, self.asked = tuple(attributes), asked
+        self.attributes, self.requested = tuple(attributes), requested
         if not attributes:
             raise ConfigError("attributes must name at least one attribute of the data, got none")
-        for name in asked or {}:
+        for name in requested or {}:
             if name not in attributes:
                 raise ConfigError(
-                    f"asked has {name!r}, which is not one of attributes: {', '.join(attributes)}"
+                    f"requested has {name!r}, which is not one of attributes: {', '.join(attributes)}"
                 )
 
     def setup(self, stage: str) -> None:
         """Refuse to train on values that the responses do not have."""
-        if stage == "fit" and self.asked is not None:
+        if stage == "fit" and self.requested is not None:
             raise ConfigError(
-                "asked is set, and training asks for each row's own ratings; remove it"
+                "requested is set, and training asks for each row's own ratings; remove it"
             )
         super().setup(stage)
 
     def label_kind_for(self, split: str) -> LabelKind:
         """Ratings, which become a part of the prompt; prompts alone where other values are asked for."""
-        return LabelKind.RATINGS if self.asked is None else LabelKind.PROMPTS
+        return LabelKind.RATINGS if self.requested is None else LabelKind.PROMPTS
 
     def rated_attributes(self, module: TextModule) -> Sequence[str]:
         """Those that the line names."""
@@ -75,7 +75,7 @@ class RatedDemonstrations(TextDataModule):
     def chat_tokenizer(self, module: TextModule, allow_empty: bool) -> ChatTokenizer:
         """What writes the line and tokenises."""
         plain = super().chat_tokenizer(module, allow_empty)
-        return SteeredTokenizer(plain, self.attributes, self.asked)
+        return SteeredTokenizer(plain, self.attributes, self.requested)
 
     def provenance(self) -> dict[str, Any]:
         """The line and the values that were seen."""
@@ -93,18 +93,18 @@ class SteeredTokenizer(ChatTokenizer):
     Args:
         plain: settings of the tokenizer.
         attributes: that are written.
-        asked: values to write in place of the ratings.
+        requested: values to write in place of the ratings.
     """
 
     def __init__(
-        self, plain: ChatTokenizer, attributes: Sequence[str], asked: Mapping[str, int] | None
+        self, plain: ChatTokenizer, attributes: Sequence[str], requested: Mapping[str, int] | None
     ) -> None:
         super().__init__(plain.tokenizer, **plain.settings())
-        self.attributes, self.asked = tuple(attributes), asked
+        self.attributes, self.requested = tuple(attributes), requested
 
     def settings(self) -> dict[str, Any]:
         """With what is written."""
-        own = {"attributes": self.attributes, "asked": self.asked, "line": TEMPLATE}
+        own = {"attributes": self.attributes, "requested": self.requested, "line": TEMPLATE}
         return {**super().settings(), **own}
 
     def encode(self, group: Group) -> Encoded:
@@ -117,7 +117,7 @@ class SteeredTokenizer(ChatTokenizer):
             raise SetAside(
                 "several rated responses; write a row for each, so that each has its own prompt"
             )
-        values = _values(group, self.attributes) if self.asked is None else self.asked
+        values = _values(group, self.attributes) if self.requested is None else self.requested
         line = write_line(values)
         return super().encode(group._replace(prompt=add_line(group.prompt, line)))
 

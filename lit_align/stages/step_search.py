@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import torch
+
 from lit_align.checks import check_at_least
 from lit_align.errors import ConfigError
 from lit_align.rewards import Reward
@@ -108,20 +110,20 @@ class StepSearch:
             groups: prompts with their ids.
             places: of the prompts in the data; seeds depend on them alone.
         """
-        kept = [[Answer("", False, ())] for _ in groups]
+        beams = [[Answer("", False, ())] for _ in groups]
         number = 0
-        while any(self._open(responder, kept)):
+        while any(self._open(responder, beams)):
             share = n if number == 0 else n // self.width
-            candidates = self._continue(responder, share, number, groups, kept, places)
-            kept = self._best(reward, groups, candidates)
+            candidates = self._continue(responder, share, number, groups, beams, places)
+            beams = self._best(reward, groups, candidates)
             number += 1
-        return kept
+        return beams
 
     def _open(
-        self, responder: Answering, kept: Sequence[Sequence[Answer]]
+        self, responder: Answering, beams: Sequence[Sequence[Answer]]
     ) -> Iterator[tuple[int, int]]:
         """Prompt and place of the answers that go on."""
-        for prompt, row in enumerate(kept):
+        for prompt, row in enumerate(beams):
             for place, answer in enumerate(row):
                 if not answer.ended and len(answer.ids or ()) < responder.max_new_tokens:
                     yield prompt, place
@@ -132,12 +134,12 @@ class StepSearch:
         share: int,
         number: int,
         groups: Sequence[Group],
-        kept: Sequence[Sequence[Answer]],
+        beams: Sequence[Sequence[Answer]],
         places: Sequence[int],
     ) -> list[list[Answer]]:
         """For each prompt the answers that are complete, and the others with next steps; each only once."""
-        going_on = list(self._open(responder, kept))
-        begun = [[*groups[i].prompt_ids, *(kept[i][k].ids or ())] for i, k in going_on]
+        going_on = list(self._open(responder, beams))
+        begun = [[*groups[i].prompt_ids, *(beams[i][k].ids or ())] for i, k in going_on]
         sampled = responder.sample(
             begun,
             num_generations=share,
@@ -146,12 +148,12 @@ class StepSearch:
             seed=step_seed(responder.seed, number),
         )
         candidates: list[dict[tuple[int, ...], Answer]] = []
-        for prompt, row in enumerate(kept):
+        for prompt, row in enumerate(beams):
             complete = [row[k] for k in range(len(row)) if (prompt, k) not in going_on]
             candidates.append({tuple(answer.ids or ()): answer for answer in complete})
         for (prompt, place), steps in zip(going_on, sampled, strict=True):
             for step in steps:
-                longer = self._add(responder, kept[prompt][place], step)
+                longer = self._add(responder, beams[prompt][place], step)
                 candidates[prompt].setdefault(tuple(longer.ids or ()), longer)
         return [list(row.values()) for row in candidates]
 
@@ -177,19 +179,17 @@ class StepSearch:
         self, reward: Reward, groups: Sequence[Group], candidates: Sequence[Sequence[Answer]]
     ) -> list[list[Answer]]:
         """The best of each prompt's answers, the first of equal ones first."""
-        asked = []
+        candidate_groups = []
         for group, row in zip(groups, candidates, strict=True):
             responses = [as_response(group, answer.text) for answer in row]
             ids = tuple(answer.ids for answer in row)
-            asked.append(group._replace(responses=responses, response_ids=ids))
-        given = checked_scores(reward, asked, may_abstain=True)
-        totals = given.total.cpu()
-        if given.scored is not None:
-            totals = totals.where(given.scored.cpu(), -math.inf)
-        best = []
-        remaining = totals.tolist()
-        for row in candidates:
-            scores, remaining = remaining[: len(row)], remaining[len(row) :]
-            order = sorted(range(len(row)), key=lambda k, scores=scores: -scores[k])  # type: ignore[misc]
-            best.append([row[k] for k in order[: self.width]])
+            candidate_groups.append(group._replace(responses=responses, response_ids=ids))
+        scores = checked_scores(reward, candidate_groups, may_abstain=True)
+        totals = scores.total.cpu()
+        if scores.scored is not None:
+            totals = totals.where(scores.scored.cpu(), -math.inf)
+        best, sizes = [], [len(row) for row in candidates]
+        for row, values in zip(candidates, torch.split(totals, sizes), strict=True):
+            order = values.sort(descending=True, stable=True).indices[: self.width]
+            best.append([row[k] for k in order.tolist()])
         return best

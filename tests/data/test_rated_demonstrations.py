@@ -27,9 +27,9 @@ ROWS = [
 ]  # fmt: skip
 
 
-def encode(group, asked=None, **changes):
+def encode(group, requested=None, **changes):
     plain = ChatTokenizer(make.tokenizer(), max_length=999, **changes)
-    return SteeredTokenizer(plain, ATTRIBUTES, asked).encode(group).tree
+    return SteeredTokenizer(plain, ATTRIBUTES, requested).encode(group).tree
 
 
 def prompt_text(tree):
@@ -69,9 +69,9 @@ def test_settings_that_cannot_be_meant_are_refused():
     with pytest.raises(ConfigError, match="at least one attribute"):
         RatedDemonstrations("rows.jsonl", [])
     with pytest.raises(ConfigError, match="'tone', which is not one of attributes"):
-        RatedDemonstrations("rows.jsonl", ["verbosity"], asked={"tone": 1})
+        RatedDemonstrations("rows.jsonl", ["verbosity"], requested={"tone": 1})
     with pytest.raises(ConfigError, match="own ratings"):
-        RatedDemonstrations("rows.jsonl", ["verbosity"], asked={"verbosity": 1}).setup("fit")
+        RatedDemonstrations("rows.jsonl", ["verbosity"], requested={"verbosity": 1}).setup("fit")
     steering = Steering(TEMPLATE, {"verbosity": [1, 2, 3]})
     with pytest.raises(ConfigError, match="'tone'; it knows verbosity"):
         steering.line({"tone": 1})
@@ -126,7 +126,7 @@ def test_other_values_are_asked_for_where_answers_are_written(run, tiny):
     unrated.write_text('{"prompt": "What is 3?", "completion": "It is."}\n')
     trained = folder_of(run / "run")
     main(["predict", f"--config={trained}/config.yaml", f"--run={run}/said", f"--data.validation={unrated}",
-          '--data.asked={"verbosity": 0}', "--model.max_new_tokens=4",
+          '--data.requested={"verbosity": 0}', "--model.max_new_tokens=4",
           f"--ckpt_path={trained}/checkpoints/last.ckpt"])  # fmt: skip
     (line,) = (folder_of(run / "said") / "answers.jsonl").read_text().splitlines()
     assert "verbosity 0" in json.dumps(json.loads(line)["prompt"])

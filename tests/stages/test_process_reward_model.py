@@ -1,5 +1,6 @@
 """Process reward models: where a step is scored, what is learned from it, and what the reward says of it."""
 
+import csv
 import json
 
 import pytest
@@ -25,7 +26,7 @@ from lit_align.stages.process_reward_model import ProcessRewardModel
 from lit_align.stages.reward_model import RewardModel
 from lit_align.types import Group, LabelKind, SolutionStep, Tree
 from tests import tiny as make
-from tests.stages.runs import arguments, folder_of, trace
+from tests.stages.runs import arguments, folder_of
 from tests.stages.test_exact import gradient, stage, step
 
 ROWS = []
@@ -270,9 +271,9 @@ def test_rl_learns_from_the_steps_of_what_it_samples(run, tiny):
         "--model.reward.credit=steps",
         "--model.advantage=GAE",
         "--model.num_generations=2",
-        "--model.lora.dropout=0",
     ]
-    main(usual)
-    logged = trace(run / "rl")[0]
+    main([*usual, "--model.lora.dropout=0"])
+    with (folder_of(run / "rl") / "metrics.csv").open() as file:
+        logged = next(csv.DictReader(file))
     assert float(logged["rewards/num_steps"]) >= 1
     assert 0 < float(logged["objective/scores"]) < 1
