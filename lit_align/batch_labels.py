@@ -25,6 +25,34 @@ class Sides(NamedTuple):
     rejected: Tensor
 
 
+class Pair(NamedTuple):
+    """One comparison between two responses of a group.
+
+    Args:
+        better: index of the response that was preferred.
+        worse: index of the other one.
+        probability: that ``better`` is the better one, in (0, 1]; 0.5 is a coin toss.
+        margin: by how much it is better, in the annotator's units.
+    """
+
+    better: int
+    worse: int
+    probability: float = 1.0
+    margin: float = 0.0
+
+
+class SolutionStep(NamedTuple):
+    """One step of a response.
+
+    Args:
+        text: of the step, without what separates it from the next.
+        label: probability that the step is right, 1 or 0 for most; None if it is not learned from.
+    """
+
+    text: str
+    label: float | None = None
+
+
 class PairLabels(NamedTuple):
     """The comparisons of a batch; tensors are ``[pairs]``.
 

@@ -23,7 +23,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from lit_align.batch_labels import Pair as Pair
 from lit_align.batch_labels import PairLabels, RankLabels, UnpairedLabels
+from lit_align.batch_labels import SolutionStep as SolutionStep
 
 Message = dict[str, Any]
 """One turn of a conversation: ``{"role": "user", "content": "..."}``, with what else a chat template reads."""
@@ -51,34 +53,6 @@ class LabelKind(StrEnum):
     """Prompts only: the policy samples the responses."""
     RESPONSES = "responses"
     """Responses with any labels or none; a feedback source labels them."""
-
-
-class Pair(NamedTuple):
-    """One comparison between two responses of a group.
-
-    Args:
-        better: index of the response that was preferred.
-        worse: index of the other one.
-        probability: that ``better`` is the better one, in (0, 1]; 0.5 is a coin toss.
-        margin: by how much it is better, in the annotator's units.
-    """
-
-    better: int
-    worse: int
-    probability: float = 1.0
-    margin: float = 0.0
-
-
-class SolutionStep(NamedTuple):
-    """One step of a response.
-
-    Args:
-        text: of the step, without what separates it from the next.
-        label: probability that the step is right, 1 or 0 for most; None if it is not learned from.
-    """
-
-    text: str
-    label: float | None = None
 
 
 class Group(NamedTuple):

@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_models(parser)
+    _add_people(parser)
     parser.add_argument("--system", metavar="TEXT", default="", help="system prompt")
     parser.add_argument(
         "--attributes",
@@ -162,6 +163,10 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         type=json.loads,
         help="arguments of the template, such as '{\"enable_thinking\": false}'; if not given, the run's or adapter's",
     )
+
+
+def _add_people(parser: argparse.ArgumentParser) -> None:
+    """Add the options that let several answer side by side."""
     parser.add_argument(
         "--as",
         dest="people",

@@ -68,7 +68,7 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
     lines = lines_of(report, tasks)
     figures: dict[str, Any] = {
         "runs": {model.name: model.run for model in models},
-        "tasks": {asked.name: repr(asked.task) for asked in tasks},
+        "tasks": {question_set.name: repr(question_set.task) for question_set in tasks},
         "notes": notes,
         "figures": suite_json(report),
     }

@@ -44,12 +44,12 @@ class Line(NamedTuple):
 def lines_of(report: Report, tasks: Sequence[Asked]) -> list[Line]:
     """The table's rows."""
     lines = []
-    for asked in tasks:
-        for number, (figure, cells) in enumerate(report[asked.name].items()):
+    for question_set in tasks:
+        for number, (figure, cells) in enumerate(report[question_set.name].items()):
             direction = ARROWS[next(iter(cells.values())).higher_is_better]
             lines.append(
                 Line(
-                    "" if number else asked.name,
+                    "" if number else question_set.name,
                     f"{figure}{direction}",
                     [format_estimate(cell.estimate) for cell in cells.values()],
                     [format_difference(cell.difference) for cell in cells.values()],

@@ -75,7 +75,7 @@ def read_tasks(tasks: Sequence[Task], part_size: int) -> list[Asked]:
         DataError: naming a row that cannot be read.
         ConfigError: if a task cannot be run here.
     """
-    asked = []
+    question_set = []
     kinds = [type(task).__name__ for task in tasks]
     for number, task in enumerate(tasks):
         task.check()
@@ -86,24 +86,28 @@ def read_tasks(tasks: Sequence[Task], part_size: int) -> list[Asked]:
         answer_key = content_key(settings_content(task, (JudgeModel, Reward)), rows, size)
         grading = code_content(task.grades_depend_on)
         grade_key = content_key(settings_content(task), grading)
-        asked.append(Asked(task, name, rows, size, answer_key, grade_key))
-    return asked
+        question_set.append(Asked(task, name, rows, size, answer_key, grade_key))
+    return question_set
 
 
-def collect_answers(models: Sequence[EvaluatedModel], asked: Asked) -> dict[str, list[Any]]:
+def collect_answers(models: Sequence[EvaluatedModel], question_set: Asked) -> dict[str, list[Any]]:
     """What each model says to each row, by the models' names."""
     answers = {}
     for model in models:
-        parts = Parts(_answer_key(model, asked))
-        _respond(model, asked, parts)
+        parts = Parts(_answer_key(model, question_set))
+        _respond(model, question_set, parts)
         model.release()
-        answers[model.name] = [each for start in asked.starts for each in parts.get(start) or []]
+        answers[model.name] = [
+            each for start in question_set.starts for each in parts.get(start) or []
+        ]
     return answers
 
 
-def _answer_key(model: EvaluatedModel, asked: Asked) -> str:
+def _answer_key(model: EvaluatedModel, question_set: Asked) -> str:
     sampler = settings_content(model.sampler or default_sampler())
-    return content_key(asked.answer_key, model.fingerprint(), sampler, code_content(ANSWER_CODE))
+    return content_key(
+        question_set.answer_key, model.fingerprint(), sampler, code_content(ANSWER_CODE)
+    )
 
 
 def collect_items(
@@ -112,29 +116,31 @@ def collect_items(
     """The items of each task and model, by their names: first all models are asked, then what they said is graded."""
     answer_keys = {}
     for model in models:
-        for asked in tasks:
-            key = _answer_key(model, asked)
-            answer_keys[asked.name, model.name] = key
-            _respond(model, asked, Parts(key))
+        for question_set in tasks:
+            key = _answer_key(model, question_set)
+            answer_keys[question_set.name, model.name] = key
+            _respond(model, question_set, Parts(key))
         model.release()
     items = {}
-    for asked in tasks:
+    for question_set in tasks:
         for model in models:
-            key = answer_keys[asked.name, model.name]
-            graded = Parts(content_key(key, asked.grade_key))
-            items[asked.name, model.name] = _grade(model, asked, Parts(key), graded)
+            key = answer_keys[question_set.name, model.name]
+            graded = Parts(content_key(key, question_set.grade_key))
+            items[question_set.name, model.name] = _grade(model, question_set, Parts(key), graded)
     return items
 
 
-def _respond(model: EvaluatedModel, asked: Asked, parts: Parts) -> None:
-    missing = [start for start in asked.starts if parts.get(start) is None]
+def _respond(model: EvaluatedModel, question_set: Asked, parts: Parts) -> None:
+    missing = [start for start in question_set.starts if parts.get(start) is None]
     if not missing:
         return
-    with _progress(f"{asked.name}: answers of {model.name}", asked, missing) as progress:
+    with _progress(
+        f"{question_set.name}: answers of {model.name}", question_set, missing
+    ) as progress:
         for start in missing:
-            rows = asked.rows[start : start + asked.part_size]
+            rows = question_set.rows[start : start + question_set.part_size]
             places = range(start, start + len(rows))
-            responses = asked.task.respond(model, rows, places)
+            responses = question_set.task.respond(model, rows, places)
             if len(responses) != len(rows):
                 raise PluginError(
                     f"{type(asked.task).__name__}.respond gave {len(responses)} responses to {len(rows)} rows; it "
@@ -144,27 +150,31 @@ def _respond(model: EvaluatedModel, asked: Asked, parts: Parts) -> None:
             progress.add(len(rows))
 
 
-def _grade(model: EvaluatedModel, asked: Asked, responses: Parts, graded: Parts) -> list[Item]:
-    kept = {start: graded.get(start) for start in asked.starts}
+def _grade(
+    model: EvaluatedModel, question_set: Asked, responses: Parts, graded: Parts
+) -> list[Item]:
+    kept = {start: graded.get(start) for start in question_set.starts}
     items = {start: [Item(*item) for item in part or []] for start, part in kept.items()}
-    missing = [start for start in asked.starts if kept[start] is None]
+    missing = [start for start in question_set.starts if kept[start] is None]
     if missing:
-        with _progress(f"{asked.name}: grades of {model.name}", asked, missing) as progress:
+        with _progress(
+            f"{question_set.name}: grades of {model.name}", question_set, missing
+        ) as progress:
             for start in missing:
-                rows = asked.rows[start : start + asked.part_size]
-                items[start] = asked.task.grade(rows, responses.get(start) or [])
+                rows = question_set.rows[start : start + question_set.part_size]
+                items[start] = question_set.task.grade(rows, responses.get(start) or [])
                 if not any(item.unread for item in items[start]):
                     graded.put(
                         start, items[start]
                     )  # an unread verdict is asked for again the next time
                 progress.add(len(rows))
-    return [item for start in asked.starts for item in items[start]]
+    return [item for start in question_set.starts for item in items[start]]
 
 
-def _progress(label: str, asked: Asked, missing: Sequence[int]) -> CountedProgress:
-    progress = CountedProgress(label, len(asked.rows))
-    progress.done = len(asked.rows) - sum(
-        len(asked.rows[start : start + asked.part_size]) for start in missing
+def _progress(label: str, question_set: Asked, missing: Sequence[int]) -> CountedProgress:
+    progress = CountedProgress(label, len(question_set.rows))
+    progress.done = len(question_set.rows) - sum(
+        len(question_set.rows[start : start + question_set.part_size]) for start in missing
     )
     return progress
 
@@ -180,37 +190,37 @@ def figures_of(
         items: from `collect_items`.
     """
     report: dict[str, dict[str, dict[str, Cell]]] = {}
-    for asked in tasks:
-        by_model = {name: items[asked.name, name] for name in names}
+    for question_set in tasks:
+        by_model = {name: items[question_set.name, name] for name in names}
         figures: list[str] = []
         for item in by_model[names[0]]:
             figures += [name for name in (*item.sums, *item.resampled) if name not in figures]
-        report[asked.name] = {}
+        report[question_set.name] = {}
         for figure in figures:
-            report[asked.name][figure] = _cells(asked, figure, by_model)
+            report[question_set.name][figure] = _cells(question_set, figure, by_model)
     return report
 
 
-def _cells(asked: Asked, figure: str, by_model: dict[str, list[Item]]) -> dict[str, Cell]:
+def _cells(question_set: Asked, figure: str, by_model: dict[str, list[Item]]) -> dict[str, Cell]:
     first: Resampled | None = None
     cells = {}
     for name, items in by_model.items():
-        resampled = _resampled(asked, figure, items)
+        resampled = _resampled(question_set, figure, items)
         difference = None if first is None else estimate_difference(first, resampled)
-        direction = _higher_is_better(asked.task, figure, items)
+        direction = _higher_is_better(question_set.task, figure, items)
         cells[name] = Cell(estimate(resampled), resampled.num_prompts, difference, direction)
         first = resampled if first is None else first
     return cells
 
 
-def _resampled(asked: Asked, figure: str, items: Sequence[Item]) -> Resampled:
+def _resampled(question_set: Asked, figure: str, items: Sequence[Item]) -> Resampled:
     for item in items:
         if figure in item.resampled:
             count, values = item.resampled[figure]
             return Resampled(np.array(values, dtype=np.float64), count, is_share=False)
     sums = [item.sums.get(figure, (0.0, 0.0)) for item in items]
     prompts = np.unique([item.prompt for item in items], return_inverse=True)[1]
-    return resample_ratio([(a, b) for a, b in sums], prompts, asked.name)
+    return resample_ratio([(a, b) for a, b in sums], prompts, question_set.name)
 
 
 def _higher_is_better(task: Task, figure: str, items: Sequence[Item]) -> bool | None:

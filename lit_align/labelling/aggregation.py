@@ -316,9 +316,7 @@ def _flag_shares(votes: list[Vote]) -> dict[str, float]:
 def _add_binary_labels(group: Group, items: list[ItemVotes]) -> Group:
     responses, desirable = [], []
     for item in sorted(items):
-        probability = 0.5
-        if item.distribution:
-            probability = item.distribution.get(1, 0.0)
+        probability = item.distribution.get(1, 0.0) if item.distribution else 0.5
         if abs(probability - 0.5) > EPSILON:
             responses.append(group.responses[item.first])
             desirable.append(probability > 0.5)
