@@ -41,6 +41,7 @@ proofs: .venv/dev  ## long experiments behind the measured claims
 	$(BIN)/python -m tests.proofs.on_policy
 	$(BIN)/python -m tests.proofs.samplers
 	$(BIN)/python -m tests.proofs.off_policy
+	$(BIN)/python -m tests.proofs.distillation
 	$(BIN)/python -m tests.proofs.throughput
 	$(BIN)/python -m tests.benchmarks.rl_vs_trl
 	$(BIN)/python -m tests.benchmarks.sampling

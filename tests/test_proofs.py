@@ -283,3 +283,26 @@ def test_everyones_reward_model_is_at_chance_where_tastes_conflict_and_personal_
             assert worth["own"] > worth["of all"]
     assert min(personal_bounds) > 0.5
     assert sorted(personal_bounds)[1] > 0.7  # in one seed of three little was learned
+
+
+def test_a_model_that_teaches_itself_forgets_less_than_sft():
+    """Both answer held-out questions right; the endings, and the answers to other questions, stay nearer the base."""
+    found = json.loads((PROOF.parent / "distillation.json").read_text())["itself"]
+    itself, sft = found["after"]["itself"], found["after"]["SFT"]
+    assert min(itself["right"][0], sft["right"][0]) > 0.9 > 3 * found["before"]["right"]
+    assert itself["ending_kl"][0] < 0.01 < 1 < sft["ending_kl"][0]
+    ends = {name: [run[-1]["other_kl"] for run in runs] for name, runs in found["curves"].items()}
+    assert max(ends["itself"]) < 0.7 * min(ends["SFT"])
+
+
+def test_a_student_nears_its_teacher_with_fewer_samples_than_by_reward():
+    found = json.loads((PROOF.parent / "distillation.json").read_text())["smaller"]
+    needed = found["needed"]
+    assert sum(needed["whole distributions"]) < sum(needed["sampled tokens"])
+    assert max(needed["sampled tokens"]) < min(needed["reward"])
+    goal = 0.9 * found["teacher"]
+    first = {
+        how: [next(k for k, (reward, _) in enumerate(run) if reward >= goal) for run in runs]
+        for how, runs in found["curves"].items()
+    }
+    assert max(first["whole distributions"]) < min(first["reward"])

@@ -88,9 +88,9 @@ def reinforce(tiny, folder):
 
 
 def refilled(tiny, folder):
-    """Few responses have a letter, so that groups without a difference are refilled, and what stays equal dropped."""
+    """Of two responses often both or none have a letter: such groups are refilled, and what stays is dropped."""
     return stage(
-        tiny, Pattern("q|z"), GRPO(), num_generations=2, equal_scores="refill", max_refills=2
+        tiny, Pattern("[a-z]"), GRPO(), num_generations=2, equal_scores="refill", max_refills=2
     )
 
 
