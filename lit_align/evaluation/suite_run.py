@@ -143,8 +143,8 @@ def _respond(model: EvaluatedModel, question_set: Asked, parts: Parts) -> None:
             responses = question_set.task.respond(model, rows, places)
             if len(responses) != len(rows):
                 raise PluginError(
-                    f"{type(question_set.task).__name__}.respond gave {len(responses)} responses to {len(rows)} rows; it "
-                    "gives one to each"
+                    f"{type(question_set.task).__name__}.respond gave {len(responses)} responses to {len(rows)} rows; "
+                    "it gives one to each"
                 )
             parts.put(start, responses)
             progress.add(len(rows))

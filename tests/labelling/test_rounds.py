@@ -15,15 +15,15 @@ import yaml
 
 from lit_align.cli.main import main
 from lit_align.data.formats.groups import Groups
-from lit_align.errors import ConfigError
+from lit_align.errors import ConfigError, TrainingError
 from lit_align.labelling.rounds.command import run
 from lit_align.labelling.rounds.configs import for_round, names_reward_model
-from lit_align.labelling.rounds.phases import COMMAND
+from lit_align.labelling.rounds.phases import COMMAND, Round, finish
 from lit_align.labelling.rounds.report import agreement
 from lit_align.labelling.rounds.settings import Rounds
 from lit_align.rewards.reward_model import RewardModelScore
 from tests.labelling.serving import Visitor
-from tests.stages.runs import ROOT, arguments, folder_of, write_chats
+from tests.stages.runs import ROOT, arguments, folder_of, write_chats, write_pairs
 
 PROMPTS, ROUNDS = 3, 2
 
@@ -89,6 +89,13 @@ def with_rewards(campaign, tiny, tmp_path):
     judged = config(tiny, "RewardModel", "Comparisons", objective="BradleyTerry")
     (tmp_path / "reward.yaml").write_text(yaml.safe_dump(judged))
     return {**campaign, "reward": str(tmp_path / "reward.yaml")}
+
+
+def preferring(tiny, tmp_path):
+    """A run of DPO, whose implicit reward never gives two answers the same."""
+    pairs = write_pairs(tmp_path / "pairs.jsonl", 6)
+    main([*arguments(tiny, pairs, tmp_path / "dpo", "--trainer.max_steps=1")])
+    return folder_of(tmp_path / "dpo")
 
 
 def write(settings, path):
@@ -181,9 +188,10 @@ def test_a_judge_labels_and_the_reward_model_of_the_round_rewards(
     campaign, initial, tiny, tmp_path
 ):
     """Four processes, each of which imports torch."""
+    policy_run = preferring(tiny, tmp_path)
     judge = tmp_path / "judge.yaml"
-    length = {"class_path": "Length", "init_args": {"max_words": 50}}
-    feedback = {"class_path": "FromReward", "init_args": {"reward": length}}
+    implicit = {"class_path": "Implicit", "init_args": {"run": str(policy_run)}}
+    feedback = {"class_path": "FromReward", "init_args": {"reward": implicit}}
     judge.write_text(yaml.safe_dump({"feedback": feedback}))
     settings = with_rewards(campaign, tiny, tmp_path)
     settings |= {"label": None, "judge": str(judge), "rounds": 1, "initial": str(initial)}
@@ -221,6 +229,15 @@ def test_what_cannot_go_on_is_refused_before_the_first_round(
     with pytest.raises(ConfigError, match=sentence):
         run(["-c", write(settings, tmp_path / "c.yaml")])
     assert not (tmp_path / "campaign").exists()
+
+
+def test_a_round_in_which_nothing_is_decided_says_so(campaign, tmp_path):
+    current = Round(tmp_path, 1, Rounds(**campaign))
+    current.home.mkdir()
+    for file, text in ((current.answers, "{}\n"), (current.labels, "")):
+        file.write_text(text)
+    with pytest.raises(TrainingError, match="no answer of round 1 was preferred to another"):
+        finish(current, [])
 
 
 def test_the_labelling_page_gets_its_store_from_the_round(campaign, tmp_path):

@@ -115,6 +115,11 @@ def finish(current: Round, groups: list[Group]) -> None:
             _judge(current, settings.judge)
         else:
             _ask_people(current, str(settings.label))
+    if not current.labels.read_text("utf-8").strip():
+        raise TrainingError(
+            f"no answer of round {current.number} was preferred to another, so there is nothing to learn; delete "
+            f"{current.labels} and ask for more votes, or ask another judge"
+        )
     if settings.reward:
         _train(current, "reward", settings.reward)
     _train(current, "policy", settings.policy)
