@@ -306,3 +306,19 @@ def test_a_student_nears_its_teacher_with_fewer_samples_than_by_reward():
         for how, runs in found["curves"].items()
     }
     assert max(first["whole distributions"]) < min(first["reward"])
+
+
+def test_where_a_policy_abstains_follows_what_abstaining_earns():
+    """Right earns 1, wrong -1, abstaining m: RL turns from abstaining to answering near (1 + m) / 2; SFT earns less."""
+    figures = json.loads((PROOF.parent / "abstention_law.json").read_text())
+    for run in figures["runs"]:
+        arms = run["arms"]
+        turns = {m: arms[f"RL, m = {m}"]["turns"] for m in ("-0.5", "0", "0.5")}
+        assert turns["-0.5"] < 0.25 < turns["0"] < 0.55 < 0.75 < turns["0.5"] < 0.9
+        labeller = arms["SFT, labeller's abstentions"]["abstains by how sure"]
+        assert max(labeller) - min(labeller) < 0.2  # whatever the model knows
+        for m in ("-0.5", "0.0", "0.5"):
+            supervised = [values["reward"][m] for arm, values in arms.items() if "SFT" in arm]
+            assert arms[f"RL, m = {float(m):g}"]["reward"][m] > max(supervised)
+        for middle, share in zip((0.1, 0.3, 0.5, 0.7, 0.9), run["right by how sure"], strict=True):
+            assert abs(share - middle) < 0.15  # it is about as often right as it is sure

@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> None:
     if arguments and not arguments[0].startswith("-"):
         run_store_command(arguments[0], arguments[1:])
         return
-    campaign = _parse_campaign(arguments)
+    campaign = parse_campaign(arguments)
     try:
         import uvicorn
 
@@ -82,7 +82,12 @@ def _open_store(campaign: Campaign) -> Store:
     return store
 
 
-def _parse_campaign(arguments: list[str]) -> Campaign:
+def parse_campaign(arguments: list[str]) -> Campaign:
+    """The settings of a page.
+
+    Raises:
+        ConfigError: if they are not valid.
+    """
     commands = f"Commands on its store: lit-align label {{{','.join(COMMANDS)}}} --help."
     parser = settings_parser("lit-align label", f"{__doc__.partition(': ')[2]} {commands}")
     parser.add_class_arguments(Campaign)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,13 +13,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from lit_align.cli.main import main
 from lit_align.data.formats.groups import Groups
 from lit_align.errors import ConfigError, TrainingError
+from lit_align.labelling.rounds.children import COMMAND
 from lit_align.labelling.rounds.command import run
 from lit_align.labelling.rounds.configs import for_round, names_reward_model
-from lit_align.labelling.rounds.phases import COMMAND, Round, finish
+from lit_align.labelling.rounds.phases import Round, finish, keep_last_adapter, trained
 from lit_align.labelling.rounds.report import agreement
 from lit_align.labelling.rounds.settings import Rounds
 from lit_align.rewards.reward_model import RewardModelScore
@@ -58,6 +61,7 @@ def initial(tiny, tmp_path_factory):
 @pytest.fixture
 def campaign(tiny, tmp_path):
     """Settings of a campaign in files; people compare, and the policy learns from what they say."""
+    (tmp_path / "sft/adapter").mkdir(parents=True)
     prompts = tmp_path / "prompts.jsonl"
     rows = [{"prompt": f"What do bees make of {k}?"} for k in range(PROMPTS * ROUNDS)]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -70,7 +74,7 @@ def campaign(tiny, tmp_path):
         "label": {"port": port, "votes": 1, "annotators": ["ada"]},
     }
     settings = {
-        "prompts": [str(prompts)], "prompts_per_round": PROMPTS, "rounds": ROUNDS, "initial": str(tmp_path),
+        "prompts": [str(prompts)], "prompts_per_round": PROMPTS, "rounds": ROUNDS, "initial": str(tmp_path / "sft"),
         "run": str(tmp_path / "campaign"),
     }  # fmt: skip
     for name, values in files.items():
@@ -216,7 +220,7 @@ def test_a_judge_labels_and_the_reward_model_of_the_round_rewards(
     [
         ({"judge": "judge.yaml"}, "give the one that labels, and not the other"),
         ({"label": None}, "judge is None and label is None"),
-        ({"initial": "nowhere"}, "initial is nowhere, which is no folder"),
+        ({"initial": "nowhere"}, "initial is nowhere, in which there is no adapter/"),
         ({"rounds": 3}, "3 rounds of 3 prompts need 9, and there are 6"),
         ({"reward": None}, "is rewarded by a RewardModelScore, and reward is null"),
     ],
@@ -224,7 +228,9 @@ def test_a_judge_labels_and_the_reward_model_of_the_round_rewards(
 def test_what_cannot_go_on_is_refused_before_the_first_round(
     campaign, tiny, tmp_path, change, sentence
 ):
-    (tmp_path / "judge.yaml").write_text("feedback: Length\n")
+    (tmp_path / "judge.yaml").write_text(
+        "feedback: {class_path: FromReward, init_args: {reward: {class_path: Repetition}}}\n"
+    )
     settings = {**with_rewards(campaign, tiny, tmp_path), **change}
     with pytest.raises(ConfigError, match=sentence):
         run(["-c", write(settings, tmp_path / "c.yaml")])
@@ -238,6 +244,31 @@ def test_a_round_in_which_nothing_is_decided_says_so(campaign, tmp_path):
         file.write_text(text)
     with pytest.raises(TrainingError, match="no answer of round 1 was preferred to another"):
         finish(current, [])
+
+
+def test_a_run_killed_after_its_last_step_keeps_its_adapter(initial, tmp_path):
+    """Resumed, it has nothing left to do, and writes none; what the checkpoint has is the adapter."""
+    runs = tmp_path / "policy"
+    shutil.copytree(initial, runs / "0")
+    shutil.rmtree(runs / "0/adapter")
+    (runs / "1").mkdir()  # of the fit that had nothing to do
+    assert trained(runs) is None
+    keep_last_adapter([runs / "0"])
+    assert trained(runs) == runs / "0"
+    weights = "adapter_model.safetensors"
+    kept, written = (folder / "adapter" / weights for folder in (runs / "0", initial))
+    assert kept.read_bytes() == written.read_bytes()
+    with pytest.raises(TrainingError, match="the fit wrote no adapter"):
+        keep_last_adapter([runs / "1"])
+
+
+def test_a_campaign_is_done_by_one_process_at_a_time(campaign, tmp_path):
+    file = write(campaign, tmp_path / "c.yaml")
+    folder = tmp_path / "campaign/0"
+    (folder / "round-1").mkdir(parents=True)
+    shutil.copy(file, folder / "config.yaml")
+    with FileLock(folder / ".lock"), pytest.raises(ConfigError, match="another process does"):
+        run(["--resume", str(folder)])
 
 
 def test_the_labelling_page_gets_its_store_from_the_round(campaign, tmp_path):
@@ -271,6 +302,7 @@ def test_configurations_of_campaigns_are_whole(path, monkeypatch, tmp_path):
     file = f"{path}/campaign.yaml"
     assert Path(file).read_text().startswith(f"# lit-align campaign -c {file}\n")
     settings = {**yaml.safe_load(Path(file).read_text()), "initial": str(tmp_path)}
+    (tmp_path / "adapter").mkdir()
     Rounds(**settings)
     for name, command in (("label", "label"), ("judge", "judge")):
         if settings.get(name):

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from lit_align.cli.command import parse_arguments, settings_parser
 from lit_align.cli.run_folder import create_run_folder
 from lit_align.errors import ConfigError
+from lit_align.labelling.rounds.children import ended_by_sigterm
 from lit_align.labelling.rounds.phases import Round, finish, write_whole
 from lit_align.labelling.rounds.report import report_round, write_report
 from lit_align.labelling.rounds.settings import Rounds, check_enough, read_settings
 from lit_align.labelling.task_files import load_task_groups
+from lit_align.types import Group
 
 DESCRIPTION = (
     "Rounds of answers, labels, a reward model and a policy, each from the newest of the round before (Touvron et al., "
@@ -45,7 +48,18 @@ def run(arguments: list[str]) -> list[dict[str, Any]]:
         folder = create_run_folder(Path(settings.run))
         write_whole(folder / "config.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
         (folder / "round-1").mkdir()
-    records = []
+    try:
+        with FileLock(folder / ".lock", timeout=0), ended_by_sigterm():
+            return _all_rounds(folder, settings, groups)
+    except Timeout as error:
+        raise ConfigError(
+            f"another process does the campaign in {folder}; wait for it, or end it"
+        ) from error
+
+
+def _all_rounds(folder: Path, settings: Rounds, groups: list[Group]) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = []
+    table = ""
     for number in range(1, settings.rounds + 1):
         current = Round(folder, number, settings)
         last = number * settings.prompts_per_round

@@ -6,15 +6,12 @@ hand as well.
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
@@ -22,14 +19,16 @@ from lit_align.data.formats.groups import as_row
 from lit_align.errors import ConfigError, TrainingError
 from lit_align.jsonl import to_line
 from lit_align.labelling.aggregation import labelled_groups
+from lit_align.labelling.rounds.children import run_command, running
 from lit_align.labelling.rounds.configs import for_round, read_config, reads_prompts
 from lit_align.labelling.rounds.settings import Rounds
 from lit_align.labelling.store import UNFINISHED_QUERY, Store
-from lit_align.labelling.task_files import load_task_groups
+from lit_align.labelling.task_files import answer_groups, load_task_groups
 from lit_align.labelling.votes import read_votes
+from lit_align.plugins import load_plugins
+from lit_align.rewards.base import response_text
 from lit_align.types import Group
 
-COMMAND = (sys.executable, "-m", "lit_align")
 POLL = 1.0
 """Seconds between looks at the votes."""
 
@@ -87,9 +86,9 @@ class Round(NamedTuple):
 
 
 def trained(runs: Path) -> Path | None:
-    """The run in ``runs`` that was trained to its end; None if there is none."""
-    done = runs / "done.txt"
-    return Path(done.read_text("utf-8")) if done.is_file() else None
+    """The newest run in ``runs`` that was trained to its end, which wrote its adapter; None if there is none."""
+    finished = [run for run in _numbered(runs) if (run / "adapter").is_dir()]
+    return finished[-1] if finished else None
 
 
 def finish(current: Round, groups: list[Group]) -> None:
@@ -102,23 +101,17 @@ def finish(current: Round, groups: list[Group]) -> None:
     current.home.mkdir(exist_ok=True)
     settings = current.settings
     if not current.answers.exists():
-        names = " and ".join(map(str, current.policies))
-        _say(current, f"answers of {names} to {len(groups)} prompts")
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            runs = [str(path) for path in current.policies]
-            answered = pool.submit(_answer, groups, runs).result()
-        write_whole(current.answers, "".join(to_line(as_row(group)) for group in answered))
-        prompts = (to_line(as_row(group._replace(responses=[]))) for group in answered)
-        write_whole(current.home / "prompts.jsonl", "".join(prompts))
+        _sample(current, groups)
     if not current.labels.exists():
         if settings.judge:
             _judge(current, settings.judge)
         else:
             _ask_people(current, str(settings.label))
     if not current.labels.read_text("utf-8").strip():
+        remedy = "name another judge" if settings.judge else f"raise votes in {settings.label}"
         raise TrainingError(
-            f"no answer of round {current.number} was preferred to another, so there is nothing to learn; delete "
-            f"{current.labels} and ask for more votes, or ask another judge"
+            f"no answer of round {current.number} was preferred to another, so there is nothing to learn; {remedy}, "
+            f"delete {current.labels}, and resume"
         )
     if settings.reward:
         _train(current, "reward", settings.reward)
@@ -132,10 +125,23 @@ def write_whole(file: Path, text: str) -> None:
     unfinished.replace(file)
 
 
-def _answer(groups: list[Group], runs: list[str]) -> list[Group]:
-    from lit_align.labelling.task_files import answer_groups
-    from lit_align.plugins import load_plugins
+def _sample(current: Round, groups: list[Group]) -> None:
+    """Write the prompts, and then the answers of the newest policies; prompts with an empty answer are left out."""
+    runs = [str(path) for path in current.policies]
+    _say(current, f"answers of {' and '.join(runs)} to {len(groups)} prompts")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        answered = pool.submit(_answer, groups, runs).result()
+    whole = [group for group in answered if all(map(response_text, group.responses))]
+    if len(whole) < len(answered):
+        print(f"{len(answered) - len(whole)} prompts are left out: a policy gave an empty answer")
+    if not whole:
+        raise TrainingError("every prompt got an empty answer; raise max_new_tokens of the policy")
+    prompts = (to_line(as_row(group._replace(responses=[]))) for group in whole)
+    write_whole(current.home / "prompts.jsonl", "".join(prompts))
+    write_whole(current.answers, "".join(to_line(as_row(group)) for group in whole))
 
+
+def _answer(groups: list[Group], runs: list[str]) -> list[Group]:
     load_plugins()
     return answer_groups(groups, runs)
 
@@ -143,30 +149,33 @@ def _answer(groups: list[Group], runs: list[str]) -> list[Group]:
 def _judge(current: Round, config: str) -> None:
     _say(current, f"labels by the judge of {config}")
     runs = current.home / "judge"
-    _run("judge", "-c", config, "--data", str(current.answers), "--run", str(runs))
-    newest = max(runs.iterdir(), key=lambda folder: int(folder.name))
-    write_whole(current.labels, (newest / "labelled.jsonl").read_text("utf-8"))
+    data = ("--data", str(current.answers), "--label_kind", "pairs", "--run", str(runs))
+    run_command("judge", "-c", config, *data)
+    write_whole(current.labels, (_numbered(runs)[-1] / "labelled.jsonl").read_text("utf-8"))
 
 
 def _ask_people(current: Round, config: str) -> None:
     """Serve the page until every task has its votes or the campaign is ended there, and export the labels."""
     file = current.home / "labels.db"
-    store = Store(file)
-    if not store.has_tasks:
-        store.add_tasks(load_task_groups([str(current.answers)]), "compare")
-    _say(current, f"labels by people; the page of {config} is open until every task has its votes")
-    page = subprocess.Popen([*COMMAND, "label", "-c", config, "--store", str(file)])
+    store = Store(file, read_config(config).get("votes"))
     try:
-        while not _all_voted(store):
-            if page.poll() is not None:
-                raise TrainingError(
-                    f"the page ended with {page.returncode}; its own message is above"
-                )
-            time.sleep(POLL)
+        if not store.has_tasks:
+            store.add_tasks(load_task_groups([str(current.answers)]), "compare")
+        if not _all_voted(store):
+            _say(
+                current,
+                f"labels by people; the page of {config} is open until {store.votes} have answered each task, or "
+                "its admin page ends the campaign",
+            )
+            with running("label", "-c", config, "--store", str(file)) as page:
+                while not _all_voted(store):
+                    if page.poll() is not None:
+                        raise TrainingError(
+                            f"the page ended with {page.returncode}; its own message is above"
+                        )
+                    time.sleep(POLL)
     finally:
         store.db.close()
-        page.send_signal(signal.SIGINT)
-        page.wait()
     labelled = labelled_groups(read_votes(file))
     write_whole(current.labels, "".join(to_line(as_row(group)) for _, group in labelled))
 
@@ -193,43 +202,33 @@ def _train(current: Round, name: str, config_file: str) -> None:
     file = current.home / f"{name}.yaml"
     write_whole(file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     _say(current, f"{name} on {', '.join(train)}")
-    interrupted = _interrupted(runs)
-    if interrupted is None:
-        _run("fit", "-c", str(file))
-    else:
-        checkpoint = interrupted / "checkpoints/last.ckpt"
-        _run("fit", "-c", str(interrupted / "config.yaml"), "--ckpt_path", str(checkpoint))
-    write_whole(runs / "done.txt", str(_newest(runs)))
+    begun = [run for run in _numbered(runs) if (run / "checkpoints/last.ckpt").exists()]
+    more = ("--ckpt_path", str(begun[-1] / "checkpoints/last.ckpt")) if begun else ()
+    run_command("fit", "-c", str(file), *more)
+    if trained(runs) is None:
+        keep_last_adapter(begun)
 
 
-def _interrupted(runs: Path) -> Path | None:
-    """The newest run, if it left a checkpoint."""
-    newest = _newest(runs)
-    if newest is None or not (newest / "checkpoints/last.ckpt").exists():
-        return None
-    return newest
+def keep_last_adapter(begun: list[Path]) -> None:
+    """The adapter of a run that was killed after its last step: resumed, it has nothing left to do.
+
+    Raises:
+        TrainingError: if there is none.
+    """
+    adapters = [run / "checkpoints/last.adapter" for run in begun]
+    if not adapters or not adapters[-1].is_dir():
+        raise TrainingError("the fit wrote no adapter; its own messages are above")
+    unfinished = begun[-1] / "adapter.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(adapters[-1], unfinished)
+    unfinished.rename(begun[-1] / "adapter")
 
 
-def _newest(runs: Path) -> Path | None:
-    """The run with the highest number."""
+def _numbered(runs: Path) -> list[Path]:
+    """The runs in a folder, the newest last."""
     numbered = [path for path in runs.glob("*") if path.name.isdigit()]
-    return max(numbered, key=lambda path: int(path.name), default=None)
+    return sorted(numbered, key=lambda path: int(path.name))
 
 
 def _say(current: Round, text: str) -> None:
     print(f"\nRound {current.number} of {current.settings.rounds}: {text}", flush=True)
-
-
-def _run(*arguments: str) -> None:
-    """A command of ``lit-align`` in a process of its own.
-
-    Raises:
-        TrainingError: if it fails.
-    """
-    environment: dict[str, Any] = {**os.environ}
-    environment.pop("LIT_ALIGN_RUN", None)
-    done = subprocess.run([*COMMAND, *arguments], env=environment, check=False)
-    if done.returncode:
-        raise TrainingError(
-            f"lit-align {' '.join(arguments)} ended with {done.returncode}; its own message is above"
-        )

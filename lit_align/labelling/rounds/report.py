@@ -9,7 +9,7 @@ from typing import Any
 
 from lit_align.data.formats.groups import Groups
 from lit_align.functional.statistics import wilson_interval
-from lit_align.jsonl import read_json, read_jsonl, write_json
+from lit_align.jsonl import json_text, read_json, read_jsonl
 from lit_align.labelling.rounds.phases import Round, trained, write_whole
 from lit_align.types import Group
 
@@ -56,13 +56,13 @@ def report_round(current: Round) -> dict[str, Any]:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             agrees = pool.submit(agreement, str(previous.reward_model), decided).result()
         record["reward model before"] = _share(agrees)
-    write_json(file, record)
+    write_whole(file, json_text(record))
     return record
 
 
 def write_report(folder: Path, records: list[dict[str, Any]]) -> str:
     """Write ``campaign.json`` and ``campaign.md``; the table is returned."""
-    write_json(folder / "campaign.json", records)
+    write_whole(folder / "campaign.json", json_text(records))
     lines = ["| " + " | ".join(FIELDS) + " |", "|" + "---|" * len(FIELDS)]
     for record in records:
         lines.append("| " + " | ".join(_cell(record[name]) for name in FIELDS) + " |")

@@ -10,11 +10,14 @@ from typing import Any
 import yaml
 
 from lit_align.checks import check_at_least
+from lit_align.cli.command import parse_arguments, settings_parser
+from lit_align.cli.judge import SETTINGS as JUDGE_SETTINGS
 from lit_align.errors import ConfigError
+from lit_align.labelling.command import parse_campaign
 from lit_align.labelling.rounds.configs import names_reward_model, read_config, reads_prompts
 
 SET_BY_ROUND = {
-    "label": ("store", "tasks", "runs"),
+    "label": ("store", "tasks", "runs", "ask"),
     "judge": ("data", "run", "label_kind"),
 }
 """What the configuration of a command may not say, because each round does."""
@@ -56,12 +59,19 @@ class Rounds:
             raise ConfigError(
                 f"judge is {self.judge} and label is {self.label}; give the one that labels, and not the other"
             )
-        if not Path(self.initial).expanduser().is_dir():
+        if not (Path(self.initial).expanduser() / "adapter").is_dir():
             raise ConfigError(
-                f"initial is {self.initial}, which is no folder; give the folder of a run"
+                f"initial is {self.initial}, in which there is no adapter/; give the numbered folder of a run"
             )
         for name in ("judge", "label"):
             _refuse_what_rounds_set(name, getattr(self, name))
+        if self.judge is not None:
+            parser = settings_parser("lit-align judge")
+            for name, options in JUDGE_SETTINGS.items():
+                parser.add_argument(f"--{name}", **options)
+            parse_arguments(parser, ["-c", self.judge, "--data", "given"], JUDGE_SETTINGS)
+        if self.label is not None:
+            parse_campaign(["-c", self.label])
         self._check_policy()
 
     def _check_policy(self) -> None:
