@@ -99,8 +99,7 @@ def _print(console: Console, metrics: dict[str, Any], names: dict[str, str]) -> 
     if hidden > 0:
         console.print(f"{hidden:,} more persons are in the file.", highlight=False)
     for name, figures in metrics["difference"].items():
-        low, high = figures["interval"]
-        text = f"{name}: {_points(figures['mean'])} points, 95 % {_points(low)} to {_points(high)}"
+        text = f"{name}: {_points(figures['mean'])} points, {_describe_interval(figures)}"
         console.print(text, highlight=False)
 
 
@@ -122,10 +121,18 @@ def _format_table(metrics: dict[str, Any], names: dict[str, str]) -> Table:
     table.add_row("mean", str(metrics["votes"]), "", *means)
     intervals = []
     for model in models:
-        low, high = metrics["mean"][model]["interval"]
-        intervals.append(f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f}")
+        interval = metrics["mean"][model]["interval"]
+        bounds = [] if interval is None else [f"{100 * bound:.1f}" for bound in interval]
+        intervals.append("\N{EN DASH}".join(bounds))
     table.add_row("95 %", "", "", *intervals)
     return table
+
+
+def _describe_interval(figures: dict[str, Any]) -> str:
+    if figures["interval"] is None:
+        return "no interval: there is one person, or all have the same figure"
+    low, high = figures["interval"]
+    return f"95 % {_points(low)} to {_points(high)}"
 
 
 def _points(share: float) -> str:

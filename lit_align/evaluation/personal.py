@@ -102,7 +102,7 @@ def personal_report(verdicts: PersonalVerdicts, trained_on: Mapping[str, int]) -
     r"""Accuracy of each model for each person, and its mean over persons with 95 % intervals.
 
     A person counts as one, however many votes they gave; the intervals are over persons, resampled together for all
-    models, so that those of differences are paired:
+    models, so that those of differences are paired. Of one person, or where all have the same figure, it is None:
 
     .. math:: \bar a = \frac{1}{P} \sum_p a_p, \qquad a_p = \frac{1}{n_p} \sum_{i \in p} \mathbb{1}[r(y_w) > r(y_l)]
 
@@ -127,10 +127,10 @@ def personal_report(verdicts: PersonalVerdicts, trained_on: Mapping[str, int]) -
     resampled = bootstrap_means(accuracies)
     means = {}
     for number, model in enumerate(models):
-        means[model] = mean_interval(resampled[:, number])
+        means[model] = mean_interval(resampled[:, number], len(names), (0.0, 1.0))
     differences = {}
     for first, second in ((PERSONAL, POOLED), (ORACLE, PERSONAL)):
         if first in models and second in models:
             gap = resampled[:, models.index(first)] - resampled[:, models.index(second)]
-            differences[f"{first} - {second}"] = mean_interval(gap)
+            differences[f"{first} - {second}"] = mean_interval(gap, len(names), (-1.0, 1.0))
     return {"votes": len(index), "persons": persons, "mean": means, "difference": differences}

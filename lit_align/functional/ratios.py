@@ -8,10 +8,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lit_align.functional.statistics import RESAMPLES, SEED, Floats, wilson_interval
+from lit_align.functional.statistics import (
+    RESAMPLES,
+    SEED,
+    Floats,
+    resampled_interval,
+    wilson_interval,
+)
 
 Z_SQUARED = 1.96**2
-ROUNDING = 1e-12
 
 
 class Estimate(NamedTuple):
@@ -74,8 +79,7 @@ def resample_ratio(
 def estimate(resampled: Resampled) -> Estimate:
     """The ratio with its 95 % interval; Wilson's interval of a share on which all resamples agree.
 
-    Otherwise it reaches as far as the resamples' percentiles, and as Student's t with their standard deviation: of few
-    prompts, percentiles alone are too sure.
+    Otherwise it is `resampled_interval`.
 
     Example:
         >>> estimate(resample_ratio([(1.0, 1.0)] * 8, np.arange(8)))  # 8 / (8 + 1.96²)
@@ -85,7 +89,7 @@ def estimate(resampled: Resampled) -> Estimate:
     if np.isnan(value):
         return Estimate(None, None)
     limits = (0.0, 1.0) if resampled.is_share else None
-    interval = _interval(resampled.ratios, resampled.num_prompts, limits)
+    interval = resampled_interval(resampled.ratios, resampled.num_prompts, limits)
     if interval is None and resampled.is_share:
         interval = wilson_interval(value, resampled.num_prompts)
     return Estimate(value, interval)
@@ -113,31 +117,11 @@ def estimate_difference(first: Resampled, second: Resampled) -> Estimate:
         return Estimate(None, None)
     num_prompts = min(first.num_prompts, second.num_prompts)
     is_share = first.is_share and second.is_share
-    interval = _interval(differences, num_prompts, (-1.0, 1.0) if is_share else None)
+    interval = resampled_interval(differences, num_prompts, (-1.0, 1.0) if is_share else None)
     if interval is None and is_share:
         unseen = Z_SQUARED / (num_prompts + Z_SQUARED)
         interval = [max(value - unseen, -1.0), min(value + unseen, 1.0)]
     return Estimate(value, interval)
-
-
-def _interval(
-    resampled: Floats, num_prompts: int, limits: tuple[float, float] | None
-) -> list[float] | None:
-    """From the values over all prompts and over each resample; None where all resamples agree."""
-    from scipy.stats import t
-
-    resamples = resampled[1:][~np.isnan(resampled[1:])]
-    if num_prompts < 2 or not len(resamples) or np.ptp(resamples) < ROUNDING:
-        return None
-    percentiles = np.percentile(resamples, [2.5, 97.5])
-    # resamples of n prompts vary by n - 1 of what means of n prompts do
-    deviation = resamples.std() * (num_prompts / (num_prompts - 1)) ** 0.5
-    reach = t.ppf(0.975, num_prompts - 1) * deviation
-    low = min(percentiles[0], resampled[0] - reach)
-    high = max(percentiles[1], resampled[0] + reach)
-    if limits is not None:
-        low, high = max(low, limits[0]), min(high, limits[1])
-    return [float(low), float(high)]
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 RESAMPLES, SEED, NUM_BINS = 1000, 0, 10
+ROUNDING = 1e-12
 
 Floats = npt.NDArray[np.float64]
 
@@ -93,15 +94,57 @@ def bootstrap_means(values: Floats) -> Floats:
     return np.stack(means)
 
 
-def mean_interval(means: Floats) -> dict[str, Any]:
-    """The mean and its 95 % interval, from a column of `bootstrap_means`.
+def mean_interval(
+    means: Floats, num_rows: int, limits: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """The mean and its 95 % interval, from a column of `bootstrap_means`; None where it is not known.
+
+    Args:
+        means: ``[1 + RESAMPLES]``, the first of all rows.
+        num_rows: of the values.
+        limits: of what the mean can be.
 
     Example:
-        >>> mean_interval(bootstrap_means(np.array([[0.5], [0.5]]))[:, 0])
-        {'mean': 0.5, 'interval': [0.5, 0.5]}
+        >>> mean_interval(bootstrap_means(np.array([[0.5], [0.5]]))[:, 0], num_rows=2)
+        {'mean': 0.5, 'interval': None}
     """
-    interval = np.percentile(means[1:], [2.5, 97.5])
-    return {"mean": float(means[0]), "interval": interval.tolist()}
+    return {"mean": float(means[0]), "interval": resampled_interval(means, num_rows, limits)}
+
+
+def resampled_interval(
+    resampled: Floats, count: int, limits: tuple[float, float] | None = None
+) -> list[float] | None:
+    r"""The 95 % interval of a figure; None of one item, and where all resamples agree, which says nothing.
+
+    It reaches as far as the resamples' percentiles, and as Student's t with their standard deviation: of few items,
+    percentiles alone are too sure. With :math:`s` the deviation of the resamples of :math:`n` items,
+
+    .. math:: x \pm t_{0.975,\,n-1}\, s \sqrt{n / (n - 1)}
+
+    Args:
+        resampled: ``[1 + RESAMPLES]``, the figure of all items, then that of each resample; NaN where it has none.
+        count: of the items that were resampled.
+        limits: of what the figure can be.
+
+    Example:
+        >>> means = bootstrap_means(np.array([[0.0], [1.0]]))[:, 0]
+        >>> resampled_interval(means, 2, (0.0, 1.0)), resampled_interval(means, 1)
+        ([0.0, 1.0], None)
+    """
+    from scipy.stats import t
+
+    resamples = resampled[1:][~np.isnan(resampled[1:])]
+    if count < 2 or not len(resamples) or np.ptp(resamples) < ROUNDING:
+        return None
+    percentiles = np.percentile(resamples, [2.5, 97.5])
+    # resamples of n items vary by n - 1 of what means of n items do
+    deviation = resamples.std() * (count / (count - 1)) ** 0.5
+    reach = t.ppf(0.975, count - 1) * deviation
+    low = min(percentiles[0], resampled[0] - reach)
+    high = max(percentiles[1], resampled[0] + reach)
+    if limits is not None:
+        low, high = max(low, limits[0]), min(high, limits[1])
+    return [float(low), float(high)]
 
 
 def wilson_interval(accuracy: float, count: int) -> list[float]:

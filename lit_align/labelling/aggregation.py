@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_align.data.annotators import is_same
+from lit_align.data.annotators import ANNOTATOR, is_same
 from lit_align.errors import ConfigError
 from lit_align.labelling.social_choice import EPSILON, RANKINGS, Contests, Ranker
 from lit_align.labelling.votes import (
@@ -210,7 +210,8 @@ def labelled_groups(
     Comparisons and rankings become pairs, with the probability that they are right and the mean strength as margin,
     and, where enough were compared, places by one of `RANKINGS`. Ratings
     become their mean, or the commonest one, with the share of annotators who raised each flag; good and bad become the
-    more probable label. A group with several kinds of task comes once for each.
+    more probable label. A group with several kinds of task comes once for each. A task's own column ``annotator`` is
+    left out: these labels are of others.
 
     Args:
         data: the votes.
@@ -229,8 +230,13 @@ def labelled_groups(
             else:
                 group = _add_comparisons(group, items, rank)
             if group.items:
-                extra = {**group.extra, "votes": _count_ballots(items)}
-                yield number, group._replace(extra=extra)
+                yield number, group._replace(extra=_columns_of_labels(group, items))
+
+
+def _columns_of_labels(group: Group, items: list[ItemVotes]) -> dict[str, Any]:
+    """The task's own columns without the one that says who labelled its row earlier, and how many votes there are."""
+    kept = {name: value for name, value in group.extra.items() if name != ANNOTATOR}
+    return {**kept, "votes": _count_ballots(items)}
 
 
 def _aggregate_items(labels: Sequence[Label], aggregate: Aggregator) -> dict[int, list[ItemVotes]]:

@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from lit_align.__main__ import main as command
 from lit_align.cli.main import main
+from lit_align.cli.personal import _print
 from lit_align.data.annotators import annotator_key
 from lit_align.errors import DataError
 from lit_align.evaluation.personal import PersonalVerdicts, personal_report, personal_verdicts
@@ -19,7 +21,7 @@ from tests.stages.test_personal_reward_model import personal_arguments, write_vo
 
 
 def test_a_person_counts_as_one_and_differences_are_paired():
-    """Ada gave 1 vote and Bob 4: means of 1 and 1/4, of 0 and 1/2; resampled, the difference is 1, -1/4 or between."""
+    """Ada gave 1 vote and Bob 4: means of 1 and 1/4, of 0 and 1/2; of two people, t reaches beyond what can be."""
     verdicts = PersonalVerdicts(
         np.array(["ada", "bob", "bob", "bob", "bob"]),
         {"personal": np.array([1.0, 1, 0, 0, 0]), "pooled": np.array([0.0, 1, 1, 0, 0])},
@@ -29,11 +31,34 @@ def test_a_person_counts_as_one_and_differences_are_paired():
     assert report["mean"]["pooled"]["mean"] == pytest.approx((0 + 1 / 2) / 2)
     difference = report["difference"]["personal - pooled"]
     assert difference["mean"] == pytest.approx((1 - 1 / 4) / 2)
-    assert difference["interval"] == pytest.approx([-1 / 4, 1])
+    assert difference["interval"] == [-1, 1]
     by_key = {person["annotator"]: person for person in report["persons"]}
     assert by_key[annotator_key("bob")]["trained_on"] == 7
     assert by_key[annotator_key("ada")]["trained_on"] == 0
     assert "ada" not in json.dumps(report).replace(annotator_key("ada"), "")
+
+
+def test_the_interval_over_few_persons_is_that_of_students_t():
+    """Four people with shares of 0.4 to 0.7: mean 0.55, standard error sqrt(1/240), t with 3 degrees 3.1824."""
+    names = np.repeat(["ada", "bob", "cid", "dot"], 10)
+    right = [np.arange(10) < count for count in (4, 5, 6, 7)]
+    report = personal_report(PersonalVerdicts(names, {"personal": np.concatenate(right) * 1.0}), {})
+    reach = 3.1824 / 240**0.5
+    assert report["mean"]["personal"]["interval"] == pytest.approx(
+        [0.55 - reach, 0.55 + reach], abs=0.02
+    )
+
+
+@pytest.mark.parametrize("names", [["ada"] * 4, ["ada", "ada", "bob", "bob"]])
+def test_no_interval_without_spread(names, capsys):
+    """One person, whose votes may differ, says nothing of others; and two who are both predicted say as little."""
+    correct = {"personal": np.ones(4), "pooled": np.array([1.0, 0, 1, 0])}
+    report = personal_report(PersonalVerdicts(np.array(names), correct), {})
+    assert report["mean"]["personal"] == {"mean": 1.0, "interval": None}
+    assert report["difference"]["personal - pooled"] == {"mean": 0.5, "interval": None}
+    by_key = {annotator_key(name): name for name in names}
+    _print(Console(), report, by_key)
+    assert "+50.0 points, no interval" in capsys.readouterr().out
 
 
 def test_votes_of_nobody_cannot_be_anyones():

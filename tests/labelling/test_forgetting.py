@@ -10,11 +10,13 @@ from safetensors.torch import load_file
 from lit_align.__main__ import main as command
 from lit_align.cli.main import main
 from lit_align.data.annotators import annotator_key
+from lit_align.data.formats.groups import as_row
 from lit_align.labelling.feedback import Human
 from lit_align.labelling.store import Store
 from lit_align.labelling.votes import read_votes
 from lit_align.models.personal_head import load_shifts
 from lit_align.rewards.reward_model import RewardModelScore
+from lit_align.types import Group
 from tests.labelling.serving import make_groups
 from tests.labelling.test_human import store_with_votes
 from tests.stages.runs import folder_of
@@ -50,6 +52,27 @@ def test_each_ones_labels_are_those_of_their_votes_alone(tmp_path):
     assert [row["pairs"][0][3] for row in by_name["ada"]] == [3, 1, 1, 2, 1, 1]
     assert [row["pairs"][0][3] for row in by_name["bob"]] == [3, 1, 2, 2, 1, 2, 1]
     assert all(row["pairs"][0][2] == 1.0 for row in named)
+
+
+def test_labels_are_of_those_who_voted_and_not_of_whom_the_task_names(tmp_path):
+    """The tasks' rows say who labelled them earlier, in a column of the same name."""
+    groups = [
+        group._replace(extra={"annotator": "worker-7", "level": 2}) for group in make_groups(8)
+    ]
+    answers = {name: ANSWERS[name] for name in ("ada", "bob")}
+    store = store_with_votes(tmp_path / "l.db", "compare", groups, answers)
+    rows = export(store, tmp_path / "each.jsonl", "--names", "clear")
+    assert [row["annotator"] for row in rows] == ["ada"] * 6 + ["bob"] * 7
+    command(["label", "export", store, str(tmp_path / "all.jsonl")])
+    for file in tmp_path.glob("*.jsonl"):
+        assert "worker-7" not in file.read_text()
+        assert '"level": 2' in file.read_text()
+
+
+def test_a_row_is_of_who_labelled_the_group():
+    group = Group("a", ["b"], annotator="ada", extra={"annotator": "worker-7"})
+    assert as_row(group)["annotator"] == "ada"
+    assert as_row(group._replace(annotator=""))["annotator"] == "worker-7"
 
 
 def test_votes_are_exported_by_hashes_on_demand(tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
+from lit_align.data.annotators import ANNOTATOR
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
     check_prompt,
@@ -104,8 +105,8 @@ def as_row(group: Group) -> Row:
             row[name] = list(labels)
     if group.target is not None:
         row["target"] = group.target
-    if group.annotator:
-        row.setdefault("annotator", group.annotator)
+    if group.annotator:  # whoever a column of the source row names labelled something else
+        row[ANNOTATOR] = group.annotator
     return row | rendering_columns(group)
 
 
