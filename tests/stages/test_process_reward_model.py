@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_align.cli.main import main
+from lit_align.data.datamodules import Comparisons, Demonstrations
 from lit_align.data.label_conversion import convert_labels
 from lit_align.data.labelled_steps import Steps
 from lit_align.data.packing import pack
@@ -158,6 +159,14 @@ def test_the_wrong_stage_or_data_is_refused(tiny):
         stage(ProcessRewardModel, BradleyTerry(), tiny)
     with pytest.raises(ConfigError, match="step_separator is empty"):
         Steps("rows.jsonl", step_separator="")
+
+
+def test_responses_without_steps_are_not_scored_token_by_token(tiny):
+    module = stage(ProcessRewardModel, StepCrossEntropy(), tiny)
+    module.check_data(Steps("rows.jsonl"))
+    for data in (Demonstrations("rows.jsonl"), Comparisons("rows.jsonl")):
+        with pytest.raises(ConfigError, match=f"scores labelled steps, and .* {data.label_kind}"):
+            module.check_data(data)
 
 
 @pytest.fixture(scope="module")
