@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lit_align.data.chat_renderer import Part, Run
 from lit_align.errors import ConfigError, Malformed, SetAside
 from lit_align.types import Group, SolutionStep, Text
+
+if TYPE_CHECKING:
+    from lit_align.chat.spelled_tokens import SpelledTokens
 
 LearnedSteps = Literal["all", "to_first_error", "last"]
 """Which labelled steps are learned from: all, those up to the first that is wrong, or only the last of a response."""
@@ -102,22 +105,29 @@ def is_wrong(step: SolutionStep) -> bool:
     return step.label is not None and step.label < WRONG
 
 
-def divide_run(run: Run, steps: Sequence[SolutionStep], separator: str) -> Run:
+def divide_run(
+    run: Run, steps: Sequence[SolutionStep], separator: str, spelled: SpelledTokens
+) -> Run:
     """The run with a part for each step and what separates it from the next; the last one has what ends the turn.
+
+    Args:
+        run: whose text may have marks for the special tokens that the steps spell out.
+        steps: without marks.
+        separator: text between two steps.
+        spelled: of the marks.
 
     Raises:
         SetAside: if the steps do not stand in the rendered turn as they were given.
     """
     *others, answer = run.parts
     joined = separator.join(step.text for step in steps)
-    start = answer.text.find(joined.strip())
+    start = spelled.unmark(answer.text).find(joined.strip())
     if start < 0:
-        raise SetAside(
-            "the chat template changes the steps, or they spell a special token out or are very long"
-        )
+        raise SetAside("the chat template changes the steps, or they are very long")
     start -= len(joined) - len(joined.lstrip())
     sizes = [len(step.text) + len(separator) for step in steps[:-1]]
-    ends = [max(start + end, 0) for end in accumulate(sizes)]
+    places = [max(start + end, 0) for end in accumulate(sizes)]
+    ends = spelled.marked_places(answer.text, places)
     pieces = []
     for begin, end in zip([0, *ends], [*ends, len(answer.text)], strict=True):
         pieces.append(Part(answer.text[begin:end], answer.scored))
