@@ -93,6 +93,12 @@ class ProcessRewardModel(RewardModel):
             losses, step_metrics(logits.detach(), labels, batch.trees.owner, batch.trees.responses)
         )
 
+    def provenance(self) -> dict[str, Any]:
+        """With the text between two steps, by which responses are divided when they are scored."""
+        fields = super().provenance()
+        steps = getattr(getattr(self._trainer, "datamodule", None), "steps", None)
+        return fields if steps is None else {**fields, "step_separator": steps.separator}
+
     def normalise(self, trees: Sequence[Tree]) -> None:
         """Nothing: log-odds have a scale of their own."""
 
