@@ -44,6 +44,9 @@ class StepSettings(NamedTuple):
             )
 
 
+NEXT_STEP = "Next"
+"""Stands for the step that follows a beginning; nothing before it depends on it."""
+
 LINES = StepSettings()
 """Each line is a step."""
 
@@ -65,6 +68,56 @@ def split_steps(text: str, separator: str) -> list[str]:
         else:  # blanks belong to the step before them, and those at the start to the first
             steps[-1] += separator + piece
     return steps
+
+
+def steps_to_score(text: str, separator: str, goes_on: bool = False) -> tuple[SolutionStep, ...]:
+    r"""The steps of a response, with a label for each that is scored.
+
+    Args:
+        text: of the response.
+        separator: text between two steps.
+        goes_on: whether more will follow the text. If its last step is complete, a step without a label follows, so
+            that the last one is scored at its separator, as in training, and not at the end of the response.
+
+    Example:
+        >>> [(step.text, step.label) for step in steps_to_score("2 + 2 = 4\n", "\n", goes_on=True)]
+        [('2 + 2 = 4', 1.0), ('Next', None)]
+        >>> [step.text for step in steps_to_score("2 + 2 = 4\nSo", "\n", goes_on=True)]
+        ['2 + 2 = 4', 'So']
+    """
+    if goes_on:
+        *complete, following = split_steps(text + NEXT_STEP, separator)
+        if complete and following.strip() == NEXT_STEP:
+            scored = [SolutionStep(step, 1.0) for step in complete]
+            return (*scored, SolutionStep(following))
+    return tuple(SolutionStep(step, 1.0) for step in split_steps(text, separator))
+
+
+def unfinished_step(text: str, separator: str) -> str:
+    r"""What stands after the last separator, without separators and blanks at its start.
+
+    Example:
+        >>> unfinished_step("2 + 2 = 4\n\nSo ", "\n"), unfinished_step(" ;;a", ";"), unfinished_step("a;", ";")
+        ('So ', 'a', '')
+    """
+    return strip_start(text.rpartition(separator)[2], separator)
+
+
+def strip_start(text: str, separator: str) -> str:
+    r"""The text without separators and blanks at its start.
+
+    Example:
+        >>> strip_start("\n 2 + 2 = 4\n", "\n"), strip_start(" b ba", " b")
+        ('2 + 2 = 4\n', 'a')
+    """
+    while text:
+        shorter = text.removeprefix(separator)
+        if shorter == text and text[0].isspace():
+            shorter = text[1:]
+        if shorter == text:
+            break
+        text = shorter
+    return text
 
 
 def join_steps(group: Group, separator: str) -> Group:
