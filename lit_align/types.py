@@ -78,6 +78,8 @@ class Group(NamedTuple):
             that was not sampled, empty where none was.
         steps: the steps of each response, which together are its text, or empty.
         annotator: who gave the labels, from the column of that name; empty if the row does not say.
+        beginnings: text of each response that goes on after it, with the blanks at its end; None for a response that is
+            complete, empty where all are.
     """
 
     prompt: Text
@@ -96,6 +98,7 @@ class Group(NamedTuple):
     response_ids: Sequence[Sequence[int] | None] = ()
     steps: tuple[tuple[SolutionStep, ...], ...] = ()
     annotator: str = ""
+    beginnings: Sequence[str | None] = ()
 
     @property
     def items(self) -> int:

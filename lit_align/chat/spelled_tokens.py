@@ -97,6 +97,24 @@ class SpelledTokens:
         """Whether there is a mark in the text."""
         return bool(self._mark_pattern.search(text))
 
+    def marked_places(self, text: str, places: Sequence[int]) -> list[int]:
+        """Where in a marked text the places of the unmarked text are; those within a mark are at its end.
+
+        Args:
+            text: with marks.
+            places: in the unmarked text, in ascending order.
+        """
+        marks = [*self._mark_pattern.finditer(text)]
+        moved, longer, number = [], 0, 0
+        for place in places:
+            while number < len(marks) and marks[number].start() - longer < place:
+                mark = marks[number]
+                end = mark.start() - longer + len(self._marked[mark[0]])
+                longer += len(mark[0]) - len(self._marked[mark[0]])
+                place, number = max(place, end), number + 1
+            moved.append(place + longer)
+        return moved
+
     def encode(self, text: str) -> list[int]:
         """Ids of a marked text: what the marks stand for is split, and the tokens that the template wrote are not."""
         names = self._tokenizer.names

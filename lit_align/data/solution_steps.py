@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lit_align.data.chat_renderer import Part, Run
 from lit_align.errors import ConfigError, Malformed, SetAside
 from lit_align.types import Group, SolutionStep, Text
+
+if TYPE_CHECKING:
+    from lit_align.chat.spelled_tokens import SpelledTokens
 
 LearnedSteps = Literal["all", "to_first_error", "last"]
 """Which labelled steps are learned from: all, those up to the first that is wrong, or only the last of a response."""
@@ -41,6 +44,9 @@ class StepSettings(NamedTuple):
             )
 
 
+NEXT_STEP = "Next"
+"""Stands for the step that follows a beginning; nothing before it depends on it."""
+
 LINES = StepSettings()
 """Each line is a step."""
 
@@ -62,6 +68,56 @@ def split_steps(text: str, separator: str) -> list[str]:
         else:  # blanks belong to the step before them, and those at the start to the first
             steps[-1] += separator + piece
     return steps
+
+
+def steps_to_score(text: str, separator: str, goes_on: bool = False) -> tuple[SolutionStep, ...]:
+    r"""The steps of a response, with a label for each that is scored.
+
+    Args:
+        text: of the response.
+        separator: text between two steps.
+        goes_on: whether more will follow the text. If its last step is complete, a step without a label follows, so
+            that the last one is scored at its separator, as in training, and not at the end of the response.
+
+    Example:
+        >>> [(step.text, step.label) for step in steps_to_score("2 + 2 = 4\n", "\n", goes_on=True)]
+        [('2 + 2 = 4', 1.0), ('Next', None)]
+        >>> [step.text for step in steps_to_score("2 + 2 = 4\nSo", "\n", goes_on=True)]
+        ['2 + 2 = 4', 'So']
+    """
+    if goes_on:
+        *complete, following = split_steps(text + NEXT_STEP, separator)
+        if complete and following.strip() == NEXT_STEP:
+            scored = [SolutionStep(step, 1.0) for step in complete]
+            return (*scored, SolutionStep(following))
+    return tuple(SolutionStep(step, 1.0) for step in split_steps(text, separator))
+
+
+def unfinished_step(text: str, separator: str) -> str:
+    r"""What stands after the last separator, without separators and blanks at its start.
+
+    Example:
+        >>> unfinished_step("2 + 2 = 4\n\nSo ", "\n"), unfinished_step(" ;;a", ";"), unfinished_step("a;", ";")
+        ('So ', 'a', '')
+    """
+    return strip_start(text.rpartition(separator)[2], separator)
+
+
+def strip_start(text: str, separator: str) -> str:
+    r"""The text without separators and blanks at its start.
+
+    Example:
+        >>> strip_start("\n 2 + 2 = 4\n", "\n"), strip_start(" b ba", " b")
+        ('2 + 2 = 4\n', 'a')
+    """
+    while text:
+        shorter = text.removeprefix(separator)
+        if shorter == text and text[0].isspace():
+            shorter = text[1:]
+        if shorter == text:
+            break
+        text = shorter
+    return text
 
 
 def join_steps(group: Group, separator: str) -> Group:
@@ -102,22 +158,29 @@ def is_wrong(step: SolutionStep) -> bool:
     return step.label is not None and step.label < WRONG
 
 
-def divide_run(run: Run, steps: Sequence[SolutionStep], separator: str) -> Run:
+def divide_run(
+    run: Run, steps: Sequence[SolutionStep], separator: str, spelled: SpelledTokens
+) -> Run:
     """The run with a part for each step and what separates it from the next; the last one has what ends the turn.
+
+    Args:
+        run: whose text may have marks for the special tokens that the steps spell out.
+        steps: without marks.
+        separator: text between two steps.
+        spelled: of the marks.
 
     Raises:
         SetAside: if the steps do not stand in the rendered turn as they were given.
     """
     *others, answer = run.parts
     joined = separator.join(step.text for step in steps)
-    start = answer.text.find(joined.strip())
+    start = spelled.unmark(answer.text).find(joined.strip())
     if start < 0:
-        raise SetAside(
-            "the chat template changes the steps, or they spell a special token out or are very long"
-        )
+        raise SetAside("the chat template changes the steps, or they are very long")
     start -= len(joined) - len(joined.lstrip())
     sizes = [len(step.text) + len(separator) for step in steps[:-1]]
-    ends = [max(start + end, 0) for end in accumulate(sizes)]
+    places = [max(start + end, 0) for end in accumulate(sizes)]
+    ends = spelled.marked_places(answer.text, places)
     pieces = []
     for begin, end in zip([0, *ends], [*ends, len(answer.text)], strict=True):
         pieces.append(Part(answer.text[begin:end], answer.scored))

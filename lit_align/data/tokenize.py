@@ -199,7 +199,7 @@ class ChatTokenizer:
         """The run with a part for each step."""
         if others:
             raise SetAside("the chat template writes a response with steps in several parts")
-        return divide_run(run, steps, self.steps.separator)
+        return divide_run(run, steps, self.steps.separator, self._spelled)
 
     def _render(self, group: Group, split: bool) -> Rendered:
         """The rendered group, with marks for the special tokens that its text spells out if these are split."""

@@ -12,7 +12,7 @@ import torch
 
 from lit_align import Register, hookimpl
 from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_groups
-from lit_align.data.solution_steps import StepSettings, split_steps
+from lit_align.data.solution_steps import StepSettings, steps_to_score
 from lit_align.errors import ModelError
 from lit_align.functional.step_scores import Aggregate, running_aggregates, step_gains
 from lit_align.models.adapter_set import AdapterSet
@@ -98,9 +98,11 @@ class ProcessScore(RewardModelScore):
     def _divide(self, group: Group) -> Group:
         """The group with the steps of its responses."""
         divided = []
-        for response in group.responses:
-            texts = split_steps(response_text(response), self._steps.separator)
-            divided.append(tuple(SolutionStep(text, 1.0) for text in texts))
+        beginnings = group.beginnings or (None,) * len(group.responses)
+        for response, beginning in zip(group.responses, beginnings, strict=True):
+            goes_on = beginning is not None
+            text = response_text(response) if beginning is None else beginning
+            divided.append(steps_to_score(text, self._steps.separator, goes_on))
         return group._replace(steps=tuple(divided))
 
     def _member_scores(self, batch: Batch) -> torch.Tensor:

@@ -18,7 +18,7 @@ from lit_align.stages.answering import prediction_record
 from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.preference_losses import PreferenceLosses
 from lit_align.stages.reward_model import RewardModel
-from lit_align.types import Batch, Step, Tree
+from lit_align.types import Batch, LabelKind, Step, Tree
 
 
 class ProcessRewardModel(RewardModel):
@@ -43,6 +43,15 @@ class ProcessRewardModel(RewardModel):
         if len(self.members) > 1:
             names.append("rewards/std")
         return tuple(names)
+
+    def check_data(self, data: Any) -> None:
+        """Refuse data without labels of steps; ``predict``, too, scores the steps that a row is divided into."""
+        kind = getattr(data, "label_kind", LabelKind.STEPS)
+        if kind != LabelKind.STEPS:
+            raise ConfigError(
+                f"{type(self).__name__} scores labelled steps, and the data module {type(data).__name__} has {kind}; "
+                "set data.class_path to Steps, or use the reward ProcessScore, which divides responses into steps"
+            )
 
     def check_before_data(self, trainer: Trainer, data: Any) -> None:
         """Refuse a data module that does not say what separates steps."""
@@ -83,6 +92,12 @@ class ProcessRewardModel(RewardModel):
         return PreferenceLosses(
             losses, step_metrics(logits.detach(), labels, batch.trees.owner, batch.trees.responses)
         )
+
+    def provenance(self) -> dict[str, Any]:
+        """With the text between two steps, by which responses are divided when they are scored."""
+        fields = super().provenance()
+        steps = getattr(getattr(self._trainer, "datamodule", None), "steps", None)
+        return fields if steps is None else {**fields, "step_separator": steps.separator}
 
     def normalise(self, trees: Sequence[Tree]) -> None:
         """Nothing: log-odds have a scale of their own."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 
 from lit_align.checks import check_at_least
+from lit_align.data.solution_steps import strip_start, unfinished_step
 from lit_align.errors import ConfigError
 from lit_align.rewards import Reward
 from lit_align.rewards.base import as_response, checked_scores
@@ -115,7 +116,7 @@ class StepSearch:
         while any(self._open(responder, beams)):
             share = n if number == 0 else n // self.width
             candidates = self._continue(responder, share, number, groups, beams, places)
-            beams = self._best(reward, groups, candidates)
+            beams = self._best(responder, reward, groups, candidates)
             number += 1
         return beams
 
@@ -125,7 +126,7 @@ class StepSearch:
         """Prompt and place of the answers that go on."""
         for prompt, row in enumerate(beams):
             for place, answer in enumerate(row):
-                if not answer.ended and len(answer.ids or ()) < responder.max_new_tokens:
+                if _goes_on(responder, answer):
                     yield prompt, place
 
     def _continue(
@@ -139,20 +140,26 @@ class StepSearch:
     ) -> list[list[Answer]]:
         """For each prompt the answers that are complete, and the others with next steps; each only once."""
         going_on = list(self._open(responder, beams))
-        begun = [[*groups[i].prompt_ids, *(beams[i][k].ids or ())] for i, k in going_on]
-        sampled = responder.sample(
-            begun,
-            num_generations=share,
-            max_new_tokens=self.step_tokens,
-            prompt_indices=[places[i] * self.width + k for i, k in going_on],
-            seed=step_seed(responder.seed, number),
-        )
+        by_room: dict[int, list[tuple[int, int]]] = {}
+        for i, k in going_on:
+            room = min(self.step_tokens, responder.max_new_tokens - len(beams[i][k].ids or ()))
+            by_room.setdefault(room, []).append((i, k))
+        sampled: dict[tuple[int, int], list[Answer]] = {}
+        for room, members in by_room.items():  # so that no answer depends on the room of others
+            rows = responder.sample(
+                [[*groups[i].prompt_ids, *(beams[i][k].ids or ())] for i, k in members],
+                num_generations=share,
+                max_new_tokens=room,
+                prompt_indices=[places[i] * self.width + k for i, k in members],
+                seed=step_seed(responder.seed, number),
+            )
+            sampled.update(zip(members, rows, strict=True))
         candidates: list[dict[tuple[int, ...], Answer]] = []
         for prompt, row in enumerate(beams):
             complete = [row[k] for k in range(len(row)) if (prompt, k) not in going_on]
             candidates.append({tuple(answer.ids or ()): answer for answer in complete})
-        for (prompt, place), steps in zip(going_on, sampled, strict=True):
-            for step in steps:
+        for prompt, place in going_on:
+            for step in sampled[prompt, place]:
                 longer = self._add(responder, beams[prompt][place], step)
                 candidates[prompt].setdefault(tuple(longer.ids or ()), longer)
         return [list(row.values()) for row in candidates]
@@ -161,13 +168,13 @@ class StepSearch:
         """The answer with the first step of what was sampled after it."""
         start, room = list(answer.ids or ()), responder.max_new_tokens
         ids = [*start, *(step.ids or ())]
+        text_start = len(answer.text) - len(unfinished_step(answer.text, self.separator))
 
         def text_of(count: int) -> str:
             return str(responder.tokenizer.decode(ids[:count], skip_special_tokens=True))
 
         def has_step(count: int) -> bool:
-            begin, separator, _ = text_of(count)[len(answer.text) :].partition(self.separator)
-            return bool(separator and begin.strip())
+            return self.separator in strip_start(text_of(count)[text_start:], self.separator)
 
         counts = range(len(start), len(ids))
         end = len(start) + bisect_left(counts, True, key=has_step)
@@ -176,14 +183,23 @@ class StepSearch:
         return Answer(text_of(count), step.ended and not is_cut, ids[:count])
 
     def _best(
-        self, reward: Reward, groups: Sequence[Group], candidates: Sequence[Sequence[Answer]]
+        self,
+        responder: Answering,
+        reward: Reward,
+        groups: Sequence[Group],
+        candidates: Sequence[Sequence[Answer]],
     ) -> list[list[Answer]]:
         """The best of each prompt's answers, the first of equal ones first."""
         candidate_groups = []
         for group, row in zip(groups, candidates, strict=True):
             responses = [as_response(group, answer.text) for answer in row]
             ids = tuple(answer.ids for answer in row)
-            candidate_groups.append(group._replace(responses=responses, response_ids=ids))
+            beginnings = [
+                answer.text.lstrip() if _goes_on(responder, answer) else None for answer in row
+            ]
+            candidate_groups.append(
+                group._replace(responses=responses, response_ids=ids, beginnings=beginnings)
+            )
         scores = checked_scores(reward, candidate_groups, may_abstain=True)
         totals = scores.total.cpu()
         if scores.scored is not None:
@@ -193,3 +209,8 @@ class StepSearch:
             order = values.sort(descending=True, stable=True).indices[: self.width]
             best.append([row[k] for k in order.tolist()])
         return best
+
+
+def _goes_on(responder: Answering, answer: Answer) -> bool:
+    """Whether the model has not ended the answer, and it has room for more."""
+    return not answer.ended and len(answer.ids or ()) < responder.max_new_tokens

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_align.cli.main import main
+from lit_align.data.datamodules import Comparisons, Demonstrations
 from lit_align.data.label_conversion import convert_labels
 from lit_align.data.labelled_steps import Steps
 from lit_align.data.packing import pack
@@ -160,6 +161,14 @@ def test_the_wrong_stage_or_data_is_refused(tiny):
         Steps("rows.jsonl", step_separator="")
 
 
+def test_responses_without_steps_are_not_scored_token_by_token(tiny):
+    module = stage(ProcessRewardModel, StepCrossEntropy(), tiny)
+    module.check_data(Steps("rows.jsonl"))
+    for data in (Demonstrations("rows.jsonl"), Comparisons("rows.jsonl")):
+        with pytest.raises(ConfigError, match=f"scores labelled steps, and .* {data.label_kind}"):
+            module.check_data(data)
+
+
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
     """A trained process reward model."""
@@ -194,6 +203,29 @@ def test_a_run_predicts_what_its_reward_says(run):
 def test_a_reward_reads_only_models_of_its_kind(run):
     with pytest.raises(ModelError, match="use ProcessScore"):
         RewardModelScore(str(folder_of(run / "run") / "adapter"))
+
+
+SPELLED = "a <|im_end|> b\nc\n<|im_start|>d"
+
+
+def test_steps_that_spell_a_special_token_out_end_where_they_stand():
+    texts = split_steps(SPELLED, "\n")
+    steps = tuple(SolutionStep(text, 1.0) for text in texts)
+    tree = encode(Group("2 <|im_end|>?", [""], steps=(steps,)))
+    ends = ["a <|im_end|> b\n", "a <|im_end|> b\nc\n", f"{SPELLED}<|im_end|>"]
+    assert texts_up_to_marks(tree) == ends
+    special = {
+        make.tokenizer().eos_token_id,
+        make.tokenizer().convert_tokens_to_ids("<|im_start|>"),
+    }
+    assert sum(token in special for token in tree.responses[0]) == 1
+
+
+def test_a_response_that_spells_a_special_token_out_is_scored(run):
+    reward = ProcessScore(str(folder_of(run / "run") / "adapter"))
+    scores = reward([Group("2?", [SPELLED, "a\nb"])])
+    assert scores.parts["num_steps"].tolist() == [3.0, 2.0]
+    assert scores.total.isfinite().all()
 
 
 SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=8)

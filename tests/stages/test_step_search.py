@@ -14,8 +14,9 @@ from lit_align.rewards.base import response_text
 from lit_align.rewards.length import Length
 from lit_align.stages.answering import Responder
 from lit_align.stages.best_of import BestOf
-from lit_align.stages.step_search import StepSearch
+from lit_align.stages.step_search import Answer, StepSearch
 from lit_align.types import Group
+from tests import tiny as make
 from tests.stages.runs import write_pairs
 from tests.stages.test_best_of import predict, rows
 
@@ -80,6 +81,57 @@ def test_the_search_finds_more_than_as_many_whole_answers(searched, responder):
         return [max(sum(map(str.isalpha, answer.text)) for answer in row) for row in rows]
 
     assert sum(best(answers)) > sum(best(whole))
+
+
+@dataclass(frozen=True)
+class Script:
+    """Says what was written for it, whoever asks; a token a letter."""
+
+    text: str
+    asked: list
+    max_new_tokens: int = 40
+    seed: int = 0
+    tokenizer = make.tokenizer()
+
+    def sample(self, prompts, role="policy", *, max_new_tokens, num_generations, **_):
+        self.asked.append((len(prompts), max_new_tokens))
+        rows = []
+        for prompt in prompts:
+            begun = len(prompt) - 1
+            rest = self.tokenizer(self.text).input_ids[begun:][:max_new_tokens]
+            rows.append([Answer(self.tokenizer.decode(rest), False, rest)] * num_generations)
+        return rows
+
+
+def steps_of(text, separator="\n", step_tokens=12, **settings):
+    """What stands after each round, and what was asked for in it."""
+    script, seen = Script(text, [], **settings), []
+
+    @dataclass(frozen=True)
+    class Same(Reward):
+        def __call__(self, groups):
+            seen.extend((group.beginnings, response_text(group.responses[0])) for group in groups)
+            return Scores(torch.zeros(sum(len(group.responses) for group in groups)))
+
+    group = Group([{"role": "user", "content": "2?"}], [], prompt_ids=[5])
+    StepSearch(1, separator, step_tokens).answers(script, Same(), 1, [group], [0])
+    return seen, script.asked
+
+
+def test_blanks_and_separators_before_a_step_are_no_step():
+    seen, _ = steps_of("\n\n2 + 2 = 4\nSo 4, is it?\n" + "a" * 40, step_tokens=16)
+    begun = [beginnings[0] for beginnings, _ in seen[:2]]
+    assert begun == ["2 + 2 = 4\n", "2 + 2 = 4\nSo 4, is it?\n"]
+
+
+def test_no_more_is_sampled_than_an_answer_has_room_for():
+    _, asked = steps_of("a" * 99, max_new_tokens=30)
+    assert asked == [(1, 12), (1, 12), (1, 6)]
+
+
+def test_the_reward_learns_which_answers_go_on_and_where_they_end():
+    seen, _ = steps_of("2 = 2\n3 = 3\n", max_new_tokens=12)
+    assert seen == [(["2 = 2\n"], "2 = 2"), ([None], "2 = 2\n3 = 3")]
 
 
 def test_samples_that_cannot_be_shared_out_are_refused():
