@@ -20,6 +20,7 @@ ANNOTATOR = "annotator"
 SALT_VARIABLE = "LIT_ALIGN_SALT"
 SALT_FILE = Path("~/.config/lit_align/annotator_salt")
 KEY = re.compile(r"annotator-[0-9a-f]{16}")
+CHECKED_TEXT = "\0the salt of lit_align"  # nobody's name
 
 
 def annotator_name(value: Any) -> str:
@@ -98,10 +99,42 @@ def annotator_key(name: str, salt: str | None = None) -> str:
         >>> key, annotator_key(key) == key, annotator_key("ada", salt="another") == key
         ('annotator-c4778efefc355663', True, False)
     """
-    if not name or KEY.fullmatch(name):
+    if not is_clear(name):
         return name
+    return f"annotator-{_hash(name, salt)}"
+
+
+def is_clear(name: str) -> bool:
+    """Whether a name stands for somebody and is no hash, so that its hash depends on the salt.
+
+    Example:
+        >>> is_clear("ada"), is_clear("annotator-c4778efefc355663"), is_clear("")
+        (True, False, False)
+    """
+    return bool(name) and not KEY.fullmatch(name)
+
+
+def salt_check(salt: str | None = None) -> str:
+    """What tells two salts apart and reveals neither: the hash of a text that is the same everywhere.
+
+    Args:
+        salt: None takes that of this machine.
+
+    Example:
+        >>> salt_check("a secret"), salt_check("another") == salt_check("a secret")
+        ('5c442602d14a2439', False)
+    """
+    return _hash(CHECKED_TEXT, salt)
+
+
+def salt_remedy() -> str:
+    """Where this machine has its salt, and what to do where another one is needed."""
+    return f"set {SALT_VARIABLE} to the salt of that time, or bring back its file, here {SALT_FILE.expanduser()}"
+
+
+def _hash(text: str, salt: str | None) -> str:
     secret = (local_salt() if salt is None else salt).encode()
-    return f"annotator-{hmac.new(secret, name.encode(), hashlib.sha256).hexdigest()[:16]}"
+    return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def local_salt(environment: Mapping[str, str] = os.environ) -> str:
