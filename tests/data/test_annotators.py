@@ -14,6 +14,7 @@ from lit_align.data.column_fates import ColumnSettings
 from lit_align.data.digest import tree_digest
 from lit_align.data.formats import built_in
 from lit_align.data.formats.groups import Groups, as_row
+from lit_align.data.ledger import Ledger
 from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.data.tree_store import group_from_json, group_to_json
 from lit_align.errors import ConfigError, DataError
@@ -68,10 +69,42 @@ def test_rows_of_others_are_set_aside_by_name_or_by_hash(tmp_path):
     assert [group.annotator for group in groups] == ["bob"]
     assert "of an annotator who is left out" in ledger.table()
     assert "ada" not in ledger.table()
+    assert not ledger.notes
     with pytest.raises(DataError):
         groups_of(tmp_path, rows, "pairs", annotators=AnnotatorFilter(only="eve"))
     with pytest.raises(ConfigError, match="who is among"):
         AnnotatorFilter("ada", ("ada",))
+
+
+def test_a_name_that_is_nobodys_is_said_to_leave_nobody_out(tmp_path):
+    rows = [{**LAYOUTS["pairs"], "annotator": name} for name in ("ada", "bob", "cid")]
+    left_out = AnnotatorFilter(without=("bob", "Ada", annotator_key("bob"), "cid "))
+    groups, ledger = groups_of(tmp_path, rows, "pairs", annotators=left_out)
+    assert [group.annotator for group in groups] == ["ada", "cid"]
+    names = [f"data.without_annotators[{place}]" for place in (1, 3)]
+    assert [note.split(", ")[0] for note in ledger.notes] == [
+        f"no row is of the annotator {name}" for name in names
+    ]
+    assert f"note: no row is of the annotator {names[0]}" in ledger.table()
+    assert Ledger.from_state(ledger.to_state()).reasons == ledger.reasons
+    both = AnnotatorFilter("ada", ("bob",))
+    groups, ledger = groups_of(tmp_path, rows, "pairs", annotators=both)
+    assert ([group.annotator for group in groups], ledger.notes) == (["ada"], [])
+
+
+def test_numbers_with_gaps_between_them_are_numbers_still(tmp_path):
+    """A column of ids in which some rows have none is of floats in Parquet files that pandas has written."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {**dict.fromkeys(("prompt", "chosen", "rejected"), "x"), "annotator": [7, None, 8]}
+    )
+    frame["chosen"] = ["a", "b", "c"]
+    assert frame["annotator"].dtype == "float64"
+    file = tmp_path / "rows.parquet"
+    frame.to_parquet(file)
+    columns = ColumnSettings(annotators=AnnotatorFilter(without=("7",)))
+    source = DataSource([str(file)], LabelKind.PAIRS, None, built_in(), columns=columns)
+    assert [group.annotator for group in load_groups(source)] == ["", "8"]
 
 
 def test_it_survives_files_and_counts_for_the_digest():
