@@ -18,7 +18,9 @@ from lit_align.data.ledger import Ledger
 from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.data.tree_store import group_from_json, group_to_json
 from lit_align.errors import ConfigError, DataError
-from lit_align.types import Group, LabelKind, Tree
+from lit_align.feedback import FeedbackResult
+from lit_align.online.records import IDS_COLUMN, group_from_record, make_record
+from lit_align.types import Group, LabelKind, Pair, Tree
 
 LAYOUTS = {
     "pairs": {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"},
@@ -107,11 +109,27 @@ def test_numbers_with_gaps_between_them_are_numbers_still(tmp_path):
     assert [group.annotator for group in load_groups(source)] == ["", "8"]
 
 
-def test_it_survives_files_and_counts_for_the_digest():
+def test_it_survives_files_and_rows():
     group = Group("a", ["b"], annotator="ada")
     assert group_from_json(group_to_json(group)) == group
-    assert Groups()(as_row(group)).prompt == "a"
     assert as_row(group)["annotator"] == "ada"
+    # the column may have come under another name, beside one of that name that says something else
+    for extra in ({}, {"annotator": " ada "}, {"annotator": "bob"}, {"annotator": ["ada", "bob"]}):
+        assert Groups()(as_row(group._replace(extra=extra))).annotator == "ada"
+    assert as_row(Group("a", ["b"], annotator="7", extra={"annotator": 7}))["annotator"] == 7
+    assert Groups()(as_row(Group("a", ["b"]))).annotator == ""
+
+
+def test_a_record_of_a_round_gives_the_group_back_with_whose_labels_they_are():
+    group = Group("a", ["b", "c"], annotator="ada", extra={IDS_COLUMN: [[1], [2]]}, source="x:1")
+    result = FeedbackResult(group._replace(pairs=(Pair(1, 0),)))
+    again = group_from_record(json.loads(json.dumps(make_record(group, result))))
+    assert again.annotator == "ada"
+    assert (again.pairs, again.source) == ((Pair(1, 0),), "x:1")
+
+
+def test_it_counts_for_the_digest():
+    group = Group("a", ["b"], annotator="ada")
     tree = Tree([1], [[2]], [[True]], group)
     other = tree._replace(group=group._replace(annotator="bob"))
     nobody = tree._replace(group=group._replace(annotator=""))
