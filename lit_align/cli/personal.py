@@ -82,7 +82,7 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
         personal, pooled, groups, settings.batch_size, settings.oracle, show_progress
     )
     _, annotators = load_shifts(next(iter(personal.folders)))
-    report = personal_report(verdicts, dict(zip(*annotators, strict=True)))
+    report = personal_report(verdicts, dict(zip(annotators.keys, annotators.votes, strict=True)))
     header = {"personal": settings.personal, "pooled": settings.pooled, "data": settings.data}
     metrics = {**header, **report}
     write_json(folder / "personal.json", metrics)

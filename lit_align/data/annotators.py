@@ -7,7 +7,7 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,22 @@ ANNOTATOR = "annotator"
 SALT_VARIABLE = "LIT_ALIGN_SALT"
 SALT_FILE = Path("~/.config/lit_align/annotator_salt")
 KEY = re.compile(r"annotator-[0-9a-f]{16}")
+CHECKED_TEXT = "\0the salt of lit_align"  # nobody's name
 
 
 def annotator_name(value: Any) -> str:
     """The name in a cell: text or a whole number; empty for anything else, such as a list of several people.
 
+    A column of whole numbers with gaps holds floats: 7.0 is the name of 7.
+
     Example:
-        >>> annotator_name(" ada "), annotator_name(7), annotator_name(None), annotator_name(["ada", "bob"])
-        ('ada', '7', '', '')
+        >>> annotator_name(" ada "), annotator_name(7), annotator_name(7.0), annotator_name(7.5)
+        ('ada', '7', '7', '')
+        >>> annotator_name(None), annotator_name(["ada", "bob"])
+        ('', '')
     """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     return str(value).strip()
@@ -67,10 +74,35 @@ class AnnotatorFilter:
         Raises:
             SetAside: if it is.
         """
+        for place, name in enumerate(self.without):
+            if is_same(annotator, name):
+                raise SetAside(_left_out(place))
         if self.only is not None and not is_same(annotator, self.only):
             raise SetAside("of another annotator" if annotator else "it does not say whose it is")
-        if any(is_same(annotator, name) for name in self.without):
-            raise SetAside("of an annotator who is left out")
+
+    def unmatched(self, reasons: Container[str]) -> list[str]:
+        """A sentence for each of those left out of whom there was no row, such as for a misspelt name.
+
+        Args:
+            reasons: for which `check` has refused rows.
+
+        Example:
+            >>> print(*AnnotatorFilter(without=("ada", "bbo")).unmatched([_left_out(0)]))  # doctest: +ELLIPSIS
+            no row is of the annotator data.without_annotators[1], so nobody is left out for that name: check its ...
+        """
+        sentences = []
+        for place, name in enumerate(self.without):
+            is_again = any(is_same(name, earlier) for earlier in self.without[:place])
+            if not is_again and _left_out(place) not in reasons:
+                sentences.append(
+                    f"no row is of the annotator data.without_annotators[{place}], so nobody is left out for that "
+                    f"name: check its spelling, and where rows have hashes that {SALT_VARIABLE} is theirs"
+                )
+        return sentences
+
+
+def _left_out(place: int) -> str:
+    return f"of an annotator who is left out (data.without_annotators[{place}])"
 
 
 def is_same(annotator: str, name: str) -> bool:
@@ -98,10 +130,42 @@ def annotator_key(name: str, salt: str | None = None) -> str:
         >>> key, annotator_key(key) == key, annotator_key("ada", salt="another") == key
         ('annotator-c4778efefc355663', True, False)
     """
-    if not name or KEY.fullmatch(name):
+    if not is_clear(name):
         return name
+    return f"annotator-{_hash(name, salt)}"
+
+
+def is_clear(name: str) -> bool:
+    """Whether a name stands for somebody and is no hash, so that its hash depends on the salt.
+
+    Example:
+        >>> is_clear("ada"), is_clear("annotator-c4778efefc355663"), is_clear("")
+        (True, False, False)
+    """
+    return bool(name) and not KEY.fullmatch(name)
+
+
+def salt_check(salt: str | None = None) -> str:
+    """What tells two salts apart and reveals neither: the hash of a text that is the same everywhere.
+
+    Args:
+        salt: None takes that of this machine.
+
+    Example:
+        >>> salt_check("a secret"), salt_check("another") == salt_check("a secret")
+        ('5c442602d14a2439', False)
+    """
+    return _hash(CHECKED_TEXT, salt)
+
+
+def salt_remedy() -> str:
+    """Where this machine has its salt, and what to do where another one is needed."""
+    return f"set {SALT_VARIABLE} to the salt of that time, or bring back its file, here {SALT_FILE.expanduser()}"
+
+
+def _hash(text: str, salt: str | None) -> str:
     secret = (local_salt() if salt is None else salt).encode()
-    return f"annotator-{hmac.new(secret, name.encode(), hashlib.sha256).hexdigest()[:16]}"
+    return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def local_salt(environment: Mapping[str, str] = os.environ) -> str:

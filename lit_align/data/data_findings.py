@@ -25,7 +25,7 @@ class DataFindings:
     """Counts over the groups of a data set, and the sentences that follow from them.
 
     Args:
-        duplicates: rows that equal an earlier row of the same file in prompt, responses and labels.
+        duplicates: rows that equal an earlier row of the same file in prompt, responses, labels and annotator.
         prompts: digest of each prompt.
         desirable: responses with the label desirable.
         undesirable: responses with the label undesirable.
@@ -55,6 +55,8 @@ class DataFindings:
         )
         if group.steps:
             labels += (group.steps,)
+        if group.annotator:  # equal votes of two people are two votes
+            labels += (group.annotator,)
         row = digest(
             [path, group.prompt, group.responses, labels, group.tools, group.template_kwargs]
         )

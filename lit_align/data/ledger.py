@@ -83,6 +83,7 @@ class Ledger:
     places: list[tuple[str, str, str]] = field(default_factory=list)
     findings: DataFindings = field(default_factory=DataFindings)
     overlap: list[str] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
 
     def add_unread(self, name: str, count: int = 1) -> None:
         """Record that a column, or a key of turns such as ``turn.timestamp``, holds something that nothing reads."""
@@ -221,7 +222,7 @@ class Ledger:
     @property
     def notes(self) -> list[str]:
         """What is worth knowing before training, in sentences."""
-        notes = [*self.findings.sentences(), *self.overlap]
+        notes = [*self.findings.sentences(), *self.overlap, *self.unmatched]
         if self.ends_lost > self.num_responses / 2:
             notes.append(
                 f"the end of {self.ends_lost:,} of {self.num_responses:,} responses is cut off, so a model hardly "

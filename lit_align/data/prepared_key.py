@@ -14,8 +14,8 @@ from lit_align.data.tokenize import ChatTokenizer
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
-FILE_VERSION = 6
-"""Raised when the files of `prepared_files` change."""
+FILE_VERSION = 7
+"""Raised when the files of `prepared_files` change, or what is read into them."""
 
 READ_BYTES = 2**22
 

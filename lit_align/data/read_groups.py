@@ -52,6 +52,8 @@ class DataSource:
         Raises:
             DataError: if too many rows are malformed or none is left.
         """
+        reasons = {reason for _, reason in ledger.reasons}
+        ledger.unmatched = self.columns.annotators.unmatched(reasons)
         self.on_ledger(ledger)
         ledger.check(self.max_malformed)
 

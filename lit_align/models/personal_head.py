@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
+from itertools import compress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lit_align.data.annotators import is_clear, salt_check
 from lit_align.errors import ModelError
 from lit_align.models.heads import ScoreHead
 
@@ -23,15 +26,30 @@ class Annotators(NamedTuple):
     Args:
         keys: salted hashes of their names, sorted.
         votes: how many rows of each the head was trained on.
+        salt_check: of the salt under which names were hashed, see `annotators.salt_check`; empty if it does not matter,
+            since the rows had hashes, or is not known.
     """
 
     keys: tuple[str, ...] = ()
     votes: tuple[int, ...] = ()
+    salt_check: str = ""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Annotators:
+        """Those that ``_asdict`` described, also before salts were checked."""
+        return cls(tuple(values["keys"]), tuple(values["votes"]), values.get("salt_check", ""))
+
+    def differs_in_salt(self, names: Iterable[str]) -> bool:
+        """Whether names that are no hashes would be other people, or nobody, under the salt of this machine."""
+        return (
+            bool(self.salt_check) and any(map(is_clear, names)) and self.salt_check != salt_check()
+        )
 
     def without(self, key: str) -> Annotators:
         """All but one."""
-        rest = [(name, votes) for name, votes in zip(*self, strict=True) if name != key]
-        return Annotators(tuple(name for name, _ in rest), tuple(votes for _, votes in rest))
+        is_other = [name != key for name in self.keys]
+        keys, votes = compress(self.keys, is_other), compress(self.votes, is_other)
+        return self._replace(keys=tuple(keys), votes=tuple(votes))
 
 
 class PersonalHead(ScoreHead):
@@ -126,5 +144,8 @@ def load_shifts(folder: str | Path) -> tuple[Tensor, Annotators]:
         )
     with safe_open(file, "pt") as content:
         metadata = content.metadata()
-        annotators = Annotators(*(tuple(json.loads(metadata[name])) for name in Annotators._fields))
+        values = {
+            name: json.loads(metadata[name]) for name in Annotators._fields if name in metadata
+        }
+        annotators = Annotators.from_dict(values)
         return content.get_tensor("shift"), annotators

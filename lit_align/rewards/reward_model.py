@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lit_align import Register, hookimpl
 from lit_align.chat.plain_text import is_plain_text_adapter
-from lit_align.data.annotators import annotator_key
+from lit_align.data.annotators import annotator_key, salt_remedy
 from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_groups
 from lit_align.data.trained_prompts import read_prompt_keys
 from lit_align.errors import ConfigError, ModelError
@@ -27,7 +27,7 @@ from lit_align.models.check_once import check_once
 from lit_align.models.heads import ScoreHead
 from lit_align.models.load import Base, load_model, load_tokenizer, tokenizer_fingerprint
 from lit_align.models.lora import Lora
-from lit_align.models.personal_head import PersonalHead, load_shifts
+from lit_align.models.personal_head import Annotators, PersonalHead, load_shifts
 from lit_align.models.tree_forward import TreeForward
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.types import Batch
@@ -67,7 +67,7 @@ class RewardModelScore(Reward):
     Raises:
         ConfigError: if both are set.
         ModelError: if the folder contains no reward model, or its head is missing, or it has no heads of annotators
-            and one is asked for.
+            and one is asked for, or asked for by a name where heads have hashes under another salt.
     """
 
     path: str
@@ -120,12 +120,28 @@ class RewardModelScore(Reward):
             )
         if self.annotator is None and not self.by_annotator:
             return
-        _, annotators = load_shifts(self.folders[0])
-        if self.annotator is not None and annotator_key(self.annotator) not in annotators.keys:
+        keys = self._annotators.keys
+        if self.annotator is None:
+            return
+        self._refuse_other_salt([self.annotator])
+        if annotator_key(self.annotator) not in keys:
             warnings.warn(
                 f"{self.annotator!r} has no head in {self.path!r}, so the mean head scores, as for anyone new; "
-                f"{len(annotators.keys)} annotators have one",
+                f"{len(keys)} annotators have one",
                 stacklevel=4,
+            )
+
+    @cached_property
+    def _annotators(self) -> Annotators:
+        _, annotators = load_shifts(self.folders[0])
+        return annotators
+
+    def _refuse_other_salt(self, names: Sequence[str]) -> None:
+        """Refuse names that have other hashes on this machine than in the training: all would be new."""
+        if self._annotators.differs_in_salt(names):
+            raise ModelError(
+                f"{self.path!r} has heads of annotators whose names were hashed under another salt than this "
+                f"machine's, so that nobody here would find theirs; {salt_remedy()}, or give the hashes for the names"
             )
 
     @cached_property
@@ -201,6 +217,8 @@ class RewardModelScore(Reward):
 
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> Scores:
+        if self.by_annotator:
+            self._refuse_other_salt([group.annotator for group in groups])
         max_length = limit_to_positions(self.loaded.adapters.model, self.max_length)
         trees, tokens_cut = tokenize_groups(
             groups, self.loaded.tokenizer, max_length, self.reads_chat

@@ -12,7 +12,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lit_align.checks import check_at_least, check_positive
-from lit_align.data.annotators import annotator_key
+from lit_align.data.annotators import (
+    SALT_VARIABLE,
+    annotator_key,
+    is_clear,
+    salt_check,
+    salt_remedy,
+)
 from lit_align.data.packing import pack
 from lit_align.data.transfer import numbers_to_device
 from lit_align.errors import ConfigError
@@ -20,6 +26,7 @@ from lit_align.functional.mixtures import Loss, shared_minima, spread_out
 from lit_align.functional.shrinkage import shrunk_minimum
 from lit_align.models.personal_head import Annotators, PersonalHead
 from lit_align.objectives import Objective
+from lit_align.processes import Processes
 from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.reward_model import RewardModel
 from lit_align.types import Batch, Tree
@@ -51,7 +58,8 @@ class PersonalRewardModel(RewardModel):
         settings: settings that all stages share.
 
     Raises:
-        ConfigError: if shrinkage is not above 0, or there are no components, or more than annotators.
+        ConfigError: if shrinkage is not above 0, or there are no components, or more than annotators; or if names were
+            hashed under another salt in a checkpoint, or on another host.
     """
 
     def __init__(
@@ -71,7 +79,8 @@ class PersonalRewardModel(RewardModel):
         self._indices: dict[str, int] = {}  # by name
 
     def setup(self, stage: str) -> None:
-        """Find out who labelled the rows, before any weights are loaded."""
+        """Find out who labelled the rows, and that their hashes are those of a checkpoint, before any weights load."""
+        checkpoint = self.resumption.checkpoint
         super().setup(stage)
         if stage != "fit":
             return
@@ -93,6 +102,9 @@ class PersonalRewardModel(RewardModel):
                 f"model.components is {self.components}, and the rows are of {len(votes)} annotators; give at most "
                 "as many"
             )
+        refuse_salts(self.annotators, Processes.of(self.trainer))
+        if checkpoint is not None:
+            refuse_other_salt(self.annotators, Annotators.from_dict(checkpoint["annotators"]))
         rank_zero_info(
             f"{len(votes):,} annotators with {min(votes):,} to {max(votes):,} rows; {len(trees) - sum(votes):,} rows "
             "of nobody train the mean head alone"
@@ -219,8 +231,13 @@ class PersonalRewardModel(RewardModel):
         checkpoint["annotators"] = self.annotators._asdict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make a head for each of them."""
-        annotators = Annotators(*(tuple(values) for values in checkpoint["annotators"].values()))
+        """Make a head for each of them.
+
+        Raises:
+            ConfigError: if their names were hashed under another salt.
+        """
+        annotators = Annotators.from_dict(checkpoint["annotators"])
+        refuse_other_salt(self.annotators, annotators)
         if annotators != self.annotators:  # Lightning loads a checkpoint into a model without data
             self.annotators = annotators
             if self._adapters is not None:
@@ -236,4 +253,44 @@ def count_annotators(trees: Iterable[Tree]) -> Annotators:
         if name:
             by_key[annotator_key(name)] += count
     keys = tuple(sorted(by_key))
-    return Annotators(keys, tuple(by_key[key] for key in keys))
+    check = salt_check() if any(map(is_clear, names)) else ""
+    return Annotators(keys, tuple(by_key[key] for key in keys), check)
+
+
+def refuse_salts(annotators: Annotators, processes: Processes) -> None:
+    """Refuse processes that hash the names in the same rows differently, as on hosts that each have a salt.
+
+    Args:
+        annotators: of the rows, as this process has counted them.
+        processes: of the run; all of them call this.
+
+    Raises:
+        ConfigError: if their salts differ.
+    """
+    checks = processes.gather(lambda: annotators.salt_check)
+    if len({*checks}) > 1:
+        raise ConfigError(
+            f"the {processes.world} processes of the run hash the names of annotators under "
+            f"{len({*checks})} different salts, so that the same head would be another person's in each; set "
+            f"{SALT_VARIABLE} to one secret on all hosts"
+        )
+
+
+def refuse_other_salt(annotators: Annotators, saved: Annotators) -> None:
+    """Refuse a checkpoint whose heads are nobody's under the salt of this machine.
+
+    Args:
+        annotators: of the rows; without any, or with hashes alone, every salt will do.
+        saved: in the checkpoint.
+
+    Raises:
+        ConfigError: if the salts differ.
+    """
+    is_same = saved.salt_check == annotators.salt_check
+    if not saved.salt_check:  # a checkpoint of before salts were checked
+        is_same = saved.keys == annotators.keys
+    if annotators.salt_check and not is_same:
+        raise ConfigError(
+            f"the heads in the checkpoint are of {len(saved.keys)} annotators whose names were hashed under another "
+            f"salt than this machine's, so that no row would find its head; {salt_remedy()}"
+        )

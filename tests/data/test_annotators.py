@@ -14,10 +14,13 @@ from lit_align.data.column_fates import ColumnSettings
 from lit_align.data.digest import tree_digest
 from lit_align.data.formats import built_in
 from lit_align.data.formats.groups import Groups, as_row
+from lit_align.data.ledger import Ledger
 from lit_align.data.read_groups import DataSource, load_groups
 from lit_align.data.tree_store import group_from_json, group_to_json
 from lit_align.errors import ConfigError, DataError
-from lit_align.types import Group, LabelKind, Tree
+from lit_align.feedback import FeedbackResult
+from lit_align.online.records import IDS_COLUMN, group_from_record, make_record
+from lit_align.types import Group, LabelKind, Pair, Tree
 
 LAYOUTS = {
     "pairs": {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"},
@@ -68,17 +71,65 @@ def test_rows_of_others_are_set_aside_by_name_or_by_hash(tmp_path):
     assert [group.annotator for group in groups] == ["bob"]
     assert "of an annotator who is left out" in ledger.table()
     assert "ada" not in ledger.table()
+    assert not ledger.notes
     with pytest.raises(DataError):
         groups_of(tmp_path, rows, "pairs", annotators=AnnotatorFilter(only="eve"))
     with pytest.raises(ConfigError, match="who is among"):
         AnnotatorFilter("ada", ("ada",))
 
 
-def test_it_survives_files_and_counts_for_the_digest():
+def test_a_name_that_is_nobodys_is_said_to_leave_nobody_out(tmp_path):
+    rows = [{**LAYOUTS["pairs"], "annotator": name} for name in ("ada", "bob", "cid")]
+    left_out = AnnotatorFilter(without=("bob", "Ada", annotator_key("bob"), "cid "))
+    groups, ledger = groups_of(tmp_path, rows, "pairs", annotators=left_out)
+    assert [group.annotator for group in groups] == ["ada", "cid"]
+    names = [f"data.without_annotators[{place}]" for place in (1, 3)]
+    assert [note.split(", ")[0] for note in ledger.notes] == [
+        f"no row is of the annotator {name}" for name in names
+    ]
+    assert f"note: no row is of the annotator {names[0]}" in ledger.table()
+    assert Ledger.from_state(ledger.to_state()).reasons == ledger.reasons
+    both = AnnotatorFilter("ada", ("bob",))
+    groups, ledger = groups_of(tmp_path, rows, "pairs", annotators=both)
+    assert ([group.annotator for group in groups], ledger.notes) == (["ada"], [])
+
+
+def test_numbers_with_gaps_between_them_are_numbers_still(tmp_path):
+    """A column of ids in which some rows have none is of floats in Parquet files that pandas has written."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {**dict.fromkeys(("prompt", "chosen", "rejected"), "x"), "annotator": [7, None, 8]}
+    )
+    frame["chosen"] = ["a", "b", "c"]
+    assert frame["annotator"].dtype == "float64"
+    file = tmp_path / "rows.parquet"
+    frame.to_parquet(file)
+    columns = ColumnSettings(annotators=AnnotatorFilter(without=("7",)))
+    source = DataSource([str(file)], LabelKind.PAIRS, None, built_in(), columns=columns)
+    assert [group.annotator for group in load_groups(source)] == ["", "8"]
+
+
+def test_it_survives_files_and_rows():
     group = Group("a", ["b"], annotator="ada")
     assert group_from_json(group_to_json(group)) == group
-    assert Groups()(as_row(group)).prompt == "a"
     assert as_row(group)["annotator"] == "ada"
+    # the column may have come under another name, beside one of that name that says something else
+    for extra in ({}, {"annotator": " ada "}, {"annotator": "bob"}, {"annotator": ["ada", "bob"]}):
+        assert Groups()(as_row(group._replace(extra=extra))).annotator == "ada"
+    assert as_row(Group("a", ["b"], annotator="7", extra={"annotator": 7}))["annotator"] == 7
+    assert Groups()(as_row(Group("a", ["b"]))).annotator == ""
+
+
+def test_a_record_of_a_round_gives_the_group_back_with_whose_labels_they_are():
+    group = Group("a", ["b", "c"], annotator="ada", extra={IDS_COLUMN: [[1], [2]]}, source="x:1")
+    result = FeedbackResult(group._replace(pairs=(Pair(1, 0),)))
+    again = group_from_record(json.loads(json.dumps(make_record(group, result))))
+    assert again.annotator == "ada"
+    assert (again.pairs, again.source) == ((Pair(1, 0),), "x:1")
+
+
+def test_it_counts_for_the_digest():
+    group = Group("a", ["b"], annotator="ada")
     tree = Tree([1], [[2]], [[True]], group)
     other = tree._replace(group=group._replace(annotator="bob"))
     nobody = tree._replace(group=group._replace(annotator=""))

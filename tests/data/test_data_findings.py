@@ -24,6 +24,12 @@ def test_duplicates_are_counted_within_a_file():
     assert counted.sentences() == ["2 rows are exact duplicates of an earlier row of the same file"]
 
 
+def test_equal_votes_of_two_people_are_no_duplicates():
+    vote = pair("a", "b", "c")
+    votes = [vote._replace(annotator=name) for name in ("ada", "bob", "ada")]
+    assert findings(*votes, vote, vote).duplicates == 2
+
+
 def test_shared_prompts_are_counted_once():
     train = findings(pair("a", "b", "c"), pair("d", "e", "f"))
     validation = findings(pair("a", "x", "y"), pair("a", "z", "y"), pair("g", "h", "i"))

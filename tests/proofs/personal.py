@@ -124,7 +124,7 @@ def measure(personal: Path, pooled: Path, rows: list[dict]) -> dict:
         reward, RewardModelScore(str(pooled)), groups_of(rows), 512, "true"
     )
     _, annotators = load_shifts(personal)
-    return personal_report(verdicts, dict(zip(*annotators, strict=True)))
+    return personal_report(verdicts, dict(zip(annotators.keys, annotators.votes, strict=True)))
 
 
 def simulated(base: Path, folder: Path, seed: int) -> dict:

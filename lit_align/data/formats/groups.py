@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
-from lit_align.data.annotators import ANNOTATOR
+from lit_align.data.annotators import ANNOTATOR, annotator_name
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
     check_prompt,
@@ -85,6 +85,7 @@ class Groups(Format):
             target,
             extra=other_fields(row, "prompt", "responses", "target", *LABELS, *SHARED),
             continues=row.get("continues") is True,
+            annotator=annotator_name(row.get(ANNOTATOR)),
         )
         return read_shared(row, group)
 
@@ -105,7 +106,7 @@ def as_row(group: Group) -> Row:
             row[name] = list(labels)
     if group.target is not None:
         row["target"] = group.target
-    if group.annotator:  # whoever a column of the source row names labelled something else
+    if group.annotator and group.annotator != annotator_name(row.get(ANNOTATOR)):
         row[ANNOTATOR] = group.annotator
     return row | rendering_columns(group)
 
