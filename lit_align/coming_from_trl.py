@@ -173,6 +173,24 @@ ROWS = [
         "off by default, as over there",
         ("GRPO",),
     ),
+    Row(
+        {
+            "use_adaptive_entropy": True,
+            "entropy_coef": 0.01,
+            "entropy_target": 0.3,
+            "entropy_coef_delta": 0.01,
+            "entropy_coef_max": 0.5,
+        },
+        {
+            f"{INIT}.entropy_bonus.coefficient": 0.01,
+            f"{INIT}.entropy_bonus.target": 0.3,
+            f"{INIT}.entropy_bonus.step": 0.01,
+            f"{INIT}.entropy_bonus.limit": 0.5,
+        },
+        "it moves once an iteration, and is weighted as loss_aggregation has it; without a target it is fixed",
+        ("GRPO",),
+        is_joint=True,
+    ),
 ]
 
 ALTERNATIVES = [

@@ -32,7 +32,7 @@ def test_a_configuration_parses_and_names_its_command(path, monkeypatch):
     command = path.read_text().split("\n")[0].removeprefix("# lit-align ").split()
     assert command[0] == "fit" or path.parent.name == "studies"
     assert command[-2:] == ["-c", name]
-    assert path.parent.name in ("objectives", "studies") or len(command) == 3
+    assert path.parent.name in ("objectives", "rl", "studies") or len(command) == 3
     out = io.StringIO()
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as exit:
         main([*command, "--print_config"])

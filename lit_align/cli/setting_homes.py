@@ -151,6 +151,7 @@ def _run_sections() -> Iterator[tuple[str, type]]:
     from lit_align.models.lora import Lora
     from lit_align.online.datamodule import Online
     from lit_align.rl.critic import Critic
+    from lit_align.rl.entropy_bonus import EntropyBonus
     from lit_align.rl.kl_control import KLControl
     from lit_align.rl.stage import RL
     from lit_align.stages.preference import Preference
@@ -163,6 +164,7 @@ def _run_sections() -> Iterator[tuple[str, type]]:
         yield "model", stage
     yield from (("model.base", Base), ("model.lora", Lora), ("model.schedule", Schedule))
     yield from (("model.kl", KLControl), ("model.critic", Critic))
+    yield "model.entropy_bonus", EntropyBonus
     yield "model.optimizer", AdamW
     for data in (datamodules.Comparisons, Steps, RatedDemonstrations, Online):
         yield "data", data

@@ -200,6 +200,8 @@ def uncounted(stage: LanguageModelStage) -> list[str]:
             names.append(type(reward).__name__)
     if stage.ptx is not None:
         names.append("ptx")
+    if stage.entropy_control.bonus is not None:
+        names.append("entropy_bonus")
     if stage.selection.equal_scores == "refill":
         names.append("equal_scores: refill")
     return names

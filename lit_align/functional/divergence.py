@@ -117,6 +117,28 @@ def token_divergence(student: Predictions, teacher: Predictions, beta: float) ->
     return divergence
 
 
+def token_entropy(predictions: Predictions) -> Tensor:
+    r"""Entropy at each scored token, ``[n]``, in nats, with gradient by the states; in chunks, as `token_divergence`.
+
+    .. math:: H(S) = \log V - \operatorname{KL}(S \,\|\, U)
+
+    with the uniform distribution U over a vocabulary of V, of which one entry is in memory.
+
+    Args:
+        predictions: under a frozen head.
+
+    Raises:
+        ModelError: if the head is trained.
+
+    Example:
+        >>> token_entropy(Predictions(torch.tensor([[0.5, 0.25, 0.25]]).log())) / math.log(2)
+        tensor([1.5000])
+    """
+    shape = len(predictions.states), predictions.vocabulary
+    uniform = Predictions(predictions.states.new_zeros(()).expand(shape))
+    return math.log(predictions.vocabulary) - token_divergence(predictions, uniform, beta=1.0)
+
+
 class _TokenDivergence(torch.autograd.Function):
     @staticmethod
     def forward(

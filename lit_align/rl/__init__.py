@@ -16,6 +16,7 @@ critic starts from the reward model, or at zero     ``Critic.initialize``       
 KL penalty on each token, score on the last         ``RewardShaping``              test_token_rewards_and_returns
 k1, k2 and k3 are logged, one of them is penalized  ``functional.kl``              test_what_is_logged
 KL coefficient fixed or adaptive                    ``KLControl.adapt``            test_the_kl_coefficient_moves
+entropy coefficient fixed or adaptive               ``EntropyControl``             test_the_entropy_coefficient_moves
 reward whitening keeps the mean                     ``RL.whiten_rewards``          test_token_rewards_and_returns
 advantages are whitened over all tokens             ``advantages.masked_whiten``   test_whitening_is_torchtunes
 GAE, with no value after the last token             ``advantages.gae``             test_gae_is_its_sum

@@ -13,6 +13,7 @@ from torch import Tensor
 from lit_align.data.datamodules import to_device
 from lit_align.data.loader import balance_by_tokens
 from lit_align.data.packing import pack
+from lit_align.functional.divergence import token_entropy
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.tree_forward import TreeForward
 from lit_align.processes import Processes
@@ -26,10 +27,12 @@ class ForwardPass(NamedTuple):
     Args:
         policy: log-probabilities of the tokens, and their entropy where it was asked for.
         values: the critic's value before each token, ``[n]``; None without a critic.
+        entropy: of the policy, ``[n]``, with gradient; None without an entropy bonus.
     """
 
     policy: TokenLogps
     values: Tensor | None
+    entropy: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class ActorCritic:
         out_of_memory_advice: context manager that explains which settings to lower when memory runs out.
         processes: that share the passes over the responses.
         lecture: whose distributions the policy's are compared with; None if none are.
+        has_entropy_bonus: whether updates read the gradient of the policy's entropy.
     """
 
     adapters: AdapterSet
@@ -57,6 +61,7 @@ class ActorCritic:
     out_of_memory_advice: Callable[[Batch], AbstractContextManager[None]]
     processes: Processes
     lecture: Lecture | None = None
+    has_entropy_bonus: bool = False
 
     def share(self, trees: list[Tree]) -> list[Tree]:
         """The trees that this process reads, of all that are read at once."""
@@ -94,10 +99,11 @@ class ActorCritic:
         policy = self.tree_forward.score(predictions, batch.trees.target, with_entropy)
         if lesson is not None:
             policy = policy._replace(divergence=lesson.divergence(predictions))
+        entropy = token_entropy(predictions) if self.has_entropy_bonus else None
         values = None
         if with_critic:
             values = self.values(batch, training=self.adapters.peft.training)
-        return ForwardPass(policy, values)
+        return ForwardPass(policy, values, entropy)
 
     def values(self, batch: Batch, training: bool) -> Tensor:
         """The critic's value before each response token of a micro-batch, ``[n]``."""

@@ -70,6 +70,7 @@ def check_settings(stage: RLSettings) -> None:
         _check_teacher(stage, estimator)
     lecture_of(stage.objective, stage.reward)
     stage.selection.check(stage.num_generations)
+    _check_totals(stage)
     check_between("staleness", stage.staleness, 0, 1, "steps between sampling and learning")
     if stage.lora.dropout:
         raise ConfigError(
@@ -97,6 +98,16 @@ def _check_unshaped(stage: RLSettings, estimator: str) -> None:
         raise ConfigError(
             f"equal_scores is {stage.selection.equal_scores} and looks at the total reward, and {estimator} reads the "
             "parts of the scores alone, which may differ where totals are equal; set equal_scores to keep"
+        )
+
+
+def _check_totals(stage: RLSettings) -> None:
+    """Refuse to look for a difference in total rewards where only teachers give any, which they do by token."""
+    equal_scores = stage.selection.equal_scores
+    if equal_scores != "keep" and only_teaches(stage.reward):
+        raise ConfigError(
+            f"equal_scores is {equal_scores} and looks at the total reward, and a Teacher gives its reward by token: "
+            "every total is 0, so that every prompt would be left out; set equal_scores to keep"
         )
 
 
@@ -135,6 +146,21 @@ def teacher_weights(reward: Reward) -> list[float]:
         for part, scale in zip(reward.rewards, reward.scales, strict=True):
             weights += [scale * weight for weight in teacher_weights(part)]
     return weights
+
+
+def only_teaches(reward: Reward) -> bool:
+    """Whether no part of a reward but teachers has a weight.
+
+    Example:
+        >>> from lit_align.rewards.length import Length
+        >>> parts = [Teacher(), Length(max_words=9)]
+        >>> [only_teaches(Weighted(parts, [1.0, weight])) for weight in (0.0, 0.1)]
+        [True, False]
+    """
+    if isinstance(reward, Weighted):
+        parts = zip(reward.rewards, reward.scales, strict=True)
+        return all(not scale or only_teaches(part) for part, scale in parts)
+    return isinstance(reward, Teacher)
 
 
 def check_staleness(staleness: int, sampler: Sampler) -> None:

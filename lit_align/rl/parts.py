@@ -12,6 +12,7 @@ from lit_align.processes import Processes
 from lit_align.rewards import Reward
 from lit_align.rl.actor_critic import ActorCritic, ForwardPass
 from lit_align.rl.critic import Critic
+from lit_align.rl.entropy_bonus import EntropyControl
 from lit_align.rl.experience import ExperienceBuilder
 from lit_align.rl.importance import ImportanceWeights
 from lit_align.rl.kl_control import KLControl
@@ -49,6 +50,7 @@ class RLParts(LanguageModelStage):
     loss_aggregation: LossAggregation
     whiten_rewards: bool
     kl_coefficient: float
+    entropy_control: EntropyControl
     importance_sampling_cap: float | None
     staleness: int
     _demonstrations: StepLoader | None
@@ -99,6 +101,7 @@ class RLParts(LanguageModelStage):
             out_of_memory_advice=self.out_of_memory_advice,
             processes=Processes.of(self.trainer),
             lecture=lecture_of(cast(PolicyObjective, self.objective), self.reward),
+            has_entropy_bonus=self.entropy_control.bonus is not None,
         )
 
     def minibatches(self, rollouts: RolloutBatch) -> Iterator[Minibatch]:
@@ -137,4 +140,5 @@ class RLParts(LanguageModelStage):
             forward_pass=forward_pass,
             scores_policy=scores_policy,
             importance=self.importance,
+            entropy_coefficient=self.entropy_control.applied,
         )

@@ -17,12 +17,13 @@ from lit_align.plugin_calls import call_plugin
 from lit_align.plugin_contracts import require_losses
 from lit_align.rl.actor_critic import ActorCritic, ForwardPass
 from lit_align.rl.critic import Critic
+from lit_align.rl.entropy_bonus import POLICY_ENTROPY
 from lit_align.rl.importance import ImportanceWeights, sum_and_count
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.rollouts import RolloutBatch, TokenField, TokenValues
 from lit_align.rl.scoring import policy_values
 from lit_align.stages.exact_step import MetricSums
-from lit_align.types import Batch, PolicyTokens, Step, TokenLogps
+from lit_align.types import Batch, PolicyTokens, Step
 
 LossAggregation = Literal["token", "sequence", "constant"]
 
@@ -72,6 +73,7 @@ class PolicyUpdate:
         scores_policy: whether old log-probabilities are those of its own pass: the policy is still the one that
             sampled, and was not evaluated before.
         importance: weights for what another distribution than the policy's has sampled; None weighs all tokens alike.
+        entropy_coefficient: α of this iteration's entropy bonus.
 
     Attributes:
         scored: old log-probabilities and entropy of its own pass.
@@ -88,6 +90,7 @@ class PolicyUpdate:
     forward_pass: ForwardPass | None = None
     scores_policy: bool = False
     importance: ImportanceWeights | None = None
+    entropy_coefficient: float = 0.0
     scored: list[TokenValues] = field(default_factory=list, init=False)
 
     def losses(self, batch: Batch) -> tuple[Tensor, MetricSums]:
@@ -107,7 +110,7 @@ class PolicyUpdate:
             assert forward_pass.policy.entropy is not None
             stored["entropy"] = forward_pass.policy.entropy
         weight = self._token_weights(batch, stored["ref_logps"])
-        loss, sums = self._policy_loss(batch, forward_pass.policy, stored, weight)
+        loss, sums = self._policy_loss(batch, forward_pass, stored, weight)
         if self.critic is not None and forward_pass.values is not None:
             old_values, returns = stored["values"], stored["returns"]
             value_losses, value_clipped = self.critic.losses(
@@ -120,10 +123,14 @@ class PolicyUpdate:
         return loss, sums
 
     def _policy_loss(
-        self, batch: Batch, new: TokenLogps, stored: Mapping[TokenField, Tensor], weight: Tensor
+        self,
+        batch: Batch,
+        forward_pass: ForwardPass,
+        stored: Mapping[TokenField, Tensor],
+        weight: Tensor,
     ) -> tuple[Tensor, MetricSums]:
-        """The objective's loss and the KL penalty, with their metrics."""
-        new_logps = new.logps
+        """The objective's loss, the KL penalty and the entropy bonus, with their metrics."""
+        new, new_logps = forward_pass.policy, forward_pass.policy.logps
         old_logps, ref_logps = stored["old_logps"], stored["ref_logps"]
         tokens = PolicyTokens(
             new_logps,
@@ -151,6 +158,9 @@ class PolicyUpdate:
             approx_kl = kl_estimates(old_logps, new_logps)["k3"]
             clipped = self.objective.clip_mask(tokens).float()
         total_weight = weight.sum()
+        if forward_pass.entropy is not None:
+            loss = loss - self.entropy_coefficient * (forward_pass.entropy * importance).sum()
+            sums[POLICY_ENTROPY] = ((forward_pass.entropy.detach() * weight).sum(), total_weight)
         if new.divergence is not None:
             sums["policy/divergence"] = ((new.divergence.detach() * weight).sum(), total_weight)
         sums |= {

@@ -28,6 +28,7 @@ from lit_align.rl.actor_critic import ForwardPass
 from lit_align.rl.checks import check_settings, check_staleness
 from lit_align.rl.critic import Critic
 from lit_align.rl.diagnostics import RunDiagnostics
+from lit_align.rl.entropy_bonus import EntropyBonus, EntropyControl
 from lit_align.rl.experience import ExperienceBuilder
 from lit_align.rl.gold_reward import gold_names
 from lit_align.rl.importance import IMPORTANCE_METRICS
@@ -77,6 +78,7 @@ class RL(RLParts):
         kl: KL penalty against the reference policy.
         critic: value function; only GAE needs it.
         ptx: demonstrations to mix into every update; null mixes in none.
+        entropy_bonus: keeps the policy uncertain, by a fixed or adaptive coefficient; null leaves it to the objective.
         num_generations: responses to each prompt; they share the forward pass over it.
         num_iterations: passes over an iteration's samples.
         num_minibatches: updates in a pass.
@@ -112,6 +114,7 @@ class RL(RLParts):
         kl: KLControl,
         critic: Critic,
         ptx: PretrainingMix | None = None,
+        entropy_bonus: EntropyBonus | None = None,
         num_generations: int = 4,
         num_iterations: int = 1,
         num_minibatches: int = 1,
@@ -147,6 +150,7 @@ class RL(RLParts):
         )
         check_settings(self)
         self.kl_coefficient = kl.coefficient
+        self.entropy_control = EntropyControl(entropy_bonus)
         self.recent_rewards: list[float] = []  # mean total reward of each recent iteration
         self.diagnostics = RunDiagnostics()
         self._trained_prompts: frozenset[str] = frozenset()  # of the reward model
@@ -160,11 +164,13 @@ class RL(RLParts):
         if self.objective.divergence_from is not None:
             losses = (*losses, "policy/divergence")
         names = ("policy/clipfrac", "policy/approxkl", "policy/ratio", "val/clipfrac", *losses)
+        names = (*names, *self.entropy_control.update_metrics)
         return names if self.importance is None else (*names, *IMPORTANCE_METRICS)
 
     def training_names(self) -> list[str]:
         """With the metrics of the samples and of an iteration's updates."""
         names = [*super().training_names(), *SAMPLE_METRICS, "policy/first_ratio", "updates"]
+        names += self.entropy_control.sample_metrics
         return [*names, *self.selection.metric_names(False)]
 
     @property
@@ -231,7 +237,7 @@ class RL(RLParts):
         return loss_denominator(self.loss_aggregation, step, self.max_new_tokens)
 
     def training_step(self, step: Step, batch_idx: int) -> None:
-        """One iteration: sample, score, estimate advantages, update the policy, adapt the KL coefficient, log."""
+        """One iteration: sample, score, estimate advantages, update the policy, adapt the coefficients, log."""
         experience = self.experience_builder()
         rollouts = experience.sample(step.trees, self.global_step)
         self.sample_ahead(experience, batch_idx)
@@ -254,6 +260,7 @@ class RL(RLParts):
             self.kl_coefficient, rollout_metrics["objective/kl"], len(rollouts.length)
         )
         golds = gold_names(self.reward, self.advantage.read_parts)
+        rollout_metrics |= self.entropy_control.end_iteration(rollout_metrics["objective/entropy"])
         rollout_metrics |= seen_metrics(rollouts, self._trained_prompts, golds)
         self.diagnostics.observe(rollout_metrics, self.global_step, golds)
         metrics = {**rollout_metrics, **update_metrics}
@@ -333,10 +340,11 @@ class RL(RLParts):
             self.diagnostics.draw_reward_kl(self.run_folder / "reward_kl.png")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the KL coefficient, the baseline, the diagnostics, and what is sampled ahead too."""
+        """Save the coefficients, the baseline, the diagnostics, and what is sampled ahead too."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["rl"] = {
             "kl_coefficient": self.kl_coefficient,
+            "entropy_control": self.entropy_control.state(),
             "recent_rewards": self.recent_rewards,
             "diagnostics": asdict(self.diagnostics),
             "teachers": teacher_states(self.reward),
@@ -349,6 +357,8 @@ class RL(RLParts):
         state = checkpoint["rl"]
         if not self.resumption.has_changed("model.kl"):
             self.kl_coefficient = state["kl_coefficient"]
+        if not self.resumption.has_changed("model.entropy_bonus"):
+            self.entropy_control.restore(state.get("entropy_control", {}))
         self.recent_rewards = state["recent_rewards"]
         if self.staleness:
             self.ahead.restore(state.get("ahead", []))

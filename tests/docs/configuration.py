@@ -22,6 +22,7 @@ NESTED = {
     "model.best_of": "lit_align.stages.best_of.BestOf",
     "model.kl": "lit_align.rl.kl_control.KLControl",
     "model.critic": "lit_align.rl.critic.Critic",
+    "model.entropy_bonus": "lit_align.rl.entropy_bonus.EntropyBonus",
 }
 """Settings that are groups of settings."""
 

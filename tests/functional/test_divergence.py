@@ -1,11 +1,18 @@
 """The divergence of two heads: its value, its gradient and its memory, against all logits at once."""
 
+import math
+
 import pytest
 import torch
 
 from lit_align.errors import ModelError
 from lit_align.functional import logps
-from lit_align.functional.divergence import Predictions, generalized_jsd, token_divergence
+from lit_align.functional.divergence import (
+    Predictions,
+    generalized_jsd,
+    token_divergence,
+    token_entropy,
+)
 from lit_align.functional.logps import LogitTransform
 from tests.peak_memory import Peak
 
@@ -57,6 +64,27 @@ def test_over_several_chunks_it_is_that_of_all_logits(beta, dtype, tolerance):
     )
     assert (got - expected).norm() <= tolerance * expected.norm()
     assert not fused.isnan().any()
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_entropy_and_its_gradient_are_those_of_all_logits(transform):
+    """-Σ p log p in float64, over two chunks; by a logit its derivative is -p (log p + H)."""
+    predictions = made(1500, 6, 17, transform=transform)
+    log_probs = all_logits(predictions).log_softmax(-1)
+    right, fused = -(log_probs.exp() * log_probs).sum(-1), token_entropy(predictions)
+    torch.testing.assert_close(fused, right, rtol=1e-12, atol=1e-12)
+    weights = torch.linspace(-1, 2, 1500, dtype=torch.float64)
+    got, expected = (
+        torch.autograd.grad((side * weights).sum(), predictions.states)[0]
+        for side in (fused, right)
+    )
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+    logits = torch.tensor([[0.0, math.log(3.0)]], dtype=torch.float64, requires_grad=True)
+    entropy = token_entropy(Predictions(logits))
+    assert entropy.item() == pytest.approx(math.log(4) - 0.75 * math.log(3))
+    (slope,) = torch.autograd.grad(entropy, logits)
+    by_hand = 0.25 * 0.75 * math.log(3)  # -1/4 (log 1/4 + log 4 - 3/4 log 3)
+    torch.testing.assert_close(slope, torch.tensor([[by_hand, -by_hand]]).double())
 
 
 @pytest.mark.parametrize("beta", BETAS)

@@ -37,6 +37,7 @@ def everything(tiny, at, run):
         f"--model.ptx.data={at / 'chats.jsonl'}",
         "--model.ptx.weight=0.5",
     )
+    more += ("--model.entropy_bonus.target=100", "--model.entropy_bonus.step=0.02")
     more += ("--model.kl.target=0.001", "--model.kl.horizon=100", "--model.target_kl=0.1")
     often = (
         "--model.ptx.batch_size=3",
@@ -145,6 +146,7 @@ def test_a_killed_run_goes_on_bit_for_bit(whole, tiny, tmp_path):
     main([*everything(tiny, whole, tmp_path / "rest"), f"--ckpt_path={checkpoint}"])
     names = ("step", "updates", "objective/scores", "objective/kl", "objective/kl_coefficient")
     names += ("loss", "loss/ptx", "val/explained_variance", "grad_norm")
+    names += ("objective/entropy_coefficient", "policy/entropy")
     rest = table(tmp_path / "rest", *names)
     assert rest == table(whole / "run", *names)
 
@@ -163,6 +165,9 @@ def test_what_was_trained_comes_back(whole, tiny, tmp_path):
         8,
     )
     assert coefficient != pytest.approx(0.05)
+    applied = [float(x) for (x,) in table(whole / "run", "objective/entropy_coefficient")]
+    assert applied == pytest.approx([0.02 * k for k in range(8)])
+    assert stage_.entropy_control.state() == pytest.approx({"coefficient": 0.16, "applied": 0.16})
     made = stage(tiny, Weighted([Pattern("a")], [2.0]), GRPO(std=False), num_generations=3)
     noted = (
         made.hparams["reward"]["init_args"]["rewards"][0]["init_args"],

@@ -165,6 +165,14 @@ def test_a_teacher_without_a_lesson_is_refused(settings, says):
             {"advantage": TopEntropy(ReverseKL()), "reward": Pattern("a")},
             "TopEntropy compares the policy with a teacher",
         ),
+        ({"equal_scores": "drop"}, "equal_scores is drop .* every total is 0"),
+        (
+            {
+                "reward": Weighted([Teacher(column="hint"), Pattern("a")], [1.0, 0.0]),
+                "equal_scores": "refill",
+            },
+            "equal_scores is refill .* set equal_scores to keep$",
+        ),
     ],
 )
 def test_what_reverse_kl_cannot_compare_is_refused(settings, says, tiny):
@@ -181,6 +189,8 @@ def test_a_teacher_may_have_a_reward_beside_it(tiny):
         ]
         reward = Weighted(parts, weights)
         assert stage(tiny, reward, ReverseKL(), max_new_tokens=4).reward is reward
+    scored = Weighted([Teacher(column="hint"), Pattern("a")], [1.0, 0.3])
+    stage(tiny, scored, ReverseKL(), max_new_tokens=4, equal_scores="drop")
 
 
 def test_another_base_reads_plain_text_where_the_policy_does(module):
