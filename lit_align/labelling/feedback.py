@@ -38,7 +38,8 @@ class Human(Feedback):
         min_gold_accuracy: share of the gold tasks an annotator saw that must be right for the annotator's votes to
             count; annotators who saw none are trusted.
         ranking: how comparisons of all of a group's responses become one ranking: by how many others a response is
-            expected to beat, by how many it beats more often than not, or by the order that agrees with most of them.
+            expected to beat, by how many it beats more often than not, by the order that agrees with most of them, or
+            by Bradley and Terry's strengths with ties.
         annotator: whose votes alone count, for a policy of that person; null counts those of all.
 
     Raises:

@@ -149,6 +149,11 @@ def _export(settings: Any) -> None:
     check_fraction(
         "min_gold_accuracy", settings.min_gold_accuracy, "it is a share of the gold tasks"
     )
+    if settings.format == "annotators" and settings.aggregation:
+        raise ConfigError(
+            f"--aggregation is {settings.aggregation!r}, which makes one label of several people's votes, and --format "
+            "annotators keeps them apart; leave --aggregation out, or export --format labels"
+        )
     _check_store(settings.store)
     path = Path(settings.file)
     if path.exists():
@@ -177,7 +182,7 @@ def _export_text(data: CampaignVotes, settings: Any) -> str:
         return "\ufeff" + vote_exports.vote_table(data, read_flags(settings.store) or usual_flags())
     if settings.format == "labels":
         reliable = drop_unreliable(data, settings.min_gold_accuracy)
-        groups = labelled_groups(reliable, settings.aggregation, settings.ranking)
+        groups = labelled_groups(reliable, settings.aggregation or "share", settings.ranking)
         return "".join(to_line(as_row(group)) for _, group in groups)
     if settings.format == "annotators":
         reliable = drop_unreliable(data, settings.min_gold_accuracy)
@@ -244,8 +249,8 @@ COMMANDS = {
             "--aggregation": {
                 "type": str,
                 "choices": list(AGGREGATORS),
-                "default": "share",
-                "help": "How several votes become a label.",
+                "help": "How several votes become a label; share if not given. The labels of each annotator apart are "
+                "of one vote each.",
             },
             "--ranking": {
                 "type": str,
