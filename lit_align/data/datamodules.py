@@ -22,7 +22,7 @@ from lit_align.data.kto_mismatched import add_mismatched_responses
 from lit_align.data.ledger import Ledger, write_ledgers
 from lit_align.data.loader import StepLoader
 from lit_align.data.long_text import WhenOverlong
-from lit_align.data.prepare import prepare
+from lit_align.data.prepare import PREPARED_CACHE, prepare
 from lit_align.data.read_groups import DataSource
 from lit_align.data.solution_steps import LINES
 from lit_align.data.text_module import TextModule
@@ -93,7 +93,7 @@ class TextDataModule(LightningDataModule, ABC):
         learned_turns: LearnedTurns = "all",
         columns: dict[str, str] | None = None,
         ignore_columns: list[str] | None = None,
-        prepared_cache: str | None = "~/.cache/lit_align/prepared",
+        prepared_cache: str | None = PREPARED_CACHE,
         special_tokens_in_text: SpecialTokensInText | None = None,
         only_annotator: str | None = None,
         without_annotators: list[str] | None = None,

@@ -13,6 +13,9 @@ from lit_align.data.tokenize import ChatTokenizer
 from lit_align.data.tokenize_rows import tokenize_row
 from lit_align.types import Tree
 
+PREPARED_CACHE = "~/.cache/lit_align/prepared"
+"""Where tokenised rows are kept unless ``data.prepared_cache`` says otherwise."""
+
 LARGE_BYTES = 4 * 2**20
 """Size of all files together from which rows are tokenised by several processes and kept on disk."""
 

@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
+from mmap import ACCESS_READ, mmap
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -51,6 +52,26 @@ def load_prepared(folder: Path) -> Prepared | None:
         return None
     state = json.loads((folder / LEDGER).read_text("utf-8"))
     return TreeStore(folder / TREES), Ledger.from_state(state)
+
+
+def prepared_with(cache: Path, values: Sequence[str]) -> list[Path]:
+    """The folders in a cache in which a field of a row's group is one of the values, such as an annotator.
+
+    Args:
+        cache: with a folder for each data set; it need not exist.
+        values: to look for.
+    """
+    # quotes within texts are escaped, and the name of a field has no colon before it
+    fields = [f": {json.dumps(value, ensure_ascii=False)}" for value in values]
+    texts = [field.encode("utf-8", "surrogatepass") for field in fields]
+    folders = []
+    for file in sorted(cache.glob(f"*/{TREES}")):
+        if not file.stat().st_size:
+            continue
+        with file.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+            if any(content.find(text) >= 0 for text in texts):
+                folders.append(file.parent)
+    return folders
 
 
 def prepare_files(source: DataSource, tokenizer: ChatTokenizer, folder: Path) -> Prepared | None:

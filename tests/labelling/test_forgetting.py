@@ -30,6 +30,12 @@ ANSWERS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Caches and the salt of this test alone."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
 def store_of(path, names):
     answers = {name: ANSWERS[name] for name in names}
     return store_with_votes(path, "compare", make_groups(8), answers)
@@ -73,6 +79,14 @@ def test_a_row_is_of_who_labelled_the_group():
     group = Group("a", ["b"], annotator="ada", extra={"annotator": "worker-7"})
     assert as_row(group)["annotator"] == "ada"
     assert as_row(group._replace(annotator=""))["annotator"] == "worker-7"
+
+
+def test_labels_of_each_one_are_not_aggregated(tmp_path, capsys):
+    store = store_of(tmp_path / "l.db", ["ada", "bob"])
+    with pytest.raises(SystemExit):
+        export(store, tmp_path / "labels.jsonl", "--aggregation=majority")
+    assert "annotators keeps them apart" in capsys.readouterr().err
+    assert not (tmp_path / "labels.jsonl").exists()
 
 
 def test_votes_are_exported_by_hashes_on_demand(tmp_path):
@@ -123,6 +137,7 @@ def test_runs_lose_the_head_and_a_new_fit_is_as_if_there_had_been_no_votes(tiny,
     policy.mkdir(parents=True)
     settings = "data: {class_path: Comparisons, init_args: {only_annotator: ada, columns: {annotator: bob}}}"
     (policy / "config.yaml").write_text(settings)
+    (policy / "status.json").write_text("{}")
     pooled = RewardModelScore(str(folder_of(runs / "all") / "adapter"))(texts(3)).total
 
     command(["label", "forget", str(path), "ada", "--runs", str(runs)])

@@ -7,7 +7,7 @@ go to ``personal.json`` beside this file. A seed takes a minute of one core.
 
 The intervals in the file that is there are percentiles of resampled people alone. Those of a new run reach as far as
 Student's t, with eight people about 1.3 times as far (2.36 sqrt(8 / 7) / 1.96), and where two models are right equally
-often for everyone ("oracle - personal" of seed 1, agreed) there is none in place of [0.0, 0.0].
+often for everyone, as in agreed votes of seeds 0 and 1, it has none in place of [0.0, 0.0].
 """
 
 import json
