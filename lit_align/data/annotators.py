@@ -19,6 +19,8 @@ ANNOTATOR = "annotator"
 
 SALT_VARIABLE = "LIT_ALIGN_SALT"
 SALT_FILE = Path("~/.config/lit_align/annotator_salt")
+PERSONAL_SETTINGS = ("only_annotator", "annotator")
+"""Settings that name the one person whom a run is for."""
 KEY = re.compile(r"annotator-[0-9a-f]{16}")
 CHECKED_TEXT = "\0the salt of lit_align"  # nobody's name
 
@@ -166,6 +168,29 @@ def salt_remedy() -> str:
 def _hash(text: str, salt: str | None) -> str:
     secret = (local_salt() if salt is None else salt).encode()
     return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def with_hashed_annotators(settings: Any) -> Any:
+    """Settings as plain values with `annotator_key` for people's names; ``columns`` name columns, and stay.
+
+    Example:
+        >>> settings = {"reward": {"annotator": "annotator-c4778efefc355663"}, "columns": {"annotator": "worker"}}
+        >>> with_hashed_annotators(settings) == settings
+        True
+    """
+    if isinstance(settings, list):
+        return [with_hashed_annotators(item) for item in settings]
+    if not isinstance(settings, dict):
+        return settings
+    hashed = {}
+    for name, value in settings.items():
+        if name in PERSONAL_SETTINGS and isinstance(value, str | int):
+            hashed[name] = annotator_key(str(value))
+        elif name == "without_annotators" and isinstance(value, list):
+            hashed[name] = [annotator_key(str(person)) for person in value]
+        else:
+            hashed[name] = value if name == "columns" else with_hashed_annotators(value)
+    return hashed
 
 
 def local_salt(environment: Mapping[str, str] = os.environ) -> str:

@@ -8,13 +8,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from lit_align.data.annotators import annotator_key, is_same
+from lit_align.data.annotators import PERSONAL_SETTINGS, annotator_key, is_same
 from lit_align.errors import ConfigError
 from lit_align.run_report.record import CONFIG
 from lit_align.run_report.status import STATUS
-
-PERSONAL_SETTINGS = ("only_annotator", "annotator")
-"""Settings that name the one person whom a run is for."""
 
 
 class PersonalRuns(NamedTuple):

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_align.compat.progress import number_logged_step, use_resumable_loop
+from lit_align.data.annotators import with_hashed_annotators
 from lit_align.errors import ConfigError, TrainingError
 from lit_align.plugin_signatures import check_signatures
 from lit_align.seeding import step_seed
@@ -61,10 +62,12 @@ class Stage(LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if "_instantiator" not in self.hparams:
+        settings = hparams = dict(self.hparams)
+        if "_instantiator" not in settings:
             # Made in Python: saved as LightningCLI would, so that the checkpoint loads again.
-            settings = dict(self.hparams)
             hparams = plain_hparams(type(self), settings)
+        hparams = with_hashed_annotators(hparams)  # checkpoints and adapters go to others
+        if hparams != settings:
             self.save_hyperparameters(hparams, ignore=[*settings.keys() - hparams.keys()])
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold the trained parameters, never the base

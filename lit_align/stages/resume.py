@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
+from lit_align.data.annotators import with_hashed_annotators
 from lit_align.errors import ConfigError
 from lit_align.stages.hparams import means_same_model, plain_value
 
@@ -76,7 +77,7 @@ def _changes(name: str, saved: Any, current: Any) -> list[SettingChange]:
 
 
 def data_settings(data: Any) -> dict[str, Any]:
-    """Settings of a data module as plain values, but for the paths of its files."""
+    """Settings of a data module as plain values, but for the paths of its files; with hashes for people's names."""
     names: set[str] = set()
     for cls in type(data).__mro__:
         if "__init__" in vars(cls):
@@ -85,7 +86,7 @@ def data_settings(data: Any) -> dict[str, Any]:
     for name, value in sorted(vars(data).items()):
         if name in names and name != "trainer":
             settings[name] = plain_value(value)
-    return settings
+    return dict(with_hashed_annotators(settings))
 
 
 def optimizer_class(optimizer: OptimizerCallable) -> str:
