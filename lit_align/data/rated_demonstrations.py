@@ -15,6 +15,7 @@ from lit_align.chat.attribute_line import (
     whole,
     write_line,
 )
+from lit_align.chat.plain_text import as_chat
 from lit_align.data.datamodules import TextDataModule
 from lit_align.data.text_module import TextModule
 from lit_align.data.tokenize import ChatTokenizer, Encoded
@@ -33,7 +34,8 @@ class RatedDemonstrations(TextDataModule):
         train: rows with one rated response each, such as HelpSteer's.
         attributes: rated attributes that the line names, in this order; a response without a rating of one has none of
             it in its line. Ratings are rounded to whole numbers.
-        requested: values to ask for in place of the row's, for ``predict``; rows then need no ratings.
+        requested: values to ask for in place of the row's, for ``predict``, one for each of ``attributes``; rows then
+            need no ratings.
         settings: settings of all data modules.
     """
 
@@ -55,6 +57,12 @@ class RatedDemonstrations(TextDataModule):
                 raise ConfigError(
                     f"requested has {name!r}, which is not one of attributes: {', '.join(attributes)}"
                 )
+        missing = [name for name in attributes if requested is not None and name not in requested]
+        if missing:
+            raise ConfigError(
+                f"requested has no {', '.join(missing)}, and the line names all of attributes; "
+                "add a whole number for each, such as its median in provenance.json"
+            )
 
     def setup(self, stage: str) -> None:
         """Refuse to train on values that the responses do not have."""
@@ -93,7 +101,7 @@ class SteeredTokenizer(ChatTokenizer):
     Args:
         plain: settings of the tokenizer.
         attributes: that are written.
-        requested: values to write in place of the ratings.
+        requested: values to write in place of the ratings, one for each attribute.
     """
 
     def __init__(
@@ -117,9 +125,14 @@ class SteeredTokenizer(ChatTokenizer):
             raise SetAside(
                 "several rated responses; write a row for each, so that each has its own prompt"
             )
-        values = _values(group, self.attributes) if self.requested is None else self.requested
-        line = write_line(values)
-        return super().encode(group._replace(prompt=add_line(group.prompt, line)))
+        values = _values(group, self.attributes)
+        if self.requested is not None:
+            values = {name: self.requested[name] for name in self.attributes}
+        # marks of turns are read first: the line would stand after the last of them
+        chat = as_chat(group) if self.as_chat else None
+        group = chat or group
+        prompt = add_line(group.prompt, write_line(values))
+        return super().encode(group._replace(prompt=prompt))._replace(from_text=chat is not None)
 
 
 def _values(group: Group, attributes: Sequence[str]) -> dict[str, int]:

@@ -155,9 +155,10 @@ def _read_json(path: str, on_container: Callable[[str], object]) -> Iterator[Loc
             if members is None or (is_line and not is_only_rows(members)):
                 yield from _read_jsonl(path)
                 return
-            member = rows_member(path, members)
-            on_container(member.key)
-            yield from _read_array(path, text, member.start)
+            key, start, _ = rows_member(path, members)
+            del members, _  # they hold all rows, which are decoded again one by one
+            on_container(key)
+            yield from _read_array(path, text, start)
         case _:
             raise DataError(f"{path} is neither a JSON array of rows nor one row a line")
 

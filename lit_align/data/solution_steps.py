@@ -130,6 +130,36 @@ def join_steps(group: Group, separator: str) -> Group:
     return group._replace(responses=responses)
 
 
+def learned_steps(
+    steps: Sequence[SolutionStep], settings: StepSettings
+) -> tuple[SolutionStep, ...]:
+    r"""The steps as a response is divided when it is scored, with the labels that are learned from.
+
+    Blanks between two steps belong to the first of them.
+
+    Raises:
+        SetAside: if the response would be divided into other steps, or no label is learned from.
+
+    Example:
+        >>> learned_steps([SolutionStep("a", 1.0), SolutionStep("\nb", 0.0)], StepSettings("\n"))
+        (SolutionStep(text='a\n', label=1.0), SolutionStep(text='b', label=0.0))
+    """
+    separator = settings.separator
+    texts = split_steps(separator.join(step.text for step in steps), separator)
+    if [text.strip() for text in texts] != [step.text.strip() for step in steps]:
+        raise SetAside(
+            f"a step contains the separator {separator!r}, so that the response would be scored in other steps; set "
+            "data.step_separator to a text that stands in no step"
+        )
+    divided = [step._replace(text=text) for step, text in zip(steps, texts, strict=True)]
+    chosen = choose_labels(divided, settings.learned)
+    if all(step.label is None for step in chosen):
+        raise SetAside(
+            f"learned_steps is {settings.learned}, and none of these steps has a label; set it to all"
+        )
+    return chosen
+
+
 def choose_labels(steps: Sequence[SolutionStep], learned: LearnedSteps) -> tuple[SolutionStep, ...]:
     """The steps of a response with the labels that are learned from.
 

@@ -19,10 +19,10 @@ from lit_align.data.long_text import LongTexts, WhenOverlong, refuse_overlong, r
 from lit_align.data.solution_steps import (
     LINES,
     StepSettings,
-    choose_labels,
     divide_run,
     drop_cut_labels,
     join_steps,
+    learned_steps,
     mark_ends,
 )
 from lit_align.errors import Malformed, ModelError, Overlong, SetAside
@@ -145,12 +145,13 @@ class ChatTokenizer:
 
         Raises:
             Malformed: if a response has nothing to score, or text cannot be rendered.
-            SetAside: if the chat template does not show all that is learned.
+            SetAside: if the chat template does not show all that is learned, or steps contain the separator, or none
+                that is learned from has a label.
             Overlong: if the row does not fit and is not to be truncated.
             DataError: if the chat template is missing, or if the row does not fit and that is an error.
         """
         if group.steps:
-            learned = [choose_labels(steps, self.steps.learned) for steps in group.steps]
+            learned = [learned_steps(steps, self.steps) for steps in group.steps]
             group = join_steps(group._replace(steps=tuple(learned)), self.steps.separator)
         chat = text_as_chat(group) if self.as_chat else None
         group = chat or group

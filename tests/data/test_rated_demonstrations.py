@@ -49,8 +49,9 @@ def test_the_last_question_ends_with_the_ratings_of_the_answer():
     line = "Attributes of the answer: helpfulness 3, verbosity 1"
     assert text.endswith(f"user\nWhy?\n\n{line}<|im_end|>\n<|im_start|>assistant\n")
     assert text.count("Attributes") == 1
-    asked = encode(rated, {"verbosity": 4})
-    assert "Why?\n\nAttributes of the answer: verbosity 4<" in prompt_text(asked)
+    asked = encode(rated, {"verbosity": 4, "helpfulness": 2})
+    line = "Attributes of the answer: helpfulness 2, verbosity 4"  # in the order of training
+    assert f"Why?\n\n{line}<" in prompt_text(asked)
 
 
 def test_a_prompt_in_plain_text_ends_with_them_too():
@@ -58,6 +59,17 @@ def test_a_prompt_in_plain_text_ends_with_them_too():
     line = "Who?\n\nAttributes of the answer: verbosity 2"
     assert prompt_text(encode(rated, as_chat=False)) == f"{line}\n\n"
     assert f"user\n{line}<|im_end|>" in prompt_text(encode(rated))
+
+
+def test_a_dialogue_in_plain_text_keeps_its_turns():
+    text = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who?\n\nAssistant:"
+    rated = Group(text, [" I."], ratings=({"verbosity": 2},))
+    plain = ChatTokenizer(make.tokenizer(), max_length=999)
+    encoded = SteeredTokenizer(plain, ATTRIBUTES, None).encode(rated)
+    assert [turn["role"] for turn in encoded.tree.group.prompt] == ["user", "assistant", "user"]
+    line = "Who?\n\nAttributes of the answer: verbosity 2"
+    assert encoded.tree.group.prompt[-1]["content"] == line
+    assert encoded.from_text
 
 
 def test_responses_with_ratings_of_their_own_need_rows_of_their_own():
@@ -70,6 +82,8 @@ def test_settings_that_cannot_be_meant_are_refused():
         RatedDemonstrations("rows.jsonl", [])
     with pytest.raises(ConfigError, match="'tone', which is not one of attributes"):
         RatedDemonstrations("rows.jsonl", ["verbosity"], requested={"tone": 1})
+    with pytest.raises(ConfigError, match="requested has no helpfulness"):
+        RatedDemonstrations("rows.jsonl", [*ATTRIBUTES], requested={"verbosity": 1})
     with pytest.raises(ConfigError, match="own ratings"):
         RatedDemonstrations("rows.jsonl", ["verbosity"], requested={"verbosity": 1}).setup("fit")
     steering = Steering(TEMPLATE, {"verbosity": [1, 2, 3]})
@@ -126,10 +140,10 @@ def test_other_values_are_asked_for_where_answers_are_written(run, tiny):
     unrated.write_text('{"prompt": "What is 3?", "completion": "It is."}\n')
     trained = folder_of(run / "run")
     main(["predict", f"--config={trained}/config.yaml", f"--run={run}/said", f"--data.validation={unrated}",
-          '--data.requested={"verbosity": 0}', "--model.max_new_tokens=4",
+          '--data.requested={"verbosity": 0, "helpfulness": 3}', "--model.max_new_tokens=4",
           f"--ckpt_path={trained}/checkpoints/last.ckpt"])  # fmt: skip
     (line,) = (folder_of(run / "said") / "answers.jsonl").read_text().splitlines()
-    assert "verbosity 0" in json.dumps(json.loads(line)["prompt"])
+    assert "helpfulness 3, verbosity 0" in json.dumps(json.loads(line)["prompt"])
 
 
 def test_a_rater_labels_what_nobody_rated(run, tiny):

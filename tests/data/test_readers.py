@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -305,3 +306,19 @@ def test_real_rows_of_mixed_types_survive(shared_data):
     )
     lines = path.read_text().splitlines()
     assert all(lines[int(line) - 1].strip() == "{" for line, _ in found)
+
+
+def test_rows_under_a_key_are_in_memory_one_at_a_time(tmp_path):
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps({"data": [{"a": k} for k in range(20_000)]}, indent=1))
+    tracemalloc.start()
+    try:
+        reading = read_rows(str(file))
+        assert next(reading)[1] == {"a": 0}
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (
+        size < 4 * file.stat().st_size
+    )  # the rows as objects are ten times as large as their text
+    assert sum(1 for _ in reading) == 19_999
