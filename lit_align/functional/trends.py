@@ -95,4 +95,5 @@ def _correlation(residuals: Floats) -> Floats:
     plain = (residuals[..., 1:] * residuals[..., :-1]).sum(-1) / squares
     unbiased = plain + (2 + 4 * plain) / count
     above = np.sqrt(np.maximum(1 - np.square(unbiased), 0) / count)
-    return np.clip(unbiased + above, 0.0, 1 - 1e-9)
+    correlation: Floats = np.clip(unbiased + above, 0.0, 1 - 1e-9)
+    return correlation
