@@ -80,17 +80,17 @@ def find_overlap_effect(
     """In words, that scores of seen and of unseen prompts grow apart; None if not, or if a gold reward says the same.
 
     Which prompts are easier does not matter: what counts is whether the difference of the two means has a trend, by
-    `watched_trend`. A reward of weight 0 that has one too, in the same direction, knows nothing of the reward model's
-    data, so that then the prompts differ and not what is remembered of them.
+    `watched_trend`, from `trends.FEWEST` iterations on. A reward of weight 0 that has one too, in the same direction,
+    knows nothing of the reward model's data, so that then the prompts differ and not what is remembered of them.
 
     Args:
         points: of the score.
         golds: the same of each reward of weight 0.
 
     Example:
-        >>> points = [SeenPoint(t, 0.1 * t + 0.01 * (t % 2), 0.02 * t) for t in range(12)]
+        >>> points = [SeenPoint(t, 0.1 * t + 0.01 * (t % 2), 0.02 * t) for t in range(20)]
         >>> print(find_overlap_effect(points, {})[:111])
-        scores of prompts that the reward model was trained on and of others part: from step 0 to 11 they changed by +1
+        scores of prompts that the reward model was trained on and of others part: from step 0 to 19 they changed by +1
         >>> find_overlap_effect(points, {"Nouns": points}) is None
         True
     """
@@ -108,7 +108,8 @@ def find_overlap_effect(
     return (
         f"scores of prompts that the reward model was trained on and of others part: from step {points[0].step} to "
         f"{points[-1].step} they changed by {on_seen:+.2f} on those and by {on_others:+.2f} on the others "
-        f"(t = {trend.t:.1f}, beyond {trend.bar:.1f} by chance in one of 100 runs){''.join(gold_changes)}: {REMEDY}"
+        f"(t = {trend.t:.1f} where {trend.bar:.1f} is unlikely by chance, with a correlation of "
+        f"{trend.correlation:.2f} between successive iterations){''.join(gold_changes)}: {REMEDY}"
     )
 
 
@@ -120,5 +121,5 @@ def _changes(points: Sequence[SeenPoint]) -> tuple[float, float]:
     """How much the fitted lines of both change from the first point to the last."""
     columns = np.array([point[1:] for point in points]).reshape(-1, 2)
     steps = max(len(points) - 1, 0)
-    changes = [watched_trend(column).slope * steps for column in columns.T]
+    changes = [float(watched_trend(column).slope * steps) for column in columns.T]
     return changes[0], changes[1]

@@ -185,3 +185,50 @@ def test_resamples_by_hand():
     whole = resample(acc_all, documents, "by hand")
     assert whole[0] == acc_all(documents) == pytest.approx(2 / 6)
     assert np.std(whole[1:]) == pytest.approx(acc_all_stderr(documents), rel=0.1)
+    single = resample(acc_all, documents[:2], "by hand")
+    assert single == [acc_all(documents[:2])]  # the harness has no error of one question
+
+
+class AllRight:
+    """A task of two answers to each question, which is right if both are."""
+
+    def __init__(self, name, questions):
+        self.task_name = name
+        self.records = [
+            {
+                "doc_id": k,
+                "filter": "none",
+                "metrics": ["acc_all"],
+                "doc": {"k": k},
+                "acc_all": (k % 3 > 0, {"idx": {"paragraph": 0, "question": k // 2}, "label": 1}),
+            }
+            for k in range(2 * questions)
+        ]
+
+    def aggregation(self):
+        return {"acc_all": acc_all}
+
+
+class MeanOfTasks:
+    """A group that takes the mean over its tasks."""
+
+    def aggregate(self, metrics):
+        return {"acc_all,none": np.mean([of_task["acc_all,none"] for of_task in metrics.values()])}
+
+
+@pytest.mark.parametrize(("questions", "count"), [((6, 9), 1001), ((6, 1), 1), ((1, 6), 1)])
+def test_a_group_has_no_interval_where_a_task_has_none(questions, count):
+    tasks = {f"task{k}": AllRight(f"task{k}", number) for k, number in enumerate(questions)}
+    values = [acc_all([record["acc_all"] for record in task.records]) for task in tasks.values()]
+    found = {name: {"sample_len": len(task.records)} for name, task in tasks.items()}
+    results = {
+        "results": {"both": {"acc_all,none": np.mean(values)}, **found},
+        "samples": {name: task.records for name, task in tasks.items()},
+        "higher_is_better": {},
+    }
+    loaded = {"tasks": tasks, "groups": {"both": MeanOfTasks()}}
+    _, resampled = harness_figures.Evaluated("both", results, loaded).content()["resampled"][
+        "both acc_all"
+    ]
+    assert resampled[0] == pytest.approx(np.mean(values))
+    assert len(resampled) == count

@@ -52,35 +52,59 @@ def test_means_are_over_the_responses_to_seen_and_to_other_prompts():
     assert list(seen_metrics(rollouts, frozenset(prompt_keys(["z"])))) == ["reward/unseen"]
 
 
-def test_a_series_that_is_always_watched_rarely_raises_a_false_alarm():
-    """400 series of 100 values each, looked at 98 times: at most the chance that was allowed."""
-    draw = np.random.default_rng(0)
-    alarms = 0
-    for _ in range(400):
-        series = draw.normal(3.0, 2.0, 100)
-        alarms += any(watched_trend(series[:n]).is_significant for n in range(3, 101))
-    # 9 or more of 400 have a chance of 2 % at a rate of 1 %
-    assert alarms < 9
+def autoregressive(correlation, seed, count=400, points=100):
+    """Series of a lag-1 correlation, each from its stationary distribution on, ``[count, points]``."""
+    draws = np.random.default_rng(seed).normal(size=(count, points))
+    series = [draws[:, 0] / (1 - correlation**2) ** 0.5]
+    for draw in draws.T[1:]:
+        series.append(correlation * series[-1] + draw)
+    return np.stack(series, 1)
+
+
+def alarms(series):
+    """How many of the series raise an alarm at any look."""
+    looks = [watched_trend(series[:, :n]).is_significant for n in range(3, series.shape[1] + 1)]
+    return np.any(looks, 0).sum()
+
+
+# 13 or more of 400 have a chance of 0.03 % at a rate of 1 %, and the plain error alarms of 300 at 0.9
+@pytest.mark.parametrize(("correlation", "most"), [(0.0, 8), (0.5, 8), (0.9, 12)])
+def test_a_series_that_is_always_watched_rarely_raises_a_false_alarm(correlation, most):
+    """400 series of 100 values each, looked at 98 times: about the chance that was allowed."""
+    assert alarms(2.0 * autoregressive(correlation, 0) + 3.0) <= most
     assert FALSE_ALARM == 0.01
+
+
+def test_a_trend_is_told_from_what_is_merely_alike():
+    """A change of 52 times the values' own deviation over the series is always told."""
+    assert alarms(autoregressive(0.5, 1) + 0.6 * np.arange(100)) == 400
 
 
 def test_the_line_is_that_of_scipy():
     from scipy.stats import linregress
 
-    series = np.random.default_rng(1).normal(size=17).cumsum()
-    line, trend = linregress(np.arange(17), series), watched_trend(series)
+    series = autoregressive(0.4, 1, count=1, points=30)[0]
+    line, trend = linregress(np.arange(30), series), watched_trend(series)
     assert trend.slope == pytest.approx(line.slope)
-    assert trend.t == pytest.approx(line.slope / line.stderr)
-    # two-sided p at the bar is what the 15th look may spend
+    left = series - line.slope * np.arange(30) - line.intercept
+    plain = left[1:] @ left[:-1] / (left @ left)
+    unbiased = plain + (2 + 4 * plain) / 30
+    rho = unbiased + ((1 - unbiased**2) / 30) ** 0.5
+    assert trend.correlation == pytest.approx(rho)
+    size = 30 * (1 - rho) / (1 + rho)
+    assert trend.t == pytest.approx(line.slope / line.stderr * (size / 30) ** 0.5)
+    # two-sided p at the bar is what the 28th look may spend
     from scipy.stats import t
 
-    assert 2 * t.sf(trend.bar, 15) == pytest.approx(0.01 / (15 * 16))
+    assert 2 * t.sf(trend.bar, size - 2) == pytest.approx(0.01 / (28 * 29))
 
 
 def test_a_constant_series_has_no_trend():
-    assert not watched_trend(np.full(9, 0.1)).is_significant
-    assert not watched_trend(np.zeros(9)).is_significant
-    assert watched_trend(np.arange(9) * 0.1).is_significant
+    assert not watched_trend(np.full(29, 0.1)).is_significant
+    assert not watched_trend(np.zeros(29)).is_significant
+    assert watched_trend(np.arange(29) * 0.1).is_significant
+    assert not watched_trend(np.arange(19) * 0.1).is_significant
+    assert watched_trend(np.zeros(0)).slope == 0
 
 
 def points(seen_slope, unseen_slope, seed=0, count=40, start=0.0):
@@ -98,8 +122,8 @@ def test_scores_that_rise_alike_are_no_parting_whatever_they_start_from(seed):
 
 
 def test_a_gold_reward_that_parts_too_says_that_the_prompts_differ():
-    parted = points(0.05, 0.01)
-    assert find_overlap_effect(parted, {"Gold": points(0.05, 0.01, 1)}) is None
+    parted = points(0.1, 0.01)
+    assert find_overlap_effect(parted, {"Gold": points(0.1, 0.01, 1)}) is None
     told = find_overlap_effect(parted, {"Gold": points(0.01, 0.01, 1)})
     by_hand = [39 * np.polyfit(range(40), column, 1)[0] for column in np.array(parted).T[1:]]
     assert (
@@ -123,7 +147,7 @@ def observe(diagnostics, series):
 
 
 def test_a_run_says_so_once_and_goes_on_counting_after_a_restart():
-    series = points(0.05, 0.01)
+    series = points(0.1, 0.01)
     diagnostics = RunDiagnostics()
     observe(diagnostics, series[:10])
     restored = RunDiagnostics(**json.loads(json.dumps(vars(diagnostics))))

@@ -166,14 +166,18 @@ class Evaluated:
     def _by_resample(
         self, by_task: Mapping[str, Resamples], figure: Figure
     ) -> list[dict[str, dict[str, Any]]]:
-        """The metrics of all tasks in each resample, as groups aggregate them."""
+        """The metrics of all tasks in each resample, as groups aggregate them.
+
+        There are as many as of the task with the fewest: of a task without a known spread there is only the value of
+        all documents, so that the group has no interval either.
+        """
         counts = {task: self.results[task]["sample_len"] for task in by_task}
         return [
             {
                 task: {figure.key: math.nan if value is None else value, "sample_len": counts[task]}
                 for task, value in zip(by_task, values, strict=True)
             }
-            for values in zip(*by_task.values(), strict=True)
+            for values in zip(*by_task.values(), strict=False)
         ]
 
 
