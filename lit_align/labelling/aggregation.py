@@ -208,10 +208,9 @@ def labelled_groups(
     """Every group that has votes, labelled as training reads it, with its number.
 
     Comparisons and rankings become pairs, with the probability that they are right and the mean strength as margin,
-    and, where enough were compared, places by one of `RANKINGS`. Ratings
-    become their mean, or the commonest one, with the share of annotators who raised each flag; good and bad become the
-    more probable label. A group with several kinds of task comes once for each. A task's own column ``annotator`` is
-    left out: these labels are of others.
+    and, where enough were compared, places by one of `RANKINGS`. Ratings become their mean, or the commonest one, with
+    the share of annotators who raised each flag; good and bad become the more probable label. A group with several
+    kinds of task comes once for each.
 
     Args:
         data: the votes.
@@ -230,13 +229,9 @@ def labelled_groups(
             else:
                 group = _add_comparisons(group, items, rank)
             if group.items:
-                yield number, group._replace(extra=_columns_of_labels(group, items))
-
-
-def _columns_of_labels(group: Group, items: list[ItemVotes]) -> dict[str, Any]:
-    """The task's own columns without the one that says who labelled its row earlier, and how many votes there are."""
-    kept = {name: value for name, value in group.extra.items() if name != ANNOTATOR}
-    return {**kept, "votes": _count_ballots(items)}
+                extra = {**group.extra, "votes": _count_ballots(items)}
+                extra.pop(ANNOTATOR, None)  # whoever labelled the task's row earlier
+                yield number, group._replace(extra=extra)
 
 
 def _aggregate_items(labels: Sequence[Label], aggregate: Aggregator) -> dict[int, list[ItemVotes]]:
