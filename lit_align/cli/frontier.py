@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_align.cli.command import DATA_SETTINGS, Settings, load_judged_groups, run_setting
-from lit_align.cli.frontier_rewards import Rewards, trained_on
+from lit_align.cli.frontier_rewards import Rewards, in_words, is_same_reward, trained_on
 from lit_align.cli.frontier_runs import read_frontier_run
 from lit_align.cli.frontier_samples import Asked
 from lit_align.errors import ConfigError
@@ -95,10 +95,11 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
 def _notes(paths: list[str]) -> list[str]:
     """Whether the runs have scores of different rewards, so that their proxies are not one."""
     rewards = {path: trained_on(path) for path in paths}
-    rewards = {path: reward for path, reward in rewards.items() if reward is not None}
-    if len(set(rewards.values())) < 2:
+    written = {path: reward for path, reward in rewards.items() if reward is not None}
+    first = next(iter(written.values()), None)
+    if all(is_same_reward(first, reward) for reward in written.values()):
         return []
-    sentence = "; ".join(f"{path}: {reward}" for path, reward in rewards.items())
+    sentence = "; ".join(f"{path}: {in_words(reward)}" for path, reward in written.items())
     return [f"The proxy is the score that each run recorded, of different rewards: {sentence}."]
 
 

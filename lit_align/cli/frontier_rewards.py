@@ -9,7 +9,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lit_align.errors import ConfigError
+from lit_align.errors import AmbiguousName, ConfigError, UnknownName
+from lit_align.plugins import load_plugins
 from lit_align.rewards import Reward
 from lit_align.run_report.record import CONFIG, RunRecord, read_config, read_optional
 
@@ -157,22 +158,69 @@ def differences(recorded: Mapping[str, Any], reward: Any) -> list[str]:
     return unequal
 
 
-def trained_on(path: str) -> str | None:
-    """In words, the reward on which a run was trained or its best answers chosen; None if it has not written that."""
+def trained_on(path: str) -> dict[str, Any] | None:
+    """The settings of the reward on which a run was trained or its best answers chosen; None if it has none written."""
     record = RunRecord(Path(path), config=read_config(Path(path) / CONFIG))
     for place in reversed(PLACES.values()):
         settings = _as_settings(record.setting(*place))
         if settings:
-            return _in_words(settings)
+            return settings
     return None
 
 
-def _in_words(settings: Mapping[str, Any]) -> str:
+def is_same_reward(first: Any, second: Any) -> bool:
+    """Whether two recorded settings are of one reward: what only one of them has written is as by default in the other.
+
+    Args:
+        first: a reward as configurations have it, or a value in one.
+        second: of another run, perhaps of a version that had fewer settings.
+
+    Example:
+        >>> first = {"class_path": "Length", "init_args": {"max_words": 4}}
+        >>> second = {"class_path": "Length", "init_args": {"max_words": 4, "min_words": 0}}
+        >>> is_same_reward(first, second), is_same_reward(first, {**second, "init_args": {"max_words": 8}})
+        (True, False)
+    """
+    if isinstance(first, list) and isinstance(second, list):
+        pairs = zip(first, second, strict=False)
+        return len(first) == len(second) and all(is_same_reward(*pair) for pair in pairs)
+    if not isinstance(first, Mapping) or not isinstance(second, Mapping):
+        return _is_equal(first, second)
+    if "class_path" not in first or "class_path" not in second:
+        return first == second
+    if _class_name(first) != _class_name(second):
+        return False
+    defaults = _defaults(_reward_class(_class_name(first)))
+    arguments = [_as_settings(settings.get("init_args")) for settings in (first, second)]
+    return all(
+        _is_same_argument(
+            [written[name] for written in arguments if name in written], defaults, name
+        )
+        for name in {**arguments[0], **arguments[1]}
+    )
+
+
+def _is_same_argument(written: Sequence[Any], defaults: Mapping[str, Any], name: str) -> bool:
+    if len(written) == 2:
+        return is_same_reward(*written)
+    return name in defaults and _is_equal(written[0], defaults[name])
+
+
+def _reward_class(name: str) -> type | None:
+    """The reward of that name; None if it is not installed, or several are."""
+    try:
+        return load_plugins().rewards[name]
+    except (UnknownName, AmbiguousName):
+        return None
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """A recorded reward with the settings that are written."""
     arguments = dict(settings.get("init_args") or {})
     if "rewards" in arguments and "weights" in arguments:
         weighted = zip(arguments["rewards"], arguments["weights"], strict=True)
         return " + ".join(
-            f"{weight} {_in_words(_as_settings(reward))}" for reward, weight in weighted if weight
+            f"{weight} {in_words(_as_settings(reward))}" for reward, weight in weighted if weight
         )
     written = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     return f"{_class_name(settings)}({written})"
@@ -210,9 +258,12 @@ def _defaults(reward: Any) -> dict[str, Any]:
     """The settings of a dataclass with their defaults."""
     if not is_dataclass(reward):
         return {}
-    return {
-        field.name: None if field.default is MISSING else field.default for field in fields(reward)
-    }
+    defaults = {}
+    for field in fields(reward):
+        is_made = field.default_factory is not MISSING
+        default = field.default_factory() if is_made else field.default
+        defaults[field.name] = None if default is MISSING else default
+    return defaults
 
 
 def _is_equal(written: Any, wanted: Any) -> bool:

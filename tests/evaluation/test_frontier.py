@@ -10,7 +10,7 @@ import torch
 import yaml
 from scipy.optimize import curve_fit, minimize_scalar
 
-from lit_align.cli.frontier_rewards import Rewards, differences
+from lit_align.cli.frontier_rewards import Rewards, differences, is_same_reward
 from lit_align.cli.frontier_runs import read_frontier_run
 from lit_align.cli.main import main
 from lit_align.errors import ConfigError, DataError
@@ -283,6 +283,24 @@ def test_runs_with_other_proxies_are_told(tmp_path, capsys):
     [note] = figures["notes"]
     assert f"{tmp_path / 'a'}: 1.0 Length(max_words=4); {tmp_path / 'b'}: 1.0 Length(" in note
     assert note in capsys.readouterr().out
+
+
+def test_a_setting_that_only_one_version_has_is_no_other_proxy_where_it_is_the_default(
+    tmp_path, capsys
+):
+    for name, settings in (("a", {}), ("b", {"min_words": 0}), ("c", {"min_words": 1})):
+        (tmp_path / name).mkdir()
+        write_parts(tmp_path / name, Length=[1.0, 2.0], Pattern=[0.0, 1.0])
+        length = ("Length", {"max_words": 4, **settings})
+        write_config(tmp_path / name, length, ("Pattern", {"regex": "e"}))
+    runs = [str(tmp_path / name) for name in "abc"]
+    for order in (runs[:2], runs[1::-1]):
+        assert evaluate(tmp_path, "--runs", *order)["notes"] == []
+    [note] = evaluate(tmp_path, "--runs", *runs)["notes"]
+    assert "Length(max_words=4, min_words=1)" in note
+    unknown = {"class_path": "Gone", "init_args": {"a": 1}}
+    assert is_same_reward(unknown, unknown)
+    assert not is_same_reward(unknown, {"class_path": "Gone"})
 
 
 def test_what_lacks_gold_is_refused_with_the_remedy(runs):
