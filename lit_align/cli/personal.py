@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lit_align.annotators import annotator_key
 from lit_align.cli.command import DATA_SETTINGS, Settings, load_judged_groups, run_setting
-from lit_align.data.annotators import annotator_key
 from lit_align.evaluation.personal import personal_report, personal_verdicts
 from lit_align.jsonl import write_json
 from lit_align.models.personal_head import load_shifts

@@ -76,9 +76,6 @@ def advice(name: str, section: str, names: Iterable[str]) -> str:
         return f"; write {_joined(section, name)}"
     if section.partition(".")[0] not in ("", *RUN_BLOCKS):
         return suggestion(name, names)  # of a command that trains nothing
-    elsewhere = setting_elsewhere(name)
-    if elsewhere:
-        return f"; {elsewhere}"
     sections = {} if name in RUN_BLOCKS else dict(setting_homes().get(name, {}))
     if section in PARTS:  # a reward's setting is not what an objective lacks
         sections = {
@@ -86,6 +83,9 @@ def advice(name: str, section: str, names: Iterable[str]) -> str:
         }
     if section in sections:
         return f"; it is a setting of {' and '.join(sections[section][:FAR_AND_WIDE])}"
+    elsewhere = setting_elsewhere(name)
+    if elsewhere:
+        return f"; {elsewhere}"
     if sections and len(sections) <= FAR_AND_WIDE:
         return f"; write {' or '.join(_joined(home, name) for home in sections)} instead"
     if closest_name(name, names) is None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from lit_align.data.annotators import AnnotatorFilter
+from lit_align.annotators import AnnotatorFilter
 from lit_align.data.cell_text import contents, squeeze
 from lit_align.data.formats import known_columns
 from lit_align.data.formats.fields import wrong_type

@@ -12,9 +12,9 @@ import torch
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from lit_align.annotators import AnnotatorFilter
 from lit_align.chat.spelled_tokens import SpecialTokensInText
 from lit_align.checks import check_at_least, check_fraction
-from lit_align.data.annotators import AnnotatorFilter
 from lit_align.data.chat_renderer import LearnedTurns
 from lit_align.data.column_fates import ColumnSettings, columns_read_by
 from lit_align.data.formats import Format

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lit_align.data.annotators import ANNOTATOR, annotator_name
+from lit_align.annotators import ANNOTATOR, annotator_name
 from lit_align.data.cell_text import (
     check_texts,
     looks_like_messages,

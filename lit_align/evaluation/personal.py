@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lit_align.data.annotators import annotator_key
+from lit_align.annotators import annotator_key
 from lit_align.errors import DataError
 from lit_align.functional.statistics import (
     Floats,

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_align.data.annotators import ANNOTATOR, is_same
+from lit_align.annotators import ANNOTATOR, is_same
 from lit_align.errors import ConfigError
 from lit_align.labelling.social_choice import EPSILON, RANKINGS, Contests, Ranker
 from lit_align.labelling.votes import (

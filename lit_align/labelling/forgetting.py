@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from lit_align.data.annotators import annotator_key
+from lit_align.annotators import annotator_key
 from lit_align.data.prepare import PREPARED_CACHE
 from lit_align.data.prepared_files import prepared_with
 from lit_align.errors import ConfigError

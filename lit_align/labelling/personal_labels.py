@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lit_align.data.annotators import annotator_key
+from lit_align.annotators import annotator_key
 from lit_align.labelling.aggregation import labelled_groups
 from lit_align.labelling.votes import CampaignVotes
 from lit_align.types import Group

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from lit_align.data.annotators import PERSONAL_SETTINGS, annotator_key, is_same
+from lit_align.annotators import PERSONAL_SETTINGS, annotator_key, is_same
 from lit_align.errors import ConfigError
 from lit_align.run_report.record import CONFIG
 from lit_align.run_report.status import STATUS

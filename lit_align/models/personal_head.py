@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_align.data.annotators import is_clear, salt_check
+from lit_align.annotators import is_clear, salt_check
 from lit_align.errors import ModelError
 from lit_align.models.heads import ScoreHead
 

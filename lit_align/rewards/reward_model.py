@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from lit_align import Register, hookimpl
+from lit_align.annotators import annotator_key, salt_remedy
 from lit_align.chat.plain_text import is_plain_text_adapter
-from lit_align.data.annotators import annotator_key, salt_remedy
 from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_groups
 from lit_align.data.trained_prompts import read_prompt_keys
 from lit_align.errors import ConfigError, ModelError

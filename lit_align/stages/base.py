@@ -17,8 +17,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lit_align.annotators import with_hashed_annotators
 from lit_align.compat.progress import number_logged_step, use_resumable_loop
-from lit_align.data.annotators import with_hashed_annotators
 from lit_align.errors import ConfigError, TrainingError
 from lit_align.plugin_signatures import check_signatures
 from lit_align.seeding import step_seed

@@ -11,14 +11,14 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from lit_align.checks import check_at_least, check_positive
-from lit_align.data.annotators import (
+from lit_align.annotators import (
     SALT_VARIABLE,
     annotator_key,
     is_clear,
     salt_check,
     salt_remedy,
 )
+from lit_align.checks import check_at_least, check_positive
 from lit_align.data.packing import pack
 from lit_align.data.transfer import numbers_to_device
 from lit_align.errors import ConfigError

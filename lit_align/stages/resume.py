@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from lit_align.data.annotators import with_hashed_annotators
+from lit_align.annotators import with_hashed_annotators
 from lit_align.errors import ConfigError
 from lit_align.stages.hparams import means_same_model, plain_value
 

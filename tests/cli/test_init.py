@@ -24,7 +24,7 @@ from lit_align.cli.init.settings import (
 from lit_align.cli.init.sizes import choose_sizes
 from lit_align.cli.tasks import OTHER_TASKS, TASKS
 from lit_align.errors import ConfigError
-from lit_align.labelling.command import _parse_campaign
+from lit_align.labelling.command import parse_campaign
 from lit_align.memory.model import GIB
 from lit_align.memory.planner import CUDA_OVERHEAD, MemoryPlanner, Plan
 from lit_align.models.adapter_set import Lora
@@ -401,7 +401,7 @@ def test_a_base_out_of_reach(folder, capsys):
 def test_a_labelling_page(folder):
     write_rows(folder / "rows.jsonl", "pairs")
     main(["init", "label", "--data", "rows.jsonl"])
-    campaign = _parse_campaign(["-c", "label.yaml"])
+    campaign = parse_campaign(["-c", "label.yaml"])
     assert campaign.tasks == ["rows.jsonl"]
     assert campaign.store == "label.db"
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from lit_align.data import annotators
-from lit_align.data.annotators import AnnotatorFilter, annotator_key, local_salt
+from lit_align import annotators
+from lit_align.annotators import AnnotatorFilter, annotator_key, local_salt
 from lit_align.data.column_fates import ColumnSettings
 from lit_align.data.digest import tree_digest
 from lit_align.data.formats import built_in

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from lit_align.__main__ import main as command
+from lit_align.annotators import annotator_key
 from lit_align.cli.main import main
-from lit_align.data.annotators import annotator_key
 from lit_align.data.formats.groups import as_row
 from lit_align.labelling.feedback import Human
 from lit_align.labelling.store import Store

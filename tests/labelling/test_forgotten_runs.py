@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_align.__main__ import main as command
-from lit_align.data.annotators import annotator_key
+from lit_align.annotators import annotator_key
 from lit_align.data.prepare import PREPARED_CACHE
 from lit_align.data.prepared_files import TREES
 from lit_align.data.tree_store import TreeWriter, to_batch

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 import lit_align
+from lit_align.annotators import annotator_key
 from lit_align.cli.main import main
-from lit_align.data.annotators import annotator_key
 from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
 from lit_align.models.personal_head import load_shifts

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lit_align import Register, hookimpl
-from lit_align.data.annotators import ANNOTATOR, annotator_name
+from lit_align.annotators import ANNOTATOR, annotator_name
 from lit_align.data.formats.base import Format, Row
 from lit_align.data.formats.fields import (
     check_prompt,
