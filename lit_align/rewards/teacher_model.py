@@ -174,9 +174,12 @@ def check_positions(adapters: AdapterSet, trees: Sequence[Tree]) -> None:
     """
     for tree in trees:
         longest = len(tree.prompt) + max(map(len, tree.responses))
+        longest = max(
+            [longest, *(len(branch.prompt) + len(branch.ids) for branch in tree.branches)]
+        )
         limit = limit_to_positions(adapters.model, longest)
         if limit < longest:
             raise ModelError(
                 f"the teacher's prompt for {tree.group.source} and a response have {longest} tokens, and it reads "
-                f"{limit}; show it less, or lower max_new_tokens"
+                f"{limit}; show it less, or lower max_new_tokens or data.max_length"
             )

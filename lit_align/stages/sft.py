@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lit_align.errors import ConfigError
@@ -13,7 +14,7 @@ from lit_align.functional.divergence import Predictions, token_divergence
 from lit_align.objectives import SupervisedObjective
 from lit_align.plugin_calls import call_plugin
 from lit_align.plugin_contracts import require_losses
-from lit_align.rewards.teacher_model import LoadedTeacher, TeacherModel
+from lit_align.rewards.teacher_model import LoadedTeacher, TeacherModel, check_positions
 from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.stages.preference_losses import TOKEN_METRICS
@@ -55,10 +56,20 @@ class SFT(LanguageModelStage):
         self._teacher: LoadedTeacher | None = None
 
     def configure_model(self) -> None:
-        """Load the base with its adapter, and the teacher."""
+        """Load the base with its adapter, and the teacher where a loss is computed; ``predict`` needs none."""
         super().configure_model()
+        if self._trainer is None or self.trainer.state.fn == TrainerFn.PREDICTING:
+            return
+        teacher = self.load_teacher()
+        if teacher is not None:
+            for trees in self.datamodule.trees.values():
+                check_positions(teacher.adapters, trees)
+
+    def load_teacher(self) -> LoadedTeacher | None:
+        """The teacher, which is loaded when it is first needed; None if there is none."""
         if self.teacher is not None and self._teacher is None:
             self._teacher = self.teacher.load(self.adapters, self.tokenizer)
+        return self._teacher
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -110,7 +121,8 @@ class SFT(LanguageModelStage):
     @torch.no_grad()
     def _other_predictions(self, trees: PackedTrees) -> Predictions:
         """What the teacher, or else the reference, predicts; read first, while no graph is in memory."""
-        if self._teacher is not None:
-            return self._teacher.predictions(trees)
+        teacher = self.load_teacher()
+        if teacher is not None:
+            return teacher.predictions(trees)
         with self.adapters.activate("reference", training=False):
             return self.tree_forward.predictions(trees)

@@ -1,9 +1,14 @@
 """Supervised objectives that read entropy or a divergence, against all logits of one row at a time."""
 
+import json
+import shutil
+
 import pytest
 import torch
 
-from lit_align.errors import ConfigError
+from lit_align import load
+from lit_align.cli.main import main
+from lit_align.errors import ConfigError, ModelError
 from lit_align.functional.divergence import generalized_jsd
 from lit_align.models.adapter_files import save_adapter
 from lit_align.models.load import Base
@@ -17,6 +22,7 @@ from lit_align.objectives.mix import Mix
 from lit_align.rewards.teacher_model import TeacherModel
 from lit_align.stages.sft import SFT
 from tests import tiny as tiny_models
+from tests.stages.runs import arguments, folder_of
 from tests.stages.test_exact import gradient, stage, step, trees
 
 
@@ -78,6 +84,7 @@ def test_an_adapter_on_the_same_base_teaches(objective, tiny, tmp_path):
     made, module = trees(4), module.double()
     for weight in module.adapters.trainable().values():
         weight.data *= -0.5
+    module.load_teacher().adapters.double()
     other = rows_of(module, "teacher", made)[0].detach()
     compare(module, made, expected(module, made, objective, other))
 
@@ -87,7 +94,7 @@ def test_another_base_teaches(tiny, tmp_path):
     teacher = TeacherModel(base=Base(str(other), "none", "float32"))
     objective = Distillation(0.5)
     module, made = stage(SFT, objective, tiny, teacher=teacher).double(), trees(4)
-    module._teacher.adapters.double()
+    module.load_teacher().adapters.double()
     _, right = None, rows_of(stage(SFT, CrossEntropy(), other).double(), "reference", made)[0]
     compare(module, made, expected(module, made, objective, right.detach()))
 
@@ -108,6 +115,43 @@ def test_a_teacher_without_a_pupil_is_refused(objective, teacher, says, tiny):
 def test_comparisons_have_no_entropy_and_no_teacher(part):
     with pytest.raises(ConfigError, match=f"{type(part).__name__} reads entropy or a divergence"):
         Mix([DPO(), part], [1.0, 0.5])
+
+
+def distil(tiny, folder, teacher):
+    """A distilled run of one step."""
+    rows = folder / "rows.jsonl"
+    row = {"prompt": "What is it?", "completion": "An owl, and a bat. " * 3}
+    rows.write_text(json.dumps(row) + "\n")
+    usual = arguments(tiny, rows, folder / "run", "--trainer.max_steps=1", stage="SFT")
+    place = usual.index("--model.objective=CrossEntropy")
+    usual[place : place + 1] = [
+        "--model.objective=Distillation",
+        f"--model.teacher.base.path={teacher}",
+        "--model.teacher.base.quantization=none",
+        "--model.teacher.base.dtype=float32",
+    ]
+    main([*usual, f"--data.validation={rows}"])
+    return folder_of(folder / "run")
+
+
+def test_answers_and_a_loaded_run_need_no_teacher(tiny, tmp_path):
+    teacher = tiny_models.save(tmp_path / "teacher", seed=3)
+    run = distil(tiny, tmp_path, teacher)
+    shutil.rmtree(teacher)
+    assert load(run).teacher is not None
+    main(["predict", f"--config={run}/config.yaml", f"--run={tmp_path}/said", "--model.max_new_tokens=2",
+          f"--ckpt_path={run}/checkpoints/last.ckpt"])  # fmt: skip
+    assert (folder_of(tmp_path / "said") / "answers.jsonl").read_text()
+
+
+def test_what_the_teacher_cannot_read_is_refused(tiny, tmp_path):
+    teacher = tiny_models.save(tmp_path / "teacher", seed=3)
+    config = json.loads((teacher / "config.json").read_text())
+    (teacher / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 32}))
+    with pytest.raises(SystemExit) as refused:
+        distil(tiny, tmp_path, teacher)
+    assert isinstance(refused.value.__context__, ModelError)
+    assert "have 88 tokens, and it reads 32;" in str(refused.value.__context__)
 
 
 def test_a_teacher_is_one_model():
