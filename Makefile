@@ -37,6 +37,7 @@ proofs: .venv/dev  ## long experiments behind the measured claims
 	$(BIN)/python -m tests.proofs.best_of
 	$(BIN)/python -m tests.proofs.rounds
 	$(BIN)/python -m tests.proofs.frontier
+	$(BIN)/python -m tests.proofs.frontier_smollm2
 	$(BIN)/python -m tests.proofs.abstention
 	$(BIN)/python -m tests.proofs.abstention_law
 	$(BIN)/python -m tests.proofs.studies

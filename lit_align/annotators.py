@@ -182,7 +182,7 @@ def with_hashed_annotators(settings: Any) -> Any:
         return [with_hashed_annotators(item) for item in settings]
     if not isinstance(settings, dict):
         return settings
-    hashed = {}
+    hashed: dict[str, Any] = {}
     for name, value in settings.items():
         if name in PERSONAL_SETTINGS and isinstance(value, str | int):
             hashed[name] = annotator_key(str(value))

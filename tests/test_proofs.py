@@ -322,3 +322,28 @@ def test_where_a_policy_abstains_follows_what_abstaining_earns():
             assert arms[f"RL, m = {float(m):g}"]["reward"][m] > max(supervised)
         for middle, share in zip((0.1, 0.3, 0.5, 0.7, 0.9), run["right by how sure"], strict=True):
             assert abs(share - middle) < 0.15  # it is about as often right as it is sure
+
+
+def test_smollm2_abstains_where_it_was_not_sure_after_rl_alone():
+    figures = json.loads((PROOF.parent / "abstention.json").read_text())
+    assert [run["seed"] for run in figures["runs"]] == [1, 2, 3]
+    for run in figures["runs"]:
+        arms = run["arms"]
+        unsure_to_sure = {
+            arm: values["abstains by how sure"][0] - values["abstains by how sure"][-1]
+            for arm, values in arms.items()
+        }
+        assert unsure_to_sure["RL, m = 0"] > 0.5
+        assert max(gap for arm, gap in unsure_to_sure.items() if "SFT" in arm) < 0.35
+        rewards = {arm: values["reward"]["0.0"] for arm, values in arms.items()}
+        assert max(rewards, key=rewards.get) == "RL, m = 0"
+
+
+def test_on_smollm2_the_proxy_rises_and_gold_does_not_follow():
+    figures = json.loads((PROOF.parent / "frontier_smollm2.json").read_text())
+    runs = [run for run in figures["runs"] if run["method"] == "RL"]
+    assert len(runs) == 3
+    for run in runs:
+        first, last = run["points"][0], run["points"][-1]
+        assert last["proxy"] - first["proxy"] > 2.5
+        assert last["gold"] - first["gold"] < 0.1

@@ -260,9 +260,10 @@ def _defaults(reward: Any) -> dict[str, Any]:
         return {}
     defaults = {}
     for field in fields(reward):
-        is_made = field.default_factory is not MISSING
-        default = field.default_factory() if is_made else field.default
-        defaults[field.name] = None if default is MISSING else default
+        default = None if field.default is MISSING else field.default
+        if field.default_factory is not MISSING:
+            default = field.default_factory()
+        defaults[field.name] = default
     return defaults
 
 

@@ -92,8 +92,8 @@ def forget(store: Store, name: str, folders: Sequence[str]) -> Forgotten:
         raise ConfigError(
             f"{store.path} has no annotator {name!r}, and no run is for that person; correct the name"
         )
-    for run, root in runs.policies.items():
-        _delete_run(run, root)
+    for policy, root in runs.policies.items():
+        _delete_run(policy, root)
     reward_models = _forget_heads(heads, name)
     for folder in prepared:
         shutil.rmtree(folder)

@@ -8,9 +8,9 @@ import torch
 from rich.console import Console
 
 from lit_align.__main__ import main as command
+from lit_align.annotators import annotator_key
 from lit_align.cli.main import main
 from lit_align.cli.personal import _print
-from lit_align.data.annotators import annotator_key
 from lit_align.errors import DataError
 from lit_align.evaluation.personal import PersonalVerdicts, personal_report, personal_verdicts
 from lit_align.rewards import Scores

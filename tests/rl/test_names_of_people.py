@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from lit_align.annotators import annotator_key
 from lit_align.cli.main import main
-from lit_align.data.annotators import annotator_key
 from lit_align.labelling.feedback import Human
 from lit_align.rewards.length import Length
 from lit_align.stages.resume import data_settings
