@@ -95,8 +95,8 @@ def forget(store: Store, name: str, folders: Sequence[str]) -> Forgotten:
     for policy, root in runs.policies.items():
         _delete_run(policy, root)
     reward_models = _forget_heads(heads, name)
-    for folder in prepared:
-        shutil.rmtree(folder)
+    for cached in prepared:
+        shutil.rmtree(cached)
     num_answers = forget_votes(store, name)
     return Forgotten(num_answers, list(runs.policies), reward_models, prepared, runs.mentions)
 

@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 from safetensors import safe_open
 
+from lit_align import annotators
 from lit_align.annotators import annotator_key, salt_check
 from lit_align.cli.main import main
-from lit_align.data import annotators
 from lit_align.errors import ConfigError, ModelError
 from lit_align.models.personal_head import Annotators, load_shifts
 from lit_align.processes import Processes
