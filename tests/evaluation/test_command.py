@@ -208,7 +208,7 @@ def test_what_can_be_evaluated_is_said(args, code, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(args)
     assert stopped.value.code == code
-    names = "cross-modal, frontier, reward-bench, suite, tournament, win-rate"
+    names = "cross-modal, frontier, personal, reward-bench, suite, tournament, win-rate"
     assert capsys.readouterr().err.endswith(f"; there are {names}\n")
 
 
@@ -216,7 +216,7 @@ def test_help_says_what_can_be_evaluated(capsys):
     main(["evaluate", "--help"])
     assert (
         capsys.readouterr().out
-        == "lit-align evaluate frontier | reward-bench | suite | tournament | win-rate | cross-modal; each of "
+        == "lit-align evaluate frontier | personal | reward-bench | suite | tournament | win-rate | cross-modal; each of "
         "them has --help\n"
     )
 

@@ -505,6 +505,6 @@ LAYOUTS = {
         },
         "pairs",
         PLAIN,
-        {"id", "topic", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"},
+        {"id", "topic", "annotation_id", "created_at", "updated_at", "lead_time"},
     ),
 }
