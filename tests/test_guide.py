@@ -131,7 +131,7 @@ def test_every_check_is_in_the_guide():
         assert arguments.split(", ") == required
         # torch calls a module's forward
         if base == "Task":  # which has two methods
-            assert call_arguments == "model, rows, places"
+            assert call_arguments == "model, rows, places`; `rows, responses"
             continue
         method = getattr(classes[base], "forward", classes[base].__call__)
         method = getattr(classes[base], "sample", method)
