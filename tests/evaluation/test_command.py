@@ -216,8 +216,8 @@ def test_help_says_what_can_be_evaluated(capsys):
     main(["evaluate", "--help"])
     assert (
         capsys.readouterr().out
-        == "lit-align evaluate frontier | personal | reward-bench | suite | tournament | win-rate | cross-modal; each of "
-        "them has --help\n"
+        == "lit-align evaluate frontier | personal | reward-bench | suite | tournament | win-rate | cross-modal; each "
+        "of them has --help\n"
     )
 
 
