@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Any
 
 from lit_align.data.cell_text import contents
+from lit_align.data.digest import label_fields
 from lit_align.types import Group, Text
 
 MIN_PAIRS = 20
@@ -46,20 +47,8 @@ class DataFindings:
     def add(self, path: str, group: Group) -> None:
         """Count a group of the file ``path``."""
         self.prompts.add(digest(group.prompt))
-        labels: tuple[object, ...] = (
-            group.pairs,
-            group.desirable,
-            group.ranking,
-            group.ratings,
-            group.target,
-        )
-        if group.steps:
-            labels += (group.steps,)
-        if group.annotator:  # equal votes of two people are two votes
-            labels += (group.annotator,)
-        row = digest(
-            [path, group.prompt, group.responses, labels, group.tools, group.template_kwargs]
-        )
+        rendered = (group.prompt, group.responses, group.tools, group.template_kwargs)
+        row = digest([path, rendered, label_fields(group)])
         self.duplicates += row in self._rows
         self._rows.add(row)
         self.desirable += sum(group.desirable)

@@ -43,12 +43,13 @@ def tree_digest(tree: Tree) -> bytes:
         ids.extend(branch.prompt)
         ids.extend(branch.ids)
         is_scored += bytes(branch.scored)
-    for part in (lengths, ids, is_scored, _labels(tree.group)):
+    for part in (lengths, ids, is_scored, repr(label_fields(tree.group)).encode()):
         digest.update(part)
     return digest.digest()
 
 
-def _labels(group: Group) -> bytes:
+def label_fields(group: Group) -> tuple[object, ...]:
+    """What a row says of its responses, and who says it: equal votes of two people are two votes."""
     labels: tuple[object, ...] = (
         group.pairs,
         group.desirable,
@@ -58,5 +59,6 @@ def _labels(group: Group) -> bytes:
     )
     if group.steps:
         labels += (group.steps,)
-    annotator = repr(group.annotator) if group.annotator else ""
-    return f"{labels!r}{annotator}".encode()
+    if group.annotator:
+        labels += (group.annotator,)
+    return labels
