@@ -81,6 +81,17 @@ def score_trees(
     return torch.cat([scores[id(tree)] for tree in trees])
 
 
+def by_response(scores: Tensor, trees: Sequence[Tree]) -> list[list[float]]:
+    """The scores of each response, all trees in order, from those of all their scored tokens.
+
+    Args:
+        scores: as `score_trees` gives them ``by_step``, ``[scored tokens]``.
+        trees: that were scored.
+    """
+    counts = [sum(marks) for tree in trees for marks in tree.scored]
+    return [each.tolist() for each in torch.split(scores, counts)]
+
+
 def limit_to_positions(model: PreTrainedModel, max_length: int) -> int:
     """``max_length``, or the number of positions that the model has if that is smaller."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)

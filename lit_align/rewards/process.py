@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from lit_align import Register, hookimpl
-from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_groups
+from lit_align.data.scoring import by_response, limit_to_positions, score_trees, tokenize_groups
 from lit_align.data.solution_steps import StepSettings, steps_to_score
 from lit_align.errors import ModelError
 from lit_align.functional.step_scores import Aggregate, running_aggregates, step_gains
@@ -19,7 +19,7 @@ from lit_align.models.adapter_set import AdapterSet
 from lit_align.rewards import Group, Scores
 from lit_align.rewards.base import response_text
 from lit_align.rewards.reward_model import RewardModelScore
-from lit_align.types import Batch, SolutionStep, Tree
+from lit_align.types import Batch, SolutionStep
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
@@ -60,16 +60,16 @@ class ProcessScore(RewardModelScore):
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         divided = [self._divide(group) for group in groups]
-        by_response, tokens_cut = self._score_steps(divided)
-        totals = [self._total(scores) for scores in by_response]
+        step_scores, tokens_cut = self._score_steps(divided)
+        totals = [self._total(scores) for scores in step_scores]
         parts = {
             "tokens_cut": tokens_cut,
-            "num_steps": torch.tensor([float(len(scores)) for scores in by_response]),
+            "num_steps": torch.tensor([float(len(scores)) for scores in step_scores]),
         }
-        scored = torch.tensor([bool(scores) for scores in by_response])
+        scored = torch.tensor([bool(scores) for scores in step_scores])
         if self.credit == "response":
             return Scores(torch.tensor(totals), parts, scored=scored)
-        tokens = self._token_scores(divided, by_response)
+        tokens = self._token_scores(divided, step_scores)
         return Scores(torch.zeros(len(totals)), parts, torch.tensor(tokens), scored)
 
     def step_scores(self, groups: Sequence[Group]) -> list[list[float]]:
@@ -89,7 +89,7 @@ class ProcessScore(RewardModelScore):
         steps = members.mean(1)
         if members.shape[1] > 1:
             steps = steps - self.uncertainty_penalty * members.std(1)
-        return _by_response(steps.tolist(), trees), tokens_cut
+        return by_response(steps, trees), tokens_cut
 
     @property
     def _steps(self) -> StepSettings:
@@ -120,7 +120,7 @@ class ProcessScore(RewardModelScore):
         return running_aggregates(scores, self.aggregate)[-1] if scores else 0.0
 
     def _token_scores(
-        self, groups: Sequence[Group], by_response: Sequence[list[float]]
+        self, groups: Sequence[Group], step_scores: Sequence[list[float]]
     ) -> list[float]:
         """What each sampled token is paid: the token that ends a step has the step's share of the score.
 
@@ -129,7 +129,7 @@ class ProcessScore(RewardModelScore):
         """
         tokenizer = self.__dict__.get("policy_tokenizer")
         paid: list[float] = []
-        remaining = iter(by_response)
+        remaining = iter(step_scores)
         for group in groups:
             if tokenizer is None or None in (group.response_ids or (None,)):
                 raise ModelError(
@@ -173,17 +173,6 @@ def step_places(
         count = bisect_left(range(len(ids)), lead + end, key=lambda i: text_length(i + 1))
         places.append(min(count, len(ids) - 1))
     return places
-
-
-def _by_response(scores: list[float], trees: Sequence[Tree]) -> list[list[float]]:
-    """The scores of the steps of each response."""
-    split = []
-    for tree in trees:
-        for marks in tree.scored:
-            count = sum(marks)
-            split.append(scores[:count])
-            scores = scores[count:]
-    return split
 
 
 @hookimpl

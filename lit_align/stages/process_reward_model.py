@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lit_align.data.scoring import by_response
 from lit_align.data.solution_steps import WRONG
 from lit_align.data.transfer import numbers_to_device
 from lit_align.errors import ConfigError, DataError
@@ -110,14 +111,12 @@ class ProcessRewardModel(RewardModel):
         trees = [tree for _, tree in numbered]
         if not trees:  # an interrupted run has scored them
             return []
-        remaining = self._score_trees(trees, self._mean_scores, by_step=True).tolist()
+        remaining = iter(
+            by_response(self._score_trees(trees, self._mean_scores, by_step=True), trees)
+        )
         records = []
         for tree in trees:
-            scores = []
-            for marks in tree.scored:
-                count = sum(marks)
-                scores.append(remaining[:count])
-                remaining = remaining[count:]
+            scores = [next(remaining) for _ in tree.responses]
             fields = {
                 "responses": tree.group.responses,
                 "steps": scores,
