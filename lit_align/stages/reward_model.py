@@ -224,30 +224,18 @@ class RewardModel(LanguageModelStage):
         trees = [tree for _, tree in numbered]
         if not trees:  # an interrupted run has scored them
             return []
-        scores = self._score_trees(trees, self._mean_scores)
-        ratings = self._predicted_ratings(trees)
+        scored = self._score_trees(trees, self._mean_scores)
         records = []
-        remaining = scores.tolist()
-        for tree in trees:
-            count = len(tree.responses)
-            fields = {"responses": tree.group.responses, "scores": remaining[:count]}
-            if ratings:
-                fields["ratings"], ratings = ratings[:count], ratings[count:]
+        by_tree = torch.split(scored, [len(tree.responses) for tree in trees])
+        for tree, rows in zip(trees, by_tree, strict=True):
+            fields = {"responses": tree.group.responses, "scores": rows[:, 0].tolist()}
+            if self.attributes:
+                ratings = rows[:, 1:].tolist()
+                fields["ratings"] = [
+                    dict(zip(self.attributes, row, strict=True)) for row in ratings
+                ]
             records.append(prediction_record(tree.group, fields))
-            remaining = remaining[count:]
         return records
-
-    def _predicted_ratings(self, trees: Sequence[Tree]) -> list[dict[str, float]]:
-        """What each response is predicted to be rated, by attribute: the members' mean; empty without attributes."""
-        if not self.attributes:
-            return []
-
-        def score_batch(batch: Batch) -> Tensor:
-            outputs = [self.member_scores(member, batch, training=False) for member in self.members]
-            return torch.stack(outputs).mean(0)
-
-        rows = self._score_trees(trees, score_batch).tolist()
-        return [dict(zip(self.attributes, row, strict=True)) for row in rows]
 
     def _score_trees(
         self, trees: Sequence[Tree], score_batch: Any, by_step: bool = False
@@ -258,12 +246,12 @@ class RewardModel(LanguageModelStage):
         return score_trees(trees, score_batch, budget, dense, by_step)
 
     def _mean_scores(self, batch: Batch) -> Tensor:
-        """Mean over members of each response's normalized score, ``[responses]``."""
-        scores = []
+        """Means over members: each response's normalized score, then its outputs, ``[responses, 1 + outputs]``."""
+        rows = []
         for member, head in self._heads().items():
             output = self.member_scores(member, batch, training=False)
-            scores.append(head.normalize(output))
-        return torch.stack(scores).mean(0)
+            rows.append(torch.cat([head.normalize(output)[:, None], output], 1))
+        return torch.stack(rows).mean(0)
 
     # ------------------------------------------------------------------ checkpoints and adapters
 
