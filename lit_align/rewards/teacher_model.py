@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lit_align.data.packing import pack
-from lit_align.data.scoring import limit_to_positions
+from lit_align.data.scoring import limit_to_positions, score_trees
 from lit_align.errors import ConfigError, ModelError
 from lit_align.functional.divergence import Predictions
 from lit_align.models.adapter_files import attach_adapter
@@ -49,43 +48,42 @@ class LoadedTeacher(NamedTuple):
         self, trees: Sequence[Tree], temperature: float, token_budget: int
     ) -> list[Tensor]:
         """Log-probabilities of the tokens of each response, on the CPU, in the order of ``trees``."""
-        logps: dict[int, list[Tensor]] = {}
-        for packed, source in self._packed(trees, token_budget):
+
+        def score(packed: PackedTrees) -> Tensor:
             predictions = self.predictions(packed, temperature)
             with torch.no_grad():
-                scored = self.tree_forward.score(predictions, packed.target)
-            flat = scored.logps.float().cpu()
-            for tree in source:
-                lengths = [len(response) for response in tree.responses]
-                logps[id(tree)] = [*torch.split(flat[: sum(lengths)], lengths)]
-                flat = flat[sum(lengths) :]
-        return [of_response for tree in trees for of_response in logps[id(tree)]]
+                return self.tree_forward.score(predictions, packed.target).logps.float().cpu()
+
+        logps = self._by_token(trees, score, token_budget)
+        lengths = [len(response) for tree in trees for response in tree.responses]
+        return [*torch.split(logps, lengths)]
 
     def predictions_of(
         self, trees: Sequence[Tree], temperature: float, token_budget: int
     ) -> Predictions:
         """What it predicts at all tokens of the responses of ``trees``, in their order."""
-        states: dict[int, Tensor] = {}
-        predictions: Predictions | None = None
-        for packed, source in self._packed(trees, token_budget):
-            predictions = self.predictions(packed, temperature)
-            sizes = [tree.num_scored for tree in source]
-            for tree, own in zip(source, torch.split(predictions.states, sizes), strict=True):
-                states[id(tree)] = own
-        assert predictions is not None  # a micro-batch has trees
-        return predictions._replace(states=torch.cat([states[id(tree)] for tree in trees]))
+        heads: list[Predictions] = []
 
-    def _packed(
-        self, trees: Sequence[Tree], token_budget: int
-    ) -> list[tuple[PackedTrees, tuple[Tree, ...]]]:
-        """The trees in batches of at most so many tokens, on the model's device."""
+        def read(packed: PackedTrees) -> Tensor:
+            predictions = self.predictions(packed, temperature)
+            heads[:] = [predictions]
+            return predictions.states
+
+        states = self._by_token(trees, read, token_budget)
+        (head,) = heads  # the same in every batch
+        return head._replace(states=states)
+
+    def _by_token(
+        self, trees: Sequence[Tree], score: Callable[[PackedTrees], Tensor], token_budget: int
+    ) -> Tensor:
+        """What ``score`` gives for each scored token, ``[n, ...]``; it reads trees on the model's device."""
         check_positions(self.adapters, trees)
         settings = self.adapters.loaded_as
         dense = settings is None or settings.attention != "flex_attention"
-        budget = max([token_budget, *(tree.tokens for tree in trees)])
         device = self.adapters.model.device
-        batches = pack(trees, budget, dense=dense)
-        return [(batch.trees.to(device), batch.source) for batch in batches]
+        return score_trees(
+            trees, lambda batch: score(batch.trees.to(device)), token_budget, dense, by_step=True
+        )
 
 
 @dataclass(frozen=True)
