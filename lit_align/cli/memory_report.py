@@ -157,16 +157,13 @@ def _teacher_bytes(teacher: Teacher, stage: LanguageModelStage) -> int:
 def _other_bytes(adapter: str | None, base: Base | None) -> int:
     """Bytes of an adapter that was saved, or of another base."""
     if adapter is not None:
-        files = Path(adapter).expanduser().glob("**/adapter_model.safetensors")
-        return sum(file.stat().st_size for file in files)
-    if base is None:
-        return 0
-    return ModelShape.from_config(load_config(base), base, Lora(), torch.device("cuda")).weights
+        return sum(file.stat().st_size for file in _adapter_weights(adapter))
+    return 0 if base is None else _base_bytes(base)
 
 
 def _frozen_bytes(reward: RewardModelScore, base: Base) -> int:
     """Bytes of a reward model's adapters, and of its base if that is not the one in memory."""
-    files = list(Path(reward.path).expanduser().glob("**/adapter_model.safetensors"))
+    files = _adapter_weights(reward.path)
     num_bytes = sum(file.stat().st_size for file in files)
     provenance = json.loads((files[0].parent / "provenance.json").read_text("utf-8"))
     reward_base = Base(**provenance["loads"])
@@ -176,6 +173,14 @@ def _frozen_bytes(reward: RewardModelScore, base: Base) -> int:
     )
     if is_same_precision and same_base(reward_base.path, base.path):
         return num_bytes
-    config = load_config(reward_base)
-    shape = ModelShape.from_config(config, reward_base, Lora(), torch.device("cuda"))
-    return num_bytes + shape.weights
+    return num_bytes + _base_bytes(reward_base)
+
+
+def _adapter_weights(path: str) -> list[Path]:
+    """The files with the weights of an adapter, or of each member of an ensemble."""
+    return list(Path(path).expanduser().glob("**/adapter_model.safetensors"))
+
+
+def _base_bytes(base: Base) -> int:
+    """Bytes of a base that is loaded beside the one in memory."""
+    return ModelShape.from_config(load_config(base), base, Lora(), torch.device("cuda")).weights
