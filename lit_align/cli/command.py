@@ -88,9 +88,7 @@ def parse_settings(
     Raises:
         ConfigError: if the settings are not valid.
     """
-    parser = settings_parser(command)
-    for name, options in settings.items():
-        parser.add_argument(f"--{name}", **options)
+    parser = command_parser(command, settings)
     values, parsed = parse_arguments(parser, arguments, settings)
     if "batch_size" in settings and (values.batch_size < 1 or not 0 <= values.max_malformed <= 1):
         raise ConfigError(
@@ -104,6 +102,14 @@ def parse_settings(
     folder = create_run_folder(Path(values.run))
     parser.save(parsed, str(folder / "config.yaml"), skip_none=False)
     return values, folder
+
+
+def command_parser(command: str, settings: Settings) -> ArgumentParser:
+    """A parser for the settings of a command that are listed one by one."""
+    parser = settings_parser(command)
+    for name, options in settings.items():
+        parser.add_argument(f"--{name}", **options)
+    return parser
 
 
 def settings_parser(command: str, description: str | None = None) -> ArgumentParser:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from lit_align.checks import check_at_least
-from lit_align.cli.command import parse_arguments, settings_parser
+from lit_align.cli.command import command_parser, parse_arguments
 from lit_align.cli.judge import SETTINGS as JUDGE_SETTINGS
 from lit_align.errors import ConfigError
 from lit_align.labelling.command import parse_campaign
@@ -66,9 +66,7 @@ class Rounds:
         for name in ("judge", "label"):
             _refuse_what_rounds_set(name, getattr(self, name))
         if self.judge is not None:
-            parser = settings_parser("lit-align judge")
-            for name, options in JUDGE_SETTINGS.items():
-                parser.add_argument(f"--{name}", **options)
+            parser = command_parser("lit-align judge", JUDGE_SETTINGS)
             parse_arguments(parser, ["-c", self.judge, "--data", "given"], JUDGE_SETTINGS)
         if self.label is not None:
             parse_campaign(["-c", self.label])
