@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from lit_align.data.formats.groups import as_row
 from lit_align.errors import LitAlignError
 from lit_align.labelling.aggregation import drop_unreliable, labelled_groups
+from lit_align.labelling.social_choice import Ranking
 from lit_align.labelling.vote_exports import (
     argilla_records,
     label_studio_tasks,
@@ -21,7 +22,6 @@ from lit_align.labelling.votes import read_votes
 from lit_align.labelling.web import Admin, campaign_of, json_lines, show_page, store_of
 
 Method = Literal["majority", "share", "dawid_skene"]
-Ranking = Literal["borda", "copeland", "kemeny", "bradley_terry"]
 
 router = APIRouter(prefix="/admin")
 

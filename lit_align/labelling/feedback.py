@@ -15,6 +15,7 @@ from lit_align.errors import SetAside
 from lit_align.feedback import Feedback, FeedbackResult, Group
 from lit_align.feedback.base import TIE, label_from_scores, make_result, prompt_hash, select_labels
 from lit_align.labelling.aggregation import ContentVotes, aggregate_by_content
+from lit_align.labelling.social_choice import Ranking
 from lit_align.labelling.votes import ContentKey, content_key
 
 MIDDLE_RATING = 4.0  # of ratings from 1 to 7
@@ -49,7 +50,7 @@ class Human(Feedback):
     store: str
     aggregation: Literal["majority", "share", "dawid_skene"] = "share"
     min_gold_accuracy: float = 0.0
-    ranking: Literal["borda", "copeland", "kemeny", "bradley_terry"] = "borda"
+    ranking: Ranking = "borda"
     annotator: str | None = None
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ Terry a tie is an outcome of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -210,6 +210,9 @@ def _first_agrees(wins: Wins, most: Sequence[float], members: Sequence[int], fir
     number = sum(1 << i for i in members)
     return _with_first(wins, most, members, first) > most[number] - EPSILON
 
+
+Ranking = Literal["borda", "copeland", "kemeny", "bradley_terry"]
+"""Their names, as settings are typed."""
 
 RANKINGS: dict[str, Ranker] = {
     "borda": _if_all_compared(borda),
