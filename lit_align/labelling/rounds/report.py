@@ -23,6 +23,8 @@ FIELDS = (
     "policy",
 )
 """Columns of the table."""
+BATCH_SIZE = 16
+"""Comparisons that a reward model scores at once."""
 
 
 def report_round(current: Round) -> dict[str, Any]:
@@ -79,15 +81,13 @@ def _share(outcomes: list[bool]) -> dict[str, Any]:
 
 def agreement(adapter: str, groups: list[Group]) -> list[bool]:
     """Whether a reward model scores the better answer higher, for each comparison."""
+    from lit_align.evaluation.reward_bench import judge_with_reward
     from lit_align.plugins import load_plugins
     from lit_align.rewards.reward_model import RewardModelScore
 
     load_plugins()
-    scores = RewardModelScore(adapter)(groups).total.tolist()
-    agrees = []
-    for number, group in enumerate(groups):
-        pair = group.pairs[0]
-        agrees.append(scores[2 * number + pair.better] > scores[2 * number + pair.worse])
+    verdicts, _ = judge_with_reward(RewardModelScore(adapter), groups, BATCH_SIZE)
+    agrees: list[bool] = (verdicts.chosen > verdicts.rejected).tolist()
     return agrees
 
 
