@@ -118,11 +118,11 @@ class RewardModelScore(Reward):
             raise ConfigError(
                 f"annotator is {self.annotator!r} and by_annotator true, which scores each row by its own; set one"
             )
-        if self.annotator is None and not self.by_annotator:
-            return
-        keys = self._annotators.keys
+        if self.by_annotator:
+            _ = self._annotators  # refuses a model with one head for everyone
         if self.annotator is None:
             return
+        keys = self._annotators.keys
         self._refuse_other_salt([self.annotator])
         if annotator_key(self.annotator) not in keys:
             warnings.warn(
