@@ -21,8 +21,8 @@ def create_run_folder(runs: Path) -> Path:
     # processes of another launcher or machine share no environment: they get the folder of rank 0 when training starts
     if getattr(rank_zero_only, "rank", 0) or int(os.environ.get("NODE_RANK", 0)):
         return runs
-    numbers = [int(path.name) for path in runs.glob("*") if path.name.isdigit()]
-    number = max(numbers, default=-1) + 1
+    earlier = numbered_runs(runs)
+    number = int(earlier[-1].name) + 1 if earlier else 0
     while True:
         folder = runs / str(number)
         try:
@@ -32,6 +32,12 @@ def create_run_folder(runs: Path) -> Path:
             continue
         os.environ[VARIABLE] = str(folder)
         return folder
+
+
+def numbered_runs(runs: Path) -> list[Path]:
+    """The folders of runs in ``runs``, the newest last."""
+    numbered = [path for path in runs.glob("*") if path.name.isdigit()]
+    return sorted(numbered, key=lambda path: int(path.name))
 
 
 def current_run_folder() -> Path | None:

@@ -155,8 +155,8 @@ class StepSearch:
             )
             sampled.update(zip(members, rows, strict=True))
         candidates: list[dict[tuple[int, ...], Answer]] = []
-        for prompt, row in enumerate(beams):
-            complete = [row[k] for k in range(len(row)) if (prompt, k) not in going_on]
+        for row in beams:
+            complete = [answer for answer in row if not _goes_on(responder, answer)]
             candidates.append({tuple(answer.ids or ()): answer for answer in complete})
         for prompt, place in going_on:
             for step in sampled[prompt, place]:

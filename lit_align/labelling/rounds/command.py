@@ -13,10 +13,11 @@ from lit_align.cli.command import parse_arguments, settings_parser
 from lit_align.cli.run_folder import create_run_folder
 from lit_align.errors import ConfigError
 from lit_align.labelling.rounds.children import ended_by_sigterm
-from lit_align.labelling.rounds.phases import Round, finish, write_whole
+from lit_align.labelling.rounds.phases import Round, finish
 from lit_align.labelling.rounds.report import report_round, write_report
 from lit_align.labelling.rounds.settings import Rounds, check_enough, read_settings
 from lit_align.labelling.task_files import load_task_groups
+from lit_align.models.atomic_folder import replace_file
 from lit_align.types import Group
 
 DESCRIPTION = (
@@ -46,7 +47,7 @@ def run(arguments: list[str]) -> list[dict[str, Any]]:
     check_enough(groups, settings)
     if folder == Path():
         folder = create_run_folder(Path(settings.run))
-        write_whole(folder / "config.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
+        replace_file(folder / "config.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
         (folder / "round-1").mkdir()
     try:
         with FileLock(folder / ".lock", timeout=0), ended_by_sigterm():

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import yaml
 
+from lit_align.cli.run_folder import numbered_runs
 from lit_align.data.formats.groups import as_row
 from lit_align.errors import ConfigError, TrainingError
 from lit_align.jsonl import to_line
@@ -25,6 +26,7 @@ from lit_align.labelling.rounds.settings import Rounds
 from lit_align.labelling.store import UNFINISHED_QUERY, Store
 from lit_align.labelling.task_files import answer_groups, load_task_groups
 from lit_align.labelling.votes import read_votes
+from lit_align.models.atomic_folder import atomic_folder, replace_file
 from lit_align.plugins import load_plugins
 from lit_align.rewards.base import response_text
 from lit_align.types import Group
@@ -87,7 +89,7 @@ class Round(NamedTuple):
 
 def trained(runs: Path) -> Path | None:
     """The newest run in ``runs`` that was trained to its end, which wrote its adapter; None if there is none."""
-    finished = [run for run in _numbered(runs) if (run / "adapter").is_dir()]
+    finished = [run for run in numbered_runs(runs) if (run / "adapter").is_dir()]
     return finished[-1] if finished else None
 
 
@@ -118,13 +120,6 @@ def finish(current: Round, groups: list[Group]) -> None:
     _train(current, "policy", settings.policy)
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a file that is there with all of its text or not at all."""
-    unfinished = file.with_name(f"{file.name}.unfinished")
-    unfinished.write_text(text, "utf-8")
-    unfinished.replace(file)
-
-
 def _sample(current: Round, groups: list[Group]) -> None:
     """Write the prompts, and then the answers of the newest policies; prompts with an empty answer are left out."""
     runs = [str(path) for path in current.policies]
@@ -137,8 +132,8 @@ def _sample(current: Round, groups: list[Group]) -> None:
     if not whole:
         raise TrainingError("every prompt got an empty answer; raise max_new_tokens of the policy")
     prompts = (to_line(as_row(group._replace(responses=[]))) for group in whole)
-    write_whole(current.home / "prompts.jsonl", "".join(prompts))
-    write_whole(current.answers, "".join(to_line(as_row(group)) for group in whole))
+    replace_file(current.home / "prompts.jsonl", "".join(prompts))
+    replace_file(current.answers, "".join(to_line(as_row(group)) for group in whole))
 
 
 def _answer(groups: list[Group], runs: list[str]) -> list[Group]:
@@ -151,7 +146,7 @@ def _judge(current: Round, config: str) -> None:
     runs = current.home / "judge"
     data = ("--data", str(current.answers), "--label_kind", "pairs", "--run", str(runs))
     run_command("judge", "-c", config, *data)
-    write_whole(current.labels, (_numbered(runs)[-1] / "labelled.jsonl").read_text("utf-8"))
+    replace_file(current.labels, (numbered_runs(runs)[-1] / "labelled.jsonl").read_text("utf-8"))
 
 
 def _ask_people(current: Round, config: str) -> None:
@@ -177,7 +172,7 @@ def _ask_people(current: Round, config: str) -> None:
     finally:
         store.db.close()
     labelled = labelled_groups(read_votes(file))
-    write_whole(current.labels, "".join(to_line(as_row(group)) for _, group in labelled))
+    replace_file(current.labels, "".join(to_line(as_row(group)) for _, group in labelled))
 
 
 def _all_voted(store: Store) -> bool:
@@ -200,9 +195,9 @@ def _train(current: Round, name: str, config_file: str) -> None:
         judge = str(current.reward_model) if current.reward_model else None
     config = for_round(config, runs, train, adapter, judge)
     file = current.home / f"{name}.yaml"
-    write_whole(file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    replace_file(file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     _say(current, f"{name} on {', '.join(train)}")
-    begun = [run for run in _numbered(runs) if (run / "checkpoints/last.ckpt").exists()]
+    begun = [run for run in numbered_runs(runs) if (run / "checkpoints/last.ckpt").exists()]
     more = ("--ckpt_path", str(begun[-1] / "checkpoints/last.ckpt")) if begun else ()
     run_command("fit", "-c", str(file), *more)
     if trained(runs) is None:
@@ -218,16 +213,8 @@ def keep_last_adapter(begun: list[Path]) -> None:
     adapters = [run / "checkpoints/last.adapter" for run in begun]
     if not adapters or not adapters[-1].is_dir():
         raise TrainingError("the fit wrote no adapter; its own messages are above")
-    unfinished = begun[-1] / "adapter.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(adapters[-1], unfinished)
-    unfinished.rename(begun[-1] / "adapter")
-
-
-def _numbered(runs: Path) -> list[Path]:
-    """The runs in a folder, the newest last."""
-    numbered = [path for path in runs.glob("*") if path.name.isdigit()]
-    return sorted(numbered, key=lambda path: int(path.name))
+    with atomic_folder(begun[-1] / "adapter") as folder:
+        shutil.copytree(adapters[-1], folder, dirs_exist_ok=True)
 
 
 def _say(current: Round, text: str) -> None:

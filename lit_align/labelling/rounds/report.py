@@ -10,7 +10,8 @@ from typing import Any
 from lit_align.data.formats.groups import Groups
 from lit_align.functional.statistics import wilson_interval
 from lit_align.jsonl import json_text, read_json, read_jsonl
-from lit_align.labelling.rounds.phases import Round, trained, write_whole
+from lit_align.labelling.rounds.phases import Round, trained
+from lit_align.models.atomic_folder import replace_file
 from lit_align.types import Group
 
 FIELDS = (
@@ -58,18 +59,18 @@ def report_round(current: Round) -> dict[str, Any]:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             agrees = pool.submit(agreement, str(previous.reward_model), decided).result()
         record["reward model before"] = _share(agrees)
-    write_whole(file, json_text(record))
+    replace_file(file, json_text(record))
     return record
 
 
 def write_report(folder: Path, records: list[dict[str, Any]]) -> str:
     """Write ``campaign.json`` and ``campaign.md``; the table is returned."""
-    write_whole(folder / "campaign.json", json_text(records))
+    replace_file(folder / "campaign.json", json_text(records))
     lines = ["| " + " | ".join(FIELDS) + " |", "|" + "---|" * len(FIELDS)]
     for record in records:
         lines.append("| " + " | ".join(_cell(record[name]) for name in FIELDS) + " |")
     table = "\n".join(lines) + "\n"
-    write_whole(folder / "campaign.md", table)
+    replace_file(folder / "campaign.md", table)
     return table
 
 
