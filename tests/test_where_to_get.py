@@ -1,15 +1,17 @@
 """A class of one of our plugin packages, without the package, is answered with what to install."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from lit_align.cli.main import main
 from lit_align.plugin_packages import PACKAGES
 from lit_align.plugins import load_plugins
 
-FOLDER = Path(__file__).parents[1] / "plugins"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "plugins"
 
 
 def test_the_list_has_what_the_packages_register():
@@ -22,23 +24,36 @@ def test_the_list_has_what_the_packages_register():
     assert {package: sorted(names) for package, names in PACKAGES.items()} == registered
 
 
-@pytest.mark.parametrize(
-    ("arguments", "package"),
-    [
-        ("fit -c configs/tiny/dpo.yaml --model.objective NCA", "lit-align-zoo"),
-        ("fit -c configs/tiny/dpo.yaml --model.objective lit_align_opo.OPO", "lit-align-opo"),
-        ("fit -c configs/tiny/ppo.yaml --model.reward Vader", "lit-align-vader"),
-        ("evaluate suite --runs base --tasks+=Profanity", "lit-align-profanity"),
-        ("evaluate reward-bench --data x --reward Vader", "lit-align-vader"),
-    ],
-)
-def test_what_to_install_is_said(arguments, package, capsys, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[1])
-    with pytest.raises(SystemExit):
-        main(arguments.split())
-    message = capsys.readouterr().err
-    remedy = f"not installed: pip install plugins/{package} in a checkout"
-    assert re.search(rf"it is in {package}, which is ({remedy}|installed and not loaded)", message)
+ELSEWHERE = [
+    ("fit -c configs/tiny/dpo.yaml --model.objective NCA", "lit-align-zoo"),
+    ("fit -c configs/tiny/dpo.yaml --model.objective lit_align_opo.OPO", "lit-align-opo"),
+    ("fit -c configs/tiny/ppo.yaml --model.reward Vader", "lit-align-vader"),
+    ("evaluate suite --runs base --tasks+=Profanity", "lit-align-profanity"),
+    ("evaluate reward-bench --data x --reward Vader", "lit-align-vader"),
+]
+
+
+def test_what_to_install_is_said():
+    """In a process of its own: a class that another test has imported is there under its name."""
+    code = (
+        "import sys\nfrom lit_align.cli.main import main\nfor line in sys.argv[1:]:\n"
+        "    try: main(line.split())\n    except SystemExit: print('ENDED', file=sys.stderr)"
+    )
+    commands = [arguments for arguments, _ in ELSEWHERE]
+    run = subprocess.run(
+        [sys.executable, "-c", code, *commands],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    messages = run.stderr.split("ENDED\n")
+    assert len(messages) == len(ELSEWHERE) + 1
+    for message, (_, package) in zip(messages, ELSEWHERE, strict=False):
+        remedy = f"not installed: pip install plugins/{package} in a checkout"
+        assert re.search(
+            rf"it is in {package}, which is ({remedy}|installed and not loaded)", message
+        )
 
 
 def test_a_look_up_says_it_too():

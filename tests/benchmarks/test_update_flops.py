@@ -50,7 +50,10 @@ class Rows:
     def __init__(self, model, trees):
         self.model, self.trees = model, trees
 
-    def __call__(self, *_, **__):
+    def predictions(self, *_):
+        return self
+
+    def score(self, *_):
         return TokenLogps(padded_logps(self.model, [self.trees]))
 
     def hidden(self, _):

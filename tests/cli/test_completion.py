@@ -46,7 +46,7 @@ def test_words_are_completed(tmp_path):
     configs, commands = config_names(), [*CORE_COMMANDS, *EXTENSION_COMMANDS]
     assert complete(tmp_path, "") == set(commands)
     assert complete(tmp_path, "in") == {"init", "inspect"}
-    assert complete(tmp_path, "fit", "-c", "tiny/d") == {"tiny/dpo"}
+    assert complete(tmp_path, "fit", "-c", "tiny/dp") == {"tiny/dpo"}
     assert complete(tmp_path, "fit", "-c", "d") == {*starting(configs, "d"), "dpo.local"}
     assert complete(tmp_path, "inspect", "--config", "=", "mi") == {"mine.yaml"}
     assert complete(tmp_path, "fit", "-c", "dpo", "-c", "two") == {"two words.yaml"}

@@ -157,7 +157,8 @@ def test_statistics_are_the_same_by_either_head():
     plain = forward(trees, statistics=True)
     for one, other in zip(fused, plain, strict=True):
         torch.testing.assert_close(one, other)
-    assert not any(part.requires_grad for part in plain[1:])
+    detached = plain.entropy, plain.mean_logit, plain.top1, plain.collision
+    assert not any(part.requires_grad for part in detached)
 
 
 def test_a_response_without_tokens_does_no_harm():

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.trainer.states import TrainerState
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -198,7 +199,7 @@ def test_a_model_from_before_the_run_is_divided_as_the_run_has_it(shared_weight)
         for weight in (torch.ones(2), shared_weight)
     )
     ddp, sharded = (
-        SimpleNamespace(strategy=object.__new__(strategy))
+        SimpleNamespace(strategy=object.__new__(strategy), state=TrainerState())
         for strategy in (DDPStrategy, ShardedBase)
     )
     optimizer = partial(torch.optim.SGD, lr=0.1)
