@@ -174,7 +174,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         *("ref_model", "reference_model", "ref_model_name_or_path", "reference_free"),
     ),
     "nothing: code of a model's repository is never run": ("trust_remote_code",),
-    "nothing: data are read in the process that trains": (
+    "nothing: files of 4 MiB and more are tokenised by all cores": (
         *("dataloader_num_workers", "num_workers", "preprocessing_num_workers"),
         *("dataset_num_proc", "dataset_processes", "num_proc", "dataloader_pin_memory"),
     ),

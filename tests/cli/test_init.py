@@ -230,6 +230,34 @@ def test_columns_of_no_format_and_files_that_are_not_there(folder, tiny, capsys)
     assert "there is no file none.csv" in refusal(capsys, [*command, "none.csv"])
 
 
+def test_columns_are_renamed_and_left_out_as_in_a_run(folder, tiny, capsys):
+    rows = [
+        {"question": f"{n}: name a bird.", "good": "An owl.", "bad": "A bat.", "thinking": "Hm."}
+        for n in range(8)
+    ]
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    command = ["init", "dpo", "--base", str(tiny), "--data", "rows.jsonl"]
+    assert "with data.columns" in refusal(capsys, command)
+    command += ["--data.columns", "{prompt: question, chosen: good, rejected: bad}"]
+    assert "changes what is learned" in refusal(capsys, command)
+    assert "write '[source, id]'" in refusal(capsys, [*command, "--ignore_columns", "{a: b}"])
+    assert "write '{prompt: question}'" in refusal(capsys, [*command, "--columns", "question"])
+    main([*command, "--ignore_columns", "thinking"])
+    written = (folder / "dpo.yaml").read_text()
+    data = yaml.safe_load(written)["data"]["init_args"]
+    assert data["columns"] == {"prompt": "question", "chosen": "good", "rejected": "bad"}
+    assert data["ignore_columns"] == ["thinking"]
+    (line,) = [line for line in written.splitlines() if line.startswith("# Written by: ")]
+    (folder / "dpo.yaml").unlink()
+    main(shlex.split(line.removeprefix("# Written by: lit-align ")))
+    assert (folder / "dpo.yaml").read_text() == written
+    capsys.readouterr()
+    main(["inspect", "-c", "dpo.yaml"])
+    assert "A bat." in capsys.readouterr().out
+    sentence = refusal(capsys, ["init", "label", "--data", "rows.jsonl", "--columns", "{a: b}"])
+    assert sentence == "init label takes no --columns; rename the columns in the file"
+
+
 def test_rows_that_are_left_out_are_counted(folder, tiny, capsys):
     write_rows(folder / "rows.jsonl", "pairs", 5)
     with (folder / "rows.jsonl").open("a") as file:

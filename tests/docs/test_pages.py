@@ -158,7 +158,17 @@ def test_the_runs_from_elsewhere_are_translated_key_by_key_and_parse(tmp_path):
             assert setting_elsewhere(key), key
         path = tmp_path / f"{name}.yaml"
         path.write_text(blocks.pop(f"from_{name}.yaml"))
-        with contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as stopped:
-            main(["fit", "-c", str(path), "--print_config"])
-        assert not stopped.value.code
+        parse(path)
     assert not blocks
+
+
+def test_the_run_of_the_page_on_rl_parses(tmp_path):
+    (block,) = YAML.findall((PAGES / "rl.md").read_text())
+    (tmp_path / block[0]).write_text(block[1])
+    parse(tmp_path / block[0])
+
+
+def parse(path: Path) -> None:
+    with contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as stopped:
+        main(["fit", "-c", str(path), "--print_config"])
+    assert not stopped.value.code

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lit_align.cli.tasks import EXAMPLE, Task, objective_settings
 from lit_align.errors import ConfigError
@@ -53,7 +55,41 @@ def command_line(task: Task, options: argparse.Namespace) -> str:
         value = getattr(options, name)
         if value is not None:
             words += [f"--{name}", *map(_quoted, value if isinstance(value, list) else [value])]
+    for name, value in column_options(options).items():
+        words += [f"--{name}", _quoted(json.dumps(value, ensure_ascii=False))]
     return " ".join(words)
+
+
+def column_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The options about columns that were given, as the settings of ``data`` have them."""
+    given = {name: getattr(options, name) for name in ("columns", "ignore_columns")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _columns(text: str) -> dict[str, str]:
+    value = _parse_yaml(text)
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value.values()):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} names no columns; write '{{prompt: question}}', with your column on the right"
+        )
+    return value
+
+
+def _ignored(text: str) -> list[str]:
+    value = _parse_yaml(text)
+    names = value if isinstance(value, list) else [value]
+    if not all(isinstance(name, str) for name in names):
+        raise argparse.ArgumentTypeError(f"{text!r} names no columns; write '[source, id]'")
+    return names
+
+
+def _parse_yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
 
 
 def _quoted(value: object) -> str:
@@ -96,9 +132,8 @@ def init_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--base", metavar="MODEL", help="hub id, folder, GGUF file or package:name/file"
     )
-    parser.add_argument(
-        "--data", nargs="+", metavar="FILE", help="files to train on, or data sets on the hub"
-    )
+    parser.add_argument("--data", nargs="+", metavar="FILE", help="files, or data sets on the hub")
+    _add_columns(parser)
     parser.add_argument("--validation", nargs="+", metavar="FILE", help="the same to validate on")
     parser.add_argument(
         "--card",
@@ -133,6 +168,25 @@ def init_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", metavar="FILE", help="the YAML to write (default: TASK.yaml)")
     return parser
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--columns",
+        "--data.columns",
+        dest="columns",
+        type=_columns,
+        metavar="MAPPING",
+        help="your column for each that is read under another name: '{prompt: question}'",
+    )
+    parser.add_argument(
+        "--ignore_columns",
+        "--data.ignore_columns",
+        dest="ignore_columns",
+        type=_ignored,
+        metavar="LIST",
+        help="columns that are not to be read: '[source, id]'",
+    )
 
 
 def print_next(commands: Sequence[str]) -> None:

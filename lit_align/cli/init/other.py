@@ -9,7 +9,13 @@ from typing import Any
 
 import yaml
 
-from lit_align.cli.init.options import command_line, output_path, print_next, write_new
+from lit_align.cli.init.options import (
+    column_options,
+    command_line,
+    output_path,
+    print_next,
+    write_new,
+)
 from lit_align.cli.init.settings import as_comment, to_yaml
 from lit_align.cli.tasks import Task
 from lit_align.errors import ConfigError, DataError
@@ -44,6 +50,8 @@ def write_other(task: Task, options: argparse.Namespace) -> None:
     path = output_path(options, task)
     if not options.data:
         raise ConfigError(f"init {task.name} needs --data: {task.columns}")
+    for name in column_options(options):
+        raise ConfigError(f"init {task.name} takes no --{name}; rename the columns in the file")
     if task.name == "label":
         text, commands = _label(options, path), [f"lit-align label -c {path}"]
     else:

@@ -11,7 +11,6 @@ from pathlib import Path
 from lit_align.cli.tasks import TASKS, Task
 from lit_align.data.column_fates import ColumnSettings
 from lit_align.data.format_choice import SAMPLE_ROWS, sample_rows, typical_row
-from lit_align.data.formats import Format
 from lit_align.data.formats.base import LocatedRow
 from lit_align.data.hub_reader import is_hub_name
 from lit_align.data.label_conversion import convert_labels
@@ -55,8 +54,15 @@ class Layout:
         )
 
 
-def describe_files(paths: Sequence[str], task: Task) -> Layout:
+def describe_files(
+    paths: Sequence[str], task: Task, columns_of_data: ColumnSettings | None = None
+) -> Layout:
     """Read the first rows of each file and count the others.
+
+    Args:
+        paths: files, or data sets on the hub.
+        task: that is to learn from them.
+        columns_of_data: what the user says about the columns.
 
     Raises:
         DataError: if there is no such file, or the task cannot learn from its rows.
@@ -66,7 +72,7 @@ def describe_files(paths: Sequence[str], task: Task) -> Layout:
     fates: Counter[str] = Counter()
     num_rows: int | None = 0
     for path in paths:
-        layout = _describe(path, task)
+        layout = _describe(path, task, columns_of_data or ColumnSettings())
         lines.append(layout.text)
         columns |= layout.columns
         fates += layout.fates
@@ -74,7 +80,7 @@ def describe_files(paths: Sequence[str], task: Task) -> Layout:
     return Layout("\n".join(lines), num_rows, frozenset(columns), fates)
 
 
-def _describe(path: str, task: Task) -> Layout:
+def _describe(path: str, task: Task, columns_of_data: ColumnSettings) -> Layout:
     try:
         records = read_rows(path)
         first = list(islice(records, SAMPLE_ROWS))
@@ -82,7 +88,7 @@ def _describe(path: str, task: Task) -> Layout:
         if Path(path).exists() or not is_hub_name(path) or "/" not in path:
             raise
         return Layout(f"{path} could not be read here, so its layout is not checked: {error}", None)
-    reader = _open_reader(path, first, task)
+    reader = _open_reader(path, first, task, columns_of_data)
     fates = _count_fates(reader, first, LabelKind(task.label_kind))
     if not fates["kept"]:
         reason, _ = fates.most_common(1)[0]
@@ -102,27 +108,27 @@ def _describe(path: str, task: Task) -> Layout:
     return Layout(text, num_records if is_counted else None, frozenset(columns), fates)
 
 
-def _open_reader(path: str, first: Sequence[LocatedRow], task: Task) -> RowReader:
+def _open_reader(
+    path: str, first: Sequence[LocatedRow], task: Task, columns: ColumnSettings
+) -> RowReader:
     """The reader of a file's rows; if they do not fit the task, the error says which tasks they fit."""
     formats = load_plugins().formats.default_instances()
+
+    def open_for(some: Task) -> RowReader:
+        return RowReader.of_file(path, first, formats, LabelKind(some.label_kind), columns)
+
     try:
-        return _reader(path, first, formats, task)
+        return open_for(task)
     except DataError as error:
         fitting = []
         for other in TASKS:
             try:
-                _reader(path, first, formats, other)
+                open_for(other)
             except DataError:
                 continue
             fitting.append(other.name)
         hint = f"; these rows fit the tasks {', '.join(fitting)}" if fitting else ""
         raise DataError(f"{error}. {_needs(task)}{hint}") from error
-
-
-def _reader(
-    path: str, first: Sequence[LocatedRow], formats: Sequence[Format], task: Task
-) -> RowReader:
-    return RowReader.of_file(path, first, formats, LabelKind(task.label_kind), ColumnSettings())
 
 
 def _count_fates(reader: RowReader, first: Sequence[LocatedRow], kind: LabelKind) -> Counter[str]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 
 from lit_align.cli.init.base_config import read_base
-from lit_align.cli.init.options import command_line, output_path, print_next, write_new
+from lit_align.cli.init.options import (
+    column_options,
+    command_line,
+    output_path,
+    print_next,
+    write_new,
+)
 from lit_align.cli.init.rows import describe_files
 from lit_align.cli.init.settings import (
     as_comment,
@@ -17,6 +23,7 @@ from lit_align.cli.init.settings import (
 )
 from lit_align.cli.init.sizes import choose_sizes, default_card
 from lit_align.cli.tasks import Task, objective_settings
+from lit_align.data.column_fates import ColumnSettings
 from lit_align.plugin_packages import where_to_get
 
 VALIDATION = "# validation: FILE, of rows that are not in train, to see whether more than these rows is learned"
@@ -35,13 +42,18 @@ def write_config(task: Task, options: argparse.Namespace) -> None:
         ModelError: if there is no such base.
     """
     path = output_path(options, task)
-    layout = describe_files(options.data, task)
+    about_columns = column_options(options)
+    columns = ColumnSettings(
+        about_columns.get("columns", {}), about_columns.get("ignore_columns", ())
+    )
+    layout = describe_files(options.data, task, columns)
     stops = [layout.stop_text]
     if options.validation:
-        stops.append(describe_files(options.validation, task).stop_text)
+        stops.append(describe_files(options.validation, task, columns).stop_text)
     objective = objective_settings(task, options.objective) if options.objective else None
     settings = start_settings(task, options.base, objective)
     set_data(settings, options.data, options.validation or ())
+    settings["data"]["init_args"] |= about_columns
     lines = layout.text.split("\n") + list(filter(None, stops))
     if task.needs_reward:
         lines.append(set_reward(settings, task, options.reward, layout.columns))
