@@ -61,6 +61,9 @@ proofs: .venv/dev  ## long experiments behind the measured claims
 	$(BIN)/python -m tests.benchmarks.otdd
 	$(BIN)/python -m tests.proofs.reward_models
 	$(BIN)/python -m tests.proofs.personal
+	$(BIN)/python -m tests.proofs.steps
+	$(BIN)/python -m tests.proofs.attributes
+	$(BIN)/python -m tests.proofs.self_taught
 	$(BIN)/python -m tests.proofs.cross_modal .cache/cross_modal.jsonl
 
 # torch comes first and exactly: a looser request takes another build

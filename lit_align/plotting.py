@@ -17,7 +17,7 @@ def saved_subplots(path: Path, *grid: int, **options: Any) -> Iterator[tuple[Any
     Args:
         path: the PNG file.
         grid: rows and columns, as ``plt.subplots`` takes them; one axis if left out.
-        options: of ``plt.subplots``, such as ``figsize``.
+        options: of ``plt.subplots``, such as ``figsize``; ``layout`` is constrained unless they say otherwise.
 
     Example:
         >>> import tempfile
@@ -33,7 +33,7 @@ def saved_subplots(path: Path, *grid: int, **options: Any) -> Iterator[tuple[Any
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(*grid, layout="constrained", **options)
+    figure, axes = plt.subplots(*grid, **{"layout": "constrained", **options})
     try:
         yield figure, axes
         figure.savefig(path, dpi=DPI)

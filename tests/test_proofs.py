@@ -347,3 +347,27 @@ def test_on_smollm2_the_proxy_rises_and_gold_does_not_follow():
         first, last = run["points"][0], run["points"][-1]
         assert last["proxy"] - first["proxy"] > 2.5
         assert last["gold"] - first["gold"] < 0.1
+
+
+def test_scores_of_steps_find_the_first_error_and_save_samples_beside_the_outcome():
+    """Three seeds: nearly every first error, and half of the answers right before the outcome alone has them so."""
+    runs = json.loads((PROOF.parent / "steps.json").read_text())["runs"]
+    assert len(runs) == 3
+    for run in runs:
+        assert run["first error"]["found"] > 2 * run["first error"]["chance"]
+        assert run["best of"]["min"] > 1.5 * run["best of"]["any"]
+        until = run["samples until half are right"]
+        assert until["steps and outcome"] < until["outcome"]
+        ends = run["right at the end"]
+        assert ends["steps"] < ends["outcome"] - 0.2  # steps alone are exploited
+
+
+def test_answers_have_the_length_that_is_asked_for():
+    runs = json.loads((PROOF.parent / "attributes.json").read_text())["runs"]
+    assert len(runs) == 3
+    for run in runs:
+        lengths = [row["length"] for row in run["asked"]["verbosity"]]
+        assert lengths == sorted(set(lengths))
+        assert lengths[4] > 2 * lengths[1] > 4 * lengths[0]
+        right = [row["right"] for row in run["asked"]["helpfulness"]]
+        assert right[4] > right[3] > max(right[:3])

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.docs.metrics import unknown_in
+from tests.forked import run_command
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "lit_align/docs/pages").glob("*.md"))]
@@ -40,17 +41,12 @@ def run(command: str, folder: Path) -> str:
     assert command.startswith("lit-align ")
     if not (folder / "configs").exists():
         (folder / "configs").symlink_to(ROOT / "configs")
-    done = subprocess.run(
-        [sys.executable, "-m", "lit_align", *command.split()[1:]],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    output = folder / "printed.txt"
+    status = run_command(command.split()[1:], folder, output)
+    printed = output.read_text()
+    assert status == 0, printed[-3000:]
     assert unknown_in(folder) == []  # every metric that is logged is in the glossary
-    return done.stdout + done.stderr
+    return printed
 
 
 @pytest.mark.parametrize("command", commands(chained=False))

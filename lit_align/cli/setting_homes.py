@@ -92,7 +92,8 @@ def advice(name: str, section: str, names: Iterable[str]) -> str:
         misspelled = closest_name(name, setting_homes())
         if misspelled and misspelled != name and len(setting_homes()[misspelled]) == 1:
             (home,) = setting_homes()[misspelled]
-            return f"; did you mean {_joined(home, misspelled)}?"
+            if section not in PARTS or home not in PARTS:
+                return f"; did you mean {_joined(home, misspelled)}?"
     return suggestion(name, names)
 
 

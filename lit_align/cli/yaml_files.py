@@ -59,6 +59,12 @@ def _check_file(path: str) -> None:
         )
     for sentence in _faults(root, set(), ()):
         raise ConfigError(f"{path}, {sentence}")
+    try:
+        yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:  # what << or a tag stands before is not what it takes
+        raise ConfigError(_describe(path, text.splitlines(), error)) from error
+    except ValueError as error:  # a date that there is not
+        raise ConfigError(f"{path} cannot be read: {error}; write it in quotes") from error
 
 
 def _faults(node: yaml.Node, visited: set[int], outer: tuple[int, ...]) -> Iterator[str]:
@@ -89,6 +95,8 @@ def _faults_of_names(node: yaml.MappingNode) -> Iterator[str]:
         if not isinstance(key, yaml.ScalarNode):
             yield f"line {line}: a list or a mapping stands where a name is needed; put the brackets after a name"
             continue
+        if key.value != "<<" and key.tag not in yaml.SafeLoader.yaml_constructors:
+            yield f"line {line}: a name that begins with ! or is = needs quotes; write them around it"
         if key.value in lines and key.value != "<<":
             yield (
                 f"line {line}: {key.value} is set in line {lines[key.value]} already, and only the last would hold; "

@@ -15,6 +15,10 @@ from lit_align.run_report.panels import Curve, Line, Panel, filled_panels
 INK = "#010203"  # stands for the page's own colour of text
 WIDTH, HEIGHT = 5.2, 3.0  # inches
 COLUMNS = 3  # of the PNG
+MARGINS = {"left": 0.16, "right": 0.98, "bottom": 0.16, "top": 0.97}
+"""Of a panel, in shares of it: room for numbers of six digits."""
+TITLE = 0.1
+"""Room for a heading, in shares of a panel."""
 VALIDATION_STYLE: dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 4}
 IDENTIFIERS = re.compile(r'(id="|url\(#|href="#)')
 
@@ -43,7 +47,13 @@ def plot_curves(curves: Mapping[str, Curve], path: Path) -> bool:
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     size = (WIDTH * columns, HEIGHT * rows)
-    with saved_subplots(path, rows, columns, figsize=size, squeeze=False) as (_, axes):
+    # a layout that looks for the best margins draws everything twice, in every run that ends
+    options = {"figsize": size, "squeeze": False, "layout": "none"}
+    with saved_subplots(path, rows, columns, **options) as (figure, axes):
+        figure.subplots_adjust(
+            left=MARGINS["left"] / columns, right=1 - (1 - MARGINS["right"]) / columns,
+            bottom=MARGINS["bottom"] / rows, top=1 - TITLE / rows, wspace=0.25, hspace=0.45,
+        )  # fmt: skip
         cells = axes.flat
         for axis, (panel, lines) in zip(cells, panels, strict=False):
             axis.set_title(panel.title)
@@ -75,7 +85,8 @@ def _draw_svg(panel: Panel, lines: Sequence[Line], prefix: str) -> str:
 
     style: Any = _style()  # matplotlib's types list the names of all settings
     with matplotlib.rc_context(style):
-        figure, axis = plt.subplots(figsize=(WIDTH, HEIGHT), layout="constrained")
+        figure, axis = plt.subplots(figsize=(WIDTH, HEIGHT), layout="none")
+        figure.subplots_adjust(**MARGINS)
         try:
             _draw_lines(axis, panel, lines)
             return _to_svg(figure, prefix)

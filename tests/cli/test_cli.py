@@ -140,6 +140,10 @@ def test_what_is_missing(capsys, usual, left_out, sentence):
             "DPO takes no 'label'; there are beta",
         ),
         (
+            "model: {class_path: RL, init_args: {reward: {class_path: Pattern, init_args: {pattern: a}}}}",
+            "Pattern takes no 'pattern'; there are regex",
+        ),
+        (
             "model: {class_path: Preference, init_args: {objective: simpo}}",
             "nothing is called 'simpo'",
         ),
