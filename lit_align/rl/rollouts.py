@@ -206,12 +206,11 @@ class RolloutBatch:
 
     def _places(self, batch: Batch) -> Tensor:
         """Places of the response tokens of a micro-batch in a flattened table, ``[n]``, in its order."""
-        columns = torch.arange(self.mask.shape[1])
-        places = []
-        for tree in batch.source:
-            for row in self.rows(tree):
-                places.append(row * len(columns) + columns[: self.length[row]])
-        return torch.cat(places)
+        rows = torch.tensor([row for tree in batch.source for row in self.rows(tree)])
+        lengths = self.length[rows]
+        ends = lengths.cumsum(0)
+        starts = rows * self.mask.shape[1] - (ends - lengths)
+        return starts.repeat_interleave(lengths) + torch.arange(int(ends[-1]))
 
     @property
     def kl(self) -> dict[str, Tensor]:
