@@ -10,7 +10,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         *("model_path", "model_id", "pretrain", "sft_model_path"),
     ),
     "model.base.quantization": (
-        *("quantization_bit", "load_in_8bit", "quantization_method", "quant_method", "use_4bit"),
+        *("quantization_bit", "quantization_method", "quant_method", "use_4bit"),
         *("bnb_4bit_quant_type", "bnb_4bit_compute_dtype"),
     ),
     "model.base.dtype": (
@@ -173,6 +173,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "nothing: the reference is the base, or model.init_adapter": (
         *("ref_model", "reference_model", "ref_model_name_or_path", "reference_free"),
     ),
+    "nothing in 8 bits: model.base.quantization is nf4 or none": ("load_in_8bit",),
     "nothing: code of a model's repository is never run": ("trust_remote_code",),
     "nothing: files of 4 MiB and more are tokenised by all cores": (
         *("dataloader_num_workers", "num_workers", "preprocessing_num_workers"),

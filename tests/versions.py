@@ -30,9 +30,10 @@ SAMPLE = (
 
 
 def requirements() -> list[Requirement]:
-    """All dependencies, those of the labelling page included, except for PyTorch."""
+    """All dependencies, those of the labelling page and of ORCA included, except for PyTorch."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["label"]]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["label"], *extras["orca"]]
     return [wanted for wanted in map(Requirement, lines) if wanted.name not in LEFT_OUT]
 
 

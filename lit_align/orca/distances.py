@@ -12,12 +12,13 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lit_align.errors import DataError
+from lit_align.errors import ConfigError, DataError
 from lit_align.orca.transport import (
     DatasetStats,
     Labels,
@@ -135,6 +136,10 @@ class Transport(DatasetDistance):
     max_iterations: int = 300
 
     def __post_init__(self) -> None:
+        if find_spec("ot") is None:
+            raise ConfigError(
+                f"{type(self).__name__} needs the package POT, which is not installed; pip install 'lit-align[orca]'"
+            )
         if (self.epsilon or 0) < 0 or self.relative_epsilon <= 0:
             raise ValueError(
                 f"epsilon is {self.epsilon} and relative_epsilon {self.relative_epsilon}; "

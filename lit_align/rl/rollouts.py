@@ -277,12 +277,13 @@ class RolloutBatch:
         return metrics
 
     def _share_without_difference(self) -> float:
-        """Share of the prompts whose responses all have the same score."""
-        totals, num_alike = self.score_totals, 0
+        """Share of the prompts whose scored responses all have the same score; prompts without a score do not count."""
+        totals, num_scored, num_alike = self.score_totals, 0, 0
         for index in range(len(self.trees)):
             scores = totals[self.is_scored & (self.prompt == index)]
-            num_alike += bool((scores == scores[:1]).all())
-        return num_alike / len(self.trees)
+            num_scored += bool(len(scores))
+            num_alike += bool(len(scores) and (scores == scores[0]).all())
+        return num_alike / max(num_scored, 1)
 
     def _explained_variance(self) -> float:
         """Share of the variance of returns that the values explain; 0 for a single token or none."""

@@ -160,9 +160,23 @@ assert torch.equal(dequantize_4bit(packed, state), weight)
 import_bitsandbytes()
 """
 
+WINGS = """
+import contextlib, io, sys
+from lit_align.__main__ import main
+
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main(["fit", "-c", "tiny/dpo", "--print_config"])
+imported = [name for name in sys.modules if name.startswith("lit_align.")]
+cross_modal = [name for name in imported if name.startswith("lit_align.orca")]
+labelling = [name for name in imported if name.startswith("lit_align.labelling")]
+print(len(imported), len(cross_modal), len(labelling))
+assert len(cross_modal) <= 30 and len(labelling) <= 7, (cross_modal, labelling)
+assert not {"ot", "fastapi", "uvicorn", "crowdkit"} & sys.modules.keys()
+"""
+
 
 @pytest.mark.parametrize(
-    "script", [WITHOUT_THE_COMPILER, TORCHMETRICS, SCIPY, MODULES, FAILURE, BITSANDBYTES]
+    "script", [WITHOUT_THE_COMPILER, WINGS, TORCHMETRICS, SCIPY, MODULES, FAILURE, BITSANDBYTES]
 )
 def test_what_is_imported_late_is_all_there(script):
     result = subprocess.run(

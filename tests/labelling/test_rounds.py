@@ -222,15 +222,20 @@ def test_a_judge_labels_and_the_reward_model_of_the_round_rewards(
         ({"label": None}, "judge is None and label is None"),
         ({"initial": "nowhere"}, "initial is nowhere, in which there is no adapter/"),
         ({"rounds": 3}, "3 rounds of 3 prompts need 9, and there are 6"),
+        ({"reward": "personal.yaml"}, "rounds put the votes of all into one label"),
         ({"reward": None}, "is rewarded by a RewardModelScore, and reward is null"),
     ],
 )
 def test_what_cannot_go_on_is_refused_before_the_first_round(
-    campaign, tiny, tmp_path, change, sentence
+    campaign, tiny, tmp_path, monkeypatch, change, sentence
 ):
     (tmp_path / "judge.yaml").write_text(
         "feedback: {class_path: FromReward, init_args: {reward: {class_path: Repetition}}}\n"
     )
+    (tmp_path / "personal.yaml").write_text(
+        "model: {class_path: PersonalRewardModel}\ndata: {class_path: Comparisons}\n"
+    )
+    monkeypatch.chdir(tmp_path)
     settings = {**with_rewards(campaign, tiny, tmp_path), **change}
     with pytest.raises(ConfigError, match=sentence):
         run(["-c", write(settings, tmp_path / "c.yaml")])

@@ -42,6 +42,11 @@ def reads_prompts(config: Config) -> bool:
     return _class_name(_part(config, "data")) in SAMPLING
 
 
+def stage_name(config: Config) -> str:
+    """Name of the stage, without the module."""
+    return _class_name(_part(config, "model"))
+
+
 def names_reward_model(config: Config) -> bool:
     """Whether one of its rewards is a reward model of a run."""
     return any(True for _ in _reward_models(config))

@@ -14,7 +14,12 @@ from lit_align.cli.command import command_parser, parse_arguments
 from lit_align.cli.judge import SETTINGS as JUDGE_SETTINGS
 from lit_align.errors import ConfigError
 from lit_align.labelling.command import parse_campaign
-from lit_align.labelling.rounds.configs import names_reward_model, read_config, reads_prompts
+from lit_align.labelling.rounds.configs import (
+    names_reward_model,
+    read_config,
+    reads_prompts,
+    stage_name,
+)
 
 SET_BY_ROUND = {
     "label": ("store", "tasks", "runs", "ask"),
@@ -81,8 +86,14 @@ class Rounds:
                     "that trains it"
                 )
             return
-        if reads_prompts(read_config(self.reward)):
+        reward = read_config(self.reward)
+        if reads_prompts(reward):
             raise ConfigError(f"reward is {self.reward}, which samples; give a RewardModel")
+        if stage_name(reward) == "PersonalRewardModel":
+            raise ConfigError(
+                f"reward is {self.reward}, a PersonalRewardModel, and rounds put the votes of all into one label; "
+                "give a RewardModel"
+            )
         if not names_reward_model(config):
             raise ConfigError(
                 f"{self.policy} has no RewardModelScore, so the reward model of {self.reward} would not be used; name "
