@@ -28,6 +28,7 @@ docs: .venv/dev  ## the documentation site, into build/site; a broken link stops
 
 proofs: .venv/dev  ## long experiments behind the measured claims
 	$(BIN)/python -m tests.benchmarks.vs_trl
+	$(BIN)/python -m tests.benchmarks.ppo_memory
 	$(BIN)/python -m tests.proofs.kills
 	$(BIN)/python -m tests.proofs.kills SFT --only 'two processes'
 	$(BIN)/python -m tests.proofs.drills

@@ -5,6 +5,7 @@
 # Expected: all of a layer's state has n times the rows, or an error says that this cache cannot be repeated.
 # Seen: keys and values are repeated, convolution and recurrent states are not, and there is no error until the next
 # token, where sizes of rows differ.
+# Source: transformers/cache_utils.py, batch_repeat_interleave of a layer with both kinds of state.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -4,6 +4,7 @@
 # turn with reasoning (under all the names that templates use), expected: the reasoning is in the text, as with Qwen3.
 # Seen: the first four write the answer alone, without the reasoning and without a message; only v5 writes it.
 # So fine-tuning on reasoning data teaches a model with one of the four to answer without thinking.
+# Source: trl/chat_templates/gemma4.jinja to gemma4_v5.jinja.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -5,6 +5,7 @@
 # Expected: the saved folder loads again and computes what the dequantized model does.
 # Seen: dequantize() puts nn.Linear in place of every Conv1D, so the saved weights are transposed; from_pretrained
 # refuses those whose shape differs, and the square ones (attn.c_proj) would be loaded transposed without a word.
+# Source: transformers/integrations/bitsandbytes.py, dequantize_and_replace.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -5,6 +5,7 @@
 # Expected: the one name works for all, or a TypeError about the other.
 # Seen: Mamba takes past_key_values among its further keyword arguments and drops it. Nothing is raised and nothing is
 # logged; each token is read as if it were the first, so the logits are exactly those of the token alone.
+# Source: transformers/models/mamba/modeling_mamba.py, forward and its **kwargs.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -6,6 +6,7 @@
 # Seen: PEFT looks for another class of its own than the one it has added, so the adapter stays behind after each call
 # and the next call adds it once more: the output moves away by one whole adapter a call. A warning asks for an issue to
 # be opened; nothing stops. With gradients on, the second call raises. With whole weights all calls are equal.
+# Source: peft/tuners/lora/layer.py, _remove_parametrizations of ParamWrapper.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

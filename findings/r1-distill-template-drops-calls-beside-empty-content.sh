@@ -4,6 +4,7 @@
 # Expected: the same text. Seen: with null the call is written, with "" it vanishes without an error, and the turn is
 # empty but for its end. Besides, a turn with one call (content null) has no end at all, one with two calls has: the
 # closing marks are written after the second call only. A model trained on single calls never learns to end them.
+# Source: trl/chat_templates/deepseek_r1_distill.jinja.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

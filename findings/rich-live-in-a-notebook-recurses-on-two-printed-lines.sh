@@ -5,6 +5,7 @@
 # Expected: print("a\nb") within the live display shows two lines.
 # Seen: RecursionError. The stand-in holds "b", not ended yet, while it prints "a"; display() flushes it, it prints what
 # it holds without forgetting it, and that is displayed, which flushes it again.
+# Source: rich/file_proxy.py, flush prints its buffer before it empties it.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -33,6 +33,7 @@ lit-align: align language models with feedback, on one GPU, from one YAML and on
   lit-align report RUN         the page of a run, report.html: figures, curves, answers, data, settings
   lit-align runs FOLDER        runs beside each other: settings that differ, main figures, which is best
   lit-align judge --feedback NAME --data FILE    labels from a judge, a reward or a server, as JSONL in the run folder
+  lit-align evaluate suite --runs base RUN -c FILE   one table of tasks for several runs; evaluate alone lists all
   lit-align evaluate reward-bench --reward NAME --data FILE   how often a judge prefers the better response
   lit-align evaluate win-rate --a RUN --b RUN --feedback NAME --data FILE   how often one model beats another
   lit-align evaluate cross-modal --tasks FILE   whether ORCA's alignment helps on data that are not text

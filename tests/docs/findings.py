@@ -23,7 +23,7 @@ def page() -> str:
 
 
 def describe(path: Path) -> str:
-    """The comment at the head of a script; its paragraphs begin at versions, Expected and Seen."""
+    """The comment at the head of a script; its paragraphs begin at versions, Expected, Seen and Source."""
     lines = []
     for line in path.read_text().splitlines()[1:]:
         if not line.startswith("#"):
@@ -32,7 +32,7 @@ def describe(path: Path) -> str:
     versions, *rest = lines
     paragraphs = [f"*{versions}*"]
     for line in rest:
-        if line.startswith(("Expected", "Seen")) or len(paragraphs) == 1:
+        if line.startswith(("Expected", "Seen", "Source")) or len(paragraphs) == 1:
             paragraphs.append(line)
         else:
             paragraphs[-1] += f" {line}"

@@ -143,6 +143,7 @@ def test_each_finding_has_its_section():
         assert re.match(r"\*.*\d+\.\d+.*\*", findings.describe(path)), (
             f"{path} begins with no version"
         )
+        assert "\n\nSource: " in findings.describe(path), path
 
 
 @pytest.mark.parametrize("names", [coming_from.LLAMA_FACTORY, coming_from.AXOLOTL])
@@ -166,6 +167,24 @@ def test_the_run_of_the_page_on_rl_parses(tmp_path):
     (block,) = YAML.findall((PAGES / "rl.md").read_text())
     (tmp_path / block[0]).write_text(block[1])
     parse(tmp_path / block[0])
+
+
+def test_the_suite_of_the_page_on_evaluation_parses(tmp_path):
+    """Its tasks are there, with their settings."""
+    (block,) = YAML.findall((PAGES / "evaluation.md").read_text())
+    (tmp_path / block[0]).write_text(block[1])
+    command = [
+        "evaluate",
+        "suite",
+        "--runs",
+        "base",
+        "-c",
+        str(tmp_path / block[0]),
+        "--print_config",
+    ]
+    with contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as stopped:
+        main(command)
+    assert not stopped.value.code
 
 
 def parse(path: Path) -> None:
