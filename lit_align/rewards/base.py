@@ -36,6 +36,10 @@ class Reward(ABC):
         """Hashes of the prompts that it was trained on, by `prompt_key`; empty if there are none, or nobody knows."""
         return frozenset()
 
+    def step_separators(self) -> frozenset[str]:
+        """Texts at which it divides a response into the steps that it scores; empty if it reads no steps."""
+        return frozenset()
+
     def can_split(self) -> bool:
         """Whether processes may each score their share of the groups: a score depends on its group alone, for free.
 
