@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -136,7 +137,10 @@ class Rubric(Reward):
 
 
 def _criterion(entry: Any, source: str) -> Criterion:
-    """A criterion from a text, or from an object with text, weight and must.
+    """A criterion from a text, or from an object with text, weight and must; null, as Parquet gives it, is the default.
+
+    Raises:
+        DataError: if it is something else, or its weight or must is.
 
     Example:
         >>> _criterion({"text": "It names a bird.", "must": True}, "rows.jsonl:1")
@@ -149,9 +153,18 @@ def _criterion(entry: Any, source: str) -> Criterion:
         raise DataError(
             f"a criterion of {source} is {entry!r}; it is a text, or has text, weight and must"
         )
-    criterion = Criterion(
-        entry["text"], float(entry.get("weight", 1.0)), bool(entry.get("must", False))
-    )
+    weight, must = entry.get("weight"), entry.get("must")
+    if weight is None:
+        weight = 1.0
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+        raise DataError(
+            f"the weight of a criterion of {source} is {weight!r}; give a finite number, or leave it out for 1"
+        )
+    if must is not None and not isinstance(must, bool):  # bool("false") would be true
+        raise DataError(
+            f"must of a criterion of {source} is {must!r}; give true or false, or leave it out for false"
+        )
+    criterion = Criterion(entry["text"], float(weight), bool(must))
     if criterion.must and criterion.weight < 0:
         raise DataError(
             f"a criterion of {source} is {entry!r}: a fault, with a weight below 0, that must hold; leave out must, or "
