@@ -18,7 +18,7 @@ from lit_align.functional.statistics import (
     win_score,
 )
 from lit_align.rewards import Reward
-from lit_align.rewards.base import checked_scores
+from lit_align.rewards.base import checked_scores, column_list
 from lit_align.types import Group
 
 PERSONAL, POOLED, ORACLE = "personal", "pooled", "oracle"
@@ -90,8 +90,8 @@ def personal_verdicts(
 
 
 def _true_scores(group: Group, column: str) -> list[float]:
-    values = group.extra.get(column)
-    if not isinstance(values, list) or len(values) != len(group.responses):
+    values = column_list(group, column)
+    if values is None or len(values) != len(group.responses):
         raise DataError(
             f"{group.source}: the column {column!r} has not one true score for each response; leave out --oracle"
         )

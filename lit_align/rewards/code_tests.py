@@ -13,7 +13,7 @@ from lit_align import Register, hookimpl
 from lit_align.checks import check_positive
 from lit_align.errors import ConfigError, DataError
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import response_text
+from lit_align.rewards.base import column_list, response_text
 from lit_align.rewards.code_sandbox import CodeSandbox
 
 FENCED = re.compile(r"^([ \t]*)```([^\n`]*)\n(.*?)^\1```\s*?$", re.DOTALL | re.MULTILINE)
@@ -77,10 +77,10 @@ class CodeTests(Reward):
 
     def _tests(self, group: Group) -> list[str]:
         """The tests of a row."""
-        tests = group.extra.get(self.column)
-        if isinstance(tests, str):
-            tests = [tests]
-        if not isinstance(tests, list) or not tests:
+        tests, value = column_list(group, self.column), group.extra.get(self.column)
+        if tests is None and isinstance(value, str):
+            tests = [value]
+        if not tests:
             raise DataError(
                 f"{group.source} has no tests in its column {self.column!r}; name another for CodeTests"
             )

@@ -20,7 +20,7 @@ from lit_align.judges.base import (
     load_template,
 )
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import column_text, response_text
+from lit_align.rewards.base import column_list, column_text, response_text
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
@@ -125,8 +125,8 @@ class Rubric(Reward):
         """The criteria of a row; at least one has a positive weight."""
         rubric = [Criterion(text) for text in self.criteria]
         if self.column is not None:
-            entries = group.extra.get(self.column)
-            if not isinstance(entries, list) or not entries:
+            entries = column_list(group, self.column)
+            if not entries:
                 raise DataError(
                     f"{group.source} has no list of criteria in its column {self.column!r}; name another column"
                 )
