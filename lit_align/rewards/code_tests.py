@@ -28,10 +28,13 @@ class CodeTests(Reward):
     """Share of the row's tests that a response's Python code passes. It runs what the policy writes.
 
     The code is the last fenced block of a response that is tagged as Python, else the last one, else all of it. Each
-    test is Python that is run after the code, in a new process with limits of time, memory, open files and the size of
-    a file, without network and with an empty environment (Linux). It runs as your user: what it writes or deletes
-    outside of its folder is written and deleted, so run it where there is nothing to lose. It has the standard library
-    alone: no installed package such as numpy, and no ``exit()``; ``sys.exit()`` fails the test too.
+    test is Python that is run after the code, in a new process with limits of time, memory, processes, open files and
+    the size of a file, without network and with an empty environment (Linux). It runs as your user: what it writes or
+    deletes outside of its folder is written and deleted, so run it where there is nothing to lose. It has the standard
+    library alone: no installed package such as numpy, and no ``exit()``; ``sys.exit()`` fails the test too.
+
+    A test is run in the same process as the code, so code that is written to deceive the check can deceive it: a policy
+    may learn to, and a high score is then no proof that the code is right. Read some of what it writes.
 
     Args:
         runs_code: must be true.
