@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_align.annotators import annotator_key
+from lit_align.annotators import annotator_key, is_clear
 from lit_align.cli.command import DATA_SETTINGS, Settings, load_judged_groups, run_setting
 from lit_align.evaluation.personal import personal_report, personal_verdicts
 from lit_align.jsonl import write_json
@@ -86,7 +86,9 @@ def run(settings: Any, folder: Path) -> dict[str, Any]:
     header = {"personal": settings.personal, "pooled": settings.pooled, "data": settings.data}
     metrics = {**header, **report}
     write_json(folder / "personal.json", metrics)
-    names = {annotator_key(str(name)): str(name) for name in verdicts.annotator}
+    # a clear name comes last, so that it is shown where other rows have its hash
+    named = sorted({str(name) for name in verdicts.annotator}, key=is_clear)
+    names = {annotator_key(name): name for name in named}
     _print(console, metrics, names)
     print(f"The run is in {folder}: personal.json, ledger.json. Names are hashes there.")
     return metrics

@@ -18,7 +18,7 @@ from lit_align.functional.statistics import (
     win_score,
 )
 from lit_align.rewards import Reward
-from lit_align.rewards.base import checked_scores
+from lit_align.rewards.base import checked_scores, column_list
 from lit_align.types import Group
 
 PERSONAL, POOLED, ORACLE = "personal", "pooled", "oracle"
@@ -90,8 +90,8 @@ def personal_verdicts(
 
 
 def _true_scores(group: Group, column: str) -> list[float]:
-    values = group.extra.get(column)
-    if not isinstance(values, list) or len(values) != len(group.responses):
+    values = column_list(group, column)
+    if values is None or len(values) != len(group.responses):
         raise DataError(
             f"{group.source}: the column {column!r} has not one true score for each response; leave out --oracle"
         )
@@ -113,24 +113,24 @@ def personal_report(verdicts: PersonalVerdicts, trained_on: Mapping[str, int]) -
     Returns:
         ``persons`` with hashes for names, ``mean`` by model, and ``difference`` of pairs of models.
     """
-    names, index = np.unique(verdicts.annotator, return_inverse=True)
+    names = [annotator_key(str(name)) for name in verdicts.annotator]  # some rows may have the hash
+    keys, index = np.unique(names, return_inverse=True)
     models = list(verdicts.correct)
     counts = np.bincount(index)
     columns = [np.bincount(index, verdicts.correct[model]) / counts for model in models]
     accuracies = np.stack(columns, 1)
     persons = []
-    for number, name in enumerate(names):
-        key = annotator_key(str(name))
+    for number, key in enumerate(keys.tolist()):
         by_model = dict(zip(models, accuracies[number].tolist(), strict=True))
         person = {"annotator": key, "votes": int(counts[number]), **by_model}
         persons.append({**person, "trained_on": trained_on.get(key, 0)})
     resampled = bootstrap_means(accuracies)
     means = {}
     for number, model in enumerate(models):
-        means[model] = mean_interval(resampled[:, number], len(names), (0.0, 1.0))
+        means[model] = mean_interval(resampled[:, number], len(keys), (0.0, 1.0))
     differences = {}
     for first, second in ((PERSONAL, POOLED), (ORACLE, PERSONAL)):
         if first in models and second in models:
             gap = resampled[:, models.index(first)] - resampled[:, models.index(second)]
-            differences[f"{first} - {second}"] = mean_interval(gap, len(names), (-1.0, 1.0))
+            differences[f"{first} - {second}"] = mean_interval(gap, len(keys), (-1.0, 1.0))
     return {"votes": len(index), "persons": persons, "mean": means, "difference": differences}

@@ -78,6 +78,10 @@ class Feedback(ABC):
         """Hashes of the prompts that it was trained on, as a reward has them; empty for most sources."""
         return frozenset()
 
+    def step_separators(self) -> frozenset[str]:
+        """Texts at which it divides a response into steps, as a reward has them; empty for most sources."""
+        return frozenset()
+
     def can_split(self) -> bool:
         """Whether processes may each label their share of the groups: a label depends on its group alone, for free.
 

@@ -50,6 +50,9 @@ class FromReward(Feedback):
     def trained_prompts(self) -> frozenset[str]:
         return self.reward.trained_prompts()
 
+    def step_separators(self) -> frozenset[str]:
+        return self.reward.step_separators()
+
     def can_split(self) -> bool:
         return self.reward.can_split()
 

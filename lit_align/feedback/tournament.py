@@ -67,6 +67,9 @@ class Tournament(Reward):
     def trained_prompts(self) -> frozenset[str]:
         return self.feedback.trained_prompts()
 
+    def step_separators(self) -> frozenset[str]:
+        return self.feedback.step_separators()
+
     def can_split(self) -> bool:
         return self.feedback.can_split()
 

@@ -11,7 +11,7 @@ from lit_align.checks import check_between
 from lit_align.errors import DataError
 from lit_align.functional.text_metrics import abstains, contains_answer
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import response_text
+from lit_align.rewards.base import column_list, response_text
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Abstention(Reward):
         return any(re.search(pattern, text, re.IGNORECASE) for pattern in self.patterns)
 
     def _score(self, group: Group, text: str, is_abstention: bool) -> float:
-        answers = group.extra.get(self.column)
-        if not isinstance(answers, list):
+        answers = column_list(group, self.column)
+        if answers is None:
             raise DataError(
                 f"{group.source} has no list of answers in its column {self.column!r}; name another column"
             )

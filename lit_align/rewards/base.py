@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from lit_align.errors import DataError, ModelError
+from lit_align.literals import parse_literal
 from lit_align.plugin_calls import call_plugin
 from lit_align.plugin_contracts import scores_fault
 from lit_align.types import Group, Scores, Text
@@ -34,6 +36,10 @@ class Reward(ABC):
 
     def trained_prompts(self) -> frozenset[str]:
         """Hashes of the prompts that it was trained on, by `prompt_key`; empty if there are none, or nobody knows."""
+        return frozenset()
+
+    def step_separators(self) -> frozenset[str]:
+        """Texts at which it divides a response into the steps that it scores; empty if it reads no steps."""
         return frozenset()
 
     def can_split(self) -> bool:
@@ -175,6 +181,21 @@ def column_text(group: Group, column: str) -> str:
         f"the column {column!r} of {group.source} is {value!r}; it is a text, a number, or messages of which the "
         "assistant's are read; name another column, or give it text"
     )
+
+
+def column_list(group: Group, column: str) -> list[Any] | None:
+    """The list that a row has in a column, also as JSON or Python text, as in CSV; None if it has no list there.
+
+    Example:
+        >>> row = Group("", [], extra={"a": ["x", 1], "b": '["x", 1]', "c": "['x', 1]", "d": "[x"})
+        >>> [column_list(row, name) for name in "abcde"]
+        [['x', 1], ['x', 1], ['x', 1], None, None]
+    """
+    value = group.extra.get(column)
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError):
+            value = parse_literal(value)
+    return value if isinstance(value, list) else None
 
 
 def answer_after(marker: str, text: str) -> str:

@@ -20,26 +20,40 @@ from lit_align.errors import ConfigError
 MEBIBYTE = 2**20
 MAX_FILE_BYTES = 16 * MEBIBYTE
 MAX_OPEN_FILES = 64
+MAX_PROCESSES = 64
+"""Processes and threads of a program, beyond those that its user has already, which Linux may count with them."""
+
 WALL_PER_CPU_SECOND = 4
 """A program that waits, or that a busy machine keeps waiting, is ended after so many times its limit of computing."""
 
 LIMITED = """\
-import os, resource, sys
-word = sys.stdin.readline()
-verdict, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-os.dup2(nothing, 1)
-seconds, memory, files, size = map(int, sys.argv[1:5])
-for kind, most in (
-    (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, memory), (resource.RLIMIT_NOFILE, files),
-    (resource.RLIMIT_FSIZE, size), (resource.RLIMIT_CORE, 0),
-):
-    resource.setrlimit(kind, (most, most))
-source = open(sys.argv[5], encoding="utf-8").read()
-exec(compile(source, "response.py", "exec"), {"__name__": "__main__"})
-os.write(verdict, word.encode())
+import os, resource, sys, types
+def run():
+    word = sys.stdin.readline()
+    verdict, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    seconds, memory, files, size, processes = map(int, sys.argv[1:6])
+    limits = [
+        (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, memory), (resource.RLIMIT_NOFILE, files),
+        (resource.RLIMIT_FSIZE, size), (resource.RLIMIT_CORE, 0),
+    ]
+    if hasattr(resource, "RLIMIT_NPROC"):  # does not hold for root
+        most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        limits.append((resource.RLIMIT_NPROC, processes if most < 0 else min(processes, most)))
+    for kind, most in limits:
+        resource.setrlimit(kind, (most, most))
+    with open(sys.argv[6], encoding="utf-8") as file:
+        code = compile(file.read(), "response.py", "exec")
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    exec(code, main.__dict__)
+    os.write(verdict, word.encode())
+run()
 """
 """Sets the limits in the new process before the program's first line, and gives the word back after its last one: a
-program that exits early, with whatever status, has not come to its end."""
+program that exits early, with whatever status, has not come to its end.
+
+The word is no attribute of a module, so that a program does not come upon it by chance. It is in the same process all
+the same: code that is written to deceive the check can find it there, or change what is run after it."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,8 @@ class CodeSandbox:
 
     def _run(self, path: Path, word: str, verdict: IO[bytes]) -> bool:
         """Whether the program ends in time with status 0; it writes the word to ``verdict`` after its last line."""
-        limits = (self.seconds, self.memory_mib * MEBIBYTE, MAX_OPEN_FILES, MAX_FILE_BYTES)
+        memory, processes = self.memory_mib * MEBIBYTE, _num_threads() + MAX_PROCESSES
+        limits = (self.seconds, memory, MAX_OPEN_FILES, MAX_FILE_BYTES, processes)
         command = [sys.executable, "-I", "-S", "-c", LIMITED, *map(str, limits), str(path)]
         if not self.with_network:
             command = [*_unshare(), *command]
@@ -118,6 +133,20 @@ def _cuts_network() -> bool:
     if shutil.which("unshare") is None:
         return False
     return subprocess.run([*_unshare(), "true"], capture_output=True, check=False).returncode == 0
+
+
+def _num_threads() -> int:
+    """How many threads this user has, in all processes.
+
+    They count for the limit of a program's processes where it has no user namespace of its own, and on Linux before
+    5.14 wherever it is.
+    """
+    count = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            if process.stat().st_uid == os.getuid():
+                count += len(os.listdir(process / "task"))
+    return count
 
 
 def _end_session(process: subprocess.Popen[bytes]) -> None:

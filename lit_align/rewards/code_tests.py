@@ -13,7 +13,7 @@ from lit_align import Register, hookimpl
 from lit_align.checks import check_positive
 from lit_align.errors import ConfigError, DataError
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import response_text
+from lit_align.rewards.base import column_list, response_text
 from lit_align.rewards.code_sandbox import CodeSandbox
 
 FENCED = re.compile(r"^([ \t]*)```([^\n`]*)\n(.*?)^\1```\s*?$", re.DOTALL | re.MULTILINE)
@@ -28,10 +28,13 @@ class CodeTests(Reward):
     """Share of the row's tests that a response's Python code passes. It runs what the policy writes.
 
     The code is the last fenced block of a response that is tagged as Python, else the last one, else all of it. Each
-    test is Python that is run after the code, in a new process with limits of time, memory, open files and the size of
-    a file, without network and with an empty environment (Linux). It runs as your user: what it writes or deletes
-    outside of its folder is written and deleted, so run it where there is nothing to lose. It has the standard library
-    alone: no installed package such as numpy, and no ``exit()``; ``sys.exit()`` fails the test too.
+    test is Python that is run after the code, in a new process with limits of time, memory, processes, open files and
+    the size of a file, without network and with an empty environment (Linux). It runs as your user: what it writes or
+    deletes outside of its folder is written and deleted, so run it where there is nothing to lose. It has the standard
+    library alone: no installed package such as numpy, and no ``exit()``; ``sys.exit()`` fails the test too.
+
+    A test is run in the same process as the code, so code that is written to deceive the check can deceive it: a policy
+    may learn to, and a high score is then no proof that the code is right. Read some of what it writes.
 
     Args:
         runs_code: must be true.
@@ -77,10 +80,10 @@ class CodeTests(Reward):
 
     def _tests(self, group: Group) -> list[str]:
         """The tests of a row."""
-        tests = group.extra.get(self.column)
-        if isinstance(tests, str):
-            tests = [tests]
-        if not isinstance(tests, list) or not tests:
+        tests, value = column_list(group, self.column), group.extra.get(self.column)
+        if tests is None and isinstance(value, str):
+            tests = [value]
+        if not tests:
             raise DataError(
                 f"{group.source} has no tests in its column {self.column!r}; name another for CodeTests"
             )

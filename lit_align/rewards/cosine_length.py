@@ -63,6 +63,9 @@ class CosineLength(Reward):
     def trained_prompts(self) -> frozenset[str]:
         return self.reward.trained_prompts()
 
+    def step_separators(self) -> frozenset[str]:
+        return self.reward.step_separators()
+
     def can_split(self) -> bool:
         return self.reward.can_split()
 

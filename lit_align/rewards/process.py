@@ -58,6 +58,9 @@ class ProcessScore(RewardModelScore):
         super().attach(adapters, tokenizer)
         self.__dict__["policy_tokenizer"] = tokenizer
 
+    def step_separators(self) -> frozenset[str]:
+        return frozenset({self._steps.separator})
+
     def __call__(self, groups: Sequence[Group]) -> Scores:
         divided = [self._divide(group) for group in groups]
         step_scores, tokens_cut = self._score_steps(divided)

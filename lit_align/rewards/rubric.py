@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +20,7 @@ from lit_align.judges.base import (
     load_template,
 )
 from lit_align.rewards import Group, Reward, Scores
-from lit_align.rewards.base import column_text, response_text
+from lit_align.rewards.base import column_list, column_text, response_text
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
@@ -124,8 +125,8 @@ class Rubric(Reward):
         """The criteria of a row; at least one has a positive weight."""
         rubric = [Criterion(text) for text in self.criteria]
         if self.column is not None:
-            entries = group.extra.get(self.column)
-            if not isinstance(entries, list) or not entries:
+            entries = column_list(group, self.column)
+            if not entries:
                 raise DataError(
                     f"{group.source} has no list of criteria in its column {self.column!r}; name another column"
                 )
@@ -136,7 +137,10 @@ class Rubric(Reward):
 
 
 def _criterion(entry: Any, source: str) -> Criterion:
-    """A criterion from a text, or from an object with text, weight and must.
+    """A criterion from a text, or from an object with text, weight and must; null, as Parquet gives it, is the default.
+
+    Raises:
+        DataError: if it is something else, or its weight or must is.
 
     Example:
         >>> _criterion({"text": "It names a bird.", "must": True}, "rows.jsonl:1")
@@ -149,9 +153,18 @@ def _criterion(entry: Any, source: str) -> Criterion:
         raise DataError(
             f"a criterion of {source} is {entry!r}; it is a text, or has text, weight and must"
         )
-    criterion = Criterion(
-        entry["text"], float(entry.get("weight", 1.0)), bool(entry.get("must", False))
-    )
+    weight, must = entry.get("weight"), entry.get("must")
+    if weight is None:
+        weight = 1.0
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+        raise DataError(
+            f"the weight of a criterion of {source} is {weight!r}; give a finite number, or leave it out for 1"
+        )
+    if must is not None and not isinstance(must, bool):  # bool("false") would be true
+        raise DataError(
+            f"must of a criterion of {source} is {must!r}; give true or false, or leave it out for false"
+        )
+    criterion = Criterion(entry["text"], float(weight), bool(must))
     if criterion.must and criterion.weight < 0:
         raise DataError(
             f"a criterion of {source} is {entry!r}: a fault, with a weight below 0, that must hold; leave out must, or "

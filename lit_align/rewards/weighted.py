@@ -92,6 +92,12 @@ class Weighted(Reward):
             *(reward.trained_prompts() for reward, weight in weighted if weight)
         )
 
+    def step_separators(self) -> frozenset[str]:
+        weighted = zip(self.rewards, self.weights, strict=True)
+        return frozenset().union(
+            *(reward.step_separators() for reward, weight in weighted if weight)
+        )
+
     def can_split(self) -> bool:
         return all(reward.can_split() for reward in self.rewards)
 

@@ -46,7 +46,7 @@ class BestOf:
         if self.n < 1:
             raise ConfigError(f"best_of.n is {self.n}; it is a number of answers, at least 1")
         if self.search is not None:
-            self.search.check(self.n)
+            self.search.check(self.n, self.reward)
 
     def check_temperature(self, temperature: float) -> None:
         """Refuse greedy sampling of several answers.

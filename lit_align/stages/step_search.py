@@ -21,6 +21,9 @@ from lit_align.types import Group
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
 
+LINE_BREAK = "\n"
+"""What ends a step where neither the search nor its reward says so."""
+
 
 class Answer(NamedTuple):
     """One sampled answer.
@@ -66,33 +69,58 @@ class StepSearch:
 
     Args:
         width: answers that are kept; n is a multiple of it.
-        separator: text that ends a step, such as a line break.
+        separator: text that ends a step; null takes the one that the reward was trained with, or a line break where
+            the reward reads no steps.
         step_tokens: tokens of a step, at most; a longer one is scored where it is cut, and goes on in the next round.
     """
 
     width: int = 4
-    separator: str = "\n"
+    separator: str | None = None
     step_tokens: int = 64
 
     def __post_init__(self) -> None:
         check_at_least("best_of.search.width", self.width, 1)
         check_at_least("best_of.search.step_tokens", self.step_tokens, 1)
-        if not self.separator:
+        if self.separator is not None and not self.separator:
             raise ConfigError(
-                'best_of.search.separator is empty; give what ends a step, such as "\\n"'
+                "best_of.search.separator is empty; give what ends a step, or null for what the reward was trained with"
             )
 
-    def check(self, n: int) -> None:
-        """Refuse a number of samples that cannot be shared out.
+    def check(self, n: int, reward: Reward) -> None:
+        """Refuse a number of samples that cannot be shared out, and steps that the reward does not read.
 
         Raises:
             ConfigError: naming both settings.
         """
+        self.separator_for(reward)
         if n % self.width:
             raise ConfigError(
                 f"best_of.n is {n} and best_of.search.width {self.width}; make n a multiple of it, so that each answer "
                 "that is kept goes on as often"
             )
+
+    def separator_for(self, reward: Reward) -> str:
+        """What ends a step of the search, at which the reward divides answers too.
+
+        A beginning that ends elsewhere would be scored as a complete answer, or as another step.
+
+        Raises:
+            ConfigError: if the reward divides answers at another text, or its parts at several.
+        """
+        trained = sorted(reward.step_separators())
+        if len(trained) > 1:
+            raise ConfigError(
+                f"best_of.reward divides answers into steps at {' and at '.join(map(repr, trained))}, and a search has "
+                "steps of one kind; take process reward models that were trained with the same data.step_separator"
+            )
+        if trained and self.separator not in (None, *trained):
+            raise ConfigError(
+                f"best_of.search.separator is {self.separator!r}, and best_of.reward was trained with steps that end "
+                f"with {trained[0]!r}; set it to null, which takes that"
+            )
+        if self.separator is not None:
+            return self.separator
+        return trained[0] if trained else LINE_BREAK
 
     def answers(
         self,
@@ -111,11 +139,12 @@ class StepSearch:
             groups: prompts with their ids.
             places: of the prompts in the data; seeds depend on them alone.
         """
+        separator = self.separator_for(reward)
         beams = [[Answer("", False, ())] for _ in groups]
         number = 0
         while any(self._open(responder, beams)):
             share = n if number == 0 else n // self.width
-            candidates = self._continue(responder, share, number, groups, beams, places)
+            candidates = self._continue(responder, share, number, groups, beams, places, separator)
             beams = self._best(responder, reward, groups, candidates)
             number += 1
         return beams
@@ -137,6 +166,7 @@ class StepSearch:
         groups: Sequence[Group],
         beams: Sequence[Sequence[Answer]],
         places: Sequence[int],
+        separator: str,
     ) -> list[list[Answer]]:
         """For each prompt the answers that are complete, and the others with next steps; each only once."""
         going_on = list(self._open(responder, beams))
@@ -160,27 +190,9 @@ class StepSearch:
             candidates.append({tuple(answer.ids or ()): answer for answer in complete})
         for prompt, place in going_on:
             for step in sampled[prompt, place]:
-                longer = self._add(responder, beams[prompt][place], step)
+                longer = _add(responder, beams[prompt][place], step, separator)
                 candidates[prompt].setdefault(tuple(longer.ids or ()), longer)
         return [list(row.values()) for row in candidates]
-
-    def _add(self, responder: Answering, answer: Answer, step: Answer) -> Answer:
-        """The answer with the first step of what was sampled after it."""
-        start, room = list(answer.ids or ()), responder.max_new_tokens
-        ids = [*start, *(step.ids or ())]
-        text_start = len(answer.text) - len(unfinished_step(answer.text, self.separator))
-
-        def text_of(count: int) -> str:
-            return str(responder.tokenizer.decode(ids[:count], skip_special_tokens=True))
-
-        def has_step(count: int) -> bool:
-            return self.separator in strip_start(text_of(count)[text_start:], self.separator)
-
-        counts = range(len(start), len(ids))
-        end = len(start) + bisect_left(counts, True, key=has_step)
-        is_cut = end < len(ids) or len(ids) > room
-        count = min(end, room)
-        return Answer(text_of(count), step.ended and not is_cut, ids[:count])
 
     def _best(
         self,
@@ -214,3 +226,22 @@ class StepSearch:
 def _goes_on(responder: Answering, answer: Answer) -> bool:
     """Whether the model has not ended the answer, and it has room for more."""
     return not answer.ended and len(answer.ids or ()) < responder.max_new_tokens
+
+
+def _add(responder: Answering, answer: Answer, step: Answer, separator: str) -> Answer:
+    """The answer with the first step of what was sampled after it."""
+    start, room = list(answer.ids or ()), responder.max_new_tokens
+    ids = [*start, *(step.ids or ())]
+    text_start = len(answer.text) - len(unfinished_step(answer.text, separator))
+
+    def text_of(count: int) -> str:
+        return str(responder.tokenizer.decode(ids[:count], skip_special_tokens=True))
+
+    def has_step(count: int) -> bool:
+        return separator in strip_start(text_of(count)[text_start:], separator)
+
+    counts = range(len(start), len(ids))
+    end = len(start) + bisect_left(counts, True, key=has_step)
+    is_cut = end < len(ids) or len(ids) > room
+    count = min(end, room)
+    return Answer(text_of(count), step.ended and not is_cut, ids[:count])

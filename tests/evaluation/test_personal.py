@@ -38,6 +38,17 @@ def test_a_person_counts_as_one_and_differences_are_paired():
     assert "ada" not in json.dumps(report).replace(annotator_key("ada"), "")
 
 
+def test_a_person_under_a_name_and_under_its_hash_is_one():
+    """Ada's three votes, one of them under her hash, are right in 1/3, Bob's one is: the mean of two people is 2/3."""
+    names = np.array(["ada", annotator_key("ada"), "bob", "ada"])
+    verdicts = PersonalVerdicts(names, {"personal": np.array([1.0, 0, 1, 0])})
+    report = personal_report(verdicts, {annotator_key("ada"): 5})
+    votes = {person["annotator"]: person["votes"] for person in report["persons"]}
+    assert votes == {annotator_key("ada"): 3, annotator_key("bob"): 1}
+    assert len(report["persons"]) == 2
+    assert report["mean"]["personal"]["mean"] == pytest.approx((1 / 3 + 1) / 2)
+
+
 def test_the_interval_over_few_persons_is_that_of_students_t():
     """Four people with shares of 0.4 to 0.7: mean 0.55, standard error sqrt(1/240), t with 3 degrees 3.1824."""
     names = np.repeat(["ada", "bob", "cid", "dot"], 10)

@@ -1,5 +1,6 @@
 """Rewards that a judge gives: rubrics, and tournaments within the group."""
 
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -88,6 +89,13 @@ def test_a_reference_is_shown_as_text():
             reward([group("A bat.", answer=answer)])
 
 
+def test_null_in_a_criterion_is_its_default():
+    """Parquet gives each object all fields: 1 of 1 + 1 points for either animal, and neither must be there."""
+    rubric = [{"text": text, "weight": None, "must": None} for text in ("An owl.", "A bat.")]
+    scores = Rubric(Keywords())([group("owl", "bat", "owl bat", rubric=rubric)])
+    assert scores.total.tolist() == [0.5, 0.5, 1.0]
+
+
 @pytest.mark.parametrize(
     ("rubric", "says"),
     [
@@ -95,6 +103,15 @@ def test_a_reference_is_shown_as_text():
         ("an owl", "rows:1 has no list of criteria in its column 'rubric'"),
         ([{"txt": "an owl"}], "it is a text, or has text, weight and must"),
         ([{"text": "a lie", "weight": -1}], "no criterion of rows:1 has a weight over 0"),
+        (
+            [{"text": "owl", "weight": "high"}],
+            "weight of .* rows:1 is 'high'; give a finite number",
+        ),
+        ([{"text": "owl", "weight": math.nan}], "rows:1 is nan; give a finite number"),
+        ([{"text": "owl", "weight": math.inf}], "rows:1 is inf; give a finite number"),
+        ([{"text": "owl", "weight": True}], "rows:1 is True; give a finite number"),
+        ([{"text": "owl", "must": "false"}], "must of .* rows:1 is 'false'; give true or false"),
+        ([{"text": "owl", "must": 1}], "must of .* rows:1 is 1; give true or false"),
     ],
 )
 def test_a_rubric_that_says_nothing_is_refused(rubric, says):

@@ -29,6 +29,7 @@ def reward(tiny, tmp_path_factory):
 
 def test_data_that_do_not_describe_themselves_train_what_is_read(reward):
     assert len(reward.step_scores([Group("2?", ["a\nb"])])[0]) == 2
+    assert reward.step_separators() == {"\n"}
 
 
 @pytest.mark.parametrize("as_chat", [True, False])

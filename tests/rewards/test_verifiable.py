@@ -3,7 +3,11 @@
 import math
 import signal
 import socket
+import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
@@ -175,6 +179,54 @@ def test_code_earns_the_share_of_the_tests_that_it_passes(runs):
 def test_what_a_program_may_not_do_ends_it(program, runs, monkeypatch):
     monkeypatch.setenv("LIT_ALIGN_SECRET", "1")
     assert runs(code(program, tests="assert True")).total.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("with_network", [False, True])
+@pytest.mark.parametrize("ending", ["", "time.sleep(60)"], ids=["in time", "too late"])
+def test_no_process_of_a_program_outlives_it(ending, with_network, runs):
+    """Whether it comes to its end or is stopped, a child that it leaves asleep is gone soon after."""
+    mark = f"asleep-{uuid4().hex}"
+    sleep = ["-c", "import time; time.sleep(60)", mark]
+    program = (
+        f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, *{sleep}])\n{ending}"
+    )
+    reward = replace(runs, seconds=1, with_network=with_network)
+    assert reward(code(program, tests="assert True")).total.tolist() == [float(not ending)]
+    deadline = time.monotonic() + 10
+    while _is_running(mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _is_running(mark)
+
+
+def _is_running(mark):
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            if mark.encode() in file.read_bytes():
+                return True
+    return False
+
+
+def test_a_program_has_a_limit_of_processes_and_a_main_module_of_its_own(runs):
+    """Its module holds what it has defined, and nothing of what runs it."""
+    limit = "import resource\nlimit, _ = resource.getrlimit(resource.RLIMIT_NPROC)"
+    tests = [
+        "assert 64 <= limit < 10**6",
+        "import __main__\nassert {k for k in vars(__main__) if k[:2] != '__'} == "
+        "{'resource', 'limit', '_'}",
+    ]
+    assert runs(code(limit, tests=tests)).total.tolist() == [1.0]
+
+
+def test_a_program_may_have_threads_and_processes(runs):
+    program = (
+        "import subprocess, sys, threading\n"
+        "def f():\n"
+        "    thread = threading.Thread(target=print)\n"
+        "    thread.start()\n"
+        "    thread.join()\n"
+        "    return subprocess.run([sys.executable, '-c', 'print(4)'], capture_output=True).stdout"
+    )
+    assert runs(code(program, tests="assert f() == b'4\\n'")).total.tolist() == [1.0]
 
 
 def test_code_does_not_reach_a_server_of_the_host(runs):

@@ -7,11 +7,15 @@ import torch
 
 from lit_align.cli.main import main
 from lit_align.errors import ConfigError
+from lit_align.feedback.from_reward import FromReward
+from lit_align.feedback.tournament import Tournament
 from lit_align.models.adapter_set import AdapterSet, Lora
 from lit_align.models.load import Base, load_model, load_tokenizer
 from lit_align.rewards import Reward, Scores
 from lit_align.rewards.base import response_text
+from lit_align.rewards.cosine_length import CosineLength
 from lit_align.rewards.length import Length
+from lit_align.rewards.weighted import Weighted
 from lit_align.stages.answering import Responder
 from lit_align.stages.best_of import BestOf
 from lit_align.stages.step_search import Answer, StepSearch
@@ -139,6 +143,62 @@ def test_samples_that_cannot_be_shared_out_are_refused():
         BestOf(6, Length(4), search=StepSearch(width=4))
     with pytest.raises(ConfigError, match="separator is empty"):
         StepSearch(separator="")
+
+
+@dataclass(frozen=True)
+class Steps(Reward):
+    """Divides answers at a text, and keeps the beginnings that it is shown."""
+
+    separator: str
+    seen: list
+
+    def step_separators(self):
+        return frozenset({self.separator})
+
+    def __call__(self, groups):
+        self.seen.extend(group.beginnings for group in groups)
+        return Scores(torch.zeros(sum(len(group.responses) for group in groups)))
+
+
+WRAPPERS = [
+    lambda reward: reward,
+    lambda reward: CosineLength(reward, 99),
+    lambda reward: Weighted([Length(4), reward], [1.0, 0.5]),
+    lambda reward: Tournament(FromReward(reward)),
+]
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_a_step_ends_where_the_reward_was_trained_to_read_its_end(wrap):
+    """Two lines are one step of a reward whose steps have an empty line between them."""
+    script, reward = Script("a = 2\nb = 3\n\nc = 5\n\n" + "d" * 40, []), Steps("\n\n", [])
+    group = Group([{"role": "user", "content": "2?"}], [], prompt_ids=[5])
+    search = StepSearch(1, step_tokens=20)
+    assert search.separator_for(wrap(reward)) == "\n\n"
+    search.answers(script, reward, 1, [group], [0])
+    assert reward.seen[:2] == [["a = 2\nb = 3\n\n"], ["a = 2\nb = 3\n\nc = 5\n\n"]]
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_a_separator_that_the_reward_does_not_know_is_refused(wrap):
+    with pytest.raises(
+        ConfigError, match=r"separator is '\\n', and .* with '\\n\\n'; set it to null"
+    ):
+        BestOf(4, wrap(Steps("\n\n", [])), search=StepSearch(separator="\n"))
+    BestOf(4, wrap(Steps("\n\n", [])), search=StepSearch(separator="\n\n"))
+
+
+def test_rewards_with_steps_of_several_kinds_are_refused():
+    """One of weight 0 chooses nothing, so its steps may be others."""
+    rewards = [Steps("\n\n", []), Steps(";", [])]
+    with pytest.raises(ConfigError, match=r"at '\\n\\n' and at ';'"):
+        BestOf(4, Weighted(rewards, [1.0, 1.0]), search=StepSearch())
+    BestOf(4, Weighted(rewards, [1.0, 0.0]), search=StepSearch())
+
+
+def test_a_reward_without_steps_is_searched_by_lines():
+    assert StepSearch().separator_for(Length(4)) == "\n"
+    assert StepSearch(separator=";").separator_for(Length(4)) == ";"
 
 
 def test_predict_writes_what_the_search_has_chosen(tiny, tmp_path, capsys):
