@@ -23,9 +23,11 @@ class EntropyBonus:
     .. math:: \alpha_k = c_k\,[e_{k-1} \le e^*], \quad c_{k+1} = c_k + \begin{cases} \Delta & e_k \le e^* \\ -\Delta &
         e_k > e^* \end{cases}
 
-    where e is the mean entropy of what an iteration sampled. A token's bonus has the weight of its loss. As in TRL the
-    entropy of the iteration before decides whether a bonus is given, so that there is none in the first, and c stays
-    between 0 and a limit; in the paper it is that of the same iteration, which may not be measured before its updates.
+    where e is the mean entropy of what an iteration sampled. A token's bonus has the weight of its loss; in TRL the
+    bonus is a mean over tokens whatever the loss is, and where the most uncertain tokens alone are learned from, over
+    these. As in TRL the entropy of the iteration before decides whether a bonus is given, so that there is none in the
+    first, and c stays between 0 and a limit; in the paper it is that of the same iteration, which may not be measured
+    before its updates.
 
     Args:
         coefficient: loss that one nat of entropy takes off: α, or the first c where there is a target.

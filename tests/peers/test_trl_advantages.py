@@ -1,7 +1,9 @@
 """Advantages of several rewards against TRL's own lines, read out of its installed trainer and run as they are."""
 
 import inspect
+import sys
 import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,12 @@ import torch
 from lit_align.advantages import Rollouts
 from lit_align.advantages.gdpo import GDPO
 from lit_align.advantages.grpo import GRPO
+
+ZOO = Path(__file__).parents[2] / "plugins/lit-align-zoo"
+if str(ZOO) not in sys.path:
+    sys.path.append(str(ZOO))
+
+from lit_align_zoo.batch_grpo import BatchGRPO  # noqa: E402 - from its folder
 
 pytest.importorskip("trl", reason="needs TRL: pip install -e .[peers]")
 PROMPTS, GENERATIONS = 4, 3
@@ -79,3 +87,24 @@ def test_grpo_is_sum_then_normalize(scale, std):
     found = ours(GRPO(std=std), scores)
     assert found.abs().max() > 0.5
     torch.testing.assert_close(found, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_batch_grpo_divides_by_the_deviation_of_all_rewards(seed):
+    """To TRL's factor n / (n - 1), which it computes in single precision."""
+    scores = drawn(seed)
+    theirs = trl_advantages(
+        scores, multi_objective_aggregation="sum_then_normalize", scale_rewards="batch"
+    )
+    found = ours(BatchGRPO(), scores)
+    assert found.abs().max() > 0.5
+    torch.testing.assert_close(found, theirs, rtol=1e-7, atol=1e-12)
+
+
+def test_batch_grpo_has_no_advantage_where_all_rewards_are_equal():
+    scores = torch.full((PROMPTS * GENERATIONS, len(WEIGHTS)), 0.1, dtype=torch.float64)
+    theirs = trl_advantages(
+        scores, multi_objective_aggregation="sum_then_normalize", scale_rewards="batch"
+    )
+    assert ours(BatchGRPO(), scores).abs().max() == 0
+    torch.testing.assert_close(theirs, torch.zeros_like(theirs), rtol=0, atol=1e-9)

@@ -1,9 +1,7 @@
 """How the token losses of a minibatch become one number, against TRL's own code on the same log-probabilities."""
 
 import re
-from collections import defaultdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +11,7 @@ from lit_align.objectives.ppo import PPO
 from lit_align.rewards.length import Length
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.rollouts import TokenValues
+from tests.peers.trl_code import grpo_loss, grpo_reads
 from tests.rl.on_policy import OfflineRL, stage
 from tests.rl.test_rl_edges import sampled
 
@@ -26,36 +25,6 @@ KINDS = [
     ("constant", "dr_grpo", "token"),
     ("sequence", "grpo", "sequence"),
 ]
-
-
-def trl_loss(loss_type, ratio, inputs, logps):
-    """``GRPOTrainer._compute_loss`` where the policy has these log-probabilities."""
-    from trl.trainer.grpo_trainer import GRPOTrainer
-
-    model = torch.nn.Identity()
-    accelerator = SimpleNamespace(
-        gather=lambda x: x, reduce=lambda x, reduction: x, num_processes=1
-    )
-    reads = SimpleNamespace(
-        model=model,
-        accelerator=accelerator,
-        args=SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1),
-        aux_loss_enabled=False,
-        top_entropy_quantile=1.0,
-        off_policy_mask_threshold=None,
-        importance_sampling_level=ratio,
-        beta=BETA,
-        loss_type=loss_type,
-        epsilon_low=0.2,
-        epsilon_high=0.2,
-        use_vllm=False,
-        current_gradient_accumulation_steps=1,
-        max_completion_length=MAX_NEW_TOKENS,
-        _entropy_bonus_enabled=False,
-        _metrics={"train": defaultdict(list)},
-    )
-    reads._get_per_token_logps_and_entropies = lambda *_, **__: (logps, logps * 0, None)
-    return GRPOTrainer._compute_loss(reads, model, inputs)
 
 
 @pytest.mark.parametrize(("aggregation", "loss_type", "ratio"), KINDS)
@@ -87,18 +56,19 @@ def test_a_minibatch_has_the_loss_that_trl_gives_it(aggregation, loss_type, rati
         rows = [row for tree in batch.source for row in rollouts.rows(tree)]
         tokens = {name: table[rows] for name, table in rollouts.tokens.items()}
         mask = rollouts.mask[rows].long()
-        prompt = torch.zeros(len(rows), 1, dtype=torch.long)
         inputs = {
-            "prompt_ids": prompt,
-            "prompt_mask": prompt,
-            "completion_ids": mask,
             "completion_mask": mask,
             "advantages": tokens["advantages"][:, 0],
             "old_per_token_logps": tokens["old_logps"],
             "ref_per_token_logps": tokens["ref_logps"],
-            "num_items_in_batch": mask.sum(),
         }
-        theirs = trl_loss(loss_type, ratio, inputs, tokens["entropy"])
+        reads = grpo_reads(
+            loss_type=loss_type,
+            importance_sampling_level=ratio,
+            beta=BETA,
+            max_completion_length=MAX_NEW_TOKENS,
+        )
+        theirs = grpo_loss(reads, inputs, tokens["entropy"], 0 * tokens["entropy"])
         ours = loss / module.loss_denominator(step)
         torch.testing.assert_close(ours.detach(), theirs, rtol=1e-5, atol=1e-6)
 
@@ -110,9 +80,8 @@ def test_the_table_names_every_kind_of_loss():
     words = GRPOConfig.__dataclass_fields__["loss_type"].metadata["help"]
     known = set(re.findall(r"'(\w+)'", words.partition("'grpo': ")[0]))
     assert "grpo" in known
-    section = (
-        PAGE.read_text("utf-8").partition("TRL's `loss_type`")[2].partition("The reward is")[0]
-    )
+    page = PAGE.read_text("utf-8")
+    section = page.partition("TRL's `loss_type`")[2].partition("`equal_scores: drop`")[0]
     table, _, beside = section.partition("Of TRL's further kinds")
     rows = {row for row in re.findall(r"^\|.*\|$", table, re.MULTILINE)}
     compared = {loss_type for _, loss_type, _ in KINDS}

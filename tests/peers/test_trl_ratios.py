@@ -1,9 +1,7 @@
 """Losses that bound the ratio in several ways, against TRL's own code on the same log-probabilities, with gradients."""
 
 import sys
-from collections import defaultdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +10,7 @@ from torch.testing import assert_close
 from lit_align.objectives import PolicyTokens
 from lit_align.objectives.cispo import CISPO
 from lit_align.objectives.ppo import PPO
+from tests.peers.trl_code import grpo_loss, grpo_reads
 
 ZOO = Path(__file__).parents[2] / "plugins/lit-align-zoo"
 if str(ZOO) not in sys.path:
@@ -48,42 +47,19 @@ class Drawn:
         return torch.zeros_like(self.old).masked_scatter(there, losses)
 
 
-def trl_loss(given, trainer, **settings):
+def trl_loss(given, trainer=None, **settings):
     """``_compute_loss`` of a trainer of TRL where the policy has these log-probabilities."""
     arguments = dict(
-        delta=None, use_bias_correction_kl=False, steps_per_generation=1,
         sapo_temperature_pos=1.0, sapo_temperature_neg=1.05,
         vespo_k_pos=2.0, vespo_lambda_pos=3.0, vespo_k_neg=3.0, vespo_lambda_neg=2.0,
     )  # fmt: skip
-    model = torch.nn.Identity()
-    accelerator = SimpleNamespace(
-        gather=lambda x: x, reduce=lambda x, reduction: x, num_processes=1
-    )
-    usual = dict(
-        model=model, accelerator=accelerator, args=SimpleNamespace(**arguments), beta=0.0,
-        aux_loss_enabled=False, top_entropy_quantile=1.0, off_policy_mask_threshold=None,
-        importance_sampling_level="token", epsilon_low=0.2, epsilon_high=0.2, use_vllm=False,
-        current_gradient_accumulation_steps=1, max_completion_length=LONGEST,
-        _entropy_bonus_enabled=False, _metrics={"train": defaultdict(list)},
-        get_gamma_weights=getattr(trainer, "get_gamma_weights", None),
-    )  # fmt: skip
-    reads = SimpleNamespace(**{**usual, **settings})
-    reads._get_per_token_logps_and_entropies = lambda *_, **__: (
-        given.policy,
-        given.policy.detach() * 0,
-        None,
-    )
-    prompt = torch.zeros(len(given.mask), 1, dtype=torch.long)
+    reads = grpo_reads(arguments=arguments, max_completion_length=LONGEST, **settings)
     inputs = {
-        "prompt_ids": prompt,
-        "prompt_mask": prompt,
-        "completion_ids": given.mask,
         "completion_mask": given.mask,
         "advantages": given.advantages,
         "old_per_token_logps": given.old,
-        "num_items_in_batch": given.mask.sum(),
     }
-    return trainer._compute_loss(reads, model, inputs)
+    return grpo_loss(reads, inputs, given.policy, 0 * given.old, trainer)
 
 
 def of_tokens(losses, given):
@@ -110,12 +86,10 @@ KINDS = {
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("loss_type", KINDS)
 def test_loss_and_gradient_are_those_of_trl(loss_type, seed):
-    from trl.trainer.grpo_trainer import GRPOTrainer
-
     objective, reduce, settings = KINDS[loss_type]
     given = Drawn(seed)
     ours = reduce(given.losses(objective), given)
-    theirs = trl_loss(given, GRPOTrainer, loss_type=loss_type, **settings)
+    theirs = trl_loss(given, loss_type=loss_type, **settings)
     assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
     gradients = [torch.autograd.grad(loss, given.policy)[0] for loss in (ours, theirs)]
     assert gradients[0].abs().max() > 1e-2

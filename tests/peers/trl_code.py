@@ -1,6 +1,7 @@
 """TRL's own loss code, called unbound on log-probabilities that are given; nothing of it is written down again here."""
 
 from collections import defaultdict
+from functools import partial
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -173,3 +174,56 @@ def reference_free(given: Drawn, which: str, **settings) -> Tensor:
         batch[f"{side}_input_ids"], batch[f"{side}_attention_mask"] = torch.zeros_like(rows), rows
         batch[f"{side}_labels"] = torch.where(rows == 1, 0, -100)
     return Trainer.get_batch_loss_metrics(reads, Binary(given.policy), batch)[0]
+
+
+def grpo_reads(**settings) -> SimpleNamespace:
+    """What ``GRPOTrainer._compute_loss`` reads from its trainer, which it may also change."""
+    arguments = {
+        "delta": None,
+        "use_bias_correction_kl": False,
+        "steps_per_generation": 1,
+        **settings.pop("arguments", {}),
+    }
+    accelerator = SimpleNamespace(
+        gather=lambda x: x,
+        reduce=lambda x, reduction: x,
+        pad_across_processes=lambda x, dim, pad_index: x,
+        num_processes=1,
+        sync_gradients=True,
+    )
+    usual = {
+        "model": torch.nn.Identity(),
+        "accelerator": accelerator,
+        "aux_loss_enabled": False,
+        "top_entropy_quantile": 1.0,
+        "off_policy_mask_threshold": None,
+        "importance_sampling_level": "token",
+        "beta": 0.0,
+        "epsilon_low": 0.2,
+        "epsilon_high": 0.2,
+        "use_vllm": False,
+        "current_gradient_accumulation_steps": 1,
+        "_entropy_bonus_enabled": False,
+        "_metrics": {"train": defaultdict(list)},
+    }
+    return SimpleNamespace(**{**usual, "args": SimpleNamespace(**arguments), **settings})
+
+
+def grpo_loss(
+    reads: SimpleNamespace,
+    inputs: dict[str, Tensor],
+    logps: Tensor,
+    entropies: Tensor,
+    trainer: type | None = None,
+) -> Tensor:
+    """``_compute_loss`` of ``GRPOTrainer``, or of one derived from it, where the policy has these log-probabilities."""
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    reads._get_per_token_logps_and_entropies = lambda *_, **__: (logps, entropies, None)
+    reads.get_high_entropy_mask = partial(GRPOTrainer.get_high_entropy_mask, reads)
+    reads.get_gamma_weights = GRPOTrainer.get_gamma_weights
+    mask = inputs["completion_mask"]
+    prompt = torch.zeros(len(mask), 1, dtype=torch.long)
+    tokens = {"prompt_ids": prompt, "prompt_mask": prompt, "completion_ids": mask}
+    inputs = {"num_items_in_batch": mask.sum(), **tokens, **inputs}
+    return (trainer or GRPOTrainer)._compute_loss(reads, reads.model, inputs)

@@ -20,12 +20,23 @@ class ReinforcePlusPlus(Advantage):
         whiten: scale advantages to mean 0 and standard deviation 1 over an iteration's tokens.
 
     Example:
-        Before it is whitened:
+        The rewards 3 of one token and 1 of two tokens have the mean 2:
 
         >>> import torch
-        >>> rewards, mask = torch.tensor([[3.0], [1.0]]), torch.ones(2, 1, dtype=torch.bool)
-        >>> ReinforcePlusPlus()(Rollouts(rewards, mask, torch.zeros(2).long(), torch.zeros(2, 1), torch.tensor(0.0))).T
-        tensor([[ 1., -1.]])
+        >>> rewards, mask = torch.tensor([[3.0, 0.0], [0.0, 1.0]]), torch.tensor([[True, False], [True, True]])
+        >>> rollouts = Rollouts(rewards, mask, torch.zeros(2).long(), torch.zeros(2, 2), torch.tensor(0.0))
+        >>> centred = ReinforcePlusPlus()(rollouts)
+        >>> centred
+        tensor([[ 1.,  0.],
+                [-1., -1.]])
+
+        The stage then whitens: the tokens 1, -1 and -1 have the mean -1/3 and the variance (16 + 4 + 4) / 9 / 2 = 4/3,
+        which makes of them 2/√3 and twice -1/√3.
+
+        >>> from lit_align.advantages import masked_whiten
+        >>> masked_whiten(centred, mask)
+        tensor([[ 1.1547,  0.0000],
+                [-0.5774, -0.5774]])
     """
 
     whiten: bool = True
