@@ -21,6 +21,10 @@ class ReverseKL(Advantage):
     :math:`\operatorname{KL}(\pi_\theta \,\|\, T)` at each token, on the policy's own samples. In a `Weighted`
     reward the weights of teachers, each divided by its deviation, add up to 1; ``whiten_rewards`` is refused.
 
+    The policy's log-probability is that of the policy that sampled, through all updates of a batch, as in the source.
+    TRL's loss of sampled tokens (SDFT, SDPO) has that of the policy that learns: both agree in the first update of a
+    batch only; later theirs also pulls back by :math:`\log\pi_\theta - \log\pi_\text{old}` to what sampled.
+
     Args:
         discount: γ: of what a token leads to later; 0 counts the token alone.
 
