@@ -371,3 +371,16 @@ def test_answers_have_the_length_that_is_asked_for():
         assert lengths[4] > 2 * lengths[1] > 4 * lengths[0]
         right = [row["right"] for row in run["asked"]["helpfulness"]]
         assert right[4] > right[3] > max(right[:3])
+
+
+def test_smollm2_that_teaches_itself_gains_as_much_with_less_forgotten():
+    """At about the same share of answers with a word of the right one; it learns nothing of their form, as SFT does."""
+    for run in json.loads((PROOF.parent / "self_taught.json").read_text())["runs"]:
+        before, *itself = run["arms"]["self-distillation"]
+        sft = run["arms"]["SFT"][1]
+        end = itself[-1]
+        assert end["keyword"] > before["keyword"] + 0.1
+        assert end["demonstrations"] > before["demonstrations"] + 0.1
+        assert max(row["KL"] for row in itself) < 0.2 * sft["KL"]
+        assert end["others"] > before["others"] - 0.05 > sft["others"]
+        assert end["short"] < before["short"] + 0.1 < sft["short"]
