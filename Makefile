@@ -65,6 +65,7 @@ proofs: .venv/dev  ## long experiments behind the measured claims
 	$(BIN)/python -m tests.proofs.steps
 	$(BIN)/python -m tests.proofs.attributes
 	$(BIN)/python -m tests.proofs.self_taught
+	$(BIN)/python -m tests.proofs.annotators
 	$(BIN)/python -m tests.proofs.cross_modal .cache/cross_modal.jsonl
 
 # torch comes first and exactly: a looser request takes another build

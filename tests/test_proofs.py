@@ -384,3 +384,14 @@ def test_smollm2_that_teaches_itself_gains_as_much_with_less_forgotten():
         assert max(row["KL"] for row in itself) < 0.2 * sft["KL"]
         assert end["others"] > before["others"] - 0.05 > sft["others"]
         assert end["short"] < before["short"] + 0.1 < sft["short"]
+
+
+def test_of_real_people_no_gain_is_shown():
+    """Where annotators agree there is nothing to gain; where they do not, four people are too few to tell."""
+    figures = json.loads((PROOF.parent / "annotators.json").read_text())
+    assert figures["pandalm"]["votes on the same item agree"] > 0.9
+    assert figures["llmfao"]["votes on the same item agree"] < 0.6
+    for part in figures.values():
+        low, high = part["difference"]["personal - pooled"]["interval"]
+        assert low < 0 < high
+        assert part["mean"]["pooled"]["mean"] > 0.6
