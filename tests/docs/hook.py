@@ -17,6 +17,7 @@ LATE_IN_SEARCH = "---\nsearch:\n  boost: 0.3\n---\n"
 def generated_pages() -> dict[str, str]:
     """Path -> Markdown of every page that is made from the code when the site is built."""
     from tests.docs import (
+        commands,
         configuration,
         directory,
         equations,
@@ -29,6 +30,7 @@ def generated_pages() -> dict[str, str]:
 
     return {
         **configuration.pages(),
+        "reference/commands.md": LATE_IN_SEARCH + commands.page(),
         "reference/metrics.md": metrics.page(),
         "findings.md": LATE_IN_SEARCH + findings.page(),
         "equations.md": equations.page(),

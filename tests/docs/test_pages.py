@@ -16,7 +16,7 @@ from lit_align.coming_from_others import setting_elsewhere
 from lit_align.rl.importance import IMPORTANCE_METRICS
 from lit_align.rl.rollouts import SAMPLE_METRICS
 from lit_align.stages import preference_losses
-from tests.docs import coming_from, configuration, findings, metrics, ppo
+from tests.docs import coming_from, commands, configuration, findings, metrics, ppo
 from tests.docs.hook import ROOT, generated_pages
 
 PAGES = ROOT / "lit_align/docs/pages"
@@ -106,6 +106,21 @@ def test_the_reference_has_every_setting_of_every_class():
     for word, _, classes in configuration.kinds():
         for cls in classes:
             assert f"### {cls.__name__}\n" in generated[f"reference/{word}.md"]
+
+
+def test_each_command_says_what_its_options_are():
+    """The page has a section for each, with every option of the command that a run's YAML does not set."""
+    text = generated_pages()["reference/commands.md"]
+    assert len(re.findall(r"^usage: ", text, re.MULTILINE)) == len(commands.COMMANDS)
+    for option in (
+        "--prompts_per_round",
+        "--aggregation",
+        "--label_kind",
+        "--runs",
+        "--gold",
+        "--as-classifier",
+    ):
+        assert re.search(rf"^ +{option}\b", text, re.MULTILINE), option
 
 
 def test_settings_of_runs_are_explained():
