@@ -8,7 +8,9 @@ import os
 from unittest import mock
 
 COMMANDS = (
-    *("init", "chat", "runs", "report", "export", "judge", "label", "campaign"),
+    *("init", "chat", "runs", "report", "export", "judge", "campaign", "label", "label add"),
+    *("label extend", "label end", "label reopen", "label remove", "label import"),
+    *("label export", "label forget", "label backup"),
     *("evaluate suite", "evaluate reward-bench", "evaluate win-rate", "evaluate tournament"),
     *("evaluate frontier", "evaluate personal", "evaluate cross-modal"),
 )
