@@ -16,7 +16,7 @@ COMMANDS = (
 )
 """Those of ``fit``, ``validate``, ``test``, ``predict`` and ``inspect`` are the settings of a run."""
 
-WIDTH = "100"
+WIDTH = "80"  # what fits beside the table of contents
 
 
 def page() -> str:
