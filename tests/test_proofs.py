@@ -373,17 +373,19 @@ def test_answers_have_the_length_that_is_asked_for():
         assert right[4] > right[3] > max(right[:3])
 
 
-def test_smollm2_that_teaches_itself_gains_as_much_with_less_forgotten():
-    """At about the same share of answers with a word of the right one; it learns nothing of their form, as SFT does."""
+def test_smollm2_that_teaches_itself_forgets_less_for_what_it_gains():
+    """Nats that the demonstrations gain for each nat that other requests move; of their form it learns little."""
     for run in json.loads((PROOF.parent / "self_taught.json").read_text())["runs"]:
         before, *itself = run["arms"]["self-distillation"]
-        sft = run["arms"]["SFT"][1]
-        end = itself[-1]
-        assert end["keyword"] > before["keyword"] + 0.1
-        assert end["demonstrations"] > before["demonstrations"] + 0.1
-        assert max(row["KL"] for row in itself) < 0.2 * sft["KL"]
-        assert end["others"] > before["others"] - 0.05 > sft["others"]
-        assert end["short"] < before["short"] + 0.1 < sft["short"]
+        _, *sft = run["arms"]["SFT"]
+        for row in itself:
+            assert row["demonstrations"] > before["demonstrations"] + 0.09
+            assert row["KL"] < 0.2 * min(other["KL"] for other in sft)
+            assert row["others"] > before["others"] - 0.05
+            assert row["short"] < before["short"] + 0.1
+        worth = [(row["demonstrations"] - before["demonstrations"]) / row["KL"] for row in itself]
+        of_sft = [(row["demonstrations"] - before["demonstrations"]) / row["KL"] for row in sft]
+        assert min(worth) > 1.5 * max(of_sft)
 
 
 def test_of_real_people_no_gain_is_shown():
