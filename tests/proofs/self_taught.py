@@ -11,7 +11,7 @@ adapter and the same questions a step:
 Measured as they learn, on 40 held-out questions: the share of sampled answers that are short and that contain a word of
 the right answer, and the log-probability of the demonstration. On 16 requests of other kinds: the KL divergence of the
 policy from the base at each token of what the base answers, and the log-probability of these answers, in nats a token.
-The file that is there has the first two seeds. Figures go to ``self_taught.json`` and ``self_taught.png`` beside this file.
+Figures go to ``self_taught.json`` and ``self_taught.png`` beside this file, which have the first two seeds.
 """
 
 import json
