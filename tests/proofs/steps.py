@@ -27,13 +27,12 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lit_align.advantages.gae import GAE
 from lit_align.data.datamodules import Prompts
 from lit_align.data.labelled_steps import Steps
 from lit_align.functional.step_scores import running_aggregates
+from lit_align.jsonl import write_jsonl
 from lit_align.models.load import Base
 from lit_align.models.lora import Lora
 from lit_align.objectives.ppo import PPO
@@ -47,6 +46,7 @@ from lit_align.rl.kl_control import KLControl
 from lit_align.rl.stage import RL
 from lit_align.stages.process_reward_model import ProcessRewardModel
 from lit_align.types import Group
+from tests.proofs.experiments import QUIET, measure_seeds, untrained_llama
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "steps.json"
@@ -60,10 +60,6 @@ AGGREGATES = ("min", "product", "last", "mean")
 OUTCOME, STEPS, BOTH = "outcome", "steps", "steps and outcome"
 ARMS = {OUTCOME: (0.0, 1.0), STEPS: (1.0, 0.0), BOTH: (1.0, 1.0)}
 """Weights of the score of steps and of whether the last result is right."""
-QUIET = {
-    "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False, "logger": False,
-    "accelerator": "cpu",
-}  # fmt: skip
 
 
 def prompt_of(digits: list[int]) -> str:
@@ -95,18 +91,8 @@ def draw_digits(draw: random.Random) -> list[int]:
 def teach(folder: Path, seed: int) -> None:
     """Write a Llama into ``folder`` that writes such chains."""
     vocabulary = {word: k for k, word in enumerate(WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<end>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
-    fast.save_pretrained(folder)
-    torch.manual_seed(seed)
+    model = untrained_llama(folder, WORDS, seed, 48, initializer_range=0.1)
     draw = random.Random(seed)
-    config = LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=4, eos_token_id=len(WORDS) - 1, bos_token_id=None, max_position_embeddings=48,
-        initializer_range=0.1,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
     optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=TEACHING)
     for number in range(TEACHING):
@@ -138,12 +124,6 @@ def settings(base: Path, seed: int, lr: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_rows(file: Path, rows: list[dict[str, Any]]) -> str:
-    """The file with rows."""
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(file)
-
-
 def train_scorer(base: Path, folder: Path, seed: int) -> ProcessRewardModel:
     """A process reward model, saved in ``folder/scorer``."""
     draw, rows = random.Random(100 + seed), []
@@ -151,10 +131,11 @@ def train_scorer(base: Path, folder: Path, seed: int) -> ProcessRewardModel:
         digits = draw_digits(draw)
         steps, labels = chain(digits, draw)
         rows.append({"prompt": prompt_of(digits), "completions": steps, "labels": labels})
-    file = write_rows(folder / "labelled.jsonl", rows)
+    file = folder / "labelled.jsonl"
+    write_jsonl(file, rows)
     stage = ProcessRewardModel(StepCrossEntropy(), **settings(base, seed, 3e-3))
     data = Steps(
-        file, step_separator=" ;", learned_steps="to_first_error", batch_size=64, token_budget=4096, max_length=48,
+        str(file), step_separator=" ;", learned_steps="to_first_error", batch_size=64, token_budget=4096, max_length=48,
         seed=seed,
     )  # fmt: skip
     Trainer(default_root_dir=folder, max_epochs=6, **QUIET).fit(stage, data)
@@ -218,7 +199,8 @@ def reinforce(base: Path, folder: Path, seed: int, arm: str) -> list[float]:
     """Share of right results in each iteration."""
     draw = random.Random(400 + seed)
     rows = [{"prompt": prompt_of(draw_digits(draw))} for _ in range(PROMPTS * ITERATIONS)]
-    file = write_rows(folder / f"{arm}.jsonl", rows)
+    file = folder / f"{arm}.jsonl"
+    write_jsonl(file, rows)
     outcome = Outcome()
     reward: Reward = outcome
     if arm != OUTCOME:
@@ -228,7 +210,7 @@ def reinforce(base: Path, folder: Path, seed: int, arm: str) -> list[float]:
         PPO(), reward, GAE(gamma=1.0, lam=0.95), KLControl(0.0), Critic(), num_generations=GENERATIONS,
         log_samples_every=0, **settings(base, seed, 3e-3),
     )  # fmt: skip
-    data = Prompts(file, batch_size=PROMPTS, token_budget=8192, max_length=48, seed=seed)
+    data = Prompts(str(file), batch_size=PROMPTS, token_budget=8192, max_length=48, seed=seed)
     Trainer(default_root_dir=folder / arm, max_epochs=1, **QUIET).fit(stage, data)
     return outcome.curve
 
@@ -249,7 +231,12 @@ def learn(seed: int) -> dict[str, Any]:
         }
         print(json.dumps(run), round(process_time() - began, 1), flush=True)
         run["right"] = {arm: reinforce(base, folder, seed, arm) for arm in ARMS}
-    return {**run, "CPU seconds": round(process_time() - began, 1)}
+    last = {arm: float(np.mean(curve[-5:])) for arm, curve in run["right"].items()}
+    until = {arm: samples_until(curve, 0.5) for arm, curve in run["right"].items()}
+    return {
+        **run, "CPU seconds": round(process_time() - began, 1), "right at the end": last,
+        "samples until half are right": until,
+    }  # fmt: skip
 
 
 def smoothed(curve: list[float], width: int = 5) -> np.ndarray:
@@ -283,24 +270,5 @@ def draw_curves(runs: list[dict[str, Any]]) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    """All seeds; figures and plot after each."""
-    seeds = [int(word) for word in sys.argv[1:]] or SEEDS
-    runs: list[dict[str, Any]] = []
-    if len(seeds) < len(SEEDS) and FIGURES.exists():  # the others stay as they are
-        runs = [run for run in json.loads(FIGURES.read_text())["runs"] if run["seed"] not in seeds]
-    for seed in seeds:
-        runs.append(learn(seed))
-        last = {arm: float(np.mean(curve[-5:])) for arm, curve in runs[-1]["right"].items()}
-        until = {arm: samples_until(curve, 0.5) for arm, curve in runs[-1]["right"].items()}
-        runs[-1] |= {"right at the end": last, "samples until half are right": until}
-        print(
-            json.dumps({key: value for key, value in runs[-1].items() if key != "right"}),
-            flush=True,
-        )
-        FIGURES.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
-        draw_curves(runs)
-
-
 if __name__ == "__main__":
-    main()
+    measure_seeds(FIGURES, [int(word) for word in sys.argv[1:]] or SEEDS, learn, draw_curves)
