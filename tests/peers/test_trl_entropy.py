@@ -10,11 +10,10 @@ from lit_align.advantages.top_entropy import TopEntropy
 from lit_align.functional.kl import kl_estimates
 from lit_align.objectives import PolicyTokens
 from lit_align.objectives.ppo import PPO
-from lit_align.rewards.length import Length
 from lit_align.rl.entropy_bonus import EntropyBonus, EntropyControl
 from lit_align.types import Group, Tree
 from tests.peers.trl_code import grpo_loss, grpo_reads
-from tests.rl.on_policy import OfflineRL, stage
+from tests.rl.on_policy import move, policy_in_double, response_logits
 
 pytest.importorskip("trl", reason="needs TRL: pip install -e .[peers]")
 LENGTHS = torch.tensor([3, 7, 1, 5, 2, 4])
@@ -78,13 +77,9 @@ def test_the_other_tokens_stay_in_what_the_loss_is_divided_by(seed):
 
 @pytest.fixture(scope="module")
 def module(tiny):
-    """A policy in double precision, but for its norms, that has left its reference and the one that sampled."""
-    settings = {"cls": OfflineRL, "num_generations": 3, "max_new_tokens": 5, "temperature": 0.7}
-    module = stage(tiny, Length(max_words=1), GRPO(), **settings)
+    """A policy in double precision, but for its norms, without a penalty."""
+    module = policy_in_double(tiny, GRPO())
     module.kl_coefficient = 0.0
-    module.configure_model()
-    module.adapters.model.double()
-    module.adapters.model.generation_config.eos_token_id = list(range(60))
     return module
 
 
@@ -94,22 +89,11 @@ def policy_tables(module, rollouts):
     from trl.trainer.utils import selective_log_softmax_and_entropy
 
     tables = []
-    for tree in rollouts.trees:
-        for ids in tree.responses:
-            with module.adapters.activate("policy", training=False) as model:
-                row = torch.tensor([[*tree.prompt, *ids]])
-                logits = model(input_ids=row).logits[0, len(tree.prompt) - 1 : -1]
-            tokens, temperature = torch.tensor(ids), module.temperature
-            tables.append(
-                selective_log_softmax_and_entropy(logits, tokens, temperature=temperature)
-            )
+    for logits, tokens in response_logits(module, rollouts):
+        tables.append(
+            selective_log_softmax_and_entropy(logits, tokens, temperature=module.temperature)
+        )
     return [pad_sequence(rows, batch_first=True) for rows in zip(*tables, strict=True)]
-
-
-def move(module, seed):
-    draw = torch.Generator().manual_seed(seed)
-    for parameter in module.adapters.trainable().values():
-        parameter.data += torch.randn(parameter.shape, generator=draw) * 0.05
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
 from lit_align.models.samplers import SampledModel
 from lit_align.objectives.ppo import PPO
+from lit_align.rewards.length import Length
 from lit_align.rl.critic import Critic
 from lit_align.rl.kl_control import KLControl
 from lit_align.rl.rollouts import RolloutBatch
@@ -78,6 +79,33 @@ def stage(tiny, reward, advantage=RLOO(), critic=None, cls=RL, **settings):  # n
     base = Base(str(tiny), "none", "float32")
     settings = {"lora": Lora(r=4), **settings}
     return cls(PPO(), reward, advantage, KLControl(), critic or Critic(), base=base, **settings)
+
+
+def policy_in_double(tiny, advantage):
+    """A stage outside of Lightning's loop, in double precision but for the norms, whose responses are ragged."""
+    settings = {"num_generations": 3, "max_new_tokens": 5, "temperature": 0.7}
+    module = stage(tiny, Length(max_words=1), advantage, cls=OfflineRL, **settings)
+    module.configure_model()
+    module.adapters.model.double()
+    module.adapters.model.generation_config.eos_token_id = list(range(60))
+    return module
+
+
+def move(module, seed):
+    """Change the adapter that is trained, as an update would."""
+    draw = torch.Generator().manual_seed(seed)
+    for parameter in module.adapters.trainable().values():
+        parameter.data += torch.randn(parameter.shape, generator=draw) * 0.05
+
+
+def response_logits(module, rollouts):
+    """The policy's logits before each token of a response and the tokens, for one response after the other."""
+    for tree in rollouts.trees:
+        for ids in tree.responses:
+            with module.adapters.activate("policy", training=False) as model:
+                row = torch.tensor([[*tree.prompt, *ids]])
+                logits = model(input_ids=row).logits[0, len(tree.prompt) - 1 : -1]
+            yield logits, torch.tensor(ids)
 
 
 class OfflineRL(RL):

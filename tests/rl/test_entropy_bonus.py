@@ -5,10 +5,9 @@ import torch
 
 from lit_align.advantages.rloo import RLOO
 from lit_align.errors import ConfigError
-from lit_align.rewards.length import Length
 from lit_align.rl.entropy_bonus import EntropyBonus, EntropyControl
 from lit_align.types import Group, Tree
-from tests.rl.on_policy import OfflineRL, stage
+from tests.rl.on_policy import move, policy_in_double, response_logits
 
 TREES = [Tree([40 + k, 50, 51], [], [], Group("", [])) for k in range(2)]
 
@@ -16,27 +15,17 @@ TREES = [Tree([40 + k, 50, 51], [], [], Group("", [])) for k in range(2)]
 @pytest.fixture(scope="module")
 def module(tiny):
     """A policy in float64, but for its norms, that has left its reference."""
-    settings = {"cls": OfflineRL, "num_generations": 3, "max_new_tokens": 5, "temperature": 0.7}
-    module = stage(tiny, Length(max_words=1), RLOO(), **settings)
-    module.configure_model()
-    module.adapters.model.double()
-    module.adapters.model.generation_config.eos_token_id = list(range(60))
-    random = torch.Generator().manual_seed(0)
-    for parameter in module.adapters.trainable().values():
-        parameter.data += torch.randn(parameter.shape, generator=random) * 0.05
+    module = policy_in_double(tiny, RLOO())
+    move(module, 0)
     return module
 
 
 def entropies(module, rollouts):
     """Of the policy before each response token, from all logits of a row."""
     values = []
-    for tree in rollouts.trees:
-        for ids in tree.responses:
-            with module.adapters.activate("policy", training=False) as model:
-                row = torch.tensor([[*tree.prompt, *ids]])
-                logits = model(input_ids=row).logits[0, len(tree.prompt) - 1 : -1]
-            log_probs = (logits / module.temperature).log_softmax(-1)
-            values.append(-(log_probs.exp() * log_probs).sum(-1))
+    for logits, _ in response_logits(module, rollouts):
+        log_probs = (logits / module.temperature).log_softmax(-1)
+        values.append(-(log_probs.exp() * log_probs).sum(-1))
     return values
 
 
