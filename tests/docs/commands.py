@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from functools import cache
 from unittest import mock
 
 COMMANDS = (
@@ -19,6 +20,7 @@ COMMANDS = (
 WIDTH = "80"  # what fits beside the table of contents
 
 
+@cache  # it starts a parser for each command, and several tests read it
 def page() -> str:
     """A section for each command, as Markdown."""
     sections = [

@@ -110,7 +110,7 @@ def test_the_reference_has_every_setting_of_every_class():
 
 def test_each_command_says_what_its_options_are():
     """The page has a section for each, with every option of the command that a run's YAML does not set."""
-    text = generated_pages()["reference/commands.md"]
+    text = commands.page()
     assert len(re.findall(r"^usage: ", text, re.MULTILINE)) == len(commands.COMMANDS)
     for option in (
         "--prompts_per_round",
@@ -174,35 +174,24 @@ def test_the_runs_from_elsewhere_are_translated_key_by_key_and_parse(tmp_path):
             assert setting_elsewhere(key), key
         path = tmp_path / f"{name}.yaml"
         path.write_text(blocks.pop(f"from_{name}.yaml"))
-        parse(path)
+        parse("fit", "-c", str(path))
     assert not blocks
 
 
 def test_the_run_of_the_page_on_rl_parses(tmp_path):
     (block,) = YAML.findall((PAGES / "rl.md").read_text())
     (tmp_path / block[0]).write_text(block[1])
-    parse(tmp_path / block[0])
+    parse("fit", "-c", str(tmp_path / block[0]))
 
 
 def test_the_suite_of_the_page_on_evaluation_parses(tmp_path):
     """Its tasks are there, with their settings."""
     (block,) = YAML.findall((PAGES / "evaluation.md").read_text())
     (tmp_path / block[0]).write_text(block[1])
-    command = [
-        "evaluate",
-        "suite",
-        "--runs",
-        "base",
-        "-c",
-        str(tmp_path / block[0]),
-        "--print_config",
-    ]
-    with contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as stopped:
-        main(command)
-    assert not stopped.value.code
+    parse("evaluate", "suite", "--runs", "base", "-c", str(tmp_path / block[0]))
 
 
-def parse(path: Path) -> None:
+def parse(*command: str) -> None:
     with contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as stopped:
-        main(["fit", "-c", str(path), "--print_config"])
+        main([*command, "--print_config"])
     assert not stopped.value.code
