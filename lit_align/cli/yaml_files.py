@@ -60,7 +60,7 @@ def _check_file(path: str) -> None:
     for sentence in _faults(root, set(), ()):
         raise ConfigError(f"{path}, {sentence}")
     try:
-        yaml.safe_load(text)
+        yaml.constructor.SafeConstructor().construct_document(root)
     except yaml.MarkedYAMLError as error:  # what << or a tag stands before is not what it takes
         raise ConfigError(_describe(path, text.splitlines(), error)) from error
     except ValueError as error:  # a date that there is not
