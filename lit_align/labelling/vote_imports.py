@@ -14,7 +14,12 @@ from lit_align.data.formats.annotation_votes import (
     numbered_responses,
     prompt_of,
 )
-from lit_align.data.formats.argilla import annotator_votes, preference_questions
+from lit_align.data.formats.argilla import (
+    UNFINISHED,
+    annotator_votes,
+    is_unfinished,
+    preference_questions,
+)
 from lit_align.data.formats.base import Row
 from lit_align.data.formats.fields import other_fields, text_or_messages
 from lit_align.data.formats.groups import SHARED
@@ -179,6 +184,8 @@ def _read_argilla(place: str, number: int, row: Row, question: str) -> list[Vote
         del columns["annotators"]
         if OWN_ANNOTATORS in columns:
             columns["annotators"] = columns.pop(OWN_ANNOTATORS)
+    if is_unfinished(row, question):
+        raise ValueError(UNFINISHED)
     votes = []
     for vote in annotator_votes(row, question):
         votes.append(vote._replace(annotator=names.get(vote.annotator, vote.annotator)))

@@ -175,6 +175,17 @@ def test_a_flat_export_of_each_tool_is_imported(tmp_path):
     assert len({vote.task for vote in votes}) == 1
 
 
+def test_a_pending_record_of_the_nested_export_is_refused(tmp_path):
+    """It does not say that its only answer was discarded."""
+    record = {
+        "fields": {"prompt": "?", "response1": "x", "response2": "y"},
+        "responses": {"better": [{"value": "response1", "user_id": "u"}]},
+        "status": "pending",
+    }
+    with pytest.raises(DataError, match="flatten=True"):
+        read_vote_file(write(tmp_path / "pending.json", [record]))
+
+
 OWN = {
     **{"annotator": "ada", "task": 1, "revision": 1, "verdict": "vote", "shown": [0, 1]},
     **{"answer": {"preference": 1}, "kind": "compare", "members": [0, 1], "gold": None},

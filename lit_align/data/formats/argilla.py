@@ -41,6 +41,16 @@ PREFERRING = frozenset(
 WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 
+UNFINISHED = (
+    "a pending record whose answers have no status: drafts or discarded, unless several people have to answer; "
+    "export with records.to_list(flatten=True), which keeps the status of each"
+)
+UNKNOWN_STATUS = (
+    "several answers without a status, all of which count though some may be drafts or discarded; "
+    "export with records.to_list(flatten=True), which keeps the status of each"
+)
+
+
 class Vote(NamedTuple):
     """What an annotator answered, whether the answer was submitted, and who that was."""
 
@@ -55,8 +65,10 @@ class Argilla(Format):
 
     The flat export of version 2 of Argilla, and the nested one with ``fields`` and ``responses``. A vote is the name of
     a column, or a ranking of columns; or its number or letter where the question's name, such as ``better``, says so,
-    and no other question has names. Only submitted ones count, and suggestions do not. The probability is the
-    majority's share of the votes that are no tie.
+    and no other question has names. Only submitted ones count, and suggestions do not. ``records.to_json`` and the
+    nested ``to_list`` of Argilla 2.8 leave out which answers were submitted: a pending record of theirs is set aside,
+    and the ledger notes where several answers were counted. The probability is the majority's share of the votes that
+    are no tie.
 
     Example:
         >>> row = {"prompt": "2 + 2?", "response1": "5", "response2": "4", "better.responses": ["response2"]}
@@ -86,6 +98,8 @@ class Argilla(Format):
                 f"{' and '.join(questions)} are all questions about the responses; keep the votes of one"
             )
         question = questions[0]
+        if is_unfinished(row, question):
+            raise SetAside(UNFINISHED)
         names = numbered_responses(fields)
         votes = []
         for vote in _votes(row, question):
@@ -93,6 +107,27 @@ class Argilla(Format):
                 votes.append(parse_vote(vote.value, names))
         group = group_of_votes(fields, votes)
         return group._replace(extra=_unread(row, fields, question))
+
+    def note(self, row: Row) -> str:
+        """That answers were counted which may not have been submitted."""
+        for question in _questions(row, _fields(row)):
+            if _lacks_statuses(row, question) and len(row["responses"][question]) > 1:
+                return UNKNOWN_STATUS
+        return ""
+
+
+def is_unfinished(row: Row, question: str) -> bool:
+    """Whether a nested row says that its record still waits for answers, and not which of these were submitted."""
+    return row.get("status") == "pending" and _lacks_statuses(row, question)
+
+
+def _lacks_statuses(row: Row, question: str) -> bool:
+    """Whether a row of the nested export has answers, none of them with a status."""
+    nested = row.get("responses")
+    answers = nested.get(question) if isinstance(nested, dict) else None
+    if not isinstance(answers, list) or not answers:
+        return False
+    return not any(isinstance(answer, dict) and answer.get("status") for answer in answers)
 
 
 def preference_questions(row: Row) -> list[str]:

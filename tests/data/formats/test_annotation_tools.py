@@ -18,6 +18,7 @@ from tests.data.formats.public_rows import ASK, BAD, GOOD, read
 
 NAMES = ["response1", "response2", "response3"]
 TEXTS = {"prompt": ASK, "response1": GOOD, "response2": BAD, "response3": "The dog."}
+NESTED = LAYOUTS["argilla, nested"][1]
 MIN = LAYOUTS["label studio JSON_MIN"][1]
 
 
@@ -61,6 +62,23 @@ def test_two_questions_about_the_responses_are_set_aside():
     row = TEXTS | {"best.responses": ["response1"], "safest.responses": ["response2"]}
     with pytest.raises(SetAside, match="best and safest are all questions"):
         Argilla()(row)
+
+
+def test_answers_of_a_pending_record_are_set_aside_where_nobody_knows_their_status():
+    """argilla 2.8.0 writes this for a discarded answer: Record.to_dict() has no status of answers."""
+    row = NESTED | {"status": "pending"}
+    with pytest.raises(SetAside, match=r"drafts or discarded.*flatten=True"):
+        Argilla()(row)
+    answer = {"value": "response1", "user_id": "u", "status": "submitted"}
+    assert Argilla()(row | {"responses": {"better": [answer]}}).pairs == (Pair(0, 1),)
+
+
+def test_several_answers_without_a_status_are_noted():
+    twice = [{"value": "response1", "user_id": user} for user in "uv"]
+    assert Argilla().note(NESTED) == ""  # a completed record has an answer that was submitted
+    assert "may be drafts" in Argilla().note(NESTED | {"responses": {"better": twice}})
+    with_status = [answer | {"status": "submitted"} for answer in twice]
+    assert Argilla().note(NESTED | {"responses": {"better": with_status}}) == ""
 
 
 @given(st.lists(st.permutations([1, 2, 3]).map(tuple), min_size=1, max_size=5))
