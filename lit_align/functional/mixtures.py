@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from lit_align.functional.shrinkage import shrunk_minimum
 
-Loss = Callable[[Tensor], Tensor]
-"""Minus the log-likelihood of a person's data, ``[]``, of a solution in double precision."""
+Losses = Callable[[Tensor], Tensor]
+"""Minus the log-likelihood of each person's data, ``[people]``, of a solution in double precision."""
 TOLERANCE = 1e-6
 """Change of the memberships at which they have settled."""
 
 
 def shared_minima(
-    losses: Sequence[Loss], starts: Sequence[Tensor], precision: float, max_rounds: int = 50
+    losses: Losses, starts: Sequence[Tensor], precision: float, max_rounds: int = 50
 ) -> tuple[Tensor, Tensor]:
     r"""K solutions, and how probable each of them is for each person.
 
@@ -29,7 +30,7 @@ def shared_minima(
     each turn raises the posterior of the solutions under the prior :math:`N(0, I/\kappa)`.
 
     Args:
-        losses: :math:`\ell_p` of each person.
+        losses: :math:`\ell_p` of all people, in one call.
         starts: solutions to begin with, K of them; those that are equal stay so.
         precision: κ, above 0.
         max_rounds: turns, if they do not settle before.
@@ -40,15 +41,15 @@ def shared_minima(
     Example:
         Three people at -2, -2 and 4, with a prior so weak that it moves nobody.
 
-        >>> losses = [lambda d, m=m: 50 * (d - m).square().sum() for m in (-2.0, -2.0, 4.0)]
+        >>> opinions = torch.tensor([-2.0, -2.0, 4.0])
         >>> starts = [torch.tensor([value]).double() for value in (-1.0, 1.0)]
-        >>> solutions, memberships = shared_minima(losses, starts, precision=1e-6)
+        >>> solutions, memberships = shared_minima(lambda d: 50 * (d - opinions).square(), starts, precision=1e-6)
         >>> solutions.flatten().round(decimals=3).tolist(), memberships.round().tolist()
         ([-2.0, 4.0], [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     """
     solutions = torch.stack([*starts])
     shares = torch.full((len(starts),), 1 / len(starts), dtype=torch.float64)
-    memberships = torch.zeros(len(losses), len(starts), dtype=torch.float64)
+    memberships = torch.zeros((), dtype=torch.float64)
     for _ in range(max_rounds):
         previous = memberships
         memberships = _memberships(losses, solutions, shares)
@@ -56,33 +57,22 @@ def shared_minima(
             break
         shares = memberships.mean(0)
         fitted = []
-        for number in range(len(starts)):
-            weights = memberships[:, number].tolist()
-            total = _weighted_sum(losses, weights)
-            fitted.append(shrunk_minimum(total, solutions.shape[1:], precision))
+        for weights, solution in zip(memberships.T, solutions, strict=True):
+            total = partial(_weighted_sum, losses, weights)
+            fitted.append(shrunk_minimum(total, solution, precision))
         solutions = torch.stack(fitted)
     return solutions, memberships
 
 
 @torch.no_grad()
-def _memberships(losses: Sequence[Loss], solutions: Tensor, shares: Tensor) -> Tensor:
-    rows = []
-    for loss in losses:
-        rows.append(torch.stack([loss(solution) for solution in solutions]))
-    return torch.softmax(shares.log() - torch.stack(rows), 1)
+def _memberships(losses: Losses, solutions: Tensor, shares: Tensor) -> Tensor:
+    by_solution = torch.stack([losses(solution) for solution in solutions], 1)
+    return torch.softmax(shares.log() - by_solution, 1)
 
 
-def _weighted_sum(losses: Sequence[Loss], weights: Sequence[float]) -> Loss:
-    """The loss of all people, each by their weight; those of none are not read."""
-
-    def total(solution: Tensor) -> Tensor:
-        summed = 0 * solution.sum()
-        for loss, weight in zip(losses, weights, strict=True):
-            if weight > TOLERANCE:
-                summed = summed + weight * loss(solution)
-        return summed
-
-    return total
+def _weighted_sum(losses: Losses, weights: Tensor, solution: Tensor) -> Tensor:
+    """The loss of all people, each by their weight."""
+    return weights @ losses(solution)
 
 
 def spread_out(points: Tensor, count: int) -> list[int]:

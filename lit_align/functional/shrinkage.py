@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 
 def shrunk_minimum(
-    loss: Callable[[Tensor], Tensor], shape: Sequence[int], precision: float, max_steps: int = 500
+    loss: Callable[[Tensor], Tensor], start: Tensor, precision: float, max_steps: int = 500
 ) -> Tensor:
     r"""The minimum of a convex loss plus a ridge penalty, in double precision.
 
@@ -21,16 +21,16 @@ def shrunk_minimum(
 
     Args:
         loss: ℓ of a tensor of that shape, in double precision.
-        shape: of δ.
+        start: a δ to begin with; the minimum is the same from each, and reached sooner from near it.
         precision: κ, above 0.
         max_steps: of L-BFGS, which ends when the gradient vanishes.
 
     Example:
-        >>> delta = shrunk_minimum(lambda delta: 8 * (delta - 3).square().sum() / 2, [1], precision=4.0)
+        >>> delta = shrunk_minimum(lambda delta: 8 * (delta - 3).square().sum() / 2, torch.zeros(1), precision=4.0)
         >>> round(delta.item(), 6)  # 8 * 3 / (8 + 4)
         2.0
     """
-    delta = torch.zeros(*shape, dtype=torch.float64, requires_grad=True)
+    delta = start.double().clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [delta],
         max_iter=max_steps,

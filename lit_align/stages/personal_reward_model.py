@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -18,18 +18,39 @@ from lit_align.annotators import (
     salt_check,
     salt_remedy,
 )
+from lit_align.batch_labels import PairLabels, RankLabels
 from lit_align.checks import check_at_least, check_positive
-from lit_align.data.packing import pack
+from lit_align.data.packing import pack, pack_rows
 from lit_align.data.transfer import numbers_to_device
 from lit_align.errors import ConfigError
-from lit_align.functional.mixtures import Loss, shared_minima, spread_out
+from lit_align.functional.mixtures import shared_minima, spread_out
 from lit_align.functional.shrinkage import shrunk_minimum
 from lit_align.models.personal_head import Annotators, PersonalHead
-from lit_align.objectives import Objective
+from lit_align.objectives import Objective, PairwiseObjective, RankedObjective
 from lit_align.processes import Processes
 from lit_align.stages.exact_step import MetricSums
 from lit_align.stages.reward_model import RewardModel
 from lit_align.types import Batch, Tree
+
+
+class LabelledStates(NamedTuple):
+    """Rows and what a head reads of them.
+
+    Args:
+        batch: with their labels.
+        hidden: ``[responses, d + 1]`` hidden states in double precision, and a 1 after them.
+    """
+
+    batch: Batch
+    hidden: Tensor
+
+    @classmethod
+    def join(cls, parts: Sequence[LabelledStates]) -> LabelledStates:
+        """All of them as a single batch, in their order."""
+        trees = [tree for part in parts for tree in part.batch.source]
+        return cls(
+            pack_rows([[tree] for tree in trees]), torch.cat([part.hidden for part in parts])
+        )
 
 
 class PersonalRewardModel(RewardModel):
@@ -181,20 +202,26 @@ class PersonalRewardModel(RewardModel):
             member: name of its adapter.
         """
         head = self.personal_head(member)
-        shape, precision = head.shift.shape[1:], self._precision(head)
-        losses: Iterable[Loss] = self._losses_of_people(member)
+        start, precision = torch.zeros(head.shift.shape[1:]).double(), self._precision(head)
+        read: Iterable[LabelledStates] = self._states_of_people(member)
         if self.components is not None:
-            losses = [*losses]  # with the hidden states of all rows
+            read = [*read]  # of all rows
         # otherwise those of one person at a time are in memory
-        shifts = torch.stack([shrunk_minimum(loss, shape, precision) for loss in losses])
+        shifts = []
+        for states in read:
+            loss = partial(self._summed_loss, head, states)
+            shifts.append(shrunk_minimum(loss, start, precision))
+        differences = torch.stack(shifts)
         if self.components is not None:
-            starts = [shifts[index] for index in spread_out(shifts, self.components)]
-            solutions, memberships = shared_minima([*losses], starts, precision)
-            shifts = torch.einsum("pk,k...->p...", memberships, solutions)
-        head.shift.copy_(shifts)
+            starts = [differences[index] for index in spread_out(differences, self.components)]
+            states = LabelledStates.join([*read])
+            losses = partial(self._losses_by_person, head, states, self._people(states.batch))
+            solutions, memberships = shared_minima(losses, starts, precision)
+            differences = torch.einsum("pk,k...->p...", memberships, solutions)
+        head.shift.copy_(differences)
 
-    def _losses_of_people(self, member: str) -> Iterator[Loss]:
-        """For each annotator the sum of the losses of their rows, of how far their head is from the mean head."""
+    def _states_of_people(self, member: str) -> Iterator[LabelledStates]:
+        """What the head reads of each annotator's rows."""
         all_trees = self.datamodule.trees["train"]  # which may be on disk
         places: dict[int, list[int]] = {}
         for place, tree in enumerate(all_trees):
@@ -203,25 +230,38 @@ class PersonalRewardModel(RewardModel):
             trees = [all_trees[place] for place in places[index]]
             budget = max(self.datamodule.token_budget, *(tree.tokens for tree in trees))
             batches = pack(trees, budget, dense=not self.block_sparse)
-            read = [self._read_batch(member, batch) for batch in batches]
-            yield partial(self._shifted_loss, self.personal_head(member), read)
+            yield LabelledStates.join([self._read_batch(member, batch) for batch in batches])
 
-    def _read_batch(self, member: str, batch: Batch) -> tuple[Batch, Tensor]:
-        """A batch of a person's rows, and the hidden states of its responses, with a 1 after them."""
+    def _read_batch(self, member: str, batch: Batch) -> LabelledStates:
         trees = batch.trees.to(self.device)
         with self.adapters.activate(member, training=False):
             hidden = self.tree_forward.last_hidden(trees).double().cpu()
-        return batch, torch.cat([hidden, hidden.new_ones(len(hidden), 1)], 1)
+        return LabelledStates(batch, torch.cat([hidden, hidden.new_ones(len(hidden), 1)], 1))
 
-    def _shifted_loss(
-        self, head: PersonalHead, read: list[tuple[Batch, Tensor]], shift: Tensor
-    ) -> Tensor:
-        """The sum of a person's losses, ``[]``, in double precision, where the head is moved by ``shift``."""
+    def _label_losses_of(self, head: PersonalHead, read: LabelledStates, shift: Tensor) -> Tensor:
+        """The loss of each label, in double precision, where the mean head is moved by ``shift``."""
         mean = torch.cat([head.weight, head.bias[:, None]], 1).detach().double().cpu()
-        total = shift.new_zeros(())
-        for batch, hidden in read:
-            total = total + self.label_losses(batch, hidden @ (mean + shift).T).losses.sum()
-        return total
+        return self.label_losses(read.batch, read.hidden @ (mean + shift).T).losses
+
+    def _summed_loss(self, head: PersonalHead, read: LabelledStates, shift: Tensor) -> Tensor:
+        return self._label_losses_of(head, read, shift).sum()
+
+    def _losses_by_person(
+        self, head: PersonalHead, read: LabelledStates, people: Tensor, shift: Tensor
+    ) -> Tensor:
+        sums = shift.new_zeros(len(self.annotators.keys))
+        return sums.index_add(0, people, self._label_losses_of(head, read, shift))
+
+    def _people(self, batch: Batch) -> Tensor:
+        """The index of the annotator of each label of a batch."""
+        people = [self._index(tree) for tree in batch.source for _ in tree.responses]
+        by_response = torch.tensor(people)
+        match self.objective, batch:
+            case PairwiseObjective(), Batch(pairs=PairLabels() as pairs):
+                return by_response[pairs.chosen]
+            case RankedObjective(), Batch(rankings=RankLabels() as rankings):
+                return by_response[rankings.order[:, 0]]
+        return by_response  # a rating for each response
 
     # ------------------------------------------------------------------ checkpoints
 

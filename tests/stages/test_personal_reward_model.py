@@ -17,6 +17,7 @@ from lit_align.models.adapter_set import Lora
 from lit_align.models.load import Base
 from lit_align.models.personal_head import load_shifts
 from lit_align.objectives.bradley_terry import BradleyTerry
+from lit_align.objectives.plackett_luce import PlackettLuce
 from lit_align.objectives.regression import Regression
 from lit_align.rewards.reward_model import RewardModelScore
 from lit_align.stages.personal_reward_model import PersonalRewardModel, count_annotators
@@ -295,6 +296,35 @@ def test_without_someone_is_as_if_their_rows_never_were(tiny, tmp_path):
     for file in ("adapter_model", "head", "annotator_heads"):
         one, other = (load_file(at / f"{file}.safetensors") for at in (first, second))
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+OPINIONS = {
+    "pairs": (BradleyTerry(), {"pairs": (Pair(0, 1),)}, {"pairs": (Pair(1, 0),)}),
+    "rankings": (PlackettLuce(), {"ranking": (1, 2, 3)}, {"ranking": (3, 2, 1)}),
+    "ratings": (
+        Regression(["brevity"]),
+        {"ratings": ({"brevity": 9.0}, {"brevity": -9.0}, {"brevity": 9.0})},
+        {"ratings": ({"brevity": -9.0}, {"brevity": 9.0}, {"brevity": -9.0})},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OPINIONS)
+def test_two_components_for_two_people_are_their_own_heads(kind, tiny, monkeypatch):
+    """They contradict each other on the same responses, and one of them more often, so that each is a camp."""
+    objective, *opinions = OPINIONS[kind]
+    rows = []
+    for name, opinion in zip("abb", [*opinions, opinions[1]], strict=True):
+        group = Group("", [""] * 3, annotator=name)._replace(**opinion)
+        rows += [tree._replace(group=group) for tree in trees(4, responses=3)]
+    both = []
+    for components in (None, 2):
+        settings = {"shrinkage": 2e-3, "components": components}
+        module = personal(tiny, rows, objective, monkeypatch, **settings)
+        module.fit_heads("reward")
+        both.append(torch.stack([shift_of(module, name) for name in "ab"]))
+    assert torch.dist(*both[0]) > 0.1
+    torch.testing.assert_close(both[1], both[0], rtol=1e-2, atol=1e-2)
 
 
 def test_one_head_for_everyone_has_no_annotators(tiny, tmp_path):
