@@ -165,11 +165,17 @@ def compute_dtype(base: Base, device: torch.device) -> torch.dtype:
 
 
 def check_card(base: Base, device: torch.device) -> None:
-    """Refuse a card that the dtype does not suit, before anything is read.
+    """Refuse a device that the dtype or the attention does not suit, before anything is read.
 
     Raises:
-        ModelError: if ``dtype`` is auto and the card computes in bfloat16 only by emulation.
+        ModelError: if ``dtype`` is auto and the card computes in bfloat16 only by emulation, or if ``attention`` is
+            flex_attention on a CPU.
     """
+    if device.type == "cpu" and base.attention == "flex_attention":
+        raise ModelError(
+            "model.base.attention is flex_attention, which has no backward pass on a CPU and, in torch 2.13, does not "
+            "compile for rows of several lengths there; leave it out, or set sdpa"
+        )
     if device.type == "cuda":
         has_units = torch.cuda.is_bf16_supported(including_emulation=False)
         require_bfloat16(base, torch.cuda.get_device_name(device), has_units)

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer
 
 from lit_align.errors import ModelError
-from lit_align.models.load import Base, load_model, load_tokenizer, require_bfloat16
+from lit_align.models.load import Base, check_card, load_model, load_tokenizer, require_bfloat16
 
 CPU = torch.device("cpu")
 TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "good"}]
@@ -236,6 +236,13 @@ def test_code_that_comes_with_a_model_is_not_run(tiny, tmp_path):
 def test_an_attention_that_cannot_run_here_is_refused(tiny):
     with pytest.raises(ModelError, match=r"cannot load .*no_such_attention"):
         load_model(Base(tiny, "none", attention="no_such_attention"), CPU)
+
+
+def test_flex_attention_is_refused_on_a_cpu(tiny):
+    """Where torch 2.13 raises for gradients, and does not compile for a second length of packed rows."""
+    with pytest.raises(ModelError, match=r"no backward pass on a CPU.*or set sdpa"):
+        check_card(Base(tiny, attention="flex_attention"), CPU)
+    check_card(Base(tiny, attention="sdpa"), CPU)
 
 
 def test_a_card_without_bfloat16_is_named_with_the_remedy():
