@@ -62,6 +62,8 @@ proofs: .venv/dev  ## long experiments behind the measured claims
 	$(BIN)/python -m tests.benchmarks.otdd
 	$(BIN)/python -m tests.proofs.reward_models
 	$(BIN)/python -m tests.proofs.personal
+	$(BIN)/python -m tests.proofs.like_minded
+	$(BIN)/python -m tests.proofs.seen_prompts
 	$(BIN)/python -m tests.proofs.steps
 	$(BIN)/python -m tests.proofs.attributes
 	$(BIN)/python -m tests.proofs.self_taught

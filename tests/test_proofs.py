@@ -1,9 +1,12 @@
 """The committed run of the demo keeps what the demo promises."""
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
+
+from tests.proofs.seen_prompts import gold_at
 
 PROOF = Path(__file__).parent / "proofs" / "demo.json"
 
@@ -397,3 +400,17 @@ def test_of_real_people_no_gain_is_shown():
         low, high = part["difference"]["personal - pooled"]["interval"]
         assert low < 0 < high
         assert part["mean"]["pooled"]["mean"] > 0.6
+
+
+def test_gold_of_a_policy_that_learns_on_the_prompts_of_its_reward_model():
+    """At one nat it is higher than on other prompts, in five of six languages, also on prompts that are new to both."""
+    runs = json.loads((PROOF.parent / "seen_prompts.json").read_text())["runs"]
+    for choices, prompts in itertools.product(("few", "many"), ("own", "fresh")):
+        differences = []
+        for run in runs:
+            seen, unseen = (gold_at(run[choices][kind][prompts], 1.0) for kind in ("seen", "unseen"))  # fmt: skip
+            differences.append(seen - unseen)
+        assert sum(difference > 0 for difference in differences) >= 5
+        assert 0.07 < sum(differences) / len(runs) < 0.11
+    for run in runs:
+        assert run["many"]["seen"]["agreement"] > run["many"]["unseen"]["agreement"] + 0.03

@@ -65,9 +65,10 @@ def draw_pairs(draw: random.Random, count: int) -> list[tuple[str, str]]:
     return [tuple(draw.sample(ANSWERS[1:], 2)) for _ in range(count)]
 
 
-def votes_of(name: str, pairs: list[tuple[str, str]], draw: random.Random) -> list[dict]:
+def votes_of(
+    name: str, taste: str, pairs: list[tuple[str, str]], draw: random.Random
+) -> list[dict]:
     """What that person prefers, as Bradley and Terry have it, with what is true beside it."""
-    taste, _ = PEOPLE[name]
     rows = []
     for pair in pairs:
         first, second = (worth(text, taste) for text in pair)
@@ -131,9 +132,9 @@ def simulated(base: Path, folder: Path, seed: int) -> dict:
     """One seed: reward models of both kinds, and policies."""
     draw = random.Random(seed)
     train, held_out = [], []
-    for name, (_, count) in PEOPLE.items():
-        train += votes_of(name, draw_pairs(draw, count), draw)
-        held_out += votes_of(name, draw_pairs(draw, HELD_OUT), draw)
+    for name, (taste, count) in PEOPLE.items():
+        train += votes_of(name, taste, draw_pairs(draw, count), draw)
+        held_out += votes_of(name, taste, draw_pairs(draw, HELD_OUT), draw)
     settings = settings_of(base, seed)
     pooled = fit(RewardModel(BradleyTerry(), **settings), train, folder / "pooled")
     disputed = [row for row in held_out if are_disputed(row)]
