@@ -1,0 +1,74 @@
+"""The page on proofs has a claim for every file of figures, and its sentences say what those files say."""
+
+import json
+import re
+
+import pytest
+
+from tests.docs import claims
+from tests.docs.hook import ROOT
+
+PAGE = (ROOT / "lit_align/docs/pages/proofs.md").read_text()
+
+
+def figures(name: str):
+    """A file of figures."""
+    return json.loads((claims.PROOFS / f"{name}.json").read_text())
+
+
+def test_every_file_of_figures_has_a_claim_with_its_script():
+    files = [*claims.PROOFS.glob("*.json"), *claims.PROOFS.glob("*.txt")]
+    measured = {file for _, file in claims.SOURCE.findall(PAGE)}
+    assert {file.name for file in files} - measured == {
+        "demo.json"
+    }  # its table is in the quickstart
+    assert "`demo.json`" in PAGE
+
+
+def test_every_plot_is_beside_its_claim():
+    sections = PAGE.split("\n### ")
+    for plot in claims.PROOFS.glob("*.png"):
+        (section,) = [text for text in sections if f"(images/{plot.name})" in text]
+        assert f"`{plot.stem}.json`" in section
+
+
+def test_the_site_adds_day_and_machine():
+    """Git knows the day of a committed file; a machine that is not named is that of all others."""
+    text = claims.with_days(claims.source("rounds.json"))
+    assert re.search(r"rounds` on 20\d\d-\d\d-\d\d, two CPU cores, no GPU; figures in", text)
+    text = claims.with_days(claims.source("vs_trl.json"))
+    assert "2 cores, AMD EPYC" in text
+
+
+@pytest.mark.parametrize("name", claims.TABLES)
+def test_a_table_has_its_cells(name):
+    head, line, *rows = [row for row in claims.claim(name).splitlines() if row.startswith("|")]
+    assert rows
+    for row in (line, *rows):
+        assert len(re.findall(r"(?<!\\)\|", row)) == head.count("|")
+
+
+def test_sentences_have_the_figures_of_their_files():
+    transcript = (claims.PROOFS / "first_hour.txt").read_text()
+    minutes = float(re.search(r"From nothing to here: ([\d.]+) minutes", transcript)[1])
+    assert 6 < minutes < 7
+    assert "less than seven minutes" in PAGE
+    assert f"a step is {figures('otdd')['times faster']:.0f} times faster" in PAGE
+    assert f"PPO needs {figures('ppo_memory')['ratio']:.1f} times less memory" in PAGE
+    starts = [run["before"] for run in figures("samplers").values()]
+    words = f"{min(starts):.2f} nats from π* ({max(starts):.2f} with the KL penalty in the loss)"
+    assert words in PAGE
+    gains = {"SFT": [], "self-distillation": []}
+    for run in figures("self_taught")["runs"]:
+        for arm, (before, *points) in run["arms"].items():
+            for point in points:
+                gain = point["demonstrations"] - before["demonstrations"]
+                gains[arm].append(gain / point["KL"])
+    own = gains["self-distillation"]
+    assert f"self-distillation gains {min(own):.0f} to {max(own):.0f} nats" in PAGE
+    assert f"SFT at most {max(gains['SFT']):.1f}" in PAGE
+    gated = [part["arms"]["gated"] for part in figures("cross_modal")["tasks"].values()]
+    assert sum(arm["seeds"] for arm in gated) == 12
+    assert not any(arm["kept"] for arm in gated)
+    answers = figures("on_policy")["runs"].values()
+    assert max(run["CPU seconds"] for run in answers) < 300  # "under five CPU-minutes"
