@@ -89,6 +89,9 @@ CLASSES = {
     "Opinion": "FeedbackResult",
 }
 
+REUSED = {"Served": "sampler"}
+"""Old names that another class has now, and the setting under which it stands."""
+
 MODULES = {
     "lit_align.data.classes": "lit_align.orca.label_quantizer",
     "lit_align.data.cross_modal": "lit_align.orca.datamodule",
@@ -154,11 +157,11 @@ class RenamedSettings:
                 self.add(item, path)
         elif isinstance(value, str):
             if value.startswith("lit_align.") or self._may_be_short_name(path):
-                self._note(renamed_class(value))
+                self._check_class(path, value)
             self._set_class(path, value)  # if it is the name of a class, its settings may follow
         elif isinstance(value, dict):
             if "class_path" in value:
-                self._note(renamed_class(str(value["class_path"])))
+                self._check_class(path, str(value["class_path"]))
                 self._set_class(path, str(value["class_path"]))
             for key, setting in flatten_block(value):
                 self._check_key(path, key)
@@ -172,7 +175,13 @@ class RenamedSettings:
         """Record the class at ``path``, by its new name if it is one of this package."""
         module, _, name = class_path.rpartition(".")
         is_ours = not module or module.startswith("lit_align.")
+        is_ours &= not _is_reused(path, name)
         self._classes[path] = CLASSES.get(name, name) if is_ours else class_path
+
+    def _check_class(self, path: str, class_path: str) -> None:
+        """Note the new name of a class that has an old one at ``path``."""
+        if not _is_reused(path, class_path.rpartition(".")[2]):
+            self._note(renamed_class(class_path))
 
     def _check_key(self, path: str, key: str) -> None:
         """Note the new name of a key that is old in the class at ``path``."""
@@ -191,6 +200,11 @@ class RenamedSettings:
     def _note(self, sentence: str | None) -> None:
         if sentence and sentence not in self.sentences:
             self.sentences.append(sentence)
+
+
+def _is_reused(path: str, name: str) -> bool:
+    """Whether an old name is that of another class at the setting ``path``."""
+    return path.rpartition(".")[2] == REUSED.get(name)
 
 
 def flatten_block(block: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
