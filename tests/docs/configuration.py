@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import sys
@@ -62,12 +63,20 @@ def settings_of(cls: type) -> list[Setting]:
         if "__init__" in own and parent.__module__.partition(".")[0] not in ("torch", "lightning"):
             for name, parameter in inspect.signature(own["__init__"]).parameters.items():
                 if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                    parameters.setdefault(name, parameter)
+                    parameters.setdefault(name, _with_made_default(parent, parameter))
     parameters.pop("self", None)
     return [
         Setting(name, _type(parameter, words), _default(parameter), meanings.get(name, ""))
         for name, parameter in parameters.items()
     ]
+
+
+def _with_made_default(cls: type, parameter: inspect.Parameter) -> inspect.Parameter:
+    """The parameter with what the dataclass makes anew for each object as its default, where it does."""
+    field = getattr(cls, "__dataclass_fields__", {}).get(parameter.name)
+    if field is None or field.default_factory is dataclasses.MISSING:
+        return parameter
+    return parameter.replace(default=field.default_factory())
 
 
 def _words_of_types(cls: type) -> dict[str, str]:
@@ -109,9 +118,17 @@ def _default(parameter: inspect.Parameter) -> str:
         return (
             f"`{default}`".replace("None", "null").replace("True", "true").replace("False", "false")
         )
-    if type(default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS":  # of a dataclass: made anew for each
-        return "see the class"
-    return f"`{getattr(default, '__name__', type(default).__name__)}`"
+    return f"`{_called(default) if isinstance(default, type) else repr(default)}`"
+
+
+def _called(cls: type) -> str:
+    """A class that is called without arguments, with its own numbers: those of an optimizer are its settings."""
+    numbers = [
+        f"{name}={parameter.default}"
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if type(parameter.default) in (int, float, tuple)
+    ]
+    return f"{cls.__name__}({', '.join(numbers)})"
 
 
 def table(settings: Iterable[Setting]) -> str:

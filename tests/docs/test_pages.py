@@ -7,7 +7,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from torch.optim import AdamW
 
 from lit_align.cli.main import main
 from lit_align.cli.setting_homes import RUN_SETTINGS
@@ -121,6 +123,20 @@ def test_each_command_says_what_its_options_are():
         "--as-classifier",
     ):
         assert re.search(rf"^ +{option}\b", text, re.MULTILINE), option
+
+
+def test_the_reference_shows_defaults_that_are_made_anew_or_called():
+    """Lists and dictionaries of dataclasses; the optimizer, whose numbers are torch's."""
+    generated = configuration.pages()
+    columns = "`['helpfulness', 'correctness', 'coherence', 'complexity', 'verbosity']`"
+    assert f"| `attributes` | `list[str]` | {columns} |" in generated["reference/formats.md"]
+    assert "| `patterns` | `list[str]` | `[]` |" in generated["reference/rewards.md"]
+    optimizer = AdamW([torch.zeros(1, requires_grad=True)]).defaults
+    numbers = ", ".join(
+        f"{name}={optimizer[name]}" for name in ("lr", "betas", "eps", "weight_decay")
+    )
+    assert f"`AdamW({numbers})`" in generated["reference/run.md"]
+    assert "see the class" not in "".join(generated.values())
 
 
 def test_settings_of_runs_are_explained():
