@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lit_align.data.label_conversion import (
     convert_labels,
@@ -18,11 +18,8 @@ from lit_align.data.label_conversion import (
 )
 from lit_align.errors import SetAside
 from lit_align.functional.statistics import win_score
+from lit_align.plugin_wrapping import Wrapping
 from lit_align.types import Group, LabelKind, Pair
-
-if TYPE_CHECKING:
-    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
-    from lit_align.models.adapter_set import AdapterSet
 
 Record = dict[str, Any]
 """What is logged about one question, as JSON; see `FeedbackResult`."""
@@ -51,10 +48,11 @@ class FeedbackResult(NamedTuple):
     reason: str = ""
 
 
-class Feedback(ABC):
+class Feedback(Wrapping, ABC):
     """A source of labels: a frozen dataclass whose fields are its settings.
 
-    It judges text, and knows nothing of the objective but the kind of label that it needs.
+    It judges text, and knows nothing of the objective but the kind of label that it needs. A source that asks others
+    names them in `wrapped`.
 
     Class attributes:
         label_kinds: the kinds of label that it can give.
@@ -66,34 +64,11 @@ class Feedback(ABC):
     label_kinds = frozenset({"pairs", "desirable", "ranking", "ratings", "demonstrations"})
     writes_responses = False
 
-    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most need nothing
-        """Get access to the model in memory; called once, before the first question.
-
-        Args:
-            adapters: the base model and its adapters.
-            tokenizer: the base's, with its chat template.
-        """
-
-    def trained_prompts(self) -> frozenset[str]:
-        """Hashes of the prompts that it was trained on, as a reward has them; empty for most sources."""
-        return frozenset()
-
-    def step_separators(self) -> frozenset[str]:
-        """Texts at which it divides a response into steps, as a reward has them; empty for most sources."""
-        return frozenset()
-
-    def can_split(self) -> bool:
-        """Whether processes may each label their share of the groups: a label depends on its group alone, for free.
-
-        Otherwise the first process labels all of them, so that calls and costs are those of a single process.
-        """
-        return False
-
     def state(self) -> dict[str, Any]:
         """What it has learned since the run began, for the checkpoint: tensors, numbers and text."""
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027 - most learn nothing
+    def restore(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
 
     @abstractmethod

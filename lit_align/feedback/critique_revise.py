@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
@@ -24,12 +24,9 @@ from lit_align.judges.base import (
     text_hash,
 )
 from lit_align.plugin_contracts import replies_fault, require_contract
+from lit_align.plugin_wrapping import Wrapping
 from lit_align.rewards.base import as_response, response_text
 from lit_align.types import Pair
-
-if TYPE_CHECKING:
-    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
-    from lit_align.models.adapter_set import AdapterSet
 
 
 @cache
@@ -89,11 +86,8 @@ class CritiqueRevise(Feedback):
         check_at_least("rounds", self.rounds, 1)
         check_at_least("max_tokens", self.max_tokens, 1)
 
-    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.model.attach(adapters, tokenizer)
-
-    def can_split(self) -> bool:
-        return self.model.can_split()
+    def wrapped(self) -> Sequence[Wrapping]:
+        return (self.model,)
 
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
         drafts = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +15,9 @@ from lit_align.checks import check_at_least, check_positive
 from lit_align.data.scoring import limit_to_positions, score_trees, tokenize_groups
 from lit_align.feedback import Feedback, FeedbackResult, Group
 from lit_align.feedback.from_reward import FromReward
+from lit_align.plugin_wrapping import Wrapping
 from lit_align.rewards.reward_model import RewardModelScore
 from lit_align.types import Batch, Tree
-
-if TYPE_CHECKING:
-    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
-    from lit_align.models.adapter_set import AdapterSet
 
 
 @dataclass(frozen=True)
@@ -55,12 +52,16 @@ class Discriminator(Feedback):
         check_at_least("batch_size", self.batch_size, 1)
         check_positive("lr", self.lr)
 
-    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.reward.attach(adapters, tokenizer)
-        self.gold.attach(adapters, tokenizer)
+    def wrapped(self) -> Sequence[Wrapping]:
+        return (self.reward, self.gold)
 
-    def trained_prompts(self) -> frozenset[str]:
-        return self.reward.trained_prompts()
+    def decided_by(self) -> Sequence[Wrapping]:
+        """The reward model labels; gold teaches it."""
+        return (self.reward,)
+
+    def can_split(self) -> bool:
+        """False: it is trained on what it is asked."""
+        return False
 
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
         gold_results = self.gold(groups[: self.label_budget], "pairs")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
@@ -14,12 +14,9 @@ from lit_align import Register, hookimpl
 from lit_align.data.label_conversion import select_responses, without_labels
 from lit_align.feedback import Feedback, FeedbackResult, Group
 from lit_align.feedback.base import label_from_scores, make_result, prompt_hash
+from lit_align.plugin_wrapping import Wrapping
 from lit_align.rewards import Reward
 from lit_align.rewards.base import checked_scores, response_text
-
-if TYPE_CHECKING:
-    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
-    from lit_align.models.adapter_set import AdapterSet
 
 
 @dataclass(frozen=True)
@@ -44,17 +41,8 @@ class FromReward(Feedback):
     pairs: Literal["extremes", "all"] = "extremes"
     threshold: float | None = None
 
-    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.reward.attach(adapters, tokenizer)
-
-    def trained_prompts(self) -> frozenset[str]:
-        return self.reward.trained_prompts()
-
-    def step_separators(self) -> frozenset[str]:
-        return self.reward.step_separators()
-
-    def can_split(self) -> bool:
-        return self.reward.can_split()
+    def wrapped(self) -> Sequence[Wrapping]:
+        return (self.reward,)
 
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
         if not groups:

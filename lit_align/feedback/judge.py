@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from lit_align import Register, hookimpl
 from lit_align.errors import SetAside
@@ -28,11 +28,8 @@ from lit_align.judges.base import (
     load_template,
     text_hash,
 )
+from lit_align.plugin_wrapping import Wrapping
 from lit_align.rewards.base import response_text
-
-if TYPE_CHECKING:
-    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
-    from lit_align.models.adapter_set import AdapterSet
 
 
 class Question(NamedTuple):
@@ -79,11 +76,8 @@ class Judge(Feedback):
         if not 0 <= self.tie_margin < 0.5:
             raise ValueError(f"tie_margin must be from 0 to less than 1/2, got {self.tie_margin}")
 
-    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.model.attach(adapters, tokenizer)
-
-    def can_split(self) -> bool:
-        return self.model.can_split()
+    def wrapped(self) -> Sequence[Wrapping]:
+        return (self.model,)
 
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
         questions: list[Question] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,13 +13,10 @@ from lit_align.errors import ConfigError
 from lit_align.feedback import Feedback
 from lit_align.feedback.base import IndexPair, pair_probabilities
 from lit_align.feedback.checked_results import checked_results
+from lit_align.plugin_wrapping import Wrapping
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import response_text
 from lit_align.types import LabelKind
-
-if TYPE_CHECKING:
-    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
-    from lit_align.models.adapter_set import AdapterSet
 
 
 @dataclass(frozen=True)
@@ -61,17 +57,8 @@ class Tournament(Reward):
                 "and kept in no checkpoint; use Judge, or FromReward of its reward model"
             )
 
-    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.feedback.attach(adapters, tokenizer)
-
-    def trained_prompts(self) -> frozenset[str]:
-        return self.feedback.trained_prompts()
-
-    def step_separators(self) -> frozenset[str]:
-        return self.feedback.step_separators()
-
-    def can_split(self) -> bool:
-        return self.feedback.can_split()
+    def wrapped(self) -> Sequence[Wrapping]:
+        return (self.feedback,)
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         results = checked_results(self.feedback, groups, LabelKind.PAIRS)

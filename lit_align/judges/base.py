@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lit_align.errors import ConfigError
 from lit_align.plugin_contracts import replies_fault, require_contract
+from lit_align.plugin_wrapping import Wrapping
 from lit_align.types import Text
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
-    from lit_align.models.adapter_set import AdapterSet
 
 PROMPTS = Path(__file__).parent / "prompts"
 
@@ -42,18 +41,8 @@ class Reply(NamedTuple):
     truncated: bool = False
 
 
-class JudgeModel(ABC):
+class JudgeModel(Wrapping, ABC):
     """A language model that answers questions: a frozen dataclass whose fields are its settings."""
-
-    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most need nothing
-        """Get access to the model in memory; arguments as for a source of feedback."""
-
-    def can_split(self) -> bool:
-        """Whether processes may each ask a share of the questions: a reply depends on its question alone, for free.
-
-        Otherwise the first process asks all of them, so that calls and costs are those of a single process.
-        """
-        return False
 
     @abstractmethod
     def choose_option(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:

@@ -13,41 +13,19 @@ from lit_align.errors import DataError, ModelError
 from lit_align.literals import parse_literal
 from lit_align.plugin_calls import call_plugin
 from lit_align.plugin_contracts import scores_fault
+from lit_align.plugin_wrapping import Wrapping
 from lit_align.types import Group, Scores, Text
 
 if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
-    from lit_align.models.adapter_set import AdapterSet
 
 
-class Reward(ABC):
+class Reward(Wrapping, ABC):
     """A score for each response to a prompt, higher for a better one: a frozen dataclass whose fields are its settings.
 
-    It scores text, so it need not share a tokenizer with the model that generated the text.
+    It scores text, so it need not share a tokenizer with the model that generated the text. A reward that asks others
+    names them in `wrapped`.
     """
-
-    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most need nothing
-        """Get access to the model in memory; called once, before the first score.
-
-        Args:
-            adapters: the base model and its adapters.
-            tokenizer: the base's, with its chat template.
-        """
-
-    def trained_prompts(self) -> frozenset[str]:
-        """Hashes of the prompts that it was trained on, by `prompt_key`; empty if there are none, or nobody knows."""
-        return frozenset()
-
-    def step_separators(self) -> frozenset[str]:
-        """Texts at which it divides a response into the steps that it scores; empty if it reads no steps."""
-        return frozenset()
-
-    def can_split(self) -> bool:
-        """Whether processes may each score their share of the groups: a score depends on its group alone, for free.
-
-        Otherwise the first process scores all of them, so that calls and costs are those of a single process.
-        """
-        return False
 
     @abstractmethod
     def __call__(self, groups: Sequence[Group]) -> Scores:

@@ -11,6 +11,7 @@ import torch
 
 from lit_align import Register, hookimpl
 from lit_align.checks import check_positive
+from lit_align.plugin_wrapping import Wrapping
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import checked_scores, response_tokens
 
@@ -57,17 +58,11 @@ class CosineLength(Reward):
         check_positive("max_length", self.max_length, "max_new_tokens is usual")
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.reward.attach(adapters, tokenizer)
+        super().attach(adapters, tokenizer)
         self.__dict__["tokenizer"] = tokenizer
 
-    def trained_prompts(self) -> frozenset[str]:
-        return self.reward.trained_prompts()
-
-    def step_separators(self) -> frozenset[str]:
-        return self.reward.step_separators()
-
-    def can_split(self) -> bool:
-        return self.reward.can_split()
+    def wrapped(self) -> Sequence[Wrapping]:
+        return (self.reward,)
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         verdicts = checked_scores(self.reward, groups, may_abstain=True)

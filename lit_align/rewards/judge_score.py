@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,12 +17,9 @@ from lit_align.judges.base import (
     format_prompt,
     load_template,
 )
+from lit_align.plugin_wrapping import Wrapping
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import response_text
-
-if TYPE_CHECKING:
-    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
-    from lit_align.models.adapter_set import AdapterSet
 
 
 @dataclass(frozen=True)
@@ -54,11 +50,8 @@ class JudgeScore(Reward):
         if not self.low < self.high:
             raise ValueError(f"low must be below high, got {self.low} and {self.high}")
 
-    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.model.attach(adapters, tokenizer)
-
-    def can_split(self) -> bool:
-        return self.model.can_split()
+    def wrapped(self) -> Sequence[Wrapping]:
+        return (self.model,)
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         ratings = range(self.low, self.high + 1)

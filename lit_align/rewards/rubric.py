@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,12 +19,9 @@ from lit_align.judges.base import (
     format_prompt,
     load_template,
 )
+from lit_align.plugin_wrapping import Wrapping
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import column_list, column_text, response_text
-
-if TYPE_CHECKING:
-    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
-    from lit_align.models.adapter_set import AdapterSet
 
 
 class Criterion(NamedTuple):
@@ -77,11 +74,8 @@ class Rubric(Reward):
         if self.column is None and not self.criteria:
             raise ConfigError("Rubric has neither a column nor criteria; name one of them")
 
-    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.model.attach(adapters, tokenizer)
-
-    def can_split(self) -> bool:
-        return self.model.can_split()
+    def wrapped(self) -> Sequence[Wrapping]:
+        return (self.model,)
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         questions: list[str] = []

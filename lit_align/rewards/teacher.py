@@ -21,6 +21,7 @@ from lit_align.functional.divergence import Predictions
 from lit_align.judges.base import load_template
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.load import Base
+from lit_align.plugin_wrapping import Wrapping
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import checked_scores, column_text, response_text
 from lit_align.rewards.teacher_model import (
@@ -130,8 +131,7 @@ class Teacher(Reward):
             )
 
     def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
-        if self.solved_by is not None:
-            self.solved_by.attach(adapters, tokenizer)
+        super().attach(adapters, tokenizer)
         if self.role == "reference" and self._is_shown_nothing:
             warnings.warn(NO_LESSON, stacklevel=2)
         loaded: LoadedTeacher | ServedTeacher
@@ -145,10 +145,11 @@ class Teacher(Reward):
             loaded = teacher_of_role(adapters, self.role, tokenizer)
         self.__dict__["loaded"] = loaded
 
-    def trained_prompts(self) -> frozenset[str]:
-        return frozenset() if self.solved_by is None else self.solved_by.trained_prompts()
+    def wrapped(self) -> Sequence[Wrapping]:
+        return () if self.solved_by is None else (self.solved_by,)
 
     def can_split(self) -> bool:
+        """A teacher in memory or a server has no price."""
         return self.solved_by is None or self.solved_by.can_split()
 
     def __call__(self, groups: Sequence[Group]) -> Scores:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from lit_align import Register, hookimpl
+from lit_align.plugin_wrapping import Wrapping
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.base import checked_scores
-
-if TYPE_CHECKING:
-    from lit_align.compat.transformers_types import PreTrainedTokenizerBase
-    from lit_align.models.adapter_set import AdapterSet
 
 
 @dataclass(frozen=True)
@@ -82,24 +78,13 @@ class Weighted(Reward):
             names.append(_free_name(type(reward).__name__, index, names))
         return names
 
-    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
-        for reward in self.rewards:
-            reward.attach(adapters, tokenizer)
+    def wrapped(self) -> Sequence[Wrapping]:
+        return self.rewards
 
-    def trained_prompts(self) -> frozenset[str]:
+    def decided_by(self) -> Sequence[Wrapping]:
+        """A reward of weight 0 is only logged."""
         weighted = zip(self.rewards, self.weights, strict=True)
-        return frozenset().union(
-            *(reward.trained_prompts() for reward, weight in weighted if weight)
-        )
-
-    def step_separators(self) -> frozenset[str]:
-        weighted = zip(self.rewards, self.weights, strict=True)
-        return frozenset().union(
-            *(reward.step_separators() for reward, weight in weighted if weight)
-        )
-
-    def can_split(self) -> bool:
-        return all(reward.can_split() for reward in self.rewards)
+        return [reward for reward, weight in weighted if weight]
 
     def __call__(self, groups: Sequence[Group]) -> Scores:
         total = torch.zeros(())

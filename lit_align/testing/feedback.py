@@ -10,6 +10,7 @@ from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.base import select_labels
 from lit_align.feedback.checked_results import results_fault
 from lit_align.plugin_signatures import signature_fault
+from lit_align.plugin_wrapping import wrapping_fault
 from lit_align.testing.formats import check_pair
 from lit_align.testing.objective_checks import call, hold, require
 from lit_align.testing.rewards import PROMPT, assistant_message
@@ -41,7 +42,8 @@ def check_feedback(
 
     A group comes back with labels of the requested kind, or is set aside with a reason; records can be written as JSON.
     All results must be the same in a second call, when groups come in another order and when a group comes alone,
-    which on-line training relies on; and the groups must not be changed.
+    which on-line training relies on; and the groups must not be changed. A source that asks others must name them in
+    ``wrapped``.
 
     Args:
         feedback: with the settings to check it at.
@@ -57,6 +59,7 @@ def check_feedback(
     """
     name, groups_before = type(feedback).__name__, repr(groups)
     hold(signature_fault(feedback))
+    hold(call(feedback, wrapping_fault, feedback))
     for label_kind in label_kinds:
         results = call(feedback, feedback, groups, label_kind)
         hold(results_fault(feedback, results, len(groups)))

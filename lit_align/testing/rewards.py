@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lit_align.plugin_contracts import scores_fault
 from lit_align.plugin_signatures import signature_fault
+from lit_align.plugin_wrapping import wrapping_fault
 from lit_align.rewards import Reward, Scores
 from lit_align.testing.objective_checks import call, hold, require
 from lit_align.types import Group, Text
@@ -38,7 +39,8 @@ def check_reward(reward: Reward, groups: Sequence[Group] = GROUPS) -> None:
     """Fail unless ``reward`` gives each response one finite score, or none, that depends on nothing else.
 
     The score must be the same in a second call, when groups come in another order and when a group comes alone, which
-    on-line training relies on; parts must be scores too; and the groups must not be changed.
+    on-line training relies on; parts must be scores too; and the groups must not be changed. A reward that asks others
+    must name them in ``wrapped``.
 
     Args:
         reward: with the settings to check it at.
@@ -54,6 +56,7 @@ def check_reward(reward: Reward, groups: Sequence[Group] = GROUPS) -> None:
     name = type(reward).__name__
     groups_before = repr(groups)
     hold(signature_fault(reward))
+    hold(call(reward, wrapping_fault, reward))
     scores = call(reward, reward, groups)
     num_responses = sum(len(group.responses) for group in groups)
     hold(scores_fault(reward, scores, num_responses))

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lit_align import Register, hookimpl
 from lit_align.checks import check_positive
@@ -15,11 +15,6 @@ from lit_align.errors import DataError, RowError
 from lit_align.hookspecs import RegisterCommand
 from lit_align.judges import JudgeModel, Reply
 from lit_align.types import Group
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from lit_align.models.adapter_set import AdapterSet
 
 HELP = "lit-align calibrate LABELLED KNOWN: labelled.jsonl of lit-align judge, and what is known of the same pairs"
 CERTAIN = 1e-6  # a probability of 0 or 1 has no logit
@@ -47,11 +42,8 @@ class Calibrated(JudgeModel):
     def __post_init__(self) -> None:
         check_positive("temperature", self.temperature, "1 changes nothing")
 
-    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.model.attach(adapters, tokenizer)
-
-    def can_split(self) -> bool:
-        return self.model.can_split()
+    def wrapped(self) -> Sequence[JudgeModel]:
+        return (self.model,)
 
     def choose_option(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
         replies = self.model.choose_option(questions, options)

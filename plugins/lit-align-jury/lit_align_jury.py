@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from lit_align import Register, hookimpl
 from lit_align.errors import SetAside
 from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.base import label_from_probabilities, make_result, pair_probabilities
 from lit_align.types import Group
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from lit_align.models.adapter_set import AdapterSet
 
 
 @dataclass(frozen=True)
@@ -50,9 +44,8 @@ class Jury(Feedback):
                 f"quorum must be from 1 to the {len(self.members)} members, got {self.quorum}"
             )
 
-    def attach(self, adapters: AdapterSet, tokenizer: PreTrainedTokenizerBase) -> None:
-        for member in self.members:
-            member.attach(adapters, tokenizer)
+    def wrapped(self) -> Sequence[Feedback]:
+        return self.members
 
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
         member_results = [member(groups, "pairs") for member in self.members]
