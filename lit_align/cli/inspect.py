@@ -8,7 +8,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from lit_align.cli.memory_report import plan_memory, print_memory
+from lit_align.cli.memory_report import make_inventory, plan_memory, print_memory
 from lit_align.cli.time_report import TimeOptions, print_times
 from lit_align.data.datamodules import TextDataModule
 from lit_align.data.ledger import Ledger
@@ -63,9 +63,10 @@ def run(
         if isinstance(stage, RL):
             stage.check_prompt_lengths(validation)
     plan = replace(plan_memory(stage, data, train, demonstrations), shards=shards)
-    print_memory(console, stage, plan, card)
+    inventory = make_inventory(plan)
+    print_memory(console, stage, plan, inventory, card)
     if times is not None and times.is_asked:
-        print_times(console, stage, data, train, plan, times)
+        print_times(console, stage, data, train, plan, inventory, times)
 
 
 def _read_split(

@@ -36,19 +36,34 @@ if TYPE_CHECKING:
 COLUMNS = ("total", "weights", "adapters", "optimiser", "saved or cached", "at work")
 
 
-def print_memory(console: Console, stage: LanguageModelStage, plan: Plan, card: float) -> None:
-    """Print the peak of each phase, and whether it fits on a card of so many GiB."""
+def make_inventory(plan: Plan) -> Inventory:
+    """The inventory of a plan's model on a GPU, which is made of a model without weights."""
+    dtype = compute_dtype(plan.base, torch.device("cuda"))
+    is_nf4 = plan.base.quantization == "nf4"
+    return Inventory.from_config(load_config(plan.base), plan.lora, nf4=is_nf4, dtype=dtype)
+
+
+def print_memory(
+    console: Console, stage: LanguageModelStage, plan: Plan, inventory: Inventory, card: float
+) -> None:
+    """Print the peak of each phase, and whether it fits on a card of so many GiB.
+
+    Args:
+        console: to print on.
+        stage: what would be trained.
+        plan: of `plan_memory`.
+        inventory: of `make_inventory`.
+        card: memory of the GPU in GiB.
+    """
     from rich.table import Table
 
     config = load_config(stage.base)
-    dtype = compute_dtype(stage.base, torch.device("cuda"))
-    is_nf4 = stage.base.quantization == "nf4"
-    inventory = Inventory.from_config(config, plan.lora, nf4=is_nf4, dtype=dtype)
     console.print(inventory.table(), highlight=False, markup=False)
     fusion = expected_fusion(model_without_weights(config), plan.lora)
     if fusion.obstacles:
         console.print(str(fusion), highlight=False, markup=False)
     planner = MemoryPlanner(config)
+    planner.add_inventory(plan, inventory)
     table = Table(title="GiB at the peak of each phase, predicted for a GPU")
     table.add_column("phase")
     for column in COLUMNS:

@@ -14,7 +14,6 @@ from lit_align.data.datamodules import TextDataModule
 from lit_align.errors import ConfigError
 from lit_align.memory.planner import Plan
 from lit_align.models.inventory import Inventory
-from lit_align.models.load import compute_dtype, load_config
 from lit_align.rewards.reward_model import RewardModelScore
 from lit_align.rl.stage import RL
 from lit_align.stages.language_model_stage import LanguageModelStage
@@ -147,6 +146,7 @@ def print_times(
     data: TextDataModule,
     trees: Sequence[Tree],
     plan: Plan,
+    inventory: Inventory,
     options: TimeOptions,
 ) -> None:
     """Measure the parts of a step, and print what it would take, phase by phase.
@@ -157,6 +157,7 @@ def print_times(
         data: its settings of batches.
         trees: the training data.
         plan: with the shape of the adapters.
+        inventory: of the plan's model.
         options: what is asked for.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -165,10 +166,6 @@ def print_times(
         stage.base, plan.lora, stage.trained_roles, stage.tokenizer, stage.gradient_checkpointing, device,
         has_reference_adapter=plan.init_adapter,
     )  # fmt: skip
-    dtype = compute_dtype(stage.base, device)
-    inventory = Inventory.from_config(
-        load_config(stage.base), plan.lora, nf4=stage.base.quantization == "nf4", dtype=dtype
-    )
     adapter_bytes = inventory.adapter_bytes * len(stage.trained_roles)
     staleness = stage.staleness if isinstance(stage, RL) else 0
     times = {}

@@ -223,7 +223,13 @@ class ModelShape:
         is_nf4 = base.quantization == "nf4"
         dtype = compute_dtype(base, device)
         inventory = Inventory.from_config(config, lora, nf4=is_nf4, dtype=dtype)
-        itemsize = dtype.itemsize
+        return cls.from_inventory(inventory, config, base, lora)
+
+    @classmethod
+    def from_inventory(
+        cls, inventory: Inventory, config: PreTrainedConfig, base: Base, lora: Lora
+    ) -> ModelShape:
+        """Count in an inventory that is made already, of this base with these adapters."""
         text = config.get_text_config()
         heads = getattr(text, "num_attention_heads", None) or 1  # state-space models have none
         head_size = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -232,7 +238,7 @@ class ModelShape:
             weights=inventory.weight_bytes,
             adapter=inventory.adapter_bytes,
             rank=lora.r,
-            itemsize=itemsize,
+            itemsize=inventory.itemsize,
             unpacked=inventory.unpacked_bytes,
             layers=text.num_hidden_layers,
             hidden=text.hidden_size,

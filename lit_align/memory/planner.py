@@ -9,7 +9,7 @@ import torch
 
 from lit_align.memory.model import Memory, ModelShape
 from lit_align.models.decoding.buffer_length import buffer_length
-from lit_align.models.inventory import FLOAT32, GIB
+from lit_align.models.inventory import FLOAT32, GIB, Inventory
 from lit_align.models.load import Base
 from lit_align.models.lora import Lora
 
@@ -131,6 +131,16 @@ class MemoryPlanner:
     def __init__(self, config: PreTrainedConfig, device: torch.device | None = None) -> None:
         self.config, self.device = config, device or torch.device("cuda")
         self._shapes: dict[tuple[str, int, int], ModelShape] = {}
+
+    def add_inventory(self, plan: Plan, inventory: Inventory) -> None:
+        """Take the inventory of a plan's model, which is made already, instead of making it again.
+
+        Args:
+            plan: of which it is.
+            inventory: in the dtype of the device.
+        """
+        shape = ModelShape.from_inventory(inventory, self.config, plan.base, plan.lora)
+        self._shapes[_shape_key(plan)] = shape.divided(plan.shards)
 
     def phases(self, plan: Plan) -> dict[str, Memory]:
         """The peak of each phase, once the optimiser has its moments."""
@@ -280,8 +290,13 @@ class MemoryPlanner:
         return f"{self.peak(plan) / GIB:.2f} GiB"
 
     def _shape(self, plan: Plan) -> ModelShape:
-        key = (plan.base.quantization, plan.lora.r, plan.shards)
+        key = _shape_key(plan)
         if key not in self._shapes:
             shape = ModelShape.from_config(self.config, plan.base, plan.lora, self.device)
             self._shapes[key] = shape.divided(plan.shards)
         return self._shapes[key]
+
+
+def _shape_key(plan: Plan) -> tuple[str, int, int]:
+    """What of a plan decides the shape of its model."""
+    return plan.base.quantization, plan.lora.r, plan.shards

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from lit_align.cli.main import main
+from lit_align.models.inventory import Inventory
 
 
 @pytest.fixture
@@ -67,7 +68,15 @@ def test_rl_shows_sampling_and_the_reward(tiny, rows, capsys):
     assert "What Length loads for itself, if anything, is not counted." in said
 
 
-def test_the_time_of_a_step_is_predicted_from_measured_parts(tiny, rows, capsys):
+def test_the_time_of_a_step_is_predicted_from_measured_parts(tiny, rows, capsys, monkeypatch):
+    """The inventory, which memory and time are both predicted from, is made once."""
+    made, make = [], Inventory.from_config
+
+    def note(config, lora, **settings):
+        made.append((lora, *settings.items()))
+        return make(config, lora, **settings)
+
+    monkeypatch.setattr(Inventory, "from_config", note)
     words = ["--model", "Preference", "--model.objective", "DPO", "--model.base.path", str(tiny)]
     words += ["--data", "Comparisons", "--data.train", rows, "--trainer.strategy", "sharded_base"]
     printed = inspected(capsys, *words, "--cards", "2")
@@ -75,4 +84,5 @@ def test_the_time_of_a_step_is_predicted_from_measured_parts(tiny, rows, capsys)
     for phase in ("score", "update", "exchange", "step"):
         assert f"│ {phase}" in printed
     assert "On 2 cards a step takes" in printed
+    assert len(made) == len(set(map(str, made)))
     assert "Seconds of a step" not in inspected(capsys, *words, "--trainer.devices", "2")
