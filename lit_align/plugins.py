@@ -286,7 +286,7 @@ class _Loader:
 
         def add_command(name: str, function: Callable[[list[str]], object], help: str) -> None:
             command = Command(name, function, help, plugin.name)
-            _check_command(command, [*self.commands, *(other.name for other in commands)])
+            require_command(command, [*self.commands, *(other.name for other in commands)])
             commands.append(command)
 
         for hook in plugin.hooks:
@@ -311,8 +311,12 @@ class _Loader:
             plugin.provides["command"] = [command.name for command in commands]
 
 
-def _check_command(command: Command, registered: list[str]) -> None:
+def require_command(command: Command, registered: list[str]) -> None:
     """Refuse a command that could not be called or listed.
+
+    Args:
+        command: to register.
+        registered: names of those that are registered already.
 
     Raises:
         PluginError: with the reason.

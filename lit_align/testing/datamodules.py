@@ -1,0 +1,95 @@
+"""Check of what every data module must satisfy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from lit_align.testing.light_imports import require_light_import
+from lit_align.testing.objective_checks import call, require
+from lit_align.testing.refusals import require_refusal, require_refusals
+from lit_align.testing.short_runs import MakeData, MakeStage, Rows, ShortRun, laboratory
+
+
+def check_datamodule(
+    make_data: MakeData,
+    make_stage: MakeStage,
+    rows: Rows,
+    refused: Sequence[MakeData] = (),
+) -> None:
+    """Fail unless a data module gives the same steps in every run, and the rest of them to a run that goes on.
+
+    The order of the steps may depend on the data, the settings and the epoch, and on nothing that was drawn or read
+    before. A run that goes on from a checkpoint in the middle of its second epoch must get the steps that it had not
+    had. A file that is empty, or missing, must be refused with a sentence that names it.
+
+    Args:
+        make_data: makes the data module, new each time, on the path of a file.
+        make_stage: makes a stage that learns from it, new each time, on the `Base` that it is given.
+        rows: of the file; enough for two steps in an epoch. Or another file's path.
+        refused: make the data module, on the path of a file, with settings that it must refuse.
+
+    Raises:
+        AssertionError: if a property does not hold.
+
+    Example:
+        >>> from lit_align.data.datamodules import Comparisons
+        >>> from lit_align.models.lora import Lora
+        >>> from lit_align.objectives.dpo import DPO
+        >>> from lit_align.stages.preference import Preference
+        >>> check_datamodule(
+        ...     lambda file: Comparisons(file, batch_size=1, prepared_cache=None),
+        ...     lambda base: Preference(DPO(), base=base, lora=Lora(r=2)),
+        ...     [{"prompt": "A bird?", "chosen": bird, "rejected": "No."} for bird in ("Owl.", "Wren.")],
+        ...     refused=[lambda file: Comparisons(file, batch_size=0)],
+        ... )
+    """
+    with laboratory(rows) as lab:
+        data = make_data(str(lab.file))
+        name = type(data).__name__
+        require_refusals(name, [partial(make, str(lab.file)) for make in refused])
+        _require_datamodule(data)
+
+        def train(**settings: Any) -> Any:
+            fresh = make_data(str(lab.file))
+            return call(fresh, lambda: lab.train(make_stage(lab.base), fresh, **settings))
+
+        whole, _ = train()
+        steps = whole.steps_in_epoch
+        require(
+            steps > 1 and len(whole.batches) > steps + 1,
+            f"{name} gave {steps} steps in an epoch; give check_datamodule rows for two or more",
+        )
+        again, checkpoint = train(save_after=steps + 1)
+        _require_same(name, "in a second run", again, whole.batches)
+        resumed, _ = train(resume=checkpoint)
+        expected = whole.batches[steps + 1 :]
+        _require_same(name, "to a run that goes on in mid-epoch", resumed, expected)
+        for kind in ("empty", "missing"):
+            path = lab.other_file(kind)
+            if kind == "empty":
+                path.write_bytes(b"")
+
+            def read(path: str = str(path)) -> object:
+                return lab.train(make_stage(lab.base), make_data(path))
+
+            require_refusal(name, f"a file that is {kind}", read, names=(path.name,))
+    require_light_import(type(data).__module__.partition(".")[0])
+
+
+def _require_datamodule(data: object) -> None:
+    from lightning.pytorch import LightningDataModule
+
+    require(
+        isinstance(data, LightningDataModule),
+        f"{type(data).__name__} is no LightningDataModule; derive it from one, such as TextDataModule",
+    )
+
+
+def _require_same(name: str, condition: str, run: ShortRun, expected: list[str]) -> None:
+    require(
+        run.batches == expected,
+        f"{name} gives other steps {condition} than in the first run; let their order depend on the data, the seed and "
+        "the epoch alone",
+    )

@@ -1,0 +1,180 @@
+"""Each promise of a stage that check_stage looks for is missed where a stage lacks only that one."""
+
+import random
+import sys
+
+import pytest
+import torch
+
+from lit_align.data.datamodules import Comparisons, Demonstrations
+from lit_align.models.lora import Lora
+from lit_align.objectives.bradley_terry import BradleyTerry
+from lit_align.objectives.cross_entropy import CrossEntropy
+from lit_align.objectives.dpo import DPO
+from lit_align.stages.preference import Preference
+from lit_align.stages.reward_model import RewardModel
+from lit_align.stages.sft import SFT
+from lit_align.testing import check_stage
+
+CHATS = [
+    {"prompt": "Name a bird.", "completion": bird} for bird in ("An owl.", "A wren, or a crow.")
+]
+PAIRS = [
+    {"prompt": "A bird?", "chosen": bird, "rejected": "No bird."} for bird in ("Owl.", "Wren!")
+]
+
+
+def demonstrations(file):
+    return Demonstrations(file, batch_size=1, prepared_cache=None)
+
+
+def comparisons(file):
+    return Comparisons(file, batch_size=1, prepared_cache=None)
+
+
+def check(stage, rows=CHATS, data=demonstrations, objective=None, refused=(), **settings):
+    def make(base):
+        return stage(objective or CrossEntropy(), base=base, lora=Lora(r=2), **settings)
+
+    check_stage(make, data, rows, refused)
+
+
+@pytest.mark.parametrize(
+    ("stage", "objective"), [(Preference, DPO()), (RewardModel, BradleyTerry())]
+)
+def test_built_in_stages_pass(stage, objective):
+    check(stage, PAIRS, comparisons, objective)
+
+
+class Noting(SFT):
+    """Notes where the adapter starts where a resumed run has its weights already, and goes back there."""
+
+    def on_fit_start(self):
+        super().on_fit_start()
+        weights = self.trained_parameters()
+        self._start = {name: weight.detach().clone() for name, weight in weights.items()}
+
+    def after_step(self, metrics, sums):
+        with torch.no_grad():
+            for name, weight in self.trained_parameters().items():
+                weight.lerp_(self._start[name], 0.5)
+
+
+class TouchingTheBase(SFT):
+    def after_step(self, metrics, sums):
+        weight = self.adapters.model.get_input_embeddings().weight
+        weight.data.add_(1e-3)
+
+
+class Drawing(SFT):
+    def after_step(self, metrics, sums):
+        with torch.no_grad():
+            for weight in self.trained_parameters().values():
+                weight.add_(random.random())
+
+
+class NotANumber(SFT):
+    def after_step(self, metrics, sums):
+        metrics["loss"] = float("nan")
+
+
+class Popping(SFT):
+    """A setting that no parser knows of."""
+
+    def __init__(self, objective: CrossEntropy, **settings):
+        strength = settings.pop("strength", 0.0)
+        super().__init__(objective, **settings)
+        self.strength = strength
+
+
+class Plan:
+    """A setting that no YAML can hold."""
+
+
+class Planned(SFT):
+    def __init__(self, objective: CrossEntropy, plan: Plan, **settings):
+        super().__init__(objective, **settings)
+
+
+def still(parameters):
+    return torch.optim.SGD(parameters, lr=0.0)
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "fault"),
+    [
+        (TouchingTheBase, {}, r"changes _adapters.*embed_tokens.*a base is frozen"),
+        (SFT, {"optimizer": still}, "SFT changes no trained parameter in 4 steps"),
+        (NotANumber, {}, r"logs losses that are not finite: \[nan"),
+        (Drawing, {}, "other weights in a second run: _adapters.* differs by"),
+        (
+            Noting,
+            {},
+            "other weights when it goes on from a checkpoint; what it notes .* configure_m",
+        ),
+        (Popping, {"strength": 0.5}, "has strength 0.0 when it is made again .*and had 0.5"),
+        (Planned, {"plan": Plan()}, "Planned cannot be made again from its checkpoint: .*plan"),
+    ],
+)
+def test_a_wrong_stage_is_caught(stage, settings, fault):
+    with pytest.raises(AssertionError, match=fault):
+        check(stage, **settings)
+
+
+class Forgetful(Demonstrations):
+    """Begins each run at the first step."""
+
+    def step_loader(self, split, *, shuffle, resumes=True):
+        loader = super().step_loader(split, shuffle=False, resumes=resumes)
+        loader.start_at = lambda epoch, step=0: None
+        return loader
+
+
+def test_a_run_that_begins_again_is_caught():
+    def data(file):
+        return Forgetful(file, batch_size=1, prepared_cache=None)
+
+    with pytest.raises(AssertionError, match=r"goes on .* with other batches than a run without"):
+        check(SFT, data=data)
+
+
+def test_rows_for_one_step_are_too_few():
+    with pytest.raises(
+        AssertionError, match="was given 1 steps in an epoch; give check_stage rows"
+    ):
+        check(SFT, CHATS[:1])
+
+
+def raise_lines(base):
+    raise ValueError("two\nlines of it")
+
+
+@pytest.mark.parametrize(
+    ("make", "fault"),
+    [
+        (str, r"SFT accepts the settings refused\[0\]; refuse it with a ValueError"),
+        (
+            lambda base: {}["anchor"],
+            r"SFT fails at the settings .*KeyError: 'anchor'; raise a ValueError",
+        ),
+        (raise_lines, "say in one sentence what is wrong and what to do"),
+    ],
+)
+def test_settings_that_are_not_refused_in_a_sentence_are_caught(make, fault):
+    with pytest.raises(AssertionError, match=fault):
+        check(SFT, refused=[make])
+
+
+def test_a_module_with_hooks_that_imports_lightning_is_caught(tmp_path, monkeypatch):
+    module = tmp_path / "lit_align_slow.py"
+    module.write_text(
+        "from lit_align import hookimpl\nfrom lit_align.stages.sft import SFT\n"
+        "class Slow(SFT):\n    pass\n"
+        "@hookimpl\ndef register_stages(register):\n    register(Slow)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import lit_align_slow
+
+    with pytest.raises(AssertionError, match="lit_align_slow has hooks and imports lightning"):
+        check(lit_align_slow.Slow)
+    del sys.modules["lit_align_slow"]
