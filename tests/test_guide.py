@@ -10,19 +10,33 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
-from lit_align import feedback, objectives, rewards, testing
+from lit_align import feedback, judges, objectives, rewards, testing
 from lit_align.data import formats
+from lit_align.data.datamodules import TextDataModule
+from lit_align.evaluation import suite
 from lit_align.models import samplers
 from lit_align.orca import embedders
 from lit_align.orca.testing import check_embedder
+from lit_align.stages.language_model_stage import LanguageModelStage
 from tests.stages.runs import trace
 from tests.test_installed_plugin import Environment
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "plugins/README.md").read_text()
-BLOCK = re.compile(r"(.*)\n\n```(sh|python|yaml)\n(?!>>>)((?:(?!```).*\n)*)```\n")
+BLOCK = re.compile(r"(.*)\n\n```(sh|python|yaml|toml)\n(?!>>>)((?:(?!```).*\n)*)```\n")
 ROW = re.compile(r"^\| `(check_\w+)\((.*)\)` \| `(\w+)` \| `(.*?)` \|", re.M)
+
+METHODS = {
+    "Sampler": ("sample",),
+    "Task": ("respond", "grade"),
+    "JudgeModel": ("choose_option", "generate"),
+    "LanguageModelStage": ("losses",),
+    "TextDataModule": ("read_trees",),
+    "Embedder": ("forward",),  # which torch calls
+}
+"""What a class is called by, where that is not ``__call__``."""
 
 # what pip may not ask the network for; its variable for isolation says what is, not what is not
 OFFLINE = {
@@ -38,7 +52,7 @@ def script() -> str:
     lines = []
     for before, kind, text in BLOCK.findall(GUIDE):
         if kind != "sh":
-            (file,) = re.findall(r"into `([\w.]+)`:$", before)
+            (file,) = re.findall(r"into `([\w./]+)`:$", before)
             text = f"cat > {file} <<'END'\n{text}END\n"
         lines.append(text)
     return "".join(lines)
@@ -111,17 +125,35 @@ def test_it_trains_by_its_short_name(followed):
     assert len(trace(run)) == 2
 
 
+def test_the_stage_and_the_data_are_checked_and_train_by_their_short_names(followed):
+    home, environment, printed = followed
+    assert "2 passed" in printed
+    (run,) = (home / "lit-align-shrinking/runs").iterdir()
+    config = yaml.safe_load((run / "0/config.yaml").read_text())
+    assert config["model"]["class_path"] == "lit_align_shrinking.stage.ShrinkingSFT"
+    assert config["model"]["init_args"]["shrink"] == 0.1
+    assert config["data"]["class_path"] == "lit_align_shrinking.data.ShortestFirst"
+    assert len(trace(run)) == 2
+    weights = load_file(run / "0/adapter/adapter_model.safetensors")
+    assert all(weight.isfinite().all() for weight in weights.values())
+    listed = json.loads(environment.run("-m", "lit_align", "plugins", "--json"))
+    (mine,) = [plugin for plugin in listed if plugin["name"] == "lit-align-shrinking"]
+    assert mine["hooks"] == ["register_datamodules", "register_stages"]
+    assert not mine["error"]
+
+
 def test_every_check_is_in_the_guide():
     """With the arguments that it takes, and those that the class is called with."""
     rows = ROW.findall(GUIDE)
-    checks = {name: getattr(testing, name) for name in testing.__all__}
+    checks = {name: getattr(testing, name) for name in testing.__all__ if "check" in name}
     checks["check_embedder"] = check_embedder
     assert {name for name, *_ in rows} == checks.keys()
     assert set(objectives.FAMILIES.values()) <= {
         vars(objectives).get(base) for _, _, base, _ in rows
     }
     classes = vars(objectives) | vars(formats) | vars(rewards) | vars(feedback) | vars(embedders)
-    classes |= vars(samplers)
+    classes |= vars(samplers) | vars(suite) | vars(judges)
+    classes |= {"LanguageModelStage": LanguageModelStage, "TextDataModule": TextDataModule}
     for name, arguments, base, call_arguments in rows:
         required = [
             parameter.name
@@ -129,14 +161,14 @@ def test_every_check_is_in_the_guide():
             if parameter.default is inspect.Parameter.empty
         ]
         assert arguments.split(", ") == required
-        # torch calls a module's forward
-        if base == "Task":  # which has two methods
-            assert call_arguments == "model, rows, places`; `rows, responses"
+        if base == "function":
+            assert call_arguments == "arguments"
             continue
-        method = getattr(classes[base], "forward", classes[base].__call__)
-        method = getattr(classes[base], "sample", method)
-        names = [parameter.name for parameter in parameters(method)]
-        assert call_arguments.split(", ") == names[1:]
+        names = []
+        for method in METHODS.get(base, ("__call__",)):
+            own = parameters(getattr(classes[base], method))[1:]
+            names.append(", ".join(parameter.name for parameter in own))
+        assert call_arguments.split("`; `") == names
 
 
 def parameters(function) -> list[inspect.Parameter]:
