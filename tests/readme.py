@@ -127,9 +127,9 @@ def objectives() -> str:
     ):
         package = cls.__module__.split(".")[0].replace("lit_align_zoo", "lit-align-zoo")
         family, label_kind, reference = describe_objective(cls).values()
-        cells = (f"`{name}`", family, label_kind, reference, first_line(cls), package)
+        cells = (f"`{name}`", first_line(cls), family, label_kind, reference, package)
         rows.append(f"| {' | '.join(cells)} |")
-    head = "| objective | family | label kind | reference model? | | package |"
+    head = "| objective | | family | label kind | reference model? | package |"
     return "\n".join([head, "|---|---|---|---|---|---|", *rows])
 
 
@@ -217,7 +217,7 @@ def demo(path: str) -> str:
         lines += ["", row["question"]]
         for when in ("before", "after"):
             told = f"{when + ':':<8}{' '.join(row[when].split())}"
-            lines += textwrap.wrap(told, 116, initial_indent="  ", subsequent_indent=" " * 10)
+            lines += textwrap.wrap(told, 76, initial_indent="  ", subsequent_indent=" " * 10)
     return "\n".join(["```text", *lines, "```"])
 
 

@@ -46,11 +46,9 @@ def lines() -> Iterator[str]:
     """Every command of a shell that a block shows and no test runs, with what it goes on with on further lines."""
     run = "".join(RUN.findall("\n".join(path.read_text() for path in PAGES)))
     for block in blocks():
-        if block.text in run or block.language not in ("bash", "text", ""):
+        if block.text in run or block.language not in ("bash", ""):
             continue
         text = re.sub(r"\\\n", " ", block.text)
-        if block.language == "text":  # further lines are indented
-            text = re.sub(r"\n +", " ", text)
         for line in text.splitlines():
             command = re.sub(r"\s#.*$", "", line).strip()
             if re.match(r"(?:[A-Z_]+=\S* )*(?:lit-align|pip|make|docker|torchrun) ", command):

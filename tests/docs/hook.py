@@ -10,9 +10,12 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-LATE = 0.3
-LATE_IN_SEARCH = f"---\nsearch:\n  boost: {LATE}\n---\n"
-"""Of pages with many of the words that somebody looks for, and without what they look for."""
+COMMANDS = re.compile(r'<div class="language-bash highlight">.*?</div>', re.DOTALL)
+OPTION = re.compile(r"(?<![\w-])(--[a-z][\w.-]*)(?![^<]*>)")
+LATE, LATER = 0.4, 0.3
+"""Weights in the search of pages with many of the words that somebody looks for: references, and lists of findings."""
+
+WRITTEN_LATE = {"proofs.md": LATER, "coming_from.md": LATE, "studies.md": LATER}
 
 
 def generated_pages() -> dict[str, str]:
@@ -29,19 +32,25 @@ def generated_pages() -> dict[str, str]:
         proofs,
     )
 
+    references = {path: _weighed(text, LATE) for path, text in configuration.pages().items()}
     return {
-        **configuration.pages(),
-        "reference/commands.md": LATE_IN_SEARCH + commands.page(),
+        **references,
+        "reference/commands.md": _weighed(commands.page(), LATER),
         "reference/metrics.md": metrics.page(),
-        "findings.md": LATE_IN_SEARCH + findings.page(),
+        "findings.md": _weighed(findings.page(), LATER),
         "equations.md": equations.page(),
         "directory.md": directory.page(),
-        "by_hand.md": _by_hand(),
+        "by_hand.md": _weighed(_by_hand(), LATER),
         "layouts.md": layouts.page(),
         "ppo.md": ppo.page(),
-        "proof_files.md": LATE_IN_SEARCH + proofs.page(),
+        "proof_files.md": _weighed(proofs.page(), LATER),
         "plugins.md": _with_site_links((ROOT / "plugins/README.md").read_text()),
     }
+
+
+def _weighed(text: str, weight: float) -> str:
+    """A page with its weight in the search."""
+    return f"---\nsearch:\n  boost: {weight}\n---\n{text}"
 
 
 def _by_hand() -> str:
@@ -70,9 +79,14 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Add the day and machine of each script; the page of proofs comes late in the search."""
+    """Add the day and machine of each script, and to some pages their weight in the search."""
     from tests.docs import claims
 
-    if page.file.src_uri == "proofs.md":
-        page.meta["search"] = {"boost": LATE}
+    if page.file.src_uri in WRITTEN_LATE:
+        page.meta["search"] = {"boost": WRITTEN_LATE[page.file.src_uri]}
     return claims.with_days(markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Keep options whole where a long command is wrapped: a browser breaks lines after a hyphen."""
+    return COMMANDS.sub(lambda block: OPTION.sub(r'<span class="option">\1</span>', block[0]), html)
