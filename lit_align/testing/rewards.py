@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lit_align.errors import LitAlignError
 from lit_align.plugin_contracts import scores_fault
+from lit_align.plugin_failures import describe_exception
 from lit_align.plugin_signatures import signature_fault
 from lit_align.plugin_wrapping import wrapping_fault
 from lit_align.rewards import Reward, Scores
@@ -40,11 +42,13 @@ def check_reward(reward: Reward, groups: Sequence[Group] = GROUPS) -> None:
 
     The score must be the same in a second call, when groups come in another order and when a group comes alone, which
     on-line training relies on; parts must be scores too; and the groups must not be changed. A reward that asks others
-    must name them in ``wrapped``.
+    must name them in ``wrapped``. One that reads a reference answer or another column must refuse a row without it by
+    an error of ours. One that scores tokens must score each token of each response.
 
     Args:
         reward: with the settings to check it at.
-        groups: what to score; with other columns in ``extra`` if it needs them.
+        groups: what to score; with other columns in ``extra`` if it needs them, and with ``response_ids`` if it scores
+            tokens.
 
     Raises:
         AssertionError: if a property does not hold.
@@ -64,15 +68,71 @@ def check_reward(reward: Reward, groups: Sequence[Group] = GROUPS) -> None:
         scores = scores._replace(total=scores.total.where(scores.scored, 0.0))
     _check_part(f"{name} returns total", scores.total)
     for part, values in scores.parts.items():
-        _check_part(f"{name} returns {part}", values)
+        _check_part(f"{name} returns {part}", values.where(~values.isnan(), 0.0))  # nan: none
     require(repr(groups) == groups_before, f"{name} changes the groups it is given")
 
+    _check_tokens(name, scores.tokens, groups)
+    _check_repetitions(name, reward, scores, groups)
+    _check_missing_columns(name, reward, groups)
+
+
+def _check_repetitions(name: str, reward: Reward, scores: Scores, groups: Sequence[Group]) -> None:
+    """Fail unless totals and scores of tokens depend on their group alone."""
+    sizes = [len(group.responses) for group in groups]
+    again, backwards = reward(groups), reward(groups[::-1])
+    separate = [reward([group]) for group in groups]
     total = _shown(scores)
-    _require_same(name, "in a second call", _shown(reward(groups)), total)
-    expected = _reverse_groups(total, groups)
-    _require_same(name, "in another order", _shown(reward(groups[::-1])), expected)
-    separate = [_shown(reward([group])) for group in groups]
-    _require_same(name, "one by one", torch.cat(separate), total)
+    _require_same(name, "in a second call", _shown(again), total)
+    _require_same(name, "in another order", _shown(backwards), _reversed(total, sizes))
+    _require_same(name, "one by one", torch.cat([_shown(part) for part in separate]), total)
+    if scores.tokens is None:
+        return
+    name = f"{name} scores tokens and"
+    sizes = _token_counts(groups)
+    _require_same(name, "in a second call", _tokens(again), scores.tokens)
+    _require_same(name, "in another order", _tokens(backwards), _reversed(scores.tokens, sizes))
+    tokens = torch.cat([_tokens(part) for part in separate])
+    _require_same(name, "one by one", tokens, scores.tokens)
+
+
+def _check_tokens(name: str, tokens: Tensor | None, groups: Sequence[Group]) -> None:
+    if tokens is None:
+        return
+    require(
+        all(group.response_ids and None not in group.response_ids for group in groups),
+        f"{name} scores tokens, and the groups have none; give check_reward groups with response_ids",
+    )
+    count = sum(_token_counts(groups))
+    require(
+        tokens.shape == (count,),
+        f"{name} returns {list(tokens.shape)} scores of tokens for {count} tokens; return one for each, of all "
+        "responses in order",
+    )
+    _check_part(f"{name} returns scores of tokens", tokens)
+
+
+def _check_missing_columns(name: str, reward: Reward, groups: Sequence[Group]) -> None:
+    """Fail if a row that lacks the columns of the others ends in an error that does not say so."""
+    if not any(group.extra for group in groups):
+        return
+    bare = groups[0]._replace(extra={}, source="a row without its columns")
+    try:
+        reward([bare])
+    except (LitAlignError, ValueError):
+        return
+    except Exception as error:
+        raise AssertionError(
+            f"{name} fails at a row without its columns: {describe_exception(error)}; raise a DataError that names the "
+            "row's source and the column"
+        ) from error
+
+
+def _token_counts(groups: Sequence[Group]) -> list[int]:
+    return [sum(len(ids or ()) for ids in group.response_ids) for group in groups]
+
+
+def _tokens(scores: Scores) -> Tensor:
+    return torch.empty(0) if scores.tokens is None else scores.tokens
 
 
 def _shown(scores: Scores) -> Tensor:
@@ -88,10 +148,9 @@ def _check_part(returned: str, values: Tensor) -> None:
     require(not values.requires_grad, f"{returned} with a gradient")
 
 
-def _reverse_groups(total: Tensor, groups: Sequence[Group]) -> Tensor:
-    """Scores for the groups in reverse order; within a group they stay in order."""
-    sizes = [len(group.responses) for group in groups]
-    by_group = torch.split(total, sizes)
+def _reversed(values: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Values for the groups in reverse order; within a group they stay in order."""
+    by_group = torch.split(values, list(sizes))
     return torch.cat(by_group[::-1])
 
 
