@@ -331,12 +331,22 @@ def test_every_hook_is_documented_with_its_arguments_and_used_by_a_plugin():
                 hooks[name] = function
     assert hooks.keys() == {*KINDS, "register_commands", *plugins.LATE_HOOKS}
     text = (ROOT / "plugins" / "README.md").read_text()
-    files = [*(ROOT / "plugins").glob("**/*.py"), *(ROOT / "lit_align").glob("*/plugin.py")]
-    sources = "".join(path.read_text() for path in files)
+    packages = [folder for folder in (ROOT / "plugins").glob("lit-align-*") if folder.is_dir()]
     for name, hook in hooks.items():
         written = f"{name}({', '.join(inspect.signature(hook).parameters)})"
         assert f"`{written}`" in text
-        assert re.search(rf"def {name}\(", sources), f"no plugin uses {name}"
+        users = [folder.name for folder in packages if _implements(folder, name)]
+        assert users, f"no package in plugins/ uses {name}"
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| `{written}`")]
+        assert re.findall(r"\((lit-align-[a-z]+)\) \|$", row)[0] in users
+    for folder in packages:
+        assert list(folder.glob("tests/test_*.py")), folder
+
+
+def _implements(folder, hook):
+    """Whether a package has a function for a hook."""
+    files = [*folder.glob("*.py"), *folder.glob("lit_align_*/*.py")]
+    return any(re.search(rf"def {hook}\(", path.read_text()) for path in files)
 
 
 # ---------------------------------------------------------------------- commands, stages and extensions
