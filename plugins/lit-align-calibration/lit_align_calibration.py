@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ from lit_align.hookspecs import RegisterCommand
 from lit_align.judges import JudgeModel, Reply
 from lit_align.types import Group
 
-HELP = "lit-align calibrate LABELLED KNOWN: labelled.jsonl of lit-align judge, and what is known of the same pairs"
 CERTAIN = 1e-6  # a probability of 0 or 1 has no logit
 LARGEST = 100.0  # inverse temperatures beyond this are as good as certain
 
@@ -101,14 +101,21 @@ def calibrate(arguments: list[str]) -> None:
     Raises:
         DataError: naming a line that cannot be read.
     """
-    if len(arguments) != 2:
-        raise SystemExit(HELP)
-    labelled, known = (_probabilities(Path(path)) for path in arguments)
+    parser = argparse.ArgumentParser(
+        "lit-align calibrate",
+        description="The temperature of a judge from comparisons with known labels, each judged in one order.",
+    )
+    parser.add_argument("labelled", type=Path, help="labelled.jsonl of lit-align judge")
+    parser.add_argument("known", type=Path, help="what is known of the same pairs")
+    settings = parser.parse_args(arguments)
+    labelled, known = _probabilities(settings.labelled), _probabilities(settings.known)
     common = [
         labelled[key] for key, probability in known.items() if probability > 0.5 and key in labelled
     ]
     if not common:
-        raise DataError(f"{arguments[0]} and {arguments[1]} have no comparison in common")
+        raise DataError(
+            f"{settings.labelled} and {settings.known} have no comparison in common; give labels of the same pairs"
+        )
     temperature = fit_temperature(common)
     print(f"temperature {temperature:.4g}, from {len(common)} comparisons")
 
@@ -118,8 +125,12 @@ def _probabilities(path: Path) -> dict[tuple[str, str, str], float]:
     from lit_align.data.formats.groups import Groups
     from lit_align.data.formats.preferences import Preferences
 
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; name another file") from error
     probabilities = {}
-    for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import dataclass
 
+import lit_align_calibration
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,18 +13,20 @@ from lit_align_calibration import Calibrated, calibrate, fit_temperature
 from lit_align.errors import DataError
 from lit_align.feedback.judge import Judge
 from lit_align.judges import JudgeModel, Reply
-from lit_align.testing import check_feedback
+from lit_align.testing import check_command, check_feedback, check_judge
 from lit_align.types import Group
 
 
 @dataclass(frozen=True)
 class Sure(JudgeModel):
-    """Gives A the same probability each time, and none to a question without a mark."""
+    """Gives A the same probability each time, and the others what is left."""
 
     probability: float = 0.9
 
     def choose_option(self, questions, options):
-        return [Reply((self.probability, 1 - self.probability), "", {}) for _ in questions]
+        others = (1 - self.probability) / (len(options) - 1)
+        shares = tuple(self.probability if option == "A" else others for option in options)
+        return [Reply(shares, "", {}) for _ in questions]
 
     def generate(self, questions, max_tokens):
         return [Reply(None, "words", {}) for _ in questions]
@@ -51,6 +54,7 @@ def test_it_softens_what_a_feedback_source_reads_and_leaves_texts_alone():
     group = Group("Name a bird.", ["An owl.", "A stone."])
     feedback = Judge(Calibrated(Sure(0.9), 2.0), swap=False)
     check_feedback(feedback)
+    check_judge(Calibrated(Sure(0.9), 2.0), refused=[lambda: Calibrated(Sure(), 0.0)])
     [result] = feedback([group], "pairs")
     assert result.group.pairs[0].probability == pytest.approx(0.75)  # 3 to 1 is the root of 9 to 1
     assert Calibrated(Sure(), 2.0).generate(["?"], 3)[0].text == "words"
@@ -67,6 +71,11 @@ def test_the_command_reads_what_judge_writes(tmp_path, capsys):
             told.write(json.dumps({"prompt": f"{k}?", "chosen": "a", "rejected": "b"}) + "\n")
     calibrate([str(labelled), str(known)])
     assert capsys.readouterr().out == "temperature 2, from 4 comparisons\n"
+    missing = str(tmp_path / "missing.jsonl")
+    refused = [[], [str(known)], [missing, str(known)], [str(labelled), str(known), "more"]]
+    files = [str(labelled), str(known)]
+    printed = check_command(lit_align_calibration.register_commands, "calibrate", files, refused)
+    assert printed == "temperature 2, from 4 comparisons\n"
 
 
 @pytest.mark.parametrize("line", ["{", "3", '{"prompt": "?"}'])

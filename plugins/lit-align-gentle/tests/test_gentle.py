@@ -13,7 +13,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lit_align.cli.main import main
+from lit_align.data.datamodules import Demonstrations
+from lit_align.models.load import Base
+from lit_align.models.lora import Lora
+from lit_align.objectives.cross_entropy import CrossEntropy
+from lit_align.objectives.dpo import DPO
 from lit_align.plugins import load_plugins
+from lit_align.stages.preference import Preference
+from lit_align.testing import check_datamodule, check_stage
 
 ENTRY = "[lit_align]\ngentle = lit_align_gentle\n"
 METADATA = "Metadata-Version: 2.1\nName: lit-align-gentle\nVersion: 0.1.0\n"
@@ -98,6 +105,33 @@ def test_an_adapter_that_is_drawn_all_the_way_back_has_not_moved(installed, base
     assert distances["held"] == 0 < distances["half"] < distances["free"]
 
 
+def test_the_stage_keeps_what_every_stage_promises():
+    rows = [{"prompt": "Name a bird.", "completion": bird} for bird in ("An owl.", "A wren.")]
+
+    def stage(base, anchor=0.5):
+        return AnchoredSFT(CrossEntropy(), anchor, base=base, lora=Lora(r=2))
+
+    def data(file):
+        return Demonstrations(file, batch_size=1, prepared_cache=None)
+
+    check_stage(stage, data, rows, refused=[lambda base: stage(base, 1.5)])
+
+
+def test_the_curriculum_keeps_what_every_data_module_promises():
+    rows = [
+        {"prompt": f"{margin}?", "chosen": "An owl.", "rejected": "No.", "margin": margin}
+        for margin in (1.0, 3.0, 2.0)
+    ]
+
+    def data(file, **settings):
+        return Curriculum(file, batch_size=1, prepared_cache=None, **settings)
+
+    def stage(base):
+        return Preference(DPO(), base=base, lora=Lora(r=2))
+
+    check_datamodule(data, stage, rows, refused=[lambda file: data(file, shuffle=True)])
+
+
 def test_the_clearest_comparisons_come_first(installed, base, tmp_path):
     margins = [1.0, 3.0, 2.0, 0.0]
     data = tmp_path / "pairs.jsonl"
@@ -106,13 +140,7 @@ def test_the_clearest_comparisons_come_first(installed, base, tmp_path):
             row = {"prompt": "abcd"[k], "responses": [" e", " f"], "pairs": [[0, 1, 1.0, margin]]}
             file.write(json.dumps(row) + "\n")
     module = Curriculum(str(data), prepared_cache=None)
-    stage = load_plugins().load_stages()
-    (preference,) = [cls for cls in stage if cls.__name__ == "Preference"]
-    from lit_align.models.load import Base
-    from lit_align.models.lora import Lora
-    from lit_align.objectives.dpo import DPO
-
-    model = preference(DPO(), base=Base(str(base)), lora=Lora())
+    model = Preference(DPO(), base=Base(str(base)), lora=Lora())
     trees = module.read_trees("train", module.label_kind, model, lambda ledger: None)
     assert [max(pair.margin for pair in tree.group.pairs) for tree in trees] == [3.0, 2.0, 1.0, 0.0]
     with pytest.raises(ValueError, match="order of its own"):
