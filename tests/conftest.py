@@ -1,5 +1,6 @@
 """What every test may lean on."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -14,7 +15,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # what is computed once on a machine stays apart from what the user's own runs have kept
 os.environ.setdefault("LIT_ALIGN_CACHE", str(Path(__file__).parents[1] / ".cache" / "lit_align"))
 os.environ.setdefault("LIT_ALIGN_SALT", "of the tests")  # none is drawn in the user's home
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # of commands too: as many tests run as there are cores
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 # a test is right or wrong, however busy the machine is
 settings.register_profile("untimed", deadline=None)
@@ -39,6 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the long files to the front."""
     paths = [str(ROOT / name) for name in LONG]
     items.sort(key=lambda item: str(item.path) not in paths)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: leave it out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import yaml
 
 from lit_align.__main__ import main
 from lit_align.evaluation import evaluated_model
-from tests.stages.runs import start
+from tests.forked import start_command
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "tiny" / "evaluate" / "suite.yaml"
@@ -109,7 +109,7 @@ def test_a_suite_that_was_killed_goes_on(sft, tmp_path, monkeypatch):
     """Killed without notice after its first parts: the figures are those of a suite that nobody killed."""
     args = ["-c", str(CONFIG), "--runs", f"sft={sft}", "--save_every=1"]
     cache = tmp_path / "cache" / "suite"
-    process = start(["evaluate", "suite", f"--run={tmp_path / 'killed'}", *args])
+    process = start_command(["evaluate", "suite", f"--run={tmp_path / 'killed'}", *args], ROOT)
     while len(list(cache.glob("*/*.json"))) < 3:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)

@@ -33,7 +33,8 @@ from lit_align.stages.checkpoints import SafeIO
 from lit_align.stages.preference import Preference
 from lit_align.stages.sft import SFT
 from lit_align.types import Group, Tree
-from tests.stages.runs import arguments, folder_of, start, trace, write_pairs
+from tests.forked import start_command
+from tests.stages.runs import ROOT, arguments, folder_of, trace, write_pairs
 
 SHORT = FromReward(Length(max_words=1))
 
@@ -145,10 +146,10 @@ def test_a_killed_command_goes_on_bit_for_bit(tiny, pairs, tmp_path):
         ),
     ]
     main([*usual, *data, f"--run={tmp_path}/whole"])
-    process = start([*usual, *data, f"--run={tmp_path}/cut"])
+    process = start_command([*usual, *data, f"--run={tmp_path}/cut"], ROOT)
     checkpoint = tmp_path / "cut/0/checkpoints/last.ckpt"
     while not checkpoint.exists():
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     process.kill()
     process.wait()

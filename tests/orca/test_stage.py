@@ -26,7 +26,8 @@ from lit_align.orca.probe import HeadFeatures, probe_features
 from lit_align.orca.stage import CrossModal
 from lit_align.orca.transport import DatasetStats
 from lit_align.stages.checkpoints import SafeIO
-from tests.stages.runs import folder_of, start, trace
+from tests.forked import start_command
+from tests.stages.runs import ROOT, folder_of, trace
 from tests.stages.test_resume import wait_for
 
 pytest.importorskip("sklearn")
@@ -114,7 +115,7 @@ def test_it_learns_validates_and_tests(tiny, tmp_path, capsys, caplog):
 
 def test_a_killed_run_resumes_bit_for_bit(whole, tiny, tmp_path):
     slow = ("--trainer.callbacks+=tests.stages.callbacks.Slow", "--trainer.callbacks.seconds=0.3")
-    process = start(arguments(tiny, tmp_path, *KEPT, "--save_every=2", *slow))
+    process = start_command(arguments(tiny, tmp_path, *KEPT, "--save_every=2", *slow), ROOT)
     last = tmp_path / "0" / "checkpoints" / "last.ckpt"
     wait_for(last.exists, process)
     process.kill()

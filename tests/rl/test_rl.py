@@ -26,8 +26,9 @@ from lit_align.rl.kl_control import KLControl
 from lit_align.rl.pretraining_mix import PretrainingMix
 from lit_align.rl.stage import RL
 from lit_align.types import Group, Tree
+from tests.forked import start_command
 from tests.rl.on_policy import OfflineRL, rl_arguments, stage, table, write_prompts
-from tests.stages.runs import arguments, folder_of, say, start, write_chats, write_pairs
+from tests.stages.runs import ROOT, arguments, folder_of, say, write_chats, write_pairs
 
 
 def everything(tiny, at, run):
@@ -136,10 +137,10 @@ def fit(module, whole, folder, steps):
 
 
 def test_a_killed_run_goes_on_bit_for_bit(whole, tiny, tmp_path):
-    process = start(everything(tiny, whole, tmp_path / "cut"))
+    process = start_command(everything(tiny, whole, tmp_path / "cut"), ROOT)
     checkpoint = tmp_path / "cut/0/checkpoints/last.ckpt"
     while not checkpoint.exists():
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     process.kill()
     process.wait()

@@ -20,6 +20,7 @@ from lit_align.rl.kl_control import KLControl
 from lit_align.rl.teaching import lecture_of
 from tests import tiny as tiny_models
 from tests.engine import running
+from tests.forked import start_command
 from tests.processes import make_trainer
 from tests.rl.on_policy import (
     OfflineRL,
@@ -31,7 +32,7 @@ from tests.rl.on_policy import (
     write_prompts,
 )
 from tests.rl.test_teacher import learn, naive, prompts
-from tests.stages.runs import start
+from tests.stages.runs import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +110,10 @@ def arguments_of(name, tiny, prompts_file, run):
 )
 def test_a_killed_run_goes_on_bit_for_bit(name, columns, tiny, tmp_path):
     path = add_hints(write_prompts(tmp_path / "prompts.jsonl"))
-    process = start(arguments_of(name, tiny, path, tmp_path / "cut"))
+    process = start_command(arguments_of(name, tiny, path, tmp_path / "cut"), ROOT)
     checkpoint = tmp_path / "cut/0/checkpoints/last.ckpt"
     while not checkpoint.exists():
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     process.kill()
     process.wait()

@@ -5,6 +5,7 @@ import json
 import math
 import signal
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from lit_align.rewards.length import Length
 from lit_align.rewards.weighted import Weighted
 from lit_align.stages.best_of import Answer, BestOf, best_of_curve
 from lit_align.types import Group, Scores
-from tests.stages.runs import arguments, folder_of, start, write_pairs
+from tests.forked import start_command
+from tests.processes import run_processes
+from tests.stages.runs import ROOT, arguments, folder_of, write_pairs
 from tests.stages.test_resume import wait_for
 
 N = 6
@@ -278,7 +281,7 @@ def test_a_killed_run_goes_on_bit_for_bit(whole, tiny, tmp_path):
     data, folder = whole
     slow = ("--trainer.callbacks+=tests.stages.callbacks.Slow", "--trainer.callbacks.seconds=0.5")
     settings = predict(tiny, data, tmp_path / "run", *BEST, "--model.best_of.keep_all=true")
-    process = start([*settings, *slow])
+    process = start_command([*settings, *slow], ROOT)
     answers = tmp_path / "run" / "0" / "answers.jsonl"
     wait_for(lambda: answers.exists() and answers.stat().st_size, process)
     time.sleep((time.time_ns() % 1500) / 1000)  # anywhere in the batches that follow
@@ -302,9 +305,9 @@ def test_a_killed_run_goes_on_bit_for_bit(whole, tiny, tmp_path):
 def test_two_processes_answer_as_one(whole, tiny, tmp_path):
     data, folder = whole
     two = ("--model.best_of.keep_all=true", "--trainer.devices=2", "--trainer.strategy=ddp")
-    process = start(predict(tiny, data, tmp_path / "run", *BEST, *two))
-    output = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, output
+    output = tmp_path / "output.txt"
+    work = partial(main, predict(tiny, data, tmp_path / "run", *BEST, *two))
+    assert run_processes(2, work, output) == [0, 0], output.read_text()
     shares = [
         (tmp_path / "run" / "0" / name).read_text().splitlines()
         for name in ("answers.jsonl", "answers.1.jsonl")

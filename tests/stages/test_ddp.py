@@ -1,32 +1,27 @@
 """Two processes learn what one does."""
 
 import json
+from functools import partial
 
 import pytest
 
 from lit_align.cli.main import main
-from tests.stages.runs import arguments, start, trace, write_chats, write_pairs
+from tests.processes import run_processes
+from tests.stages.runs import arguments, trace, write_chats, write_pairs
 
 
 @pytest.mark.parametrize(("stage", "write"), [("Preference", write_pairs), ("SFT", write_chats)])
 def test_two_processes_give_the_trace_of_one(stage, write, tiny, tmp_path):
     train = write(tmp_path / "rows.jsonl")
     same = ("--trainer.max_epochs=2", "--model.lora.dropout=0.0")
-    process = start(
-        arguments(
-            tiny,
-            train,
-            tmp_path / "two",
-            *same,
-            "--trainer.devices=2",
-            "--trainer.strategy=ddp",
-            "--samples={every: 6, prompts: 2, max_new_tokens: 4}",
-            stage=stage,
-        )
+    both = (
+        *("--trainer.devices=2", "--trainer.strategy=ddp"),
+        "--samples={every: 6, prompts: 2, max_new_tokens: 4}",
     )
     main(arguments(tiny, train, tmp_path / "one", *same, stage=stage))
-    output = process.communicate(timeout=180)[0]
-    assert process.returncode == 0, output
+    work = partial(main, arguments(tiny, train, tmp_path / "two", *same, *both, stage=stage))
+    output = tmp_path / "output.txt"
+    assert run_processes(2, work, output) == [0, 0], output.read_text()
     one, two = trace(tmp_path / "one"), trace(tmp_path / "two")
     assert one.keys() == two.keys()
     assert len(one) == 12

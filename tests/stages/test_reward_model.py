@@ -32,7 +32,8 @@ from lit_align.stages.preference import Preference
 from lit_align.stages.reward_model import RewardModel
 from lit_align.testing import check_reward
 from lit_align.types import Group, Pair, Tree
-from tests.stages.runs import ROOT, arguments, folder_of, say, start, trace, write_pairs
+from tests.forked import start_command
+from tests.stages.runs import ROOT, arguments, folder_of, say, trace, write_pairs
 from tests.stages.test_exact import gradient, stage, step, trees
 from tests.stages.test_preference_losses import labelled
 
@@ -536,10 +537,10 @@ def test_a_killed_run_goes_on_bit_for_bit(tiny, tmp_path):
     pairs = write_pairs(tmp_path / "pairs.jsonl")
     more = ["--save_every=1", "--trainer.max_epochs=2", "--model.members=2"]
     main(reward_arguments(tiny, pairs, tmp_path / "whole", *more))
-    process = start(reward_arguments(tiny, pairs, tmp_path / "cut", *more))
+    process = start_command(reward_arguments(tiny, pairs, tmp_path / "cut", *more), ROOT)
     checkpoint = tmp_path / "cut/0/checkpoints/last.ckpt"
     while not checkpoint.exists():
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     process.kill()
     process.wait()
