@@ -26,14 +26,18 @@ settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 LONG = (
-    "tests/test_configs.py",
     "tests/test_readme.py",
     "tests/labelling/test_browser.py",
-    "tests/chat/test_trl_templates.py",
-    "tests/cli/test_chat.py",
-    "tests/stages/test_resume.py",
-    "tests/rl/test_sampled_elsewhere.py",
+    "tests/labelling/test_rounds.py",
     "tests/rl/test_rl_ddp.py",
+    "tests/rl/test_rl_optimum.py",
+    "tests/rl/test_sampled_elsewhere.py",
+    "tests/test_configs.py",
+    "tests/stages/test_kills.py",
+    "tests/stages/test_resume.py",
+    "tests/stages/test_real.py",
+    "tests/cli/test_chat.py",
+    "tests/docs/test_site.py",
     "tests/stages/test_two_hosts.py",
 )
 """Files that take longest: begun first, so that no process is left with one of them at the end."""
@@ -41,8 +45,8 @@ LONG = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the long files to the front."""
-    paths = [str(ROOT / name) for name in LONG]
-    items.sort(key=lambda item: str(item.path) not in paths)
+    places = {str(ROOT / name): place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(str(item.path), len(LONG)))
 
 
 def pytest_collection_finish() -> None:

@@ -20,7 +20,7 @@ import torch
 from lit_align.cli.main import main
 from tests import tiny
 from tests.processes import Host, run_processes
-from tests.stages.runs import write_pairs
+from tests.stages.runs import UNDRAWN, write_pairs
 
 EPOCHS = "--trainer.max_epochs=3"
 NUM_STEPS = 9  # 12 rows in steps of 4, 3 epochs
@@ -200,7 +200,7 @@ class Runs:
         arguments = ["fit", f"--run={runs}", *STAGES[self.stage], *QUIET]
         arguments.append(f"--model.base.path={self.folder / 'tiny'}")
         if self.stage not in OF_OTHER_DATA:
-            arguments += TEXT
+            arguments += (*TEXT, *UNDRAWN)
             arguments += [] if "--data.train" in arguments else ["--data.train={pairs}"]
         arguments += limits
         if checkpoint is not None:

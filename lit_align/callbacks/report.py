@@ -41,6 +41,7 @@ class Report(Callback):
         shown: how many of the answers to print side by side.
         max_new_tokens: longest answer.
         length_tolerance: pairs whose lengths differ by at most this share enter ``pair_accuracy``.
+        curves: whether to draw them, which takes a second; a sweep of short runs does without.
     """
 
     read_columns = ("answerable", "keywords")
@@ -51,8 +52,9 @@ class Report(Callback):
         shown: int = 3,
         max_new_tokens: int = 64,
         length_tolerance: float = 0.2,
+        curves: bool = True,
     ) -> None:
-        self.questions, self.shown = questions, shown
+        self.questions, self.shown, self.curves = questions, shown, curves
         self.max_new_tokens, self.length_tolerance = max_new_tokens, length_tolerance
         self.metrics_before: dict[str, Any] = {}
         self.answered_questions: list[str] = []
@@ -151,11 +153,12 @@ class Report(Callback):
         write_json(folder / "summary.json", summary, ascii_only=True)
         write_adapter_card(folder / "adapter", summary)
         try:
-            plot_curves(read_curves(folder / METRICS), folder / CURVES)
+            if self.curves:
+                plot_curves(read_curves(folder / METRICS), folder / CURVES)
         except Exception as error:
             rank_zero_warn(f"{CURVES} could not be drawn: {error!r}")
         try:  # the run itself is complete, whatever becomes of its page
-            write_report(folder)
+            write_report(folder, curves=self.curves)
         except Exception as error:
             rank_zero_warn(f"report.html could not be written: {error!r}")
 

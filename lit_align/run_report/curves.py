@@ -56,7 +56,9 @@ def plot_curves(curves: Mapping[str, Curve], path: Path) -> bool:
         )  # fmt: skip
         cells = axes.flat
         for axis, (panel, lines) in zip(cells, panels, strict=False):
-            axis.set_title(panel.title)
+            axis.set_title(
+                panel.title, y=1.0
+            )  # where it would be put after looking for what is in its way
             _draw_lines(axis, panel, lines)
         for axis in axes.flat[len(panels) :]:
             axis.set_axis_off()

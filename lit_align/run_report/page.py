@@ -69,22 +69,23 @@ class Figure(NamedTuple):
     interval: Sequence[float] | None
 
 
-def write_report(folder: Path, file: Path | None = None) -> Path:
+def write_report(folder: Path, file: Path | None = None, curves: bool = True) -> Path:
     """Write the page of a run.
 
     Args:
         folder: of the run.
         file: where to write; ``report.html`` in the folder if left out.
+        curves: whether to draw them.
 
     Raises:
         ConfigError: if the folder is not that of a run.
     """
     file = file or folder / FILE_NAME
-    replace_file(file, render(read_run(folder)))
+    replace_file(file, render(read_run(folder), curves))
     return file
 
 
-def render(record: RunRecord) -> str:
+def render(record: RunRecord, curves: bool = True) -> str:
     """The page as text; everything that comes from a run is escaped."""
     import jinja2
 
@@ -102,7 +103,7 @@ def render(record: RunRecord) -> str:
         facts=_facts(record),
         notices=notices(record),
         figures=figures(record),
-        plots=draw_panels(record.curves),
+        plots=draw_panels(record.curves) if curves else [],
         answers=record.summary.get("answers", []),
         held_out=_held_out(record.summary),
         sampled=read_sampled(record.folder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, Strategy, StrategyRegistry
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from torch.distributed.tensor import DTensor
 
 from lit_align.data.transfer import batches_to_device
 from lit_align.errors import ConfigError
@@ -95,7 +95,7 @@ def check_division(adapters: AdapterSet, trainer: Trainer | None) -> None:
     Raises:
         ConfigError: naming the strategy and what to do.
     """
-    is_divided = any(isinstance(weight, DTensor) for weight in adapters.model.parameters())
+    is_divided = any(map(_is_share, adapters.model.parameters()))
     if trainer is None or is_divided == is_sharded(trainer):
         return
     if is_divided:
@@ -107,6 +107,12 @@ def check_division(adapters: AdapterSet, trainer: Trainer | None) -> None:
         f"trainer.strategy is {NAME}, and the base was loaded whole before the run; make a new stage and leave "
         "configure_model() to the trainer"
     )
+
+
+def _is_share(weight: torch.Tensor) -> bool:
+    """Whether a weight is divided, which none is before torch's module for it has been imported."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(weight, module.DTensor)
 
 
 def require_fitting(function: str, trainer: Trainer) -> None:

@@ -20,7 +20,7 @@ from lit_align.models.base_content import base_content
 from lit_align.models.gguf_file import write_gguf
 from lit_align.types import Group
 from tests import tiny as tiny_model
-from tests.stages.runs import arguments, folder_of, write_chats, write_pairs
+from tests.stages.runs import arguments, folder_of, without_report, write_chats, write_pairs
 
 SHORT = "--trainer.max_steps=1"
 REPORT = "--trainer.callbacks+=Report"
@@ -47,7 +47,7 @@ def base(tmp_path_factory):
 def run(base, tmp_path_factory):
     at = tmp_path_factory.mktemp("run")
     chats = write_chats(at / "chats.jsonl")
-    main([*arguments(base, chats, at / "run", SHORT, REPORT, stage="SFT")])
+    main(without_report(arguments(base, chats, at / "run", SHORT, REPORT, stage="SFT")))
     return folder_of(at / "run")
 
 
@@ -118,7 +118,7 @@ def test_the_card_loads_a_base_that_is_in_a_package(tmp_path, monkeypatch, capsy
     monkeypatch.setenv("LIT_ALIGN_CACHE", str(tmp_path / "cache"))
     chats = write_chats(tmp_path / "chats.jsonl")
     path = "package:tiny_gguf/model.gguf"
-    main([*arguments(path, chats, tmp_path / "run", SHORT, REPORT, stage="SFT")])
+    main(without_report(arguments(path, chats, tmp_path / "run", SHORT, REPORT, stage="SFT")))
     run = folder_of(tmp_path / "run")
     command(["export", str(run), str(tmp_path / "out")])
     assert "look a base up by its name, such as vLLM, do not know" in capsys.readouterr().out
@@ -156,7 +156,7 @@ def test_a_chat_with_an_adapter_has_its_template(base, tmp_path, monkeypatch, ca
     )
     chats = write_chats(tmp_path / "chats.jsonl")
     more = (SHORT, REPORT, f"--model.chat_template={template}")
-    main(arguments(bare, chats, tmp_path / "run", *more, stage="SFT"))
+    main(without_report(arguments(bare, chats, tmp_path / "run", *more, stage="SFT")))
     template.unlink()
     monkeypatch.setattr("sys.stdin", io.StringIO("Hi\n"))
     adapter = folder_of(tmp_path / "run") / "adapter"
@@ -209,7 +209,7 @@ def test_content_is_of_weights_and_not_of_files(base, tmp_path):
 
 def test_the_card_of_a_reward_model_says_that_its_head_is_elsewhere(base, tmp_path):
     pairs = write_pairs(tmp_path / "pairs.jsonl")
-    settings = arguments(base, pairs, tmp_path / "run", SHORT, REPORT)
+    settings = without_report(arguments(base, pairs, tmp_path / "run", SHORT, REPORT))
     settings = [
         setting.replace("=Preference", "=RewardModel").replace("=DPO", "=BradleyTerry")
         for setting in settings

@@ -8,6 +8,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+UNDRAWN = (
+    "--trainer.callbacks+=lit_align.callbacks.report.Report",
+    "--trainer.callbacks.curves=false",
+)
+DRAWN = ("--trainer.callbacks.curves=true",)
+"""Curves take as long to draw as a short run takes otherwise: only tests of them draw them."""
 WORDS = "bees make honey in the old garden while rain falls on seven quiet roofs of slate and moss".split()  # noqa: SIM905
 
 
@@ -70,8 +76,14 @@ def arguments(
         "--data.batch_size=4",
         "--data.token_budget=256",
         "--data.max_length=256",
+        *UNDRAWN,
         *more,
     ]
+
+
+def without_report(words: list[str]) -> list[str]:
+    """A command line that has no report of its own, for one that names other callbacks."""
+    return [word for word in words if word not in UNDRAWN]
 
 
 def start(args: list[str], **environment: str) -> subprocess.Popen:

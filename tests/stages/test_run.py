@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lit_align.cli.main import main
 from lit_align.cli.run_folder import create_run_folder
-from tests.stages.runs import arguments, trace, write_pairs
+from tests.stages.runs import DRAWN, arguments, trace, write_pairs
 
 
 class Elsewhere(CSVLogger):
@@ -22,7 +22,12 @@ class Elsewhere(CSVLogger):
 def test_a_logger_with_a_folder_of_its_own_takes_nothing_along(tiny, tmp_path, monkeypatch):
     train = write_pairs(tmp_path / "pairs.jsonl")
     run = arguments(
-        tiny, train, tmp_path / "run", f"--data.validation={train}", "--model.max_new_tokens=1"
+        tiny,
+        train,
+        tmp_path / "run",
+        f"--data.validation={train}",
+        "--model.max_new_tokens=1",
+        *DRAWN,
     )
     logger = {"class_path": f"{__name__}.Elsewhere", "init_args": {"save_dir": "."}}
     run.append(f"--trainer.logger={json.dumps(logger)}")
@@ -87,8 +92,16 @@ def test_a_plot_that_fails_is_a_warning(tiny, tmp_path, monkeypatch):
     train = write_pairs(tmp_path / "pairs.jsonl")
     monkeypatch.setattr("lit_align.callbacks.report.plot_curves", None)
     with pytest.warns(UserWarning, match=r"curves.png could not be drawn: TypeError"):
-        main(arguments(tiny, train, tmp_path / "run", "--trainer.max_steps=1"))
+        main(arguments(tiny, train, tmp_path / "run", "--trainer.max_steps=1", *DRAWN))
     assert (tmp_path / "run" / "0" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_curves_are_drawn_unless_the_report_says_otherwise(drawn, tiny, tmp_path):
+    train = write_pairs(tmp_path / "pairs.jsonl")
+    main(arguments(tiny, train, tmp_path, "--trainer.max_steps=2", *(DRAWN if drawn else ())))
+    assert (tmp_path / "0/curves.png").exists() == drawn
+    assert ("<svg" in (tmp_path / "0/report.html").read_text()) == drawn
 
 
 def test_a_report_that_fails_does_not_cost_what_was_trained(tiny, tmp_path, monkeypatch):
