@@ -16,6 +16,9 @@ from lightning.pytorch import Trainer
 from lit_align.__main__ import main
 from lit_align.cli.setting_homes import RUN_SETTINGS
 from lit_align.coming_from_others import setting_elsewhere
+from lit_align.data.formats import built_in
+from lit_align.data.read_groups import DataSource, load_groups
+from lit_align.types import LabelKind
 from tests.docs import blocks, commands, configuration
 from tests.docs.blocks import ROOT
 
@@ -126,6 +129,22 @@ def test_the_run_of_the_readme_parses(folder):
     with contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as stopped:
         main(["fit", "-c", "dpo.yaml", "--print_config"])
     assert not stopped.value.code
+
+
+def test_the_rows_of_the_quickstart_are_read(tmp_path):
+    """Each is a comparison; its texts have no comma that would need quotes."""
+    (rows,) = (
+        block.text
+        for block in blocks.blocks()
+        if block.page == "quickstart" and block.text.startswith("prompt,")
+    )
+    path = tmp_path / "my.csv"
+    path.write_text(rows)
+    groups = load_groups(DataSource([str(path)], LabelKind.PAIRS, None, built_in()))
+    assert [len(group.responses) for group in groups] == [2, 2, 2]
+    assert [group.prompt for group in groups] == [
+        f"Name a {it}." for it in ("bird", "fish", "tree")
+    ]
 
 
 def test_other_commands_name_what_is_there():
