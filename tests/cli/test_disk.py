@@ -12,7 +12,7 @@ from lit_align.cli.main import main
 from lit_align.cli.run_folder import forget_run_folder
 from lit_align.disk_errors import disk_error
 from lit_align.errors import TrainingError
-from tests.stages.runs import arguments, folder_of, write_pairs
+from tests.stages.runs import arguments, folder_of, without_report, write_pairs
 
 DRILLS = Path(__file__).parents[1] / "proofs" / "drills.json"
 TOO_LARGE = "File too large"
@@ -56,7 +56,7 @@ def test_the_adapter_of_a_run_that_has_saved_its_state(tiny, tmp_path, capsys):
     train = write_pairs(tmp_path / "pairs.jsonl", rows=4)
     more = ("--trainer.callbacks+=tests.stages.callbacks.LimitedReport", "--trainer.max_steps=1")
     with largest_file(resource.RLIM_INFINITY), pytest.raises(SystemExit):
-        main(arguments(tiny, train, tmp_path / "run", *more))
+        main(without_report(arguments(tiny, train, tmp_path / "run", *more)))
     last = folder_of(tmp_path / "run") / "checkpoints" / "last.ckpt"
     assert (
         f"{TOO_LARGE}; change that, and resume with --ckpt_path {last}" in capsys.readouterr().err
