@@ -10,7 +10,7 @@ demo: .venv/demo  ## align a real model on preferences, about six minutes on two
 
 test: .venv/dev  ## everything, README and plugins included
 	$(BIN)/python -m compileall -q lit_align plugins tests  # the commands that tests start need not compile it each time
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # the long files first: tests/conftest.py
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # the long files first: tests/conftest.py
 
 lowest newest: .venv/dev  ## some of the tests with the lowest versions that pyproject.toml allows, or the newest
 	$(BIN)/python -m tests.versions $@
