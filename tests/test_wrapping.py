@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from lit_align.data.trained_prompts import prompt_keys
-from lit_align.feedback import Feedback
+from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.from_reward import FromReward
 from lit_align.feedback.tournament import Tournament
 from lit_align.judges import JudgeModel
@@ -193,3 +193,43 @@ def test_a_wrapper_that_hides_nothing_passes(wrap):
 def test_the_base_classes_agree_on_one_interface():
     for base in (Reward, Feedback, JudgeModel):
         assert not {"attach", "can_split", "trained_prompts", "step_separators"} & vars(base).keys()
+
+
+@dataclass(frozen=True)
+class Learner(Feedback):
+    """It counts what it is asked, which a checkpoint has to keep."""
+
+    asked: list = field(default_factory=list)
+
+    def state(self):
+        return {"asked": list(self.asked)}
+
+    def restore(self, state):
+        self.asked[:] = state["asked"]
+
+    def __call__(self, groups, label_kind):
+        self.asked.append(len(groups))
+        return [FeedbackResult(None) for _ in groups]
+
+
+@dataclass(frozen=True)
+class Panel(Feedback):
+    """It asks a reward and several sources, and knows nothing of what they learn."""
+
+    members: list
+
+    def wrapped(self):
+        return [LENGTH, *self.members]
+
+    def __call__(self, groups, label_kind):
+        return [member(groups, label_kind) for member in self.members][-1]
+
+
+def test_what_the_sources_that_are_asked_have_learned_is_in_the_checkpoint():
+    before, after = (Panel([Learner(), FromReward(LENGTH), Learner()]) for _ in range(2))
+    before.members[0]([1, 2], "pairs")
+    before.members[2]([1, 2, 3], "pairs")
+    after.restore(before.state())
+    assert before.state() == {"1": {"asked": [2]}, "3": {"asked": [3]}}
+    assert [after.members[place].asked for place in (0, 2)] == [[2], [3]]
+    assert FromReward(LENGTH).state() == {}

@@ -65,11 +65,22 @@ class Feedback(Wrapping, ABC):
     writes_responses = False
 
     def state(self) -> dict[str, Any]:
-        """What it has learned since the run began, for the checkpoint: tensors, numbers and text."""
-        return {}
+        """What it has learned since the run began, for the checkpoint: tensors, numbers and text.
+
+        Unless it says otherwise, what the sources of feedback that it asks have learned, by their place in `wrapped`.
+        """
+        states = {str(place): source.state() for place, source in self._asked_sources()}
+        return {place: state for place, state in states.items() if state}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
+        for place, source in self._asked_sources():
+            if str(place) in state:
+                source.restore(state[str(place)])
+
+    def _asked_sources(self) -> list[tuple[int, Feedback]]:
+        parts = enumerate(self.wrapped())
+        return [(place, part) for place, part in parts if isinstance(part, Feedback)]
 
     @abstractmethod
     def __call__(self, groups: Sequence[Group], label_kind: str) -> list[FeedbackResult]:
