@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.proofs.seen_prompts import gold_at
-
 PROOF = Path(__file__).parent / "proofs" / "demo.json"
 
 
@@ -408,7 +406,8 @@ def test_gold_of_a_policy_that_learns_on_the_prompts_of_its_reward_model():
     for choices, prompts in itertools.product(("few", "many"), ("own", "fresh")):
         differences = []
         for run in runs:
-            seen, unseen = (gold_at(run[choices][kind][prompts], 1.0) for kind in ("seen", "unseen"))  # fmt: skip
+            arms = run[choices]
+            seen, unseen = (arms[kind]["gold at 1 nat"][prompts] for kind in ("seen", "unseen"))
             differences.append(seen - unseen)
         assert sum(difference > 0 for difference in differences) >= 5
         assert 0.07 < sum(differences) / len(runs) < 0.11

@@ -2,9 +2,9 @@
 
 ``python -m tests.proofs.like_minded``, with some of the seeds after it for these alone, has 40 simulated people vote in
 the language of `tests.proofs.rounds`, half of them with the one taste of `tests.proofs.personal` and half with the
-other. Nobody says who is like whom. Reward models learn from all votes: with one head, with a head for each person
-(``shrinkage`` 0.1, 1 and 10), and with 1, 2 and 4 shared differences from the mean head (``components``). Right are
-those that prefer what the person prefers in held-out votes in which the tastes are all that tells the answers apart.
+other. Nobody says who is like whom. Reward models learn from all votes: with one head, with a head for each person, and
+with differences from the mean head that people share (``components``), at several ``shrinkage``. Right are those that
+prefer what the person prefers in held-out votes in which the tastes are all that tells the answers apart.
 
 Three seeds, which are of the votes and of training. Figures go to ``like_minded.json`` beside this file.
 """
@@ -23,7 +23,6 @@ from lit_align.stages.personal_reward_model import PersonalRewardModel
 from lit_align.stages.reward_model import RewardModel
 from tests.proofs.experiments import measure_seeds
 from tests.proofs.personal import (
-    SHRINKAGE,
     TASTES,
     are_disputed,
     draw_pairs,
@@ -40,7 +39,12 @@ SEEDS = (1, 2, 3)
 PEOPLE, HELD_OUT = 40, 40
 VOTES = (4, 12)
 """Training votes of each person."""
-COMPONENTS = (1, 2, 4)
+SHRINKAGE = (0.01, 0.1, 1.0)
+ARMS: dict[str, dict[str, Any]] = {
+    **{f"a head each, shrinkage {value:g}": {"shrinkage": value} for value in SHRINKAGE},
+    **{f"2 shared, shrinkage {value:g}": {"shrinkage": value, "components": 2} for value in SHRINKAGE},
+    **{f"{count} shared, shrinkage 0.1": {"shrinkage": 0.1, "components": count} for count in (1, 4)},
+}  # fmt: skip
 
 
 def compare(base: Path, folder: Path, votes: int, seed: int) -> dict[str, Any]:
@@ -54,11 +58,8 @@ def compare(base: Path, folder: Path, votes: int, seed: int) -> dict[str, Any]:
     disputed = [row for row in held_out if are_disputed(row)]
     settings = settings_of(base, seed)
     pooled = fit(RewardModel(BradleyTerry(), **settings), train, folder / "pooled")
-    arms = {f"a head each, shrinkage {value:g}": {"shrinkage": value} for value in SHRINKAGE}
-    for count in COMPONENTS:
-        arms[f"{count} shared, shrinkage 1"] = {"shrinkage": 1.0, "components": count}
     reports = {}
-    for name, options in arms.items():
+    for name, options in ARMS.items():
         module = PersonalRewardModel(BradleyTerry(), **options, **settings)
         personal = fit(module, train, folder / name)
         reports[name] = without_people(measure(personal, pooled, disputed))

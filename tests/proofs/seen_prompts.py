@@ -218,6 +218,14 @@ class Traced(Callback):
             self.points[kind].append(means(module))
 
 
+def gold_at(path: list[list[float]], nats: float) -> float:
+    """Gold where a policy first is so far from the base, between two points that were noted."""
+    for (kl, _, gold), (next_kl, _, next_gold) in pairwise(path):
+        if kl <= nats < next_kl:
+            return gold + (nats - kl) / (next_kl - kl) * (next_gold - gold)
+    raise ValueError(f"it never is {nats} nats away")
+
+
 def reinforce(
     language: Language, base: Path, folder: Path, judge: RewardModelScore, kind: str, seed: int
 ) -> dict[str, Any]:
@@ -240,6 +248,7 @@ def reinforce(
     ).fit(stage, data)  # fmt: skip
     own, fresh = traced.points[kind], traced.points[FRESH]
     return {
+        "gold at 1 nat": {"own": gold_at(own, 1.0), "fresh": gold_at(fresh, 1.0)},
         "agreement": means[kind].agreement(), "agreement, fresh": means[FRESH].agreement(), "own": own, "fresh": fresh
     }  # fmt: skip
 
@@ -258,14 +267,6 @@ def learn(seed: int) -> dict[str, Any]:
                 for kind in (SEEN, UNSEEN)
             }
     return {**run, "CPU seconds": round(process_time() - began, 1)}
-
-
-def gold_at(path: list[list[float]], nats: float) -> float:
-    """Gold where a policy first is so far from the base, between two points that were noted."""
-    for (kl, _, gold), (next_kl, _, next_gold) in pairwise(path):
-        if kl <= nats < next_kl:
-            return gold + (nats - kl) / (next_kl - kl) * (next_gold - gold)
-    raise ValueError(f"it never is {nats} nats away")
 
 
 def draw(runs: list[dict[str, Any]]) -> None:
@@ -297,4 +298,5 @@ def draw(runs: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    measure_seeds(FIGURES, [int(word) for word in sys.argv[1:]] or SEEDS, learn, draw)
+    seeds = [int(word) for word in sys.argv[1:]] or SEEDS
+    measure_seeds(FIGURES, seeds, learn, draw, choices=CHOICES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import mean
 from typing import Any
 
 from tests.docs.claims.markdown import by_seed, decimals, interval, percent, table
@@ -88,6 +89,37 @@ def annotators(figures: Figures) -> str:
     return table([*head, "one head right", "95 % of the difference, points"], rows)
 
 
+def seen_prompts(figures: Figures) -> str:
+    """Policies that learn on the prompts of their reward model, beside others: gold at one nat, mean of the seeds."""
+    runs, rows = figures["runs"], []
+    for label, choices in figures["choices"].items():
+        for prompts, where in (("own", "the prompts trained on"), ("fresh", "prompts new to both")):
+            golds = {
+                kind: [run[label][kind]["gold at 1 nat"][prompts] for run in runs]
+                for kind in ("seen", "unseen")
+            }
+            pairs = [*zip(golds["seen"], golds["unseen"], strict=True)]
+            means = decimals(*(mean(golds[kind]) for kind in ("seen", "unseen")))
+            higher = f"{sum(seen > unseen for seen, unseen in pairs)} of {len(pairs)}"
+            differences = decimals(*(seen - unseen for seen, unseen in pairs))
+            spread = " to ".join(sorted(differences, key=float)[:: len(pairs) - 1])
+            rows.append([f"{choices} choices a prompt, {where}", *means, higher, spread])
+    head = ["gold at 1 nat", "on seen prompts", "on others", "seen is higher", "differences"]
+    return table(head, rows)
+
+
+def like_minded(figures: Figures) -> str:
+    """Disputed votes that are predicted, for many people of two minds, by how heads are shared."""
+    runs, rows = figures["runs"], []
+    for votes, arms in runs[0]["votes"].items():
+        pooled, *_ = arms
+        for arm, model in ((pooled, "pooled"), *((arm, "personal") for arm in arms), (pooled, "oracle")):  # fmt: skip
+            means = [run["votes"][votes][arm]["mean"][model]["mean"] for run in runs]
+            name = {"pooled": "one head for all", "oracle": "oracle"}.get(model, arm)
+            rows.append((f"{votes} votes each: {name}", percent(*means)))
+    return by_seed([run["seed"] for run in runs], rows)
+
+
 def cross_modal(figures: Figures) -> str:
     """Accuracy of each arm on each task."""
     names = {
@@ -164,6 +196,8 @@ TABLES = {
     "judges": judges,
     "personal": personal,
     "annotators": annotators,
+    "seen_prompts": seen_prompts,
+    "like_minded": like_minded,
     "cross_modal": cross_modal,
     "otdd": otdd,
     "reward_vs_trl": reward_vs_trl,
