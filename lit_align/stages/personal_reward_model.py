@@ -74,7 +74,7 @@ class PersonalRewardModel(RewardModel):
         shrinkage: λ, above 0; large values leave everyone the mean head.
         components: K: at the end of an epoch the differences become mixtures of K shared ones, weighted for each person
             by how probable each of them makes the person's votes, see `shared_minima`; null gives each person an own
-            one. Few votes of many like-minded people need few of them.
+            one.
         members: size of an ensemble, see RewardModel.
         settings: settings that all stages share.
 
