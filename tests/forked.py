@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 
 MAX_SECONDS = 600  # for a command that nobody stops
@@ -78,7 +79,9 @@ def start_command(arguments: list[str], folder: Path, **environment: str) -> Com
     """
     descriptor, output = tempfile.mkstemp(suffix=".txt")
     os.close(descriptor)
-    return Command(arguments, folder, {**os.environ, **environment}, Path(output))
+    command = Command(arguments, folder, {**os.environ, **environment}, Path(output))
+    weakref.finalize(command, Path(output).unlink, missing_ok=True)
+    return command
 
 
 def run_command(arguments: list[str], folder: Path, output: Path) -> int:
