@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from lit_align.data.trained_prompts import prompt_keys
+from lit_align.errors import ConfigError
 from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.from_reward import FromReward
 from lit_align.feedback.tournament import Tournament
@@ -233,3 +234,8 @@ def test_what_the_sources_that_are_asked_have_learned_is_in_the_checkpoint():
     assert before.state() == {"1": {"asked": [2]}, "3": {"asked": [3]}}
     assert [after.members[place].asked for place in (0, 2)] == [[2], [3]]
     assert FromReward(LENGTH).state() == {}
+
+
+def test_a_source_that_asks_one_that_learns_is_no_reward():
+    with pytest.raises(ConfigError, match="Learner learns from what it is asked"):
+        Tournament(Panel([FromReward(LENGTH), Learner()]))

@@ -19,6 +19,13 @@ from lit_align.rewards.base import response_text
 from lit_align.types import LabelKind
 
 
+def _learner(source: Wrapping) -> Feedback | None:
+    """A source of feedback that learns: this one, or one that it asks."""
+    if isinstance(source, Feedback) and type(source).state is not Feedback.state:
+        return source
+    return next(filter(None, map(_learner, source.wrapped())), None)
+
+
 @dataclass(frozen=True)
 class Tournament(Reward):
     r"""Mean result of a response's comparisons with the others to its prompt, from -1 to 1; no reward model is trained.
@@ -51,9 +58,10 @@ class Tournament(Reward):
                 f"{type(self.feedback).__name__} does not compare given responses; use Judge or another source of pairs"
             )
 
-        if type(self.feedback).state is not Feedback.state:
+        learner = _learner(self.feedback)
+        if learner is not None:
             raise ConfigError(
-                f"{type(self.feedback).__name__} learns from what it is asked, and a reward is asked in validation too "
+                f"{type(learner).__name__} learns from what it is asked, and a reward is asked in validation too "
                 "and kept in no checkpoint; use Judge, or FromReward of its reward model"
             )
 

@@ -105,7 +105,9 @@ def load_model(
     options["use_safetensors"] = True
     options.update(_hub_options(base))
     if base.attention not in (None, "fastest"):
-        options["attn_implementation"] = base.attention
+        # what was trained on a GPU is also asked on a CPU
+        attention = "sdpa" if _lacks_attention(base, device) else base.attention
+        options["attn_implementation"] = attention
     with _loading_errors(base.path):
         config = _config(base, place, causal)
         is_quantized = hasattr(config, "quantization_config")  # stored in fewer bits
@@ -165,20 +167,31 @@ def compute_dtype(base: Base, device: torch.device) -> torch.dtype:
 
 
 def check_card(base: Base, device: torch.device) -> None:
-    """Refuse a device that the dtype or the attention does not suit, before anything is read.
+    """Refuse a card that the dtype does not suit, before anything is read.
 
     Raises:
-        ModelError: if ``dtype`` is auto and the card computes in bfloat16 only by emulation, or if ``attention`` is
-            flex_attention on a CPU.
+        ModelError: if ``dtype`` is auto and the card computes in bfloat16 only by emulation.
     """
-    if device.type == "cpu" and base.attention == "flex_attention":
+    if device.type == "cuda":
+        has_units = torch.cuda.is_bf16_supported(including_emulation=False)
+        require_bfloat16(base, torch.cuda.get_device_name(device), has_units)
+
+
+def check_attention(base: Base, device: torch.device) -> None:
+    """Refuse to train with an attention that the device has no gradient of, before anything is read.
+
+    Raises:
+        ModelError: if ``attention`` is flex_attention on a CPU.
+    """
+    if _lacks_attention(base, device):
         raise ModelError(
             "model.base.attention is flex_attention, which has no backward pass on a CPU and, in torch 2.13, does not "
             "compile for rows of several lengths there; leave it out, or set sdpa"
         )
-    if device.type == "cuda":
-        has_units = torch.cuda.is_bf16_supported(including_emulation=False)
-        require_bfloat16(base, torch.cuda.get_device_name(device), has_units)
+
+
+def _lacks_attention(base: Base, device: torch.device) -> bool:
+    return device.type == "cpu" and base.attention == "flex_attention"
 
 
 def require_bfloat16(base: Base, card: str, has_units: bool) -> None:

@@ -46,11 +46,17 @@ class LabelledStates(NamedTuple):
 
     @classmethod
     def join(cls, parts: Sequence[LabelledStates]) -> LabelledStates:
-        """All of them as a single batch, in their order."""
-        trees = [tree for part in parts for tree in part.batch.source]
-        return cls(
-            pack_rows([[tree] for tree in trees]), torch.cat([part.hidden for part in parts])
-        )
+        """All of them as a single batch in their order, which has the labels and no text."""
+        trees = [_without_text(tree) for part in parts for tree in part.batch.source]
+        batch = pack_rows([[tree] for tree in trees])
+        return cls(batch, torch.cat([part.hidden for part in parts]))
+
+
+def _without_text(tree: Tree) -> Tree:
+    """A row with its labels and a token of each response, of which the hidden states are there already."""
+    responses = [tokens[:1] for tokens in tree.responses]
+    scored = [mask[:1] for mask in tree.scored]
+    return tree._replace(prompt=tree.prompt[:1], responses=responses, scored=scored, branches=())
 
 
 class PersonalRewardModel(RewardModel):
@@ -215,6 +221,7 @@ class PersonalRewardModel(RewardModel):
         if self.components is not None:
             starts = [differences[index] for index in spread_out(differences, self.components)]
             states = LabelledStates.join([*read])
+            read = ()  # hidden states are large
             losses = partial(self._losses_by_person, head, states, self._people(states.batch))
             solutions, memberships = shared_minima(losses, starts, precision)
             differences = torch.einsum("pk,k...->p...", memberships, solutions)

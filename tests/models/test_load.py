@@ -13,7 +13,13 @@ import torch
 from transformers import AutoTokenizer
 
 from lit_align.errors import ModelError
-from lit_align.models.load import Base, check_card, load_model, load_tokenizer, require_bfloat16
+from lit_align.models.load import (
+    Base,
+    check_attention,
+    load_model,
+    load_tokenizer,
+    require_bfloat16,
+)
 
 CPU = torch.device("cpu")
 TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "good"}]
@@ -238,11 +244,18 @@ def test_an_attention_that_cannot_run_here_is_refused(tiny):
         load_model(Base(tiny, "none", attention="no_such_attention"), CPU)
 
 
-def test_flex_attention_is_refused_on_a_cpu(tiny):
+def test_flex_attention_is_refused_where_a_cpu_would_train(tiny):
     """Where torch 2.13 raises for gradients, and does not compile for a second length of packed rows."""
     with pytest.raises(ModelError, match=r"no backward pass on a CPU.*or set sdpa"):
-        check_card(Base(tiny, attention="flex_attention"), CPU)
-    check_card(Base(tiny, attention="sdpa"), CPU)
+        check_attention(Base(tiny, attention="flex_attention"), CPU)
+    check_attention(Base(tiny, attention="sdpa"), CPU)
+
+
+def test_what_was_trained_with_flex_attention_is_asked_on_a_cpu_with_sdpa(tiny):
+    base = Base(tiny, "none", attention="flex_attention")
+    model = load_model(base, CPU)
+    assert model.config._attn_implementation == "sdpa"
+    assert model.loaded_as == base  # so that an adapter says what it was trained with
 
 
 def test_a_card_without_bfloat16_is_named_with_the_remedy():
