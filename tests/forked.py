@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import weakref
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 MAX_SECONDS = 600  # for a command that nobody stops
@@ -32,6 +34,7 @@ class Command:
             target=_as_command, args=(arguments, folder, environment, output)
         )
         self._process.start()
+        weakref.finalize(self, _end, self._process)  # of a test that failed
 
     @property
     def pid(self) -> int:
@@ -69,6 +72,28 @@ class Command:
         self.send_signal(signal.SIGKILL)
 
 
+def _end(process: BaseProcess) -> None:
+    if process.exitcode is None:
+        process.kill()
+
+
+def kill_once_there(command: Command, file: Path, seconds: float = 400) -> None:
+    """Kill a command as soon as it has written a file.
+
+    Args:
+        command: that runs.
+        file: it must be there before the command ends.
+        seconds: to wait for it.
+    """
+    limit = time.monotonic() + seconds
+    while not file.exists():
+        assert command.poll() is None, command.communicate()[0]
+        assert time.monotonic() < limit, f"no {file} after {seconds} s"
+        time.sleep(0.01)
+    command.kill()
+    assert command.wait() == -signal.SIGKILL
+
+
 def start_command(arguments: list[str], folder: Path, **environment: str) -> Command:
     """The command in a process of its own.
 
@@ -104,5 +129,7 @@ def _as_command(
         os.dup2(descriptor, standard)
     sys.argv = ["lit-align", *arguments]
     from lit_align.__main__ import main
+    from lit_align.plugins import load_plugins
 
+    load_plugins.cache_clear()  # its environment may leave some out
     main(arguments)

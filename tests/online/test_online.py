@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections import Counter
 from functools import partial
 
@@ -33,7 +32,7 @@ from lit_align.stages.checkpoints import SafeIO
 from lit_align.stages.preference import Preference
 from lit_align.stages.sft import SFT
 from lit_align.types import Group, Tree
-from tests.forked import start_command
+from tests.forked import kill_once_there, start_command
 from tests.stages.runs import ROOT, arguments, folder_of, trace, write_pairs
 
 SHORT = FromReward(Length(max_words=1))
@@ -148,11 +147,7 @@ def test_a_killed_command_goes_on_bit_for_bit(tiny, pairs, tmp_path):
     main([*usual, *data, f"--run={tmp_path}/whole"])
     process = start_command([*usual, *data, f"--run={tmp_path}/cut"], ROOT)
     checkpoint = tmp_path / "cut/0/checkpoints/last.ckpt"
-    while not checkpoint.exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    kill_once_there(process, checkpoint)
     main([*usual, *data, f"--run={tmp_path}/rest", f"--ckpt_path={checkpoint}"])
     rest = trace(tmp_path / "rest")
     assert len(trace(tmp_path / "whole")) == 6

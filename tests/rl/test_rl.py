@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import time
 from dataclasses import asdict
 from functools import partial
 
@@ -26,7 +25,7 @@ from lit_align.rl.kl_control import KLControl
 from lit_align.rl.pretraining_mix import PretrainingMix
 from lit_align.rl.stage import RL
 from lit_align.types import Group, Tree
-from tests.forked import start_command
+from tests.forked import kill_once_there, start_command
 from tests.rl.on_policy import OfflineRL, rl_arguments, stage, table, write_prompts
 from tests.stages.runs import ROOT, arguments, folder_of, say, write_chats, write_pairs
 
@@ -139,11 +138,7 @@ def fit(module, whole, folder, steps):
 def test_a_killed_run_goes_on_bit_for_bit(whole, tiny, tmp_path):
     process = start_command(everything(tiny, whole, tmp_path / "cut"), ROOT)
     checkpoint = tmp_path / "cut/0/checkpoints/last.ckpt"
-    while not checkpoint.exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    kill_once_there(process, checkpoint)
     main([*everything(tiny, whole, tmp_path / "rest"), f"--ckpt_path={checkpoint}"])
     names = ("step", "updates", "objective/scores", "objective/kl", "objective/kl_coefficient")
     names += ("loss", "loss/ptx", "val/explained_variance", "grad_norm")

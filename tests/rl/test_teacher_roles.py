@@ -1,6 +1,5 @@
 """Teachers that move with the policy, and teachers behind a server; runs with them that are killed and resumed."""
 
-import time
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ from lit_align.rl.kl_control import KLControl
 from lit_align.rl.teaching import lecture_of
 from tests import tiny as tiny_models
 from tests.engine import running
-from tests.forked import start_command
+from tests.forked import kill_once_there, start_command
 from tests.processes import make_trainer
 from tests.rl.on_policy import (
     OfflineRL,
@@ -112,11 +111,7 @@ def test_a_killed_run_goes_on_bit_for_bit(name, columns, tiny, tmp_path):
     path = add_hints(write_prompts(tmp_path / "prompts.jsonl"))
     process = start_command(arguments_of(name, tiny, path, tmp_path / "cut"), ROOT)
     checkpoint = tmp_path / "cut/0/checkpoints/last.ckpt"
-    while not checkpoint.exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    kill_once_there(process, checkpoint)
     main(arguments_of(name, tiny, path, tmp_path / "whole"))
     main([*arguments_of(name, tiny, path, tmp_path / "rest"), f"--ckpt_path={checkpoint}"])
     names = ("step", "loss", "grad_norm", "objective/scores", "objective/kl", *columns)

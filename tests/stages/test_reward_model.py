@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,7 +31,7 @@ from lit_align.stages.preference import Preference
 from lit_align.stages.reward_model import RewardModel
 from lit_align.testing import check_reward
 from lit_align.types import Group, Pair, Tree
-from tests.forked import start_command
+from tests.forked import kill_once_there, start_command
 from tests.stages.runs import ROOT, arguments, folder_of, say, trace, write_pairs
 from tests.stages.test_exact import gradient, stage, step, trees
 from tests.stages.test_preference_losses import labelled
@@ -539,11 +538,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tiny, tmp_path):
     main(reward_arguments(tiny, pairs, tmp_path / "whole", *more))
     process = start_command(reward_arguments(tiny, pairs, tmp_path / "cut", *more), ROOT)
     checkpoint = tmp_path / "cut/0/checkpoints/last.ckpt"
-    while not checkpoint.exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    kill_once_there(process, checkpoint)
     main([*reward_arguments(tiny, pairs, tmp_path / "rest", *more), f"--ckpt_path={checkpoint}"])
     whole, rest = trace(tmp_path / "whole"), trace(tmp_path / "rest")
     assert rest == whole

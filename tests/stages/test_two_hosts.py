@@ -23,7 +23,7 @@ from tests.stages.runs import write_pairs
 
 LIMIT = ("--trainer.max_steps=3",)
 SAVE = ("--save_every=1",)
-TIMEOUT = ("--trainer.strategy=DDPStrategy", "--trainer.strategy.timeout=0:00:20")
+TIMEOUT = ("--trainer.strategy=DDPStrategy", "--trainer.strategy.timeout=0:00:40")
 HOSTS = (Host("lit0", "lit0", "10.77.0.1"), Host("lit1", "lit1", "10.77.0.2"))
 
 
