@@ -56,9 +56,8 @@ def plot_curves(curves: Mapping[str, Curve], path: Path) -> bool:
         )  # fmt: skip
         cells = axes.flat
         for axis, (panel, lines) in zip(cells, panels, strict=False):
-            axis.set_title(
-                panel.title, y=1.0
-            )  # where it would be put after looking for what is in its way
+            # without a place matplotlib looks for what is in the title's way, whenever it draws
+            axis.set_title(panel.title, y=1.0)
             _draw_lines(axis, panel, lines)
         for axis in axes.flat[len(panels) :]:
             axis.set_axis_off()
