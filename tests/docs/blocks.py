@@ -62,9 +62,9 @@ def commands() -> list[str]:
         line = re.sub(
             r"^(?:torchrun .* lit_align|docker run .* lit-align-cpu) ", "lit-align ", line
         )
-        _, found, rest = line.partition("lit-align ")
-        if found and not line.startswith("pip"):
-            shown.append(found + rest)
+        _, program, arguments = line.partition("lit-align ")
+        if program and not line.startswith("pip"):
+            shown.append(program + arguments)
     for path in PAGES:
         for code in INLINE.findall(FENCE.sub("", path.read_text())):
             if code.startswith("lit-align "):
@@ -85,12 +85,12 @@ def options() -> dict[str, str]:
 
 def named_yaml() -> dict[str, str]:
     """The runs that have the name of a file in their first line."""
-    found = {}
+    runs = {}
     for block in blocks():
         match = NAMED.match(block.text)
         if block.language == "yaml" and match:
-            found[match[1]] = block.text
-    return found
+            runs[match[1]] = block.text
+    return runs
 
 
 def unnamed_yaml() -> list[Block]:

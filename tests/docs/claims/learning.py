@@ -114,10 +114,10 @@ def self_taught(figures: Figures) -> str:
 def steps(figures: Figures) -> str:
     """What scores of steps find, and how fast each reward teaches."""
     runs = figures["runs"]
-    found = [run["first error"]["found"] for run in runs]
+    places = [run["first error"]["found"] for run in runs]
     chance = [run["first error"]["chance"] for run in runs]
     rows = [
-        ("first error found", percent(*found)),
+        ("first error found", percent(*places)),
         ("the most common place", percent(*chance)),
         ("one of 8 samples is right", percent(*(run["best of"]["any"] for run in runs))),
         ("best of 8 by its worst step is right", percent(*(run["best of"]["min"] for run in runs))),

@@ -73,8 +73,8 @@ def frontier(figures: Figures) -> str:
         ):
             if method == "RL" or name not in ("gold, start", "proxy, start"):
                 rows.append((f"{method}: {name}", decimals(*values)))
-    for name, of in (("exact", "exact"), ("by the formula log n - (n - 1) / n", None)):
-        key = of or "log n - (n - 1) / n"
+    formula = "log n - (n - 1) / n"
+    for key, name in (("exact", "exact"), (formula, f"by the formula {formula}")):
         values = [seed["KL of the best of 64"][key] for seed in seeds]
         rows.append((f"KL of the best of 64, {name}", decimals(*values)))
     return by_seed([seed["seed"] for seed in seeds], rows)
