@@ -72,3 +72,37 @@ def test_sentences_have_the_figures_of_their_files():
     assert not any(arm["kept"] for arm in gated)
     answers = figures("on_policy")["runs"].values()
     assert max(run["CPU seconds"] for run in answers) < 300  # "under five CPU-minutes"
+
+
+def test_sentences_about_bounded_ratios_hold_in_their_columns():
+    """At the higher rate and four updates: none converges, and who ends nearer than REINFORCE in the mean."""
+    columns = figures("off_policy")["summary"]["0.2"]
+    nearer = {}
+    for regime in ("4 updates, fresh", "4 updates, stale"):
+        ends = {name: run["end"] for name, run in columns[regime].items()}
+        assert min(ends.values()) > 0.05
+        nearer[regime] = {name for name, end in ends.items() if end < ends["REINFORCE"]}
+    always = {"PPO", "VESPO", "GMPO"}
+    assert nearer["4 updates, fresh"] == always | {"DPPO"}
+    assert nearer["4 updates, stale"] == always | {"CISPO", "SAPO"}
+    assert "DPPO does so on fresh samples only, CISPO and SAPO on stale ones only" in PAGE
+
+
+def test_sentences_about_steps_alone_hold_by_seed():
+    runs = {run["seed"]: run for run in figures("steps")["runs"]}
+    until = {seed: run["samples until half are right"] for seed, run in runs.items()}
+    assert [seed for seed in until if until[seed]["steps"] is None] == [2]
+    assert all(until[seed]["steps"] == until[seed]["steps and outcome"] for seed in (1, 3))
+    assert "as fast as both in seeds 1 and 3" in PAGE
+    assert "In seed 2 they never have half of the answers right" in PAGE
+    for run in runs.values():
+        ends = run["right at the end"]
+        assert abs(ends["outcome"] - ends["steps and outcome"]) < 0.025
+        assert ends["steps"] < ends["outcome"]
+
+
+def test_sentences_about_runs_near_the_base_name_the_run_that_goes_far():
+    runs = figures("on_policy")["runs"]
+    assert [name for name, run in runs.items() if run["held out"]["kl"] > 8] == ["RLOO, KL free"]
+    assert [name for name, run in runs.items() if run["warnings"]] == ["RLOO, KL free"]
+    assert 'The run "RLOO, KL free"' in PAGE
