@@ -5,8 +5,9 @@ A wrapper names what it asks, once, in `Wrapping.wrapped`; the rest follows, als
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from lit_align.plugin_contracts import name_of
 
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from lit_align.compat.transformers_types import PreTrainedTokenizerBase
     from lit_align.models.adapter_set import AdapterSet
 
-DERIVED = ("attach", "trained_prompts", "step_separators", "can_split")
-"""Methods of `Wrapping` that follow from what is wrapped."""
+KNOWLEDGE = ("trained_prompts", "step_separators")
+"""Methods of `Wrapping` that join what those say that the answers follow."""
 
 
 class Wrapping:
@@ -69,43 +70,63 @@ def wrapping_fault(plugin: Wrapping) -> str:
         ''
     """
     name, parts = name_of(plugin), list(plugin.wrapped())
-    for part in plugin.decided_by():
+    deciding = list(plugin.decided_by())
+    for part in deciding:
         if not _is_among(part, parts):
             return f"{name}.decided_by names {name_of(part)}, which {name}.wrapped does not; name it in both"
-    if not _forwards_itself(type(plugin)):
-        for attribute, value in vars(plugin).items():
-            for part in _wrapping_in(value):
-                if not _is_among(part, parts):
-                    return (
-                        f"{name}.{attribute} has a {name_of(part)}, which {name}.wrapped does not name; return it "
-                        "there, so that it is attached and asked what it was trained on"
-                    )
-    return _difference(plugin) or next(filter(None, map(wrapping_fault, parts)), "")
+    attributes = _parts_by_attribute(plugin)
+    if _attaches_itself(type(plugin)):
+        parts = deciding = [part for _, part in attributes]
+    for attribute, part in attributes:
+        if not _is_among(part, parts):
+            return (
+                f"{name}.{attribute} has a {name_of(part)}, which {name}.wrapped does not name; return it there, so "
+                "that it is attached and asked what it was trained on"
+            )
+    fault = _splitting_fault(plugin, parts) or _knowledge_fault(plugin, deciding)
+    return fault or next(filter(None, map(wrapping_fault, parts)), "")
 
 
-def _difference(plugin: Wrapping) -> str:
-    """What a wrapper says of itself that does not hold of those that it asks."""
-    name = name_of(plugin)
-    for part in plugin.wrapped():
-        if plugin.can_split() and not part.can_split():
-            return f"{name}.can_split is true, and that of its {name_of(part)} is false; return what it returns"
-    methods: dict[str, Callable[[Any], frozenset[str]]] = {
-        "trained_prompts": lambda asked: asked.trained_prompts(),
-        "step_separators": lambda asked: asked.step_separators(),
-    }
-    for method, call in methods.items():
-        for part in plugin.decided_by():
-            missing = call(part) - call(plugin)
-            if missing:
-                return (
-                    f"{name}.{method} lacks {len(missing)} of its {name_of(part)}; return those too"
-                )
+def _splitting_fault(plugin: Wrapping, parts: Iterable[Wrapping]) -> str:
+    """Whether a wrapper lets processes share out what one of those that it asks does not."""
+    if plugin.can_split():
+        name = name_of(plugin)
+        for part in parts:
+            if not part.can_split():
+                return f"{name}.can_split is true, and that of its {name_of(part)} is false; return what it returns"
     return ""
 
 
-def _forwards_itself(cls: type[Wrapping]) -> bool:
-    """Whether a class forwards everything itself, as before there was `Wrapping.wrapped`."""
-    return all(getattr(cls, method) is not getattr(Wrapping, method) for method in DERIVED)
+def _knowledge_fault(plugin: Wrapping, parts: Iterable[Wrapping]) -> str:
+    """What those say that decide, and the wrapper does not."""
+    cls = type(plugin)
+    for method in KNOWLEDGE:
+        if _attaches_itself(cls) and _overrides(cls, method):
+            continue  # it may know that some of them decide nothing
+        own: frozenset[str] = getattr(plugin, method)()
+        for part in parts:
+            missing = getattr(part, method)() - own
+            if missing:
+                return f"{cls.__name__}.{method} lacks {len(missing)} of its {name_of(part)}; return those too"
+    return ""
+
+
+def _attaches_itself(cls: type[Wrapping]) -> bool:
+    """Whether a class attaches those that it asks itself, as all did before there was `Wrapping.wrapped`."""
+    return _overrides(cls, "attach") and not _overrides(cls, "wrapped")
+
+
+def _overrides(cls: type[Wrapping], method: str) -> bool:
+    return getattr(cls, method) is not getattr(Wrapping, method)
+
+
+def _parts_by_attribute(plugin: Wrapping) -> list[tuple[str, Wrapping]]:
+    """What can be asked in each attribute; the fields of a dataclass with slots are not in ``vars``."""
+    values = dict(vars(plugin))
+    if dataclasses.is_dataclass(plugin):
+        for field in dataclasses.fields(plugin):
+            values[field.name] = getattr(plugin, field.name, None)
+    return [(name, part) for name, value in values.items() for part in _wrapping_in(value)]
 
 
 def _wrapping_in(value: object) -> Iterator[Wrapping]:

@@ -10,6 +10,7 @@ from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.from_reward import FromReward
 from lit_align.feedback.tournament import Tournament
 from lit_align.judges import JudgeModel
+from lit_align.plugin_wrapping import wrapping_fault
 from lit_align.rewards import Reward
 from lit_align.rewards.cosine_length import CosineLength
 from lit_align.rewards.length import Length
@@ -148,6 +149,26 @@ class DecidedByAStranger(Wrapper):
         return [Trained()]
 
 
+class Attaching(Hiding):
+    """As it was written where only `attach` had to be handed on."""
+
+    def attach(self, adapters, tokenizer):
+        self.reward.attach(adapters, tokenizer)
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted(Reward):
+    reward: Reward
+
+    def __call__(self, groups):
+        return self.reward(groups)
+
+
+class SlottedAttaching(Slotted):
+    def attach(self, adapters, tokenizer):
+        self.reward.attach(adapters, tokenizer)
+
+
 @pytest.mark.parametrize(
     ("reward", "fault"),
     [
@@ -161,6 +182,9 @@ class DecidedByAStranger(Wrapper):
         (Stepless(Trained()), r"Stepless\.step_separators lacks 1 of its Trained"),
         (DecidedByAStranger(LENGTH), r"decided_by names Trained, which .*wrapped does not"),
         (Weighted([Hiding(LENGTH)], [1.0]), r"Hiding\.reward has a Length"),
+        (Slotted(LENGTH), r"Slotted\.reward has a Length, which Slotted\.wrapped does not"),
+        (Attaching(Trained()), r"Attaching\.trained_prompts lacks 1 of its Trained; return"),
+        (Attaching(Hiding(LENGTH)), r"Hiding\.reward has a Length"),
     ],
 )
 def test_a_wrapper_that_hides_what_it_asks_is_caught(reward, fault):
@@ -186,9 +210,49 @@ class Forwarding(Hiding):
         return self.reward.can_split()
 
 
-@pytest.mark.parametrize("wrap", [Wrapper, Forwarding])
-def test_a_wrapper_that_hides_nothing_passes(wrap):
-    check_reward(wrap(Trained()))
+@pytest.mark.parametrize(
+    "reward",
+    [
+        Wrapper(Trained()),
+        Forwarding(Trained()),
+        Attaching(LENGTH),
+        SlottedAttaching(LENGTH),
+        Forwarding(Attaching(LENGTH)),
+    ],
+)
+def test_a_wrapper_that_hides_nothing_passes(reward):
+    check_reward(reward)
+    check_feedback(FromReward(reward))
+
+
+@dataclass(frozen=True)
+class Relay(Expert):
+    """A judge as it was written while a judge had no more than `attach` and `can_split`."""
+
+    judge: JudgeModel = field(default_factory=Expert)
+
+    def attach(self, adapters, tokenizer):
+        self.judge.attach(adapters, tokenizer)
+
+    def can_split(self):
+        return self.judge.can_split()
+
+
+class Borrowed(Expert):
+    def can_split(self):
+        return False
+
+
+class Boasting(Relay):
+    def can_split(self):
+        return True
+
+
+def test_a_judge_that_attaches_what_it_asks_need_not_name_it():
+    assert wrapping_fault(Relay()) == wrapping_fault(Relay(Borrowed())) == ""
+    assert "Boasting.can_split is true, and that of its Borrowed" in wrapping_fault(
+        Boasting(Borrowed())
+    )
 
 
 def test_the_base_classes_agree_on_one_interface():
