@@ -14,6 +14,9 @@ from lit_align.types import LabelKind
 NAMED_INPUTS = ("target", "margin", "entropy", "divergence")
 """What an objective is called with by name, each if its ``needs_NAME`` is true."""
 
+NAMING_METHODS = ("wrapped", "decided_by")
+"""Methods by which a part names others that it asks."""
+
 TRL_REWARD = {"prompts", "completions"}
 """Parameters of a reward function of TRL."""
 
@@ -44,6 +47,8 @@ def signature_fault(part: object) -> str:
     interface = _interface(type(part))
     if interface is None:
         return ""
+    if fault := _field_fault(part, interface):
+        return fault
     for method in sorted(interface.__abstractmethods__):  # type: ignore[attr-defined]
         own, expected = getattr(type(part), method), getattr(interface, method)
         if not callable(own) or own is expected:
@@ -60,6 +65,20 @@ def signature_fault(part: object) -> str:
             return _describe(part, interface, method, [*names, *extra])
         except ValueError:  # a method of an extension module
             continue
+    return ""
+
+
+def _field_fault(part: object, interface: type) -> str:
+    """Whether a field has the name of a method, which it would hide; a setting is no answer to a call."""
+    if not dataclasses.is_dataclass(part):
+        return ""
+    for field in dataclasses.fields(part):
+        if inspect.isfunction(getattr(interface, field.name, None)):
+            remedy = "give the field another name"
+            if field.name in NAMING_METHODS:
+                remedy += f", and return what it has from def {field.name}(self)"
+            method = f"a method of each {interface.__name__}"
+            return f"{name_of(part)} has a field {field.name}, and that is {method}; {remedy}"
     return ""
 
 

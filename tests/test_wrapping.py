@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from lit_align.data.trained_prompts import prompt_keys
-from lit_align.errors import ConfigError
+from lit_align.errors import ConfigError, PluginError
 from lit_align.feedback import Feedback, FeedbackResult
 from lit_align.feedback.from_reward import FromReward
 from lit_align.feedback.tournament import Tournament
 from lit_align.judges import JudgeModel
+from lit_align.plugin_signatures import check_signatures
 from lit_align.plugin_wrapping import wrapping_fault
 from lit_align.rewards import Reward
 from lit_align.rewards.cosine_length import CosineLength
@@ -253,6 +254,40 @@ def test_a_judge_that_attaches_what_it_asks_need_not_name_it():
     assert "Boasting.can_split is true, and that of its Borrowed" in wrapping_fault(
         Boasting(Borrowed())
     )
+
+
+@dataclass(frozen=True)
+class FieldOfThatName(Reward):
+    wrapped: Reward | None = None
+
+    def __call__(self, groups):
+        return LENGTH(groups)
+
+
+@dataclass(frozen=True)
+class FieldOfAnother(Hiding):
+    can_split: bool = True
+
+
+@pytest.mark.parametrize(
+    ("reward", "fault"),
+    [
+        (
+            FieldOfThatName(LENGTH),
+            "FieldOfThatName has a field wrapped, and that is a method of each Reward; give the field another name, "
+            r"and return what it has from def wrapped\(self\)",
+        ),
+        (
+            FieldOfAnother(LENGTH),
+            "a field can_split, and that is a method of each Reward; give the field another name$",
+        ),
+    ],
+)
+def test_a_field_with_the_name_of_a_method_is_refused(reward, fault):
+    with pytest.raises(AssertionError, match=fault):
+        check_reward(reward)
+    with pytest.raises(PluginError, match=fault):  # as a run does
+        check_signatures(FromReward(reward))
 
 
 def test_the_base_classes_agree_on_one_interface():
