@@ -75,7 +75,7 @@ def check_stage(
             f"{name} ends with other weights in a second run", again.trained, whole.trained
         )
         _check_resumption(lab, make_stage, make_data, checkpoint, whole)
-        _check_settings(make_stage(lab.base), checkpoint)
+        _check_settings(make_stage(lab.base), stage, checkpoint)
     require_light_import(type(stage).__module__.partition(".")[0])
 
 
@@ -119,12 +119,13 @@ def _check_resumption(
     )
 
 
-def _check_settings(stage: Any, checkpoint: Path) -> None:
+def _check_settings(stage: Any, trained: Any, checkpoint: Path) -> None:
     """Make a stage again from a checkpoint, as ``lit_align.load`` does.
 
     Args:
         stage: made with the same settings, and not trained.
-        checkpoint: of a run.
+        trained: the same after a run; what the run changed is no setting, whoever restores it.
+        checkpoint: of that run.
     """
     name = type(stage).__name__
     try:
@@ -135,18 +136,39 @@ def _check_settings(stage: Any, checkpoint: Path) -> None:
             f"{name} cannot be made again from its checkpoint: {describe_exception(error)}; let __init__ name each "
             "setting, with a type"
         ) from error
-    made = {**stage.hparams, **_plain_attributes(stage)}
-    read = {**loaded.hparams, **_plain_attributes(loaded)}
-    for setting in sorted(made.keys() & read.keys()):  # an optimizer that was parsed is a function
+    made, read = _hyperparameters(stage, loaded), _hyperparameters(loaded, stage)
+    differing = sorted(made.keys() ^ read.keys())
+    require(
+        not differing,
+        f"{name} has the hyperparameters {sorted(read)} when it is made again from its checkpoint, and had "
+        f"{sorted(made)}; let __init__ name {', '.join(differing)}, with a type",
+    )
+    before, after, again = map(_plain_attributes, (stage, trained, loaded))
+    for attribute, value in before.items():
+        if attribute in again and after.get(attribute) == value:
+            made.setdefault(attribute, value)
+            read.setdefault(attribute, again[attribute])
+    for setting in sorted(made):
         require(
-            setting == "_instantiator" or plain_value(made[setting]) == plain_value(read[setting]),
+            made[setting] == read[setting],
             f"{name} has {setting} {read[setting]!r} when it is made again from its checkpoint, and had "
             f"{made[setting]!r}; let __init__ name each setting, with a type",
         )
 
 
+def _hyperparameters(stage: Any, other: Any) -> dict[str, Any]:
+    """What a checkpoint holds of its settings, except an optimizer, which for one of the two is a parsed function."""
+    plain = {name: plain_value(value) for name, value in stage.hparams.items()}
+    plain.pop("_instantiator", None)
+    for name in [*plain]:
+        values = [getattr(side, name, None) for side in (stage, other)]
+        if any(callable(value) and plain_value(value) is None for value in values):
+            del plain[name]
+    return plain
+
+
 def _plain_attributes(stage: Any) -> dict[str, Any]:
-    """Its numbers and texts that are no counters."""
+    """Its numbers and texts, which settings are often kept in, except counters."""
     plain = {}
     for name, value in vars(stage).items():
         is_plain = isinstance(value, str | int | float) and not name.startswith("_")

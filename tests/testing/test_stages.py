@@ -87,6 +87,37 @@ class Popping(SFT):
         self.strength = strength
 
 
+class Adapting(SFT):
+    """Keeps a number that a run changes, and restores it itself."""
+
+    def __init__(self, objective: CrossEntropy, **settings):
+        super().__init__(objective, **settings)
+        self.scale = 1.0
+
+    def after_step(self, metrics, sums):
+        self.scale *= 0.5
+
+    def on_save_checkpoint(self, checkpoint):
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["scale"] = self.scale
+
+    def on_load_checkpoint(self, checkpoint):
+        super().on_load_checkpoint(checkpoint)
+        self.scale = checkpoint["scale"]
+
+
+def test_a_number_that_a_run_changes_is_no_setting():
+    check(Adapting)
+
+
+class Dropping(SFT):
+    """Loses a setting as it is read from a checkpoint."""
+
+    def on_load_checkpoint(self, checkpoint):
+        super().on_load_checkpoint(checkpoint)
+        self.hparams.pop("best_of")
+
+
 class Plan:
     """A setting that no YAML can hold."""
 
@@ -113,6 +144,11 @@ def still(parameters):
             "other weights when it goes on from a checkpoint; what it notes .* configure_m",
         ),
         (Popping, {"strength": 0.5}, "has strength 0.0 when it is made again .*and had 0.5"),
+        (
+            Dropping,
+            {},
+            "has the hyperparameters .* again .*; let __init__ name best_of, with a type",
+        ),
         (Planned, {"plan": Plan()}, "Planned cannot be made again from its checkpoint: .*plan"),
     ],
 )
