@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from lit_align.testing.light_imports import require_light_import
+from lit_align.testing.light_imports import require_light_package
 from lit_align.testing.objective_checks import call, require
 from lit_align.testing.refusals import require_refusal, require_refusals
 from lit_align.testing.short_runs import MakeData, MakeStage, Rows, ShortRun, laboratory
@@ -75,7 +75,7 @@ def check_datamodule(
                 return lab.train(make_stage(lab.base), make_data(path))
 
             require_refusal(name, f"a file that is {kind}", read, names=(path.name,))
-    require_light_import(type(data).__module__.partition(".")[0])
+    require_light_package(type(data).__module__)
 
 
 def _require_datamodule(data: object) -> None:

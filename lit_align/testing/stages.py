@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lit_align.plugin_failures import describe_exception
 from lit_align.stages.hparams import plain_value
-from lit_align.testing.light_imports import require_light_import
+from lit_align.testing.light_imports import require_light_package
 from lit_align.testing.objective_checks import call, require
 from lit_align.testing.refusals import require_refusals
 from lit_align.testing.short_runs import (
@@ -76,7 +76,7 @@ def check_stage(
         )
         _check_resumption(lab, make_stage, make_data, checkpoint, whole)
         _check_settings(make_stage(lab.base), stage, checkpoint)
-    require_light_import(type(stage).__module__.partition(".")[0])
+    require_light_package(type(stage).__module__)
 
 
 def _check_training(name: str, run: ShortRun) -> None:

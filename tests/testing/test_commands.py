@@ -36,10 +36,6 @@ def test_a_right_command_passes():
     assert check_command(evaluation, "evaluate greet") == ""
 
 
-def deaf(arguments):
-    print("hello", arguments[0])
-
-
 def curt(arguments):
     if arguments[:1] in (["--help"], ["-h"]):
         raise SystemExit("usage: lit-align greet WHO")
@@ -59,9 +55,24 @@ def partly(arguments):
     sound(arguments)
 
 
+def returning_zero(arguments):
+    sound(arguments)
+    return 0
+
+
+@pytest.mark.parametrize("function", [partly, returning_zero])
+def test_a_command_need_not_know_the_short_word_nor_keep_a_zero_to_itself(function):
+    check_command(registers(function), "greet", ["owl"], REFUSED)
+
+
 def returning(arguments):
     sound(arguments)
     return 1
+
+
+def returning_false(arguments):
+    sound(arguments)
+    return False
 
 
 def failing(arguments):
@@ -98,9 +109,8 @@ def wordless(arguments):
             r"'greet' with --help ends with the exit code 1, not 0, and prints 'usage: lit-align",
         ),
         (mute, "'greet' prints nothing with --help; print"),
-        (partly, "'greet' with -h ends with the exit code 1, not 0, and prints '-h is nobody"),
-        (deaf, "'greet' prints another text with -h than with --help; print what"),
         (returning, r"with \['owl'\] returns 1, which lit-align does not read"),
+        (returning_false, r"with \['owl'\] returns False, which lit-align does not read"),
         (failing, r"with \['owl'\] ends with the exit code 3, not 0"),
         (
             breaking,
@@ -138,24 +148,53 @@ def test_a_command_that_cannot_be_listed_is_caught(hook, fault):
         check_command(hook, "greet", ["owl"])
 
 
+GREET = "def greet(arguments):\n    print('Print a greeting.')\n"
+HOOK = "def register_commands(register):\n    register('greet', greet, 'prints a greeting')\n"
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """A module with a hook, made of its text; its function is in another module, which imports what is slow."""
+
+    def write(text):
+        (tmp_path / "lit_align_run.py").write_text(f"import transformers\n{GREET}")
+        (tmp_path / "lit_align_slow.py").write_text(text)
+        import lit_align_slow
+
+        return lit_align_slow.register_commands
+
+    monkeypatch.syspath_prepend(tmp_path)
+    yield write
+    for name in ("lit_align_slow", "lit_align_run"):
+        sys.modules.pop(name, None)
+
+
+INSIDE = HOOK.replace("    register", "    from lit_align_run import greet\n    register")
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("import lightning\n", "lit_align_slow has hooks and imports lightning, .*which every"),
-        ("print('here I am')\n", r"lit_align_slow prints \['here I am'\] when it is imported"),
+        (
+            f"import lightning\n{GREET}{HOOK}",
+            "lit_align_slow has hooks and imports lightning, .*which every",
+        ),
+        (
+            f"print('here I am')\n{GREET}{HOOK}",
+            r"lit_align_slow prints \['here I am'\] when it is imported",
+        ),
+        (f"from lit_align_run import greet\n{HOOK}", "lit_align_slow has hooks and imports transf"),
+        (INSIDE, "lit_align_slow has hooks and imports transformers"),
     ],
 )
-def test_a_module_that_is_slow_or_loud_is_caught(tmp_path, monkeypatch, text, fault):
-    (tmp_path / "lit_align_slow.py").write_text(
-        text + "def greet(arguments):\n    print('Print a greeting.')\n"
-        "def register_commands(register):\n    register('greet', greet, 'prints a greeting')\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    import lit_align_slow
-
+def test_a_hook_that_is_slow_or_loud_is_caught(written, text, fault):
     with pytest.raises(AssertionError, match=fault):
-        check_command(lit_align_slow.register_commands, "greet")
-    del sys.modules["lit_align_slow"]
+        check_command(written(text), "greet")
+
+
+def test_a_function_that_imports_what_it_needs_when_it_is_called_passes(written):
+    call = "def greet(arguments):\n    from lit_align_run import greet\n    greet(arguments)\n"
+    check_command(written(call + HOOK), "greet")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from lit_align.stages.preference import Preference
 from lit_align.stages.reward_model import RewardModel
 from lit_align.stages.sft import SFT
 from lit_align.testing import check_stage
+from lit_align.testing.light_imports import require_light_package
 
 CHATS = [
     {"prompt": "Name a bird.", "completion": bird} for bird in ("An owl.", "A wren, or a crow.")
@@ -201,13 +202,52 @@ def test_settings_that_are_not_refused_in_a_sentence_are_caught(make, fault):
         check(SFT, refused=[make])
 
 
-def test_a_module_with_hooks_that_imports_lightning_is_caught(tmp_path, monkeypatch):
-    module = tmp_path / "lit_align_slow.py"
-    module.write_text(
-        "from lit_align import hookimpl\nfrom lit_align.stages.sft import SFT\n"
-        "class Slow(SFT):\n    pass\n"
-        "@hookimpl\ndef register_stages(register):\n    register(Slow)\n"
-    )
+def write_package(folder, name, files):
+    """A package with one file for each module, and its entry point."""
+    (folder / name).mkdir()
+    for module, text in files.items():
+        (folder / name / f"{module}.py").write_text(text)
+    information = folder / f"{name}-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[lit_align]\npoint = {name}.plugin\n")
+
+
+SLOW = "from lit_align.stages.sft import SFT\n"
+MARK = "from lit_align import hookimpl\n"
+HOOK = "@hookimpl\ndef register_stages(register):\n    register(None)\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "fault"),
+    [
+        ({"__init__": SLOW + MARK + HOOK}, "lit_align_slow has hooks and imports lightning"),
+        (
+            {"__init__": "", "plugin": SLOW + MARK + HOOK},
+            "lit_align_slow.plugin has hooks and imports lightning",
+        ),
+        (
+            {"__init__": SLOW, "plugin": MARK + HOOK},
+            "lit_align_slow.plugin has hooks and imports lightning",
+        ),
+        ({"__init__": "", "plugin": MARK + HOOK}, None),
+        ({"__init__": f"{SLOW}from atexit import register as register_exit\n"}, None),
+    ],
+)
+def test_hooks_that_import_lightning_are_caught(tmp_path, monkeypatch, files, fault):
+    files = {"plugin": "", **files}
+    write_package(tmp_path, "lit_align_slow", files)
+    monkeypatch.syspath_prepend(tmp_path)
+    if fault is None:
+        require_light_package("lit_align_slow.stage")
+    else:
+        with pytest.raises(AssertionError, match=fault):
+            require_light_package("lit_align_slow.stage")
+
+
+def test_a_stage_whose_package_has_slow_hooks_is_caught(tmp_path, monkeypatch):
+    text = f"{SLOW}{MARK}class Slow(SFT):\n    pass\n{HOOK}"
+    write_package(tmp_path, "lit_align_slow", {"__init__": text, "plugin": ""})
     monkeypatch.syspath_prepend(tmp_path)
     import lit_align_slow
 
