@@ -6,7 +6,8 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from lit_align.judges import JudgeModel, Reply
 from lit_align.plugin_contracts import replies_fault
@@ -23,7 +24,41 @@ QUESTIONS = (
 OPTIONS = ("A", "B", "C")
 MAX_TOKENS = 8
 TOLERANCE = 1e-3
-"""Of a probability: a model that reads questions side by side adds numbers in another order."""
+"""Of a probability, in float32: a model that reads questions side by side adds numbers in another order."""
+
+
+class _Checked(NamedTuple):
+    """A judge, of which each answer is looked at.
+
+    Args:
+        judge: to ask.
+        tolerance: of a probability.
+    """
+
+    judge: JudgeModel
+    tolerance: float
+
+    def choose(self, questions: Sequence[str], options: Sequence[str]) -> list[Reply]:
+        """Replies that choose among options."""
+        return self._ask(self.judge.choose_option, questions, options, num_options=len(options))
+
+    def write(self, questions: Sequence[str]) -> list[Reply]:
+        """Replies that are texts."""
+        return self._ask(self.judge.generate, questions, MAX_TOKENS)
+
+    def _ask(
+        self,
+        method: Callable[..., list[Reply]],
+        questions: Sequence[str],
+        argument: object,
+        num_options: int = 0,
+    ) -> list[Reply]:
+        before = list(questions)
+        replies = call(self.judge, method, questions, argument)
+        hold(replies_fault(self.judge, replies, len(before), num_options))
+        name = type(self.judge).__name__
+        require(list(questions) == before, f"{name} changes the list of questions that it is given")
+        return replies
 
 
 def check_judge(
@@ -31,18 +66,22 @@ def check_judge(
     questions: Sequence[str] = QUESTIONS,
     options: Sequence[str] = OPTIONS,
     refused: Sequence[Callable[[], object]] = (),
+    tolerance: float = TOLERANCE,
 ) -> None:
     """Fail unless ``judge`` replies to each question with probabilities of its options, or a reason, and with a text.
 
     A reply may depend on its question alone: it must be the same in a second call, when questions come in another order
     and when one comes alone, and a probability must stay with its option when the options are listed the other way
-    round. What a reply took must be JSON. A judge that asks another one must name it in ``wrapped``.
+    round. To no questions there are no replies, which is tried too. What a reply took must be JSON. A judge that asks
+    another one must name it in ``wrapped``.
 
     Args:
         judge: with the settings to check it at, and a model if it needs one.
         questions: to ask.
         options: that it chooses from.
         refused: calls that make the judge with settings that it must refuse.
+        tolerance: of a probability between two calls, and of the sum of a reply's; a model in bfloat16, whose numbers
+            have 8 bits, needs more than the default, such as 0.05.
 
     Raises:
         AssertionError: if a property does not hold.
@@ -65,43 +104,42 @@ def check_judge(
     require(is_dataclass(judge), f"{name} is no dataclass, whose fields are its settings")
     hold(call(judge, wrapping_fault, judge))
     require_refusals(name, refused)
+    checked = _Checked(judge, tolerance)
+    _check_choices(checked, list(questions), options)
+    _check_texts(checked, list(questions))
 
-    def choose(asked: Sequence[str], offered: Sequence[str] = options) -> list[Reply]:
-        count = len(asked)  # before it is given away
-        replies = call(judge, judge.choose_option, asked, offered)
-        hold(replies_fault(judge, replies, count, len(offered)))
-        return replies
 
-    def write(asked: Sequence[str]) -> list[Reply]:
-        count = len(asked)
-        replies = call(judge, judge.generate, asked, MAX_TOKENS)
-        hold(replies_fault(judge, replies, count))
-        return replies
-
-    given = list(questions)
-    chosen, written = choose(given), write(given)
-    require(given == list(questions), f"{name} changes the list of questions that it is given")
-    for reply in chosen:
-        _check_choice(name, reply)
-    for reply in written:
-        _check_text(name, reply)
-    _check_repetitions(name, "choose_option", choose, given, chosen)
-    _check_repetitions(name, "generate", write, given, written)
-    reversed_options = [_backwards(reply) for reply in choose(given, tuple(options)[::-1])]
+def _check_choices(checked: _Checked, questions: list[str], options: Sequence[str]) -> None:
+    name, tolerance = type(checked.judge).__name__, checked.tolerance
+    choose = partial(checked.choose, options=options)
+    replies = choose(questions)
+    for reply in replies:
+        _check_choice(name, reply, tolerance)
+    _check_repetitions(f"{name}.choose_option", choose, questions, replies, tolerance)
+    reversed_options = [_backwards(reply) for reply in checked.choose(questions, options[::-1])]
     _require_same(
         f"{name}.choose_option gives options other probabilities when they are listed the other way round; a "
         "probability is that of its option, not of its place",
         reversed_options,
-        chosen,
+        replies,
+        tolerance,
     )
 
 
+def _check_texts(checked: _Checked, questions: list[str]) -> None:
+    name = type(checked.judge).__name__
+    replies = checked.write(questions)
+    for reply in replies:
+        _check_text(name, reply)
+    _check_repetitions(f"{name}.generate", checked.write, questions, replies, checked.tolerance)
+
+
 def _check_repetitions(
-    name: str,
     method: str,
     ask: Callable[[Sequence[str]], list[Reply]],
     questions: list[str],
     replies: list[Reply],
+    tolerance: float,
 ) -> None:
     repetitions = {
         "in a second call": ask(questions),
@@ -109,11 +147,11 @@ def _check_repetitions(
         "one by one": [ask([question])[0] for question in questions],
     }
     for condition, repeated in repetitions.items():
-        _require_same(f"{name}.{method} replies otherwise {condition}", repeated, replies)
+        _require_same(f"{method} replies otherwise {condition}", repeated, replies, tolerance)
     ask([])
 
 
-def _check_choice(name: str, reply: Reply) -> None:
+def _check_choice(name: str, reply: Reply, tolerance: float) -> None:
     _check_record(name, reply)
     probabilities = reply.probabilities
     if probabilities is None:
@@ -123,7 +161,7 @@ def _check_choice(name: str, reply: Reply) -> None:
         return
     is_share = all(math.isfinite(p) and 0 <= p <= 1 for p in probabilities)
     require(
-        is_share and abs(sum(probabilities) - 1) < TOLERANCE,
+        is_share and abs(sum(probabilities) - 1) < tolerance,
         f"{name} gives the probabilities {probabilities}; each is from 0 to 1, and they sum to 1",
     )
 
@@ -160,17 +198,20 @@ def _backwards(reply: Reply) -> Reply:
     return reply._replace(probabilities=reply.probabilities[::-1])
 
 
-def _require_same(fault: str, actual: list[Reply], expected: list[Reply]) -> None:
+def _require_same(fault: str, actual: list[Reply], expected: list[Reply], tolerance: float) -> None:
     for reply, other in zip(actual, expected, strict=True):
-        require(_is_same(reply, other), f"{fault}: {_shown(reply)}, and {_shown(other)} before")
+        require(
+            _is_same(reply, other, tolerance),
+            f"{fault}: {_shown(reply)}, and {_shown(other)} before",
+        )
 
 
-def _is_same(reply: Reply, other: Reply) -> bool:
+def _is_same(reply: Reply, other: Reply, tolerance: float) -> bool:
     """Whether a verdict and a text are the same; what it took may differ."""
     left, right = reply.probabilities, other.probabilities
     if left is None or right is None:
         return left == right and reply.text == other.text
-    return all(abs(p - q) < TOLERANCE for p, q in zip(left, right, strict=True))
+    return all(abs(p - q) < tolerance for p, q in zip(left, right, strict=True))
 
 
 def _shown(reply: Reply) -> Any:

@@ -45,6 +45,28 @@ def test_a_judge_that_gives_a_reason_passes():
     check_judge(Unsure())
 
 
+class Rounding(Sound):
+    """A probability depends a little on how many questions are read with it, as in bfloat16."""
+
+    def choose_option(self, questions, options):
+        step = 0.004 * len(questions)
+        replies = []
+        for reply in super().choose_option(questions, options):
+            low, high = reply.probabilities.index(min(reply.probabilities)), len(options)
+            moved = [
+                p + step * (high - 1 if place == low else -1) / high
+                for place, p in enumerate(reply.probabilities)
+            ]
+            replies.append(reply._replace(probabilities=tuple(moved)))
+        return replies
+
+
+def test_how_far_probabilities_may_lie_apart_is_a_setting():
+    check_judge(Rounding(), tolerance=0.05)
+    with pytest.raises(AssertionError, match="choose_option replies otherwise one by one"):
+        check_judge(Rounding())
+
+
 class Silent(Sound):
     def choose(self, question, options):
         return Reply(None, "Hm.", {})
