@@ -42,8 +42,8 @@ def check_reward(reward: Reward, groups: Sequence[Group] = GROUPS) -> None:
 
     The score must be the same in a second call, when groups come in another order and when a group comes alone, which
     on-line training relies on; parts must be scores too; and the groups must not be changed. A reward that asks others
-    must name them in ``wrapped``. One that reads a reference answer or another column must refuse a row without it by
-    an error of ours. One that scores tokens must score each token of each response.
+    must name them in ``wrapped``. Where groups have other columns, one without them must be scored, or refused by an
+    error of ours or a ValueError. One that scores tokens must score each token of each response.
 
     Args:
         reward: with the settings to check it at.
@@ -112,7 +112,7 @@ def _check_tokens(name: str, tokens: Tensor | None, groups: Sequence[Group]) -> 
 
 
 def _check_missing_columns(name: str, reward: Reward, groups: Sequence[Group]) -> None:
-    """Fail if a row that lacks the columns of the others ends in an error that does not say so."""
+    """Fail if a row without other columns ends in an error that is not ours, nor a ValueError; it may have a score."""
     if not any(group.extra for group in groups):
         return
     bare = groups[0]._replace(extra={}, source="a row without its columns")
