@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from lit_align.testing.light_imports import require_light_package
 from lit_align.testing.objective_checks import call, require
 from lit_align.testing.refusals import require_refusal, require_refusals
-from lit_align.testing.short_runs import MakeData, MakeStage, Rows, ShortRun, laboratory
+from lit_align.testing.short_runs import Laboratory, MakeData, MakeStage, Rows, ShortRun, laboratory
 
 
 def check_datamodule(
@@ -55,27 +56,32 @@ def check_datamodule(
             fresh = make_data(str(lab.file))
             return call(fresh, lambda: lab.train(make_stage(lab.base), fresh, **settings))
 
-        whole, _ = train()
-        steps = whole.steps_in_epoch
-        require(
-            steps > 1 and len(whole.batches) > steps + 1,
-            f"{name} gave {steps} steps in an epoch; give check_datamodule rows for two or more",
-        )
-        again, checkpoint = train(save_after=steps + 1)
-        _require_same(name, "in a second run", again, whole.batches)
-        resumed, _ = train(resume=checkpoint)
-        expected = whole.batches[steps + 1 :]
-        _require_same(name, "to a run that goes on in mid-epoch", resumed, expected)
-        for kind in ("empty", "missing"):
+        _check_steps(name, train)
+        for kind, content in {"empty": b"", "missing": None}.items():
             path = lab.other_file(kind)
-            if kind == "empty":
-                path.write_bytes(b"")
-
-            def read(path: str = str(path)) -> object:
-                return lab.train(make_stage(lab.base), make_data(path))
-
+            if content is not None:
+                path.write_bytes(content)
+            read = partial(_train_on, lab, make_stage, make_data, path)
             require_refusal(name, f"a file that is {kind}", read, names=(path.name,))
     require_light_package(type(data).__module__)
+
+
+def _train_on(lab: Laboratory, make_stage: MakeStage, make_data: MakeData, path: Path) -> object:
+    return lab.train(make_stage(lab.base), make_data(str(path)))
+
+
+def _check_steps(name: str, train: Callable[..., tuple[ShortRun, Path]]) -> None:
+    """Fail unless a second run has the steps of the first, and one that goes on has the others."""
+    first, _ = train()
+    steps = first.steps_in_epoch
+    require(
+        steps > 1 and len(first.batches) > steps + 1,
+        f"{name} gave {steps} steps in an epoch; give check_datamodule rows for two or more",
+    )
+    again, checkpoint = train(save_after=steps + 1)
+    _require_same(name, "in a second run", again, first.batches)
+    resumed, _ = train(resume=checkpoint)
+    _require_same(name, "to a run that goes on in mid-epoch", resumed, first.batches[steps + 1 :])
 
 
 def _require_datamodule(data: object) -> None:

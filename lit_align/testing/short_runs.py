@@ -6,13 +6,18 @@ import hashlib
 import json
 import logging
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from lit_align.errors import PluginError
 from lit_align.models.load import Base
 from lit_align.testing.tiny_model import write_tiny_model
 
@@ -30,6 +35,23 @@ Rows = Sequence[Mapping[str, Any]] | Path
 """Rows of a JSONL file, or another file."""
 
 EPOCHS = 2
+PLAIN = (
+    str,
+    bytes,
+    bool,
+    int,
+    float,
+    complex,
+    Decimal,
+    Enum,
+    PurePath,
+    date,
+    time,
+    timedelta,
+    range,
+    slice,
+)
+"""What its ``repr`` says all of."""
 
 
 @dataclass
@@ -173,7 +195,10 @@ def make_recorder(run: ShortRun, path: Path, save_after: int | None) -> Any:
 
 
 def fingerprint(value: Any) -> str:
-    """A hash of tensors, and of what holds them: tuples, lists, mappings, and the attributes of objects.
+    """A hash of tensors and arrays, and of what holds them: sequences, sets, mappings, and the attributes of objects.
+
+    Raises:
+        PluginError: if there is something whose content cannot be read, such as an iterator.
 
     Example:
         >>> import torch
@@ -189,6 +214,7 @@ def fingerprint(value: Any) -> str:
 
 
 def _parts(value: Any) -> Iterator[bytes]:
+    import numpy as np
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -199,15 +225,40 @@ def _parts(value: Any) -> Iterator[bytes]:
         for key, item in value.items():
             yield repr(key).encode()
             yield from _parts(item)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, np.ndarray | np.generic):
+        yield f"{value.dtype} {value.shape}".encode()
+        yield from [value.tobytes()] if not value.dtype.hasobject else _parts(value.tolist())
+    elif isinstance(value, list | tuple | deque):
         yield f"{type(value).__name__} {len(value)}".encode()
         for item in value:
             yield from _parts(item)
-    elif hasattr(value, "__dict__") and not isinstance(value, type):
-        yield type(value).__name__.encode()
-        yield from _parts(vars(value))
-    else:
+    elif isinstance(value, set | frozenset):
+        yield repr(sorted(map(fingerprint, value))).encode()
+    elif value is None or isinstance(value, (*PLAIN, torch.dtype, torch.device)):
         yield repr(value).encode()
+    elif callable(value) and hasattr(value, "__qualname__"):
+        yield f"{value.__module__}.{value.__qualname__}".encode()
+    else:
+        attributes = _attributes(value)
+        yield type(value).__name__.encode()
+        yield from _parts(attributes)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Those in an object's ``__dict__`` and its slots, also of its parents."""
+    names = [*getattr(value, "__dict__", ())]
+    for cls in type(value).__mro__:
+        slots = vars(cls).get("__slots__", ())
+        for name in [slots] if isinstance(slots, str) else slots:
+            is_private = name.startswith("__") and not name.endswith("__")
+            names.append(f"_{cls.__name__.lstrip('_')}{name}" if is_private else name)
+    names = [name for name in names if name not in ("__dict__", "__weakref__")]
+    if not names and not hasattr(value, "__dict__"):
+        raise PluginError(
+            f"a batch has a {type(value).__name__}, whose content cannot be compared with that of another run; give it "
+            "attributes, or put tensors, arrays, numbers and texts into the batch"
+        )
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 def _copies(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,18 +1,24 @@
 """Each promise of a data module that check_datamodule looks for is missed where one lacks only that one."""
 
 import random
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from lit_align.data.datamodules import Comparisons, Demonstrations, Prompts
 from lit_align.data.loader import StepLoader
-from lit_align.errors import DataError
+from lit_align.errors import DataError, PluginError
 from lit_align.models.lora import Lora
 from lit_align.objectives.cross_entropy import CrossEntropy
 from lit_align.objectives.dpo import DPO
 from lit_align.stages.preference import Preference
 from lit_align.stages.sft import SFT
 from lit_align.testing import check_datamodule
+from lit_align.testing.short_runs import fingerprint
 
 BIRDS = ("An owl.", "A wren, or a crow.", "A kite!")
 CHATS = [{"prompt": "Name a bird.", "completion": bird} for bird in BIRDS]
@@ -27,6 +33,57 @@ def check(data, rows=CHATS, stage=sft, refused=(), **settings):
         return data(file, batch_size=1, prepared_cache=None, **settings)
 
     check_datamodule(make, stage, rows, refused)
+
+
+@dataclass(slots=True)
+class Slotted:
+    ids: list
+    note: str = ""
+
+
+class Private:
+    __slots__ = ("__ids",)
+
+    def __init__(self, ids):
+        self.__ids = ids
+
+
+class Kind(Enum):
+    BIRD = 1
+    BAT = 2
+
+
+def counted(*changed):
+    """Numbers of which only the first and the last few are printed, with another one in the middle."""
+    numbers = np.arange(5000)
+    numbers[list(changed)] = -1
+    return numbers
+
+
+@pytest.mark.parametrize(
+    ("make", "other"),
+    [
+        (counted, counted(2500)),
+        (lambda: counted().astype("int32"), counted()),
+        (lambda: counted().reshape(50, 100), counted()),
+        (lambda: np.float32(0.1), np.float32(0.2)),
+        (lambda: np.array([[1], "a"], dtype=object), np.array([[2], "a"], dtype=object)),
+        (lambda: Slotted([torch.ones(2)]), Slotted([torch.zeros(2)])),
+        (lambda: Slotted([1], "a"), Slotted([1], "b")),
+        (lambda: Private([1]), Private([2])),
+        (lambda: {"owl", "wren", "crow"}, {"owl", "wren"}),
+        (lambda: Kind.BIRD, Kind.BAT),
+        (lambda: (None, 1.5, Path("a"), torch.int8), (None, 1.5, Path("a"), torch.int16)),
+    ],
+)
+def test_batches_are_compared_by_value(make, other):
+    assert fingerprint(make()) == fingerprint(make())
+    assert fingerprint(make()) != fingerprint(other)
+
+
+def test_a_batch_that_cannot_be_compared_is_refused():
+    with pytest.raises(PluginError, match="a batch has a list_iterator, whose content cannot be"):
+        fingerprint({"ids": iter([1])})
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
