@@ -143,6 +143,26 @@ class Careless(Reward):
         return Scores(torch.tensor(right, dtype=torch.float32))
 
 
+class Lenient(Reward):
+    """Does without the column."""
+
+    def __call__(self, groups):
+        answers = [group.extra.get("answer") for group in groups for _ in group.responses]
+        return Scores(torch.tensor([float(answer is not None) for answer in answers]))
+
+
+class Strict(Careless):
+    def __call__(self, groups):
+        if not all("answer" in group.extra for group in groups):
+            raise DataError("a row has no answer; give it one")
+        return super().__call__(groups)
+
+
+@pytest.mark.parametrize("reward", [Lenient(), Strict()])
+def test_a_row_without_columns_is_scored_or_refused(reward):
+    check_reward(reward, rows(answer=["4", "4", "5"]))
+
+
 class ByToken(Reward):
     """A score for each token: its id."""
 
