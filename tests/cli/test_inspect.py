@@ -6,6 +6,7 @@ import pytest
 
 from lit_align.cli.main import main
 from lit_align.models.inventory import Inventory
+from lit_align.models.lora import Lora
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_the_time_of_a_step_is_predicted_from_measured_parts(tiny, rows, capsys,
     made, make = [], Inventory.from_config
 
     def note(config, lora, **settings):
-        made.append((lora, *settings.items()))
+        made.append(lora)
         return make(config, lora, **settings)
 
     monkeypatch.setattr(Inventory, "from_config", note)
@@ -84,5 +85,5 @@ def test_the_time_of_a_step_is_predicted_from_measured_parts(tiny, rows, capsys,
     for phase in ("score", "update", "exchange", "step"):
         assert f"│ {phase}" in printed
     assert "On 2 cards a step takes" in printed
-    assert len(made) == len(set(map(str, made)))
+    assert made.count(Lora()) == 1  # the plan's adapters, whatever dtype another one might be in
     assert "Seconds of a step" not in inspected(capsys, *words, "--trainer.devices", "2")
