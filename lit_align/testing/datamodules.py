@@ -51,36 +51,34 @@ def check_datamodule(
         name = type(data).__name__
         require_refusals(name, [partial(make, str(lab.file)) for make in refused])
         _require_datamodule(data)
-
-        def train(**settings: Any) -> Any:
-            fresh = make_data(str(lab.file))
-            return call(fresh, lambda: lab.train(make_stage(lab.base), fresh, **settings))
-
-        _check_steps(name, train)
-        for kind, content in {"empty": b"", "missing": None}.items():
+        _check_steps(data, partial(_train_on, lab, make_stage, make_data, lab.file))
+        for kind in ("empty", "missing"):
             path = lab.other_file(kind)
-            if content is not None:
-                path.write_bytes(content)
+            if kind == "empty":
+                path.write_bytes(b"")
             read = partial(_train_on, lab, make_stage, make_data, path)
             require_refusal(name, f"a file that is {kind}", read, names=(path.name,))
     require_light_package(type(data).__module__)
 
 
-def _train_on(lab: Laboratory, make_stage: MakeStage, make_data: MakeData, path: Path) -> object:
-    return lab.train(make_stage(lab.base), make_data(str(path)))
+def _train_on(
+    lab: Laboratory, make_stage: MakeStage, make_data: MakeData, file: Path, **settings: Any
+) -> tuple[ShortRun, Path]:
+    return lab.train(make_stage(lab.base), make_data(str(file)), **settings)
 
 
-def _check_steps(name: str, train: Callable[..., tuple[ShortRun, Path]]) -> None:
+def _check_steps(data: object, train: Callable[..., tuple[ShortRun, Path]]) -> None:
     """Fail unless a second run has the steps of the first, and one that goes on has the others."""
-    first, _ = train()
+    name = type(data).__name__
+    first, _ = call(data, train)
     steps = first.steps_in_epoch
     require(
         steps > 1 and len(first.batches) > steps + 1,
         f"{name} gave {steps} steps in an epoch; give check_datamodule rows for two or more",
     )
-    again, checkpoint = train(save_after=steps + 1)
+    again, checkpoint = call(data, partial(train, save_after=steps + 1))
     _require_same(name, "in a second run", again, first.batches)
-    resumed, _ = train(resume=checkpoint)
+    resumed, _ = call(data, partial(train, resume=checkpoint))
     _require_same(name, "to a run that goes on in mid-epoch", resumed, first.batches[steps + 1 :])
 
 
