@@ -80,7 +80,7 @@ ROWS = [
     Row(
         {"loss_type": "sigmoid", "beta": 0.2},
         {f"{OBJECTIVE}.class_path": "DPO", f"{OBJECTIVE}.init_args.beta": 0.2},
-        "ipo is IPO with length_average, hinge is SLiC with relative and weight 0, [sigmoid, sft] is Mix",
+        "ipo is IPO with length_average: true, hinge is SLiC with relative and weight 0, [sigmoid, sft] is Mix",
         ("DPO",),
     ),
     Row(

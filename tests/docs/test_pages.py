@@ -184,7 +184,8 @@ def test_every_key_from_elsewhere_has_its_place(names):
 
 def test_the_runs_from_elsewhere_are_translated_key_by_key_and_parse(tmp_path):
     blocks = dict(YAML.findall((PAGES / "coming_from.md").read_text()))
-    blocks.pop("from_trl.yaml")  # tests/peers/test_worked_script.py trains with it
+    for name in ("from_trl", "from_trl_ipo"):
+        blocks.pop(f"{name}.yaml")  # tests/peers/test_worked_script.py trains with it
     for name in ("llama_factory", "axolotl"):
         for key in yaml.safe_load(blocks.pop(f"{name}.yaml")):
             assert setting_elsewhere(key), key
@@ -198,6 +199,12 @@ def test_the_run_of_the_page_on_rl_parses(tmp_path):
     (block,) = YAML.findall((PAGES / "rl.md").read_text())
     (tmp_path / block[0]).write_text(block[1])
     parse("fit", "-c", str(tmp_path / block[0]))
+
+
+def test_the_judge_of_the_page_on_line_parses(tmp_path):
+    ((name, text),) = YAML.findall((PAGES / "online.md").read_text())
+    (tmp_path / name).write_text(text)
+    parse("judge", "-c", str(tmp_path / name))
 
 
 def test_the_suite_of_the_page_on_evaluation_parses(tmp_path):
