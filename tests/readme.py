@@ -3,6 +3,7 @@
 import ast
 import json
 import textwrap
+from dataclasses import fields
 from pathlib import Path
 
 from lit_align.cli.init.base_config import usual_config
@@ -17,10 +18,16 @@ from lit_align.data.formats import (
     reasoned,
     unsupported,
 )
+from lit_align.memory.planner import CUDA_OVERHEAD, MemoryPlanner, Plan
+from lit_align.models.inventory import GIB
+from lit_align.models.load import Base
+from lit_align.models.lora import Lora
 from lit_align.plugins import load_plugins
+from lit_align.rl.kl_control import KLControl
 from tests import objective_registry
 from tests.benchmarks.report import notes
 from tests.data.formats import more_public_rows, public_rows
+from tests.proofs.hardware import SIZES
 
 ROOT = Path(__file__).parents[1]
 
@@ -253,3 +260,46 @@ def written_config() -> str:
     sizes = choose_sizes(settings, usual_config(8), 24, None)
     set_sizes(settings, sizes)
     return f"```yaml\n# dpo.yaml\n{to_yaml(settings, {})}```"
+
+
+KL_SETTINGS = {
+    "coefficient": "the reward that one nat of KL divergence costs; 0 needs no reference",
+    "where": "subtracted from the `reward` of each token, or added as a term of the `loss`",
+    "estimator": "of a token's divergence; in the loss `k2`, which has the right gradient, or `k3`",
+    "target": "nats per response that the coefficient aims at by itself; null keeps it fixed",
+    "horizon": "responses over which a coefficient with a target may change by a fifth",
+}
+"""What each setting of `KLControl` does, for the page on RL."""
+
+
+def kl_settings() -> str:
+    """Table of the settings of the KL penalty, with their defaults."""
+    rows = ["| setting | default | |", "|---|---|---|"]
+    for field in fields(KLControl):
+        default = "null" if field.default is None else field.default
+        rows.append(f"| `{field.name}` | `{default}` | {KL_SETTINGS[field.name]} |")
+    return "\n".join(rows)
+
+
+def peaks() -> str:
+    """Table of the predicted peak of DPO with a base in 4 bits, by the size of the model."""
+    rows = [
+        "| model | activations recomputed (↻), GiB | activations kept, GiB |",
+        "|---|---:|---:|",
+    ]
+    for billions in SIZES:
+        planner = MemoryPlanner(usual_config(billions))
+        cells = []
+        for is_checkpointing in (True, False):
+            plan = Plan(
+                base=Base("", quantization="nf4", dtype="bfloat16"),
+                lora=Lora(r=16),
+                token_budget=4096,
+                batch_size=64,
+                tree=4096,
+                gradient_checkpointing=is_checkpointing,
+                reference=True,
+            )
+            cells.append(f"{planner.peak(plan) / GIB + CUDA_OVERHEAD:.1f}")
+        rows.append(f"| {billions:g}B | {' | '.join(cells)} |")
+    return "\n".join(rows)
