@@ -1,5 +1,6 @@
 """The page on proofs has a claim for every file of figures, and its sentences say what those files say."""
 
+import inspect
 import json
 import re
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.docs import claims
 from tests.docs.hook import ROOT
+from tests.proofs import abstention, frontier_smollm2
 
 PAGE = (ROOT / "lit_align/docs/pages/proofs.md").read_text()
 
@@ -99,6 +101,16 @@ def test_sentences_about_steps_alone_hold_by_seed():
         ends = run["right at the end"]
         assert abs(ends["outcome"] - ends["steps and outcome"]) < 0.025
         assert ends["steps"] < ends["outcome"]
+
+
+def test_sentences_have_the_constants_of_their_scripts():
+    batch = frontier_smollm2.BATCH * frontier_smollm2.REINFORCE["num_generations"]
+    assert f"by means of {batch} responses an iteration" in PAGE
+    source = inspect.getsource(abstention.reinforce)
+    assert "The KL penalty, 0.1 a nat," in PAGE
+    assert "KLControl(0.1)" in source
+    assert "soft after 16 iterations" in PAGE
+    assert "max_steps=16" in source
 
 
 def test_sentences_about_runs_near_the_base_name_the_run_that_goes_far():
