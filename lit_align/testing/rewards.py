@@ -61,7 +61,7 @@ def check_reward(reward: Reward, groups: Sequence[Group] = GROUPS) -> None:
     groups_before = repr(groups)
     hold(signature_fault(reward))
     hold(call(reward, wrapping_fault, reward))
-    scores = call(reward, reward, groups)
+    scores = _first_scores(reward, groups)
     num_responses = sum(len(group.responses) for group in groups)
     hold(scores_fault(reward, scores, num_responses))
     if scores.scored is not None:  # what is not scored has no number
@@ -74,6 +74,18 @@ def check_reward(reward: Reward, groups: Sequence[Group] = GROUPS) -> None:
     _check_tokens(name, scores.tokens, groups)
     _check_repetitions(name, reward, scores, groups)
     _check_missing_columns(name, reward, groups)
+
+
+def _first_scores(reward: Reward, groups: Sequence[Group]) -> Scores:
+    """The scores; a reward that looks up a column that no group has is told how to give it one."""
+    try:
+        return call(reward, reward, groups)
+    except AssertionError as error:
+        if not isinstance(error.__cause__, KeyError) or any(group.extra for group in groups):
+            raise
+        raise AssertionError(
+            f"{error}; if it reads a column, pass groups with that column: check_reward(reward, groups)"
+        ) from error.__cause__
 
 
 def _check_repetitions(name: str, reward: Reward, scores: Scores, groups: Sequence[Group]) -> None:

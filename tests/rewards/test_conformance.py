@@ -199,6 +199,11 @@ IDS = [Group("?", ["a", "b"], response_ids=[[1, 2], [3]]), Group("??", ["c"], re
 @pytest.mark.parametrize(
     ("reward", "groups", "fault"),
     [
+        (
+            Careless(),
+            rows(),
+            "KeyError: 'answer'; if it reads a column, pass groups with that column",
+        ),
         (Careless(), rows(answer=["4", "4", "5"]), "fails at a row without its columns: KeyError"),
         (FirstOnly(), IDS, r"returns \[3\] scores of tokens for 4 tokens; return one for each"),
         (Endless(), IDS, "returns scores of tokens .*not all finite"),
