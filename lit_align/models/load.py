@@ -177,12 +177,13 @@ def check_card(base: Base, device: torch.device) -> None:
         require_bfloat16(base, torch.cuda.get_device_name(device), has_units)
 
 
-def check_attention(base: Base, device: torch.device) -> None:
-    """Refuse to train with an attention that the device has no gradient of, before anything is read.
+def check_training_device(base: Base, device: torch.device) -> None:
+    """Refuse to train on a device that the dtype or the attention does not suit, before anything is read.
 
     Raises:
-        ModelError: if ``attention`` is flex_attention on a CPU.
+        ModelError: for the reasons of `check_card`, or if ``attention`` is flex_attention on a CPU.
     """
+    check_card(base, device)
     if _lacks_attention(base, device):
         raise ModelError(
             "model.base.attention is flex_attention, which has no backward pass on a CPU and, in torch 2.13, does not "

@@ -21,7 +21,7 @@ from lit_align.memory.model import explain_out_of_memory
 from lit_align.models.adapter_files import save_adapter
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.check_once import check_once
-from lit_align.models.load import Base, check_attention, check_card, load_model, load_tokenizer
+from lit_align.models.load import Base, check_training_device, load_model, load_tokenizer
 from lit_align.models.lora import Lora
 from lit_align.models.samplers import Sampler, default_sampler
 from lit_align.models.tree_forward import TreeForward
@@ -212,9 +212,7 @@ class LanguageModelStage(Stage):
         if self._is_checked:
             return
         super().check_before_data(trainer, data)
-        device = trainer.strategy.root_device
-        check_card(self.base, device)
-        check_attention(self.base, device)
+        check_training_device(self.base, trainer.strategy.root_device)
         has_validation = getattr(data, "paths", {}).get("validation", True)
         validates = bool(has_validation) and bool(trainer.limit_val_batches)
         if type(self).__module__.startswith("lit_align."):  # a stage of a plugin may log more

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from lit_align.errors import ModelError
 from lit_align.models.load import (
     Base,
-    check_attention,
+    check_training_device,
     load_model,
     load_tokenizer,
     require_bfloat16,
@@ -247,8 +247,8 @@ def test_an_attention_that_cannot_run_here_is_refused(tiny):
 def test_flex_attention_is_refused_where_a_cpu_would_train(tiny):
     """Where torch 2.13 raises for gradients, and does not compile for a second length of packed rows."""
     with pytest.raises(ModelError, match=r"no backward pass on a CPU.*or set sdpa"):
-        check_attention(Base(tiny, attention="flex_attention"), CPU)
-    check_attention(Base(tiny, attention="sdpa"), CPU)
+        check_training_device(Base(tiny, attention="flex_attention"), CPU)
+    check_training_device(Base(tiny, attention="sdpa"), CPU)
 
 
 def test_what_was_trained_with_flex_attention_is_asked_on_a_cpu_with_sdpa(tiny):

@@ -1,6 +1,5 @@
 """Teachers that move with the policy, and teachers behind a server; runs with them that are killed and resumed."""
 
-
 import pytest
 import torch
 
