@@ -106,8 +106,7 @@ def load_model(
     options.update(_hub_options(base))
     if base.attention not in (None, "fastest"):
         # what was trained on a GPU is also asked on a CPU
-        attention = "sdpa" if _lacks_attention(base, device) else base.attention
-        options["attn_implementation"] = attention
+        options["attn_implementation"] = "sdpa" if _lacks_flex(base, device) else base.attention
     with _loading_errors(base.path):
         config = _config(base, place, causal)
         is_quantized = hasattr(config, "quantization_config")  # stored in fewer bits
@@ -178,20 +177,16 @@ def check_card(base: Base, device: torch.device) -> None:
 
 
 def check_training_device(base: Base, device: torch.device) -> None:
-    """Refuse to train on a device that the dtype or the attention does not suit, before anything is read.
-
-    Raises:
-        ModelError: for the reasons of `check_card`, or if ``attention`` is flex_attention on a CPU.
-    """
+    """Refuse to train as `check_card` does, and with flex_attention on a CPU."""
     check_card(base, device)
-    if _lacks_attention(base, device):
+    if _lacks_flex(base, device):
         raise ModelError(
             "model.base.attention is flex_attention, which has no backward pass on a CPU and, in torch 2.13, does not "
             "compile for rows of several lengths there; leave it out, or set sdpa"
         )
 
 
-def _lacks_attention(base: Base, device: torch.device) -> bool:
+def _lacks_flex(base: Base, device: torch.device) -> bool:
     return device.type == "cpu" and base.attention == "flex_attention"
 
 
