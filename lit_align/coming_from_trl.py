@@ -1,5 +1,7 @@
 """The setting here for each setting of a TRL run: the table on its page, and what is said of a key that is TRL's."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -12,6 +14,7 @@ class Row(NamedTuple):
         note: shown in the table.
         only: the kinds of run that have it; empty for all.
         is_joint: whether all the names together make all the settings, rather than each its own.
+        own: the setting that a name has where neither its position nor all settings together say it.
     """
 
     trl: dict[str, Any]
@@ -19,6 +22,19 @@ class Row(NamedTuple):
     note: str = ""
     only: tuple[str, ...] = ()
     is_joint: bool = False
+    own: Mapping[str, str] = MappingProxyType({})
+
+    def settings_of(self, name: str) -> list[str]:
+        """The dotted keys that one of the names stands for."""
+        if name in self.own:
+            return [self.own[name]]
+        keys = [key for key in self.settings if not key.endswith("class_path")]
+        if self.is_joint:
+            return keys
+        for candidates in ([*self.settings], keys):
+            if len(candidates) == len(self.trl):
+                return [candidates[[*self.trl].index(name)]]
+        return keys or [*self.settings]
 
 
 OBJECTIVE = "model.init_args.objective"
@@ -150,6 +166,7 @@ ROWS = [
         "over there 0 by default",
         ("GRPO",),
         is_joint=True,
+        own={"beta": f"{INIT}.kl.coefficient"},
     ),
     Row(
         {"num_generations": 8, "num_iterations": 2, "temperature": 0.9},
@@ -190,6 +207,13 @@ ROWS = [
         "it moves once an iteration, and is weighted as loss_aggregation has it; without a target it is fixed",
         ("GRPO",),
         is_joint=True,
+        own={
+            "use_adaptive_entropy": f"{INIT}.entropy_bonus.target",
+            "entropy_coef": f"{INIT}.entropy_bonus.coefficient",
+            "entropy_target": f"{INIT}.entropy_bonus.target",
+            "entropy_coef_delta": f"{INIT}.entropy_bonus.step",
+            "entropy_coef_max": f"{INIT}.entropy_bonus.limit",
+        },
     ),
 ]
 
@@ -214,6 +238,7 @@ ALTERNATIVES = [
         "the weight of each part of a Weighted reward, by name; sum_then_normalize is GRPO on Weighted",
         ("GRPO",),
         is_joint=True,
+        own={"multi_objective_aggregation": f"{ADVANTAGE}.class_path"},
     ),
     Row(
         {"beta": 0.5, "teacher_model_name_or_path": "a/teacher"},
@@ -228,6 +253,10 @@ ALTERNATIVES = [
         "the default is 1 over there, the reverse KL divergence",
         ("Distillation",),
         is_joint=True,
+        own={
+            "beta": f"{OBJECTIVE}.init_args.beta",
+            "teacher_model_name_or_path": f"{INIT}.reward.init_args.base.path",
+        },
     ),
 ]
 """Rows that take the place of others in a run."""
@@ -290,18 +319,27 @@ def _path(key: str) -> str:
     return key.replace(".init_args", "").removesuffix(".class_path")
 
 
-def translation(name: str) -> str | None:
+def translation(name: str, kind: str = "") -> str | None:
     """What a setting of TRL is called here; None if it is none of the table.
+
+    Args:
+        name: of the setting.
+        kind: of run; if it is not known, all settings are named, with the kinds that have them.
 
     Example:
         >>> translation("lora_alpha"), translation("per_device_train_batch_size"), translation("betta")
         ('model.lora.alpha', 'data.batch_size and data.token_budget', None)
+        >>> translation("beta", "GRPO"), translation("loss_type", "DPO")
+        ('model.kl.coefficient', 'model.objective')
+        >>> translation("loss_type")
+        'model.objective (DPO, SFT) or model.loss_aggregation (GRPO)'
     """
-    for row in [*ROWS, *ALTERNATIVES]:
-        if name not in row.trl:
-            continue
-        keys = [key for key in row.settings if not key.endswith("class_path")] or [*row.settings]
-        if len(keys) == len(row.trl) and not row.is_joint:
-            keys = [keys[[*row.trl].index(name)]]
-        return " and ".join(map(_path, keys))
-    return None
+    rows = [row for row in [*ROWS, *ALTERNATIVES] if name in row.trl]
+    rows = [row for row in rows if kind in row.only] or rows
+    kinds: dict[str, list[str]] = {}
+    for row in rows:
+        keys = " and ".join(map(_path, row.settings_of(name)))
+        kinds.setdefault(keys, []).extend(row.only)
+    if len(kinds) < 2:
+        return next(iter(kinds), None)
+    return " or ".join(f"{keys} ({', '.join(names)})" for keys, names in kinds.items())

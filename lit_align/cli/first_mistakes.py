@@ -8,6 +8,7 @@ from lit_align.cli.command_mistakes import explain_command, explain_missing
 from lit_align.cli.packaged_configs import COMMANDS
 from lit_align.cli.setting_homes import RUN_SETTINGS, advice_without_imports
 from lit_align.cli.sources import read_sources
+from lit_align.cli.trl_settings import refuse_trl_settings
 from lit_align.errors import ConfigError
 from lit_align.installed_plugins import installed_plugins
 from lit_align.plugins import CORE_COMMANDS, EXTENSION_COMMANDS, load_plugins
@@ -46,6 +47,7 @@ def _refuse_command(command: str) -> None:
 def _refuse_settings(arguments: Sequence[str]) -> None:
     if len(arguments) == 1:
         raise ConfigError(explain_missing(["data", "model"]))
+    refuse_trl_settings(arguments)
     for source, settings in read_sources(arguments):
         for key in () if source.startswith("-") else settings:
             hint = None if key in ACCEPTED else advice_without_imports(str(key))

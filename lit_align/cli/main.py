@@ -23,6 +23,7 @@ from lit_align.cli.run_folder import forget_run_folder, remove_empty_run_folder
 from lit_align.cli.schedule_settings import refuse_schedules
 from lit_align.cli.time_report import TimeOptions, shards_of
 from lit_align.cli.training import InspectCLI, LitAlignCLI, run_cli
+from lit_align.cli.trl_settings import refuse_trl_settings
 from lit_align.cli.written_settings import refuse_written_mistakes
 from lit_align.compat.peft import ignore_deprecated_name
 from lit_align.disk_errors import disk_error
@@ -143,6 +144,7 @@ def _run_command(arguments: list[str]) -> None:
     else:
         refuse_written_mistakes(arguments)
         refuse_schedules(arguments)
+        refuse_trl_settings(arguments)
         refuse_inherited(arguments)
         if command == "inspect":
             _inspect(arguments[1:])

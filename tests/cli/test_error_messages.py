@@ -1,8 +1,12 @@
 """What is said of a class or a value that does not fit where it stands; the parser itself makes each mistake."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from lit_align.cli.main import main
+from lit_align.coming_from_trl import table, translation
 
 FIT = [
     "fit",
@@ -129,3 +133,57 @@ def test_an_objective_of_another_stage_names_that_stage(objective, sentence, cap
             ]
         )
     assert capsys.readouterr().err == f"lit-align: {sentence}\n"
+
+
+PAGE = Path(__file__).parents[2] / "lit_align/docs/pages/coming_from.md"
+NAMES_OF_TRL = [
+    pytest.param(name, row, id=f"{name}-{row[1]}")
+    for row in re.findall(r"^\| (`.+?`)(?: \((\w+)\))? \| (.+?) \| .*\|$", table(), re.MULTILINE)
+    for name in re.findall(r"`(\w+)`", row[0])
+]
+"""Each name of the table on the page, and its row: names, kind of run, settings here."""
+
+
+def test_the_table_is_that_of_the_page():
+    assert len(NAMES_OF_TRL) > 50
+    assert table() in PAGE.read_text()
+
+
+@pytest.mark.parametrize(("name", "row"), NAMES_OF_TRL)
+def test_the_hint_for_a_name_of_trl_is_the_target_in_its_row(name, row):
+    names, kind, targets = row
+    names = re.findall(r"`(\w+)`", names)
+    targets = [target.partition(": ")[0] for target in re.findall(r"`(.+?)`", targets)]
+    hint = translation(name, kind)
+    assert set(hint.split(" and ")) <= set(targets)
+    if len(names) == len(targets) and "gradient_accumulation_steps" not in names:
+        assert hint == targets[names.index(name)]  # the columns say it by their order
+    assert hint in translation(name)  # of a run whose stage is not known
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "sentence"),
+    [
+        ("dpo", "--loss_type=sigmoid", "TRL's loss_type sigmoid is model.objective: DPO here"),
+        ("dpo", "--loss_type=ipo", "TRL's loss_type ipo is model.objective: IPO with length_average: true here"),
+        ("dpo", "--model.loss_type=hinge", "TRL's loss_type hinge is model.objective: SLiC with relative: true and w"),
+        ("dpo", "--loss_type=[sigmoid, sft]", "TRL's loss_type [sigmoid, sft] is model.objective: Mix of DPO and Cros"),
+        ("dpo", "--loss_type=logistic", "unknown key 'loss_type'; TRL's loss_type is model.objective here"),
+        ("dpo", "--beta=0.2", "unknown key 'beta'; TRL's beta is model.objective.beta here"),
+        ("sft", "--loss_type=dft", "TRL's loss_type dft is model.objective: DFT here"),
+        ("grpo", "--loss_type=dr_grpo", "TRL's loss_type dr_grpo is model.loss_aggregation: constant here"),
+        ("grpo", "--loss_type=new", "unknown key 'loss_type'; TRL's loss_type is model.loss_aggregation here"),
+        ("grpo", "--model.beta=0.2", "unknown key 'beta'; TRL's beta is model.kl.coefficient here"),
+    ],
+)  # fmt: skip
+def test_a_setting_of_trl_has_its_place_by_stage_and_value(
+    capsys, tmp_path, config, more, sentence
+):
+    """On the command line, and the same in a YAML."""
+    key, _, value = more.removeprefix("--").partition("=")
+    indented = key.replace("model.", "model:\n  init_args:\n    ")
+    (tmp_path / "mine.yaml").write_text(f"{indented}: {value}\n")
+    for arguments in ([more], ["-c", str(tmp_path / "mine.yaml")]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["fit", "-c", f"configs/{config}.yaml", *arguments])
+        assert capsys.readouterr().err.startswith(f"lit-align: {sentence}")

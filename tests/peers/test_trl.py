@@ -3,6 +3,7 @@
 ``python -m tests.peers.test_trl`` prints the table of the largest differences.
 """
 
+import re
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lit_align.coming_from_losses import LOSSES
 from lit_align.objectives import Objective, UnpairedObjective
 from lit_align.objectives.bco import BCO
 from lit_align.objectives.cross_entropy import CrossEntropy
@@ -248,6 +250,17 @@ def test_every_kind_of_loss_is_here():
     listed = str(refused.value).split("[")[1].rstrip("]").replace("'", "").split(", ")
     assert len(listed) == 15
     assert set(listed) <= {case.name for case in PARITY}
+
+
+def test_what_is_said_of_a_kind_of_loss_is_what_was_compared():
+    """The objective of each kind with its settings, as the hint for ``loss_type`` names them."""
+    compared = {case.name.lower(): repr(case.ours) for case in PARITY}
+    for name, text in LOSSES.items():
+        if name in compared:
+            assert compared[name].partition("(")[0] == text.split()[0].rstrip(",")
+            for setting, value in re.findall(r"(\w+): (\w+)", text):
+                assert re.search(rf"\b{setting}={value}\b", compared[name], re.IGNORECASE)
+    assert set(LOSSES) - set(compared) == {"nll", "dft"}  # of the trainer of demonstrations
 
 
 def table() -> str:
