@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from lit_align.cli.data_options import named_as_options, without_prefix
 from lit_align.cli.failures import explain_class_error
 from lit_align.cli.run_folder import create_run_folder
 from lit_align.cli.written_settings import refuse_written_mistakes
@@ -114,7 +115,9 @@ def command_parser(command: str, settings: Settings) -> ArgumentParser:
 
 def settings_parser(command: str, description: str | None = None) -> ArgumentParser:
     """A parser for the settings of a command, from a YAML too."""
-    parser = ArgumentParser(command, description=description, exit_on_error=False)
+    parser = ArgumentParser(
+        command, description=description, exit_on_error=False, allow_abbrev=False
+    )
     parser.add_argument("-c", "--config", action="config", help="YAML with these settings.")
     return parser
 
@@ -127,9 +130,11 @@ def parse_arguments(
     Raises:
         ConfigError: if they are not valid.
     """
+    names = list(names)
+    arguments = without_prefix(arguments, names)
     refuse_written_mistakes(arguments, parser.prog)
     try:
-        parsed = parser.parse_args(list(arguments))
+        parsed = parser.parse_args(arguments)
         return parser.instantiate(parsed), parsed
     except (ArgumentError, ValueError) as error:  # the latter is raised by a class for its settings
         raise ConfigError(explain_class_error(error, names)) from error
@@ -188,7 +193,8 @@ def load_judged_groups(
         on_ledger=_ledger_printer(console, folder),
         columns=ColumnSettings(settings.columns, settings.ignore_columns, read),
     )
-    return load_groups(source)
+    with named_as_options():
+        return load_groups(source)
 
 
 def print_judging(console: Console, counts: dict[str, Any]) -> None:

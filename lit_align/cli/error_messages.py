@@ -19,6 +19,7 @@ from lit_align.cli.parser_messages import (
     describe_value,
     innermost_types,
     key_path,
+    nested_key,
     remedy_for,
     unlisted_word,
 )
@@ -247,6 +248,9 @@ def _explain_denied(match: re.Match[str]) -> Iterator[str]:
 
 def _explain_type(match: re.Match[str]) -> Iterator[str]:
     key, type_name = key_path(match.string, match.start("value")), match["type"]
+    if nested_key(match["value"]):
+        yield f"unknown key '{key}.{nested_key(match['value'])}'; {key} has no settings below it"
+        return
     yield f"{key} is {match['value'].strip()!r}, which is no {type_name}; {remedy_for(type_name)}"
 
 
@@ -258,6 +262,9 @@ def _explain_no_callable(match: re.Match[str]) -> Iterator[str]:
 
 def _explain_choice(match: re.Match[str]) -> Iterator[str]:
     key = key_path(match.string, match.start("value"))
+    if nested_key(match["value"]):
+        yield f"unknown key '{key}.{nested_key(match['value'])}'; {key} has no settings below it"
+        return
     yield f"{key} is {match['value'].strip()!r}; choose from {match['choices']}"
 
 

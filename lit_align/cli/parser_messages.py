@@ -27,6 +27,9 @@ TYPES = re.compile(r"Literal\[(.+?)\]|<class '((?:\w+\.)*\w+)'>|((?:list|dict)\[
 GOT_VALUE = r"(?P<value>.+?)(?:\. Got value: .+)?(?=\n|\Z)"
 """A value in a message, without the whole block that a callable class repeats behind it."""
 
+NESTED = re.compile(r"\W?NestedArg\(key='([\w.]+)', val=(.+)\)\W?")
+"""An option below a setting, as in ``--run.x=3``."""
+
 
 def key_path(message: str, end: int | None = None) -> str:
     r"""The dotted path of the key that a message is about at a position: each level is indented under the one above.
@@ -54,6 +57,17 @@ def innermost_types(message: str) -> str:
     return types[-1] if types else ""
 
 
+def nested_key(value: str) -> str:
+    """The name below a setting that has none below it; empty for another value.
+
+    Example:
+        >>> nested_key("NestedArg(key='x', val='3')"), nested_key("fast")
+        ('x', '')
+    """
+    nested = NESTED.fullmatch(value.strip())
+    return nested[1] if nested else ""
+
+
 def remedy_for(type_name: str) -> str:
     """What to write where a type is needed."""
     return REMEDIES.get(type_name, f"write a {type_name}")
@@ -67,7 +81,7 @@ def describe_value(message: str) -> Iterator[str]:
     if not values or not key or not types:
         return
     value = values[0]
-    nested = re.fullmatch(r"NestedArg\(key='([\w.]+)', val=(.+)\)", value)
+    nested = NESTED.fullmatch(value)
     if nested:
         key, value = f"{key}.{nested[1]}", nested[2]
     names, classes = _names_of(types)

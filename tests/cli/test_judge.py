@@ -110,6 +110,12 @@ def test_a_server_is_paid_once_and_the_price_is_shown(rows, tmp_path, capsys):
             [*SHORTER, "--label_kind=prompts"],
             "label_kind is 'prompts'; choose from 'pairs', 'desirable', 'ranking', ",
         ),
+        (["--data.column={}"], "unknown key 'data.column'; did you mean columns?"),
+        (["--data.overlong=drop"], "unknown key 'data.overlong'; there are batch_size, columns, "),
+        (["--run.x=3"], "unknown key 'run.x'; run has no settings below it"),
+        (["--batch_size.x=3"], "unknown key 'batch_size.x'; batch_size has no settings below it"),
+        (["--label_kind.x=3"], "unknown key 'label_kind.x'; label_kind has no settings below it"),
+        (["--column={a: b}"], "unknown key 'column'; did you mean columns?"),
     ],
 )
 def test_a_mistake_gets_one_sentence(more, sentence, rows, tmp_path, capsys):
@@ -149,3 +155,25 @@ def test_agreement_of_a_judge_that_is_always_right_and_of_one_that_never_is():
 )
 def test_a_group_is_written_as_it_is_read(row):
     assert Groups()(as_row(Groups()(row))) == Groups()(row)
+
+
+def test_columns_are_named_with_and_without_data(tmp_path, capsys):
+    """An option as fit has it; and the remedy for other columns names the option of this command."""
+    path = tmp_path / "rows.jsonl"
+    row = {"Frage": "Hello?", "gut": "Hi", "schlecht": "What is it", "id": 1}
+    path.write_text(json.dumps(row) + "\n")
+    command = ["judge", *SHORTER, f"--data={path}", f"--run={tmp_path / 'runs'}"]
+    columns = "{prompt: Frage, chosen: gut, rejected: schlecht}"
+    for prefix in ("", "data."):
+        main([*command, f"--{prefix}columns={columns}", f"--{prefix}ignore_columns=[id]"])
+        assert "1 of 1 groups have a label" in capsys.readouterr().out
+    main([*command, "--data.columns", columns, "--data.max_malformed", "0.5"])
+    assert "1 of 1 groups have a label" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="1"):
+        main(command)
+    remedy = capsys.readouterr().err
+    assert (
+        "lists them) with --columns, list those that are not to be read in --ignore_columns"
+        in remedy
+    )
+    assert "data.columns" not in remedy
