@@ -35,6 +35,10 @@ class DataError(LitAlignError):
     """The data as a whole cannot be trained on; the message says what is wrong and how to go on."""
 
 
+class UnknownColumns(DataError):
+    """The columns of a file are none that are known."""
+
+
 class RowError(LitAlignError):
     """One row cannot be used: it is counted in the ledger under ``fate`` and left out; the message is the reason."""
 

@@ -55,6 +55,15 @@ COLUMNS = {
 }
 """Columns of the simplest rows with each kind of label."""
 
+SIMPLEST = {
+    "demonstrations": ("prompt", "completion"),
+    "pairs": ("prompt", "chosen", "rejected"),
+    "desirable": ("prompt", "completion", "label"),
+    "ranking": ("prompt", "responses", "ranking"),
+    "prompts": ("prompt",),
+}
+"""The names of these columns, for tasks that train on text."""
+
 TASKS = (
     Task("sft", "imitate conversations or completions", "sft", "demonstrations"),
     Task("reward", "train a reward model on pairs", "reward", "pairs"),

@@ -9,7 +9,7 @@ from lit_align.data.formats.base import LocatedRow, ambiguous, no_format
 from lit_align.data.formats.known_columns import holds_something
 from lit_align.data.formats.unsupported import why_unsupported
 from lit_align.data.label_conversion import DERIVABLE_FROM
-from lit_align.errors import DataError, RowError
+from lit_align.errors import DataError, RowError, UnknownColumns
 from lit_align.types import LabelKind
 
 SAMPLE_ROWS = 1000
@@ -146,7 +146,7 @@ def _no_response(row: Row, label_kind: LabelKind, path: str) -> DataError:
     if reason:
         return DataError(f"{path} cannot be read as it is: {reason}")
     columns = ", ".join(map(str, row))
-    return DataError(
+    return UnknownColumns(
         f"{path} is read as prompts, but {label_kind} are needed, and none of its columns {columns} is "
         "known to be a response; rename those that are with data.columns, list the others in data.ignore_columns, or "
         "use another objective"

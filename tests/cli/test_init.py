@@ -226,7 +226,14 @@ def test_rows_that_do_not_fit_are_refused_with_what_would(folder, tiny, capsys):
 def test_columns_of_no_format_and_files_that_are_not_there(folder, tiny, capsys):
     (folder / "odd.csv").write_text("a,b\n1,2\n")
     command = ["init", "dpo", "--base", str(tiny), "--data"]
-    assert "no format matches the columns a, b" in refusal(capsys, [*command, "odd.csv"])
+    assert refusal(capsys, [*command, "odd.csv"]) == (
+        "dpo reads prompt, chosen and rejected; odd.csv has a, b. Name your columns, in place of the dots:\n"
+        "  --columns '{prompt: ..., chosen: ..., rejected: ...}'\n"
+        "List those that are not to be read: --ignore_columns '[id]'"
+    )
+    (folder / "odd.csv").write_text("prompt,a,b\n1,2,3\n")
+    sentence = refusal(capsys, [*command, "odd.csv", "--columns", "{chosen: a}"])
+    assert "--columns '{chosen: a, rejected: ...}'" in sentence
     assert "there is no file none.csv" in refusal(capsys, [*command, "none.csv"])
 
 
@@ -237,7 +244,9 @@ def test_columns_are_renamed_and_left_out_as_in_a_run(folder, tiny, capsys):
     ]
     (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     command = ["init", "dpo", "--base", str(tiny), "--data", "rows.jsonl"]
-    assert "with data.columns" in refusal(capsys, command)
+    assert "dpo reads prompt, chosen and rejected; rows.jsonl has question, " in refusal(
+        capsys, command
+    )
     command += ["--data.columns", "{prompt: question, chosen: good, rejected: bad}"]
     assert "changes what is learned" in refusal(capsys, command)
     assert "write '[source, id]'" in refusal(capsys, [*command, "--ignore_columns", "{a: b}"])

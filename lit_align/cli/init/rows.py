@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from lit_align.cli.tasks import TASKS, Task
+from lit_align.cli.data_options import as_options
+from lit_align.cli.tasks import SIMPLEST, TASKS, Task
 from lit_align.data.column_fates import ColumnSettings
 from lit_align.data.format_choice import SAMPLE_ROWS, sample_rows, typical_row
 from lit_align.data.formats.base import LocatedRow
@@ -17,7 +18,7 @@ from lit_align.data.label_conversion import convert_labels
 from lit_align.data.read_groups import DataSource
 from lit_align.data.readers import read_rows
 from lit_align.data.row_reader import RowReader
-from lit_align.errors import DataError, RowError
+from lit_align.errors import DataError, RowError, UnknownColumns
 from lit_align.plugins import load_plugins
 from lit_align.types import LabelKind
 
@@ -119,6 +120,9 @@ def _open_reader(
 
     try:
         return open_for(task)
+    except UnknownColumns as error:
+        sentence = _rename(path, first, task, columns) or as_options(str(error))
+        raise DataError(sentence) from error
     except DataError as error:
         fitting = []
         for other in TASKS:
@@ -128,7 +132,23 @@ def _open_reader(
                 continue
             fitting.append(other.name)
         hint = f"; these rows fit the tasks {', '.join(fitting)}" if fitting else ""
-        raise DataError(f"{error}. {_needs(task)}{hint}") from error
+        raise DataError(f"{as_options(str(error))}. {_needs(task)}{hint}") from error
+
+
+def _rename(path: str, first: Sequence[LocatedRow], task: Task, columns: ColumnSettings) -> str:
+    """What the task reads, what the file has, and the option that names a column; empty if it has all of them."""
+    present = list(map(str, typical_row(sample_rows(first, path, columns.ignored))))
+    known = {*present, *columns.names}
+    missing = [name for name in SIMPLEST[task.label_kind] if name not in known]
+    if not missing:
+        return ""
+    mapping = {**columns.names, **dict.fromkeys(missing, "...")}
+    example = ", ".join(f"{name}: {column}" for name, column in mapping.items())
+    return (
+        f"{task.name} reads {task.columns}; {path} has {', '.join(present)}. Name your columns, in place of the dots:\n"
+        f"  --columns '{{{example}}}'\n"
+        "List those that are not to be read: --ignore_columns '[id]'"
+    )
 
 
 def _count_fates(reader: RowReader, first: Sequence[LocatedRow], kind: LabelKind) -> Counter[str]:

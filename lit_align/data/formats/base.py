@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
-from lit_align.errors import DataError, RowError
+from lit_align.errors import DataError, RowError, UnknownColumns
 from lit_align.types import Group, LabelKind
 
 Row = dict[str, Any]
@@ -80,9 +80,9 @@ def recognise(row: Row, formats: Sequence[Format]) -> Format:
     raise no_format(row, formats) if not matches else ambiguous(row, matches)
 
 
-def no_format(row: Row, formats: Sequence[Format]) -> DataError:
+def no_format(row: Row, formats: Sequence[Format]) -> UnknownColumns:
     """The error for columns that match none of the formats."""
-    return DataError(
+    return UnknownColumns(
         f"no format matches the columns {_columns(row)}; rename them to those of one of {', '.join(_names(formats))} "
         "(`lit-align plugins formats` lists them) with data.columns, list those that are not to be read in "
         "data.ignore_columns, or write a plugin for them"
