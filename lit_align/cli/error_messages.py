@@ -14,13 +14,14 @@ from inspect import isabstract
 from typing import Any
 
 from lit_align.cli.command_mistakes import explain_command, explain_missing
+from lit_align.cli.misplaced_names import of_another_kind, what_else
 from lit_align.cli.parser_messages import (
     GOT_VALUE,
     describe_value,
     innermost_types,
     key_path,
-    nested_key,
     remedy_for,
+    unknown_below,
     unlisted_word,
 )
 from lit_align.cli.setting_homes import MAX_LISTED, RUN_SETTINGS, advice, suggestion
@@ -188,15 +189,17 @@ def _explain_short_name(match: re.Match[str]) -> Iterator[str]:
     fitting = fitting_names(key, before)
     objectives = load_plugins().objectives
     if name not in all_names():
-        place = where_to_get(name)
+        place = where_to_get(name) or what_else(key, name, fitting)
         hint = suggestion(name, fitting or all_names()) or f"; {path} takes a path, as module.name"
         yield f"nothing is called {name!r}{f'; {place}' if place else hint}"
     elif key == "objective" and name in objectives:
         objective: Any = objectives[name]
         yield f"{name} learns from {objective.label_kind}; use the stage {_stage_for(objective)}"
     else:
+        kind = of_another_kind(key, name)
         others = suggestion("", fitting) or "; `lit-align plugins` lists the kinds"
-        yield f"{name} is of another kind than what is needed here{others}"
+        hint = f"; {kind}" if kind else others
+        yield f"{name} is of another kind than what is needed here{hint}"
 
 
 def _settings_of_dataclass(types: str) -> list[str]:
@@ -248,10 +251,9 @@ def _explain_denied(match: re.Match[str]) -> Iterator[str]:
 
 def _explain_type(match: re.Match[str]) -> Iterator[str]:
     key, type_name = key_path(match.string, match.start("value")), match["type"]
-    if nested_key(match["value"]):
-        yield f"unknown key '{key}.{nested_key(match['value'])}'; {key} has no settings below it"
-        return
-    yield f"{key} is {match['value'].strip()!r}, which is no {type_name}; {remedy_for(type_name)}"
+    yield unknown_below(key, match["value"]) or (
+        f"{key} is {match['value'].strip()!r}, which is no {type_name}; {remedy_for(type_name)}"
+    )
 
 
 def _explain_no_callable(match: re.Match[str]) -> Iterator[str]:
@@ -262,10 +264,8 @@ def _explain_no_callable(match: re.Match[str]) -> Iterator[str]:
 
 def _explain_choice(match: re.Match[str]) -> Iterator[str]:
     key = key_path(match.string, match.start("value"))
-    if nested_key(match["value"]):
-        yield f"unknown key '{key}.{nested_key(match['value'])}'; {key} has no settings below it"
-        return
-    yield f"{key} is {match['value'].strip()!r}; choose from {match['choices']}"
+    sentence = f"{key} is {match['value'].strip()!r}; choose from {match['choices']}"
+    yield unknown_below(key, match["value"]) or sentence
 
 
 def _explain_class_error(match: re.Match[str]) -> Iterator[str]:

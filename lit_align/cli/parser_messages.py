@@ -57,15 +57,15 @@ def innermost_types(message: str) -> str:
     return types[-1] if types else ""
 
 
-def nested_key(value: str) -> str:
-    """The name below a setting that has none below it; empty for another value.
+def unknown_below(key: str, value: str) -> str:
+    """The sentence for an option below a setting that has none below it; empty for another value.
 
     Example:
-        >>> nested_key("NestedArg(key='x', val='3')"), nested_key("fast")
-        ('x', '')
+        >>> unknown_below("run", "NestedArg(key='x', val='3')"), unknown_below("run", "fast")
+        ("unknown key 'run.x'; run has no settings below it", '')
     """
     nested = NESTED.fullmatch(value.strip())
-    return nested[1] if nested else ""
+    return f"unknown key '{key}.{nested[1]}'; {key} has no settings below it" if nested else ""
 
 
 def remedy_for(type_name: str) -> str:

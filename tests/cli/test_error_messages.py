@@ -27,6 +27,15 @@ FIT = [
         ("--data.format=alpaca", "nothing is called 'alpaca'; did you mean Alpaca?"),
         ("--data.format=DPO", "DPO is of another kind than what is needed here; "),
         ("--model.objective=CrossEntropy", "CrossEntropy learns from demonstrations; use the stage SFT"),
+        # losses by their names in TRL, and names of another kind
+        ("--model.objective=sigmoid", "nothing is called 'sigmoid'; TRL's sigmoid is DPO"),
+        ("--model.objective=hinge", "nothing is called 'hinge'; TRL's hinge is SLiC with relative: true and weight: 0"),
+        ("--model.objective=simpo", "nothing is called 'simpo'; did you mean SimPO?"),
+        ("--model.objective=dapo", "nothing is called 'dapo'; TRL's dapo is model.loss_aggregation: token"),
+        ("--model.objective=GRPO", "GRPO is of another kind than what is needed here; it is an advantage: write mode"),
+        ("--model.objective=RLOO", "RLOO is of another kind than what is needed here; it is an advantage: write mode"),
+        ("--model.objective=grpo", "nothing is called 'grpo'; GRPO is an advantage: write model.advantage: GRPO in th"),
+        ("--model.objective=Length", "Length is of another kind than what is needed here; it is a reward, which model"),
         ("--model.objective=PDO", "nothing is called 'PDO'; did you mean DPO?"),
         # their settings
         ("--model.optimizer={class_path: torch.optim.AdamW, init_args: {lrr: 1}}", "AdamW takes no 'lrr'; did you"),

@@ -103,7 +103,7 @@ def test_a_server_is_paid_once_and_the_price_is_shown(rows, tmp_path, capsys):
         (["--feedback=Jugde"], "nothing is called 'Jugde'; did you mean Judge?"),
         (
             ["--feedback=Length"],
-            "Length is of another kind than what is needed here; there are ",
+            "Length is of another kind than what is needed here; it is a reward, which model.reward takes",
         ),
         (["--feedback=Judge"], "Judge needs model; set it in the YAML or on the command line"),
         (

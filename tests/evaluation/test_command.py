@@ -164,7 +164,7 @@ def test_on_real_comparisons_the_judge_of_length_is_the_baseline(name, shared_da
     ("more", "sentence"),
     [
         (["--reward=Lenght"], "nothing is called 'Lenght'; did you mean Length?"),
-        (["--reward=DPO"], "DPO is of another kind than what is needed here; there are "),
+        (["--reward=DPO"], "DPO is of another kind than what is needed here; it is an objective, "),
         (["--reward=Length"], "Length needs max_words; set it in the YAML or on the command line"),
         ([*SHORTER, "--reward.mst=2"], "Length takes no 'mst'; there are max_words, min_words"),
         (
