@@ -293,6 +293,37 @@ def test_a_few_malformed_rows_stop_nothing(folder, tiny, capsys):
     assert "stops at" not in printed
 
 
+@pytest.mark.parametrize(
+    ("reward", "sentence"),
+    [
+        ("meien.Treffer", "meien.Treffer cannot be imported: there is no module 'meien'; install"),
+        ("lit_align.rewards.length.Lenght", "lit_align.rewards.length has no 'Lenght'; did you me"),
+        ("lit_align.objectives.dpo.DPO", "lit_align.objectives.dpo.DPO is no Reward; name a class"),
+        ("lit_align.rewards.length.Length", "Length needs max_words; "),
+        ("shutil.rmtree", "shutil.rmtree may not be named in settings, since it can run anything"),
+    ],
+)
+def test_a_reward_by_its_path_is_imported(folder, tiny, capsys, reward, sentence):
+    """The sentences are those of fit, and nothing is written."""
+    write_rows(folder / "rows.jsonl", "prompts")
+    command = ["init", "grpo", "--base", str(tiny), "--data", "rows.jsonl", "--reward", reward]
+    assert refusal(capsys, command).startswith(sentence)
+    assert not (folder / "grpo.yaml").exists()
+
+
+def test_a_reward_of_a_module_in_the_folder_is_taken(folder, tiny, monkeypatch):
+    write_rows(folder / "rows.jsonl", "prompts")
+    (folder / "my_hits.py").write_text(
+        "from lit_align.rewards import Reward\n\nclass Hits(Reward):\n    def __call__(self, groups):\n"
+        "        return [[0.0 for _ in group.responses] for group in groups]\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    command = ["init", "grpo", "--base", str(tiny), "--data", "rows.jsonl"]
+    main([*command, "--reward", "my_hits.Hits"])
+    model = yaml.safe_load((folder / "grpo.yaml").read_text())["model"]["init_args"]
+    assert model["reward"] == {"class_path": "my_hits.Hits", "init_args": {}}
+
+
 def test_a_task_with_a_reward_needs_one_that_is_there(folder, tiny, capsys):
     write_rows(folder / "rows.jsonl", "prompts")
     command = ["init", "ppo", "--base", str(tiny), "--data", "rows.jsonl"]

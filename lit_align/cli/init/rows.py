@@ -138,6 +138,8 @@ def _open_reader(
 def _rename(path: str, first: Sequence[LocatedRow], task: Task, columns: ColumnSettings) -> str:
     """What the task reads, what the file has, and the option that names a column; empty if it has all of them."""
     present = list(map(str, typical_row(sample_rows(first, path, columns.ignored))))
+    if task.label_kind not in SIMPLEST:
+        return f"{task.name} reads {task.columns}; {path} has {', '.join(present)}; rename the columns in the file"
     known = {*present, *columns.names}
     missing = [name for name in SIMPLEST[task.label_kind] if name not in known]
     if not missing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,9 +130,27 @@ def _parse_reward(option: str) -> dict[str, Any]:
         raise ConfigError(
             f"there is no folder {name!r}; give --reward the adapter folder of a reward model"
         )
-    if "." not in name:  # else a class by its path, which the run imports
+    if "." in name:
+        _check_class_path(reward)
+    else:
         _check_arguments(load_plugins().rewards[name], reward["init_args"])
     return reward
+
+
+def _check_class_path(reward: Mapping[str, Any]) -> None:
+    """Import a reward that is named by its path, and refuse it with the sentence of ``fit``."""
+    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+
+    from lit_align.cli.failures import explain_class_error
+    from lit_align.rewards import Reward
+
+    set_parsing_settings(import_path_allowlist=[])  # enforces the denylist, as fit does
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--reward", type=Reward)
+    try:
+        parser.parse_args([f"--reward={json.dumps(reward)}"])
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError(explain_class_error(error)) from error
 
 
 def _check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
