@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     lines = [f"  {command:<10}{text}" for command, text in COMMANDS.items()]
     parser = argparse.ArgumentParser(
         "lit-align chat",
+        allow_abbrev=False,
         description="Chat with a model, or with two side by side.",
         epilog="\n".join(["in the chat:", *lines, f"  {KEYS}"]),
         formatter_class=argparse.RawDescriptionHelpFormatter,

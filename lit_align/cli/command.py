@@ -12,6 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lit_align.cli.data_options import named_as_options, without_prefix
 from lit_align.cli.failures import explain_class_error
 from lit_align.cli.run_folder import create_run_folder
+from lit_align.cli.whole_options import WholeOptions
 from lit_align.cli.written_settings import refuse_written_mistakes
 from lit_align.data.column_fates import ColumnSettings, columns_read_by
 from lit_align.data.formats import Format
@@ -115,9 +116,7 @@ def command_parser(command: str, settings: Settings) -> ArgumentParser:
 
 def settings_parser(command: str, description: str | None = None) -> ArgumentParser:
     """A parser for the settings of a command, from a YAML too."""
-    parser = ArgumentParser(
-        command, description=description, exit_on_error=False, allow_abbrev=False
-    )
+    parser = WholeOptions(command, description=description, exit_on_error=False)
     parser.add_argument("-c", "--config", action="config", help="YAML with these settings.")
     return parser
 

@@ -46,6 +46,7 @@ def run(arguments: list[str]) -> None:
     """Print the script."""
     parser = argparse.ArgumentParser(
         "lit-align completion",
+        allow_abbrev=False,
         description="Print a script that completes commands, tasks, configs and files. Add to ~/.bashrc, or with zsh "
         'in place of bash to ~/.zshrc: eval "$(lit-align completion bash)"',
     )

@@ -38,6 +38,7 @@ def run(arguments: list[str]) -> None:
     """Print a line for each part; one that cannot be read says so and stops no other."""
     argparse.ArgumentParser(
         "lit-align env",
+        allow_abbrev=False,
         description="Versions and hardware, to paste into a bug report; no names, paths or secrets.",
     ).parse_args(arguments)
     parts: dict[str, Callable[[], str]] = {

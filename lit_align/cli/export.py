@@ -52,7 +52,7 @@ def run(arguments: list[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "lit-align export", description="Write what a run has trained."
+        "lit-align export", allow_abbrev=False, description="Write what a run has trained."
     )
     parser.add_argument("run", help="the numbered folder of a run, or a checkpoint")
     parser.add_argument("folder", help="where to write; a new or empty folder")

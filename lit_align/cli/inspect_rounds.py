@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> None:
     """
     from rich.console import Console
 
-    parser = argparse.ArgumentParser("lit-align inspect", description=__doc__)
+    parser = argparse.ArgumentParser("lit-align inspect", allow_abbrev=False, description=__doc__)
     parser.add_argument(
         "--rounds", metavar="FOLDER", type=Path, required=True, help="numbered folder of a run"
     )

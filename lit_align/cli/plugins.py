@@ -18,7 +18,9 @@ Row = dict[str, Any]
 def run(arguments: list[str]) -> None:
     """Print a table, or JSON: of all plugins, or of everything of one kind."""
     parser = argparse.ArgumentParser(
-        "lit-align plugins", description="What is installed, and which plugin provides it."
+        "lit-align plugins",
+        allow_abbrev=False,
+        description="What is installed, and which plugin provides it.",
     )
     parser.add_argument(
         "kind", nargs="?", help="such as objectives; the plugins themselves if left out"

@@ -13,7 +13,9 @@ def run(arguments: list[str]) -> None:
         ConfigError: if the folder is not that of a run.
     """
     parser = argparse.ArgumentParser(
-        "lit-align report", description="Write one HTML file with everything that a run has logged."
+        "lit-align report",
+        allow_abbrev=False,
+        description="Write one HTML file with everything that a run has logged.",
     )
     parser.add_argument("run", help="the numbered folder of a run")
     parser.add_argument("--file", help="where to write; report.html in the folder if left out")

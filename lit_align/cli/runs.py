@@ -58,6 +58,7 @@ def run(arguments: list[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "lit-align runs",
+        allow_abbrev=False,
         description="Compare the runs in a folder: the settings in which they differ, and their main figures.",
     )
     parser.add_argument(

@@ -12,6 +12,9 @@ from typing import Any
 
 from lit_align.plugins import CORE_COMMANDS, load_plugins
 
+SECTIONS = ("trainer", "lora", "base", "kl", "critic", "entropy_bonus")
+"""Sections whose class is always the same."""
+
 
 def command_names() -> list[str]:
     """All commands of one word."""
@@ -98,16 +101,20 @@ def _subclasses(cls: type) -> Iterator[type]:
 
 
 def settings_of_section(key: str) -> set[str]:
-    """Settings at the level of a key: of the trainer, of LoRA or of the base model; none for others."""
+    """Settings at the level of a key: of the trainer, or of one of `SECTIONS`; none for others."""
     section, *inner_keys = key.split(".")
-    if section not in ("trainer", "lora", "base") or not inner_keys:
+    if section not in SECTIONS or not inner_keys:
         return set()  # without the imports
     from lightning.pytorch import Trainer
 
     from lit_align.models.load import Base
     from lit_align.models.lora import Lora
+    from lit_align.rl.critic import Critic
+    from lit_align.rl.entropy_bonus import EntropyBonus
+    from lit_align.rl.kl_control import KLControl
 
     sections: dict[str, type] = {"trainer": Trainer, "lora": Lora, "base": Base}
+    sections |= {"kl": KLControl, "critic": Critic, "entropy_bonus": EntropyBonus}
     return parameters_of(sections[section])
 
 

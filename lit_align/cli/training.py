@@ -28,6 +28,7 @@ from lit_align.cli.loggers import LoggingTrainer, begin_runs, make_loggers, refu
 from lit_align.cli.null_values import refuse_nulls
 from lit_align.cli.refusals import refuse_settings
 from lit_align.cli.run_folder import create_run_folder, set_run_folder
+from lit_align.cli.whole_options import WholeRunOptions
 from lit_align.compat.lightning import set_root_dir, steps_bar
 from lit_align.errors import ConfigError
 from lit_align.models.cuda_settings import MatmulPrecision, set_matmul_precision
@@ -310,6 +311,7 @@ def run_cli(cls: type[LitAlignCLI], arguments: list[str]) -> LitAlignCLI:
         trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},
         save_config_callback=SaveConfig,
         save_config_kwargs={"save_to_log_dir": False},
+        parser_class=WholeRunOptions,
         parser_kwargs=parser_options,
         args=arguments,
         command=command,

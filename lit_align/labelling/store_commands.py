@@ -60,7 +60,10 @@ def run_store_command(name: str, arguments: Sequence[str]) -> None:
         )
     command = COMMANDS[name]
     parser = ArgumentParser(
-        f"lit-align label {name}", description=command.description, exit_on_error=False
+        f"lit-align label {name}",
+        description=command.description,
+        exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument("store", type=str, help="File of lit-align label.")
     for argument, options in command.arguments.items():

@@ -49,6 +49,10 @@ FIT = [
         ("--learning_rate=1e-5", "unknown key 'learning_rate'; TRL's learning_rate is model.optimizer.lr here"),
         ("--model.per_device_train_batch_size=4", "Preference takes no 'per_device_train_batch_size'; TRL's per_dev"),
         ("--model.lora_alpha=4", "Preference takes no 'lora_alpha'; TRL's lora_alpha is model.lora.alpha here"),
+        # abbreviations, which argparse would take
+        ("--save_ev=3", "unknown key 'save_ev'; did you mean save_every?"),
+        ("--model.lora.alph=3", "unknown key 'model.lora.alph'; did you mean alpha?"),
+        ("--trainer.max_ep=3", "unknown key 'trainer.max_ep'; did you mean max_epochs?"),
         # a group
         ("--model.lora={rank: 8}", "lora takes no 'rank'; write model.lora.r instead"),
         # values of several types
@@ -196,3 +200,10 @@ def test_a_setting_of_trl_has_its_place_by_stage_and_value(
         with pytest.raises(SystemExit, match="2"):
             main(["fit", "-c", f"configs/{config}.yaml", *arguments])
         assert capsys.readouterr().err.startswith(f"lit-align: {sentence}")
+
+
+def test_a_setting_is_not_taken_by_its_beginning(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "-c", "configs/grpo.yaml", "--model.kl.coeff=0.1"])
+    answer = capsys.readouterr().err
+    assert answer == "lit-align: unknown key 'model.kl.coeff'; did you mean coefficient?\n"

@@ -121,7 +121,7 @@ def check_options(task: Task, options: argparse.Namespace) -> None:
 def init_parser() -> argparse.ArgumentParser:
     """The options of all tasks together."""
     parser = argparse.ArgumentParser(
-        "lit-align init", description=DESCRIPTION, epilog=f"Example: {EXAMPLE}"
+        "lit-align init", allow_abbrev=False, description=DESCRIPTION, epilog=f"Example: {EXAMPLE}"
     )
     parser.add_argument(
         "task", nargs="?", metavar="TASK", help="what to start; left out, all tasks are listed"
