@@ -80,20 +80,19 @@ def _resolve(value: str) -> str:
 
 
 def _no_config(name: str, is_absolute: bool) -> ConfigError:
-    """The error for a name without a file, with the closest one that there is, and all packaged ones."""
+    """The error for a name without a file, with the closest ones, or else all packaged ones."""
     names = [] if is_absolute else config_names()
     stem = name.removesuffix(".yaml").removeprefix("configs/")
     folder = Path(name).expanduser().parent
-    local = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
-    candidates = [*names, *(str(file.with_suffix("")) for file in local)]
-    closest = closest_name(stem, candidates) or _same_file_name(stem, names)
-    hint = f"did you mean {closest}?" if closest else "check the path after -c"
+    local = [str(file) for file in sorted(folder.glob("*.yaml"))] if folder.is_dir() else []
+    here = closest_name(stem, [file.removesuffix(".yaml") for file in local])
+    packaged = closest_name(stem, names) or _same_file_name(stem, names)
+    close = list(dict.fromkeys(filter(None, (here and f"{here}.yaml", packaged))))
+    hint = f"did you mean {' or '.join(close)}?" if close else "check the path after -c"
     if is_absolute:
         return ConfigError(f"there is no file {name}; {hint}")
-    return ConfigError(
-        f"there is no file {name} (looked in {Path.cwd()}), nor a packaged config of that name; {hint}\n"
-        f"Packaged configs: {_grouped(names)}"
-    )
+    sentence = f"there is no file {name} (looked in {Path.cwd()}), nor a packaged config of that name; {hint}"
+    return ConfigError(sentence if close else f"{sentence}\nPackaged configs: {_grouped(names)}")
 
 
 def _same_file_name(name: str, names: Sequence[str]) -> str | None:

@@ -131,8 +131,23 @@ def find_task(name: str, tasks: Sequence[Task] = (*TASKS, *OTHER_TASKS)) -> Task
     if objective:
         raise UnknownName(objective)
     closest = closest_name(name, by_name)
+    config = _config_called(name)
+    if config:
+        raise UnknownName(
+            f"no task is called {name!r}, but a packaged config is; begin with {config}"
+        )
     hint = f"did you mean {closest}? There are" if closest else "there are"
     raise UnknownName(f"no task is called {name!r}; {hint} {', '.join(by_name)}")
+
+
+def _config_called(name: str) -> str:
+    """The options that name a packaged config, with the tiny one of it; empty if there is none of that name."""
+    names = config_names()
+    lower = name.lower().replace("-", "_")
+    if lower not in names:
+        return ""
+    tiny = f" (-c tiny/{lower} on a CPU)" if f"tiny/{lower}" in names else ""
+    return f"lit-align fit -c {lower}{tiny}"
 
 
 def objective_settings(task: Task, name: str) -> Any:

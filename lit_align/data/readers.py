@@ -22,6 +22,7 @@ from lit_align.data.json_container import (
 from lit_align.errors import DataError, Malformed
 from lit_align.jsonl import TOO_DEEP, is_too_deep
 from lit_align.package_files import find_file
+from lit_align.registry import closest_name
 
 TYPES = (".json", ".jsonl", ".csv", ".tsv")
 FILES = (*TYPES, *(f"{suffix}.gz" for suffix in TYPES), ".parquet")
@@ -48,8 +49,20 @@ def read_rows(
     if Path(path).is_dir():
         raise DataError(f"{path} is a folder; name the files in it")
     if not is_hub_name(path) or path.endswith(FILES):
-        raise DataError(f"there is no file {path} (looked in {Path.cwd()}); correct the path")
+        closest = _closest_file(path)
+        hint = f"did you mean {closest}?" if closest else "correct the path"
+        raise DataError(f"there is no file {path} (looked in {Path.cwd()}); {hint}")
     return map(_refuse_nested, read_hub(path))
+
+
+def _closest_file(path: str) -> str | None:
+    """The data file of the same folder whose name is closest; None if none is close."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        return None
+    names = [file.name for file in folder.iterdir() if file.name.endswith(FILES)]
+    closest = closest_name(Path(path).name, names)
+    return str(folder / closest) if closest else None
 
 
 def _refuse_nested(record: LocatedRow) -> LocatedRow:

@@ -70,18 +70,26 @@ def test_a_file_of_the_working_folder_comes_first(name, monkeypatch, tmp_path):
         ("tiny/dop.yaml", "did you mean tiny/dpo?"),
         ("objectives/simpo", "did you mean objectives/SimPO?"),
         ("SimPO", "did you mean objectives/SimPO?"),
-        ("mein", "did you mean mine?"),
-        ("what is this", "check the path after -c"),
+        ("mein", "did you mean mine.yaml?"),
+        ("krto.yaml", "did you mean krt.yaml or kto?"),
     ],
 )
-def test_a_wrong_name_is_answered_with_the_list(name, hint, monkeypatch, tmp_path):
+def test_a_wrong_name_is_answered_with_the_closest(name, hint, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.yaml").write_text("run: mine")
+    for file in ("mine.yaml", "krt.yaml"):
+        (tmp_path / file).write_text("run: mine")
     with pytest.raises(ConfigError) as refused:
         expand_arguments(["fit", "-c", name])
-    sentence, _, listed = str(refused.value).partition("\n")
+    sentence = str(refused.value)
     assert sentence.startswith(f"there is no file {name} (looked in {tmp_path})")
-    assert sentence.endswith(hint)
+    assert sentence.endswith(f"; {hint}")  # the other packaged ones are not listed
+
+
+def test_a_name_that_is_close_to_none_is_answered_with_the_list(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="check the path after -c\n") as refused:
+        expand_arguments(["fit", "-c", "what is this"])
+    listed = str(refused.value).partition("\n")[2]
     assert ", ranking, rejection_sampling, reward" in listed
     assert re.search(r"^  tiny/: .*\bdpo, iterative_dpo\b", listed, re.MULTILINE)
 

@@ -77,6 +77,12 @@ def refusal(capsys, arguments: list[str]) -> str:
     [
         ([], "  dpo  "),
         (["dop"], "no task is called 'dop'; did you mean dpo?"),
+        (
+            ["personal"],
+            "no task is called 'personal', but a packaged config is; begin with lit-align fit -c personal (-c tiny/pers"
+            "onal on a CPU)",
+        ),
+        (["orca-digits"], "but a packaged config is; begin with lit-align fit -c orca_digits"),
         (["SimPO"], "'SimPO' is an objective and no task; add --objective SimPO to the task dpo"),
         (["Regression"], "start from the packaged config: lit-align fit -c tiny/ratings"),
         (["dpo"], "init dpo needs --base and --data: a model, and rows with prompt, chosen"),

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import tracemalloc
 
 import pytest
@@ -322,3 +323,15 @@ def test_rows_under_a_key_are_in_memory_one_at_a_time(tmp_path):
         size < 4 * file.stat().st_size
     )  # the rows as objects are ten times as large as their text
     assert sum(1 for _ in reading) == 19_999
+
+
+def test_a_file_of_a_similar_name_in_the_folder_is_named(tmp_path):
+    for name in ("paare.csv", "antworten.jsonl", "paare.txt"):
+        (tmp_path / name).write_text("a\n")
+    closest = re.escape(f"did you mean {tmp_path / 'paare.csv'}?")
+    with pytest.raises(DataError, match=closest):
+        read_rows(str(tmp_path / "parre.csv"))
+    with pytest.raises(DataError, match="correct the path"):
+        read_rows(str(tmp_path / "votes.csv"))
+    with pytest.raises(DataError, match="correct the path"):
+        read_rows(str(tmp_path / "none" / "paare.csv"))
