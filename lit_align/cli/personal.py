@@ -42,6 +42,8 @@ SETTINGS: Settings = {
 MAX_PERSONS = 30
 """Rows of the table on the screen; all are in the file."""
 
+FEW_PERSONS = 5
+
 LEGEND = """\
 in % of a person's votes, a tie is half right; the mean counts each person as
 one, and its 95 % interval is from a bootstrap over persons. trained on: rows of
@@ -101,8 +103,18 @@ def _print(console: Console, metrics: dict[str, Any], names: dict[str, str]) -> 
     if hidden > 0:
         console.print(f"{hidden:,} more persons are in the file.", highlight=False)
     for name, figures in metrics["difference"].items():
-        text = f"{name}: {_points(figures['mean'])} points, {_describe_interval(figures)}"
+        text = f"{_shown(name, metrics)}: {_points(figures['mean'])} points, {_describe_interval(figures)}"
         console.print(text, highlight=False)
+    if len(metrics["persons"]) < FEW_PERSONS:
+        console.print(
+            f"{len(metrics['persons'])} persons are too few for the interval to say much of others.",
+            highlight=False,
+        )
+
+
+def _shown(name: str, metrics: dict[str, Any]) -> str:
+    """A model's name on the screen: without --pooled, what is pooled is the personal model's own mean head."""
+    return name if metrics.get("pooled") else name.replace("pooled", "mean head")
 
 
 def _format_table(metrics: dict[str, Any], names: dict[str, str]) -> Table:
@@ -110,7 +122,8 @@ def _format_table(metrics: dict[str, Any], names: dict[str, str]) -> Table:
     from rich.table import Table
 
     models = list(metrics["mean"])
-    table = Table("annotator", "votes", "trained on", *models, box=None, pad_edge=False)
+    shown = [_shown(model, metrics) for model in models]
+    table = Table("annotator", "votes", "trained on", *shown, box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
     by_votes = sorted(metrics["persons"], key=lambda person: -person["votes"])

@@ -119,7 +119,9 @@ def test_the_command_prints_names_and_writes_hashes(tiny, tmp_path, capsys):
     )
     printed = capsys.readouterr().out
     assert "ada" in printed
-    assert "personal - pooled" in printed
+    assert "personal - mean head" in printed
+    assert "pooled" not in printed
+    assert "2 persons are too few for the interval" in printed
     metrics = json.loads((tmp_path / "evaluated/0/personal.json").read_text())
     assert metrics["votes"] == 18
     assert [person["trained_on"] for person in metrics["persons"]] == [9, 9]
