@@ -27,6 +27,7 @@ from lit_align.run_report.page import CURVES, write_report
 from lit_align.run_report.record import METRICS, SAMPLES, read_curves
 from lit_align.stages.language_model_stage import LanguageModelStage
 from lit_align.stages.preference import Preference
+from lit_align.stages.reward_model import RewardModel
 from lit_align.stages.sharded_base import is_sharded
 from lit_align.types import Tree
 
@@ -121,7 +122,9 @@ class Report(Callback):
         if displacement is not None:
             rank_zero_info(f"\n{displacement['story']}")
         has_tensorboard = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
-        print_next_steps(folder, stage.reward_name, _drawn_files(stage, folder), has_tensorboard)
+        evaluation = stage.evaluation(folder) if isinstance(stage, RewardModel) else ""
+        files = _drawn_files(stage, folder)
+        print_next_steps(folder, stage.reward_name, files, has_tensorboard, evaluation)
 
     def _held_out_trees(self, stage: LanguageModelStage) -> list[Tree]:
         if not self.questions or is_sharded(stage.trainer):

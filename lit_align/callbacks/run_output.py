@@ -38,7 +38,7 @@ def print_answers(rows: Sequence[Mapping[str, str]], limit: int) -> None:
 
 @rank_zero_only
 def print_next_steps(
-    folder: Path, reward: str, files: Sequence[str], has_tensorboard: bool
+    folder: Path, reward: str, files: Sequence[str], has_tensorboard: bool, evaluation: str = ""
 ) -> None:
     """Print where the results are, and the commands that use them.
 
@@ -47,15 +47,14 @@ def print_next_steps(
         reward: name of the reward that a reward model becomes; empty if the run trained a policy.
         files: names of the stage's own files.
         has_tensorboard: whether TensorBoard's logs are in the folder.
+        evaluation: of a reward model, the words after ``lit-align evaluate`` that name it.
     """
     adapter = f"{folder}/adapter"
     if not reward:
         command = f"lit-align chat {folder} --base"
         usage = f"a stage that starts from it has model.init_adapter: {adapter}"
     else:
-        command = (
-            f"lit-align evaluate reward-bench --reward {reward} --reward.path {adapter} --data FILE"
-        )
+        command = f"lit-align evaluate {evaluation} --data FILE"
         usage = f"RL that is rewarded by it has model.reward: {reward}, path: {adapter}"
     *names, last = ["report.html", *files, "summary.json", "metrics.csv", "ledger.json"]
     dashboard = f"\n      tensorboard --logdir {folder}" if has_tensorboard else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -104,6 +105,10 @@ class PersonalRewardModel(RewardModel):
         self.shrinkage, self.components = shrinkage, components
         self.annotators = Annotators()
         self._indices: dict[str, int] = {}  # by name
+
+    def evaluation(self, folder: Path) -> str:
+        """The words after ``lit-align evaluate`` that name the personal heads of a run."""
+        return f"personal --personal {folder}"
 
     def setup(self, stage: str) -> None:
         """Find out who labelled the rows, and that their hashes are those of a checkpoint, before any weights load."""

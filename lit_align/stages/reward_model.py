@@ -161,6 +161,10 @@ class RewardModel(LanguageModelStage):
         scores: Tensor = self.adapters.head(member)(hidden)
         return scores
 
+    def evaluation(self, folder: Path) -> str:
+        """The words after ``lit-align evaluate`` that name what a run has trained."""
+        return f"reward-bench --reward {self.reward_name} --reward.path {folder}/adapter"
+
     def label_losses(self, batch: Batch, scores: Tensor) -> PreferenceLosses:
         """Losses and metrics of one member's scores, ``[responses, outputs]``.
 

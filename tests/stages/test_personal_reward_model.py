@@ -285,13 +285,15 @@ def test_a_row_of_another_annotator_is_set_aside(tiny, tmp_path):
     assert "it does not say whose it is" in reasons
 
 
-def test_without_someone_is_as_if_their_rows_never_were(tiny, tmp_path):
+def test_without_someone_is_as_if_their_rows_never_were(tiny, tmp_path, capsys):
     votes = write_votes(tmp_path / "votes.jsonl")
     rest = tmp_path / "rest.jsonl"
     lines = [line for line in votes.read_text().splitlines(True) if '"ada"' not in line]
     rest.write_text("".join(lines))
     main(personal_arguments(tiny, votes, tmp_path / "without", "--data.without_annotators=[ada]"))
     main(personal_arguments(tiny, rest, tmp_path / "never"))
+    evaluation = f"Next: lit-align evaluate personal --personal {folder_of(tmp_path / 'never')}"
+    assert evaluation in "".join(capsys.readouterr().out.split("\n"))
     first, second = (folder_of(tmp_path / name) / "adapter" for name in ("without", "never"))
     for file in ("adapter_model", "head", "annotator_heads"):
         one, other = (load_file(at / f"{file}.safetensors") for at in (first, second))
