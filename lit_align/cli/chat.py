@@ -235,12 +235,13 @@ def _print_answer(answers: Generator[str]) -> None:
 
 
 def _print_side_by_side(speakers: list[Speaker], answers: list[Generator[str]]) -> None:
+    from rich.console import Console
     from rich.live import Live
     from rich.table import Column, Table
     from rich.text import Text
 
     texts = [""] * len(answers)
-    with Live() as live:
+    with Live(console=Console()) as live:  # as wide as the terminal is now
         for update in zip_longest(*answers):
             for index, text in enumerate(update):
                 texts[index] = text or texts[index]
