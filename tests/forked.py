@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import weakref
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -77,19 +78,26 @@ def _end(process: BaseProcess) -> None:
         process.kill()
 
 
-def kill_once_there(command: Command, file: Path, seconds: float = 400) -> None:
-    """Kill a command as soon as it has written a file.
+def wait_for(
+    condition: Callable[[], object], command: Command | subprocess.Popen, seconds: float = 400
+) -> None:
+    """Wait until something holds, which must be before a command ends.
 
     Args:
+        condition: that holds.
         command: that runs.
-        file: it must be there before the command ends.
         seconds: to wait for it.
     """
-    limit = time.monotonic() + seconds
-    while not file.exists():
+    end = time.monotonic() + seconds
+    while not condition():
         assert command.poll() is None, command.communicate()[0]
-        assert time.monotonic() < limit, f"no {file} after {seconds} s"
+        assert time.monotonic() < end, "the run did not get going"
         time.sleep(0.01)
+
+
+def kill_once_there(command: Command, file: Path) -> None:
+    """Kill a command as soon as it has written a file."""
+    wait_for(file.exists, command)
     command.kill()
     assert command.wait() == -signal.SIGKILL
 

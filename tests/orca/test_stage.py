@@ -26,9 +26,8 @@ from lit_align.orca.probe import HeadFeatures, probe_features
 from lit_align.orca.stage import CrossModal
 from lit_align.orca.transport import DatasetStats
 from lit_align.stages.checkpoints import SafeIO
-from tests.forked import start_command
+from tests.forked import start_command, wait_for
 from tests.stages.runs import ROOT, folder_of, trace
-from tests.stages.test_resume import wait_for
 
 pytest.importorskip("sklearn")
 QUIET = {

@@ -8,17 +8,14 @@ import torch
 from lit_align.errors import DataError
 from lit_align.judges import JudgeModel, Reply
 from lit_align.judges.base import text_hash
-from lit_align.objectives.step_cross_entropy import StepCrossEntropy
 from lit_align.rewards import Group, Reward, Scores
 from lit_align.rewards.abstention import Abstention
 from lit_align.rewards.last_number import LastNumber
 from lit_align.rewards.process import ProcessScore
 from lit_align.rewards.rubric import Rubric
 from lit_align.rewards.weighted import Weighted
-from lit_align.stages.process_reward_model import ProcessRewardModel
 from lit_align.testing import check_judge, check_reward
-from tests.rewards.test_process import OtherSteps
-from tests.stages.test_exact import stage
+from tests.rewards.test_process import process_reward_model
 
 
 @dataclass(frozen=True)
@@ -91,14 +88,8 @@ def test_a_row_without_the_reference_is_named(reward):
 @pytest.fixture(scope="module")
 def trained(tiny, tmp_path_factory):
     """A process reward model with random weights, and its base with a policy on it."""
-    from lightning.pytorch import Trainer
-
-    module = stage(ProcessRewardModel, StepCrossEntropy(), tiny)
-    module.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    module.trainer.datamodule = OtherSteps("rows.jsonl")
     folder = tmp_path_factory.mktemp("adapter")
-    module.save_adapter(folder)
-    return str(folder), module
+    return str(folder), process_reward_model(tiny, folder)
 
 
 STEPS = ("2 + 2 = 4\nSo 4.", "It is 5.", "One\ntwo\nthree\nfour")

@@ -17,13 +17,19 @@ class OtherSteps(TextDataModule):
     label_kind = LabelKind.STEPS
 
 
-@pytest.fixture(scope="module")
-def reward(tiny, tmp_path_factory):
+def process_reward_model(tiny, folder):
+    """A process reward model with random weights, which is saved in ``folder``."""
     module = stage(ProcessRewardModel, StepCrossEntropy(), tiny)
     module.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     module.trainer.datamodule = OtherSteps("rows.jsonl")
-    folder = tmp_path_factory.mktemp("adapter")
     module.save_adapter(folder)
+    return module
+
+
+@pytest.fixture(scope="module")
+def reward(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapter")
+    process_reward_model(tiny, folder)
     return ProcessScore(str(folder))
 
 

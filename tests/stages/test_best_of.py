@@ -18,10 +18,9 @@ from lit_align.rewards.length import Length
 from lit_align.rewards.weighted import Weighted
 from lit_align.stages.best_of import Answer, BestOf, best_of_curve
 from lit_align.types import Group, Scores
-from tests.forked import start_command
+from tests.forked import start_command, wait_for
 from tests.processes import run_processes
 from tests.stages.runs import ROOT, arguments, folder_of, write_pairs
-from tests.stages.test_resume import wait_for
 
 N = 6
 BEST = (

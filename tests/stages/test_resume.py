@@ -19,6 +19,7 @@ from lit_align.objectives.dpo import DPO
 from lit_align.objectives.mix import Mix
 from lit_align.stages.checkpoints import SafeIO
 from lit_align.stages.preference import Preference
+from tests.forked import wait_for
 from tests.stages.runs import arguments, folder_of, start, trace, write_pairs
 
 EPOCHS = (
@@ -38,14 +39,6 @@ def whole(tiny, tmp_path_factory):
     assert list(losses) == list(range(24))  # 22 rows in steps of 4: 6 a epoch, the last one short
     assert len(set(losses.values())) == 24
     return train, losses
-
-
-def wait_for(condition, process, seconds=400):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end, "the run did not get going"
-        time.sleep(0.01)
 
 
 def test_a_killed_run_resumes_bit_for_bit(whole, tiny, tmp_path):
