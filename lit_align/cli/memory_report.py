@@ -18,7 +18,7 @@ from lit_align.models.adapters import same_base
 from lit_align.models.fused import expected_fusion
 from lit_align.models.inventory import GIB, Inventory
 from lit_align.models.layers import model_without_weights
-from lit_align.models.load import Base, compute_dtype, load_config
+from lit_align.models.load import Base, load_config
 from lit_align.models.lora import Lora
 from lit_align.rewards import Reward
 from lit_align.rewards.reward_model import RewardModelScore
@@ -38,9 +38,8 @@ COLUMNS = ("total", "weights", "adapters", "optimiser", "saved or cached", "at w
 
 def make_inventory(plan: Plan) -> Inventory:
     """The inventory of a plan's model on a GPU, which is made of a model without weights."""
-    dtype = compute_dtype(plan.base, torch.device("cuda"))
-    is_nf4 = plan.base.quantization == "nf4"
-    return Inventory.from_config(load_config(plan.base), plan.lora, nf4=is_nf4, dtype=dtype)
+    device = torch.device("cuda")
+    return Inventory.from_base(load_config(plan.base), plan.base, plan.lora, device)
 
 
 def print_memory(

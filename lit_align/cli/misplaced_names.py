@@ -38,7 +38,7 @@ def what_else(key: str, name: str, fitting: Iterable[str]) -> str:
     for registry in load_plugins().registries.values():
         for candidate in registry:
             if candidate.lower() == name.lower():
-                return of_another_kind(key, candidate).replace("it is", f"{candidate} is", 1)
+                return f"{candidate} is {_kind_and_place(key, candidate, registry.kind)}"
     text = LOSSES.get(name) or POLICY_LOSSES.get(name) if key == "objective" else None
     return f"TRL's {name} is {text}" if text else ""
 
@@ -56,10 +56,12 @@ def of_another_kind(key: str, name: str) -> str:
     """
     registries = load_plugins().registries.values()
     kind = next((registry.kind for registry in registries if name in registry), "")
-    if not kind:
-        return ""
+    return f"it is {_kind_and_place(key, name, kind)}" if kind else ""
+
+
+def _kind_and_place(key: str, name: str, kind: str) -> str:
     if kind == "advantage" and key == "objective":
-        return f"it is an advantage: write model.advantage: {name} in the stage RL, with an objective such as PPO"
+        return f"an advantage: write model.advantage: {name} in the stage RL, with an objective such as PPO"
     article = "an" if kind[0] in "aeiou" else "a"
     place = PLACES.get(kind)
-    return f"it is {article} {kind}{f', which {place} takes' if place else ''}"
+    return f"{article} {kind}{f', which {place} takes' if place else ''}"

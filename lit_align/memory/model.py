@@ -11,7 +11,7 @@ import torch
 from lit_align.functional.logps import chunk_rows
 from lit_align.models.adapter_set import AdapterSet
 from lit_align.models.inventory import FLOAT32, GIB, Inventory
-from lit_align.models.load import Base, compute_dtype
+from lit_align.models.load import Base
 from lit_align.models.lora import Lora
 from lit_align.models.out_of_memory import raise_out_of_memory
 from lit_align.types import PackedTrees
@@ -220,9 +220,7 @@ class ModelShape:
         cls, config: PreTrainedConfig, base: Base, lora: Lora, device: torch.device
     ) -> ModelShape:
         """Count in the inventory of the model, which is not loaded."""
-        is_nf4 = base.quantization == "nf4"
-        dtype = compute_dtype(base, device)
-        inventory = Inventory.from_config(config, lora, nf4=is_nf4, dtype=dtype)
+        inventory = Inventory.from_base(config, base, lora, device)
         return cls.from_inventory(inventory, config, base, lora)
 
     @classmethod

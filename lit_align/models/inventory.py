@@ -11,6 +11,7 @@ import torch
 
 from lit_align.errors import ConfigError, ModelError
 from lit_align.models.layers import Layer, model_without_weights, read_layers
+from lit_align.models.load import Base, compute_dtype
 from lit_align.registry import closest_name
 
 if TYPE_CHECKING:
@@ -43,6 +44,14 @@ class Inventory:
     numbers: int
     r: int
     itemsize: int
+
+    @classmethod
+    def from_base(
+        cls, config: PreTrainedConfig, base: Base, lora: Lora, device: torch.device
+    ) -> Inventory:
+        """The inventory of a base that is not loaded, as a device would compute with it."""
+        is_nf4, dtype = base.quantization == "nf4", compute_dtype(base, device)
+        return cls.from_config(config, lora, nf4=is_nf4, dtype=dtype)
 
     @classmethod
     def from_config(
